@@ -1,0 +1,90 @@
+# `make help` lists what there is. Everything works with GNU Make 3.81 and needs Python 3.11+ alone.
+
+PROFILE ?= quick
+SEEDS ?=
+ONLY ?=
+JOBS ?=
+CORES ?=
+PARAMS ?=
+# Values reach the commands through the environment, where no character of theirs means anything to a shell.
+export PROFILE SEEDS ONLY JOBS CORES PARAMS
+# Empty is as good as unset for these, but not the same to every program.
+ifneq ($(DATA_ROOT),)
+export DATA_ROOT
+endif
+ifneq ($(OUTPUT_ROOT),)
+export OUTPUT_ROOT
+endif
+# This folder's `lib` is meant, even if another clone's is installed.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+# An active virtual or conda environment (but conda's base) is used; else .venv is made and used.
+OWN := $(CURDIR)/.venv
+ACTIVE :=
+ifneq ($(VIRTUAL_ENV),)
+ACTIVE := $(VIRTUAL_ENV)
+else
+ifneq ($(CONDA_PREFIX),)
+ifneq ($(CONDA_DEFAULT_ENV),base)
+ACTIVE := $(CONDA_PREFIX)
+endif
+endif
+endif
+ifeq ($(ACTIVE),$(OWN))
+ACTIVE :=
+endif
+PYTHON := $(if $(ACTIVE),$(ACTIVE),$(OWN))/bin/python
+WORKFLOW = "$(PYTHON)" -m lib.workflow
+SELECTION = --profile "$$PROFILE" --seeds "$$SEEDS" --only "$$ONLY" --params "$$PARAMS" --jobs "$$JOBS" --cores "$$CORES"
+
+.SUFFIXES:
+.PHONY: help environment figures plan test lab bench outputs format lint clean
+
+help: ## List the commands
+	@echo "make <command>, with"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "Settings, with their defaults:"
+	@echo "  PROFILE=quick   which profile of profiles/: smoke, quick, public, paper"
+	@echo "  SEEDS=\"0\"       seeds to run (default: those of the profile)"
+	@echo "  ONLY=           names of notebooks (default: all)"
+	@echo "  JOBS=1          notebooks at a time; they share the cores"
+	@echo "  CORES=          cores to use (default: all)"
+	@echo "  PARAMS=         parameters of notebooks, such as PARAMS=\"epochs=3\"; results go to <profile>-custom"
+	@echo "  DATA_ROOT=data  where data sets are looked for"
+	@echo "  OUTPUT_ROOT=.   where figures/ and build/ are written"
+
+environment: ## Set up the environment (all other commands do it by themselves)
+	@if [ -n "$(ACTIVE)" ]; then sh .ci/environment active "$(ACTIVE)"; else sh .ci/environment own "$(OWN)"; fi
+
+figures: environment ## Run what is stale of a profile's notebooks; results are in figures/<profile>/
+	@$(WORKFLOW) figures $(SELECTION)
+
+plan: environment ## Tell what `make figures` would run and why
+	@$(WORKFLOW) plan $(SELECTION)
+
+test: environment ## Check the style and the imports, and run all tests, notebooks included
+	@$(MAKE) --no-print-directory lint
+	@"$(PYTHON)" -m pytest
+
+lab: environment ## Open JupyterLab
+	@"$(PYTHON)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" notebooks
+
+bench: environment ## Measure what the losses cost
+	@"$(PYTHON)" benchmarks/run.py
+
+outputs: environment ## Run the smoke profile and store the checked cells' outputs in the notebooks
+	@PROFILE=smoke; export PROFILE; $(WORKFLOW) outputs $(SELECTION)
+
+format: environment ## Format the code
+	@"$(PYTHON)" -m ruff check --fix --quiet . ; "$(PYTHON)" -m ruff format .
+
+lint: environment ## Check the style and the imports
+	@"$(PYTHON)" -m ruff check .
+	@"$(PYTHON)" -m ruff format --check .
+	@"$(PYTHON)" -c "from importlinter.cli import lint_imports_command as lint; lint()"
+
+clean: ## Remove build/, figures/smoke and figures/*-custom; results, data and .venv stay
+	@root="$${OUTPUT_ROOT:-.}"; rm -rf "$$root/build" "$$root/figures/smoke" "$$root"/figures/*-custom .snakemake
+	@echo "Removed build/ (checkpoints too), figures/smoke and figures/*-custom."
+	@echo "Kept the results of the other profiles in figures/, the data sets and .venv."

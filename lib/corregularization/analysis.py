@@ -1,0 +1,136 @@
+"""What the study measures on filters: similarity, its lower bound, angles and norms, groups."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lib.corregularization.losses import SHORTEST, as_matrix, group_indices, layer_matrix, welch_bound
+
+
+@dataclass(frozen=True)
+class Coherence:
+    """How similar the n filters of a layer are, over pairs i ≠ j of cosines c_ij.
+
+    rms, mean, max: of |c_ij|, in [0, 1]. welch: smallest possible RMS. excess: rms - welch.
+    effective_rank: exp of the entropy of the singular values of the unit filters, in [1, min(n, d)] (Roy & Vetterli 2007).
+    condition: largest over smallest singular value of the unit filters.
+    """
+
+    n: int
+    d: int
+    rms: float
+    mean: float
+    max: float
+    welch: float
+    excess: float
+    effective_rank: float
+    condition: float
+
+
+def unit_filters(weight: Tensor) -> Tensor:
+    """Filters as unit vectors, (n, d) float64, detached; filters without direction are left out."""
+    matrix = as_matrix(weight.detach()).double().cpu()
+    norm = matrix.norm(dim=1, keepdim=True)
+    keep = norm.squeeze(1) > SHORTEST
+    return matrix[keep] / norm[keep]
+
+
+def gram_matrix(weight: Tensor) -> Tensor:
+    """Cosines between filters, (n, n) float64, ones on the diagonal."""
+    unit = unit_filters(weight)
+    gram = (unit @ unit.T).clamp(-1, 1)
+    gram.fill_diagonal_(1)
+    return gram
+
+
+def pair_cosines(weight: Tensor) -> Tensor:
+    """The n(n-1)/2 cosines c_ij, i < j."""
+    gram = gram_matrix(weight)
+    return gram[tuple(torch.triu_indices(*gram.shape, offset=1))]
+
+
+def coherence(weight: Tensor) -> Coherence:
+    """Similarity of the filters in `weight`: a kernel (n, …) or a kernel matrix (n, d)."""
+    unit = unit_filters(weight)
+    n, d = unit.shape
+    cosines = pair_cosines(unit).abs()
+    values = torch.linalg.svdvals(unit)
+    share = values / values.sum()
+    entropy = -(share * share.clamp_min(1e-300).log()).sum().item()
+    rms, bound = cosines.square().mean().sqrt().item(), welch_bound(n, d)
+    smallest = values[-1].item()
+    return Coherence(
+        n=n,
+        d=d,
+        rms=rms,
+        mean=cosines.mean().item(),
+        max=cosines.max().item(),
+        welch=bound,
+        excess=rms - bound,
+        effective_rank=math.exp(entropy),
+        condition=values[0].item() / smallest if smallest > 1e-9 else math.inf,
+    )
+
+
+def coherence_table(layers: Mapping[str, nn.Module]) -> pd.DataFrame:
+    """One row of `Coherence` per layer."""
+    return pd.DataFrame([{"layer": name, **asdict(coherence(layer_matrix(layer)))} for name, layer in layers.items()])
+
+
+def group_coherence(weight: Tensor, groups: int, grouping: str = "contiguous") -> tuple[float, float]:
+    """RMS |cosine| (within groups, across groups) for a fixed partition."""
+    gram = gram_matrix(weight)
+    n = len(gram)
+    index = group_indices(n, groups, grouping)
+    label = torch.empty(n + 1, dtype=torch.int64)
+    label[index] = torch.arange(groups).unsqueeze(1).expand_as(index)
+    label = label[:n]
+    same = label.unsqueeze(0) == label.unsqueeze(1)
+    across = gram[~same].square().mean().sqrt().item() if groups > 1 else math.nan
+    same.fill_diagonal_(False)
+    return gram[same].square().mean().sqrt().item(), across
+
+
+def similar_pairs(weight: Tensor, count: int = 8) -> pd.DataFrame:
+    """The `count` most similar pairs by |cosine|, each filter at most once: columns i, j, cosine."""
+    gram = gram_matrix(weight)
+    left = gram.abs().triu(diagonal=1)
+    rows = []
+    for _ in range(min(count, len(gram) // 2)):
+        i, j = divmod(int(left.argmax()), len(gram))
+        rows.append({"i": i, "j": j, "cosine": gram[i, j].item()})
+        left[[i, j], :] = -1
+        left[:, [i, j]] = -1
+    return pd.DataFrame(rows)
+
+
+def norms_and_angles(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Filter norms (n,) and angles between filters (pairs,) in degrees, 0 to 180."""
+    return as_matrix(weight.detach()).double().norm(dim=1).cpu(), pair_cosines(weight).acos().rad2deg()
+
+
+def prune_redundant(layer: nn.Conv2d, share: float) -> Tensor:
+    """Which filters to keep, (n,) bool: the most redundant ones go first.
+
+    One at a time, of the most similar remaining pair the shorter filter is dropped, until
+    `share` of the filters are gone (Lubana et al. 2020 argue that decorrelated filters make
+    such pruning worse, as none is redundant; here it is measured).
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"share must lie in [0, 1), not {share}")
+    matrix = layer_matrix(layer).detach().double().cpu()
+    unit = matrix / matrix.norm(dim=1, keepdim=True).clamp_min(SHORTEST)
+    norm = matrix.norm(dim=1)
+    similar = (unit @ unit.T).abs().fill_diagonal_(-1)
+    keep = torch.ones(len(matrix), dtype=torch.bool)
+    for _ in range(round(share * len(matrix))):
+        i, j = divmod(int(similar.argmax()), len(matrix))
+        gone = i if norm[i] < norm[j] else j
+        keep[gone] = False
+        similar[gone, :] = -1
+        similar[:, gone] = -1
+    return keep

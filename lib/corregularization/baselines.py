@@ -1,0 +1,347 @@
+"""Published regularisers to compare with, each written from its paper's formula.
+
+Symbols: W (n, d) holds the n filters w_i of a layer, d weights each, as rows; u_i = w_i / ‖w_i‖;
+c_ij = ⟨u_i, u_j⟩. Each loss takes one weight in the layout of its layer (linear, convolution in
+1, 2 or 3 dimensions; `transposed` for a transposed convolution) or one layer's activations, and
+returns a scalar.
+
+| function           | method and source                      | of       | range                          |
+|--------------------|----------------------------------------|----------|--------------------------------|
+| soft_orthogonality | SO, Bansal et al., NeurIPS 2018        | w        | [0, ∞)                         |
+| srip               | SRIP, Bansal et al., NeurIPS 2018      | w        | [0, ∞)                         |
+| mma                | MMA, Wang et al., NeurIPS 2020         | u        | [-π, 0]; absolute [-π/2, 0]    |
+| mhe                | MHE, Liu et al., NeurIPS 2018          | u        | s = 0: [-log 2, ∞); else > 0   |
+| ocnn               | OCNN, Wang et al., CVPR 2020           | w        | [0, ∞)                         |
+| decov              | DeCov, Cogswell et al., ICLR 2016      | features | [0, ∞)                         |
+| orthogonal_init    | Saxe et al., ICLR 2014                 | a model  | an initialisation, not a loss  |
+
+The papers sum over pairs of filters, so that wide layers dominate. Here every sum over pairs is
+a mean, as in `gram_penalty`, so that one weight means the same for every layer; each docstring
+gives the paper's loss as a multiple. Losses of w also pull the filters to unit length, losses
+of u turn them and leave their length alone.
+
+For all: float64 stays float64, all else is computed in float32 with autocast off. A zero filter
+has no direction: it counts as orthogonal to the others, and its gradient is zero (in `srip`,
+whose estimate is not stationary there, finite), never NaN.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.corregularization.losses import (
+    CONVOLUTIONS,
+    SHORTEST,
+    TRANSPOSED,
+    PenaltyError,
+    as_matrix,
+    layer_matrix,
+)
+
+
+def _full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Autocast off, and half-precision input raised to float32."""
+
+    @functools.wraps(function)
+    def wrapped(tensor: Tensor, **options) -> Tensor:
+        if not tensor.is_floating_point():
+            raise PenaltyError(f"{function.__name__} needs a floating-point tensor, not {tensor.dtype}")
+        with torch.autocast(tensor.device.type, enabled=False):
+            return function(tensor if tensor.dtype == torch.float64 else tensor.float(), **options)
+
+    return wrapped
+
+
+def _filters(weight: Tensor, transposed: bool, *, at_least: int) -> Tensor:
+    """W, (n, d), with n ≥ at_least and d ≥ 1."""
+    matrix = as_matrix(weight, transposed=transposed)
+    if matrix.shape[0] < at_least or matrix.shape[1] < 1:
+        raise PenaltyError(
+            f"expected a weight of at least {at_least} filters of 1 weight; "
+            f"the shape {tuple(weight.shape)} holds {matrix.shape[0]} of {matrix.shape[1]}"
+        )
+    return matrix
+
+
+def _unit_rows(matrix: Tensor) -> Tensor:
+    """u, (n, d); a zero row stays zero and gets no gradient."""
+    norm = torch.linalg.vector_norm(matrix, dim=1, keepdim=True)  # (n, 1)
+    alive = norm > SHORTEST
+    return torch.where(alive, matrix / torch.where(alive, norm, 1.0), 0.0)
+
+
+@_full_precision
+def soft_orthogonality(weight: Tensor, *, transposed: bool = False) -> Tensor:
+    """SO: squared distance of the Gram matrix from the identity, mean over the n² pairs of filters.
+
+        n ≤ d:  1/n² · ‖W Wᵀ - I_n‖_F²          n > d:  1/n² · ‖Wᵀ W - I_d‖_F²
+
+    The smaller of the two Gram matrices is formed: it is cheaper, and it can reach the identity.
+    The choice moves the value by a constant, ‖W Wᵀ - I_n‖² = ‖Wᵀ W - I_d‖² + n - d, and the
+    gradient not at all. For the same reason the *double* soft orthogonality of the paper, the sum
+    of both, is this loss at twice its weight. 0 if and only if the filters (n ≤ d) or the columns
+    of W (n > d, a tight frame) are orthonormal.
+
+    Source: Bansal, Chen, Wang, "Can We Gain More from Orthogonality Regularizations in Training
+    Deep CNNs?", NeurIPS 2018, soft and double soft orthogonality. There it is a sum over the Gram
+    matrix of the filters: n² times this, plus n - d if n > d.
+
+    >>> soft_orthogonality(torch.eye(4, 9))
+    tensor(0.)
+    """
+    matrix = _filters(weight, transposed, at_least=1)
+    n, d = matrix.shape
+    gram = matrix @ matrix.T if n <= d else matrix.T @ matrix  # (m, m), m = min(n, d)
+    identity = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
+    return (gram - identity).square().sum() / n**2
+
+
+def _start_vector(size: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """(size,) in [-1/2, 1/2): noise if there is a generator, else multiples of the golden ratio mod 1."""
+    if generator is not None:
+        return torch.rand(size, generator=generator, device=generator.device).to(like) - 0.5
+    steps = torch.arange(1, size + 1, dtype=torch.float32, device=like.device)
+    return (steps * ((math.sqrt(5) - 1) / 2) % 1 - 0.5).to(like.dtype)
+
+
+@_full_precision
+def srip(
+    weight: Tensor,
+    *,
+    iterations: int = 2,
+    start: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    transposed: bool = False,
+) -> Tensor:
+    """SRIP: spectral norm of the smaller Gram matrix less the identity, by power iteration.
+
+        A = W Wᵀ - I_n (n ≤ d) or Wᵀ W - I_d (n > d)
+        v_k = A v_{k-1} / ‖A v_{k-1}‖ for k < K,   σ = ‖A v_{K-1}‖  →  max_i |s_i² - 1|
+
+    with s_i the min(n, d) singular values of W. `iterations` K counts the products with A; the
+    paper takes two, one step of the power method and the estimate. σ never exceeds the norm and
+    rises to it with K. The gradient runs through all K products, as published. On the larger side
+    A has |n - d| eigenvalues of -1, and its norm is at least 1 whatever the filters are.
+
+    A is not formed: A v = W (Wᵀ v) - v takes 2nd multiplications. There is one number per layer,
+    so nothing to average.
+
+    start: v_0, (min(n, d),). Without it `generator` draws one, as published, and the value differs
+        from call to call on frozen weights; without both v_0 is fixed and the value repeats.
+
+    Source: Bansal, Chen, Wang, NeurIPS 2018, spectral restricted isometry property regularisation.
+    The norm is not squared; some published code squares it.
+    """
+    if iterations < 1:
+        raise PenaltyError(f"iterations must be at least 1, not {iterations}")
+    matrix = _filters(weight, transposed, at_least=1)
+    if matrix.shape[0] > matrix.shape[1]:
+        matrix = matrix.T
+    size = matrix.shape[0]  # min(n, d)
+    if start is None:
+        vector = _start_vector(size, matrix, generator)
+    elif start.shape != (size,):
+        raise PenaltyError(f"start has shape {tuple(start.shape)}; this layer needs ({size},)")
+    else:
+        vector = start.to(matrix)
+    vector = vector[:, None]  # (min(n, d), 1)
+    norm = torch.linalg.vector_norm(vector)
+    for _ in range(iterations):
+        vector = vector / torch.where(norm > 0, norm, 1.0)
+        vector = matrix @ (matrix.T @ vector) - vector
+        norm = torch.linalg.vector_norm(vector)
+    return norm
+
+
+@_full_precision
+def mma(weight: Tensor, *, absolute: bool = False, transposed: bool = False) -> Tensor:
+    """MMA: minus the angle to the nearest other filter, in radians, mean over filters.
+
+        -1/n Σ_i min_{j≠i} θ_ij,   θ_ij = arccos c_ij   or, if `absolute`, arccos |c_ij|
+
+    The signed angle, as published, sends filters antiparallel: two are best at θ = π, and d + 1 at
+    the simplex, arccos(-1/d). `absolute` treats w and -w as the same feature.
+
+    Computed as θ = 2 atan2(‖u_i - u_j‖, ‖u_i + u_j‖) of the chosen pairs: exact to rounding near 0
+    and π, where arccos loses half of the digits and then its gradient; and the backward pass costs
+    nd, not n²d. Two equal filters have θ = 0 and, with no direction to part in, no gradient.
+
+    Source: Wang, Xiang, Zou, Xu, "MMA Regularization: Decorrelating Weights of Neural Networks by
+    Maximizing the Minimal Angles", NeurIPS 2020 (coefficient 0.07; with skip connections 0.03).
+    """
+    unit = _unit_rows(_filters(weight, transposed, at_least=2))
+    with torch.no_grad():
+        cosine = unit @ unit.T  # (n, n)
+        closeness = cosine.abs() if absolute else cosine.clone()
+        nearest = closeness.fill_diagonal_(-2.0).argmax(dim=1)  # (n,)
+        flip = (cosine.gather(1, nearest[:, None]) < 0) & absolute  # (n, 1)
+        sign = 1 - 2 * flip.to(unit.dtype)
+        alive = unit.any(dim=1)
+        paired = alive & alive[nearest]  # (n,): both have a direction
+    other = sign * unit.index_select(0, nearest)  # (n, d)
+    apart = torch.linalg.vector_norm(unit - other, dim=1)
+    together = torch.linalg.vector_norm(unit + other, dim=1)
+    angle = 2 * torch.atan2(torch.where(paired, apart, 1.0), torch.where(paired, together, 1.0))
+    return -angle.mean()
+
+
+@_full_precision
+def mhe(
+    weight: Tensor, *, half_space: bool = False, s: float = 2, eps: float = 1e-6, transposed: bool = False
+) -> Tensor:
+    """MHE: Riesz energy of the directions, as charges that repel, mean over the n(n-1) ordered pairs.
+
+        1/n(n-1) Σ_{i≠j} f(‖u_i - u_j‖),   f(z) = z^-s for s > 0,   -log z for s = 0
+
+    `half_space` adds the mirror charges -u_j and so treats w and -w as the same: the mean of
+    ½ (f(‖u_i - u_j‖) + f(‖u_i + u_j‖)). ‖u_i - u_j‖² = 2 - 2 c_ij is kept at `eps` or above, so
+    equal filters have a finite energy (and no gradient, as they have no direction to part in).
+
+    Source: Liu, Lin, Liu, Liu, Yu, Dai, Song, "Learning towards Minimum Hyperspherical Energy",
+    NeurIPS 2018, s = 0, 1, 2 and half-space MHE. There a sum: n(n-1) times this; in the half space,
+    over all 2n charges, 4n(n-1) times this plus 2n f(2), the constant pairs (u_i, -u_i).
+    """
+    if s < 0:
+        raise PenaltyError(f"s must be 0 (the logarithm) or positive (the power of the distance), not {s}")
+    unit = _unit_rows(_filters(weight, transposed, at_least=2))
+    n = unit.shape[0]
+    same = torch.eye(n, dtype=torch.bool, device=unit.device)
+    cosine = (unit @ unit.T).masked_fill(same, 0.0)  # (n, n)
+
+    def energy(cosine: Tensor) -> Tensor:
+        square = (2 - 2 * cosine).clamp_min(eps)
+        return -0.5 * square.log() if s == 0 else square.pow(-s / 2)
+
+    pairs = (energy(cosine) + energy(-cosine)) / 2 if half_space else energy(cosine)
+    return pairs.masked_fill(same, 0.0).sum() / (n * (n - 1))
+
+
+def _per_axis(value: int | Sequence[int], axes: int, name: str, least: int) -> tuple[int, ...]:
+    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    if len(values) != axes or any(not isinstance(v, int) or v < least for v in values):
+        raise PenaltyError(f"{name} must be an integer of at least {least}, or {axes} of them, not {value!r}")
+    return values
+
+
+@_full_precision
+def ocnn(
+    weight: Tensor, *, stride: int | Sequence[int] = 1, padding: int | Sequence[int] | None = None
+) -> Tensor:
+    """OCNN: filters orthonormal under every spatial shift, mean over the n² pairs of filters.
+
+        1/n² · ‖Conv(W, W; stride S, padding P) - δ‖_F²
+
+    The layer's own convolution of filters with filters gives ⟨w_i, w_j shifted by multiples of S⟩
+    for every shift at which they overlap, (n, n, 2P/S + 1, …); δ is 1 at i = j without a shift, else
+    0. The default P = ⌊(k-1)/S⌋·S on each axis reaches them all. Shifts are summed, pairs averaged:
+    with padding 0 and n ≤ d this is `soft_orthogonality`. 0 if and only if the rows of the layer's
+    matrix, which is doubly block-Toeplitz, are orthonormal; that needs n ≤ C·S² in two dimensions.
+
+    weight: (n, C, k, …) of a convolution, not transposed, without groups or dilation. Not the kernel
+        matrix, in which the shifts are lost; `ocnn_over_layers` takes layers.
+    stride: that of the layer; one number or one per axis.
+    padding: how far to shift, a multiple of the stride; not the padding of the layer.
+
+    Source: Wang, Chen, Chakraborty, Yu, "Orthogonal Convolutional Neural Networks", CVPR 2020,
+    orthogonality of the rows (for the columns the loss differs by a constant). There it is a sum:
+    n² times this.
+    """
+    if not 3 <= weight.dim() <= 5 or weight.numel() == 0:
+        raise PenaltyError(
+            f"expected a kernel (n, C, k, …) with 1 to 3 spatial axes, not of shape {tuple(weight.shape)}; "
+            "without spatial axes this loss is soft_orthogonality"
+        )
+    n, _, *size = weight.shape
+    axes = len(size)
+    stride = _per_axis(stride, axes, "stride", 1)
+    if padding is None:
+        padding = tuple((k - 1) // s * s for k, s in zip(size, stride, strict=True))
+    padding = _per_axis(padding, axes, "padding", 0)
+    if any(p % s for p, s in zip(padding, stride, strict=True)):
+        raise PenaltyError(f"padding must be a multiple of the stride {stride}, not {padding}")
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
+    overlap = convolve(weight, weight, stride=stride, padding=padding)  # (n, n, 2P/S + 1, …)
+    each = torch.arange(n, device=weight.device)
+    unshifted = tuple(p // s for p, s in zip(padding, stride, strict=True))
+    delta = torch.zeros_like(overlap)
+    delta[(each, each, *unshifted)] = 1.0
+    return (overlap - delta).square().sum() / n**2
+
+
+def ocnn_over_layers(layers: Mapping[str, nn.Module]) -> Tensor:
+    """`ocnn` of each convolution at the layer's own stride, mean over layers; for `mean_over_layers`."""
+    if not layers:
+        raise PenaltyError("no layers were given; select_layers(model) picks the convolutions of a model")
+    values = []
+    for name, layer in layers.items():
+        plain = isinstance(layer, CONVOLUTIONS) and not isinstance(layer, TRANSPOSED)
+        if not plain or layer.groups != 1 or any(step != 1 for step in layer.dilation):
+            raise PenaltyError(f"layer {name!r}: {layer} is not a convolution without groups or dilation")
+        values.append(ocnn(layer.weight, stride=layer.stride))
+    return torch.stack(values).mean()
+
+
+@_full_precision
+def decov(activations: Tensor, *, spatial: str = "samples") -> Tensor:
+    """DeCov: squared covariances of a layer's features over the batch, mean over ordered pairs.
+
+        C = 1/N Σ_s (h_s - h̄)(h_s - h̄)ᵀ,   1/c(c-1) Σ_{i≠j} C_ij²
+
+    for N samples h of c features. Covariances, not correlations: smaller activations lower it too.
+
+    activations: (B, c), or (B, c, …) with spatial axes.
+    spatial: "samples" takes each position of each image as a sample, N = B·H·W; "mean" averages
+        over positions first, N = B. To take every (channel, position) as a feature of its own pass
+        `h.flatten(1)`; C then has (c·H·W)² entries.
+
+    Source: Cogswell, Ahmed, Girshick, Zitnick, Batra, "Reducing Overfitting in Deep Networks by
+    Decorrelating Representations", ICLR 2016: ½ (‖C‖_F² - ‖diag C‖²) of a vector of hidden units,
+    ½ c(c-1) times this. The treatment of positions is our choice.
+    """
+    if spatial not in ("samples", "mean"):
+        raise PenaltyError(f"spatial {spatial!r} is unknown; choose 'samples' or 'mean'")
+    if activations.dim() < 2:
+        raise PenaltyError(f"expected activations (B, c) or (B, c, …), not shape {tuple(activations.shape)}")
+    features = activations.flatten(2) if activations.dim() > 2 else activations[:, :, None]  # (B, c, P)
+    rows = features.transpose(1, 2).flatten(0, 1) if spatial == "samples" else features.mean(dim=2)  # (N, c)
+    samples, count = rows.shape
+    if samples < 2 or count < 2:
+        raise PenaltyError(
+            f"a covariance needs at least 2 samples of 2 features; "
+            f"activations of shape {tuple(activations.shape)} hold {samples} of {count}"
+        )
+    centred = rows - rows.mean(dim=0)
+    covariance = centred.T @ centred / samples  # (c, c)
+    same = torch.eye(count, dtype=torch.bool, device=rows.device)
+    return covariance.masked_fill(same, 0.0).square().sum() / (count * (count - 1))
+
+
+@torch.no_grad()
+def orthogonal_init(
+    model: nn.Module, *, gain: float = 1.0, generator: torch.Generator | None = None
+) -> list[str]:
+    """Draw the weight of every convolution and linear layer at random with W Wᵀ = gain² I_n.
+
+    Filters are rows, in transposed convolutions too. Where n > d no n rows can be orthogonal, and
+    the columns are: Wᵀ W = gain² I_d, a tight frame whose rows have the mean square norm gain² d/n.
+    Biases and other layers stay as they are. Returns the names of the layers.
+
+    Source: Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
+    linear neural networks", ICLR 2014, by `torch.nn.init.orthogonal_`.
+    """
+    names = []
+    for name, layer in model.named_modules():
+        if not isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
+            continue
+        filters = layer.weight.transpose(0, 1) if isinstance(layer, TRANSPOSED) else layer.weight  # (n, …)
+        matrix = torch.empty(layer_matrix(layer).shape, device=filters.device)
+        nn.init.orthogonal_(matrix, gain=gain, generator=generator)
+        filters.copy_(matrix.view(filters.shape))
+        names.append(name)
+    if not names:
+        raise PenaltyError(f"{type(model).__name__} has no convolution or linear layer to initialise")
+    return names

@@ -1,0 +1,178 @@
+"""What the notebook does with trained arms: choose strengths, prune, and put results into tables."""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from lib.corregularization.analysis import group_coherence, prune_redundant
+from lib.corregularization.losses import layer_matrix, select_layers
+from lib.corregularization.training import Arm, Settings, Trained, score, train_arms
+
+if TYPE_CHECKING:
+    from lib.data.images import Images
+
+
+def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
+    """Loss curves of several arms: arm, seed, epoch, task (training loss), test_loss, test_accuracy."""
+    columns = ["arm", "seed", "epoch", "task", "test_loss", "test_accuracy"]
+    return pd.concat(
+        [result.history.assign(arm=label, seed=seed)[columns] for label, result in trained.items()], ignore_index=True
+    )
+
+
+def correlations(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
+    """Correlation values of several arms: arm, seed, epoch, layer, n, d, rms, mean, max, welch."""
+    return pd.concat(
+        [result.layers.assign(arm=label, seed=seed) for label, result in trained.items()], ignore_index=True
+    )
+
+
+def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.DataFrame:
+    """One row per arm: last-epoch accuracy in %, losses in nats, and |cosine| averaged over layers."""
+    rows = []
+    for label, result in trained.items():
+        last, layers = result.history.iloc[-1], result.layers[result.layers.epoch == result.layers.epoch.max()]
+        rows.append(
+            {**facts, "arm": label, "seed": seed, "strength": result.arm.strength}
+            | {"accuracy": 100 * last.test_accuracy, "test_loss": last.test_loss, "train_loss": last.task}
+            | {"rms": layers.rms.mean(), "max": layers["max"].mean()}
+        )
+    return pd.DataFrame(rows)
+
+
+def group_table(trained: Mapping[str, Trained], groups: int, seed: int) -> pd.DataFrame:
+    """RMS |cosine| within and across contiguous groups, averaged over layers, whatever an arm was trained with.
+
+    Every arm is cut in the same `groups` contiguous groups, so that those trained with fixed
+    groups and those that never heard of groups are compared on the same pairs.
+    """
+    rows = []
+    for label, result in trained.items():
+        own = result.arm.options.get("groups", 1)
+        cut = own if own > 1 else groups
+        pairs = [group_coherence(layer_matrix(layer), cut) for layer in select_layers(result.model).values()]
+        within, across = np.mean(pairs, axis=0)
+        rows.append({"arm": label, "seed": seed, "groups": own, "within": within, "across": across})
+    return pd.DataFrame(rows)
+
+
+def kernels(trained: Mapping[str, Trained], layers: Sequence[int] = (0, -1)) -> dict[str, dict[str, Tensor]]:
+    """Layer → arm → kernel (n, C_in, k, k) of the given convolutions, by their position in the network."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for label, result in trained.items():
+        convolutions = list(select_layers(result.model).values())
+        for position in layers:
+            name = f"conv{position % len(convolutions) + 1}"
+            found.setdefault(name, {})[label] = convolutions[position].weight.detach().float().contiguous()
+    return found
+
+
+def split_validation(images: "Images", share: float = 0.2, *, seed: int = 0) -> tuple["Images", "Images"]:
+    """Two disjoint random parts of the training images: to train on, and to choose strengths on."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    held_out = max(1, round(share * len(images)))
+    return images.subset(order[held_out:]), images.subset(order[:held_out])
+
+
+def choose_strengths(
+    arms: Iterable[Arm],
+    grid: Sequence[float],
+    train: "Images",
+    settings: Settings,
+    *,
+    seed: int,
+    checkpoints: Path | None = None,
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """The strength of each penalty with the best accuracy on a part of the *training* images.
+
+    Every penalty gets the same grid, relative to its arm's own strength, and the same budget.
+    A grid of one value chooses nothing and trains nothing. Returns (strength by label, all trials).
+    """
+    arms = [arm for arm in arms if arm.penalty != "none"]
+    if len(grid) == 1:
+        return {arm.label: arm.strength * grid[0] for arm in arms}, pd.DataFrame()
+    fit_on, choose_on = split_validation(train, seed=seed)
+    trials = {
+        f"{arm.label} x {factor:g}": replace(arm, label=f"{arm.label} x {factor:g}", strength=arm.strength * factor)
+        for arm in arms
+        for factor in grid
+    }
+    trained = train_arms(trials.values(), fit_on, choose_on, settings, seed=seed, checkpoints=checkpoints)
+    table = summary(trained, seed)
+    accuracy = dict(zip(table.arm, table.accuracy, strict=True))
+    best = {
+        arm.label: arm.strength * max(grid, key=lambda factor: accuracy[f"{arm.label} x {factor:g}"]) for arm in arms
+    }
+    return best, table
+
+
+def prune(model: nn.Module, share: float) -> nn.Module:
+    """A copy in which `share` of each convolution's filters, the most redundant, answer zero.
+
+    Works for convolutions that are followed by their batch norm in a Sequential (VanillaCNN):
+    its scale and shift go to zero with the filter, so that the channel is silent.
+    """
+    model = copy.deepcopy(model)
+    for block in model.features:
+        convolution, norm = block[0], block[1]
+        gone = ~prune_redundant(convolution, share)
+        with torch.no_grad():
+            convolution.weight[gone] = 0
+            for parameter in (norm.weight, norm.bias):
+                parameter[gone] = 0
+            norm.running_mean[gone] = 0
+    return model
+
+
+def pruning_table(
+    trained: Mapping[str, Trained], images: "Images", shares: Sequence[float], seed: int
+) -> pd.DataFrame:
+    """Accuracy in % after removing a share of the filters, without training again: arm, seed, share, accuracy."""
+    return pd.DataFrame(
+        {"arm": label, "seed": seed, "share": share, "accuracy": 100 * score(prune(result.model, share), images)[1]}
+        for label, result in trained.items()
+        for share in shares
+    )
+
+
+def paired_table(
+    rows: pd.DataFrame, *, baseline: str, by: Sequence[str] = (), value: str = "accuracy"
+) -> pd.DataFrame:
+    """Over seeds: mean ± sd of each arm, and its paired difference from `baseline` with the same seeds.
+
+    Columns: *by, arm, seeds, mean, sd, difference, ci_low, ci_high (95 %, t distribution), p
+    (two-sided paired t test, not corrected for the number of arms), verdict. One seed gives
+    no sd, interval or p.
+    """
+    by, found = list(by), []
+    for keys, part in rows.groupby(by, sort=False) if by else [((), rows)]:
+        wide = part.pivot(index="seed", columns="arm", values=value)
+        if baseline not in wide:
+            raise ValueError(f"no arm is called {baseline!r}; arms: {', '.join(wide.columns)}")
+        for arm in part.arm.unique():
+            change = (wide[arm] - wide[baseline]).dropna()
+            row = dict(zip(by, keys if isinstance(keys, tuple) else (keys,), strict=True))
+            row |= {"arm": arm, "seeds": len(change), "mean": wide[arm].mean(), "sd": wide[arm].std()}
+            found.append(row | _paired(change, is_baseline=arm == baseline))
+    return pd.DataFrame(found)
+
+
+def _paired(change: pd.Series, *, is_baseline: bool) -> dict[str, object]:
+    n = len(change)
+    if is_baseline:
+        return {"difference": np.nan, "ci_low": np.nan, "ci_high": np.nan, "p": np.nan, "verdict": "baseline"}
+    row = {"difference": change.mean(), "ci_low": np.nan, "ci_high": np.nan, "p": np.nan}
+    if n < 2 or change.std() == 0:
+        return row | {"verdict": "one seed: no test" if n < 2 else "no difference shown"}
+    half = stats.t.ppf(0.975, n - 1) * change.std() / np.sqrt(n)
+    p = stats.ttest_1samp(change, 0).pvalue
+    verdict = "no difference shown" if p >= 0.05 else ("better" if change.mean() > 0 else "worse")
+    return row | {"ci_low": change.mean() - half, "ci_high": change.mean() + half, "p": p, "verdict": verdict}

@@ -1,0 +1,200 @@
+"""Every figure of the study, drawn from saved data alone: one seed gives lines, several give bands."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from lib import plots
+from lib.corregularization import analysis
+
+# An arm keeps its colour through all figures.
+ARM_COLOURS = {
+    "plain": plots.COLOURS[6],
+    "Gram": plots.COLOURS[1],
+    "fixed g = 2": "#9ECAE1",
+    "fixed g = 4": "#4292C6",
+    "fixed g = 8": "#084594",
+    "random g = 2": "#FDD0A2",
+    "random g = 4": "#FD8D3C",
+    "random g = 8": "#A63603",
+}
+
+
+def filters(weights: Mapping[str, Tensor], pairs: int = 6) -> Figure:
+    """All filters of the first convolution per arm, and its most similar pairs side by side.
+
+    weights: arm → (n, 3, k, k).
+    """
+    figure, axes = plots.subplots(len(weights), 2, height=1.45 * len(weights), width_ratios=[2, 1], squeeze=False)
+    for (all_axes, pair_axes), (label, weight) in zip(axes, weights.items(), strict=True):
+        pictures = [plots.filter_picture(kernel) for kernel in weight]
+        plots.show_picture(all_axes, plots.tile(pictures, columns=16))
+        all_axes.set_title(f"{label}: {len(weight)} filters of the first layer", fontsize=8)
+        found = analysis.similar_pairs(weight, pairs)
+        couples = [plots.tile([pictures[i], pictures[j]], columns=2) for i, j in zip(found.i, found.j, strict=True)]
+        plots.show_picture(pair_axes, plots.tile(couples, columns=3, gap=2))
+        cosines = ", ".join(f"{value:+.2f}" for value in found.cosine)
+        pair_axes.set_title(f"most similar pairs, cosine\n{cosines}", fontsize=7)
+    return figure
+
+
+def similar_filters(snapshots: Mapping[int, Tensor], pairs: int = 6) -> Figure:
+    """How pairs that end alike came to be alike. snapshots: epoch → first-layer filters (n, 3, k, k)."""
+    epochs = sorted(snapshots)
+    shown = [epochs[i] for i in np.unique(np.linspace(0, len(epochs) - 1, min(6, len(epochs))).round().astype(int))]
+    found = analysis.similar_pairs(snapshots[epochs[-1]], pairs)
+    grams = {epoch: analysis.gram_matrix(snapshots[epoch]) for epoch in epochs}
+    figure, (picture_axes, line_axes) = plots.subplots(1, 2, height=2.7, width_ratios=[1.5, 1])
+
+    rows = []
+    for epoch in shown:
+        picture = [plots.filter_picture(kernel) for kernel in snapshots[epoch]]
+        rows += [plots.tile([picture[i], picture[j]], columns=2) for i, j in zip(found.i, found.j, strict=True)]
+    image = plots.tile(rows, columns=len(found), gap=2)
+    picture_axes.imshow(image, interpolation="nearest", aspect="auto")
+    height, width = image.shape[0] / len(shown), image.shape[1] / len(found)
+    picture_axes.set_yticks([height * (row + 0.5) for row in range(len(shown))], [str(epoch) for epoch in shown])
+    picture_axes.set_xticks(
+        [width * (column + 0.5) for column in range(len(found))],
+        [f"{i}, {j}" for i, j in zip(found.i, found.j, strict=True)],
+    )
+    picture_axes.set(xlabel="pair of filters (numbers)", ylabel="epoch")
+    picture_axes.grid(False)
+    for number, (i, j) in enumerate(zip(found.i, found.j, strict=True)):
+        line = [grams[epoch][i, j].abs().item() for epoch in epochs]
+        colour, marker = plots.COLOURS[number % 8], plots.MARKERS[number % 8]
+        line_axes.plot(epochs, line, color=colour, marker=marker, label=f"{i}, {j}")
+    line_axes.set(xlabel="epoch", ylabel="|cosine| of the pair", ylim=(0, 1))
+    line_axes.legend(ncols=2, title="pair", title_fontsize=7)
+    return figure
+
+
+def gram_matrix(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
+    """Cosines between all filters of a layer, filters in their own order. weights: layer → arm → kernel."""
+    layers = list(weights)
+    arms = list(weights[layers[0]])
+    figure, axes = plots.subplots(len(layers), len(arms), width=2.3 * len(arms), height=2 * len(layers), squeeze=False)
+    for row, layer in zip(axes, layers, strict=True):
+        for cell, arm in zip(row, arms, strict=True):
+            gram = analysis.gram_matrix(weights[layer][arm])
+            found = analysis.coherence(weights[layer][arm])
+            gram.fill_diagonal_(0)  # always 1, and it would hide the rest
+            image = plots.show_matrix(cell, gram, limit=0.5)
+            cell.set_title(f"{layer}, {arm}\nRMS {found.rms:.3f}, max {found.max:.2f}", fontsize=7)
+            cell.set(xlabel="filter", ylabel="filter")
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, extend="both")
+    bar.set_label("cosine (diagonal left out)")
+    return figure
+
+
+def loss_curves(frame: pd.DataFrame) -> Figure:
+    """Training loss, test loss and test accuracy over epochs. frame: `experiments.histories`."""
+    figure, axes = plots.subplots(1, 3, height=2.3)
+    panels = (
+        ("task", "training loss (nats)", 1),
+        ("test_loss", "test loss (nats)", 1),
+        ("test_accuracy", "test accuracy (%)", 100),
+    )
+    for cell, (column, label, scale) in zip(axes, panels, strict=True):
+        shown = frame.assign(**{column: scale * frame[column]}).dropna(subset=[column])
+        plots.curves(cell, shown, "epoch", column, "arm", colours=ARM_COLOURS)
+        cell.set(xlabel="epoch", ylabel=label)
+    plots.legend_below(figure, axes[0])
+    return figure
+
+
+def correlation(frame: pd.DataFrame) -> Figure:
+    """The correlation value (RMS |cosine|) of every layer over epochs. frame: `experiments.correlations`."""
+    layers = list(frame.layer.unique())
+    figure, axes = plots.subplots(1, len(layers), height=2.3, sharey=True, squeeze=False)
+    for cell, layer in zip(axes[0], layers, strict=True):
+        part = frame[frame.layer == layer]
+        plots.curves(cell, part, "epoch", "rms", "arm", colours=ARM_COLOURS)
+        n, d, welch = part.iloc[0][["n", "d", "welch"]]
+        cell.axhline(welch, color="0.4", linestyle=":", linewidth=1, label="Welch bound")
+        cell.axhline(d**-0.5, color="0.6", linestyle="--", linewidth=0.8, label="random filters, 1/√d")
+        cell.set(xlabel="epoch", title=f"{layer}: n = {n:.0f}, d = {d:.0f}")
+    axes[0][0].set(ylabel="RMS |cosine|", ylim=(0, None))
+    plots.legend_below(figure, axes[0][0])
+    return figure
+
+
+def grouped_loss_curves(frame: pd.DataFrame, groups: pd.DataFrame) -> Figure:
+    """Grouping: loss curves, and similarity within and across the groups at the end.
+
+    frame: `experiments.histories`; groups: `experiments.group_table`.
+    """
+    figure, axes = plots.subplots(1, 3, height=2.6, width_ratios=[1, 1, 1.25])
+    for cell, (column, label) in zip(
+        axes[:2], (("task", "training loss (nats)"), ("test_loss", "test loss (nats)")), strict=True
+    ):
+        plots.curves(cell, frame.dropna(subset=[column]), "epoch", column, "arm", colours=ARM_COLOURS)
+        cell.set(xlabel="epoch", ylabel=label)
+    arms = list(groups.arm.unique())
+    for offset, (column, colour) in zip(
+        (-0.19, 0.19), (("within", plots.COLOURS[4]), ("across", plots.COLOURS[3])), strict=True
+    ):
+        found = plots.mean_and_spread(groups, ["arm"], column)
+        axes[2].barh(
+            np.arange(len(arms)) + offset, found["mean"], 0.36, xerr=found["std"], color=colour, label=column
+        )
+    axes[2].set_yticks(range(len(arms)), arms)
+    axes[2].invert_yaxis()
+    axes[2].set(xlabel="RMS |cosine|, mean of layers")
+    axes[2].legend(title="pairs within or across groups", title_fontsize=7, loc="lower right", frameon=True)
+    plots.legend_below(figure, axes[0])
+    return figure
+
+
+def packing(frame: pd.DataFrame) -> Figure:
+    """RMS and largest |cosine| against n/d for every penalty, with the Welch bound. frame: `packing_table`."""
+    figure, axes = plots.subplots(1, 2, height=2.9)
+    for cell, column, label in zip(axes, ("rms", "max"), ("RMS |cosine|", "largest |cosine|"), strict=True):
+        plots.curves(cell, frame, "ratio", column, "variant", dashed=["random start"])
+        bound = frame.drop_duplicates("ratio").sort_values("ratio")
+        cell.plot(bound.ratio, bound.welch, color="black", linewidth=3, alpha=0.25, label="Welch bound")
+        cell.set(xlabel="filters per dimension, n/d", ylabel=label, ylim=(-0.01, None), xscale="log")
+        ticks = sorted(frame.ratio.unique())
+        cell.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        cell.minorticks_off()
+    plots.legend_below(figure, axes[0])
+    return figure
+
+
+def norm_and_angle(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
+    """Length and direction of filters apart: histograms of norms and of angles. weights: layer → arm → kernel."""
+    layers = list(weights)
+    figure, axes = plots.subplots(2, len(layers), width=3.2 * len(layers), height=3.4, squeeze=False)
+    for column, layer in enumerate(layers):
+        found = {arm: analysis.norms_and_angles(weight) for arm, weight in weights[layer].items()}
+        longest = max(norms.max().item() for norms, _ in found.values())
+        for arm, (norms, angles) in found.items():
+            style = {"histtype": "step", "density": True, "label": arm, "color": ARM_COLOURS.get(arm), "linewidth": 1.4}
+            axes[0][column].hist(norms.numpy(), bins=np.linspace(0, longest, 25), **style)
+            axes[1][column].hist(angles.numpy(), bins=np.linspace(0, 180, 61), **style)
+        axes[0][column].set(title=layer, xlabel="filter norm", ylabel="density")
+        axes[1][column].axvline(90, color="0.5", linewidth=0.8, linestyle=":")
+        axes[1][column].set(xlabel="angle between filters (degrees)", ylabel="density", xlim=(30, 150))
+    plots.legend_below(figure, axes[0][0])
+    return figure
+
+
+def pruning(frame: pd.DataFrame) -> Figure:
+    """Accuracy after removing the most redundant filters. frame: `experiments.pruning_table`."""
+    figure, axes = plots.subplots(width=plots.COLUMN, height=2.3)
+    shown = frame.assign(share=100 * frame.share)
+    plots.curves(axes, shown, "share", "accuracy", "arm", colours=ARM_COLOURS)
+    axes.set(xlabel="filters removed per layer (%)", ylabel="test accuracy (%)", ylim=(0, None))
+    axes.legend()
+    return figure
+
+
+def filter_arrays(weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
+    """Layer → arm → kernel as flat arrays named "layer/arm", to be saved beside a figure."""
+    return {
+        f"{layer}/{arm}": torch.as_tensor(kernel).numpy() for layer, arms in weights.items() for arm, kernel in arms.items()
+    }

@@ -1,0 +1,276 @@
+"""The Gram-matrix penalty on filters, whole and in groups.
+
+Symbols, as in the paper: a layer has n filters of d weights each; W is its (n, d) kernel
+matrix, U = W with rows of unit length, C = U Uᵀ its Gram matrix with entries c_ij, the
+cosine between filters i and j. The penalty is
+
+    R(W) = 1 / n(n-1) · Σ_{i≠j} max(|c_ij| - margin, 0)^power
+
+so its weight λ means the same for every width, and the mean over layers makes it mean the
+same for every depth. |c| and not c: without it the penalty is smallest for antiparallel
+filters, which are the same feature with the sign flipped.
+
+Related work: OrthoReg (Rodríguez et al., ICLR 2017), MMA (Wang et al., NeurIPS 2020), GOR (Kurtz et al., BMVC 2023, fixed groups),
+frame potential (Benedetto & Fickus, Adv. Comput. Math. 2003).
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+Grouping = Literal["random", "contiguous", "strided"]
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+# A filter shorter than this has no direction: it counts as orthogonal to all and gets no gradient.
+SHORTEST = 1e-12
+
+
+class PenaltyError(ValueError):
+    """The penalty is not defined for what was asked."""
+
+
+def as_matrix(weight: Tensor, *, transposed: bool = False) -> Tensor:
+    """Kernel matrix W, (n, d): one row per filter (output channel).
+
+    `weight` is that of a linear layer (n, d), a convolution (n, C_in, *k) or, with
+    `transposed`, a transposed convolution (C_in, n, *k).
+    """
+    if weight.dim() < 2:
+        raise PenaltyError(
+            f"a kernel needs at least two axes (filters, weights); this one has shape {tuple(weight.shape)}. "
+            "Biases and norm scales have no filters to compare."
+        )
+    if transposed:
+        weight = weight.transpose(0, 1)
+    return weight.flatten(1)
+
+
+def welch_bound(n: int, d: int) -> float:
+    """Smallest possible RMS |cosine| of n unit vectors in d dimensions (Welch 1974): 0 for n ≤ d."""
+    if n < 2 or d < 1:
+        raise PenaltyError(f"the Welch bound needs n ≥ 2 vectors and d ≥ 1 dimensions, not n = {n}, d = {d}")
+    return math.sqrt(max(n - d, 0) / (d * (n - 1)))
+
+
+def group_indices(
+    n: int,
+    groups: int,
+    grouping: Grouping = "random",
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Which filters meet in which group: (groups, ⌈n/groups⌉) int64, padded with n.
+
+    Sizes differ by at most one where `groups` does not divide n. "contiguous": filters
+    0…m-1, m…2m-1, …; "strided": every groups-th filter; "random": a new uniform permutation
+    at each call, so that every pair meets equally often.
+    """
+    if not 1 <= groups < n:  # with n groups nobody meets anybody
+        raise PenaltyError(
+            f"{groups} groups of {n} filters leave no pair to compare; "
+            f"choose between 1 and {n - 1} groups for this layer"
+        )
+    if grouping == "random":
+        home = generator.device if generator is not None else device
+        order = torch.randperm(n, generator=generator, device=home).to(device)
+    elif grouping in ("contiguous", "strided"):
+        order = torch.arange(n, device=device)
+    else:
+        raise PenaltyError(f"grouping {grouping!r} is unknown; choose 'random', 'contiguous' or 'strided'")
+
+    size = -(-n // groups)
+    if grouping == "strided":
+        order = torch.cat([order, order.new_full((size * groups - n,), n)])
+        return order.view(size, groups).T  # (groups, size)
+    full = n - groups * (size - 1)  # how many groups have `size` members, the rest one less
+    if full == groups:
+        return order.view(groups, size)
+    head = order[: full * size].view(full, size)
+    tail = order[full * size :].view(groups - full, size - 1)
+    return torch.cat([head, torch.cat([tail, tail.new_full((groups - full, 1), n)], dim=1)])
+
+
+def _pairs(n: int, groups: int) -> int:
+    """Ordered pairs i ≠ j that share a group, for group sizes that differ by at most one."""
+    size, extra = divmod(n, groups)
+    return extra * (size + 1) * size + (groups - extra) * size * (size - 1)
+
+
+class _GramPenalty(torch.autograd.Function):
+    """Value and closed-form gradient.
+
+    With X the unit filters of one group, φ the summand and P the number of pairs,
+        ∂R/∂x_i = 2/P Σ_j φ'(c_ij) x_j,   ∂R/∂w_i = (I - x_i x_iᵀ) ∂R/∂x_i / ‖w_i‖.
+    Autograd multiplies dC X and dCᵀ X although dC is symmetric; once is enough.
+    """
+
+    @staticmethod
+    def forward(ctx, matrix: Tensor, index: Tensor | None, pairs: int, power: float, margin: float) -> Tensor:
+        n = matrix.shape[0]
+        norm = matrix.norm(dim=1, keepdim=True)  # (n, 1)
+        inverse = torch.where(norm > SHORTEST, 1 / norm.clamp_min(SHORTEST), 0)
+        unit = matrix * inverse
+        if index is None:
+            members = unit.unsqueeze(0)  # (1, n, d)
+        else:
+            if index.numel() > n:  # padded: a row of zeros stands for "nobody"
+                unit = torch.cat([unit, unit.new_zeros(1, unit.shape[1])])
+            members = unit[index]  # (g, m, d)
+        gram = torch.bmm(members, members.transpose(1, 2))  # (g, m, m)
+        gram.diagonal(dim1=1, dim2=2).zero_()
+        ctx.save_for_backward(members, gram, inverse, index)
+        ctx.pairs, ctx.power, ctx.margin = pairs, power, margin
+        excess = gram.abs() if margin == 0 else (gram.abs() - margin).clamp_min(0)
+        return excess.pow(power).sum() / pairs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        members, gram, inverse, index = ctx.saved_tensors
+        if ctx.power == 2 and ctx.margin == 0:
+            slope = 2 * gram
+        else:
+            excess = (gram.abs() - ctx.margin).clamp_min(0)
+            # excess^0 = 1 also where the hinge is at rest, so sign() alone would push there.
+            slope = ctx.power * excess.pow(ctx.power - 1) * gram.sign() * (excess > 0)
+        change = torch.bmm(slope, members) * (2 * grad / ctx.pairs)
+        change = change - (change * members).sum(-1, keepdim=True) * members
+        n, d = inverse.shape[0], members.shape[-1]
+        if index is None:
+            change = change[0]
+        else:
+            spread = change.new_empty(n + 1, d)
+            spread[index.flatten()] = change.flatten(0, 1)
+            change = spread[:n]
+        return change * inverse, None, None, None, None
+
+
+def gram_penalty(
+    weight: Tensor,
+    *,
+    groups: int = 1,
+    power: float = 2,
+    grouping: Grouping = "random",
+    margin: float | Literal["welch"] = 0.0,
+    metric: Tensor | None = None,
+    transposed: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Mean over filter pairs of max(|cosine| - margin, 0)^power; a scalar in [0, 1].
+
+    weight: kernel of a linear, convolution or (with `transposed`) transposed convolution layer.
+    groups, grouping: compare only filters that share a group, at 1/groups of the cost. Fixed
+        groups ("contiguous", "strided") never see the pairs across; "random" draws a new
+        partition at every call and is an unbiased estimate of the whole penalty, which it
+        equals at groups = 1.
+    power: 2 (default) has the tight frames as its minima (RMS at the Welch bound); 1 lets
+        duplicates through where n > d; 4 pushes hardest on the most similar pairs.
+    margin: similarity that costs nothing; "welch" for the layer's Welch bound.
+    metric: positive definite (d, d) matrix S. Cosines are then taken in xᵀ S y: with S the
+        covariance of the layer's input patches they are the correlations of the responses.
+    generator: for grouping="random"; the global random state if None.
+
+    Runs in float32 under autocast (float64 stays float64). The gradient is closed-form and
+    tangential: it turns filters and never changes their length.
+    """
+    if power < 1:
+        raise PenaltyError(f"power must be at least 1, not {power}: below, similar filters would attract")
+    with torch.autocast(device_type=weight.device.type, enabled=False):
+        matrix = as_matrix(weight, transposed=transposed)
+        if matrix.dtype in (torch.float16, torch.bfloat16):
+            matrix = matrix.float()
+        n, d = matrix.shape
+        if n < 2 or d < 1:
+            raise PenaltyError(f"the penalty compares pairs of filters, and this layer has {n} filters of {d} weights")
+        if metric is not None:
+            if metric.shape != (d, d):
+                raise PenaltyError(f"metric has shape {tuple(metric.shape)}; filters of {d} weights need ({d}, {d})")
+            matrix = matrix @ torch.linalg.cholesky(metric.to(matrix.dtype))
+        index = None
+        if groups != 1:
+            index = group_indices(n, groups, grouping, generator=generator, device=matrix.device)
+        bound = welch_bound(n, d) if margin == "welch" else float(margin)
+        return _GramPenalty.apply(matrix, index, _pairs(n, groups), power, bound)
+
+
+def select_layers(
+    model: nn.Module,
+    *,
+    types: tuple[type[nn.Module], ...] = CONVOLUTIONS,
+    include: Iterable[str] = ("*",),
+    exclude: Iterable[str] = (),
+) -> dict[str, nn.Module]:
+    """The layers whose filters are compared, by their name in the model.
+
+    Default: every convolution that is not grouped or depthwise (filters of different
+    channel groups see different inputs) and has at least two filters; no linear layer, as
+    the rows of a classifier are classes. `include` and `exclude` are shell patterns on names.
+    """
+    found = {
+        name: layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, types)
+        and getattr(layer, "groups", 1) == 1
+        and any(fnmatchcase(name, pattern) for pattern in include)
+        and not any(fnmatchcase(name, pattern) for pattern in exclude)
+        and layer_matrix(layer).shape[0] > 1
+    }
+    if not found:
+        names = [name for name, layer in model.named_modules() if hasattr(layer, "weight")]
+        raise PenaltyError(
+            f"no layer of {type(model).__name__} matches types {[t.__name__ for t in types]}, "
+            f"include {list(include)}, exclude {list(exclude)}. Layers with weights: {', '.join(names) or 'none'}"
+        )
+    return found
+
+
+def layer_matrix(layer: nn.Module) -> Tensor:
+    """Kernel matrix (n, d) of a layer, transposed convolutions included."""
+    return as_matrix(layer.weight, transposed=isinstance(layer, TRANSPOSED))
+
+
+def mean_over_layers(
+    layers: Mapping[str, nn.Module], penalty: Callable[..., Tensor] = gram_penalty, **options
+) -> Tensor:
+    """The penalty of a network: `penalty(W, **options)`, averaged over `layers`.
+
+        layers = select_layers(model)
+        loss = cross_entropy(model(x), y) + strength * mean_over_layers(layers, groups=8)
+
+    Added to the loss on every process of a DDP job it counts once, as DDP averages gradients.
+    """
+    if not layers:
+        raise PenaltyError("no layers were given; select_layers(model) picks the convolutions of a model")
+    values = []
+    for name, layer in layers.items():
+        try:
+            values.append(penalty(layer_matrix(layer), **options))
+        except PenaltyError as error:
+            raise PenaltyError(f"layer {name!r}: {error}") from None
+    return torch.stack(values).mean()
+
+
+def response_penalty(responses: Tensor, *, rows: int | None = 4096, **options) -> Tensor:
+    """The penalty on what filters answer instead of on what they are.
+
+    responses: (B, C, *positions) output of a layer. Each channel is centred over batch and
+    positions, so the cosines are correlations; at most `rows` samples are used, taken evenly
+    (the full Gram would cost as much as the layer).
+    """
+    if responses.dim() < 2:
+        raise PenaltyError(f"responses need shape (batch, channels, …), not {tuple(responses.shape)}")
+    with torch.autocast(device_type=responses.device.type, enabled=False):
+        flat = responses.transpose(0, 1).flatten(1)  # (C, B·positions)
+        if rows is not None and flat.shape[1] > rows:
+            flat = flat[:, :: -(-flat.shape[1] // rows)]
+        if flat.dtype in (torch.float16, torch.bfloat16):
+            flat = flat.float()
+        return gram_penalty(flat - flat.mean(dim=1, keepdim=True), **options)

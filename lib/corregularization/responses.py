@@ -1,0 +1,107 @@
+"""The penalty on what filters answer, or in the geometry of what they see.
+
+Filters that are orthogonal as vectors still answer alike when their inputs are correlated:
+the correlation of two responses is w_iᵀ S w_j, with S the covariance of the input patches.
+Both objects watch a model through forward hooks and hold what the last passes showed.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.corregularization.losses import PenaltyError, gram_penalty, layer_matrix, response_penalty
+
+
+class ResponsePenalty:
+    """Mean over layers of a penalty on their last responses (B, C, H, W), gradient included.
+
+    Call it after the forward pass and before the backward pass. penalty: `response_penalty`
+    (correlation of channels, the default) or any other function of responses.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module], penalty: Callable[..., Tensor] = response_penalty, **options):
+        self.penalty = partial(penalty, **options)
+        self.outputs: dict[str, Tensor] = {}
+        self.hooks = [layer.register_forward_hook(partial(self._keep, name)) for name, layer in layers.items()]
+
+    def _keep(self, name: str, _layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self.outputs[name] = output
+
+    def __call__(self) -> Tensor:
+        if not self.outputs:
+            raise PenaltyError("there are no responses yet: run the model before asking for the penalty")
+        return torch.stack([self.penalty(output) for output in self.outputs.values()]).mean()
+
+    def close(self) -> None:
+        """Take the hooks off the model and drop what they held."""
+        for hook in self.hooks:
+            hook.remove()
+        self.outputs.clear()
+
+
+class WhitenedPenalty:
+    """Mean over layers of the Gram penalty in the metric S, the running covariance of each layer's input patches.
+
+    momentum: weight of the newest batch in S. patches: how many enter per batch. ridge: added
+    to S as this share of its mean variance, so that flat inputs leave it positive definite.
+    Its state (S per layer) belongs into the checkpoint: register it with the accelerator.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, nn.Conv2d],
+        *,
+        momentum: float = 0.1,
+        patches: int = 1024,
+        ridge: float = 1e-2,
+        **options,
+    ):
+        wrong = [name for name, layer in layers.items() if not isinstance(layer, nn.Conv2d)]
+        if wrong:
+            raise PenaltyError(f"patch covariances are computed for 2-D convolutions only; these are none: {wrong}")
+        self.layers, self.momentum, self.patches, self.ridge, self.options = layers, momentum, patches, ridge, options
+        self.covariance: dict[str, Tensor] = {}
+        self.hooks = [layer.register_forward_pre_hook(partial(self._update, name)) for name, layer in layers.items()]
+
+    @torch.no_grad()
+    def _update(self, name: str, layer: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+        if not layer.training:
+            return
+        image = inputs[0].detach().float()
+        with torch.autocast(image.device.type, enabled=False):
+            per_image = -(-image.shape[2] // layer.stride[0]) * -(-image.shape[3] // layer.stride[1])
+            image = image[: max(1, -(-4 * self.patches // per_image))]  # some images, then every k-th patch
+            columns = F.unfold(image, layer.kernel_size, layer.dilation, layer.padding, layer.stride)  # (b, d, L)
+            rows = columns.transpose(1, 2).reshape(-1, columns.shape[1])
+            rows = rows[:: max(1, len(rows) // self.patches)]
+            rows = rows - rows.mean(dim=0)
+            batch = rows.T @ rows / len(rows)  # (d, d)
+        old = self.covariance.get(name)
+        self.covariance[name] = batch if old is None else torch.lerp(old, batch, self.momentum)
+
+    def __call__(self) -> Tensor:
+        if not self.covariance:
+            raise PenaltyError("no input patches were seen yet: run the model in training mode first")
+        values = []
+        for name, layer in self.layers.items():
+            metric = self.covariance[name]
+            scale = metric.diagonal().mean().clamp_min(1e-12)
+            metric = metric / scale + self.ridge * torch.eye(len(metric), device=metric.device)
+            values.append(gram_penalty(layer_matrix(layer), metric=metric, **self.options))
+        return torch.stack(values).mean()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(self.covariance)
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        device = next(iter(self.layers.values())).weight.device
+        self.covariance = {name: value.to(device) for name, value in state.items()}
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        for hook in self.hooks:
+            hook.remove()

@@ -1,0 +1,245 @@
+"""Training one arm of an experiment: a classifier with one regulariser under one condition."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lib.corregularization import baselines
+from lib.corregularization.analysis import coherence
+from lib.corregularization.losses import (
+    gram_penalty,
+    layer_matrix,
+    mean_over_layers,
+    select_layers,
+)
+from lib.corregularization.models import build_model
+from lib.corregularization.responses import ResponsePenalty, WhitenedPenalty
+from lib.data.augment import as_float, flip_and_shift
+from lib.fingerprint import source_hash
+from lib.training import epoch_batches, fit, gradient_step, predict, prepare, start
+
+if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
+    from lib.data.images import Images
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One curve of a figure: what is added to the cross-entropy, and how the network starts.
+
+    penalty: a key of `PENALTIES`, "ocnn", "responses", "whitened", "decov" or "none"; options go
+        to that function.
+    strength: λ, the weight of the penalty (a mean over pairs and layers).
+    """
+
+    label: str
+    penalty: str = "none"
+    strength: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
+    weight_decay: float = 0.0
+    orthogonal_init: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all arms of an experiment share."""
+
+    epochs: int = 5
+    batch_size: int = 128
+    learning_rate: float = 2e-3  # peak of a one-cycle schedule (Smith & Topin 2018), AdamW
+    model: str = "vanilla"
+    augment: bool = True
+    precision: str = "no"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is left of an arm after training."""
+
+    arm: Arm
+    model: nn.Module
+    history: pd.DataFrame  # per epoch: task, penalty, test_loss, test_accuracy
+    layers: pd.DataFrame  # per epoch and layer: rms, mean, max |cosine|, Welch bound
+    snapshots: dict[int, Tensor]  # epoch → filters of the first convolution, (n, 3, k, k)
+
+
+# Penalties on one kernel matrix; the network's penalty is their mean over its convolutions.
+PENALTIES: dict[str, Callable[..., Tensor]] = {
+    "gram": gram_penalty,
+    "soft_orthogonality": baselines.soft_orthogonality,
+    "srip": baselines.srip,
+    "mma": baselines.mma,
+}
+
+
+def gram(label: str, strength: float, **options: Any) -> Arm:
+    """The study's own penalty as an arm: groups, grouping, power, margin as in `gram_penalty`."""
+    return Arm(label, "gram", strength, options)
+
+
+class Snapshots:
+    """Filters and layer statistics of each epoch, saved with the checkpoint."""
+
+    def __init__(self, layers: dict[str, nn.Module]):
+        self.layers = {f"conv{i}": layer for i, layer in enumerate(layers.values(), 1)}
+        self.rows: list[dict[str, Any]] = []
+        self.filters: dict[int, Tensor] = {}
+
+    def take(self, epoch: int) -> None:
+        for name, layer in self.layers.items():
+            found = coherence(layer_matrix(layer))
+            self.rows.append(
+                {"epoch": epoch, "layer": name}
+                | {key: getattr(found, key) for key in ("n", "d", "rms", "mean", "max", "welch")}
+            )
+        first = next(iter(self.layers.values()))
+        self.filters[epoch] = first.weight.detach().float().cpu().contiguous().clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "filters": self.filters}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows, self.filters = state["rows"], state["filters"]
+
+
+def penalty_of(arm: Arm, layers: dict[str, nn.Module]) -> Callable[[], Tensor] | None:
+    """The arm's penalty on these layers as a function without arguments; None for "none"."""
+    match arm.penalty:
+        case "none":
+            return None
+        case "whitened":
+            return WhitenedPenalty(layers, **arm.options)
+        case "responses":
+            return ResponsePenalty(layers, **arm.options)
+        case "decov":
+            return ResponsePenalty(layers, baselines.decov, **arm.options)
+        case "ocnn":  # compares shifted filters, so it needs the kernels with their spatial axes
+            return partial(baselines.ocnn_over_layers, layers)
+        case name if name in PENALTIES:
+            return partial(mean_over_layers, layers, PENALTIES[name], **arm.options)
+    known = sorted([*PENALTIES, "ocnn", "responses", "whitened", "decov", "none"])
+    raise ValueError(f"penalty {arm.penalty!r} is unknown; choose one of {', '.join(known)}")
+
+
+def train_arm(
+    arm: Arm, train: "Images", test: "Images", settings: Settings, *, seed: int, checkpoint: Path | None = None
+) -> Trained:
+    """Train one arm. Arms with the same seed start from the same weights and see the same batches."""
+    accelerator = start(settings.device, settings.precision)
+    torch.manual_seed(seed)
+    model = build_model(settings.model, len(train.classes))
+    if arm.orthogonal_init:
+        baselines.orthogonal_init(model)
+    layers = select_layers(model)
+    penalty = penalty_of(arm, layers)
+    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=arm.weight_decay)
+    steps = len(epoch_batches(len(train), settings.batch_size, seed=0, epoch=0)) * settings.epochs
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=steps, pct_start=0.25, cycle_momentum=False
+    )
+    network, optimizer, scheduler = prepare(accelerator, model, optimizer, scheduler)
+    snapshots = Snapshots(layers)
+    accelerator.register_for_checkpointing(snapshots)
+    if isinstance(penalty, WhitenedPenalty):
+        accelerator.register_for_checkpointing(penalty)
+    # Own stream for what training draws (augmentation, regrouping): after it, an arm that
+    # drew more while starting would otherwise see other augmentations than its twin.
+    torch.manual_seed(seed + 1)
+
+    train, test = train.to(accelerator.device), test.to(accelerator.device)
+
+    def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:
+        index = index.to(train.pixels.device)
+        pixels = train.pixels[index]
+        if settings.augment:
+            pixels = flip_and_shift(pixels)
+        terms = {"task": F.cross_entropy(network(as_float(pixels)), train.labels[index])}
+        if penalty is not None:
+            terms["penalty"] = arm.strength * penalty()
+        return terms
+
+    def evaluate(epoch: int) -> dict[str, float]:
+        snapshots.take(epoch)
+        loss, accuracy = score(network, test)
+        return {"test_loss": loss, "test_accuracy": accuracy}
+
+    history = fit(
+        accelerator,
+        gradient_step(accelerator, network, optimizer, scheduler, losses),
+        lambda epoch: epoch_batches(
+            len(train),
+            settings.batch_size,
+            seed=seed,
+            epoch=epoch,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+        ),
+        epochs=settings.epochs,
+        evaluate=evaluate,
+        checkpoint=checkpoint,
+        key={
+            "arm": asdict(replace(arm, label="")),
+            "settings": asdict(settings),
+            "seed": seed,
+            "train": train.checksum,
+            "test": test.checksum,
+            "code": source_hash(__name__),
+        },
+        name=arm.label,
+    )
+    if hasattr(penalty, "close"):
+        penalty.close()
+    return Trained(arm, model.eval().cpu(), history, pd.DataFrame(snapshots.rows), snapshots.filters)
+
+
+def score(model: nn.Module, images: "Images", batch_size: int = 500) -> tuple[float, float]:
+    """(cross-entropy in nats, accuracy in [0, 1]) on `images`."""
+    logits = predict(model, (as_float(chunk) for chunk in images.pixels.split(batch_size)))
+    return (
+        F.cross_entropy(logits, images.labels).item(),
+        (logits.argmax(dim=1) == images.labels).float().mean().item(),
+    )
+
+
+def train_arms(
+    arms: Iterable[Arm], train: "Images", test: "Images", settings: Settings, *, seed: int, checkpoints: Path | None = None
+) -> dict[str, Trained]:
+    """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm."""
+    arms = list(arms)
+    labels = [arm.label for arm in arms]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"arms need different labels: {labels}")
+    return {
+        arm.label: train_arm(
+            arm,
+            train,
+            test,
+            settings,
+            seed=seed,
+            checkpoint=None if checkpoints is None else checkpoints / _slug(arm.label),
+        )
+        for arm in arms
+    }
+
+
+def _slug(label: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in label.lower()).strip("-")
+
+
+def with_label_noise(images: "Images", share: float, *, seed: int) -> "Images":
+    """A copy in which `share` of the labels are replaced by a different class, drawn evenly."""
+    if not 0 <= share <= 1:
+        raise ValueError(f"label noise is a share in [0, 1], not {share}")
+    generator = torch.Generator().manual_seed(seed)
+    count, classes = len(images), len(images.classes)
+    chosen = torch.randperm(count, generator=generator)[: round(share * count)]
+    labels = images.labels.clone()
+    labels[chosen] = (labels[chosen] + torch.randint(1, classes, (len(chosen),), generator=generator)) % classes
+    return replace(images, labels=labels, checksum=f"{images.checksum}+noise{share}seed{seed}")

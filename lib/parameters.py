@@ -1,0 +1,272 @@
+"""What a notebook can be told, and a strict reading of what it is told.
+
+A notebook's one cell tagged `parameters` holds literals: the names, types and *quick*
+values. A profile (`profiles/<name>.yaml`) and the command line (`PARAMS="epochs=3"`) only
+override them. papermill itself merely logs an unknown name, so a typo would run for hours
+with the default; here it is an error before a kernel starts.
+"""
+
+import ast
+import difflib
+import json
+import shlex
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lib import paths
+
+TAG = "parameters"
+SET_BY_THE_WORKFLOW = {"seed": "SEEDS", "seeds": "SEEDS", "profile": "PROFILE"}
+# Where a run happens and which of several equal runs it is; all other parameters are settings.
+NOT_SETTINGS = (*SET_BY_THE_WORKFLOW, "device")
+PROFILE_KEYS = ("notebooks", "seeds")
+ENTRY_KEYS = ("parameters", "reads", "threads")
+
+
+class ParameterError(ValueError):
+    """A name or value that no notebook takes; the message says what would be valid."""
+
+
+def notebooks() -> list[str]:
+    """Names of all notebooks, in reading order."""
+    return sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
+
+
+def profiles() -> list[str]:
+    return sorted(path.stem for path in paths.PROFILES.glob("*.yaml"))
+
+
+def defaults(notebook: str) -> dict[str, Any]:
+    """The literals of the notebook's `parameters` cell.
+
+    Read with `ast` and not with `papermill.inspect_notebook`, whose import alone takes
+    seconds and whose pattern misses quoted and dotted annotations.
+    """
+    return dict(_defaults(_notebook_path(notebook)))
+
+
+def profile_entry(notebook: str, profile: str) -> dict[str, Any]:
+    """The profile's entry for this notebook: `parameters`, `reads`, `threads`; empty if it has none."""
+    return dict((load_profile(profile).get("notebooks") or {}).get(notebook) or {})
+
+
+def load_profile(profile: str) -> dict[str, Any]:
+    """The profile as a mapping; its structure and all notebook names in it are checked."""
+    path = paths.PROFILES / f"{profile}.yaml"
+    if profile not in profiles():
+        raise ParameterError(f"Unknown profile '{profile}'{_nearest(profile, profiles())}")
+    return _load_profile(path)
+
+
+def resolve(notebook: str, profile: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """All values that the notebook will run with: its own, the profile's over them, `overrides` last."""
+    values = defaults(notebook)
+    given = profile_entry(notebook, profile).get("parameters") or {}
+    for name, value in given.items():
+        if name in SET_BY_THE_WORKFLOW:
+            raise ParameterError(
+                f"Profile '{profile}' sets '{name}' of {notebook}, but {SET_BY_THE_WORKFLOW[name]} sets it"
+                " (seeds of a profile stand at its top level: `seeds: [0, 1]`)"
+            )
+        values[name] = _checked(name, value, values, f"Profile '{profile}'", notebook)
+    for name, value in (overrides or {}).items():
+        values[name] = _checked(name, value, values, "The command line", notebook)
+    if "profile" in values:
+        values["profile"] = profile
+    return values
+
+
+def parse_assignments(text: str) -> dict[str, Any]:
+    """`epochs=3 dataset=folder:/x groups=[1,2]` as a dictionary.
+
+    Values are Python literals where they read as such (`true` and `false` too), strings
+    otherwise; quote a string that would read as a number: `name="'3'"`.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ParameterError(f"The command line's parameters cannot be read: {error}: {text}") from None
+    values = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name.isidentifier():
+            raise ParameterError(
+                f"The command line's parameters hold '{word}', which is not of the form name=value"
+                " (write lists without spaces: groups=[1,2])"
+            )
+        if name in SET_BY_THE_WORKFLOW:
+            raise ParameterError(
+                f"'{name}' is not set through PARAMS; use {SET_BY_THE_WORKFLOW[name]}={value}"
+            )
+        if name in values:
+            raise ParameterError(f"The command line sets '{name}' twice")
+        values[name] = _literal(value)
+    return values
+
+
+def check_names(names, known_by: dict[str, dict[str, Any]]) -> None:
+    """Every name must belong to at least one of the given notebooks."""
+    known = sorted({name for values in known_by.values() for name in values} - set(SET_BY_THE_WORKFLOW))
+    for name in names:
+        if name not in known:
+            where = ", ".join(known_by) or "no notebook"
+            raise ParameterError(
+                f"The command line sets '{name}', which no notebook of this run has"
+                f"{_nearest(name, known)} (notebooks: {where})"
+            )
+
+
+def check_notebook(name: str) -> None:
+    if name not in notebooks():
+        raise ParameterError(f"Unknown notebook '{name}'{_nearest(name, notebooks())}")
+
+
+def _notebook_path(notebook: str) -> Path:
+    check_notebook(notebook)
+    return paths.NOTEBOOKS / f"{notebook}.ipynb"
+
+
+def _defaults(path: Path) -> dict[str, Any]:
+    return _read_parameters_cell(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=None)
+def _read_parameters_cell(path: Path, _changed: int) -> dict[str, Any]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if TAG in cell.get("metadata", {}).get("tags", [])]
+    if len(tagged) != 1:
+        raise ParameterError(f"{path.name} has {len(tagged)} cells tagged '{TAG}'; it needs exactly one")
+    source = "".join(tagged[0]["source"])
+    values: dict[str, Any] = {}
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise ParameterError(f"The '{TAG}' cell of {path.name} is not Python: {error}") from None
+    for number, statement in enumerate(statements):
+        if number == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue  # a docstring
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                pass
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                pass
+            case _:
+                name, value = None, None
+        try:
+            values[name] = ast.literal_eval(value)
+        except (ValueError, TypeError):
+            line = ast.unparse(statement)
+            raise ParameterError(
+                f"The '{TAG}' cell of {path.name} may only hold `name = literal`, but has: {line}\n"
+                "Derive values in the next cell: papermill's values come after this one."
+            ) from None
+    return values
+
+
+@lru_cache(maxsize=None)
+def _load_profile(path: Path) -> dict[str, Any]:
+    profile = path.stem
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ParameterError(f"Profile '{profile}' is not valid YAML: {error}") from None
+    _check_keys(content, PROFILE_KEYS, f"Profile '{profile}'")
+    seeds = content.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
+        raise ParameterError(f"Profile '{profile}': seeds must be a list like [0, 1, 2], not {seeds!r}")
+    entries = content.get("notebooks") or {}
+    _check_keys(entries, notebooks(), f"Profile '{profile}', notebooks")
+    for notebook, entry in entries.items():
+        where = f"Profile '{profile}', {notebook}"
+        entry = entry or {}
+        _check_keys(entry, ENTRY_KEYS, where)
+        _check_keys(entry.get("parameters") or {}, None, f"{where}, parameters")
+        reads = entry.get("reads") or []
+        if not isinstance(reads, list):
+            raise ParameterError(f"{where}: reads must be a list of notebooks, not {reads!r}")
+        _check_keys(dict.fromkeys(reads), notebooks(), f"{where}, reads")
+        threads = entry.get("threads", 1)
+        if type(threads) is not int or threads < 1:
+            raise ParameterError(f"{where}: threads must be a positive integer, not {threads!r}")
+    return content
+
+
+def _check_keys(mapping, known, where: str) -> None:
+    if not isinstance(mapping, dict):
+        raise ParameterError(f"{where}: expected `name: value` entries, found {mapping!r}")
+    for key in mapping:
+        if known is not None and key not in known:
+            raise ParameterError(f"{where}: unknown name '{key}'{_nearest(str(key), known)}")
+
+
+def _checked(name: str, value, values: dict[str, Any], who: str, notebook: str):
+    """The value, made a float where an integer was given for one; otherwise of the very same type."""
+    if name not in values:
+        known = sorted(set(values) - set(SET_BY_THE_WORKFLOW))
+        raise ParameterError(
+            f"{who} sets '{name}' of {notebook}, which has no such parameter{_nearest(name, known)}"
+        )
+    try:
+        return _cast(value, values[name])
+    except TypeError as error:
+        raise ParameterError(
+            f"{who} sets '{name}' of {notebook} to {value!r} ({type(value).__name__}); expected {error}"
+        ) from None
+
+
+def _cast(value, like):
+    """`value` as the type of `like`, or TypeError naming that type. bool is no int, None takes all."""
+    if like is None:
+        return value
+    if isinstance(like, float) and type(value) is int:
+        return float(value)
+    if isinstance(like, list | tuple):
+        if not isinstance(value, list | tuple):
+            raise TypeError(_type_name(like))
+        if like:
+            try:
+                value = [_cast_element(item, like) for item in value]
+            except TypeError:
+                raise TypeError(_type_name(like)) from None
+        return type(like)(value)
+    if type(value) is not type(like):
+        raise TypeError(_type_name(like))
+    return value
+
+
+def _cast_element(item, like):
+    """An element is valid if it is like any of the default's elements; floats first, as [0, 0.5] is floats."""
+    for model in sorted(like, key=lambda element: not isinstance(element, float)):
+        try:
+            return _cast(item, model)
+        except TypeError:
+            continue
+    raise TypeError
+
+
+def _type_name(like) -> str:
+    if isinstance(like, list | tuple) and like:
+        names = {type(item).__name__ for item in like}
+        names.discard("int" if "float" in names else "")
+        return f"a {type(like).__name__} of {' or '.join(sorted(names))}, such as {like!r}"
+    return f"{type(like).__name__}, such as {like!r}"
+
+
+def _literal(text: str):
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+
+
+def _nearest(name: str, known) -> str:
+    known = [str(item) for item in known]
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean '{close[0]}'?"
+    return f"; valid: {', '.join(known)}" if known else "; there is none"

@@ -1,0 +1,130 @@
+"""The house style, and the plots that studies share.
+
+Figures are drawn at the width they are printed at, so a font of 8 pt is 8 pt on paper.
+Colours are Okabe and Ito's (2008), told apart by readers with any colour vision.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+TEXT_WIDTH = 6.5  # inches, one column of A4 or letter paper
+COLUMN = 3.2
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+
+STYLE = {
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 110,
+    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs everywhere
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 3.5,
+    "legend.frameon": False,
+    "axes.prop_cycle": mpl.cycler(color=COLOURS),
+    "pdf.fonttype": 42,  # editable text in the PDF
+    "svg.hashsalt": "four-studies",
+}
+
+
+def use_style() -> None:
+    """Apply the house style to everything drawn from now on."""
+    mpl.rcParams.update(STYLE)
+
+
+def subplots(rows: int = 1, columns: int = 1, *, width: float = TEXT_WIDTH, height: float = 2.4, **options):
+    """`plt.subplots` in the house style; width and height in inches."""
+    use_style()
+    return plt.subplots(rows, columns, figsize=(width, height), **options)
+
+
+def mean_and_spread(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Mean, standard deviation (n - 1) and count of `value` over seeds, per group of `by`."""
+    found = frame.groupby(list(by), sort=False, observed=True)[value].agg(["mean", "std", "count"])
+    return found.fillna({"std": 0.0}).reset_index()
+
+
+def curves(
+    axes: Axes,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    by: str,
+    *,
+    colours: dict[str, str] | None = None,
+    dashed: Sequence[str] = (),
+) -> None:
+    """One line per value of `by`: the mean over seeds, with a band of one standard deviation.
+
+    One seed gives a line without a band. Lines differ by colour and by marker.
+    """
+    for number, label in enumerate(frame[by].unique()):
+        line = mean_and_spread(frame[frame[by] == label], [x], y)
+        colour = (colours or {}).get(label, COLOURS[number % len(COLOURS)])
+        axes.plot(
+            line[x],
+            line["mean"],
+            color=colour,
+            marker=MARKERS[number % len(MARKERS)],
+            markevery=max(1, len(line) // 8),
+            linestyle="--" if label in dashed else "-",
+            label=label,
+        )
+        if line["count"].max() > 1:
+            low, high = line["mean"] - line["std"], line["mean"] + line["std"]
+            axes.fill_between(line[x], low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def show_matrix(axes: Axes, matrix: Tensor | np.ndarray, *, limit: float = 1.0, title: str = ""):
+    """A signed matrix, blue to red through white, on [-limit, limit]."""
+    image = axes.imshow(np.asarray(matrix), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+    axes.grid(False)
+    axes.set_title(title)
+    return image
+
+
+def show_picture(axes: Axes, picture: np.ndarray, title: str = "") -> None:
+    """An RGB picture (H, W, 3) in [0, 1], without axes."""
+    axes.imshow(picture, interpolation="nearest")
+    axes.set_title(title, fontsize=6, pad=2)
+    axes.set_axis_off()
+
+
+def filter_picture(kernel: Tensor | np.ndarray) -> np.ndarray:
+    """A filter (3, k, k) as a picture (k, k, 3) in [0, 1]: zero is grey, scaled by its largest weight."""
+    kernel = np.asarray(kernel, dtype=np.float64)
+    return np.clip(kernel / (2 * max(np.abs(kernel).max(), 1e-12)) + 0.5, 0, 1).transpose(1, 2, 0)
+
+
+def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 1) -> np.ndarray:
+    """Pictures (H, W, 3) of one size in a grid, `gap` white pixels apart, white where one is missing."""
+    height, width, depth = pictures[0].shape
+    rows = -(-len(pictures) // columns)
+    sheet = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, depth))
+    for number, picture in enumerate(pictures):
+        top, left = number // columns * (height + gap), number % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
+    """One legend for the whole figure, under it."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))

@@ -1,0 +1,322 @@
+"""One run of one notebook: its seed, its device, its folder, and what it hands over.
+
+    run = Run("03_corregularization", globals())
+    train = run.use(load_images(dataset, "train"))
+    run.save_figure("fig34_loss_curves", figure, frame, caption="…")
+    run.save_table("tab31_accuracy", frame, caption="…")
+    run.finish()
+
+Nothing else writes below `figures/`. Every figure is saved with the data that it shows and a
+JSON file that says where it came from; every table as CSV, LaTeX and JSON. Files appear
+whole or not at all.
+"""
+
+import hashlib
+import io
+import json
+import os
+import platform
+import random
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from lib import fingerprint, parameters, paths
+from lib.plots import use_style
+
+PNG_DPI = 200
+VERSIONS = ("torch", "torchvision", "accelerate", "numpy", "pandas", "scipy", "matplotlib")
+# Where a run happens and which of several equal runs it is; all other parameters are settings.
+NOT_SETTINGS = ("seed", "seeds", "profile", "device")
+
+
+class RunError(RuntimeError):
+    """A result could not be saved or read; the message says what to do."""
+
+
+class Run:
+    """The one object through which a notebook touches files.
+
+    `values` are the notebook's `globals()`: the names of its parameters cell are looked up
+    there, and their values, with the content of all code and data, make the `inputs` hash
+    that every result carries. A run whose settings are not those of its profile goes to
+    `figures/<profile>-custom/`, so that trying something out never replaces results.
+    """
+
+    def __init__(self, notebook: str, values: Mapping[str, Any]):
+        missing = [name for name in parameters.defaults(notebook) if name not in values]
+        if missing:
+            raise RunError(f"{notebook} has the parameters {missing} but no values for them; run its parameters cell")
+        self.notebook = notebook
+        self.parameters = {name: values[name] for name in parameters.defaults(notebook)}
+        self.profile: str = self.parameters.get("profile", "quick")
+        self.seed: int = self.parameters.get("seed", 0)
+        self.seeds: list[int] | None = self.parameters.get("seeds")
+        self.device: str = self.parameters.get("device", "auto")
+        expected = parameters.resolve(notebook, self.profile)
+        custom = any(self.parameters[name] != expected[name] for name in expected if name not in NOT_SETTINGS)
+        self._home = paths.folder_name(self.profile, custom)
+        scope = f"seed-{self.seed}" if self.seeds is None else ""
+        self.folder = paths.figures() / self._home / scope
+        self.checkpoints = paths.build() / "checkpoints" / self._home / (scope or "all") / notebook
+        self._started = time.monotonic()
+        self._parts = fingerprint.parts_of(notebook, self.parameters)
+        self._data: list[dict[str, str | int]] = []
+        self._outputs: dict[str, dict] = {}
+        self._metrics: list[dict] = []
+        # From here on the folder is not the result of a finished run, until `finish` says so.
+        self._old_outputs = self._read_record().get("outputs", {})
+        self._record.unlink(missing_ok=True)
+        use_style()
+        seed_everything(self.seed)
+
+    # What the run reads
+
+    def use(self, images):
+        """Register a data set, so that every result names it; returns it unchanged."""
+        self._data.append(
+            {"name": images.name, "split": images.split, "count": len(images), "checksum": images.checksum}
+        )
+        return images
+
+    def read(self, name: str) -> pd.DataFrame:
+        """The saved data of figure or table `name` from every seed of this profile, with a `seed` column."""
+        frames = []
+        for seed in self.seeds if self.seeds is not None else [self.seed]:
+            path = paths.figures() / self._home / f"seed-{seed}" / f"{name}.csv"
+            if not path.exists():
+                raise RunError(
+                    f"{name} of seed {seed} is missing ({path}). Run `make figures PROFILE={self.profile} "
+                    f'SEEDS="{seed}"` first.'
+                )
+            frames.append(pd.read_csv(path).assign(seed=seed))
+            sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            for data in sidecar["provenance"]["data"]:
+                if data not in self._data:
+                    self._data.append(data)
+        return pd.concat(frames, ignore_index=True)
+
+    # What the run hands over
+
+    def save_figure(
+        self,
+        name: str,
+        figure: Figure,
+        data: pd.DataFrame | Mapping[str, Any],
+        *,
+        caption: str,
+        note: str = "",
+        **provenance: Any,
+    ) -> None:
+        """Save `figure` as PNG and PDF, the data it shows as CSV (frame) or NPZ (arrays), and its provenance.
+
+        note: sizes and budget behind this figure where they differ from the whole data sets.
+        provenance: further facts for the sidecar, such as extractor="domain".
+        """
+        origin = self.origin(note)
+        # Outside the axes, so that the picture alone says what it was made from.
+        stamp = figure.text(1, -0.012, origin, ha="right", va="top", fontsize=5, color="0.4")
+        files = {}
+        for kind, options in {
+            "png": {"dpi": PNG_DPI, "metadata": {"Software": None, "Inputs": self.inputs}},
+            "pdf": {"metadata": {"CreationDate": None, "Producer": None, "Keywords": self.inputs}},
+        }.items():
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=0.04, **options)
+            files[f"{name}.{kind}"] = buffer.getvalue()
+        stamp.remove()
+        if isinstance(data, pd.DataFrame):
+            files[f"{name}.csv"] = _csv(data)
+        else:
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **{key: np.asarray(value) for key, value in data.items()})
+            files[f"{name}.npz"] = buffer.getvalue()
+        self._hand_over(name, "figure", files, caption, origin, provenance)
+
+    def save_table(
+        self, name: str, table: pd.DataFrame, *, caption: str, note: str = "", digits: int = 4, **provenance: Any
+    ) -> pd.DataFrame:
+        """Save `table` as CSV (full precision), LaTeX (booktabs, `digits` significant) and JSON (for Typst).
+
+        Returns the table, to be shown as the cell's output.
+        """
+        origin = self.origin(note)
+        latex = table.to_latex(
+            index=False,
+            escape=True,
+            na_rep="–",
+            float_format=lambda value: f"{value:.{digits}g}",
+            caption=_latex_text(f"{caption} {origin}"),
+            label=f"tab:{name}",
+            position="htb",
+        )
+        files = {f"{name}.csv": _csv(table), f"{name}.tex": latex.encode()}
+        body = json.loads(table.to_json(orient="split", index=False, double_precision=12))
+        self._hand_over(name, "table", files, caption, origin, provenance, body)
+        return table
+
+    def metric(self, name: str, value: float, *, unit: str = "", note: str = "", **facts: Any) -> None:
+        """Record one number with its unit and what it was measured on."""
+        self._metrics.append(
+            {"name": name, "value": float(value), "unit": unit, "origin": self.origin(note), "seed": self.seed, **facts}
+        )
+
+    def finish(self) -> None:
+        """Declare the run complete: write its record and remove what an older run left and this one did not make."""
+        for name, entry in self._old_outputs.items():
+            if name not in self._outputs:
+                for file in [*entry["files"], f"{name}.json"]:
+                    (self.folder / file).unlink(missing_ok=True)
+        record = {
+            "notebook": self.notebook,
+            "inputs": self.inputs,
+            "parameters": self.parameters,
+            "data": self._data,
+            "metrics": self._metrics,
+            "outputs": self._outputs,
+        }
+        with _saving(self._record):
+            _write(self._record, _json(record))
+        print(f"{len(self._outputs)} figures and tables in {os.path.relpath(self.folder, paths.output_root())}")
+
+    # What the run knows of itself
+
+    @property
+    def inputs(self) -> str:
+        """Hash of everything that decides the results: code, parameters, data, lock file; not the commit or the time."""
+        return fingerprint.digest(self._parts | {"data in use": json.dumps(self._data)})[:16]
+
+    def origin(self, note: str = "") -> str:
+        """One line for captions: data, sizes, seeds, profile."""
+        sizes: dict[str, list[str]] = {}
+        for data in self._data:
+            size = f"{data['count']:,} {data['split']}"
+            if size not in sizes.setdefault(str(data["name"]), []):
+                sizes[str(data["name"])].append(size)
+        parts = [f"{name}, {' + '.join(counts)} images" for name, counts in sizes.items()] or ["no data set"]
+        seeds = [self.seed] if self.seeds is None else self.seeds
+        parts += [note] if note else []
+        parts += [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}", f"profile {self.profile}"]
+        if self._home != self.profile:
+            parts[-1] += " with other settings"
+        return "; ".join(parts) + "."
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / f"{self.notebook}.json"
+
+    def _read_record(self) -> dict:
+        try:
+            return json.loads(self._record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def _hand_over(self, name, kind, files: dict[str, bytes], caption, origin, provenance, body=None) -> None:
+        if name in self._outputs:
+            raise RunError(f"{name} was saved already in this run; every figure and table needs an id of its own")
+        hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+        sidecar = {
+            "id": name,
+            "kind": kind,
+            "caption": caption,
+            "origin": origin,
+            **(body or {}),
+            "provenance": self._provenance() | provenance | {"files": hashes},
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _saving(self.folder / name):
+            for file, content in files.items():
+                _write(self.folder / file, content)
+            _write(self.folder / f"{name}.json", _json(sidecar))
+        self._outputs[name] = {"kind": kind, "files": hashes}
+
+    def _provenance(self) -> dict[str, Any]:
+        return {
+            "notebook": self.notebook,
+            "profile": self.profile,
+            "parameters": self.parameters,
+            "seed": self.seed if self.seeds is None else self.seeds,
+            "data": self._data,
+            "inputs": self.inputs,
+            "commit": _commit(),
+            "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}},
+            "device": _device_name(self.device),
+            "threads": torch.get_num_threads(),
+            "seconds": round(time.monotonic() - self._started, 1),
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, and ask torch for deterministic kernels where it has them."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _device_name(device: str) -> str:
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU ({os.cpu_count()} cores)"
+
+
+def _commit() -> str:
+    """The commit that is checked out, with "+ changes" if code differs from it; "unknown" outside git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "lib", "notebooks", "profiles", "requirements.lock")
+        return git("rev-parse", "HEAD") + (" + changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    return frame.to_csv(index=False, lineterminator="\n").encode()
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n").encode()
+
+
+def _latex_text(text: str) -> str:
+    for character in "&%$#_":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write whole or not at all: readers see the old file or the new one."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _saving(path: Path):
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path} could not be saved: {error.strerror or error}. Free some space or fix the folder's permissions "
+            "and run again; results saved before are kept, and training goes on from its last checkpoint."
+        ) from error

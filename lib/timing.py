@@ -1,0 +1,46 @@
+"""Comparing durations on a machine that others use too.
+
+Tasks are timed in turns, A B C A B C …, so that all of them meet the same slow and fast minutes,
+and compared within each round: the median of the ratios drifts far less than the ratio of times
+that were taken one after the other.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+
+
+def interleave(
+    tasks: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    warmup: int = 1,
+    synchronise: Callable[[], object] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> pd.DataFrame:
+    """Seconds of each task in each round: one row per round, one column per task, in their order.
+
+    `warmup` rounds come first and are not kept. `synchronise`, for work that returns before it is
+    done (a GPU's), is waited for before each reading of the clock.
+    """
+    if rounds < 1 or not tasks:
+        raise ValueError(f"expected at least 1 round of at least 1 task, not {rounds} of {len(tasks)}")
+    wait = synchronise or (lambda: None)
+    seconds = []
+    for number in range(warmup + rounds):
+        row = {}
+        for name, task in tasks.items():
+            wait()
+            begin = clock()
+            task()
+            wait()
+            row[name] = clock() - begin
+        if number >= warmup:
+            seconds.append(row)
+    return pd.DataFrame(seconds, columns=list(tasks)).rename_axis(index="round")
+
+
+def ratio(seconds: pd.DataFrame, task: str, reference: str) -> float:
+    """Median over rounds of the time of `task` in times of `reference`."""
+    return float((seconds[task] / seconds[reference]).median())

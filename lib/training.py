@@ -1,0 +1,254 @@
+"""One training loop for all studies, on Accelerate: device, precision, progress, checkpoint, resume.
+
+A study says what one step does; `fit` repeats it, averages what the steps return into one
+history row per epoch, saves a complete checkpoint after every epoch and continues from it.
+A continued run equals an uninterrupted one bit for bit on CPU, as batches are a function of
+(seed, epoch) alone and the checkpoint holds every random state.
+
+    accelerator = start(device="cpu")
+    model, optimizer, scheduler = prepare(accelerator, model, optimizer, scheduler)
+    step = gradient_step(accelerator, model, optimizer, scheduler, losses)
+    history = fit(accelerator, step, batches, epochs=10, checkpoint=folder, key={"lr": 1e-3})
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from filelock import FileLock, Timeout
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+Terms = dict[str, Tensor]
+Step = Callable[[Any], Terms]
+
+# Looking at a loss makes a GPU wait for it, so several steps are looked at together.
+STEPS_BETWEEN_CHECKS = 20
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says what to do."""
+
+
+def start(device: str = "auto", precision: str = "no") -> Accelerator:
+    """A fresh Accelerator. device: "auto", "cpu" or "cuda"; precision: "no", "bf16" or "fp16"."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise TrainingError(f"device {device!r} is unknown; choose 'auto', 'cpu' or 'cuda'")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("device 'cuda' was asked for, but torch sees no GPU; use device='cpu' or 'auto'")
+    AcceleratorState._reset_state(reset_partial_state=device == "cpu")  # a notebook trains many models in turn
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+
+
+def prepare(accelerator: Accelerator, *parts: Any, channels_last: bool = True) -> tuple:
+    """`accelerator.prepare`, with image networks in channels_last: faster on CPUs and on tensor cores."""
+    if channels_last:
+        for part in parts:
+            if isinstance(part, nn.Module):
+                part.to(memory_format=torch.channels_last)
+    prepared = accelerator.prepare(*parts)
+    return prepared if len(parts) > 1 else (prepared,)
+
+
+def gradient_step(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any | None,
+    losses: Callable[[nn.Module, Any], Terms],
+) -> Step:
+    """The usual step: add the named loss terms, go back, update.
+
+    losses(model, batch) returns scalar terms already weighted; their sum is minimised.
+    """
+
+    def step(batch: Any) -> Terms:
+        optimizer.zero_grad(set_to_none=True)
+        with accelerator.autocast():
+            terms = losses(model, batch)
+        accelerator.backward(sum(terms.values()))
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+        return terms
+
+    return step
+
+
+def epoch_batches(
+    count: int, batch_size: int, *, seed: int, epoch: int, process: int = 0, processes: int = 1
+) -> list[Tensor]:
+    """Indices of one epoch's batches, a function of (seed, epoch) alone.
+
+    The last incomplete batch is dropped, as batch norm and contrastive losses are not defined
+    for a leftover of one. Each of `processes` gets every processes-th batch, equally many.
+    """
+    if not 1 <= batch_size * processes <= count:
+        raise TrainingError(
+            f"{count} samples do not fill one batch of {batch_size} for each of {processes} processes; "
+            "use a smaller batch_size or more samples"
+        )
+    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
+    batches = order[: count // batch_size * batch_size].view(-1, batch_size)
+    return list(batches[: len(batches) // processes * processes][process::processes])
+
+
+def fit(
+    accelerator: Accelerator,
+    step: Step,
+    batches: Callable[[int], Sequence[Any]],
+    *,
+    epochs: int,
+    evaluate: Callable[[int], dict[str, float]] | None = None,
+    checkpoint: Path | None = None,
+    key: dict[str, Any] | None = None,
+    name: str = "training",
+) -> pd.DataFrame:
+    """Run `step` over `batches(epoch)` for epochs 1…`epochs`; the history has one row per epoch.
+
+    A row holds `epoch`, the mean of every term that `step` returned and what `evaluate(epoch)`
+    returned; `evaluate(0)` sees the untrained model. With `checkpoint` (a folder) everything
+    that was prepared or registered with the accelerator is saved after each epoch, whole or
+    not at all, and the next call with the same `key` goes on from there. A different key (other
+    settings, data or code) starts anew.
+    """
+    rows: list[dict[str, float]] = []
+    if checkpoint is None:
+        return _epochs(accelerator, step, batches, rows, 0, epochs, evaluate, None, name)
+
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        # Released by the operating system when the process dies, however it dies.
+        with FileLock(f"{checkpoint}.lock", timeout=0):
+            done, rows = _resume(accelerator, checkpoint, key or {}, epochs)
+            return _epochs(accelerator, step, batches, rows, done, epochs, evaluate, checkpoint, name)
+    except Timeout:
+        raise TrainingError(
+            f"{name} is being trained by another process, which writes to {checkpoint}. "
+            "Wait for it, or stop it (a notebook left open keeps its kernel), and run again."
+        ) from None
+
+
+def _epochs(accelerator, step, batches, rows, done, epochs, evaluate, checkpoint, name) -> pd.DataFrame:
+    if evaluate is not None and not rows:
+        rows.append({"epoch": 0, **evaluate(0)})
+    bar = tqdm(
+        range(done + 1, epochs + 1),
+        desc=name,
+        unit="epoch",
+        leave=False,
+        disable=None if accelerator.is_main_process else True,
+    )
+    for epoch in bar:
+        means = _one_epoch(step, batches(epoch), epoch, name)
+        row = {"epoch": epoch, **means, **(evaluate(epoch) if evaluate is not None else {})}
+        bar.set_postfix({k: f"{v:.3g}" for k, v in row.items() if k != "epoch"})
+        rows.append(row)
+        if checkpoint is not None:
+            _save(accelerator, checkpoint, epoch, rows)
+    return pd.DataFrame(rows)
+
+
+def _one_epoch(step: Step, batches: Sequence[Any], epoch: int, name: str) -> dict[str, float]:
+    totals, names, pending, seen = None, [], [], 0
+    for index, batch in enumerate(batches):
+        terms = step(batch)
+        names = list(terms)
+        pending.append(torch.stack([value.detach().float() for value in terms.values()]))
+        if len(pending) == STEPS_BETWEEN_CHECKS or index == len(batches) - 1:
+            values = torch.stack(pending)  # (steps, terms)
+            _check_finite(values, names, seen, len(batches), epoch, name)
+            seen += len(pending)
+            pending = []
+            totals = values.double().sum(0) if totals is None else totals + values.double().sum(0)
+    if totals is None:
+        raise TrainingError(f"{name}: epoch {epoch} has no batches")
+    return dict(zip(names, (totals / seen).tolist(), strict=True))
+
+
+def _check_finite(values: Tensor, names: list[str], seen: int, steps: int, epoch: int, name: str) -> None:
+    bad = ~torch.isfinite(values).cpu()
+    if not bad.any():
+        return
+    first = int(bad.any(dim=1).nonzero()[0, 0])
+    shown = ", ".join(f"{term} = {value:.4g}" for term, value in zip(names, values[first].tolist(), strict=True))
+    culprits = " and ".join(repr(term) for term, is_bad in zip(names, bad[first].tolist(), strict=True) if is_bad)
+    raise TrainingError(
+        f"{name}: the loss term {culprits} is not finite at step {seen + first + 1} of {steps} in epoch {epoch} "
+        f"({shown}). The checkpoint of the epoch before is kept. Usual causes: a learning rate or penalty weight "
+        "that is too high, half precision, or NaN in the data."
+    )
+
+
+# Checkpoints: <folder>/key.json says what was trained, <folder>/epoch-0003/ holds one whole epoch.
+
+
+def _save(accelerator: Accelerator, folder: Path, epoch: int, rows: list[dict]) -> None:
+    partial = folder / "partial"
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    try:
+        accelerator.save_state(str(partial))
+    except OSError as error:
+        raise TrainingError(
+            f"the checkpoint of epoch {epoch} could not be written to {folder} ({error}). Free some disk space "
+            "and run again: training goes on from the last complete epoch."
+        ) from error
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        (partial / "history.json").write_text(json.dumps(rows))
+        partial.rename(folder / f"epoch-{epoch:04d}")  # a folder is renamed whole or not at all
+        for old in _complete(folder)[:-1]:
+            shutil.rmtree(old)
+    accelerator.wait_for_everyone()
+
+
+def _complete(folder: Path) -> list[Path]:
+    return sorted(folder.glob("epoch-[0-9]*"))
+
+
+def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> tuple[int, list[dict]]:
+    """Load the newest checkpoint of `folder` if it was made with the same key; (epochs done, history)."""
+    wanted = json.loads(json.dumps(key, sort_keys=True, default=str))
+    note = folder / "key.json"
+    same = note.exists() and json.loads(note.read_text()) == wanted
+    saved = [path for path in _complete(folder) if int(path.name[6:]) <= epochs] if same else []
+    if not saved:
+        if accelerator.is_main_process:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            partial = folder / "key.partial"
+            partial.write_text(json.dumps(wanted, indent=1))
+            partial.replace(note)
+        accelerator.wait_for_everyone()
+        return 0, []
+    newest = saved[-1]
+    try:
+        rows = json.loads((newest / "history.json").read_text())
+        accelerator.load_state(str(newest))
+    except Exception as error:  # whatever the many readers inside raise, the cure is the same
+        raise TrainingError(
+            f"the checkpoint {newest} cannot be read ({type(error).__name__}: {error}). "
+            f"Delete the folder {folder} and run again to train from the start."
+        ) from error
+    return int(newest.name[6:]), rows
+
+
+@torch.no_grad()
+def predict(model: nn.Module, inputs: Iterable[Tensor]) -> Tensor:
+    """Model outputs over `inputs` (already on the device) in evaluation mode, as float32."""
+    training = model.training
+    model.eval()
+    outputs = torch.cat([model(batch).float() for batch in inputs])
+    model.train(training)
+    return outputs
