@@ -42,7 +42,7 @@ SELECTION = --profile "$$PROFILE" --seeds "$$SEEDS" --only "$$ONLY" --params "$$
 
 help: ## List the commands
 	@echo "make <command>, with"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Settings, with their defaults:"
 	@echo "  PROFILE=quick   which profile of profiles/: smoke, quick, public, paper"
@@ -85,6 +85,6 @@ lint: environment ## Check the style and the imports
 	@"$(PYTHON)" -c "from importlinter.cli import lint_imports_command as lint; lint()"
 
 clean: ## Remove build/, figures/smoke and figures/*-custom; results, data and .venv stay
-	@root="$${OUTPUT_ROOT:-.}"; rm -rf "$$root/build" "$$root/figures/smoke" "$$root"/figures/*-custom .snakemake
+	@root="$${OUTPUT_ROOT:-.}"; rm -rf "$$root/build" "$$root/figures/smoke" "$$root"/figures/*-custom "$$root/.snakemake"
 	@echo "Removed build/ (checkpoints too), figures/smoke and figures/*-custom."
 	@echo "Kept the results of the other profiles in figures/, the data sets and .venv."

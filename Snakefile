@@ -3,15 +3,21 @@
 #     snakemake --executor slurm --jobs 8 --rerun-triggers mtime --config profile=paper seeds="0 1 2"
 #
 # A job is `<profile>/seed-<k>/<notebook>`, or `<profile>/<notebook>` over all seeds. Whether
-# it is stale is decided by content in lib/workflow.py, which writes the inputs files below
+# it is stale is decided by content in lib/staleness.py, which writes the inputs files below
 # only when their content changes; times of sources never matter.
+import os
+import re
 import sys
-from pathlib import Path
 
 sys.path.insert(0, workflow.basedir)
-from lib import workflow as notebooks
+from lib import jobs, paths, staleness
 
-FIGURES, BUILD = str(notebooks.paths.figures()), str(notebooks.paths.build())
+# Paths below are relative to the output folder: wherever it is, no character of it is special.
+os.environ["OUTPUT_ROOT"] = str(paths.output_root())
+os.environ["DATA_ROOT"] = str(paths.data_root())
+
+
+workdir: paths.output_root()
 
 
 def setting(name, default=""):
@@ -20,26 +26,26 @@ def setting(name, default=""):
 
 JOBS = {
     job.name: job
-    for job in notebooks.select(
+    for job in jobs.select(
         setting("profile", "quick"), setting("seeds"), setting("only"), setting("params")
     )
 }
 for job in JOBS.values():
-    notebooks.prepare(job)
+    staleness.prepare(job)
 
 
 rule all:
     input:
-        expand(f"{BUILD}/executed/{{job}}.ipynb", job=JOBS),
+        expand("build/executed/{job}.ipynb", job=JOBS),
 
 
 rule notebook:
     input:
-        inputs=f"{BUILD}/inputs/{{job}}.json",
-        reads=lambda wildcards: [f"{FIGURES}/{name}.json" for name in JOBS[wildcards.job].reads],
+        inputs="build/inputs/{job}.json",
+        reads=lambda wildcards: [f"figures/{name}.json" for name in JOBS[wildcards.job].reads],
     output:
-        executed=f"{BUILD}/executed/{{job}}.ipynb",
-        record=f"{FIGURES}/{{job}}.json",
+        executed="build/executed/{job}.ipynb",
+        record="figures/{job}.json",
     wildcard_constraints:
         job="|".join(re.escape(name) for name in JOBS),
     threads: lambda wildcards: JOBS[wildcards.job].threads(workflow.cores, int(setting("jobs", 1)))
@@ -49,4 +55,4 @@ rule notebook:
         python=sys.executable,
         root=workflow.basedir,
     shell:
-        "cd {params.root:q} && {params.python:q} -m lib.workflow run {input.inputs:q} --threads {threads}"
+        "cd {params.root:q} && {params.python:q} -m lib.workflow run {wildcards.job:q} --threads {threads}"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from lib import fingerprint, paths, workflow
+from lib import fingerprint, jobs, paths, staleness
 
 # Libraries that start as many threads as the machine has cores unless they are told.
 THREAD_VARIABLES = (
@@ -30,43 +30,45 @@ LONGEST_SOCKET_PATH = 100  # the limit is 103 bytes on macOS, 107 on Linux
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def run(inputs: Path, threads: int) -> int:
-    """Run the job that `inputs` describes; returns the exit status. Called by Snakemake."""
-    job = json.loads(inputs.read_text(encoding="utf-8"))
-    name = job["job"]
+def run(name: str, threads: int) -> int:
+    """Run one job as its inputs file describes it; returns the exit status. Called by Snakemake."""
+    job = json.loads(jobs.inputs_file(name).read_text(encoding="utf-8"))
     try:
-        with workflow.lock(name, "run"):
+        with jobs.lock(name, "run"):
             return _run(job, name, threads)
     except Timeout:
-        _say(f"{workflow.title(name)} is being run already by another process; not started twice.")
+        _say(f"{jobs.title(name)} is being run already by another process; not started twice.")
         return 1
 
 
 def _run(job: dict, name: str, threads: int) -> int:
-    title = workflow.title(name)
-    running = paths.build() / "running" / f"{name}.ipynb"
-    for path in (running, workflow.executed(name), workflow.failed(name)):
+    title = jobs.title(name)
+    running = jobs.running(name)
+    for path in (running, jobs.executed(name), jobs.failed(name)):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
     _set_environment(job, threads)
-    reads = workflow.records_of(job["reads"])
+    reads = staleness.records_of(job["reads"])
     _say(f"start   {title}, {threads} thread{'s' if threads > 1 else ''}")
     begin = time.monotonic()
     try:
         _execute(paths.NOTEBOOKS / f"{job['notebook']}.ipynb", running, job["parameters"])
-        if not workflow.record(name).exists():
-            raise RuntimeError("The notebook came to its end without `run.finish()`, so there is no record of it.")
+        if not jobs.record(name).exists():
+            raise RuntimeError(
+                "The notebook came to its end without `run.finish()`, so there is no record of it."
+            )
     except Exception as error:  # whatever it was, the copy must be kept and the reason told
-        copy = workflow.failed(name)
+        copy = jobs.failed(name)
         if running.exists():
             os.replace(running, copy)
         seconds = time.monotonic() - begin
         _say(f"FAILED  {title} after {seconds:.0f} s{_explain(error, copy)}")
         return 1
+    staleness.remove_leftovers(name)
     # The data set anew: a run may have downloaded it.
     used = {"inputs": job["parts"] | fingerprint.data_parts(job["parameters"]), "reads": reads}
-    workflow.write_atomically(workflow.made_from(name), json.dumps(used, indent=1, ensure_ascii=False) + "\n")
-    os.replace(running, workflow.executed(name))
+    jobs.write_atomically(jobs.made_from(name), json.dumps(used, indent=1, ensure_ascii=False) + "\n")
+    os.replace(running, jobs.executed(name))
     _say(f"done    {title} in {time.monotonic() - begin:.0f} s")
     return 0
 
@@ -147,14 +149,16 @@ def _explain(error: Exception, copy: Path) -> str:
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    where = f"\nThe notebook up to here: {workflow.short(copy)}" if copy.exists() else ""
+    where = f"\nThe notebook up to here: {jobs.short(copy)}" if copy.exists() else ""
     if isinstance(error, PapermillExecutionError):
         source, problem = error.source, "\n".join([ANSI.sub("", line) for line in error.traceback])
         problem = problem or f"{error.ename}: {error.evalue}"
     elif isinstance(error, DeadKernelError):
         source = _running_cell(copy) or ""
         peak = _peak_memory()
-        problem = f"The kernel died, probably out of memory{f' (it had taken {peak:.1f} GB)' if peak else ''}."
+        problem = (
+            f"The kernel died, probably out of memory{f' (it had taken {peak:.1f} GB)' if peak else ''}."
+        )
         problem += " Smaller batches, JOBS=1 or a smaller profile need less."
     else:
         return f"\n{type(error).__name__}: {error}{where}"
@@ -186,7 +190,7 @@ def _say(text: str) -> None:
 
 
 def store_outputs(notebook: Path, copy: Path) -> bool:
-    """Put the outputs of `copy`'s checked cells into `notebook` and strip all others; True if that changed it."""
+    """Put the outputs of `copy`'s checked cells into `notebook`, strip all others; True if it changed."""
     executed = {cell["id"]: cell for cell in json.loads(copy.read_text(encoding="utf-8"))["cells"]}
     before = notebook.read_text(encoding="utf-8")
     content = json.loads(before)
@@ -202,5 +206,5 @@ def store_outputs(notebook: Path, copy: Path) -> bool:
     content["metadata"].get("language_info", {}).pop("version", None)
     after = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
     if after != before:
-        workflow.write_atomically(notebook, after)
+        jobs.write_atomically(notebook, after)
     return after != before

@@ -10,7 +10,7 @@ import ast
 import hashlib
 import json
 import sys
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import grimp
@@ -46,7 +46,7 @@ def closure(*modules: str) -> list[str]:
     return sorted(found)
 
 
-@lru_cache(maxsize=None)
+@cache
 def module_hash(module: str) -> str:
     """The hash of one module's code without comments and docstrings."""
     base = paths.ROOT.joinpath(*module.split("."))
@@ -63,9 +63,8 @@ def normalised(source: str) -> str:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                if isinstance(first.value.value, str):
-                    del node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+                del node.body[0]
     return ast.dump(tree)
 
 
@@ -135,7 +134,12 @@ def data_parts(values: dict[str, Any]) -> dict[str, str]:
     if not isinstance(values.get("dataset"), str):
         return {}
     dataset, root = values["dataset"], values.get("data_root") or ""
-    return {f"data {dataset}": catalog.signature(dataset, root)}
+    return {f"data {dataset}": _signature(dataset, root)}
+
+
+@cache  # scanning a large folder takes seconds, and every seed asks
+def _signature(dataset: str, root: str) -> str:
+    return catalog.signature(dataset, root)
 
 
 def digest(parts: dict[str, str]) -> str:
@@ -143,7 +147,7 @@ def digest(parts: dict[str, str]) -> str:
     return _sha256(json.dumps(parts, sort_keys=True))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _graph() -> grimp.ImportGraph:
     # No cache on disk: building takes some milliseconds, a stale cache would cost results.
     return grimp.build_graph("lib", cache_dir=None, exclude_type_checking_imports=True)

@@ -10,7 +10,7 @@ import ast
 import difflib
 import json
 import shlex
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def _defaults(path: Path) -> dict[str, Any]:
     return _read_parameters_cell(path, path.stat().st_mtime_ns)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _read_parameters_cell(path: Path, _changed: int) -> dict[str, Any]:
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     tagged = [cell for cell in cells if TAG in cell.get("metadata", {}).get("tags", [])]
@@ -166,7 +166,7 @@ def _read_parameters_cell(path: Path, _changed: int) -> dict[str, Any]:
     return values
 
 
-@lru_cache(maxsize=None)
+@cache
 def _load_profile(path: Path) -> dict[str, Any]:
     profile = path.stem
     try:
@@ -238,7 +238,7 @@ def _cast(value, like):
 
 
 def _cast_element(item, like):
-    """An element is valid if it is like any of the default's elements; floats first, as [0, 0.5] is floats."""
+    """An element is valid if it is like any of the default's; floats first, as [0, 0.5] is floats."""
     for model in sorted(like, key=lambda element: not isinstance(element, float)):
         try:
             return _cast(item, model)

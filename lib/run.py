@@ -36,8 +36,6 @@ from lib.plots import use_style
 
 PNG_DPI = 200
 VERSIONS = ("torch", "torchvision", "accelerate", "numpy", "pandas", "scipy", "matplotlib")
-# Where a run happens and which of several equal runs it is; all other parameters are settings.
-NOT_SETTINGS = ("seed", "seeds", "profile", "device")
 
 
 class RunError(RuntimeError):
@@ -64,8 +62,8 @@ class Run:
         self.seeds: list[int] | None = self.parameters.get("seeds")
         self.device: str = self.parameters.get("device", "auto")
         expected = parameters.resolve(notebook, self.profile)
-        custom = any(self.parameters[name] != expected[name] for name in expected if name not in NOT_SETTINGS)
-        self._home = paths.folder_name(self.profile, custom)
+        custom = any(self.parameters[name] != expected[name] for name in expected if name not in parameters.NOT_SETTINGS)
+        self._home = os.environ.get("RUN_FOLDER") or paths.folder_name(self.profile, custom)  # set by `make figures`
         scope = f"seed-{self.seed}" if self.seeds is None else ""
         self.folder = paths.figures() / self._home / scope
         self.checkpoints = paths.build() / "checkpoints" / self._home / (scope or "all") / notebook

@@ -1,199 +1,9 @@
-"""Fixtures for all tests. The toy repository is the real workflow over notebooks that take no time."""
+"""Fixtures for all tests."""
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-from textwrap import dedent
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-
-# What the toys share with the real thing: everything that decides, orders and runs.
-WORKFLOW = """
-    Makefile Snakefile pyproject.toml requirements.lock .ci/environment lib/__init__.py lib/environment.py
-    lib/paths.py lib/parameters.py lib/fingerprint.py lib/workflow.py lib/execution.py
-    lib/data/__init__.py lib/data/catalog.py
-""".split()
-
-TOY_FILES = {
-    "lib/run.py": '''
-        """A stand-in without torch for the real `lib.run`: the same folders and the same kind of record."""
-
-        import hashlib
-        import json
-
-        from lib import paths
-
-
-        class Run:
-            def __init__(self, notebook, values):
-                scope = f"seed-{values['seed']}" if "seed" in values else ""
-                self.folder = paths.figures() / paths.folder_name(values["profile"], False) / scope
-                self.notebook, self.outputs = notebook, {}
-
-            def save(self, name, text):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / f"{name}.csv").write_text(text)
-                (self.folder / f"{name}.json").write_text("{}")
-                self.outputs[name] = {"files": {f"{name}.csv": hashlib.sha256(text.encode()).hexdigest()}}
-
-            def finish(self):
-                record = {"outputs": self.outputs}
-                (self.folder / f"{self.notebook}.json").write_text(json.dumps(record))
-    ''',
-    "lib/common.py": '''
-        """Used by alpha and beta."""
-
-        UNIT = 1
-    ''',
-    "lib/alpha/__init__.py": "",
-    "lib/alpha/model.py": '''
-        """Used by 01_alpha alone."""
-
-        from lib.common import UNIT
-
-
-        def value(epochs):
-            """The value."""
-            return epochs * UNIT  # a comment
-    ''',
-    "lib/beta.py": '''
-        """Used by 02_beta alone."""
-
-        from lib import common
-
-
-        def value(epochs):
-            return 10 * epochs * common.UNIT
-    ''',
-    "profiles/quick.yaml": """
-        notebooks:
-          03_summary: {reads: [01_alpha, 02_beta]}
-    """,
-    "profiles/smoke.yaml": """
-        seeds: [0, 1]
-        notebooks:
-          01_alpha: {parameters: {epochs: 1}}
-          03_summary: {reads: [01_alpha]}
-    """,
-}
-
-TOY_NOTEBOOKS = {
-    "01_alpha": [
-        'seed = 0\nprofile = "quick"\nepochs = 2\nrate = 0.1\ngroups = [1, 2]\ndataset = "shapes"',
-        "from lib.alpha import model\nfrom lib.run import Run\nrun = Run('01_alpha', globals())",
-        "run.save('fig_alpha', f'{model.value(epochs)},{seed}')",
-        "run.finish()",
-    ],
-    "02_beta": [
-        'seed = 0\nprofile = "quick"\nepochs = 2\nwait = 0.0',
-        "import time\nimport lib.beta\nfrom lib.run import Run\nrun = Run('02_beta', globals())",
-        "time.sleep(wait)\nrun.save('fig_beta', f'{lib.beta.value(epochs)},{seed}')",
-        "run.finish()",
-    ],
-    "03_summary": [
-        'seeds = [0]\nprofile = "quick"',
-        "from lib.run import Run\nrun = Run('03_summary', globals())",
-        "text = '\\n'.join(p.read_text() for p in sorted(run.folder.glob('seed-*/*.csv')))",
-        "run.save('tab_all', text)\nrun.finish()",
-    ],
-}
-
-
-def notebook(cells: list[str]) -> str:
-    """A notebook file; the first cell is the `parameters` cell."""
-    content = {
-        "cells": [
-            {
-                "cell_type": "code",
-                "execution_count": None,
-                "id": f"cell-{number}",
-                "metadata": {"tags": ["parameters"]} if number == 0 else {},
-                "outputs": [],
-                "source": source,
-            }
-            for number, source in enumerate(cells)
-        ],
-        "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}},
-        "nbformat": 4,
-        "nbformat_minor": 5,
-    }
-    return json.dumps(content, indent=1)
-
-
-class Repository:
-    """A folder with the workflow, its `make`, and short ways to look at and change its files."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in {"OUTPUT_ROOT", "DATA_ROOT", "CONDA_PREFIX", "MAKEFLAGS", "MAKELEVEL", "PYTHONPATH"}
-            and not name.startswith(("SNAKEMAKE", "PROFILE", "SEEDS", "ONLY", "JOBS", "CORES", "PARAMS"))
-        } | {"VIRTUAL_ENV": sys.prefix}
-
-    def start(self, *arguments: str) -> subprocess.Popen:
-        """`make …` in a process group of its own."""
-        return subprocess.Popen(
-            ["make", *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def make(self, *arguments: str, status: int = 0) -> str:
-        """`make …` to its end; returns what it printed."""
-        process = self.start(*arguments)
-        try:
-            output, _ = process.communicate(timeout=240)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        assert (process.returncode == 0) == (status == 0), output
-        return output
-
-    def read(self, path: str) -> str:
-        return (self.folder / path).read_text(encoding="utf-8")
-
-    def write(self, path: str, text: str) -> None:
-        (self.folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (self.folder / path).write_text(text, encoding="utf-8")
-
-    def replace(self, path: str, old: str, new: str) -> None:
-        text = self.read(path)
-        assert old in text, f"{old!r} is not in {path}"
-        self.write(path, text.replace(old, new))
-
-    def exists(self, path: str) -> bool:
-        return (self.folder / path).exists()
-
-    def wait_for(self, path: str, process: subprocess.Popen) -> None:
-        """Until the file is there."""
-        while not self.exists(path):
-            assert process.poll() is None, process.communicate()[0]
-            time.sleep(0.05)
-
-
-def make_toy(folder: Path) -> Repository:
-    for name in WORKFLOW:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    repository = Repository(folder)
-    for name, text in TOY_FILES.items():
-        repository.write(name, dedent(text).lstrip())
-    for name, cells in TOY_NOTEBOOKS.items():
-        repository.write(f"notebooks/{name}.ipynb", notebook(cells))
-    return repository
+from toy import Repository, make_toy
 
 
 @pytest.fixture(scope="session")
@@ -206,11 +16,11 @@ def built_toy(tmp_path_factory) -> tuple[Repository, str]:
 @pytest.fixture
 def toy(built_toy, tmp_path) -> Repository:
     """A built toy repository of one's own, in which everything is up to date."""
-    shutil.copytree(built_toy[0].folder, tmp_path / "repository")
-    return Repository(tmp_path / "repository")
+    shutil.copytree(built_toy[0].folder, tmp_path / "a repository")
+    return Repository(tmp_path / "a repository")
 
 
 @pytest.fixture
 def fresh_toy(tmp_path) -> Repository:
     """A toy repository in which nothing has been run."""
-    return make_toy(tmp_path / "repository")
+    return make_toy(tmp_path / "a repository")

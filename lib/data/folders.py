@@ -1,0 +1,249 @@
+"""Image folders: what lies in them, which image belongs to which split and class, decoding, cache."""
+
+import hashlib
+import math
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from lib.data.catalog import DataError, File, hidden, scan
+
+# Pillow registers these without being able to read images from them unaided.
+_NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
+_OTHER_SPLITS = {"val", "valid", "validation", "dev"}
+_SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
+ONE_CLASS = "image"  # the class of a folder without class folders
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One split of an image folder, in an order that mixes the classes."""
+
+    folder: Path
+    files: tuple[File, ...]  # names relative to `folder`
+    labels: np.ndarray  # (N,) int64
+    classes: tuple[str, ...]
+
+
+# --- Listing ------------------------------------------------------------------------------------
+
+
+def list_folder(folder: Path, split: str) -> Listing:
+    """List one split of an image folder.
+
+    Layouts: {train,test}/<class>/*, {train,test}/*, <class>/* or plain files. Without train and
+    test folders, the fifth of each class whose names have the smallest hash is the test split: it
+    depends on nothing but the names, so the two splits never overlap, whatever the seed.
+
+    The order is that of a hash of the name: any first n images are a fair mixture.
+
+    Raises:
+        DataError: no images, an empty class, classes that differ between the splits, half a split.
+    """
+    try:
+        groups = _groups(folder, split)
+    except OSError as error:
+        raise DataError(f"The folder {folder} cannot be read ({error}). Check its permissions.") from error
+    names = sorted(groups)
+    pairs = [(_hash(file.name), file, label) for label, name in enumerate(names) for file in groups[name]]
+    pairs.sort(key=lambda pair: pair[0])
+    labels = np.array([label for _, _, label in pairs], np.int64)
+    return Listing(folder, tuple(file for _, file, _ in pairs), labels, tuple(names))
+
+
+def _groups(folder: Path, split: str) -> dict[str, list[File]]:
+    """{class: its images} of one split."""
+    files = scan(folder)
+    top = _folders(folder)
+    if {"train", "test"} <= set(top):
+        parts = {name: _classes(folder, name, files) for name in ("train", "test")}
+        _same_classes(folder, parts["train"], parts["test"])
+        return parts[split]
+    if top and set(top) <= {"train", "test"} | _OTHER_SPLITS:
+        raise DataError(
+            f"{folder} holds {_words(top)} but not both train and test. Expected both, or class folders "
+            f"alone, which are split 80 : 20. Rename or add a folder."
+        )
+    classes = _classes(folder, "", files)
+    return {name: _share(folder, name, members, split) for name, members in classes.items()}
+
+
+def _folders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not hidden(entry.name))
+
+
+def _classes(folder: Path, part: str, files: list[File]) -> dict[str, list[File]]:
+    """{class: its images} of the folder `part` ("" for the whole)."""
+    prefix = f"{part}/" if part else ""
+    names = _folders(folder / part)
+    groups: dict[str, list[File]] = {name: [] for name in names or [ONE_CLASS]}
+    extensions = _extensions()
+    beside = 0
+    others = set()
+    for file in files:
+        if not file.name.startswith(prefix):
+            continue
+        extension = os.path.splitext(file.name)[1].lower()
+        if extension not in extensions:
+            others.add(extension or "none")
+            continue
+        first, slash, _ = file.name[len(prefix) :].partition("/")
+        if names and not slash:
+            beside += 1
+        else:
+            groups[first if names else ONE_CLASS].append(file)
+    if not any(groups.values()):
+        found = f"files with the extensions {_words(sorted(others))}" if others else "no files"
+        raise DataError(
+            f"{folder / part} holds no images: {found} were found. Expected class folders with images that "
+            f"Pillow reads (.jpg, .png, .webp, .tif, ...), or such images without class folders."
+        )
+    for name, members in groups.items():
+        if not members:
+            raise DataError(
+                f"The class folder {folder / part / name} holds no images. Put images there or delete it."
+            )
+    if beside:
+        warnings.warn(
+            f"{beside} images beside the class folders of {folder / part} are ignored.", stacklevel=2
+        )
+    return groups
+
+
+def _extensions() -> set[str]:
+    registered = Image.registered_extensions()
+    return {end for end, kind in registered.items() if kind in Image.OPEN and kind not in _NOT_IMAGES}
+
+
+def _same_classes(folder: Path, train: dict, test: dict) -> None:
+    if set(train) != set(test):
+        only = [f"only in {name}: {_words(sorted(set(own) - set(other)))}"
+                for name, own, other in (("train", train, test), ("test", test, train))
+                if set(own) - set(other)]  # fmt: skip
+        raise DataError(
+            f"The classes of {folder} differ between train and test ({'; '.join(only)}). "
+            f"Expected the same class folders in both."
+        )
+
+
+def _share(folder: Path, name: str, members: list[File], split: str) -> list[File]:
+    """The 80 % (train) or 20 % (test) of one class."""
+    if len(members) < 2:
+        raise DataError(
+            f"The class {name!r} of {folder} has only 1 image: too few to split it 80 : 20 into train and "
+            f"test. Add images or make train and test folders."
+        )
+    ranked = sorted(members, key=lambda file: _hash(f"split {file.name}"))
+    cut = max(len(members) // 5, 1)
+    return ranked[:cut] if split == "test" else ranked[cut:]
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+
+
+def _words(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+# --- Decoding -----------------------------------------------------------------------------------
+
+
+def decode(folder: Path, names: list[str], size: int | None) -> np.ndarray:
+    """Decode images to (N, 3, H, W) uint8.
+
+    With `size`, each is cut to its central square and resized to (size, size), antialiased. Without,
+    all must have the size of the first.
+
+    Raises:
+        DataError: an image that cannot be read, or unequal sizes without `size`.
+    """
+    first = _read(folder / names[0], size)
+    shape = (len(names), 3, *first.shape[:2])
+    try:
+        pixels = np.empty(shape, np.uint8)
+    except MemoryError as error:
+        raise DataError(
+            f"{len(names)} images of {_size(first)} need {math.prod(shape) / 1e9:.1f} GB of memory, more "
+            f"than there is. Lower size= or count=."
+        ) from error
+
+    def one(index: int) -> None:
+        image = _read(folder / names[index], size)
+        if image.shape != first.shape:
+            raise DataError(
+                f"The images have unequal sizes: {folder / names[0]} has {_size(first)}, "
+                f"{folder / names[index]} has {_size(image)}. Give size= to resize and crop all of them."
+            )
+        pixels[index] = image.transpose(2, 0, 1)
+
+    def block(start: int) -> None:
+        for index in range(start, min(start + 256, len(names))):
+            one(index)
+
+    # Pillow releases the interpreter lock while it decodes and resizes.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        jobs = [pool.submit(block, start) for start in range(0, len(names), 256)]
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return pixels
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]} x {image.shape[0]} pixels"
+
+
+def _read(path: Path, size: int | None) -> np.ndarray:
+    """(H, W, 3) uint8 of one file, upright."""
+    try:
+        with Image.open(path) as opened:
+            image = to_rgb(ImageOps.exif_transpose(opened))
+    except Exception as error:  # what a decoder raises on a damaged file is not settled by Pillow
+        if not path.exists():
+            raise DataError(f"The image {path} vanished while the folder was read. Start again.") from error
+        raise DataError(
+            f"The image {path} cannot be read: it is corrupt, truncated or of an unusual kind ({error}). "
+            f"Replace or delete it."
+        ) from error
+    return np.asarray(square(image, size) if size else image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode to RGB: 16-bit grey is scaled to 8 bit, transparency laid over white."""
+    if image.mode in _SIXTEEN_BITS:
+        # Pillow itself would clip 16-bit values at 255.
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        grey = np.nan_to_num(np.asarray(image, np.float64))
+        if grey.min() < 0 or grey.max() > 255:
+            raise ValueError(f"float values from {grey.min():g} to {grey.max():g}, expected 0 to 255")
+        scale = 255 if grey.max() <= 1 else 1
+        return Image.fromarray((grey * scale).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The central square of an RGB image, resized to (size, size) with antialiasing (Lanczos)."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    if side == size:
+        return image.crop(box)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)

@@ -1,0 +1,124 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lib import paths
+from lib.data import catalog
+
+
+def write(path, content=b"x"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_data_root_argument_then_environment_then_repository(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "variable"))
+    assert catalog.data_root(str(tmp_path / "argument")) == (tmp_path / "argument").resolve()
+    assert catalog.data_root() == (tmp_path / "variable").resolve()
+    monkeypatch.delenv("DATA_ROOT")
+    assert catalog.data_root() == paths.ROOT / "data"
+
+
+def test_official_form_comes_before_folder(tmp_path):
+    root = str(tmp_path)
+    assert catalog.locate("cifar10", root) is None
+    (tmp_path / "cifar10").mkdir()
+    assert catalog.locate("cifar10", root) is None, "an empty folder is no data set"
+    write(tmp_path / "cifar10/train/cat/0.png")
+    assert catalog.locate("cifar10", root).kind == "folder"
+    write(tmp_path / "cifar-10-python.tar.gz")
+    assert catalog.locate("cifar10", root).kind == "archive"
+    write(tmp_path / "cifar-10-batches-py/data_batch_1")
+    assert catalog.locate("cifar10", root).kind == "official"
+
+
+def test_celeba_is_official_only_with_all_lists(tmp_path):
+    write(tmp_path / "celeba/img_align_celeba/000001.jpg")
+    assert catalog.locate("celeba", str(tmp_path)).kind == "folder"
+    for name in catalog.CELEBA_LISTS:
+        write(tmp_path / "celeba" / name)
+    assert catalog.locate("celeba", str(tmp_path)).kind == "official"
+
+
+@pytest.mark.parametrize("name", ["shapes", "soundscapes"])
+def test_built_in_sets(name, tmp_path):
+    assert catalog.signature(name, str(tmp_path)) == "built-in"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "cifar10",
+        "unknown",
+        "folder:",
+        "folder:nowhere",
+        "../up",
+        "a\0b",
+        "folder:a\0b",
+        "folder:~nobody/x",
+    ],
+)
+def test_signature_of_what_is_not_there_is_absent(name, tmp_path):
+    (tmp_path / "root").mkdir()
+    assert catalog.signature(name, str(tmp_path / "root")) == "absent"
+
+
+def test_signature_follows_names_and_sizes_only(tmp_path):
+    first = write(tmp_path / "a/birds/cat/1.png", b"123")
+    write(tmp_path / "a/birds/dog/2.png", b"1234")
+    before = catalog.signature("folder:birds", str(tmp_path / "a"))
+    assert len(before) == 64
+
+    os.utime(first, (1, 1))
+    write(tmp_path / "a/birds/.DS_Store", b"left behind")
+    assert catalog.signature("folder:birds", str(tmp_path / "a")) == before
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert catalog.signature("folder:birds", str(tmp_path / "b")) == before
+
+    write(tmp_path / "b/birds/dog/2.png", b"12345")
+    longer = catalog.signature("folder:birds", str(tmp_path / "b"))
+    (tmp_path / "b/birds/dog/2.png").rename(tmp_path / "b/birds/dog/3.png")
+    assert len({before, longer, catalog.signature("folder:birds", str(tmp_path / "b"))}) == 3
+
+
+def test_signature_of_a_sound_folder_and_of_an_archive(tmp_path):
+    write(tmp_path / "esc50/dog/1.ogg")
+    write(tmp_path / "cifar-10-python.tar.gz", b"12")
+    assert len(catalog.signature("esc50", str(tmp_path))) == 64
+    assert len(catalog.signature("cifar10", str(tmp_path))) == 64
+
+
+def test_scan_is_sorted_and_survives_a_circle_of_links(tmp_path):
+    write(tmp_path / "b/2.png", b"12")
+    write(tmp_path / "a.png", b"1")
+    try:
+        (tmp_path / "b/loop").symlink_to(tmp_path, target_is_directory=True)
+    except OSError:
+        pytest.skip("no links here")
+    assert [(file.name, file.size) for file in catalog.scan(tmp_path)] == [("a.png", 1), ("b/2.png", 2)]
+
+
+def test_relative_folder_starts_at_the_data_root_then_at_the_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "birds").mkdir()
+    assert catalog.folder_path("folder:birds", str(tmp_path)) == tmp_path.resolve() / "birds"
+    assert catalog.folder_path("folder:birds", str(tmp_path / "none")) == paths.ROOT / "birds"
+    assert catalog.folder_path(f"folder:{tmp_path}/birds", "elsewhere") == tmp_path / "birds"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("cifar", "cifar10"), ("CIFAR-10", "cifar10"), ("celebA", "celeba"), ("shape", "shapes"),
+     ("folders:a", "folder:<path>"), ("mnist", "folder:<path>")],
+)  # fmt: skip
+def test_nearest(wrong, right):
+    assert catalog.nearest(wrong) == right
+
+
+def test_import_is_free_of_torch():
+    code = "import sys, lib.data.catalog; assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=paths.ROOT)

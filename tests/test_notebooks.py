@@ -1,0 +1,201 @@
+"""The notebooks: their form, and that each runs with the `smoke` profile and prints what is stored in it."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from toy import ROOT
+
+from lib import jobs, parameters
+
+NAMES = parameters.notebooks()
+CHECKED = "nbval-check-output"
+MOST_CODE_LINES = 160
+MOST_BYTES = 200_000
+LONGEST_FUNCTION = 5  # lines
+
+
+def cells(name: str, kind: str = "code") -> list[dict]:
+    content = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    return [cell for cell in content["cells"] if cell["cell_type"] == kind]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def tags(cell: dict) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
+def is_checked(cell: dict) -> bool:
+    return CHECKED in tags(cell) or "NBVAL_CHECK_OUTPUT" in source(cell)
+
+
+# -- form ----------------------------------------------------------------------------------
+
+
+def test_there_are_notebooks():
+    assert NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestForm:
+    def test_one_parameters_cell_of_literals(self, name):
+        assert parameters.defaults(name)
+
+    def test_every_profile_fits(self, name):
+        for profile in parameters.profiles():
+            assert parameters.resolve(name, profile)
+
+    def test_kernel_is_python3(self, name):
+        content = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+        assert content["metadata"]["kernelspec"]["name"] == "python3"
+
+    def test_nothing_of_papermill_is_left(self, name):
+        text = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+        assert '"papermill"' not in text and "injected-parameters" not in text
+
+    def test_no_absolute_path(self, name):
+        text = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
+        found = re.findall(
+            r"(?<![\w.:/<])/(?:home|root|Users|tmp|work|mnt|opt|var|usr|content)/[^\s\"']*", text
+        )
+        found += re.findall(r"\b[A-Z]:\\\\[^\s\"']*", text)
+        assert found == []
+
+    def test_small(self, name):
+        size = (ROOT / "notebooks" / f"{name}.ipynb").stat().st_size
+        assert size < MOST_BYTES
+
+    def test_thin(self, name):
+        lines = [line for cell in cells(name) for line in source(cell).splitlines()]
+        lines = [line for line in lines if line.strip() and not line.strip().startswith("#")]
+        assert len(lines) <= MOST_CODE_LINES
+
+    def test_functions_live_in_lib(self, name):
+        for cell in cells(name):
+            for node in ast.walk(ast.parse(source(cell))):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                    assert node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name
+
+    def test_no_stored_error(self, name):
+        kinds = [output["output_type"] for cell in cells(name) for output in cell["outputs"]]
+        assert "error" not in kinds
+
+    def test_some_output_is_checked(self, name):
+        assert any(is_checked(cell) for cell in cells(name))
+
+    def test_checked_cells_are_stored_with_their_counts(self, name):
+        """nbval passes a checked cell without a count, whatever it prints. `make outputs` stores them."""
+        for cell in filter(is_checked, cells(name)):
+            assert cell["outputs"] and cell["execution_count"], source(cell)
+            assert {CHECKED, "keep_output"} <= set(tags(cell)), "nbstripout would strip it"
+
+    def test_other_cells_are_stripped(self, name):
+        for cell in cells(name):
+            if not is_checked(cell):
+                assert not cell["outputs"] and cell["execution_count"] is None, source(cell)
+
+    def test_cells_have_ids(self, name):
+        ids = [cell["id"] for kind in ("code", "markdown") for cell in cells(name, kind)]
+        assert len(set(ids)) == len(ids)
+
+
+def test_notebook_names_keep_the_order():
+    assert all(re.fullmatch(r"\d\d_[a-z0-9_]+", name) for name in NAMES)
+
+
+# -- execution -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def output(tmp_path_factory) -> Path:
+    """One output folder for all, so that a notebook finds the results of those that it reads."""
+    return tmp_path_factory.mktemp("smoke")
+
+
+@pytest.fixture(scope="session")
+def environment(output) -> dict[str, str]:
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")
+    unset = {name: value for name, value in os.environ.items() if name not in ("RUN_FOLDER", "PARAMS")}
+    return (
+        unset
+        | threads
+        | {
+            "OUTPUT_ROOT": str(output),
+            "PYTHONPATH": str(ROOT),  # nbval runs a notebook in the folder of the prepared copy
+            "PYTHONHASHSEED": "0",
+            "JUPYTER_PREFER_ENV_PATH": "1",
+        }
+    )
+
+
+def run_nbval(name: str, values: dict, output: Path, environment: dict) -> dict[str, int]:
+    """Prepare the notebook with `values`, run it under nbval, and count its cells by outcome."""
+    import papermill
+
+    copy, report = output / f"{name}.ipynb", output / f"{name}.xml"
+    papermill.execute_notebook(ROOT / "notebooks" / f"{name}.ipynb", copy, values, prepare_only=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        copy,
+        "--nbval-lax",
+        "--nbval-current-env",
+        "-p",
+        "no:cacheprovider",
+    ]
+    command += ["--nbval-sanitize-with", ROOT / "tests/nbval-sanitize.cfg", "--nbval-cell-timeout", "300"]
+    command += ["--rootdir", output, "-c", os.devnull, "--junit-xml", report, "-q", "-W", "ignore"]
+    result = subprocess.run(
+        [str(word) for word in command], cwd=output, env=environment, capture_output=True, text=True
+    )
+    assert report.exists(), result.stdout + result.stderr
+    suite = ElementTree.parse(report).getroot().find("testsuite")
+    counts = {key: int(suite.get(key)) for key in ("tests", "failures", "errors", "skipped")}
+    assert result.returncode == 0, result.stdout[-6000:]
+    return counts
+
+
+def smoke_jobs() -> list[jobs.Job]:
+    """One run of each notebook, after those that it reads."""
+    return jobs.select("smoke", seeds="0") if "smoke" in parameters.profiles() else []
+
+
+@pytest.mark.parametrize("job", smoke_jobs(), ids=lambda job: job.notebook)
+def test_notebook_runs_and_prints_what_is_stored(job, output, environment):
+    counts = run_nbval(job.notebook, job.values, output, environment)
+    assert (
+        counts["tests"] == len([cell for cell in cells(job.notebook) if source(cell).strip()]) + 1
+    )  # the injected
+    assert counts["failures"] == counts["errors"] == counts["skipped"] == 0
+    assert (output / "figures" / f"{job.name}.json").exists()
+
+
+def test_every_notebook_is_in_the_smoke_profile():
+    assert {job.notebook for job in smoke_jobs()} == set(NAMES)
+
+
+def test_a_changed_output_would_be_noticed(output, environment, monkeypatch, tmp_path):
+    """nbval has several ways to pass without comparing; this is the proof that ours compares."""
+    from toy import notebook
+
+    content = json.loads(notebook(["epochs = 2", "print('loss', epochs)"]))
+    printed = {"output_type": "stream", "name": "stdout", "text": ["loss 3\n"]}
+    content["cells"][1] |= {"outputs": [printed], "execution_count": 2}
+    content["cells"][1]["metadata"]["tags"] = [CHECKED]
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    (tmp_path / "notebooks" / "toy.ipynb").write_text(json.dumps(content))
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    assert run_nbval("toy", {"epochs": 3}, tmp_path, environment)["tests"] == 3
+    with pytest.raises(AssertionError, match="loss 4"):
+        run_nbval("toy", {"epochs": 4}, tmp_path, environment)

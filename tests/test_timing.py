@@ -1,0 +1,61 @@
+"""Order, clock and ratios; never a duration."""
+
+import pytest
+
+from lib.timing import interleave, ratio
+
+
+class FakeTime:
+    """A clock that only moves when a task runs."""
+
+    def __init__(self):
+        self.now, self.calls = 0.0, []
+
+    def task(self, name, *durations):
+        durations = iter(durations)
+
+        def run():
+            self.calls.append(name)
+            self.now += next(durations)
+
+        return run
+
+
+def test_tasks_take_turns_and_the_warm_up_is_dropped():
+    fake = FakeTime()
+    tasks = {"a": fake.task("a", 100, 1, 2, 3), "b": fake.task("b", 100, 2, 2, 12)}
+    seconds = interleave(tasks, rounds=3, warmup=1, clock=lambda: fake.now)
+    assert "".join(fake.calls) == "abababab"
+    assert seconds.to_dict("list") == {"a": [1, 2, 3], "b": [2, 2, 12]}
+    assert seconds.index.name == "round"
+
+
+def test_ratios_are_taken_within_rounds():
+    fake = FakeTime()  # the machine becomes ten times slower in the second half
+    tasks = {"a": fake.task("a", 1, 1, 10, 10), "b": fake.task("b", 2, 2, 20, 20)}
+    seconds = interleave(tasks, rounds=4, warmup=0, clock=lambda: fake.now)
+    assert ratio(seconds, "b", "a") == 2
+    assert ratio(seconds, "a", "a") == 1
+
+
+def test_waits_for_the_device_before_each_reading_of_the_clock():
+    events = []
+
+    def clock():
+        events.append("clock")
+        return 0.0
+
+    interleave(
+        {"a": lambda: events.append("a")},
+        rounds=1,
+        warmup=0,
+        synchronise=lambda: events.append("wait"),
+        clock=clock,
+    )
+    assert events == ["wait", "clock", "a", "wait", "clock"]
+
+
+@pytest.mark.parametrize(("tasks", "rounds"), [({}, 1), ({"a": int}, 0)])
+def test_nothing_to_time(tasks, rounds):
+    with pytest.raises(ValueError, match="at least 1 round of at least 1 task"):
+        interleave(tasks, rounds=rounds)
