@@ -37,9 +37,7 @@ def machine() -> dict[str, object]:
     }
 
 
-def write(
-    folder: Path, name: str, table: pd.DataFrame, targets: pd.DataFrame, about: dict[str, object]
-) -> None:
+def write(folder: Path, name: str, table: pd.DataFrame, targets: pd.DataFrame, about: dict[str, object]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table.to_csv(folder / f"{name}.csv", index=False)
     record = {"machine": about, "targets": targets.to_dict("records"), "rows": table.to_dict("records")}

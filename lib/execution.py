@@ -54,9 +54,7 @@ def _run(job: dict, name: str, threads: int) -> int:
     try:
         _execute(paths.NOTEBOOKS / f"{job['notebook']}.ipynb", running, job["parameters"])
         if not jobs.record(name).exists():
-            raise RuntimeError(
-                "The notebook came to its end without `run.finish()`, so there is no record of it."
-            )
+            raise RuntimeError("The notebook came to its end without `run.finish()`, so there is no record of it.")
     except Exception as error:  # whatever it was, the copy must be kept and the reason told
         copy = jobs.failed(name)
         if running.exists():
@@ -156,9 +154,7 @@ def _explain(error: Exception, copy: Path) -> str:
     elif isinstance(error, DeadKernelError):
         source = _running_cell(copy) or ""
         peak = _peak_memory()
-        problem = (
-            f"The kernel died, probably out of memory{f' (it had taken {peak:.1f} GB)' if peak else ''}."
-        )
+        problem = f"The kernel died, probably out of memory{f' (it had taken {peak:.1f} GB)' if peak else ''}."
         problem += " Smaller batches, JOBS=1 or a smaller profile need less."
     else:
         return f"\n{type(error).__name__}: {error}{where}"

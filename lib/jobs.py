@@ -124,8 +124,7 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
     known = {notebook: parameters.defaults(notebook) for notebook in ordered}
     parameters.check_names(overrides, known)
     mine = {
-        notebook: {name: value for name, value in overrides.items() if name in known[notebook]}
-        for notebook in ordered
+        notebook: {name: value for name, value in overrides.items() if name in known[notebook]} for notebook in ordered
     }
     custom = any(_is_custom(notebook, profile, mine[notebook]) for notebook in ordered)
     folder = paths.folder_name(profile, custom)

@@ -98,9 +98,7 @@ def parse_assignments(text: str) -> dict[str, Any]:
                 " (write lists without spaces: groups=[1,2])"
             )
         if name in SET_BY_THE_WORKFLOW:
-            raise ParameterError(
-                f"'{name}' is not set through PARAMS; use {SET_BY_THE_WORKFLOW[name]}={value}"
-            )
+            raise ParameterError(f"'{name}' is not set through PARAMS; use {SET_BY_THE_WORKFLOW[name]}={value}")
         if name in values:
             raise ParameterError(f"The command line sets '{name}' twice")
         values[name] = _literal(value)
@@ -206,9 +204,7 @@ def _checked(name: str, value, values: dict[str, Any], who: str, notebook: str):
     """The value, made a float where an integer was given for one; otherwise of the very same type."""
     if name not in values:
         known = sorted(set(values) - set(SET_BY_THE_WORKFLOW))
-        raise ParameterError(
-            f"{who} sets '{name}' of {notebook}, which has no such parameter{_nearest(name, known)}"
-        )
+        raise ParameterError(f"{who} sets '{name}' of {notebook}, which has no such parameter{_nearest(name, known)}")
     try:
         return _cast(value, values[name])
     except TypeError as error:

@@ -62,7 +62,9 @@ class Run:
         self.seeds: list[int] | None = self.parameters.get("seeds")
         self.device: str = self.parameters.get("device", "auto")
         expected = parameters.resolve(notebook, self.profile)
-        custom = any(self.parameters[name] != expected[name] for name in expected if name not in parameters.NOT_SETTINGS)
+        custom = any(
+            self.parameters[name] != expected[name] for name in expected if name not in parameters.NOT_SETTINGS
+        )
         self._home = os.environ.get("RUN_FOLDER") or paths.folder_name(self.profile, custom)  # set by `make figures`
         scope = f"seed-{self.seed}" if self.seeds is None else ""
         self.folder = paths.figures() / self._home / scope
@@ -142,7 +144,14 @@ class Run:
         self._hand_over(name, "figure", files, caption, origin, provenance)
 
     def save_table(
-        self, name: str, table: pd.DataFrame, *, caption: str, note: str = "", digits: int = 4, **provenance: Any
+        self,
+        name: str,
+        table: pd.DataFrame,
+        *,
+        caption: str,
+        note: str = "",
+        digits: int = 4,
+        **provenance: Any,
     ) -> pd.DataFrame:
         """Save `table` as CSV (full precision), LaTeX (booktabs, `digits` significant) and JSON (for Typst).
 
@@ -166,7 +175,14 @@ class Run:
     def metric(self, name: str, value: float, *, unit: str = "", note: str = "", **facts: Any) -> None:
         """Record one number with its unit and what it was measured on."""
         self._metrics.append(
-            {"name": name, "value": float(value), "unit": unit, "origin": self.origin(note), "seed": self.seed, **facts}
+            {
+                "name": name,
+                "value": float(value),
+                "unit": unit,
+                "origin": self.origin(note),
+                "seed": self.seed,
+                **facts,
+            }
         )
 
     def finish(self) -> None:
@@ -204,7 +220,10 @@ class Run:
         parts = [f"{name}, {' + '.join(counts)} images" for name, counts in sizes.items()] or ["no data set"]
         seeds = [self.seed] if self.seeds is None else self.seeds
         parts += [note] if note else []
-        parts += [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}", f"profile {self.profile}"]
+        parts += [
+            f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
+            f"profile {self.profile}",
+        ]
         if self._home != self.profile:
             parts[-1] += " with other settings"
         return "; ".join(parts) + "."
@@ -247,7 +266,10 @@ class Run:
             "data": self._data,
             "inputs": self.inputs,
             "commit": _commit(),
-            "versions": {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}},
+            "versions": {
+                "python": platform.python_version(),
+                **{name: metadata.version(name) for name in VERSIONS},
+            },
             "device": _device_name(self.device),
             "threads": torch.get_num_threads(),
             "seconds": round(time.monotonic() - self._started, 1),

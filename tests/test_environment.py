@@ -87,8 +87,7 @@ def test_the_lock_pins_no_package_twice_for_one_place():
 
 def test_conda_makes_the_same_environment():
     plain = {
-        name: rest
-        for name, _, rest in (item.partition(" ") for item in CONDA["dependencies"] if isinstance(item, str))
+        name: rest for name, _, rest in (item.partition(" ") for item in CONDA["dependencies"] if isinstance(item, str))
     }
     assert set(plain) == {"python", "pip", "make"}
     assert SpecifierSet(plain["python"]) == SpecifierSet(PROJECT["requires-python"])

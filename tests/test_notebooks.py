@@ -64,9 +64,7 @@ class TestForm:
 
     def test_no_absolute_path(self, name):
         text = (ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8")
-        found = re.findall(
-            r"(?<![\w.:/<])/(?:home|root|Users|tmp|work|mnt|opt|var|usr|content)/[^\s\"']*", text
-        )
+        found = re.findall(r"(?<![\w.:/<])/(?:home|root|Users|tmp|work|mnt|opt|var|usr|content)/[^\s\"']*", text)
         found += re.findall(r"\b[A-Z]:\\\\[^\s\"']*", text)
         assert found == []
 
@@ -173,9 +171,7 @@ def smoke_jobs() -> list[jobs.Job]:
 @pytest.mark.parametrize("job", smoke_jobs(), ids=lambda job: job.notebook)
 def test_notebook_runs_and_prints_what_is_stored(job, output, environment):
     counts = run_nbval(job.notebook, job.values, output, environment)
-    assert (
-        counts["tests"] == len([cell for cell in cells(job.notebook) if source(cell).strip()]) + 1
-    )  # the injected
+    assert counts["tests"] == len([cell for cell in cells(job.notebook) if source(cell).strip()]) + 1  # the injected
     assert counts["failures"] == counts["errors"] == counts["skipped"] == 0
     assert (output / "figures" / f"{job.name}.json").exists()
 

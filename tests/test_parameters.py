@@ -34,9 +34,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "07_results.ipynb").write_text(notebook(["seeds = [0]"]))
 
     def write(content):
-        (tmp_path / "public.yaml").write_text(
-            content if isinstance(content, str) else yaml.safe_dump(content)
-        )
+        (tmp_path / "public.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content))
 
     write("")
     return write

@@ -16,9 +16,7 @@ from toy import ROOT, Repository
 NOTHING = "Nothing to do"
 ALPHA, BETA, SUMMARY = "01_alpha (quick, seed 0)", "02_beta (quick, seed 0)", "03_summary (quick, all seeds)"
 # The file appears with its content in it.
-SAY_AND_WAIT = (
-    "import os; open('pid', 'w').write(str(os.getpid())); os.rename('pid', 'kernel.pid'); time.sleep(wait)"
-)
+SAY_AND_WAIT = "import os; open('pid', 'w').write(str(os.getpid())); os.rename('pid', 'kernel.pid'); time.sleep(wait)"
 
 
 def ran(output: str) -> list[str]:
@@ -179,9 +177,7 @@ def test_a_failed_notebook_is_kept_apart_and_the_others_go_on(toy):
 
 
 def test_a_dead_kernel_and_a_missing_record_are_told(toy):
-    toy.replace(
-        "lib/beta.py", "return 10", "import os, signal; os.kill(os.getpid(), signal.SIGKILL); return 10"
-    )
+    toy.replace("lib/beta.py", "return 10", "import os, signal; os.kill(os.getpid(), signal.SIGKILL); return 10")
     toy.replace("notebooks/01_alpha.ipynb", "run.finish()", "pass")
     output = toy.make("figures", status=1)
     assert "The kernel died, probably out of memory (it had taken 0." in output
@@ -378,9 +374,7 @@ def test_conda_is_used_unless_it_is_its_base(bare):
 def test_make_help_names_every_command():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())
-    shown = set(
-        re.findall(r"^  (\w+)  ", subprocess.check_output(["make", "help"], cwd=ROOT, text=True), re.M)
-    )
+    shown = set(re.findall(r"^  (\w+)  ", subprocess.check_output(["make", "help"], cwd=ROOT, text=True), re.M))
     assert phony <= shown
 
 

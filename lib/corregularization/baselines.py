@@ -228,9 +228,7 @@ def _per_axis(value: int | Sequence[int], axes: int, name: str, least: int) -> t
 
 
 @_full_precision
-def ocnn(
-    weight: Tensor, *, stride: int | Sequence[int] = 1, padding: int | Sequence[int] | None = None
-) -> Tensor:
+def ocnn(weight: Tensor, *, stride: int | Sequence[int] = 1, padding: int | Sequence[int] | None = None) -> Tensor:
     """OCNN: filters orthonormal under every spatial shift, mean over the n² pairs of filters.
 
         1/n² · ‖Conv(W, W; stride S, padding P) - δ‖_F²
@@ -321,9 +319,7 @@ def decov(activations: Tensor, *, spatial: str = "samples") -> Tensor:
 
 
 @torch.no_grad()
-def orthogonal_init(
-    model: nn.Module, *, gain: float = 1.0, generator: torch.Generator | None = None
-) -> list[str]:
+def orthogonal_init(model: nn.Module, *, gain: float = 1.0, generator: torch.Generator | None = None) -> list[str]:
     """Draw the weight of every convolution and linear layer at random with W Wᵀ = gain² I_n.
 
     Filters are rows, in transposed convolutions too. Where n > d no n rows can be orthogonal, and

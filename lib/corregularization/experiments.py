@@ -13,8 +13,9 @@ from scipy import stats
 from torch import Tensor, nn
 
 from lib.corregularization.analysis import group_coherence, prune_redundant
+from lib.corregularization.arms import Arm
 from lib.corregularization.losses import layer_matrix, select_layers
-from lib.corregularization.training import Arm, Settings, Trained, score, train_arms
+from lib.corregularization.training import Settings, Trained, score, train_arms
 
 if TYPE_CHECKING:
     from lib.data.images import Images
@@ -24,7 +25,8 @@ def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
     """Loss curves of several arms: arm, seed, epoch, task (training loss), test_loss, test_accuracy."""
     columns = ["arm", "seed", "epoch", "task", "test_loss", "test_accuracy"]
     return pd.concat(
-        [result.history.assign(arm=label, seed=seed)[columns] for label, result in trained.items()], ignore_index=True
+        [result.history.assign(arm=label, seed=seed)[columns] for label, result in trained.items()],
+        ignore_index=True,
     )
 
 
@@ -39,7 +41,10 @@ def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.Da
     """One row per arm: last-epoch accuracy in %, losses in nats, and |cosine| averaged over layers."""
     rows = []
     for label, result in trained.items():
-        last, layers = result.history.iloc[-1], result.layers[result.layers.epoch == result.layers.epoch.max()]
+        last, layers = (
+            result.history.iloc[-1],
+            result.layers[result.layers.epoch == result.layers.epoch.max()],
+        )
         rows.append(
             {**facts, "arm": label, "seed": seed, "strength": result.arm.strength}
             | {"accuracy": 100 * last.test_accuracy, "test_loss": last.test_loss, "train_loss": last.task}
@@ -90,28 +95,22 @@ def choose_strengths(
     *,
     seed: int,
     checkpoints: Path | None = None,
-) -> tuple[dict[str, float], pd.DataFrame]:
-    """The strength of each penalty with the best accuracy on a part of the *training* images.
+) -> list[Arm]:
+    """The arms with the strengths that gave the best accuracy on a part of the *training* images.
 
     Every penalty gets the same grid, relative to its arm's own strength, and the same budget.
-    A grid of one value chooses nothing and trains nothing. Returns (strength by label, all trials).
+    A grid of one value chooses nothing and trains nothing.
     """
-    arms = [arm for arm in arms if arm.penalty != "none"]
     if len(grid) == 1:
-        return {arm.label: arm.strength * grid[0] for arm in arms}, pd.DataFrame()
+        return [replace(arm, strength=arm.strength * grid[0]) for arm in arms]
     fit_on, choose_on = split_validation(train, seed=seed)
-    trials = {
-        f"{arm.label} x {factor:g}": replace(arm, label=f"{arm.label} x {factor:g}", strength=arm.strength * factor)
-        for arm in arms
-        for factor in grid
-    }
-    trained = train_arms(trials.values(), fit_on, choose_on, settings, seed=seed, checkpoints=checkpoints)
-    table = summary(trained, seed)
-    accuracy = dict(zip(table.arm, table.accuracy, strict=True))
-    best = {
-        arm.label: arm.strength * max(grid, key=lambda factor: accuracy[f"{arm.label} x {factor:g}"]) for arm in arms
-    }
-    return best, table
+    chosen = []
+    for arm in arms:
+        trials = [replace(arm, label=f"{arm.label} x {f:g}", strength=arm.strength * f) for f in grid]
+        found = train_arms(trials, fit_on, choose_on, settings, seed=seed, checkpoints=checkpoints)
+        best = max(found.values(), key=lambda result: result.history.test_accuracy.iloc[-1])
+        chosen.append(replace(arm, strength=best.arm.strength))
+    return chosen
 
 
 def prune(model: nn.Module, share: float) -> nn.Module:
@@ -132,20 +131,21 @@ def prune(model: nn.Module, share: float) -> nn.Module:
     return model
 
 
-def pruning_table(
-    trained: Mapping[str, Trained], images: "Images", shares: Sequence[float], seed: int
-) -> pd.DataFrame:
+def pruning_table(trained: Mapping[str, Trained], images: "Images", shares: Sequence[float], seed: int) -> pd.DataFrame:
     """Accuracy in % after removing a share of the filters, without training again: arm, seed, share, accuracy."""
     return pd.DataFrame(
-        {"arm": label, "seed": seed, "share": share, "accuracy": 100 * score(prune(result.model, share), images)[1]}
+        {
+            "arm": label,
+            "seed": seed,
+            "share": share,
+            "accuracy": 100 * score(prune(result.model, share), images)[1],
+        }
         for label, result in trained.items()
         for share in shares
     )
 
 
-def paired_table(
-    rows: pd.DataFrame, *, baseline: str, by: Sequence[str] = (), value: str = "accuracy"
-) -> pd.DataFrame:
+def paired_table(rows: pd.DataFrame, *, baseline: str, by: Sequence[str] = (), value: str = "accuracy") -> pd.DataFrame:
     """Over seeds: mean ± sd of each arm, and its paired difference from `baseline` with the same seeds.
 
     Columns: *by, arm, seeds, mean, sd, difference, ci_low, ci_high (95 %, t distribution), p

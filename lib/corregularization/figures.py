@@ -139,9 +139,7 @@ def grouped_loss_curves(frame: pd.DataFrame, groups: pd.DataFrame) -> Figure:
         (-0.19, 0.19), (("within", plots.COLOURS[4]), ("across", plots.COLOURS[3])), strict=True
     ):
         found = plots.mean_and_spread(groups, ["arm"], column)
-        axes[2].barh(
-            np.arange(len(arms)) + offset, found["mean"], 0.36, xerr=found["std"], color=colour, label=column
-        )
+        axes[2].barh(np.arange(len(arms)) + offset, found["mean"], 0.36, xerr=found["std"], color=colour, label=column)
     axes[2].set_yticks(range(len(arms)), arms)
     axes[2].invert_yaxis()
     axes[2].set(xlabel="RMS |cosine|, mean of layers")
@@ -173,7 +171,13 @@ def norm_and_angle(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
         found = {arm: analysis.norms_and_angles(weight) for arm, weight in weights[layer].items()}
         longest = max(norms.max().item() for norms, _ in found.values())
         for arm, (norms, angles) in found.items():
-            style = {"histtype": "step", "density": True, "label": arm, "color": ARM_COLOURS.get(arm), "linewidth": 1.4}
+            style = {
+                "histtype": "step",
+                "density": True,
+                "label": arm,
+                "color": ARM_COLOURS.get(arm),
+                "linewidth": 1.4,
+            }
             axes[0][column].hist(norms.numpy(), bins=np.linspace(0, longest, 25), **style)
             axes[1][column].hist(angles.numpy(), bins=np.linspace(0, 180, 61), **style)
         axes[0][column].set(title=layer, xlabel="filter norm", ylabel="density")
@@ -196,5 +200,7 @@ def pruning(frame: pd.DataFrame) -> Figure:
 def filter_arrays(weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
     """Layer → arm → kernel as flat arrays named "layer/arm", to be saved beside a figure."""
     return {
-        f"{layer}/{arm}": torch.as_tensor(kernel).numpy() for layer, arms in weights.items() for arm, kernel in arms.items()
+        f"{layer}/{arm}": torch.as_tensor(kernel).numpy()
+        for layer, arms in weights.items()
+        for arm, kernel in arms.items()
     }

@@ -55,7 +55,7 @@ def pack(penalty: Penalty, n: int, d: int, *, steps: int = 1500, learning_rate: 
 
 
 def packing_table(
-    ratios: list[float], *, d: int = 27, groups: int = 4, steps: int = 1500, seeds: int = 3, seed: int = 0
+    ratios: list[float], d: int = 27, steps: int = 1500, starts: int = 3, *, groups: int = 4, seed: int = 0
 ) -> pd.DataFrame:
     """Coherence of every variant at n = ratio·d, one row per (variant, ratio, start)."""
     rows = []
@@ -64,7 +64,7 @@ def packing_table(
         if n <= groups:
             raise ValueError(f"n = {n} vectors (ratio {ratio} at d = {d}) cannot form {groups} groups with pairs")
         for name, penalty in {"random start": None, **variants(groups)}.items():
-            for start in range(seeds):
+            for start in range(starts):
                 number = 1000 * seed + start
                 found = coherence(pack(penalty, n, d, steps=steps if penalty else 0, seed=number))
                 rows.append(

@@ -63,7 +63,13 @@ class WhitenedPenalty:
         wrong = [name for name, layer in layers.items() if not isinstance(layer, nn.Conv2d)]
         if wrong:
             raise PenaltyError(f"patch covariances are computed for 2-D convolutions only; these are none: {wrong}")
-        self.layers, self.momentum, self.patches, self.ridge, self.options = layers, momentum, patches, ridge, options
+        self.layers, self.momentum, self.patches, self.ridge, self.options = (
+            layers,
+            momentum,
+            patches,
+            ridge,
+            options,
+        )
         self.covariance: dict[str, Tensor] = {}
         self.hooks = [layer.register_forward_pre_hook(partial(self._update, name)) for name, layer in layers.items()]
 

@@ -1,8 +1,7 @@
 """Training one arm of an experiment: a classifier with one regulariser under one condition."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,37 +12,16 @@ from torch import Tensor, nn
 
 from lib.corregularization import baselines
 from lib.corregularization.analysis import coherence
-from lib.corregularization.losses import (
-    gram_penalty,
-    layer_matrix,
-    mean_over_layers,
-    select_layers,
-)
+from lib.corregularization.arms import Arm, penalty_of
+from lib.corregularization.losses import layer_matrix, select_layers
 from lib.corregularization.models import build_model
-from lib.corregularization.responses import ResponsePenalty, WhitenedPenalty
+from lib.corregularization.responses import WhitenedPenalty
 from lib.data.augment import as_float, flip_and_shift
 from lib.fingerprint import source_hash
 from lib.training import epoch_batches, fit, gradient_step, predict, prepare, start
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
     from lib.data.images import Images
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One curve of a figure: what is added to the cross-entropy, and how the network starts.
-
-    penalty: a key of `PENALTIES`, "ocnn", "responses", "whitened", "decov" or "none"; options go
-        to that function.
-    strength: λ, the weight of the penalty (a mean over pairs and layers).
-    """
-
-    label: str
-    penalty: str = "none"
-    strength: float = 0.0
-    options: dict[str, Any] = field(default_factory=dict)
-    weight_decay: float = 0.0
-    orthogonal_init: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,20 +46,6 @@ class Trained:
     history: pd.DataFrame  # per epoch: task, penalty, test_loss, test_accuracy
     layers: pd.DataFrame  # per epoch and layer: rms, mean, max |cosine|, Welch bound
     snapshots: dict[int, Tensor]  # epoch → filters of the first convolution, (n, 3, k, k)
-
-
-# Penalties on one kernel matrix; the network's penalty is their mean over its convolutions.
-PENALTIES: dict[str, Callable[..., Tensor]] = {
-    "gram": gram_penalty,
-    "soft_orthogonality": baselines.soft_orthogonality,
-    "srip": baselines.srip,
-    "mma": baselines.mma,
-}
-
-
-def gram(label: str, strength: float, **options: Any) -> Arm:
-    """The study's own penalty as an arm: groups, grouping, power, margin as in `gram_penalty`."""
-    return Arm(label, "gram", strength, options)
 
 
 class Snapshots:
@@ -109,27 +73,14 @@ class Snapshots:
         self.rows, self.filters = state["rows"], state["filters"]
 
 
-def penalty_of(arm: Arm, layers: dict[str, nn.Module]) -> Callable[[], Tensor] | None:
-    """The arm's penalty on these layers as a function without arguments; None for "none"."""
-    match arm.penalty:
-        case "none":
-            return None
-        case "whitened":
-            return WhitenedPenalty(layers, **arm.options)
-        case "responses":
-            return ResponsePenalty(layers, **arm.options)
-        case "decov":
-            return ResponsePenalty(layers, baselines.decov, **arm.options)
-        case "ocnn":  # compares shifted filters, so it needs the kernels with their spatial axes
-            return partial(baselines.ocnn_over_layers, layers)
-        case name if name in PENALTIES:
-            return partial(mean_over_layers, layers, PENALTIES[name], **arm.options)
-    known = sorted([*PENALTIES, "ocnn", "responses", "whitened", "decov", "none"])
-    raise ValueError(f"penalty {arm.penalty!r} is unknown; choose one of {', '.join(known)}")
-
-
 def train_arm(
-    arm: Arm, train: "Images", test: "Images", settings: Settings, *, seed: int, checkpoint: Path | None = None
+    arm: Arm,
+    train: "Images",
+    test: "Images",
+    settings: Settings,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
 ) -> Trained:
     """Train one arm. Arms with the same seed start from the same weights and see the same batches."""
     accelerator = start(settings.device, settings.precision)
@@ -209,7 +160,13 @@ def score(model: nn.Module, images: "Images", batch_size: int = 500) -> tuple[fl
 
 
 def train_arms(
-    arms: Iterable[Arm], train: "Images", test: "Images", settings: Settings, *, seed: int, checkpoints: Path | None = None
+    arms: Iterable[Arm],
+    train: "Images",
+    test: "Images",
+    settings: Settings,
+    *,
+    seed: int,
+    checkpoints: Path | None = None,
 ) -> dict[str, Trained]:
     """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm."""
     arms = list(arms)

@@ -107,13 +107,9 @@ def _classes(folder: Path, part: str, files: list[File]) -> dict[str, list[File]
         )
     for name, members in groups.items():
         if not members:
-            raise DataError(
-                f"The class folder {folder / part / name} holds no images. Put images there or delete it."
-            )
+            raise DataError(f"The class folder {folder / part / name} holds no images. Put images there or delete it.")
     if beside:
-        warnings.warn(
-            f"{beside} images beside the class folders of {folder / part} are ignored.", stacklevel=2
-        )
+        warnings.warn(f"{beside} images beside the class folders of {folder / part} are ignored.", stacklevel=2)
     return groups
 
 

@@ -128,9 +128,7 @@ def _check(dataset: str, split: str, size: int | None, count: int | None, seed: 
         raise DataError(f"There is no split {split!r}. Expected 'train' or 'test'.")
     sizes = SHAPES_SIZES if dataset == "shapes" else range(1, LARGEST + 1)
     if size is not None and size not in sizes:
-        raise DataError(
-            f"size={size} is not possible for {dataset}. Expected {sizes[0]} to {sizes[-1]} pixels."
-        )
+        raise DataError(f"size={size} is not possible for {dataset}. Expected {sizes[0]} to {sizes[-1]} pixels.")
     if count is not None and count < 1:
         raise DataError(f"count={count} is not possible. Expected 1 or more images, or None for all.")
     if seed < 0:
@@ -151,9 +149,7 @@ def _find(dataset: str, root: str) -> Source:
         download(dataset, root)
         source = catalog.locate(dataset, root)
         if source is None:
-            raise DataError(
-                f"{dataset} was downloaded to {catalog.data_root(root)} but is not there. Start again."
-            )
+            raise DataError(f"{dataset} was downloaded to {catalog.data_root(root)} but is not there. Start again.")
     return source
 
 
@@ -210,9 +206,7 @@ def _folder(dataset: str, source: Source, split: str) -> tuple[folders.Listing, 
 # --- Shared -------------------------------------------------------------------------------------
 
 
-def _decoded(
-    listing: folders.Listing, name: str, split: str, size: int | None, count: int | None, seed: int
-) -> Images:
+def _decoded(listing: folders.Listing, name: str, split: str, size: int | None, count: int | None, seed: int) -> Images:
     """Decode a listing or a subset of it, through the cache."""
     chosen = np.arange(len(listing.labels)) if count is None else balanced(listing.labels, count, seed)
     files = [listing.files[index] for index in chosen]
@@ -228,9 +222,7 @@ def _decoded(
     return Images(torch.from_numpy(pixels), torch.from_numpy(labels), listing.classes, name, digest, split)
 
 
-def _images(
-    pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], name: str, split: str
-) -> Images:
+def _images(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], name: str, split: str) -> Images:
     digest = cache.checksum(pixels, labels)
     return Images(torch.from_numpy(pixels), torch.from_numpy(labels), classes, name, digest, split)
 

@@ -84,9 +84,7 @@ def orthonormal(shape, seed=0):
 
 
 def gram_distance(vectors):
-    return sum(
-        (dot(a, b) - (i == j)) ** 2 for (i, a), (j, b) in itertools.product(enumerate(vectors), repeat=2)
-    )
+    return sum((dot(a, b) - (i == j)) ** 2 for (i, a), (j, b) in itertools.product(enumerate(vectors), repeat=2))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

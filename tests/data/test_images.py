@@ -261,9 +261,7 @@ def test_exif_rotation(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     image.save(tmp_path / "x.png", exif=exif)
-    assert np.array_equal(
-        folders.decode(tmp_path, ["x.png"], None)[0], np.asarray(upright).transpose(2, 0, 1)
-    )
+    assert np.array_equal(folders.decode(tmp_path, ["x.png"], None)[0], np.asarray(upright).transpose(2, 0, 1))
 
 
 def test_size_cuts_the_centre_and_smooths(tmp_path):
@@ -556,9 +554,7 @@ def test_damaged_batch(tmp_path, monkeypatch, change, state, name):
         load_images("cifar10", "test", root=str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("kind", "name"), [("jpg", "CIFAR-10 (JPEG copy)"), ("png", "CIFAR-10 (image folder)")]
-)
+@pytest.mark.parametrize(("kind", "name"), [("jpg", "CIFAR-10 (JPEG copy)"), ("png", "CIFAR-10 (image folder)")])
 def test_cifar10_as_image_folder(tmp_path, kind, name):
     split_folder(tmp_path / "cifar10", {"cat": 2, "dog": 2}, kind=kind)
     assert load_images("cifar10", "train", root=str(tmp_path)).name == name
@@ -623,9 +619,7 @@ def test_packed_celeba(tmp_path, monkeypatch):
         for path in sorted((folder / "img_align_celeba").iterdir()):
             packed.write(path, f"img_align_celeba/{path.name}")
     shutil.rmtree(folder / "img_align_celeba")
-    sums = [
-        (drive, md5(archive) if name == archive.name else old, name) for drive, old, name in CelebA.file_list
-    ]
+    sums = [(drive, md5(archive) if name == archive.name else old, name) for drive, old, name in CelebA.file_list]
     monkeypatch.setattr(CelebA, "file_list", sums)
     assert load_images("celeba", "train", root=str(tmp_path)).checksum == plain.checksum
     assert not (folder / "img_align_celeba").exists()

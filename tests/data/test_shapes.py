@@ -101,9 +101,7 @@ def test_shapes_have_equal_area_and_are_centred():
     for name, table in zip(CLASSES, tables, strict=True):
         inside = table > 0
         assert inside.sum() == pytest.approx(np.pi * outlines.UNIT**2, rel=0.02), name
-        assert (
-            abs((inside * grid).sum() / inside.sum()) < 1 and abs((inside.T * grid).sum() / inside.sum()) < 1
-        )
+        assert abs((inside * grid).sum() / inside.sum()) < 1 and abs((inside.T * grid).sum() / inside.sum()) < 1
         assert not (inside[[0, -1]].any() or inside[:, [0, -1]].any()), f"{name} does not fit into its table"
 
 

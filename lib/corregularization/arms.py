@@ -1,0 +1,87 @@
+"""Arms: what is added to the cross-entropy in one curve of a figure, and how the network starts."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from lib.corregularization import baselines
+from lib.corregularization.losses import gram_penalty, mean_over_layers
+from lib.corregularization.responses import ResponsePenalty, WhitenedPenalty
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One curve of a figure: what is added to the cross-entropy, and how the network starts.
+
+    penalty: a key of `PENALTIES`, "ocnn", "responses", "whitened", "decov" or "none"; options go
+        to that function.
+    strength: λ, the weight of the penalty (a mean over pairs and layers).
+    """
+
+    label: str
+    penalty: str = "none"
+    strength: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
+    weight_decay: float = 0.0
+    orthogonal_init: bool = False
+
+
+def gram(label: str, strength: float, **options: Any) -> Arm:
+    """The study's own penalty as an arm: groups, grouping, power, margin as in `gram_penalty`."""
+    return Arm(label, "gram", strength, options)
+
+
+def grouping_arms(strength: float, groups: Iterable[int]) -> list[Arm]:
+    """No penalty, the whole one, and grouped ones: fixed as in the source, and drawn anew at every step."""
+    fixed = [gram(f"fixed g = {g}", strength, groups=g, grouping="contiguous") for g in groups]
+    random = [gram(f"random g = {g}", strength, groups=g) for g in groups]
+    return [Arm("plain"), gram("Gram", strength), *fixed, *random]
+
+
+def regulariser_arms(strength: float) -> list[Arm]:
+    """Variants of the penalty and the published regularisers.
+
+    Each starts from a strength at which its value is about that of the Gram penalty's at the
+    start of training: the scales of the losses differ by orders of magnitude.
+    """
+    return [
+        gram("Gram, p = 4", strength, power=4),
+        Arm("Gram on responses", "responses", 0.1 * strength),
+        Arm("Gram, whitened", "whitened", 0.1 * strength),
+        Arm("soft orthogonality", "soft_orthogonality", strength),
+        Arm("SRIP", "srip", 0.01 * strength),
+        Arm("MMA", "mma", 0.01 * strength),
+        Arm("OCNN", "ocnn", strength),
+        Arm("DeCov", "decov", 0.1 * strength),
+    ]
+
+
+# Penalties on one kernel matrix; the network's penalty is their mean over its convolutions.
+PENALTIES: dict[str, Callable[..., Tensor]] = {
+    "gram": gram_penalty,
+    "soft_orthogonality": baselines.soft_orthogonality,
+    "srip": baselines.srip,
+    "mma": baselines.mma,
+}
+
+
+def penalty_of(arm: Arm, layers: dict[str, nn.Module]) -> Callable[[], Tensor] | None:
+    """The arm's penalty on these layers as a function without arguments; None for "none"."""
+    match arm.penalty:
+        case "none":
+            return None
+        case "whitened":
+            return WhitenedPenalty(layers, **arm.options)
+        case "responses":
+            return ResponsePenalty(layers, **arm.options)
+        case "decov":
+            return ResponsePenalty(layers, baselines.decov, **arm.options)
+        case "ocnn":  # compares shifted filters, so it needs the kernels with their spatial axes
+            return partial(baselines.ocnn_over_layers, layers)
+        case name if name in PENALTIES:
+            return partial(mean_over_layers, layers, PENALTIES[name], **arm.options)
+    known = sorted([*PENALTIES, "ocnn", "responses", "whitened", "decov", "none"])
+    raise ValueError(f"penalty {arm.penalty!r} is unknown; choose one of {', '.join(known)}")
