@@ -10,6 +10,7 @@ import ast
 import hashlib
 import json
 import sys
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
@@ -20,8 +21,11 @@ from lib.data import catalog
 
 
 def source_hash(*modules: str) -> str:
-    """One hash over the given `lib` modules and everything in `lib` that they import."""
-    return digest(module_hashes(*modules))
+    """One hash over the given `lib` modules and everything in `lib` that they import, but not this module.
+
+    What is kept under such a hash (a checkpoint, a measurement) is not made by the code that hashes.
+    """
+    return digest({name: module_hash(name) for name in closure(*modules, without={__name__})})
 
 
 def module_hashes(*modules: str) -> dict[str, str]:
@@ -29,10 +33,10 @@ def module_hashes(*modules: str) -> dict[str, str]:
     return {name: module_hash(name) for name in closure(*modules)}
 
 
-def closure(*modules: str) -> list[str]:
-    """The modules and all of `lib` that importing them executes."""
+def closure(*modules: str, without: Collection[str] = ()) -> list[str]:
+    """The modules and all of `lib` that importing them executes, `without` some and what only they import."""
     graph = _graph()
-    found: set[str] = set()
+    found: set[str] = set(without)
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
@@ -43,7 +47,7 @@ def closure(*modules: str) -> list[str]:
         found.add(module)
         waiting += graph.find_modules_directly_imported_by(module)
         waiting += [".".join(module.split(".")[:n]) for n in range(1, module.count(".") + 1)]
-    return sorted(found)
+    return sorted(found - set(without))
 
 
 @cache

@@ -207,7 +207,7 @@ class Run:
 
     @property
     def inputs(self) -> str:
-        """Hash of everything that decides the results: code, parameters, data, lock file; not the commit or the time."""
+        """Hash of what decides the results: code, parameters, data, lock file; not the commit or the time."""
         return fingerprint.digest(self._parts | {"data in use": json.dumps(self._data)})[:16]
 
     def origin(self, note: str = "") -> str:

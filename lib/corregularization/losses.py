@@ -10,8 +10,8 @@ so its weight λ means the same for every width, and the mean over layers makes 
 same for every depth. |c| and not c: without it the penalty is smallest for antiparallel
 filters, which are the same feature with the sign flipped.
 
-Related work: OrthoReg (Rodríguez et al., ICLR 2017), MMA (Wang et al., NeurIPS 2020), GOR (Kurtz et al., BMVC 2023, fixed groups),
-frame potential (Benedetto & Fickus, Adv. Comput. Math. 2003).
+Related work: OrthoReg (Rodríguez et al., ICLR 2017), MMA (Wang et al., NeurIPS 2020), GOR (Kurtz et
+al., BMVC 2023, fixed groups), frame potential (Benedetto & Fickus, Adv. Comput. Math. 2003).
 """
 
 import math

@@ -33,7 +33,7 @@ class VanillaCNN(nn.Module):
 
 
 def resnet18_32px(classes: int = 10) -> nn.Module:
-    """torchvision's ResNet-18 with the stem for 32 px images (He et al. 2016, section 4.2): 3×3, stride 1, no pooling."""
+    """torchvision's ResNet-18 with the stem for 32 px images: 3×3, stride 1, no pooling (He et al. 2016)."""
     model = resnet18(weights=None, num_classes=classes)
     model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     model.maxpool = nn.Identity()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.corregularization import baselines
-from lib.corregularization.analysis import coherence
+from lib.corregularization.analysis import similarity
 from lib.corregularization.arms import Arm, penalty_of
 from lib.corregularization.losses import layer_matrix, select_layers
 from lib.corregularization.models import build_model
@@ -58,11 +58,7 @@ class Snapshots:
 
     def take(self, epoch: int) -> None:
         for name, layer in self.layers.items():
-            found = coherence(layer_matrix(layer))
-            self.rows.append(
-                {"epoch": epoch, "layer": name}
-                | {key: getattr(found, key) for key in ("n", "d", "rms", "mean", "max", "welch")}
-            )
+            self.rows.append({"epoch": epoch, "layer": name, **asdict(similarity(layer_matrix(layer)))})
         first = next(iter(self.layers.values()))
         self.filters[epoch] = first.weight.detach().float().cpu().contiguous().clone()
 
