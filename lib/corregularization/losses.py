@@ -105,52 +105,62 @@ def _pairs(n: int, groups: int) -> int:
 
 
 class _GramPenalty(torch.autograd.Function):
-    """Value and closed-form gradient.
+    """Value and closed-form gradient, two matrix products in all.
 
-    With X the unit filters of one group, φ the summand and P the number of pairs,
-        ∂R/∂x_i = 2/P Σ_j φ'(c_ij) x_j,   ∂R/∂w_i = (I - x_i x_iᵀ) ∂R/∂x_i / ‖w_i‖.
-    Autograd multiplies dC X and dCᵀ X although dC is symmetric; once is enough.
+    With W the filters of one group as they are, s_i = 1/‖w_i‖ (0 for a filter without direction),
+    c_ij = s_i s_j ⟨w_i, w_j⟩, φ the summand and P the number of ordered pairs:
+        R = 1/P Σ_{i≠j} φ(c_ij)
+        ∂R/∂w_i = 2/P Σ_j K_ij w_j,   K_ij = s_i s_j φ'(c_ij) for j ≠ i,   K_ii = -s_i² Σ_j φ'(c_ij) c_ij.
+    The diagonal of K is the projection that keeps the length of w_i. Unit filters are never formed,
+    and the lengths are on the diagonal of W Wᵀ, so nothing but the two products touches the weights.
+    Autograd takes three: it multiplies dC U and dCᵀ U although dC is symmetric.
     """
 
     @staticmethod
     def forward(ctx, matrix: Tensor, index: Tensor | None, pairs: int, power: float, margin: float) -> Tensor:
         n = matrix.shape[0]
-        norm = matrix.norm(dim=1, keepdim=True)  # (n, 1)
-        inverse = torch.where(norm > SHORTEST, 1 / norm.clamp_min(SHORTEST), 0)
-        unit = matrix * inverse
-        if index is None:
-            members = unit.unsqueeze(0)  # (1, n, d)
-        else:
-            if index.numel() > n:  # padded: a row of zeros stands for "nobody"
-                unit = torch.cat([unit, unit.new_zeros(1, unit.shape[1])])
-            members = unit[index]  # (g, m, d)
+        members = _members(matrix, index)  # (g, m, d)
         gram = torch.bmm(members, members.transpose(1, 2))  # (g, m, m)
+        square = gram.diagonal(dim1=1, dim2=2)
+        scale = torch.where(square > SHORTEST**2, square.clamp_min(SHORTEST**2).rsqrt(), 0)  # (g, m)
+        if index is not None and index.numel() > n:  # "nobody" is similar to no one
+            scale = scale.masked_fill(index == n, 0)
+        gram.mul_(scale[:, :, None]).mul_(scale[:, None, :])
         gram.diagonal(dim1=1, dim2=2).zero_()
-        ctx.save_for_backward(members, gram, inverse, index)
+        ctx.save_for_backward(matrix, gram, scale, index)
         ctx.pairs, ctx.power, ctx.margin = pairs, power, margin
-        excess = gram.abs() if margin == 0 else (gram.abs() - margin).clamp_min(0)
-        return excess.pow(power).sum() / pairs
+        if power == 2 and margin == 0:
+            return gram.square().sum() / pairs
+        return (gram.abs() - margin).clamp_min(0).pow(power).sum() / pairs
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        members, gram, inverse, index = ctx.saved_tensors
+        matrix, gram, scale, index = ctx.saved_tensors
         if ctx.power == 2 and ctx.margin == 0:
             slope = 2 * gram
         else:
             excess = (gram.abs() - ctx.margin).clamp_min(0)
             # excess^0 = 1 also where the hinge is at rest, so sign() alone would push there.
             slope = ctx.power * excess.pow(ctx.power - 1) * gram.sign() * (excess > 0)
-        change = torch.bmm(slope, members) * (2 * grad / ctx.pairs)
-        change = change - (change * members).sum(-1, keepdim=True) * members
-        n, d = inverse.shape[0], members.shape[-1]
+        slope.diagonal(dim1=1, dim2=2).copy_(-(slope * gram).sum(-1))
+        slope.mul_(scale[:, :, None] * (2 * grad / ctx.pairs)).mul_(scale[:, None, :])
+        change = torch.bmm(slope, _members(matrix, index))  # (g, m, d)
         if index is None:
             change = change[0]
         else:
-            spread = change.new_empty(n + 1, d)
-            spread[index.flatten()] = change.flatten(0, 1)
-            change = spread[:n]
-        return change * inverse, None, None, None, None
+            n, d = matrix.shape
+            spread = change.new_empty(n + 1, d)  # the last row for nobody
+            change = spread.index_copy_(0, index.flatten(), change.flatten(0, 1))[:n]
+        return change, None, None, None, None
+
+
+def _members(matrix: Tensor, index: Tensor | None) -> Tensor:
+    """Filters by group, (g, m, d); in place of nobody (index n) stands any filter, to be ignored."""
+    if index is None:
+        return matrix.unsqueeze(0)
+    n, d = matrix.shape
+    return matrix.index_select(0, index.flatten().clamp_max(n - 1)).view(*index.shape, d)
 
 
 def gram_penalty(
