@@ -90,7 +90,10 @@ class Run:
         return images
 
     def read(self, name: str) -> pd.DataFrame:
-        """The saved data of figure or table `name` from every seed of this profile, with a `seed` column."""
+        """The saved data of figure or table `name` from every seed of this profile, with a `seed` column.
+
+        Its sizes and budget, the `note` it was saved with, are in `.attrs["note"]`.
+        """
         frames = []
         for seed in self.seeds if self.seeds is not None else [self.seed]:
             path = paths.figures() / self._home / f"seed-{seed}" / f"{name}.csv"
@@ -104,7 +107,9 @@ class Run:
             for data in sidecar["provenance"]["data"]:
                 if data not in self._data:
                     self._data.append(data)
-        return pd.concat(frames, ignore_index=True)
+        found = pd.concat(frames, ignore_index=True)
+        found.attrs["note"] = sidecar["note"]
+        return found
 
     # What the run hands over
 
@@ -125,7 +130,8 @@ class Run:
         """
         origin = self.origin(note)
         # Outside the axes, so that the picture alone says what it was made from.
-        stamp = figure.text(1, -0.012, origin, ha="right", va="top", fontsize=5, color="0.4")
+        below = -0.06 / figure.get_figheight()  # inches
+        stamp = figure.text(1, below, origin, ha="right", va="top", fontsize=5, color="0.4")
         files = {}
         for kind, options in {
             "png": {"dpi": PNG_DPI, "metadata": {"Software": None, "Inputs": self.inputs}},
@@ -141,7 +147,7 @@ class Run:
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **{key: np.asarray(value) for key, value in data.items()})
             files[f"{name}.npz"] = buffer.getvalue()
-        self._hand_over(name, "figure", files, caption, origin, provenance)
+        self._hand_over(name, "figure", files, caption, note, provenance)
 
     def save_table(
         self,
@@ -169,7 +175,7 @@ class Run:
         )
         files = {f"{name}.csv": _csv(table), f"{name}.tex": latex.encode()}
         body = json.loads(table.to_json(orient="split", index=False, double_precision=12))
-        self._hand_over(name, "table", files, caption, origin, provenance, body)
+        self._hand_over(name, "table", files, caption, note, provenance, body)
         return table
 
     def metric(self, name: str, value: float, *, unit: str = "", note: str = "", **facts: Any) -> None:
@@ -238,7 +244,7 @@ class Run:
         except (OSError, ValueError):
             return {}
 
-    def _hand_over(self, name, kind, files: dict[str, bytes], caption, origin, provenance, body=None) -> None:
+    def _hand_over(self, name, kind, files: dict[str, bytes], caption, note, provenance, body=None) -> None:
         if name in self._outputs:
             raise RunError(f"{name} was saved already in this run; every figure and table needs an id of its own")
         hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
@@ -246,7 +252,8 @@ class Run:
             "id": name,
             "kind": kind,
             "caption": caption,
-            "origin": origin,
+            "origin": self.origin(note),
+            "note": note,
             **(body or {}),
             "provenance": self._provenance() | provenance | {"files": hashes},
         }

@@ -29,7 +29,7 @@ def filters(weights: Mapping[str, Tensor], pairs: int = 6) -> Figure:
 
     weights: arm → (n, 3, k, k).
     """
-    figure, axes = plots.subplots(len(weights), 2, height=1.45 * len(weights), width_ratios=[2, 1], squeeze=False)
+    figure, axes = plots.subplots(len(weights), 2, height=1.05 * len(weights), width_ratios=[2, 1], squeeze=False)
     for (all_axes, pair_axes), (label, weight) in zip(axes, weights.items(), strict=True):
         pictures = [plots.filter_picture(kernel) for kernel in weight]
         plots.show_picture(all_axes, plots.tile(pictures, columns=16))
@@ -143,7 +143,9 @@ def grouped_loss_curves(frame: pd.DataFrame, groups: pd.DataFrame) -> Figure:
     axes[2].set_yticks(range(len(arms)), arms)
     axes[2].invert_yaxis()
     axes[2].set(xlabel="RMS |cosine|, mean of layers")
-    axes[2].legend(title="pairs within or across groups", title_fontsize=7, loc="lower right", frameon=True)
+    axes[2].legend(
+        title="pairs within or across groups", title_fontsize=7, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=2
+    )
     plots.legend_below(figure, axes[0])
     return figure
 
@@ -194,6 +196,36 @@ def pruning(frame: pd.DataFrame) -> Figure:
     plots.curves(axes, shown, "share", "accuracy", "arm", colours=ARM_COLOURS)
     axes.set(xlabel="filters removed per layer (%)", ylabel="test accuracy (%)", ylim=(0, None))
     axes.legend()
+    return figure
+
+
+def differences(table: pd.DataFrame) -> Figure:
+    """Accuracy against the arm without penalty, with 95 % intervals. table: `experiments.paired_table`.
+
+    With a `condition` column one panel per condition. One seed has no interval and shows a point alone.
+    """
+    panels = dict(list(table.groupby("condition", sort=False))) if "condition" in table else {"": table}
+    panels = {name: part[part.verdict != "baseline"].reset_index(drop=True) for name, part in panels.items()}
+    sizes = [len(part) for part in panels.values()]
+    figure, axes = plots.subplots(
+        len(panels),
+        1,
+        height=0.35 + 0.17 * sum(sizes) + 0.22 * len(panels),
+        height_ratios=sizes,
+        sharex=True,
+        squeeze=False,
+    )
+    colours = {"better": plots.COLOURS[2], "worse": plots.COLOURS[1]}
+    for cell, (name, part) in zip(axes[:, 0], panels.items(), strict=True):
+        for row, found in part.iterrows():
+            colour = colours.get(found.verdict, "0.35")
+            cell.plot([found.ci_low, found.ci_high], [row, row], color=colour, linewidth=1.2)
+            cell.plot(found.difference, row, marker="o", color=colour)
+        cell.axvline(0, color="0.5", linewidth=0.8, linestyle=":")
+        cell.set_yticks(range(len(part)), part.arm)
+        cell.set_ylim(len(part) - 0.5, -0.5)
+        cell.set_title(name, loc="left", fontsize=7, pad=2)
+    axes[-1][0].set(xlabel="test accuracy minus that without penalty (percentage points)")
     return figure
 
 
