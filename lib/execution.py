@@ -78,6 +78,7 @@ def _set_environment(job: dict, threads: int) -> None:
         PYTHONHASHSEED="0",
         TOKENIZERS_PARALLELISM="false",
         CUBLAS_WORKSPACE_CONFIG=":4096:8",  # cuBLAS repeats itself only with this
+        TQDM_DISABLE="1",  # a progress bar in a stored copy says nothing
         JUPYTER_PREFER_ENV_PATH="1",  # else a `python3` kernel of the user's takes precedence
         PYDEVD_DISABLE_FILE_VALIDATION="1",
         RUN_FOLDER=job["folder"],

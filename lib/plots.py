@@ -69,11 +69,10 @@ def curves(
     by: str,
     *,
     colours: dict[str, str] | None = None,
-    dashed: Sequence[str] = (),
 ) -> None:
     """One line per value of `by`: the mean over seeds, with a band of one standard deviation.
 
-    One seed gives a line without a band. Lines differ by colour and by marker.
+    One seed gives a line without a band. Lines differ by colour, marker and, from the ninth on, dashes.
     """
     for number, label in enumerate(frame[by].unique()):
         line = mean_and_spread(frame[frame[by] == label], [x], y)
@@ -84,7 +83,7 @@ def curves(
             color=colour,
             marker=MARKERS[number % len(MARKERS)],
             markevery=max(1, len(line) // 8),
-            linestyle="--" if label in dashed else "-",
+            linestyle=("-", "--", ":")[number // len(COLOURS) % 3],
             label=label,
         )
         if line["count"].max() > 1:
@@ -128,3 +127,14 @@ def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
     """One legend for the whole figure, under it."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+
+
+def arrange(figure: Figure) -> None:
+    """Lay the figure out once and for all, so that cropping it or adding text below moves nothing."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for legend in figure.legends:  # else it slides to the edge of what savefig crops to
+        place = legend.get_window_extent().transformed(figure.transFigure.inverted())
+        legend.borderaxespad = 0
+        legend.set_loc("lower left")
+        legend.set_bbox_to_anchor((place.x0, place.y0), transform=figure.transFigure)

@@ -14,11 +14,14 @@ whole or not at all.
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import random
+import re
 import subprocess
 import time
+import zipfile
 from collections.abc import Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -32,7 +35,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lib import fingerprint, parameters, paths
-from lib.plots import use_style
+from lib.plots import arrange, use_style
 
 PNG_DPI = 200
 VERSIONS = ("torch", "torchvision", "accelerate", "numpy", "pandas", "scipy", "matplotlib")
@@ -75,8 +78,8 @@ class Run:
         self._outputs: dict[str, dict] = {}
         self._metrics: list[dict] = []
         # From here on the folder is not the result of a finished run, until `finish` says so.
-        self._old_outputs = self._read_record().get("outputs", {})
-        self._record.unlink(missing_ok=True)
+        with _saving(self._record):
+            self._record.unlink(missing_ok=True)
         use_style()
         seed_everything(self.seed)
 
@@ -94,16 +97,22 @@ class Run:
 
         Its sizes and budget, the `note` it was saved with, are in `.attrs["note"]`.
         """
+        if self.seeds == []:
+            raise RunError(f"{self.notebook} was given no seeds, so there is no {name} to read; set seeds to [0], say")
         frames = []
         for seed in self.seeds if self.seeds is not None else [self.seed]:
             path = paths.figures() / self._home / f"seed-{seed}" / f"{name}.csv"
-            if not path.exists():
+            try:
+                # Back exactly as it was saved: every digit, and "None" or "NA" as the words that they are.
+                frame = pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+                sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
                 raise RunError(
-                    f"{name} of seed {seed} is missing ({path}). Run `make figures PROFILE={self.profile} "
+                    f"{name} of seed {seed} {what} ({path}). Run `make figures PROFILE={self.profile} "
                     f'SEEDS="{seed}"` first.'
-                )
-            frames.append(pd.read_csv(path).assign(seed=seed))
-            sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+                ) from error
+            frames.append(frame.assign(seed=seed))
             for data in sidecar["provenance"]["data"]:
                 if data not in self._data:
                     self._data.append(data)
@@ -129,24 +138,23 @@ class Run:
         provenance: further facts for the sidecar, such as extractor="domain".
         """
         origin = self.origin(note)
-        # Outside the axes, so that the picture alone says what it was made from.
-        below = -0.06 / figure.get_figheight()  # inches
-        stamp = figure.text(1, below, origin, ha="right", va="top", fontsize=5, color="0.4")
+        # Below all that is drawn, so that the picture alone says what it was made from.
+        arrange(figure)
+        drawn = figure.get_tightbbox()  # inches
+        right, below = drawn.x1 / figure.get_figwidth(), (drawn.y0 - 0.06) / figure.get_figheight()
+        stamp = figure.text(right, below, origin, ha="right", va="top", fontsize=5, color="0.4", parse_math=False)
         files = {}
-        for kind, options in {
-            "png": {"dpi": PNG_DPI, "metadata": {"Software": None, "Inputs": self.inputs}},
-            "pdf": {"metadata": {"CreationDate": None, "Producer": None, "Keywords": self.inputs}},
-        }.items():
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=0.04, **options)
-            files[f"{name}.{kind}"] = buffer.getvalue()
-        stamp.remove()
-        if isinstance(data, pd.DataFrame):
-            files[f"{name}.csv"] = _csv(data)
-        else:
-            buffer = io.BytesIO()
-            np.savez_compressed(buffer, **{key: np.asarray(value) for key, value in data.items()})
-            files[f"{name}.npz"] = buffer.getvalue()
+        try:
+            for kind, options in {
+                "png": {"dpi": PNG_DPI, "metadata": {"Software": None, "Inputs": self.inputs}},
+                "pdf": {"metadata": {"CreationDate": None, "Producer": None, "Keywords": self.inputs}},
+            }.items():
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=0.04, **options)
+                files[f"{name}.{kind}"] = buffer.getvalue()
+        finally:
+            stamp.remove()
+        files |= {f"{name}.csv": _csv(data)} if isinstance(data, pd.DataFrame) else {f"{name}.npz": _npz(data)}
         self._hand_over(name, "figure", files, caption, note, provenance)
 
     def save_table(
@@ -174,7 +182,7 @@ class Run:
             position="htb",
         )
         files = {f"{name}.csv": _csv(table), f"{name}.tex": latex.encode()}
-        body = json.loads(table.to_json(orient="split", index=False, double_precision=12))
+        body = {"columns": [str(column) for column in table.columns], "data": table.to_numpy(object).tolist()}
         self._hand_over(name, "table", files, caption, note, provenance, body)
         return table
 
@@ -193,10 +201,6 @@ class Run:
 
     def finish(self) -> None:
         """Declare the run complete: write its record and remove what an older run left and this one did not make."""
-        for name, entry in self._old_outputs.items():
-            if name not in self._outputs:
-                for file in [*entry["files"], f"{name}.json"]:
-                    (self.folder / file).unlink(missing_ok=True)
         record = {
             "notebook": self.notebook,
             "inputs": self.inputs,
@@ -206,7 +210,9 @@ class Run:
             "outputs": self._outputs,
         }
         with _saving(self._record):
-            _write(self._record, _json(record))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._remove_leftovers()
+            _write({self._record: _json(record)})
         print(f"{len(self._outputs)} figures and tables in {os.path.relpath(self.folder, paths.output_root())}")
 
     # What the run knows of itself
@@ -238,15 +244,30 @@ class Run:
     def _record(self) -> Path:
         return self.folder / f"{self.notebook}.json"
 
-    def _read_record(self) -> dict:
-        try:
-            return json.loads(self._record.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
+    def _remove_leftovers(self) -> None:
+        """Remove what older runs of this notebook left here, finished or not, and this one did not make."""
+        for sidecar in self.folder.glob("*.json"):
+            try:
+                provenance = json.loads(sidecar.read_text(encoding="utf-8"))["provenance"]
+                theirs = provenance["notebook"] != self.notebook or sidecar.stem in self._outputs
+                files = [] if theirs else [*provenance["files"], sidecar.name]
+            except (ValueError, LookupError, TypeError):
+                continue  # a record, or not ours
+            for file in files:
+                (self.folder / file).unlink(missing_ok=True)
+        # What a process left that died between writing and renaming.
+        for file in [self._record.name, *(f"{name}.*" for name in self._outputs)]:
+            for partial in self.folder.glob(f".{file}.*.partial"):
+                partial.unlink(missing_ok=True)
 
     def _hand_over(self, name, kind, files: dict[str, bytes], caption, note, provenance, body=None) -> None:
         if name in self._outputs:
             raise RunError(f"{name} was saved already in this run; every figure and table needs an id of its own")
+        if not re.fullmatch(r"\w+", name) or name == self.notebook:
+            raise RunError(
+                f"{name!r} cannot be an id: it names files, so it takes letters, digits and _, and the notebook's own "
+                "name belongs to its record; use one such as fig34_loss_curves"
+            )
         hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
         sidecar = {
             "id": name,
@@ -257,11 +278,10 @@ class Run:
             **(body or {}),
             "provenance": self._provenance() | provenance | {"files": hashes},
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
+        files = files | {f"{name}.json": _json(sidecar)}
         with _saving(self.folder / name):
-            for file, content in files.items():
-                _write(self.folder / file, content)
-            _write(self.folder / f"{name}.json", _json(sidecar))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write({self.folder / file: content for file, content in files.items()})
         self._outputs[name] = {"kind": kind, "files": hashes}
 
     def _provenance(self) -> dict[str, Any]:
@@ -318,24 +338,63 @@ def _csv(frame: pd.DataFrame) -> bytes:
     return frame.to_csv(index=False, lineterminator="\n").encode()
 
 
+def _npz(arrays: Mapping[str, Any]) -> bytes:
+    """As `np.savez_compressed`, but without the time, with any name, and never with pickled objects."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
 def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n").encode()
+    return (json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON's own types: NaN is null, infinity a word, NumPy's and torch's numbers are numbers."""
+    match value:
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case np.ndarray() | np.generic() | torch.Tensor():
+            return _plain(value.tolist())
+        case float():
+            return value if math.isfinite(value) else None if math.isnan(value) else str(value)
+        case None | str() | int():
+            return value
+    return None if value is pd.NA or value is pd.NaT else str(value)
+
+
+# What LaTeX takes for commands.
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+}
 
 
 def _latex_text(text: str) -> str:
-    for character in "&%$#_":
-        text = text.replace(character, f"\\{character}")
-    return text
+    return "".join(_LATEX.get(character, character) for character in text)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write whole or not at all: readers see the old file or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def _write(files: Mapping[Path, bytes]) -> None:
+    """Write whole or not at all: readers see the old file or the new one.
+
+    All contents are on disk before the first file appears, so that a full disk changes nothing.
+    """
+    partials = {path.with_name(f".{path.name}.{os.getpid()}.partial"): path for path in files}
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        for partial, path in partials.items():
+            partial.write_bytes(files[path])
+        for partial, path in partials.items():
+            partial.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        for partial in partials:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -154,7 +154,7 @@ def packing(frame: pd.DataFrame) -> Figure:
     """RMS and largest |cosine| against n/d for every penalty, with the Welch bound. frame: `packing_table`."""
     figure, axes = plots.subplots(1, 2, height=2.9)
     for cell, column, label in zip(axes, ("rms", "max"), ("RMS |cosine|", "largest |cosine|"), strict=True):
-        plots.curves(cell, frame, "ratio", column, "variant", dashed=["random start"])
+        plots.curves(cell, frame, "ratio", column, "variant", colours={"random start": "0.6"})
         bound = frame.drop_duplicates("ratio").sort_values("ratio")
         cell.plot(bound.ratio, bound.welch, color="black", linewidth=3, alpha=0.25, label="Welch bound")
         cell.set(xlabel="filters per dimension, n/d", ylabel=label, ylim=(-0.01, None), xscale="log")
