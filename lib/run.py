@@ -130,14 +130,16 @@ class Run:
         *,
         caption: str,
         note: str = "",
+        without_data: bool = False,
         **provenance: Any,
     ) -> None:
         """Save `figure` as PNG and PDF, the data it shows as CSV (frame) or NPZ (arrays), and its provenance.
 
         note: sizes and budget behind this figure where they differ from the whole data sets.
+        without_data: the figure shows nothing of the data sets in use.
         provenance: further facts for the sidecar, such as extractor="domain".
         """
-        origin = self.origin(note)
+        origin = self.origin(note, without_data)
         # Below all that is drawn, so that the picture alone says what it was made from.
         arrange(figure)
         drawn = figure.get_tightbbox()  # inches
@@ -155,7 +157,7 @@ class Run:
         finally:
             stamp.remove()
         files |= {f"{name}.csv": _csv(data)} if isinstance(data, pd.DataFrame) else {f"{name}.npz": _npz(data)}
-        self._hand_over(name, "figure", files, caption, note, provenance)
+        self._hand_over(name, "figure", files, caption, note, without_data, provenance)
 
     def save_table(
         self,
@@ -165,13 +167,14 @@ class Run:
         caption: str,
         note: str = "",
         digits: int = 4,
+        without_data: bool = False,
         **provenance: Any,
     ) -> pd.DataFrame:
         """Save `table` as CSV (full precision), LaTeX (booktabs, `digits` significant) and JSON (for Typst).
 
         Returns the table, to be shown as the cell's output.
         """
-        origin = self.origin(note)
+        origin = self.origin(note, without_data)
         latex = table.to_latex(
             index=False,
             escape=True,
@@ -183,7 +186,7 @@ class Run:
         )
         files = {f"{name}.csv": _csv(table), f"{name}.tex": latex.encode()}
         body = {"columns": [str(column) for column in table.columns], "data": table.to_numpy(object).tolist()}
-        self._hand_over(name, "table", files, caption, note, provenance, body)
+        self._hand_over(name, "table", files, caption, note, without_data, provenance, body)
         return table
 
     def metric(self, name: str, value: float, *, unit: str = "", note: str = "", **facts: Any) -> None:
@@ -222,10 +225,10 @@ class Run:
         """Hash of what decides the results: code, parameters, data, lock file; not the commit or the time."""
         return fingerprint.digest(self._parts | {"data in use": json.dumps(self._data)})[:16]
 
-    def origin(self, note: str = "") -> str:
+    def origin(self, note: str = "", without_data: bool = False) -> str:
         """One line for captions: data, sizes, seeds, profile."""
         sizes: dict[str, list[str]] = {}
-        for data in self._data:
+        for data in [] if without_data else self._data:
             size = f"{data['count']:,} {data['split']}"
             if size not in sizes.setdefault(str(data["name"]), []):
                 sizes[str(data["name"])].append(size)
@@ -260,7 +263,9 @@ class Run:
             for partial in self.folder.glob(f".{file}.*.partial"):
                 partial.unlink(missing_ok=True)
 
-    def _hand_over(self, name, kind, files: dict[str, bytes], caption, note, provenance, body=None) -> None:
+    def _hand_over(
+        self, name, kind, files: dict[str, bytes], caption, note, without_data, provenance, body=None
+    ) -> None:
         if name in self._outputs:
             raise RunError(f"{name} was saved already in this run; every figure and table needs an id of its own")
         if not re.fullmatch(r"\w+", name) or name == self.notebook:
@@ -273,10 +278,10 @@ class Run:
             "id": name,
             "kind": kind,
             "caption": caption,
-            "origin": self.origin(note),
+            "origin": self.origin(note, without_data),
             "note": note,
             **(body or {}),
-            "provenance": self._provenance() | provenance | {"files": hashes},
+            "provenance": self._provenance(without_data) | provenance | {"files": hashes},
         }
         files = files | {f"{name}.json": _json(sidecar)}
         with _saving(self.folder / name):
@@ -284,13 +289,13 @@ class Run:
             _write({self.folder / file: content for file, content in files.items()})
         self._outputs[name] = {"kind": kind, "files": hashes}
 
-    def _provenance(self) -> dict[str, Any]:
+    def _provenance(self, without_data: bool) -> dict[str, Any]:
         return {
             "notebook": self.notebook,
             "profile": self.profile,
             "parameters": self.parameters,
             "seed": self.seed if self.seeds is None else self.seeds,
-            "data": self._data,
+            "data": [] if without_data else self._data,
             "inputs": self.inputs,
             "commit": _commit(),
             "versions": {

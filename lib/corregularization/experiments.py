@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from lib.corregularization.analysis import group_coherence, prune_redundant
+from lib.corregularization.analysis import coherence_table, group_coherence, prune_redundant
 from lib.corregularization.arms import Arm
 from lib.corregularization.losses import layer_matrix, select_layers
 from lib.corregularization.training import Settings, Trained, score, train_arms
@@ -35,6 +35,15 @@ def correlations(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
     return pd.concat(
         [result.layers.assign(arm=label, seed=seed) for label, result in trained.items()], ignore_index=True
     )
+
+
+def coherences(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
+    """Similarity and spectrum of the filters of each layer after training, per arm: `analysis.coherence_table`."""
+    tables = []
+    for label, result in trained.items():
+        layers = {f"conv{i}": layer for i, layer in enumerate(select_layers(result.model).values(), 1)}
+        tables.append(coherence_table(layers).assign(arm=label, seed=seed))
+    return pd.concat(tables, ignore_index=True)
 
 
 def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.DataFrame:

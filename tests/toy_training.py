@@ -1,0 +1,178 @@
+"""A small training with everything that a checkpoint has to hold, and processes to run it in.
+
+The processes come from a fork server that has torch imported, so that each starts at once.
+"""
+
+import multiprocessing
+import os
+import random
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lib import training
+
+BATCHES = 5  # per epoch
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["torch", "accelerate", "pandas", "torchvision"])  # what may be found anywhere
+
+
+class Log:
+    """A state of one's own, registered for checkpointing."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def state_dict(self):
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.steps = state["steps"]
+
+
+def train(
+    checkpoint: Path | None,
+    epochs: int = 3,
+    *,
+    on_step: Callable[[int, int], None] = lambda epoch, step: None,
+    spoil: Callable[[int, int], float] = lambda epoch, step: 0.0,
+    precision: str = "no",
+    **key,
+) -> SimpleNamespace:
+    """A network with dropout on images moved by torch's, NumPy's and Python's global random state.
+
+    on_step(epoch, step) is called before each step; what spoil(epoch, step) returns is added to the penalty.
+    """
+    accelerator = training.start("cpu", precision)
+    torch.manual_seed(1), np.random.seed(1), random.seed(1)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.3), nn.Flatten(), nn.Linear(96, 4)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), 0.01)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 4, 0.9)
+    network, optimizer, scheduler = training.prepare(accelerator, model, optimizer, scheduler)
+    log = Log()
+    accelerator.register_for_checkpointing(log)
+    fixed = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(22, 3, 6, 6, generator=fixed), torch.randint(4, (22,), generator=fixed)
+    now = {}
+
+    def batches(epoch):
+        now["epoch"], now["step"] = epoch, 0
+        return training.epoch_batches(22, 4, seed=0, epoch=epoch)
+
+    def losses(network, index):
+        now["step"] += 1
+        on_step(now["epoch"], now["step"])
+        log.steps += 1
+        moved = images[index] + 0.1 * torch.randn(4, 3, 6, 6) + 0.1 * np.random.rand() + 0.1 * random.random()
+        penalty = 0.01 * model[0].weight.square().sum() + spoil(now["epoch"], now["step"])
+        return {"task": F.cross_entropy(network(moved), labels[index]), "penalty": penalty}
+
+    def evaluate(epoch):
+        return {"test_loss": F.cross_entropy(training.predict(network, [images]), labels).item()}
+
+    history = training.fit(
+        accelerator,
+        training.gradient_step(accelerator, network, optimizer, scheduler, losses),
+        batches,
+        epochs=epochs,
+        evaluate=evaluate,
+        checkpoint=checkpoint,
+        key=key,
+        name="toy",
+    )
+    return SimpleNamespace(
+        history=history,
+        weights={name: value.detach().clone() for name, value in model.state_dict().items()},
+        optimizer=optimizer.state_dict()["state"],
+        rate=scheduler.get_last_lr(),
+        draws=(torch.rand(3).tolist(), np.random.rand(), random.random()),
+        steps=log.steps,
+    )
+
+
+# -- what processes do ---------------------------------------------------------------------
+
+
+def kill_oneself(*_ignored) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_and_be_killed(checkpoint: Path, where: str) -> None:
+    """SIGKILL in the second epoch: "in the middle of an epoch", or while its checkpoint is written."""
+
+    def kill_at(epoch, step):
+        if epoch == 2 and where == "epoch" and step == 3:
+            kill_oneself()
+        if epoch == 2 and where == "a file half written":
+            torch.save = lambda content, path, *_: (Path(path).write_bytes(b"half"), kill_oneself())
+        if epoch == 2 and where == "before the rename":
+            Path.rename = kill_oneself
+        if epoch == 2 and where == "before the old one is removed":
+            training._complete = kill_oneself
+
+    torch.set_num_threads(1)
+    train(checkpoint, on_step=kill_at)
+
+
+def train_and_wait(checkpoint: Path, started) -> None:
+    def wait(epoch, step):
+        if epoch == 2:
+            started.set()
+            signal.pause()
+
+    torch.set_num_threads(1)
+    train(checkpoint, on_step=wait)
+
+
+def train_with_small_files(checkpoint: Path, bytes_: int, answer) -> None:
+    """No file may be larger than `bytes_` from the second epoch on: the writers meet a real error of write(2)."""
+
+    def limit(epoch, step):
+        if epoch == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, resource.RLIM_INFINITY))
+
+    torch.set_num_threads(1)
+    try:
+        train(checkpoint, on_step=limit)
+        answer.put(("none", ""))
+    except Exception as error:
+        answer.put((type(error).__name__, str(error)))
+
+
+def train_linear(processes: int, process: int, port: int, folder: Path, checkpoint: Path | None, epochs: int) -> None:
+    """A linear model by SGD on its share of batches of 8 / `processes`; saves weights and history."""
+    torch.set_num_threads(1)
+    if processes > 1:
+        os.environ.update(RANK=str(process), LOCAL_RANK=str(process), WORLD_SIZE=str(processes))
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true")
+    fixed = torch.Generator().manual_seed(0)
+    inputs, targets = torch.randn(35, 5, generator=fixed), torch.randn(35, 2, generator=fixed)
+    accelerator = training.start("cpu")
+    assert accelerator.num_processes == processes
+    torch.manual_seed(process)  # different starts: the processes have to agree on one
+    model = nn.Linear(5, 2)
+    if process == 0:
+        with torch.no_grad():
+            model.weight.fill_(0.1), model.bias.fill_(0)
+    network, optimizer = training.prepare(accelerator, model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9))
+
+    def losses(network, index):
+        return {"task": F.mse_loss(network(inputs[index]), targets[index])}
+
+    def batches(epoch):
+        return training.epoch_batches(35, 8 // processes, seed=0, epoch=epoch, process=process, processes=processes)
+
+    step = training.gradient_step(accelerator, network, optimizer, None, losses)
+    history = training.fit(accelerator, step, batches, epochs=epochs, checkpoint=checkpoint)
+    torch.save((model.state_dict(), history.task.tolist()), folder / f"{processes}-{process}.pt")
+    if processes > 1:
+        torch.distributed.destroy_process_group()
