@@ -38,6 +38,7 @@ from lib import fingerprint, parameters, paths
 from lib.plots import arrange, use_style
 
 PNG_DPI = 200
+KINDS = ("png", "pdf", "csv", "npz", "tex", "json")
 VERSIONS = ("torch", "torchvision", "accelerate", "numpy", "pandas", "scipy", "matplotlib")
 
 
@@ -103,8 +104,8 @@ class Run:
         for seed in self.seeds if self.seeds is not None else [self.seed]:
             path = paths.figures() / self._home / f"seed-{seed}" / f"{name}.csv"
             try:
-                # Back exactly as it was saved: every digit, and "None" or "NA" as the words that they are.
-                frame = pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+                # Only an empty field is missing: "None" and "NA" are the words that they are.
+                frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
                 sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
@@ -287,6 +288,9 @@ class Run:
         with _saving(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)
             _write({self.folder / file: content for file, content in files.items()})
+            for kind in KINDS:  # a figure that showed a frame may show arrays now
+                if f"{name}.{kind}" not in files:
+                    (self.folder / f"{name}.{kind}").unlink(missing_ok=True)
         self._outputs[name] = {"kind": kind, "files": hashes}
 
     def _provenance(self, without_data: bool) -> dict[str, Any]:

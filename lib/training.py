@@ -12,8 +12,10 @@ A continued run equals an uninterrupted one bit for bit on CPU, as batches are a
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -43,8 +45,13 @@ def start(device: str = "auto", precision: str = "no") -> Accelerator:
         raise TrainingError(f"device {device!r} is unknown; choose 'auto', 'cpu' or 'cuda'")
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("device 'cuda' was asked for, but torch sees no GPU; use device='cpu' or 'auto'")
-    AcceleratorState._reset_state(reset_partial_state=device == "cpu")  # a notebook trains many models in turn
-    return Accelerator(cpu=device == "cpu", mixed_precision=precision)
+    cpu = device == "cpu"
+    # A notebook trains many models in turn, one on the CPU perhaps and the next on "auto".
+    AcceleratorState._reset_state(reset_partial_state=cpu or PartialState._shared_state.get("_cpu", False))
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision)
+    if precision == "fp16" and accelerator.device.type == "cpu":  # Accelerate would train in float32 without a word
+        raise TrainingError("precision 'fp16' needs a GPU; use 'bf16' or 'no' on a CPU")
+    return accelerator
 
 
 def prepare(accelerator: Accelerator, *parts: Any, channels_last: bool = True) -> tuple:
@@ -126,8 +133,8 @@ def fit(
 
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # Released by the operating system when the process dies, however it dies.
-        with FileLock(f"{checkpoint}.lock", timeout=0):
+        # Released by the operating system when the process dies, however it dies. One for all processes of a training.
+        with FileLock(f"{checkpoint}.lock", timeout=0) if accelerator.is_main_process else nullcontext():
             done, rows = _resume(accelerator, checkpoint, key or {}, epochs)
             return _epochs(accelerator, step, batches, rows, done, epochs, evaluate, checkpoint, name)
     except Timeout:
@@ -145,7 +152,8 @@ def _epochs(accelerator, step, batches, rows, done, epochs, evaluate, checkpoint
         desc=name,
         unit="epoch",
         leave=False,
-        disable=None if accelerator.is_main_process else True,
+        # None: not where output goes to a file. tqdm heeds its own variable only where `disable` is not given.
+        disable=True if os.environ.get("TQDM_DISABLE") or not accelerator.is_main_process else None,
     )
     for epoch in bar:
         means = _one_epoch(step, batches(epoch), epoch, name)
@@ -153,6 +161,7 @@ def _epochs(accelerator, step, batches, rows, done, epochs, evaluate, checkpoint
         bar.set_postfix({k: f"{v:.3g}" for k, v in row.items() if k != "epoch"})
         rows.append(row)
         if checkpoint is not None:
+            _check_weights(accelerator, epoch, name)
             _save(accelerator, checkpoint, epoch, rows)
     return pd.DataFrame(rows)
 
@@ -188,6 +197,18 @@ def _check_finite(values: Tensor, names: list[str], seen: int, steps: int, epoch
     )
 
 
+def _check_weights(accelerator: Accelerator, epoch: int, name: str) -> None:
+    """The last step may spoil weights though every loss was finite, and they must not replace good ones."""
+    for model in accelerator._models:
+        for weight, value in model.state_dict().items():
+            if not torch.isfinite(value).all():
+                raise TrainingError(
+                    f"{name}: {weight!r} is not finite after epoch {epoch}, though the losses were. "
+                    "The checkpoint of the epoch before is kept. Usual causes: a root or a norm of zero, or a learning "
+                    "rate that is too high."
+                )
+
+
 # Checkpoints: <folder>/key.json says what was trained, <folder>/epoch-0003/ holds one whole epoch.
 
 
@@ -199,29 +220,34 @@ def _save(accelerator: Accelerator, folder: Path, epoch: int, rows: list[dict]) 
     accelerator.wait_for_everyone()
     try:
         accelerator.save_state(str(partial))
-    except OSError as error:
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            (partial / "history.json").write_text(json.dumps(rows))
+            partial.rename(folder / f"epoch-{epoch:04d}")  # a folder is renamed whole or not at all
+    except Exception as error:  # a full disk is an OSError, a SafetensorError or a RuntimeError of torch.save
+        shutil.rmtree(partial, ignore_errors=True)
         raise TrainingError(
-            f"the checkpoint of epoch {epoch} could not be written to {folder} ({error}). Free some disk space "
-            "and run again: training goes on from the last complete epoch."
+            f"the checkpoint of epoch {epoch} could not be written to {folder} ({type(error).__name__}: {error}). "
+            "Free some disk space and run again: training goes on from the last complete epoch."
         ) from error
-    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        (partial / "history.json").write_text(json.dumps(rows))
-        partial.rename(folder / f"epoch-{epoch:04d}")  # a folder is renamed whole or not at all
         for old in _complete(folder)[:-1]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
 
 def _complete(folder: Path) -> list[Path]:
-    return sorted(folder.glob("epoch-[0-9]*"))
+    return sorted(folder.glob("epoch-[0-9]*"), key=lambda path: int(path.name[6:]))
 
 
 def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> tuple[int, list[dict]]:
     """Load the newest checkpoint of `folder` if it was made with the same key; (epochs done, history)."""
     wanted = json.loads(json.dumps(key, sort_keys=True, default=str))
     note = folder / "key.json"
-    same = note.exists() and json.loads(note.read_text()) == wanted
+    try:
+        same = note.exists() and json.loads(note.read_text()) == wanted
+    except ValueError as error:
+        raise TrainingError(f"{note} cannot be read ({error}). Delete the folder {folder} and run again.") from error
     saved = [path for path in _complete(folder) if int(path.name[6:]) <= epochs] if same else []
     if not saved:
         if accelerator.is_main_process:
@@ -236,6 +262,11 @@ def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> t
     try:
         rows = json.loads((newest / "history.json").read_text())
         accelerator.load_state(str(newest))
+        # Accelerate only logs that it could not restore random states.
+        random_states = newest / f"random_states_{accelerator.process_index}.pkl"
+        saved_state = torch.load(random_states, weights_only=False)["torch_manual_seed"]
+        if not torch.equal(saved_state, torch.get_rng_state()):
+            raise ValueError(f"{random_states.name} could not be restored")
     except Exception as error:  # whatever the many readers inside raise, the cure is the same
         raise TrainingError(
             f"the checkpoint {newest} cannot be read ({type(error).__name__}: {error}). "
@@ -247,8 +278,10 @@ def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> t
 @torch.no_grad()
 def predict(model: nn.Module, inputs: Iterable[Tensor]) -> Tensor:
     """Model outputs over `inputs` (already on the device) in evaluation mode, as float32."""
-    training = model.training
+    modes = {part: part.training for part in model.modules()}  # some may be frozen
     model.eval()
-    outputs = torch.cat([model(batch).float() for batch in inputs])
-    model.train(training)
-    return outputs
+    try:
+        return torch.cat([model(batch).float() for batch in inputs])
+    finally:
+        for part, mode in modes.items():
+            part.training = mode

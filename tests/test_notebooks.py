@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -174,6 +175,17 @@ def test_notebook_runs_and_prints_what_is_stored(job, output, environment):
     assert counts["tests"] == len([cell for cell in cells(job.notebook) if source(cell).strip()]) + 1  # the injected
     assert counts["failures"] == counts["errors"] == counts["skipped"] == 0
     assert (output / "figures" / f"{job.name}.json").exists()
+
+
+@pytest.mark.parametrize("job", [job for job in smoke_jobs() if job.seed is not None], ids=lambda job: job.notebook)
+def test_a_second_run_from_nothing_gives_the_same_bytes(job, output, environment, tmp_path):
+    first = json.loads((output / "figures" / f"{job.name}.json").read_text(encoding="utf-8"))
+    # No time is the same twice; what was measured is therefore kept once per machine.
+    shutil.copytree(output / "build" / "cost", tmp_path / "build" / "cost")
+    run_nbval(job.notebook, job.values, tmp_path, environment | {"OUTPUT_ROOT": str(tmp_path)})
+    second = json.loads((tmp_path / "figures" / f"{job.name}.json").read_text(encoding="utf-8"))
+    assert second == first  # holds the sha256 of every PNG, PDF, CSV, NPZ and LaTeX file
+    assert len(first["outputs"]) > 5
 
 
 def test_every_notebook_is_in_the_smoke_profile():
