@@ -75,7 +75,7 @@ def curves(
     One seed gives a line without a band. Lines differ by colour, marker and, from the ninth on, dashes.
     """
     for number, label in enumerate(frame[by].unique()):
-        line = mean_and_spread(frame[frame[by] == label], [x], y)
+        line = mean_and_spread(frame[frame[by] == label], [x], y).sort_values(x)
         colour = (colours or {}).get(label, COLOURS[number % len(COLOURS)])
         axes.plot(
             line[x],

@@ -40,11 +40,10 @@ class Coherence(Similarity):
 
 
 def unit_filters(weight: Tensor) -> Tensor:
-    """Filters as unit vectors, (n, d) float64, detached; filters without direction are left out."""
+    """Filters as unit vectors, (n, d) float64, detached; a filter without direction stays a row of zeros."""
     matrix = as_matrix(weight.detach()).double().cpu()
     norm = matrix.norm(dim=1, keepdim=True)
-    keep = norm.squeeze(1) > SHORTEST
-    return matrix[keep] / norm[keep]
+    return torch.where(norm > SHORTEST, matrix / norm.clamp_min(SHORTEST), 0)
 
 
 def gram_matrix(weight: Tensor) -> Tensor:
@@ -64,9 +63,10 @@ def pair_cosines(weight: Tensor) -> Tensor:
 def similarity(weight: Tensor) -> Similarity:
     """The part of `coherence` that needs no spectrum, cheap enough for every epoch."""
     n, d = (unit := unit_filters(weight)).shape
+    bound = welch_bound(n, d)  # refuses fewer than two filters
     cosines = pair_cosines(unit).abs()
     rms = cosines.square().mean().sqrt().item()
-    return Similarity(n, d, rms, cosines.mean().item(), cosines.max().item(), welch_bound(n, d))
+    return Similarity(n, d, rms, cosines.mean().item(), cosines.max().item(), bound)
 
 
 def coherence(weight: Tensor) -> Coherence:
@@ -127,7 +127,7 @@ def prune_redundant(layer: nn.Conv2d, share: float) -> Tensor:
     """Which filters to keep, (n,) bool: the most redundant ones go first.
 
     One at a time, of the most similar remaining pair the shorter filter is dropped, until
-    `share` of the filters are gone (Lubana et al. 2020 argue that decorrelated filters make
+    `share` of the filters are gone, but never all of them (Lubana et al. 2020 argue that decorrelated filters make
     such pruning worse, as none is redundant; here it is measured).
     """
     if not 0 <= share < 1:
@@ -137,7 +137,7 @@ def prune_redundant(layer: nn.Conv2d, share: float) -> Tensor:
     norm = matrix.norm(dim=1)
     similar = (unit @ unit.T).abs().fill_diagonal_(-1)
     keep = torch.ones(len(matrix), dtype=torch.bool)
-    for _ in range(round(share * len(matrix))):
+    for _ in range(min(round(share * len(matrix)), len(matrix) - 1)):
         i, j = divmod(int(similar.argmax()), len(matrix))
         gone = i if norm[i] < norm[j] else j
         keep[gone] = False

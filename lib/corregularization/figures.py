@@ -206,6 +206,9 @@ def differences(table: pd.DataFrame) -> Figure:
     """
     panels = dict(list(table.groupby("condition", sort=False))) if "condition" in table else {"": table}
     panels = {name: part[part.verdict != "baseline"].reset_index(drop=True) for name, part in panels.items()}
+    panels = {name: part for name, part in panels.items() if len(part)}
+    if not panels:
+        raise ValueError("there is nothing to compare: the table holds the baseline alone")
     sizes = [len(part) for part in panels.values()]
     figure, axes = plots.subplots(
         len(panels),

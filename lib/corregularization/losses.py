@@ -17,13 +17,14 @@ al., BMVC 2023, fixed groups), frame potential (Benedetto & Fickus, Adv. Comput.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 Grouping = Literal["random", "contiguous", "strided"]
+GROUPINGS = get_args(Grouping)
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -136,6 +137,11 @@ class _GramPenalty(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
+        with torch.autocast(device_type=grad.device.type, enabled=False):  # as the forward pass
+            return _GramPenalty._gradient(ctx, grad), None, None, None, None
+
+    @staticmethod
+    def _gradient(ctx, grad: Tensor) -> Tensor:
         matrix, gram, scale, index = ctx.saved_tensors
         if ctx.power == 2 and ctx.margin == 0:
             slope = 2 * gram
@@ -152,7 +158,7 @@ class _GramPenalty(torch.autograd.Function):
             n, d = matrix.shape
             spread = change.new_empty(n + 1, d)  # the last row for nobody
             change = spread.index_copy_(0, index.flatten(), change.flatten(0, 1))[:n]
-        return change, None, None, None, None
+        return change
 
 
 def _members(matrix: Tensor, index: Tensor | None) -> Tensor:
@@ -189,8 +195,12 @@ def gram_penalty(
     generator: for grouping="random"; the global random state if None.
 
     Runs in float32 under autocast (float64 stays float64). The gradient is closed-form and
-    tangential: it turns filters and never changes their length.
+    tangential: it turns filters and never changes their length. It cannot be differentiated again.
     """
+    if grouping not in GROUPINGS:
+        raise PenaltyError(f"grouping {grouping!r} is unknown; choose one of {', '.join(GROUPINGS)}")
+    if margin != "welch" and not (isinstance(margin, int | float) and 0 <= margin < 1):
+        raise PenaltyError(f"margin is a cosine in [0, 1) or 'welch', not {margin!r}")
     if power < 1:
         raise PenaltyError(f"power must be at least 1, not {power}: below, similar filters would attract")
     with torch.autocast(device_type=weight.device.type, enabled=False):
@@ -203,7 +213,10 @@ def gram_penalty(
         if metric is not None:
             if metric.shape != (d, d):
                 raise PenaltyError(f"metric has shape {tuple(metric.shape)}; filters of {d} weights need ({d}, {d})")
-            matrix = matrix @ torch.linalg.cholesky(metric.to(matrix.dtype))
+            try:
+                matrix = matrix @ torch.linalg.cholesky(metric.to(matrix.dtype))
+            except torch.linalg.LinAlgError as error:
+                raise PenaltyError(f"metric is not positive definite ({error}); add a ridge to its diagonal") from None
         index = None
         if groups != 1:
             index = group_indices(n, groups, grouping, generator=generator, device=matrix.device)

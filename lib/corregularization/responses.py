@@ -29,18 +29,28 @@ class ResponsePenalty:
         self.hooks = [layer.register_forward_hook(partial(self._keep, name)) for name, layer in layers.items()]
 
     def _keep(self, name: str, _layer: nn.Module, _inputs: Any, output: Tensor) -> None:
-        self.outputs[name] = output
+        self.outputs[name] = output.clone()  # an in-place ReLU may follow
 
     def __call__(self) -> Tensor:
         if not self.outputs:
             raise PenaltyError("there are no responses yet: run the model before asking for the penalty")
-        return torch.stack([self.penalty(output) for output in self.outputs.values()]).mean()
+        values = []
+        for name, output in self.outputs.items():
+            try:
+                values.append(self.penalty(output))
+            except PenaltyError as error:
+                raise PenaltyError(f"layer {name!r}: {error}") from None
+        return torch.stack(values).mean()
 
     def close(self) -> None:
         """Take the hooks off the model and drop what they held."""
         for hook in self.hooks:
             hook.remove()
         self.outputs.clear()
+
+
+def _has_zero_padded_patches(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 class WhitenedPenalty:
@@ -60,9 +70,11 @@ class WhitenedPenalty:
         ridge: float = 1e-2,
         **options,
     ):
-        wrong = [name for name, layer in layers.items() if not isinstance(layer, nn.Conv2d)]
+        wrong = [name for name, layer in layers.items() if not _has_zero_padded_patches(layer)]
         if wrong:
-            raise PenaltyError(f"patch covariances are computed for 2-D convolutions only; these are none: {wrong}")
+            raise PenaltyError(
+                f"patch covariances need 2-D convolutions with zero padding given in numbers; these are none: {wrong}"
+            )
         self.layers, self.momentum, self.patches, self.ridge, self.options = (
             layers,
             momentum,
@@ -90,8 +102,9 @@ class WhitenedPenalty:
         self.covariance[name] = batch if old is None else torch.lerp(old, batch, self.momentum)
 
     def __call__(self) -> Tensor:
-        if not self.covariance:
-            raise PenaltyError("no input patches were seen yet: run the model in training mode first")
+        unseen = [name for name in self.layers if name not in self.covariance]
+        if unseen:
+            raise PenaltyError(f"no input patches were seen yet of {unseen}: run the model in training mode first")
         values = []
         for name, layer in self.layers.items():
             metric = self.covariance[name]

@@ -78,7 +78,11 @@ def train_arm(
     seed: int,
     checkpoint: Path | None = None,
 ) -> Trained:
-    """Train one arm. Arms with the same seed start from the same weights and see the same batches."""
+    """Train one arm. Arms with the same seed start from the same weights and see the same images in the same order.
+
+    Crops and mirroring come from one random stream with everything else that training draws: an
+    arm that draws more (random regrouping) sees other crops of those images.
+    """
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
     model = build_model(settings.model, len(train.classes))
@@ -167,8 +171,8 @@ def train_arms(
     """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm."""
     arms = list(arms)
     labels = [arm.label for arm in arms]
-    if len(set(labels)) < len(labels):
-        raise ValueError(f"arms need different labels: {labels}")
+    if len({_slug(label) for label in labels}) < len(labels):
+        raise ValueError(f"arms need labels that differ in letters or digits, as they name folders: {labels}")
     return {
         arm.label: train_arm(
             arm,

@@ -1,0 +1,330 @@
+"""What the notebook does with trained arms: statistics against SciPy, the choice of strengths, pruning, tables."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from lib.corregularization import experiments
+from lib.corregularization.analysis import coherence, group_coherence
+from lib.corregularization.arms import gram
+from lib.corregularization.experiments import (
+    choose_strengths,
+    correlations,
+    group_table,
+    histories,
+    kernels,
+    paired_table,
+    prune,
+    pruning_table,
+    split_validation,
+    summary,
+)
+from lib.corregularization.losses import layer_matrix, select_layers
+from lib.corregularization.models import VanillaCNN
+from lib.corregularization.training import Settings, Trained, score
+from lib.data.images import Images
+
+
+def images(count=20, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randint(0, 256, (count, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    return Images(pixels, torch.arange(count) % 2, ("a", "b"), "noise", f"{seed}", "train")
+
+
+def network(seed=0):
+    """A small network with batch norm statistics of its own, in evaluation mode."""
+    torch.manual_seed(seed)
+    model = VanillaCNN(2, (8, 12))
+    for block in model.features:
+        for tensor in (block[1].running_mean, block[1].bias.data, block[1].weight.data):
+            tensor.add_(torch.randn(len(tensor)))
+    return model.eval()
+
+
+def trained(label, seed=0, accuracies=(0.5, 0.6, 0.7), **options):
+    """A result as training leaves it, with made-up numbers."""
+    epochs = range(len(accuracies))
+    history = pd.DataFrame(
+        {
+            "epoch": epochs,
+            "test_loss": [2.0 - accuracy for accuracy in accuracies],
+            "test_accuracy": accuracies,
+            "task": [np.nan, *(1.0 / epoch for epoch in epochs[1:])],
+        }
+    )
+    layers = pd.DataFrame(
+        [
+            {
+                "epoch": e,
+                "layer": f"conv{i}",
+                "n": 8,
+                "d": 27,
+                "rms": 0.1 * i + e,
+                "mean": 0.1,
+                "max": 0.2 * i,
+                "welch": 0,
+            }
+            for e in epochs
+            for i in (1, 2)
+        ]
+    )
+    return Trained(gram(label, 3.0, **options), network(seed), history, layers, {0: torch.zeros(8, 3, 3, 3)})
+
+
+# --- paired comparison -----------------------------------------------------------------------------
+
+
+def results(**accuracies):
+    """Rows of `summary` for arms with one value per seed."""
+    return pd.DataFrame(
+        [
+            {"arm": arm.replace("_", " "), "seed": seed, "accuracy": value}
+            for arm, values in accuracies.items()
+            for seed, value in enumerate(values)
+        ]
+    )
+
+
+PLAIN = [80.0, 81.5, 79.2, 80.4, 80.9]
+BETTER = [81.1, 82.4, 80.6, 81.2, 82.3]
+WORSE = [70.3, 72.0, 69.9, 69.1, 71.5]
+SIMILAR = [80.3, 81.1, 79.5, 80.0, 81.2]
+
+
+def test_the_paired_comparison_is_that_of_scipy():
+    table = paired_table(results(plain=PLAIN, other=BETTER, worse=WORSE, similar=SIMILAR), baseline="plain")
+    assert list(table.arm) == ["plain", "other", "worse", "similar"]
+    for arm, values in {"other": BETTER, "worse": WORSE, "similar": SIMILAR}.items():
+        row = table.set_index("arm").loc[arm]
+        test = stats.ttest_rel(values, PLAIN)
+        interval = test.confidence_interval(0.95)
+        assert row.seeds == 5
+        assert row["mean"] == pytest.approx(np.mean(values))
+        assert row.sd == pytest.approx(np.std(values, ddof=1))
+        assert row.difference == pytest.approx(np.mean(values) - np.mean(PLAIN))
+        assert row.p == pytest.approx(test.pvalue)
+        assert (row.ci_low, row.ci_high) == pytest.approx((interval.low, interval.high))
+    assert list(table.verdict) == ["baseline", "better", "worse", "no difference shown"]
+
+
+def test_the_pairing_counts_and_not_the_order_of_rows():
+    rows = results(plain=PLAIN, other=BETTER)
+    mixed = rows.sample(frac=1, random_state=1)
+    table = paired_table(rows, baseline="plain").set_index("arm")
+    pd.testing.assert_frame_equal(paired_table(mixed, baseline="plain").set_index("arm").loc[table.index], table)
+    assert table.p["other"] < stats.ttest_ind(BETTER, PLAIN).pvalue
+
+
+def test_the_baseline_is_not_compared_with_itself():
+    row = paired_table(results(plain=PLAIN, other=BETTER), baseline="plain").iloc[0]
+    assert row.verdict == "baseline"
+    assert row[["difference", "ci_low", "ci_high", "p"]].isna().all()
+    assert row["mean"] == pytest.approx(np.mean(PLAIN))
+
+
+def test_one_seed_gives_a_difference_and_no_test():
+    table = paired_table(results(plain=[80.0], other=[81.0]), baseline="plain").set_index("arm")
+    row = table.loc["other"]
+    assert row.difference == pytest.approx(1)
+    assert row[["sd", "ci_low", "ci_high", "p"]].isna().all()
+    assert row.verdict == "one seed: no test"
+
+
+@pytest.mark.filterwarnings("error")  # SciPy would warn of lost precision
+def test_identical_values_show_no_difference():
+    row = paired_table(results(plain=PLAIN, other=PLAIN), baseline="plain").set_index("arm").loc["other"]
+    assert row.difference == 0
+    assert np.isnan(row.p)
+    assert row.verdict == "no difference shown"
+
+
+def test_each_condition_is_compared_with_its_own_baseline():
+    few = results(plain=PLAIN, other=BETTER).assign(condition="few images", classes=2)
+    all_images = results(plain=BETTER, other=WORSE).assign(condition="all images", classes=3)
+    table = paired_table(pd.concat([few, all_images]), baseline="plain", by=["condition", "classes"])
+    assert list(table.columns[:3]) == ["condition", "classes", "arm"]
+    assert list(table.condition) == ["few images"] * 2 + ["all images"] * 2  # as they came
+    assert list(table.verdict) == ["baseline", "better", "baseline", "worse"]
+    one = paired_table(pd.concat([few, all_images]), baseline="plain", by=["condition"])
+    assert one.difference.tolist()[1::2] == pytest.approx(table.difference.tolist()[1::2])
+
+
+def test_seeds_that_only_one_arm_has_are_left_out_of_the_difference():
+    rows = results(plain=PLAIN, other=BETTER[:3])
+    row = paired_table(rows, baseline="plain").set_index("arm").loc["other"]
+    assert row.seeds == 3
+    assert row.p == pytest.approx(stats.ttest_rel(BETTER[:3], PLAIN[:3]).pvalue)
+
+
+def test_other_columns_can_be_compared():
+    rows = results(plain=PLAIN, other=BETTER).rename(columns={"accuracy": "rms"})
+    assert paired_table(rows, baseline="plain", value="rms").difference[1] == pytest.approx(
+        np.mean(BETTER) - np.mean(PLAIN)
+    )
+
+
+def test_a_missing_baseline_is_named_with_the_arms_there_are():
+    with pytest.raises(ValueError, match="no arm is called 'none'; arms: other, plain"):
+        paired_table(results(plain=PLAIN, other=BETTER), baseline="none")
+
+
+# --- strengths -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.01])
+def test_the_validation_split_is_disjoint_and_whole(share):
+    both = images(50)
+    fit_on, choose_on = split_validation(both, share, seed=1)
+    assert len(choose_on) == max(1, round(share * 50))
+    found = [image.numpy().tobytes() for part in (fit_on, choose_on) for image in part.pixels]
+    assert sorted(found) == sorted(image.numpy().tobytes() for image in both.pixels)
+    assert len(set(found)) == 50
+    assert torch.equal(split_validation(both, share, seed=1)[1].pixels, choose_on.pixels)
+    assert not torch.equal(split_validation(both, share, seed=2)[1].pixels, choose_on.pixels)
+
+
+def scripted(monkeypatch, accuracy):
+    """In place of training: an arm's last accuracy is a function of its strength. Returns the calls."""
+    calls = []
+
+    def train_arms(arms, train, test, settings, *, seed, checkpoints=None):
+        calls.append({"arms": arms, "train": train, "test": test, "seed": seed, "checkpoints": checkpoints})
+        found = {}
+        for arm in arms:
+            history = pd.DataFrame({"test_accuracy": [0.99, accuracy(arm.strength)]})
+            found[arm.label] = Trained(arm, nn.Identity(), history, pd.DataFrame(), {})
+        assert len(found) == len(arms)
+        return found
+
+    monkeypatch.setattr(experiments, "train_arms", train_arms)
+    return calls
+
+
+def test_strengths_are_chosen_by_the_last_accuracy_on_held_out_training_images(monkeypatch, tmp_path):
+    calls = scripted(monkeypatch, lambda strength: 1 - abs(strength - 3))
+    train = images(40)
+    arms = [gram("Gram", 1.0), gram("p = 4", 10.0, power=4)]
+    chosen = choose_strengths(arms, [0.1, 0.3, 1, 3], train, Settings(), seed=5, checkpoints=tmp_path)
+    assert [arm.strength for arm in chosen] == pytest.approx([3.0, 3.0])
+    assert [(arm.label, arm.options) for arm in chosen] == [("Gram", {}), ("p = 4", {"power": 4})]
+    known = {image.numpy().tobytes() for image in train.pixels}
+    for call in calls:
+        trained_on, chosen_on = ({image.numpy().tobytes() for image in call[key].pixels} for key in ("train", "test"))
+        assert trained_on | chosen_on == known  # nothing but training images
+        assert not trained_on & chosen_on
+        assert call["seed"] == 5
+        assert call["checkpoints"] == tmp_path
+
+
+def test_every_arm_gets_the_same_grid_relative_to_its_own_strength(monkeypatch):
+    calls = scripted(monkeypatch, lambda strength: strength)
+    choose_strengths([gram("a", 2.0), gram("b", 0.5)], [0.1, 1, 10], images(), Settings(), seed=0)
+    assert [[arm.strength for arm in call["arms"]] for call in calls] == [
+        pytest.approx([0.2, 2, 20]),
+        pytest.approx([0.05, 0.5, 5]),
+    ]
+
+
+def test_a_grid_of_one_value_trains_nothing(monkeypatch):
+    calls = scripted(monkeypatch, lambda strength: strength)
+    (arm,) = choose_strengths([gram("a", 2.0)], [0.5], images(), Settings(), seed=0)
+    assert arm.strength == 1
+    assert not calls
+
+
+# --- pruning ---------------------------------------------------------------------------------------
+
+
+def zeroed(layer):
+    return layer.weight.flatten(1).norm(dim=1) == 0
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_pruned_channels_answer_exactly_zero(training):
+    model, batch = network(), torch.randn(4, 3, 8, 8)
+    pruned = prune(model, 0.5).train(training)
+    for depth, block in enumerate(pruned.features):
+        gone = zeroed(block[0])
+        assert gone.sum() == len(gone) / 2
+        answers = pruned.features[: depth + 1](batch)
+        assert not answers[:, gone].any()
+        assert answers[:, ~gone].any()
+
+
+def test_what_is_left_after_pruning_is_unchanged():
+    model = network()
+    pruned = prune(model, 0.25)
+    first, kept = pruned.features[0], ~zeroed(pruned.features[0][0])
+    batch = torch.randn(4, 3, 8, 8)
+    assert torch.equal(first(batch)[:, kept], model.features[0](batch)[:, kept])
+
+
+def test_pruning_nothing_changes_nothing_and_the_original_is_never_touched():
+    model, batch = network(), torch.randn(4, 3, 8, 8)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    assert torch.equal(prune(model, 0)(batch), model(batch))
+    assert not torch.equal(prune(model, 0.5)(batch), model(batch))
+    assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_the_pruning_table_holds_the_accuracy_at_each_share():
+    arms, test = {"a": trained("a"), "b": trained("b", seed=1)}, images(30)
+    table = pruning_table(arms, test, [0, 0.5], seed=7)
+    assert list(zip(table.arm, table.share, strict=True)) == [("a", 0), ("a", 0.5), ("b", 0), ("b", 0.5)]
+    assert set(table.seed) == {7}
+    for row in table.itertuples():
+        assert row.accuracy == 100 * score(prune(arms[row.arm].model, row.share), test)[1]
+    assert table.accuracy[0] == 100 * score(arms["a"].model, test)[1]
+
+
+# --- tables ----------------------------------------------------------------------------------------
+
+
+def test_histories_and_correlations_put_arms_below_each_other():
+    arms = {"a": trained("a"), "b": trained("b")}
+    curves, values = histories(arms, seed=4), correlations(arms, seed=4)
+    assert list(curves.columns) == ["arm", "seed", "epoch", "task", "test_loss", "test_accuracy"]
+    assert list(curves.arm) == ["a"] * 3 + ["b"] * 3
+    assert list(values.arm) == ["a"] * 6 + ["b"] * 6
+    assert {"epoch", "layer", "n", "d", "rms", "mean", "max", "welch"} <= set(values.columns)
+    assert set(curves.seed) == set(values.seed) == {4}
+    assert curves.index.is_unique
+    assert values.index.is_unique
+
+
+def test_the_summary_is_of_the_last_epoch_and_the_mean_over_layers():
+    (row,) = summary({"a": trained("a")}, seed=2, condition="few images").to_dict("records")
+    assert row == {
+        "condition": "few images",
+        "arm": "a",
+        "seed": 2,
+        "strength": 3.0,
+        "accuracy": pytest.approx(70),
+        "test_loss": pytest.approx(1.3),
+        "train_loss": pytest.approx(0.5),
+        "rms": pytest.approx(2.15),
+        "max": pytest.approx(0.3),
+    }
+
+
+def test_arms_are_cut_in_their_own_groups_and_arms_without_groups_in_the_given_number():
+    arms = {"plain": trained("plain"), "own": trained("own", groups=4)}
+    table = group_table(arms, 2, seed=0).set_index("arm")
+    assert list(table.groups) == [1, 4]
+    for label, cut in (("plain", 2), ("own", 4)):
+        layers = select_layers(arms[label].model).values()
+        expected = np.mean([group_coherence(layer_matrix(layer), cut) for layer in layers], axis=0)
+        assert table.loc[label, ["within", "across"]].tolist() == pytest.approx(expected.tolist())
+
+
+def test_kernels_are_by_layer_and_arm_and_the_last_layer_has_its_number():
+    arms = {"a": trained("a"), "b": trained("b", seed=1)}
+    found = kernels(arms)
+    assert list(found) == ["conv1", "conv2"]
+    assert list(found["conv1"]) == ["a", "b"]
+    assert torch.equal(found["conv2"]["b"], arms["b"].model.features[1][0].weight)
+    assert not found["conv1"]["a"].requires_grad
+    assert coherence(found["conv1"]["a"]).d == 27

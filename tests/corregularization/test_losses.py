@@ -1,0 +1,578 @@
+"""The Gram penalty against closed forms, slow loops with plain autograd and finite differences, and within PyTorch."""
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from lib import paths
+from lib.corregularization.losses import (
+    PenaltyError,
+    as_matrix,
+    gram_penalty,
+    group_indices,
+    layer_matrix,
+    mean_over_layers,
+    response_penalty,
+    select_layers,
+    welch_bound,
+)
+
+
+def draw(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def stream(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def members(index, n):
+    """A padded index matrix as lists of filter numbers."""
+    return [[i for i in row if i < n] for row in index.tolist()]
+
+
+def slow_penalty(weight, parts, power=2, margin=0.0):
+    """The formula, pair by pair; its gradient is autograd's."""
+    total, pairs = 0.0, 0
+    for part in parts:
+        for i, j in itertools.permutations(part, 2):
+            cosine = (weight[i] * weight[j]).sum() / (weight[i].norm() * weight[j].norm())
+            total = total + (cosine.abs() - margin).clamp_min(0) ** power
+            pairs += 1
+    return total / pairs
+
+
+def value_and_gradient(function, weight):
+    weight = weight.detach().clone().requires_grad_()
+    value = function(weight)
+    (gradient,) = torch.autograd.grad(value, weight)
+    return value.detach(), gradient
+
+
+def simplex(d):
+    """d + 1 vectors in d dimensions with equal angles, (d + 1, d)."""
+    centred = torch.eye(d + 1, dtype=torch.float64) - 1 / (d + 1)
+    return centred @ torch.linalg.svd(centred).Vh[:d].T
+
+
+# --- closed forms ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("power", [1, 2, 4])
+def test_antiparallel_pair_costs_exactly_one(power):
+    assert gram_penalty(torch.tensor([[0.0, 2.0], [0.0, -1.0]]), power=power).item() == 1
+    direction = draw(1, 7)
+    assert gram_penalty(torch.cat([direction, -3 * direction]), power=power).item() == pytest.approx(1, abs=1e-14)
+
+
+@pytest.mark.parametrize("power", [1, 2, 4])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_orthogonal_filters_cost_exactly_nothing(power, groups):
+    weight = torch.diag(torch.tensor([1.0, -2.0, 0.5, 3.0, 7.0]))[:4]
+    value, gradient = value_and_gradient(lambda w: gram_penalty(w, power=power, groups=groups), weight)
+    assert value.item() == 0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize("d", [1, 2, 5, 9])
+def test_simplex_costs_exactly_one_over_d(d):
+    assert gram_penalty(simplex(d), power=1).item() == pytest.approx(1 / d, rel=1e-12)
+    assert gram_penalty(simplex(d)).item() == pytest.approx(d**-2, rel=1e-12)
+    assert welch_bound(d + 1, d) == pytest.approx(1 / d)  # a simplex is the best packing there is
+
+
+def test_two_copies_of_a_basis_are_at_the_welch_rms_with_maximum_one():
+    basis = torch.linalg.qr(draw(6, 6)).Q
+    weight = torch.cat([basis, basis])
+    assert gram_penalty(weight).sqrt().item() == pytest.approx(welch_bound(12, 6), rel=1e-12)
+    assert gram_penalty(weight, power=400).item() == pytest.approx(12 / (12 * 11))  # 12 ordered pairs at |cosine| 1
+
+
+def test_hinge_at_the_welch_bound_lets_the_simplex_rest_and_not_a_duplicate():
+    assert gram_penalty(simplex(4), margin="welch").item() == pytest.approx(0, abs=1e-25)
+    duplicated = torch.cat([simplex(4), simplex(4)[:1]])
+    assert gram_penalty(duplicated, margin="welch").item() > 0.01
+
+
+def test_filters_within_the_margin_are_not_moved():
+    value, gradient = value_and_gradient(lambda w: gram_penalty(w, margin=0.5, power=1), simplex(4))
+    assert value.item() == 0
+    assert not gradient.any()
+
+
+@pytest.mark.parametrize(("n", "d", "bound"), [(2, 1, 1), (4, 2, math.sqrt(1 / 3)), (4, 4, 0), (3, 9, 0), (5, 4, 0.25)])
+def test_welch_bound_in_known_cases(n, d, bound):
+    assert welch_bound(n, d) == pytest.approx(bound)
+
+
+def test_value_lies_between_zero_and_one_and_the_welch_bound_holds():
+    for seed, (n, d) in enumerate([(2, 2), (9, 3), (5, 8), (20, 4)]):
+        value = gram_penalty(draw(n, d, seed=seed)).item()
+        assert welch_bound(n, d) ** 2 <= value <= 1
+
+
+# --- groups ----------------------------------------------------------------------------------------
+
+
+@given(n=st.integers(2, 40), data=st.data(), grouping=st.sampled_from(["random", "contiguous", "strided"]))
+@settings(max_examples=60, deadline=None)
+def test_every_filter_is_in_exactly_one_group_and_sizes_differ_by_at_most_one(n, data, grouping):
+    groups = data.draw(st.integers(1, n - 1))
+    index = group_indices(n, groups, grouping)
+    assert index.shape == (groups, math.ceil(n / groups))
+    assert index.dtype == torch.int64
+    parts = members(index, n)
+    assert sorted(itertools.chain(*parts)) == list(range(n))
+    sizes = [len(part) for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_contiguous_groups_are_runs_and_strided_groups_take_every_gth_filter():
+    assert members(group_indices(6, 2, "contiguous"), 6) == [[0, 1, 2], [3, 4, 5]]
+    assert members(group_indices(8, 3, "contiguous"), 8) == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    assert members(group_indices(6, 2, "strided"), 6) == [[0, 2, 4], [1, 3, 5]]
+    assert members(group_indices(8, 3, "strided"), 8) == [[0, 3, 6], [1, 4, 7], [2, 5]]
+
+
+def test_random_groups_are_new_at_each_call_and_repeat_with_the_seed():
+    generator = stream(3)
+    first, second = (group_indices(12, 3, generator=generator) for _ in range(2))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, group_indices(12, 3, generator=stream(3)))
+    torch.manual_seed(5)
+    of_global_state = group_indices(12, 3)
+    torch.manual_seed(5)
+    assert torch.equal(of_global_state, group_indices(12, 3))
+
+
+@pytest.mark.parametrize(("n", "groups"), [(6, 2), (7, 3)])
+def test_random_groups_let_every_pair_meet_equally_often(n, groups):
+    draws, generator = 2000, stream()
+    met = torch.zeros(n, n)
+    for _ in range(draws):
+        for part in members(group_indices(n, groups, generator=generator), n):
+            for i, j in itertools.combinations(part, 2):
+                met[min(i, j), max(i, j)] += 1
+    share = met[tuple(torch.triu_indices(n, n, 1))] / draws
+    expected = share.mean()
+    assert (share - expected).abs().max() < 5 * (expected * (1 - expected) / draws).sqrt()
+
+
+@pytest.mark.parametrize(("n", "groups", "power"), [(12, 3, 2), (11, 3, 2), (7, 5, 2), (11, 4, 1)])
+def test_random_regrouping_is_unbiased_in_value_and_gradient(n, groups, power):
+    weight, generator = draw(n, 4), stream(1)
+    options = {"power": power, "groups": groups, "generator": generator}
+    whole, whole_gradient = value_and_gradient(lambda w: gram_penalty(w, power=power), weight)
+    drawn = [value_and_gradient(lambda w: gram_penalty(w, **options), weight) for _ in range(2000)]
+    values, gradients = (torch.stack(found) for found in zip(*drawn, strict=True))
+    assert values.std() > 0
+    assert (values.mean() - whole).abs() < 4 * values.std() / len(values) ** 0.5
+    # 28 to 48 components at once: 5 standard errors each
+    assert ((gradients.mean(0) - whole_gradient).abs() < 5 * gradients.std(0) / len(values) ** 0.5).all()
+
+
+def test_fixed_groups_do_not_see_the_pairs_across():
+    basis = torch.eye(4, dtype=torch.float64)
+    duplicated = torch.cat([basis, basis])
+    assert gram_penalty(duplicated, groups=2, grouping="contiguous").item() == 0
+    assert gram_penalty(duplicated, groups=4, grouping="strided").item() == 1  # i and i + 4 meet, and no others
+    assert gram_penalty(duplicated).item() == pytest.approx(1 / 7)
+
+
+@pytest.mark.parametrize("grouping", ["random", "contiguous", "strided"])
+def test_one_group_is_the_whole_penalty(grouping):
+    weight = draw(9, 4)
+    value, gradient = value_and_gradient(lambda w: gram_penalty(w, groups=1, grouping=grouping), weight)
+    whole, whole_gradient = value_and_gradient(lambda w: slow_penalty(w, [range(9)]), weight)
+    torch.testing.assert_close(value, whole)
+    torch.testing.assert_close(gradient, whole_gradient)
+
+
+def test_the_whole_penalty_draws_no_random_numbers():
+    before = torch.get_rng_state()
+    gram_penalty(draw(5, 3))
+    gram_penalty(draw(5, 3), groups=2, grouping="strided")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+# --- gradient --------------------------------------------------------------------------------------
+
+CASES = [
+    (power, margin, groups, grouping)
+    for power in (1, 2, 4, 2.5)
+    for margin in (0.0, 0.2, "welch")
+    for groups, grouping in ((1, "random"), (2, "random"), (3, "contiguous"), (3, "strided"), (4, "random"))
+]
+
+
+@pytest.mark.parametrize(("power", "margin", "groups", "grouping"), CASES)
+@pytest.mark.parametrize(("n", "d"), [(8, 3), (6, 7)])  # 3 and 4 groups of 8 or 6 filters: even and uneven
+def test_value_and_gradient_equal_the_formula_in_loops(n, d, power, margin, groups, grouping):
+    weight = draw(n, d) * torch.linspace(0.3, 3, n, dtype=torch.float64).unsqueeze(1)
+    parts = members(group_indices(n, groups, grouping, generator=stream(7)), n)
+    number = welch_bound(n, d) if margin == "welch" else margin
+    options = {"power": power, "margin": margin, "groups": groups, "grouping": grouping}
+    found = value_and_gradient(lambda w: gram_penalty(w, generator=stream(7), **options), weight)
+    expected = value_and_gradient(lambda w: slow_penalty(w, parts, power, number), weight)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("power", [1, 2, 4])
+@pytest.mark.parametrize("margin", [0.0, 0.2])
+@pytest.mark.parametrize(("groups", "grouping"), [(1, "random"), (2, "random"), (3, "contiguous"), (3, "strided")])
+def test_gradient_equals_finite_differences(power, margin, groups, grouping):
+    weight = draw(5, 3).requires_grad_()
+    options = {"power": power, "margin": margin, "groups": groups, "grouping": grouping}
+    torch.autograd.gradcheck(lambda w: 10 * gram_penalty(w, generator=stream(2), **options), weight)
+
+
+def test_gradient_equals_finite_differences_in_a_metric_and_through_a_convolution_kernel():
+    factor = draw(8, 8)
+    metric = factor @ factor.T + torch.eye(8, dtype=torch.float64)
+    kernel = draw(5, 2, 2, 2).requires_grad_()
+    torch.autograd.gradcheck(lambda w: gram_penalty(w, metric=metric), kernel)
+
+
+def test_gradient_of_the_squared_penalty_is_the_closed_form():
+    weight = draw(7, 4)
+    _, gradient = value_and_gradient(gram_penalty, weight)
+    n, unit = len(weight), weight / weight.norm(dim=1, keepdim=True)
+    for i in range(n):
+        pull = sum((unit[i] @ unit[j]) * unit[j] for j in range(n) if j != i)
+        tangential = pull - unit[i] * (unit[i] @ pull)
+        torch.testing.assert_close(gradient[i], 4 / (n * (n - 1) * weight[i].norm()) * tangential)
+
+
+@pytest.mark.parametrize("options", [{}, {"power": 1}, {"power": 4, "groups": 3}, {"margin": "welch"}])
+def test_gradient_is_tangential(options):
+    weight = draw(8, 5)
+    _, gradient = value_and_gradient(lambda w: gram_penalty(w, **options), weight)
+    assert gradient.abs().max() > 1e-3
+    assert (gradient * weight).sum(1).abs().max() < 1e-12
+
+
+def test_gradient_in_float32_is_that_of_float64():
+    weight = draw(64, 27)
+    _, precise = value_and_gradient(gram_penalty, weight)
+    _, single = value_and_gradient(gram_penalty, weight.float())
+    assert single.dtype == torch.float32
+    assert (single - precise).norm() < 1e-5 * precise.norm()
+
+
+def test_gradient_scales_with_the_loss_weight():
+    weight = draw(6, 3)
+    _, once = value_and_gradient(gram_penalty, weight)
+    _, thrice = value_and_gradient(lambda w: 3 * gram_penalty(w), weight)
+    torch.testing.assert_close(thrice, 3 * once)
+
+
+def test_second_derivatives_are_refused_and_not_wrong():
+    weight = draw(4, 3).requires_grad_()
+    for loss in (gram_penalty(weight), gram_penalty(weight) ** 2):
+        (gradient,) = torch.autograd.grad(loss, weight, create_graph=True)
+        with pytest.raises(RuntimeError):  # one of three messages of torch, none of ours
+            torch.autograd.grad(gradient.square().sum(), weight)
+
+
+# --- invariances -----------------------------------------------------------------------------------
+
+
+@given(
+    scales=st.lists(st.floats(1e-3, 1e3), min_size=6, max_size=6),
+    flips=st.lists(st.booleans(), min_size=6, max_size=6),
+    power=st.sampled_from([1, 2, 4]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=40, deadline=None)
+def test_length_and_sign_of_a_filter_do_not_count(scales, flips, power, seed):
+    weight = draw(6, 4, seed=seed)
+    factor = torch.tensor(scales, dtype=torch.float64) * (1 - 2 * torch.tensor(flips, dtype=torch.float64))
+    value, gradient = value_and_gradient(lambda w: gram_penalty(w, power=power), weight)
+    scaled, scaled_gradient = value_and_gradient(lambda w: gram_penalty(w, power=power), factor.unsqueeze(1) * weight)
+    torch.testing.assert_close(scaled, value, rtol=1e-9, atol=0)
+    torch.testing.assert_close(scaled_gradient * factor.unsqueeze(1), gradient, rtol=1e-7, atol=1e-10)
+
+
+@given(order=st.permutations(range(7)), power=st.sampled_from([1, 2, 4]))
+@settings(max_examples=30, deadline=None)
+def test_the_order_of_filters_does_not_count(order, power):
+    weight = draw(7, 3)
+    value, gradient = value_and_gradient(lambda w: gram_penalty(w, power=power), weight)
+    other, other_gradient = value_and_gradient(lambda w: gram_penalty(w, power=power), weight[list(order)])
+    torch.testing.assert_close(other, value)
+    torch.testing.assert_close(other_gradient, gradient[list(order)])
+
+
+def test_a_rotation_of_the_weight_space_does_not_count():
+    weight, rotation = draw(7, 4), torch.linalg.qr(draw(4, 4, seed=1)).Q
+    torch.testing.assert_close(gram_penalty(weight @ rotation), gram_penalty(weight))
+
+
+# --- layers ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Linear(6, 5),
+        nn.Conv1d(2, 5, 3),
+        nn.Conv2d(2, 5, 3),
+        nn.Conv3d(2, 5, 2),
+        nn.ConvTranspose1d(2, 5, 3),
+        nn.ConvTranspose2d(2, 5, (3, 2)),
+        nn.ConvTranspose3d(2, 5, 2),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers_of_all_kinds_agree_with_the_matrix_of_their_filters(layer):
+    layer, transposed = layer.double(), isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    matrix = torch.stack([(layer.weight[:, i] if transposed else layer.weight[i]).flatten() for i in range(5)])
+    expected = slow_penalty(matrix, [range(5)])
+    (expected_gradient,) = torch.autograd.grad(expected, layer.weight)
+    assert torch.equal(layer_matrix(layer), matrix)
+    for value in (gram_penalty(layer.weight, transposed=transposed), mean_over_layers({"layer": layer})):
+        (gradient,) = torch.autograd.grad(value, layer.weight)
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(gradient, expected_gradient)
+
+
+def test_channels_last_kernels_give_the_same():
+    kernel = draw(5, 4, 3, 3)
+    found = value_and_gradient(gram_penalty, kernel.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, value_and_gradient(gram_penalty, kernel))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.depthwise = nn.Conv2d(4, 4, 3, groups=4)
+        self.block = nn.Sequential(nn.Conv2d(4, 6, 1), nn.ConvTranspose2d(6, 5, 2))
+        self.single = nn.Conv2d(5, 1, 1)
+        self.classifier = nn.Linear(5, 7)
+
+
+def test_all_convolutions_are_chosen_but_depthwise_ones_and_those_with_one_filter():
+    assert list(select_layers(Net())) == ["stem", "block.0", "block.1"]
+
+
+def test_layers_are_chosen_by_pattern_and_type():
+    net = Net()
+    assert list(select_layers(net, include=["block.*"])) == ["block.0", "block.1"]
+    assert list(select_layers(net, exclude=["block.*"])) == ["stem"]
+    assert list(select_layers(net, include=["block.*", "stem"], exclude=["*.1"])) == ["stem", "block.0"]
+    assert list(select_layers(net, types=(nn.Linear,))) == ["classifier"]
+    assert select_layers(net)["stem"] is net.stem
+
+
+def test_a_choice_of_nothing_lists_what_there_is():
+    with pytest.raises(PenaltyError, match=r"no layer of Net matches .*\['decoder\.\*'\].*stem.*block\.0.*classifier"):
+        select_layers(Net(), include=["decoder.*"])
+    with pytest.raises(PenaltyError, match="Layers with weights: none"):
+        select_layers(nn.Sequential(nn.ReLU()))
+
+
+def test_a_network_counts_each_layer_alike():
+    net = Net().double()
+    layers = select_layers(net)
+    values = [gram_penalty(layer_matrix(layer)) for layer in layers.values()]
+    torch.testing.assert_close(mean_over_layers(layers), sum(values) / 3)
+    fourth = mean_over_layers(layers, lambda matrix, power: matrix.sum() * 0 + power, power=4)
+    assert fourth.item() == 4
+
+
+# --- metric and responses --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_metric_is_the_penalty_of_the_filters_times_its_cholesky_factor(groups):
+    weight, factor = draw(6, 4), draw(4, 4, seed=1)
+    metric = factor @ factor.T + torch.eye(4, dtype=torch.float64)
+    options = {"groups": groups, "grouping": "contiguous"}
+    root = torch.linalg.cholesky(metric)
+    torch.testing.assert_close(gram_penalty(weight, metric=metric, **options), gram_penalty(weight @ root, **options))
+    if groups == 1:  # and so of cosines in xᵀ S y, whatever root is taken
+        gram = weight @ metric @ weight.T
+        cosines = gram / (gram.diagonal()[:, None] * gram.diagonal()[None, :]).sqrt()
+        off = cosines[~torch.eye(6, dtype=torch.bool)]
+        torch.testing.assert_close(gram_penalty(weight, metric=metric), off.square().mean())
+
+
+def test_the_identity_as_metric_changes_nothing():
+    weight = draw(6, 4)
+    torch.testing.assert_close(gram_penalty(weight, metric=torch.eye(4)), gram_penalty(weight))
+
+
+def test_response_penalty_takes_samples_evenly_and_ignores_means_and_scales():
+    responses = draw(4, 3, 5, 5)
+    whole = response_penalty(responses, rows=None)
+    moved = responses * torch.tensor([2.0, 0.1, 7.0]).view(3, 1, 1) + torch.tensor([5.0, -3.0, 1.0]).view(3, 1, 1)
+    torch.testing.assert_close(response_penalty(moved, rows=None), whole)
+    torch.testing.assert_close(response_penalty(responses, rows=100), whole)  # there are 100
+    every_second = responses.transpose(0, 1).flatten(1)[:, ::2].T
+    torch.testing.assert_close(response_penalty(responses, rows=50), response_penalty(every_second, rows=None))
+
+
+# --- precision, degenerate filters, compiler, processes --------------------------------------------
+
+
+def test_under_autocast_the_penalty_stays_in_float32():
+    weight = draw(16, 9).float()
+    expected, expected_gradient = value_and_gradient(gram_penalty, weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert (weight @ weight.T).dtype == torch.bfloat16
+        leaf = weight.clone().requires_grad_()
+        value = gram_penalty(leaf)
+        in_metric = gram_penalty(weight, metric=torch.eye(9))
+        of_responses = response_penalty(weight)
+    assert value.dtype == in_metric.dtype == of_responses.dtype == torch.float32
+    assert value == expected
+    assert torch.equal(torch.autograd.grad(value, leaf)[0], expected_gradient)
+    torch.testing.assert_close(in_metric, expected)
+    assert of_responses == response_penalty(weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_weights_give_a_float32_value_and_a_gradient_of_their_own_type(dtype):
+    weight = draw(16, 9).to(dtype)
+    value, gradient = value_and_gradient(gram_penalty, weight)
+    assert value.dtype == torch.float32
+    assert value == gram_penalty(weight.float())
+    assert gradient.dtype == dtype
+
+
+@pytest.mark.parametrize("options", [{}, {"power": 1}, {"groups": 2}, {"power": 4, "groups": 3}, {"margin": 0.1}])
+@pytest.mark.parametrize("length", [0.0, 1e-14])
+def test_a_filter_without_direction_is_orthogonal_to_all_and_gets_no_gradient(options, length):
+    weight = draw(6, 4)
+    weight[2] *= length
+    value, gradient = value_and_gradient(lambda w: gram_penalty(w, generator=stream(), **options), weight)
+    assert 0 < value < 1
+    assert torch.isfinite(gradient).all()
+    assert not gradient[2].any()
+    assert gradient.any()
+
+
+def test_filters_that_are_all_zero_cost_nothing():
+    value, gradient = value_and_gradient(gram_penalty, torch.zeros(4, 3))
+    assert value.item() == 0
+    assert not gradient.any()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile's own imports
+@pytest.mark.parametrize("groups", [1, 3])
+def test_the_compiled_penalty_equals_the_eager_one(groups):
+    def loss(weight):
+        return 2 * gram_penalty(weight, groups=groups, grouping="strided")
+
+    weight = draw(8, 5).float()
+    torch.compiler.reset()
+    # All that torch.compile does up to machine code, whose compiler takes half a minute: one graph
+    # forward and backward, decomposed and partitioned.
+    compiled = torch.compile(loss, backend="aot_eager_decomp_partition", fullgraph=True)
+    torch.testing.assert_close(value_and_gradient(compiled, weight), value_and_gradient(loss, weight))
+
+
+DDP = """
+import sys, torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+from lib.corregularization.losses import mean_over_layers, select_layers
+
+torch.set_num_threads(1)
+rank, folder = int(sys.argv[1]), sys.argv[2]
+distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+torch.manual_seed(0)
+model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)).double()
+layers = select_layers(model)
+images, labels = torch.load(f"{folder}/batch.pt")
+network = DistributedDataParallel(model)
+half = slice(4 * rank, 4 * rank + 4)
+loss = nn.functional.cross_entropy(network(images[half]), labels[half]) + 10 * mean_over_layers(layers)
+loss.backward()
+torch.save([p.grad for p in model.parameters()], f"{folder}/gradient{rank}.pt")
+distributed.destroy_process_group()
+"""
+
+
+def test_on_two_processes_the_penalty_counts_once(tmp_path):
+    images, labels = draw(8, 3, 4, 4), torch.arange(8) % 2
+    torch.save((images, labels), tmp_path / "batch.pt")
+    environment = os.environ | {"PYTHONPATH": str(paths.ROOT), "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", DDP, str(rank), str(tmp_path)],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for worker in workers:
+            _, errors = worker.communicate(timeout=120)
+            assert worker.returncode == 0, errors
+    finally:
+        for worker in workers:
+            worker.kill()
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)).double()
+    penalty = mean_over_layers(select_layers(model))
+    (nn.functional.cross_entropy(model(images), labels) + 10 * penalty).backward()
+    for rank in range(2):
+        for found, parameter in zip(torch.load(tmp_path / f"gradient{rank}.pt"), model.parameters(), strict=True):
+            torch.testing.assert_close(found, parameter.grad)
+
+
+# --- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ((1, 4), {}, "compares pairs of filters, and this layer has 1 filters of 4 weights"),
+        ((0, 4), {}, "this layer has 0 filters"),
+        ((4, 0), {}, "4 filters of 0 weights"),
+        ((4,), {}, r"at least two axes .* shape \(4,\)"),
+        ((4, 3), {"groups": 4}, "4 groups of 4 filters leave no pair .* between 1 and 3"),
+        ((4, 3), {"groups": 9}, "9 groups of 4 filters"),
+        ((4, 3), {"groups": 0}, "0 groups of 4 filters"),
+        ((4, 3), {"groups": -1, "grouping": "strided"}, "-1 groups of 4 filters"),
+        ((4, 3), {"power": 0.5}, "power must be at least 1, not 0.5"),
+        ((4, 3), {"groups": 2, "grouping": "similar"}, "'similar' is unknown; choose 'random', 'contiguous'"),
+        ((4, 3), {"metric": torch.eye(4)}, r"metric has shape \(4, 4\); filters of 3 weights need \(3, 3\)"),
+        ((4, 3), {"metric": torch.ones(3)}, r"metric has shape \(3,\)"),
+    ],
+)
+def test_what_cannot_be_computed_is_refused_in_a_sentence(shape, options, message):
+    with pytest.raises(PenaltyError, match=message):
+        gram_penalty(torch.ones(shape), **options)
+
+
+def test_an_error_in_one_of_many_layers_names_the_layer():
+    layers = {"wide": nn.Conv2d(3, 16, 3), "narrow": nn.Conv2d(3, 4, 3)}
+    with pytest.raises(PenaltyError, match="layer 'narrow': 8 groups of 4 filters"):
+        mean_over_layers(layers, groups=8)
+
+
+def test_no_layers_no_vectors_and_no_channels_are_refused():
+    with pytest.raises(PenaltyError, match="no layers were given"):
+        mean_over_layers({})
+    with pytest.raises(PenaltyError, match="n = 1, d = 3"):
+        welch_bound(1, 3)
+    with pytest.raises(PenaltyError, match="n = 3, d = 0"):
+        welch_bound(3, 0)
+    with pytest.raises(PenaltyError, match=r"responses need shape \(batch, channels, …\), not \(5,\)"):
+        response_penalty(torch.ones(5))
+    with pytest.raises(PenaltyError, match="at least two axes"):
+        as_matrix(torch.tensor(1.0))

@@ -1,0 +1,168 @@
+"""The house style and shared plots: bands over seeds, tiles, pictures, and the same bytes twice."""
+
+import io
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+from lib import plots
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def table(seeds):
+    """Two arms over four epochs: arm b is one above arm a, and seed s is s above seed 0."""
+    return pd.DataFrame(
+        [
+            {"arm": arm, "seed": seed, "epoch": epoch, "loss": epoch**2 + seed + (arm == "b")}
+            for seed in range(seeds)
+            for arm in "ab"
+            for epoch in range(4)
+        ]
+    )
+
+
+def test_mean_and_spread_over_seeds():
+    found = plots.mean_and_spread(table(3), ["arm", "epoch"], "loss")
+    assert list(found.columns) == ["arm", "epoch", "mean", "std", "count"]
+    assert found["mean"].tolist() == [1, 2, 5, 10, 2, 3, 6, 11]
+    assert found["std"].tolist() == pytest.approx([1] * 8)  # n - 1
+    assert set(found["count"]) == {3}
+
+
+def test_one_seed_has_no_spread():
+    assert set(plots.mean_and_spread(table(1), ["arm"], "loss").query("count == 1")["std"]) <= {0.0}
+    assert plots.mean_and_spread(table(1), ["arm", "epoch"], "loss")["std"].tolist() == [0] * 8
+
+
+@pytest.mark.parametrize(("seeds", "bands"), [(1, 0), (2, 2), (3, 2)])
+def test_curves_have_a_band_only_with_several_seeds(seeds, bands):
+    _, axes = plots.subplots()
+    plots.curves(axes, table(seeds), "epoch", "loss", "arm")
+    assert len(axes.lines) == 2
+    assert len(axes.collections) == bands
+
+
+def test_a_curve_is_the_mean_and_its_band_one_standard_deviation_wide():
+    _, axes = plots.subplots()
+    plots.curves(axes, table(3), "epoch", "loss", "arm")
+    assert axes.lines[0].get_xdata().tolist() == [0, 1, 2, 3]
+    assert axes.lines[0].get_ydata().tolist() == [1, 2, 5, 10]
+    corners = axes.collections[0].get_paths()[0].vertices
+    assert sorted(set(corners[corners[:, 0] == 2][:, 1])) == pytest.approx([4, 6])
+
+
+def test_curves_differ_by_colour_and_marker_and_keep_the_colour_that_was_chosen():
+    _, axes = plots.subplots()
+    plots.curves(axes, table(1), "epoch", "loss", "arm", colours={"b": "#123456"})
+    first, second = axes.lines
+    assert [line.get_label() for line in axes.lines] == ["a", "b"]
+    assert first.get_color() != second.get_color() == "#123456"
+    assert first.get_marker() != second.get_marker()
+
+
+def test_more_curves_than_colours_are_still_told_apart():
+    _, axes = plots.subplots()
+    rows = [
+        {"arm": arm, "epoch": epoch, "loss": arm} for arm in range(2 * len(plots.COLOURS) + 1) for epoch in range(2)
+    ]
+    plots.curves(axes, pd.DataFrame(rows), "epoch", "loss", "arm")
+    looks = [(line.get_color(), line.get_marker(), line.get_linestyle()) for line in axes.lines]
+    assert len(set(looks)) == len(looks)
+
+
+def test_tile_puts_pictures_in_rows_with_white_between_and_where_one_is_missing():
+    pictures = [np.full((2, 3, 3), value) for value in (0.1, 0.2, 0.3)]
+    sheet = plots.tile(pictures, columns=2, gap=1)
+    o, a, b, c = 1.0, 0.1, 0.2, 0.3
+    top, bottom = [a, a, a, o, b, b, b], [c, c, c, o, o, o, o]
+    expected = np.array([top, top, [o] * 7, bottom, bottom])
+    assert sheet.shape == (5, 7, 3)
+    np.testing.assert_array_equal(sheet, expected[..., None].repeat(3, axis=2))
+
+
+def test_one_picture_tiles_to_itself():
+    picture = np.random.default_rng(0).random((4, 5, 3))
+    np.testing.assert_array_equal(plots.tile([picture], columns=1, gap=3), picture)
+
+
+def test_a_filter_is_shown_with_grey_for_zero_and_its_largest_weight_at_the_limit():
+    kernel = torch.zeros(3, 2, 2)
+    kernel[0, 0, 1], kernel[2, 1, 0] = 0.5, -0.25
+    picture = plots.filter_picture(kernel)
+    assert picture.shape == (2, 2, 3)
+    assert picture[0, 1].tolist() == [1, 0.5, 0.5]
+    assert picture[1, 0].tolist() == [0.5, 0.5, 0.25]
+    np.testing.assert_array_equal(plots.filter_picture(10 * kernel), picture)
+    assert (plots.filter_picture(torch.zeros(3, 2, 2)) == 0.5).all()
+
+
+def test_a_matrix_is_shown_with_white_at_zero():
+    _, axes = plots.subplots()
+    image = plots.show_matrix(axes, torch.tensor([[0.0, 0.5], [-0.5, 0.0]]), limit=0.5, title="Gram")
+    assert image.get_clim() == (-0.5, 0.5)
+    assert axes.get_title() == "Gram"
+    assert sum(image.cmap(image.norm(0.0))[:3]) > 2.85
+
+
+def test_a_picture_has_no_axes():
+    _, axes = plots.subplots()
+    plots.show_picture(axes, np.zeros((3, 3, 3)), "black")
+    assert not axes.axison
+    assert axes.get_title() == "black"
+
+
+def test_one_legend_below_names_every_line_once():
+    figure, (left, right) = plots.subplots(1, 2)
+    for axes in (left, right):
+        plots.curves(axes, table(2), "epoch", "loss", "arm")
+    plots.legend_below(figure, left)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
+
+
+def test_an_arranged_figure_stays_as_it_is_when_something_is_added():
+    figure, (left, right) = plots.subplots(1, 2)
+    plots.curves(left, table(2), "epoch", "loss", "arm")
+    plots.legend_below(figure, left)
+    plots.arrange(figure)
+    (legend,) = figure.legends
+    before = [left.get_position().bounds, right.get_position().bounds, legend.get_window_extent().bounds]
+    right.set_title("a title\nof two lines")
+    figure.text(0, -0.2, "source")
+    figure.savefig(io.BytesIO(), format="png", bbox_inches="tight")
+    after = [left.get_position().bounds, right.get_position().bounds, legend.get_window_extent().bounds]
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+def test_figures_have_the_size_and_font_of_the_printed_page():
+    figure, _ = plots.subplots(height=2.0)
+    assert figure.get_size_inches().tolist() == [plots.TEXT_WIDTH, 2.0]
+    assert mpl.rcParams["font.size"] == 8
+
+
+def test_the_style_has_as_many_markers_as_colours_and_none_twice():
+    assert len(set(plots.COLOURS)) == len(set(plots.MARKERS)) == len(plots.COLOURS) == len(plots.MARKERS)
+
+
+def test_drawing_twice_gives_the_same_bytes():
+    def drawn():
+        figure, axes = plots.subplots(1, 2)
+        plots.curves(axes[0], table(3), "epoch", "loss", "arm")
+        plots.show_matrix(axes[1], np.eye(3))
+        plots.legend_below(figure, axes[0])
+        file = io.BytesIO()
+        figure.savefig(file, format="png")
+        return file.getvalue()
+
+    assert drawn() == drawn()
