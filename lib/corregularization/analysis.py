@@ -46,6 +46,11 @@ def unit_filters(weight: Tensor) -> Tensor:
     return torch.where(norm > SHORTEST, matrix / norm.clamp_min(SHORTEST), 0)
 
 
+def _with_direction(weight: Tensor) -> Tensor:
+    unit = unit_filters(weight)
+    return unit[unit.any(dim=1)]
+
+
 def gram_matrix(weight: Tensor) -> Tensor:
     """Cosines between filters, (n, n) float64, ones on the diagonal."""
     unit = unit_filters(weight)
@@ -62,7 +67,7 @@ def pair_cosines(weight: Tensor) -> Tensor:
 
 def similarity(weight: Tensor) -> Similarity:
     """The part of `coherence` that needs no spectrum, cheap enough for every epoch."""
-    n, d = (unit := unit_filters(weight)).shape
+    n, d = (unit := _with_direction(weight)).shape
     bound = welch_bound(n, d)  # refuses fewer than two filters
     cosines = pair_cosines(unit).abs()
     rms = cosines.square().mean().sqrt().item()
@@ -70,8 +75,11 @@ def similarity(weight: Tensor) -> Similarity:
 
 
 def coherence(weight: Tensor) -> Coherence:
-    """Similarity and spectrum of the filters in `weight`: a kernel (n, …) or a kernel matrix (n, d)."""
-    unit = unit_filters(weight)
+    """Similarity and spectrum of the filters in `weight`: a kernel (n, …) or a kernel matrix (n, d).
+
+    Filters without direction (pruned ones, say) are left out and not counted.
+    """
+    unit = _with_direction(weight)
     found = similarity(unit)
     # Squared singular values from the smaller Gram matrix: many times faster than an SVD of U.
     values = torch.linalg.eigvalsh(unit @ unit.T if found.n <= found.d else unit.T @ unit).clamp_min(0).sqrt()

@@ -180,11 +180,12 @@ def _paired(change: pd.Series, *, is_baseline: bool) -> dict[str, object]:
         return {"difference": np.nan, "ci_low": np.nan, "ci_high": np.nan, "p": np.nan, "verdict": "baseline"}
     row = {"difference": change.mean(), "ci_low": np.nan, "ci_high": np.nan, "p": np.nan}
     if n < 2:
-        return row | {"verdict": f"{n or 'no'} seed{'' if n else 's'} in common: no test"}
+        return row | {"verdict": "one seed: no test" if n else "no seed in common: no test"}
     if change.std() == 0:  # the test statistic is 0/0 or infinite
-        p = 0.0 if change.mean() else 1.0
-        verdict = "no difference shown" if p else ("better" if change.mean() > 0 else "worse")
-        return row | {"ci_low": change.mean(), "ci_high": change.mean(), "p": p, "verdict": verdict}
+        if change.mean() == 0:
+            return row | {"verdict": "no difference shown"}
+        exact = {"ci_low": change.mean(), "ci_high": change.mean(), "p": 0.0}
+        return row | exact | {"verdict": "better" if change.mean() > 0 else "worse"}
     half = stats.t.ppf(0.975, n - 1) * change.std() / np.sqrt(n)
     p = stats.ttest_1samp(change, 0).pvalue
     verdict = "no difference shown" if p >= 0.05 else ("better" if change.mean() > 0 else "worse")

@@ -79,13 +79,12 @@ def group_indices(
             f"{groups} groups of {n} filters leave no pair to compare; "
             f"choose between 1 and {n - 1} groups for this layer"
         )
+    _check_grouping(grouping)
     if grouping == "random":
         home = generator.device if generator is not None else device
         order = torch.randperm(n, generator=generator, device=home).to(device)
-    elif grouping in ("contiguous", "strided"):
-        order = torch.arange(n, device=device)
     else:
-        raise PenaltyError(f"grouping {grouping!r} is unknown; choose 'random', 'contiguous' or 'strided'")
+        order = torch.arange(n, device=device)
 
     size = -(-n // groups)
     if grouping == "strided":
@@ -97,6 +96,11 @@ def group_indices(
     head = order[: full * size].view(full, size)
     tail = order[full * size :].view(groups - full, size - 1)
     return torch.cat([head, torch.cat([tail, tail.new_full((groups - full, 1), n)], dim=1)])
+
+
+def _check_grouping(grouping: str) -> None:
+    if grouping not in GROUPINGS:
+        raise PenaltyError(f"grouping {grouping!r} is unknown; choose one of {', '.join(GROUPINGS)}")
 
 
 def _pairs(n: int, groups: int) -> int:
@@ -197,8 +201,7 @@ def gram_penalty(
     Runs in float32 under autocast (float64 stays float64). The gradient is closed-form and
     tangential: it turns filters and never changes their length. It cannot be differentiated again.
     """
-    if grouping not in GROUPINGS:
-        raise PenaltyError(f"grouping {grouping!r} is unknown; choose one of {', '.join(GROUPINGS)}")
+    _check_grouping(grouping)
     if margin != "welch" and not (isinstance(margin, int | float) and 0 <= margin < 1):
         raise PenaltyError(f"margin is a cosine in [0, 1) or 'welch', not {margin!r}")
     if power < 1:

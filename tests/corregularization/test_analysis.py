@@ -223,3 +223,9 @@ def test_pruning_drops_the_share_that_was_asked_for(share):
 def test_a_share_outside_of_zero_to_one_is_refused(share):
     with pytest.raises(ValueError, match=r"share must lie in \[0, 1\), not"):
         prune_redundant(convolution(draw(4, 3)), share)
+
+
+def test_a_filter_without_direction_keeps_its_place():
+    matrix = torch.eye(5)
+    matrix[0], matrix[4] = 0, matrix[2]
+    assert similar_pairs(matrix, 1).iloc[0].tolist() == [2, 4, 1]

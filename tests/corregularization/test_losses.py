@@ -549,7 +549,11 @@ def test_on_two_processes_the_penalty_counts_once(tmp_path):
         ((4, 3), {"groups": 0}, "0 groups of 4 filters"),
         ((4, 3), {"groups": -1, "grouping": "strided"}, "-1 groups of 4 filters"),
         ((4, 3), {"power": 0.5}, "power must be at least 1, not 0.5"),
-        ((4, 3), {"groups": 2, "grouping": "similar"}, "'similar' is unknown; choose 'random', 'contiguous'"),
+        ((4, 3), {"groups": 2, "grouping": "similar"}, "'similar' is unknown; choose one of random, contiguous"),
+        ((4, 3), {"grouping": "similar"}, "'similar' is unknown"),
+        ((4, 3), {"margin": "welsh"}, "'welch', not 'welsh'"),
+        ((4, 3), {"margin": -0.1}, r"cosine in \[0, 1\)"),
+        ((4, 3), {"metric": -torch.eye(3)}, "not positive definite"),
         ((4, 3), {"metric": torch.eye(4)}, r"metric has shape \(4, 4\); filters of 3 weights need \(3, 3\)"),
         ((4, 3), {"metric": torch.ones(3)}, r"metric has shape \(3,\)"),
     ],
@@ -576,3 +580,11 @@ def test_no_layers_no_vectors_and_no_channels_are_refused():
         response_penalty(torch.ones(5))
     with pytest.raises(PenaltyError, match="at least two axes"):
         as_matrix(torch.tensor(1.0))
+
+
+def test_the_gradient_is_the_same_when_backward_runs_inside_autocast():
+    weight = torch.randn(16, 9, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        (inside,) = torch.autograd.grad(gram_penalty(weight), weight)
+    (outside,) = torch.autograd.grad(gram_penalty(weight), weight)
+    assert torch.equal(inside, outside)

@@ -241,7 +241,18 @@ def test_state_travels_to_a_new_object_which_goes_on_alike(tmp_path):
 
 
 def test_whitening_is_for_two_dimensional_convolutions_and_needs_to_see_inputs():
-    with pytest.raises(PenaltyError, match=r"2-D convolutions only; these are none: \['line'\]"):
+    with pytest.raises(PenaltyError, match=r"2-D convolutions .* these are none: \['line'\]"):
         WhitenedPenalty({"conv": nn.Conv2d(1, 2, 3), "line": nn.Conv1d(1, 2, 3)})
     with pytest.raises(PenaltyError, match="run the model in training mode first"):
         WhitenedPenalty(select_layers(network()))()
+
+
+def test_an_in_place_relu_behind_the_layer_changes_nothing():
+    layer = nn.Conv2d(3, 6, 3)
+    model = nn.Sequential(layer, nn.ReLU(inplace=True))
+    penalty = ResponsePenalty({"conv": layer})
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    model(images)
+    value = penalty().item()
+    penalty.close()
+    assert value == pytest.approx(response_penalty(layer(images)).item())
