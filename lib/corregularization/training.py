@@ -92,8 +92,9 @@ def train_arm(
     penalty = penalty_of(arm, layers)
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=arm.weight_decay)
     steps = len(epoch_batches(len(train), settings.batch_size, seed=0, epoch=0)) * settings.epochs
+    warm_up = 0.25 if steps != 4 else 0.375  # OneCycleLR divides by zero where the warm-up is exactly one step
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=steps, pct_start=0.25, cycle_momentum=False
+        optimizer, settings.learning_rate, total_steps=steps, pct_start=warm_up, cycle_momentum=False
     )
     network, optimizer, scheduler = prepare(accelerator, model, optimizer, scheduler)
     snapshots = Snapshots(layers)

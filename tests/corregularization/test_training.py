@@ -375,3 +375,10 @@ def test_label_noise_repeats_with_its_seed_and_is_told_from_clean_labels():
     assert len({clean.checksum, first.checksum, other.checksum, with_label_noise(clean, 0.4, seed=0).checksum}) == 4
     with pytest.raises(ValueError, match=r"share in \[0, 1\], not 1.2"):
         with_label_noise(clean, 1.2, seed=0)
+
+
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_any_number_of_steps_has_a_schedule(steps):
+    """OneCycleLR divides by zero where a quarter of the steps is one step."""
+    found = run(PLAIN, replace(SETTINGS, epochs=1, batch_size=27 // steps), train=images(27 // steps * steps))
+    assert np.isfinite(found.history.task.iloc[-1])
