@@ -44,8 +44,8 @@ def grouping_arms(strength: float, groups: Iterable[int]) -> list[Arm]:
 def regulariser_arms(strength: float) -> list[Arm]:
     """Variants of the penalty and the published regularisers.
 
-    Each starts from a strength at which its value is about that of the Gram penalty's at the
-    start of training: the scales of the losses differ by orders of magnitude.
+    The scales of these losses differ by orders of magnitude, hence the factors; they are rough and
+    only the middle of the grid that `experiments.choose_strengths` searches.
     """
     return [
         gram("Gram, p = 4", strength, power=4),
