@@ -17,8 +17,8 @@ from pathlib import Path
 
 from lib import paths
 
-BUILT_IN = ("shapes", "soundscapes")
-IMAGE_SETS = ("shapes", "cifar10", "celeba")  # and folder:<path>
+BUILT_IN = ("shapes", "shapes-plain", "soundscapes")
+IMAGE_SETS = ("shapes", "shapes-plain", "cifar10", "celeba")  # and folder:<path>
 
 CIFAR10_BATCHES = "cifar-10-batches-py"
 CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"

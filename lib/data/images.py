@@ -89,7 +89,7 @@ def load_images(
     """Load one split of a data set.
 
     Args:
-        dataset: "shapes", "cifar10", "celeba" or "folder:<path>".
+        dataset: "shapes", "shapes-plain" (flat backgrounds), "cifar10", "celeba" or "folder:<path>".
         split: "train" or "test".
         size: height and width in pixels. None: 32 for shapes, 64 for celeba, else as the files are.
             Other images are cut to their central square (178 x 178 of celeba) and resized with
@@ -105,8 +105,8 @@ def load_images(
             cannot give. The message says what to do.
     """
     _check(dataset, split, size, count, seed)
-    if dataset == "shapes":
-        return _shapes(split, size or 32, count or SHAPES_COUNT[split], seed)
+    if dataset in catalog.BUILT_IN:
+        return _shapes(split, size or 32, count or SHAPES_COUNT[split], seed, plain=dataset == "shapes-plain")
     source = _find(dataset, root)
     if dataset == "cifar10" and source.kind != "folder":
         return _cifar10(source, split, size, count, seed)
@@ -126,7 +126,7 @@ def _check(dataset: str, split: str, size: int | None, count: int | None, seed: 
         raise DataError("The data set 'folder:' lacks its path. Write folder:<path>, as in folder:birds.")
     if split not in ("train", "test"):
         raise DataError(f"There is no split {split!r}. Expected 'train' or 'test'.")
-    sizes = SHAPES_SIZES if dataset == "shapes" else range(1, LARGEST + 1)
+    sizes = SHAPES_SIZES if dataset in catalog.BUILT_IN else range(1, LARGEST + 1)
     if size is not None and size not in sizes:
         raise DataError(f"size={size} is not possible for {dataset}. Expected {sizes[0]} to {sizes[-1]} pixels.")
     if count is not None and count < 1:
@@ -156,9 +156,10 @@ def _find(dataset: str, root: str) -> Source:
 # --- The sets -----------------------------------------------------------------------------------
 
 
-def _shapes(split: str, size: int, count: int, seed: int) -> Images:
-    pixels, labels, _ = draw_shapes(count, size=size, seed=seed, split=split)
-    return _images(pixels.numpy(), labels.numpy(), SHAPES_CLASSES, "shapes (synthetic)", split)
+def _shapes(split: str, size: int, count: int, seed: int, *, plain: bool) -> Images:
+    pixels, labels, _ = draw_shapes(count, size=size, seed=seed, split=split, plain=plain)
+    name = "plain shapes (synthetic)" if plain else "shapes (synthetic)"
+    return _images(pixels.numpy(), labels.numpy(), SHAPES_CLASSES, name, split)
 
 
 def _cifar10(source: Source, split: str, size: int | None, count: int | None, seed: int) -> Images:

@@ -30,11 +30,20 @@ _CHUNK = 128 * 1024  # pixels rendered together: their working set stays in the 
 
 
 def draw_shapes(
-    count: int, *, size: int = 32, seed: int = 0, split: str = "train", classes: Sequence[str] | None = None
+    count: int,
+    *,
+    size: int = 32,
+    seed: int = 0,
+    split: str = "train",
+    classes: Sequence[str] | None = None,
+    plain: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]:
     """Draw the first `count` images of the stream (seed, split).
 
     Any ten images in a row from a multiple of ten (for n chosen `classes`: n) hold each class once.
+
+    plain: the same shapes on flat backgrounds, without clutter, shading and grain, for models that
+    have minutes to learn what an image is.
 
     Returns:
         pixels: (count, 3, size, size) uint8.
@@ -58,7 +67,7 @@ def draw_shapes(
     step = max(_CHUNK // size**2, 1)
     for start in range(0, count, step):
         part = slice(start, start + step)
-        pixels[part] = _render({name: value[part] for name, value in drawn.items()}, size)
+        pixels[part] = _render({name: value[part] for name, value in drawn.items()}, size, plain)
     factors = {name: drawn[name] for name in ("class", "hue", "orientation", "x", "y", "scale", "background")}
     return torch.from_numpy(pixels), torch.from_numpy(labels), factors
 
@@ -239,10 +248,13 @@ def _mix(image: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> None:
     image += (colour - image) * coverage[:, None] >> 8
 
 
-def _render(drawn: dict[str, np.ndarray], size: int) -> np.ndarray:
+def _render(drawn: dict[str, np.ndarray], size: int, plain: bool) -> np.ndarray:
     """(N, 3, size, size) uint8."""
     image = np.empty((len(drawn["x"]), 3, size, size), np.int32)
     image[:] = drawn["paper_a"][:, :, None, None]
+    if plain:
+        _mix(image, drawn["ink"], _coverage(drawn, size))
+        return np.clip(image, 0, 255, out=image).astype(np.uint8)
     _mix(image, drawn["paper_b"], _background(drawn, size))
 
     pixel = (2 * np.arange(size) + 1) * (_SIDE // 2) // size

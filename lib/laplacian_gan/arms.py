@@ -1,0 +1,120 @@
+"""The arms of the experiments: which network, what it is told of a training image, which game it plays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lib.laplacian_gan.losses import loss_named
+
+# The four levels of the source's generator. At 32 px they are the whole pyramid; larger images
+# keep their finest bands to themselves.
+LEVELS = (4, 8, 16, 32)
+CONDITIONS = ("own", "zeros", "shuffled", "noise")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One model. The defaults are the source's DCGAN: AdamW, lr 2e-4, betas (0.1, 0.999), weight decay 2e-5.
+
+    Attributes:
+        label: as figures and tables name it.
+        kind: "gan", "lapgan" (a chain that needs no image to sample) or "decoder" (the generator
+            trained to rebuild its own source by mean squared error, without a discriminator).
+        levels: resolutions at which the generator is given the pyramid; empty: plain DCGAN.
+        condition: what stands in those channels. "own": the pyramid of the image itself; the null
+            controls, with equal parameters: "zeros", "shuffled" (each level from another image of
+            the batch) and "noise" (white, with the variance of the band).
+        level_noise: standard deviation of noise added to the levels, which have unit variance.
+        level_scale: factor on the levels.
+        sees_levels: the discriminator is given the same levels.
+        loss: a name of `losses.LOSSES`.
+        norm: of the discriminator: "batch", "spectral" or "none".
+        penalty: weight of the gradient penalty of the loss, if it has one.
+        penalty_every: steps between two gradient penalties (lazy regularisation, Karras et al. 2020).
+        augmentation: a name of `augment.AUGMENTATIONS`, applied to real and generated images alike.
+    """
+
+    label: str
+    kind: str = "gan"
+    levels: tuple[int, ...] = ()
+    condition: str = "own"
+    level_noise: float = 0.0
+    level_scale: float = 1.0
+    sees_levels: bool = False
+    loss: str = "non-saturating"
+    norm: str = "batch"
+    penalty: float = 0.0
+    penalty_every: int = 1
+    augmentation: str = "none"
+    learning_rate: float = 2e-4
+    beta1: float = 0.1
+    weight_decay: float = 2e-5
+
+    def __post_init__(self):
+        if self.kind not in ("gan", "lapgan", "decoder"):
+            raise ValueError(f"{self.label}: kind {self.kind!r} is unknown; choose 'gan', 'lapgan' or 'decoder'")
+        if self.condition not in CONDITIONS:
+            raise ValueError(f"{self.label}: condition {self.condition!r} is unknown; choose from {CONDITIONS}")
+        if self.sees_levels and self.augmentation != "none":
+            raise ValueError(f"{self.label}: an augmented image no longer has the pyramid that the discriminator sees")
+        if loss_named(self.loss).gradient_penalty and self.norm == "batch":
+            raise ValueError(
+                f"{self.label}: {self.loss} penalises each image's own gradient, which batch norm mixes with those of "
+                "others; give the discriminator norm='none' or 'spectral'"
+            )
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether sampling looks at an image."""
+        return bool(self.levels) and self.condition != "zeros"
+
+
+DCGAN = Arm("DCGAN")
+PYRAMID = Arm("pyramid GAN", levels=LEVELS)
+ZEROS = replace(PYRAMID, label="null: zeros", condition="zeros")
+
+
+def control_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
+    """The pyramid GAN, its null controls (told nothing of an image), and a decoder that only copies."""
+    pyramid = replace(PYRAMID, levels=tuple(levels))
+    return [
+        DCGAN,
+        pyramid,
+        replace(pyramid, label="null: zeros", condition="zeros"),
+        replace(pyramid, label="null: shuffled levels", condition="shuffled"),
+        replace(pyramid, label="null: band noise", condition="noise"),
+        replace(pyramid, label="pyramid GAN, D sees it", sees_levels=True),
+        replace(pyramid, label="L2 decoder", kind="decoder"),
+        Arm("LAPGAN chain", kind="lapgan"),
+    ]
+
+
+def level_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
+    """Each level alone, and all but one."""
+    only = [replace(PYRAMID, label=f"only {level} px", levels=(level,)) for level in levels]
+    if len(levels) < 3:  # all but one is one alone
+        return only
+    return only + [
+        replace(PYRAMID, label=f"without {level} px", levels=tuple(r for r in levels if r != level)) for level in levels
+    ]
+
+
+def noise_arms(strengths: Sequence[float], levels: Sequence[int] = LEVELS) -> list[Arm]:
+    """The pyramid under noise: less is given away, more is left to learn."""
+    return [
+        replace(PYRAMID, label=f"pyramid + noise {s:g}", levels=tuple(levels), level_noise=float(s)) for s in strengths
+    ]
+
+
+def objective_arms() -> list[Arm]:
+    """The source's future work on the plain DCGAN: stabilised losses, augmentation; and its optimiser's settings."""
+    return [
+        DCGAN,
+        replace(DCGAN, label="hinge, spectral norm", loss="hinge", norm="spectral"),
+        replace(DCGAN, label="Wasserstein, GP", loss="wasserstein-gp", norm="none", penalty=10.0),
+        replace(DCGAN, label="relativistic, R1 + R2", loss="relativistic", norm="none", penalty=0.2, penalty_every=4),
+        replace(DCGAN, label="DiffAugment", augmentation="diffaugment"),
+        replace(DCGAN, label="pyramid augmentation", augmentation="pyramid"),
+        replace(DCGAN, label="beta1 = 0", beta1=0.0),
+        replace(DCGAN, label="beta1 = 0.5", beta1=0.5),
+        replace(DCGAN, label="no weight decay", weight_decay=0.0),
+    ]

@@ -1,0 +1,207 @@
+"""DCGAN (Radford et al. 2016) at 32, 64 or 128 px, with pyramid levels concatenated where asked, and the LAPGAN chain.
+
+One generator and one discriminator serve all arms. `levels` names the resolutions at which the
+band of that size joins the features as three more channels; without levels they are the plain
+DCGAN of the usual recipe, with the same weights and the same number of parameters.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalised
+
+from lib.laplacian_gan.pyramid import up
+
+SIZES = (32, 64, 128)
+COARSEST = 4  # pixels: the first feature map of a DCGAN and the low-pass residual of the pyramid
+LATENT = 100
+COLOURS = 3
+
+Bands = Mapping[int, Tensor]  # resolution r -> (n, 3, r, r), normalised to unit variance
+
+
+def resolutions(size: int) -> tuple[int, ...]:
+    """All levels of the pyramid of a `size` px image, coarse to fine: 4, 8, …, size."""
+    return tuple(COARSEST * 2**i for i in range((size // COARSEST).bit_length()))
+
+
+class Generator(nn.Module):
+    """z (n, latent), bands -> images (n, 3, size, size) in [-1, 1].
+
+    Transposed 4 x 4 convolutions from 4 px to `size`, `width` channels before the last, twice as
+    many one resolution lower, and so on; batch norm and ReLU; tanh. A band at resolution r is
+    concatenated to the features of that resolution. At the last resolution there are no
+    features but colours: there the band joins those, and a 3 x 3 convolution mixes them.
+    """
+
+    def __init__(self, size: int = 32, *, width: int = 64, latent: int = LATENT, levels: Sequence[int] = ()):
+        super().__init__()
+        self.size, self.latent, self.levels = size, latent, _checked(levels, size)
+        channels = {r: width * size // (2 * r) for r in resolutions(size)[:-1]} | {size: COLOURS}
+        self.first = nn.Sequential(
+            nn.ConvTranspose2d(latent, channels[COARSEST], COARSEST, bias=False), *_norm_relu(channels[COARSEST])
+        )
+        self.blocks = nn.ModuleDict()  # by the resolution that a block takes
+        for r in resolutions(size)[:-1]:
+            taken = channels[r] + COLOURS * (r in self.levels)
+            block = [nn.ConvTranspose2d(taken, channels[2 * r], 4, 2, 1, bias=False)]
+            self.blocks[str(r)] = nn.Sequential(*block, *([] if 2 * r == size else _norm_relu(channels[2 * r])))
+        self.mix = nn.Conv2d(2 * COLOURS, COLOURS, 3, padding=1, bias=False) if size in self.levels else None
+        self.apply(_initialise)
+
+    def forward(self, z: Tensor, bands: Bands | None = None) -> Tensor:
+        features = self.first(z[:, :, None, None])
+        for r, block in self.blocks.items():
+            features = block(_join(features, bands, int(r), self.levels))
+        if self.mix is not None:
+            features = self.mix(_join(features, bands, self.size, self.levels))
+        return torch.tanh(features.float())
+
+
+class Discriminator(nn.Module):
+    """Images (n, 3, size, size), bands -> logits (n,).
+
+    The mirror of the generator: 4 x 4 convolutions with stride 2, LeakyReLU 0.2, batch norm except
+    in the first. norm: "batch", "spectral" (Miyato et al. 2018; then no batch norm) or "none", as
+    gradient penalties need each image's logit to depend on that image alone.
+    """
+
+    def __init__(self, size: int = 32, *, width: int = 64, levels: Sequence[int] = (), norm: str = "batch"):
+        super().__init__()
+        if norm not in ("batch", "spectral", "none"):
+            raise ValueError(f"norm {norm!r} is unknown; choose 'batch', 'spectral' or 'none'")
+        self.size, self.levels = size, _checked(levels, size)
+        self.blocks = nn.ModuleDict()
+        taken = COLOURS
+        for r in reversed(resolutions(size)):
+            given = 1 if r == COARSEST else width * size // r
+            geometry = (COARSEST,) if r == COARSEST else (4, 2, 1)
+            convolution = nn.Conv2d(taken + COLOURS * (r in self.levels), given, *geometry, bias=norm != "batch")
+            _initialise(convolution)
+            block = [spectrally_normalised(convolution) if norm == "spectral" else convolution]
+            if r != COARSEST:
+                if norm == "batch" and r != size:
+                    block.append(_initialised(nn.BatchNorm2d(given)))
+                block.append(nn.LeakyReLU(0.2, inplace=True))
+            self.blocks[str(r)] = nn.Sequential(*block)
+            taken = given
+
+    def forward(self, images: Tensor, bands: Bands | None = None) -> Tensor:
+        features = images
+        for r, block in self.blocks.items():
+            features = block(_join(features, bands, int(r), self.levels))
+        return features.flatten().float()
+
+
+class BandGenerator(nn.Module):
+    """One step of LAPGAN (Denton et al. 2015): noise (n, r·r), the enlarged coarse image -> its band (n, 3, r, r)."""
+
+    def __init__(self, resolution: int, *, width: int = 64):
+        super().__init__()
+        self.resolution = resolution
+        self.layers = nn.Sequential(
+            nn.Conv2d(COLOURS + 1, width, 5, padding=2, bias=False),
+            *_norm_relu(width),
+            nn.Conv2d(width, width, 5, padding=2, bias=False),
+            *_norm_relu(width),
+            nn.Conv2d(width, COLOURS, 5, padding=2, bias=False),
+        )
+        self.apply(_initialise)
+
+    def forward(self, noise: Tensor, coarse: Tensor) -> Tensor:
+        plane = noise.view(-1, 1, self.resolution, self.resolution)
+        return self.layers(torch.cat([coarse, plane], dim=1)).float()
+
+
+class Chain(nn.Module):
+    """LAPGAN: z (n, latent) -> images, coarse to fine, from noise alone: no training image is needed to sample.
+
+    A DCGAN makes the image of `base` px; each step enlarges it and adds a band of its own. z holds
+    the latent vector of the first and one noise plane for each step.
+    """
+
+    def __init__(self, size: int = 32, *, base: int = 8, width: int = 64, latent: int = LATENT):
+        super().__init__()
+        self.size, self.base = size, base
+        self.first = Generator(base, width=2 * width, latent=latent)
+        self.steps = nn.ModuleDict({str(r): BandGenerator(r, width=width) for r in resolutions(size) if r > base})
+        self.planes = [latent, *(int(r) ** 2 for r in self.steps)]
+        self.latent, self.levels = sum(self.planes), ()
+
+    def forward(self, z: Tensor, bands: Bands | None = None) -> Tensor:
+        parts = z.split(self.planes, dim=1)
+        image = self.first(parts[0])
+        for step, noise in zip(self.steps.values(), parts[1:], strict=True):
+            coarse = up(image, (step.resolution, step.resolution))
+            image = coarse + step(noise, coarse)
+        return image.clamp(-1, 1)
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Weights that are trained."""
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+
+
+def shapes(model: nn.Module) -> list[dict]:
+    """What each layer of a generator takes and gives: layer, resolution, band_channels, given (C, H, W); measured."""
+    rows, hooks = [], []
+    device = next(model.parameters()).device
+    names = {"first": model.first, **{f"block {r}": block for r, block in model.blocks.items()}}
+    names |= {} if model.mix is None else {"mix": model.mix}
+
+    def note(name: str):
+        def hook(_, inputs, output):
+            rows.append({"layer": name, "taken": tuple(inputs[0].shape[1:]), "given": tuple(output.shape[1:])})
+
+        return hook
+
+    mode = model.training
+    try:
+        for name, layer in names.items():
+            hooks.append(layer.register_forward_hook(note(name)))
+        with torch.no_grad():
+            bands = {r: torch.zeros(1, COLOURS, r, r, device=device) for r in model.levels}
+            model.eval()(torch.zeros(1, model.latent, device=device), bands)
+    finally:
+        model.train(mode)
+        for hook in hooks:
+            hook.remove()
+    return rows
+
+
+def _join(features: Tensor, bands: Bands | None, resolution: int, levels: Sequence[int]) -> Tensor:
+    if resolution not in levels:
+        return features
+    if bands is None or resolution not in bands:
+        raise ValueError(f"this network was built with the pyramid level of {resolution} px, but was not given it")
+    return torch.cat([features, bands[resolution].to(features.dtype)], dim=1)
+
+
+def _checked(levels: Sequence[int], size: int) -> tuple[int, ...]:
+    if size < 2 * COARSEST or size != resolutions(size)[-1]:
+        raise ValueError(f"a DCGAN makes images of 8, 16, 32, 64 or 128 px, not of {size}")
+    unknown = [level for level in levels if level not in resolutions(size)]
+    if unknown:
+        raise ValueError(f"images of {size} px have the pyramid levels {resolutions(size)}, not {unknown}")
+    return tuple(sorted(set(levels)))
+
+
+def _norm_relu(channels: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(channels), nn.ReLU(inplace=True)]
+
+
+def _initialise(layer: nn.Module) -> None:
+    """N(0, 0.02) for convolutions, N(1, 0.02) for the scale of batch norm (Radford et al. 2016)."""
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(layer.weight, 0, 0.02)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    elif isinstance(layer, nn.BatchNorm2d):
+        nn.init.normal_(layer.weight, 1, 0.02)
+        nn.init.zeros_(layer.bias)
+
+
+def _initialised(layer: nn.Module) -> nn.Module:
+    _initialise(layer)
+    return layer

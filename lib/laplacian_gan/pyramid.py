@@ -1,0 +1,103 @@
+"""The Laplacian pyramid of a batch of images (Burt & Adelson 1983, The Laplacian Pyramid as a Compact Image Code).
+
+    bands = build(images, depth=4)   # finest first; the last is the low-pass residual
+    images = collapse(bands)         # the same images, to rounding
+
+`down` blurs with the binomial kernel (1 4 6 4 1)/16 and keeps every second pixel; `up` puts
+zeros between pixels and blurs with twice the kernel per axis. A band is what the upsampled
+coarse image misses. Borders are replicated. Any height and width will do: sizes halve and
+round up. All of it is linear and works on float32 or float64, whatever autocast says.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def down(images: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, ceil(H/2), ceil(W/2)): blurred, every second pixel."""
+    return _down_last(_down_last(images).mT).mT
+
+
+def up(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, C, ceil(H/2), ceil(W/2)) -> (N, C, H, W) for `size` (H, W); a constant stays constant."""
+    height, width = size
+    if tuple(images.shape[-2:]) != ((height + 1) // 2, (width + 1) // 2):
+        raise ValueError(f"{_size(images)} cannot become {height} x {width}: only twice the size, or one less")
+    return _up_last(_up_last(images, width).mT, height).mT
+
+
+def build(images: Tensor, depth: int) -> list[Tensor]:
+    """The `depth` bands of images (N, C, H, W), finest first; the last is the low-pass residual.
+
+    Every band but the last has mean 0 in every image and channel: blurring shifts the mean a
+    little at the borders, and that shift is handed down to the coarser image.
+    """
+    _check(images, depth)
+    bands, image = [], images
+    for _ in range(depth - 1):
+        coarse = down(image)
+        band = image - up(coarse, tuple(image.shape[-2:]))
+        shift = band.mean(dim=(-2, -1), keepdim=True)
+        bands.append(band - shift)
+        image = coarse + shift
+    return [*bands, image]
+
+
+def collapse(bands: Sequence[Tensor]) -> Tensor:
+    """The images whose pyramid `bands` is (finest first); the exact inverse of `build`."""
+    image = bands[-1]
+    for band in reversed(bands[:-1]):
+        image = up(image, tuple(band.shape[-2:])) + band
+    return image
+
+
+def band_scales(images: Tensor, depth: int) -> Tensor:
+    """(depth,) standard deviation of each band over images (N, C, H, W), about its mean in each channel.
+
+    Natural images have coarse bands several times stronger than fine ones; divided by these,
+    all bands have unit variance.
+    """
+    return torch.stack([band.std(dim=(0, 2, 3), correction=0).square().mean().sqrt() for band in build(images, depth)])
+
+
+def normalise(bands: Sequence[Tensor], scales: Tensor) -> list[Tensor]:
+    """Bands divided by `scales` (depth,), as from `band_scales`; a band of zeros stays as it is."""
+    safe = torch.where(scales > 0, scales, torch.ones_like(scales))
+    return [band / scale for band, scale in zip(bands, safe, strict=True)]
+
+
+def denormalise(bands: Sequence[Tensor], scales: Tensor) -> list[Tensor]:
+    """The inverse of `normalise`."""
+    safe = torch.where(scales > 0, scales, torch.ones_like(scales))
+    return [band * scale for band, scale in zip(bands, safe, strict=True)]
+
+
+def _down_last(x: Tensor) -> Tensor:
+    width = x.shape[-1]
+    padded = torch.cat([x[..., :1], x[..., :1], x, x[..., -1:], x[..., -1:]], dim=-1)
+    a, b, c, d, e = (padded[..., tap : tap + width : 2] for tap in range(5))
+    return (a + e) / 16 + (b + d) / 4 + c * (3 / 8)
+
+
+def _up_last(x: Tensor, width: int) -> Tensor:
+    padded = torch.cat([x[..., :1], x, x[..., -1:]], dim=-1)
+    before, here, after = padded[..., :-2], padded[..., 1:-1], padded[..., 2:]
+    even, odd = (before + after) / 8 + here * 0.75, (here + after) / 2
+    return torch.stack([even, odd], dim=-1).flatten(-2)[..., :width]
+
+
+def _check(images: Tensor, depth: int) -> None:
+    if images.dim() != 4 or not images.is_floating_point():
+        raise ValueError(f"a pyramid needs float images (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
+    largest = 1
+    side = min(images.shape[-2:])
+    while side > 1:
+        side, largest = (side + 1) // 2, largest + 1
+    if not 1 <= depth <= largest:
+        raise ValueError(f"images of {_size(images)} have pyramids of 1 to {largest} levels, not {depth}")
+
+
+def _size(images: Tensor) -> str:
+    return f"{images.shape[-2]} x {images.shape[-1]} pixels"

@@ -1,0 +1,413 @@
+"""Training one arm: the game of generator and discriminator, and sampling from the averaged generator."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from lib.data.augment import as_float
+from lib.fingerprint import source_hash
+from lib.laplacian_gan import pyramid
+from lib.laplacian_gan.arms import Arm
+from lib.laplacian_gan.augment import augmentation_named
+from lib.laplacian_gan.losses import gradient_penalty, loss_named, zero_centred_penalty
+from lib.laplacian_gan.models import Chain, Discriminator, Generator, parameter_count, resolutions
+from lib.training import epoch_batches, fit, prepare, start
+
+if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
+    from lib.data.images import Images
+
+CALIBRATION_BATCHES = 16
+SAMPLES_AT_ONCE = 250
+
+Bands = dict[int, Tensor]
+Step = Callable[[Tensor, int], dict[str, Tensor]]  # real images (n, 3, h, w), number of the step
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all arms of an experiment share."""
+
+    epochs: int = 20
+    batch_size: int = 64
+    width: int = 64  # channels of the last feature map
+    ema: float = 0.999  # decay of the averaged generator
+    score_every: int = 0  # epochs between two points of the training curve; 0: only the last
+    precision: str = "no"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is left of an arm after training."""
+
+    arm: Arm
+    generator: nn.Module  # averaged, batch norm calibrated
+    scales: Tensor  # (bands,) coarse to fine, standard deviation of each band of the training images
+    history: pd.DataFrame  # per epoch: images seen, d_loss, g_loss, d_real, d_fake, and what `score` returned
+    parameters: dict[str, int]  # generator, discriminator
+
+    def sample(self, count: int, sources: Tensor | None = None, *, seed: int) -> Tensor:
+        """`count` images, uint8 (count, 3, h, w). The same seed gives the same z to every arm with the same latent."""
+        z = latents(count, self.generator.latent, seed)
+        return self.sample_from(z, sources, seed=seed)
+
+    def sample_from(self, z: Tensor, sources: Tensor | None = None, *, seed: int = 0) -> Tensor:
+        """Images for latents z (n, latent); image i is told of `sources[i]` (uint8), if the arm is told of images."""
+        return generate(self.generator, self.arm, self.scales, z, sources, seed=seed)
+
+
+def latents(count: int, latent: int, seed: int) -> Tensor:
+    """(count, latent) normal numbers, the same on every device."""
+    return torch.randn(count, latent, generator=torch.Generator().manual_seed(seed))
+
+
+def conditions(images: Tensor, arm: Arm, scales: Tensor) -> Bands:
+    """What the networks are told of float images (n, 3, h, w): resolution -> band, in units of its standard deviation.
+
+    Draws from torch's random state where the arm's condition is random.
+    """
+    if not arm.levels:
+        return {}
+    found = all_bands(images, scales)
+    bands = {}
+    for level in arm.levels:
+        band = found[level]
+        if arm.condition == "zeros":
+            band = torch.zeros_like(band)
+        elif arm.condition == "shuffled":
+            band = band[torch.randperm(len(band)).to(band.device)]
+        elif arm.condition == "noise":
+            band = torch.randn_like(band)
+        if arm.level_noise:
+            band = band + arm.level_noise * torch.randn_like(band)
+        bands[level] = arm.level_scale * band
+    return bands
+
+
+def all_bands(images: Tensor, scales: Tensor) -> Bands:
+    """Every band of float images by its resolution, in units of `scales` (coarse to fine)."""
+    sizes = resolutions(images.shape[-1])
+    bands = pyramid.build(images, len(sizes))
+    return dict(zip(sizes, pyramid.normalise(bands[::-1], scales.to(images.device)), strict=True))
+
+
+def scales_of(images: "Images", count: int = 2000) -> Tensor:
+    """Standard deviation of each band over the first `count` images, coarse to fine; the residual about its mean."""
+    floats = as_float(images.pixels[:count])
+    return pyramid.band_scales(floats, len(resolutions(floats.shape[-1]))).flip(0)
+
+
+@torch.no_grad()
+def generate(
+    generator: nn.Module, arm: Arm, scales: Tensor, z: Tensor, sources: Tensor | None = None, *, seed: int = 0
+) -> Tensor:
+    """Images for latents z, rounded to uint8 (n, 3, h, w), on the CPU; the caller's random state is left alone."""
+    if arm.needs_source and (sources is None or len(sources) != len(z)):
+        found = "none" if sources is None else f"{len(sources)}"
+        raise ValueError(f"{arm.label} makes images from images: {len(z)} latents need as many sources, not {found}")
+    device = next(generator.parameters()).device
+    chunks = []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for begin in range(0, len(z), SAMPLES_AT_ONCE):
+            part = z[begin : begin + SAMPLES_AT_ONCE].to(device)
+            images = generator(part, _told(arm, scales, sources, slice(begin, begin + len(part)), part, generator))
+            chunks.append(images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).cpu())
+    return torch.cat(chunks)
+
+
+def _told(arm: Arm, scales: Tensor, sources, rows, z: Tensor, generator: nn.Module) -> Bands:
+    if not arm.levels:
+        return {}
+    if arm.needs_source:
+        return conditions(as_float(sources[rows].to(z.device)), arm, scales)
+    size = generator.size
+    return conditions(torch.zeros(len(z), 3, size, size, device=z.device), arm, scales)
+
+
+@torch.no_grad()
+def calibrate(generator: nn.Module, arm: Arm, scales: Tensor, train: "Images", batch_size: int) -> None:
+    """Give the batch norms of an averaged generator the statistics of its own features.
+
+    Averaged weights never saw a batch; the running means that they inherit belong to the weights
+    of some steps before. The caller's random state is left alone.
+    """
+    norms = [layer for layer in generator.modules() if isinstance(layer, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain average of all batches
+        generator.train()
+        for _ in range(CALIBRATION_BATCHES):
+            real = as_float(train.pixels[torch.randint(len(train), (batch_size,)).to(train.pixels.device)])
+            z = torch.randn(batch_size, generator.latent).to(real.device)
+            generator(z, conditions(real, arm, scales))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    generator.eval()
+
+
+def averaged(generator: nn.Module, decay: float) -> AveragedModel:
+    """The moving average of a generator's weights; it starts fast, so that a short training is not all start."""
+
+    def average(means: Iterable[Tensor], values: Iterable[Tensor], steps: Tensor | int) -> None:
+        steps = float(steps)
+        torch._foreach_lerp_(list(means), list(values), 1 - min(decay, (1 + steps) / (10 + steps)))
+
+    return AveragedModel(generator, multi_avg_fn=average)
+
+
+def train_arm(
+    arm: Arm,
+    train: "Images",
+    settings: Settings,
+    *,
+    seed: int,
+    score: Callable[[Trained], Mapping[str, float]] | None = None,
+    score_key: str = "",
+    checkpoint: Path | None = None,
+) -> Trained:
+    """Train one arm. Arms with the same seed see the same images in the same order.
+
+    score(trained) is what the training curve shows, every `score_every` epochs; `score_key` says
+    what it depends on (a checkpoint keeps the curve).
+    """
+    accelerator = start(settings.device, settings.precision)
+    torch.manual_seed(seed)
+    scales = scales_of(train)
+    generator, discriminator = networks(arm, train.pixels.shape[-1], settings.width)
+    mean_generator = averaged(generator, settings.ema)
+    players = [part for part in (generator, discriminator) if part is not None]
+    optimizers = [
+        torch.optim.AdamW(
+            part.parameters(), arm.learning_rate, betas=(arm.beta1, 0.999), weight_decay=arm.weight_decay, fused=True
+        )
+        for part in players
+    ]
+    parameters = {"generator": parameter_count(generator)}
+    parameters["discriminator"] = parameter_count(discriminator) if discriminator is not None else 0
+    prepared = prepare(accelerator, *players, *optimizers)
+    mean_generator.to(accelerator.device)
+    accelerator.register_for_checkpointing(mean_generator)
+    torch.manual_seed(seed + 1)
+    train = train.to(accelerator.device)
+    scales = scales.to(accelerator.device)
+    make_step = {"gan": adversarial_step, "lapgan": chain_step, "decoder": decoder_step}[arm.kind]
+    update = make_step(accelerator, arm, prepared, scales)
+
+    def step(batch: tuple[int, Tensor]) -> dict[str, Tensor]:
+        number, index = batch
+        terms = update(as_float(train.pixels[index.to(train.pixels.device)]), number)
+        mean_generator.update_parameters(accelerator.unwrap_model(prepared[0]))
+        return terms
+
+    def trained(history: pd.DataFrame) -> Trained:
+        calibrate(mean_generator.module, arm, scales, train, settings.batch_size)
+        return Trained(arm, mean_generator.module, scales, history, parameters)
+
+    def evaluate(epoch: int) -> dict[str, float]:
+        row = {"images": float(epoch * (len(train) // settings.batch_size) * settings.batch_size)}
+        wanted = settings.score_every and epoch % settings.score_every == 0
+        if score is not None and (wanted or epoch == settings.epochs):
+            with torch.random.fork_rng():
+                row |= score(trained(pd.DataFrame()))
+        return row
+
+    def batches(epoch: int) -> list[tuple[int, Tensor]]:
+        indices = epoch_batches(
+            len(train),
+            settings.batch_size,
+            seed=seed,
+            epoch=epoch,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+        )
+        return list(enumerate(indices, (epoch - 1) * len(indices)))
+
+    history = fit(
+        accelerator,
+        step,
+        batches,
+        epochs=settings.epochs,
+        evaluate=evaluate,
+        checkpoint=checkpoint,
+        key={
+            "arm": asdict(replace(arm, label="")),
+            "settings": asdict(settings),
+            "seed": seed,
+            "train": train.checksum,
+            "score": score_key,
+            "code": source_hash(__name__),
+        },
+        name=arm.label,
+    )
+    return trained(history)
+
+
+def networks(arm: Arm, size: int, width: int) -> tuple[nn.Module, nn.Module | None]:
+    """Generator and discriminator of an arm; a decoder has no discriminator, a chain one for each step."""
+    if arm.kind == "lapgan":
+        chain = Chain(size, width=width)
+        steps = {chain.base: Discriminator(chain.base, width=width, norm=arm.norm)}
+        steps |= {int(r): Discriminator(int(r), width=width, levels=(int(r),), norm=arm.norm) for r in chain.steps}
+        return chain, nn.ModuleDict({str(r): part for r, part in steps.items()})
+    generator = Generator(size, width=width, levels=arm.levels)
+    if arm.kind == "decoder":
+        return generator, None
+    return generator, Discriminator(size, width=width, levels=arm.levels if arm.sees_levels else (), norm=arm.norm)
+
+
+def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
+    """One update of the discriminator, then one of the generator, on real images (n, 3, h, w).
+
+    Nothing is read back from the device, the generated batch serves both updates, and the
+    generator's update computes no gradient for the discriminator's weights.
+    """
+    generator, discriminator, generator_optimizer, discriminator_optimizer = parts
+    loss, augment = loss_named(arm.loss), augmentation_named(arm.augmentation)
+    latent = accelerator.unwrap_model(generator).latent
+
+    def step(real: Tensor, number: int) -> dict[str, Tensor]:
+        bands = conditions(real, arm, scales)
+        shown = bands if arm.sees_levels else None
+        z = torch.randn(len(real), latent, device=real.device)
+        discriminator_optimizer.zero_grad(set_to_none=True)
+        with accelerator.autocast():
+            fake = generator(z, bands)
+            seen = augment(real)
+            on_real = discriminator(seen, shown)
+            on_fake = discriminator(augment(fake.detach()), shown)
+        d_loss = loss.discriminator(on_real, on_fake)
+        total = d_loss
+        if loss.gradient_penalty and number % arm.penalty_every == 0:
+            total = d_loss + _penalty(loss.gradient_penalty, arm, discriminator, real, fake.detach(), shown)
+        accelerator.backward(total)
+        discriminator_optimizer.step()
+
+        discriminator.requires_grad_(False)
+        generator_optimizer.zero_grad(set_to_none=True)
+        with accelerator.autocast():
+            judged = discriminator(augment(fake), shown)
+            compared = discriminator(seen, shown) if loss.needs_real else on_real.detach()
+        g_loss = loss.generator(compared, judged)
+        accelerator.backward(g_loss)
+        generator_optimizer.step()
+        discriminator.requires_grad_(True)
+        return {
+            "d_loss": d_loss.detach(),
+            "g_loss": g_loss.detach(),
+            "d_real": torch.sigmoid(on_real.detach()).mean(),
+            "d_fake": torch.sigmoid(on_fake.detach()).mean(),
+        }
+
+    return step
+
+
+def _penalty(kind: str, arm: Arm, discriminator: nn.Module, real: Tensor, fake: Tensor, shown) -> Tensor:
+    weight = arm.penalty * arm.penalty_every  # lazy: rarer and as much stronger
+
+    def judge(images: Tensor) -> Tensor:
+        return discriminator(images, shown)
+
+    if kind == "wgan-gp":
+        return weight * gradient_penalty(judge, real, fake)
+    return weight * (zero_centred_penalty(judge, real) + zero_centred_penalty(judge, fake))
+
+
+def chain_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
+    """One update of every step of a LAPGAN, each on the true coarse image (Denton et al. 2015, section 3.2)."""
+    chain, discriminators, generator_optimizer, discriminator_optimizer = parts
+    plain = accelerator.unwrap_model(chain)
+    loss = loss_named(arm.loss)
+
+    def step(real: Tensor, number: int = 0) -> dict[str, Tensor]:
+        images = gaussian(real)
+        parts = torch.randn(len(real), plain.latent, device=real.device).split(plain.planes, dim=1)
+        with accelerator.autocast():
+            made = {plain.base: (plain.first(parts[0]), None)}
+            for (r, generator), noise in zip(plain.steps.items(), parts[1:], strict=True):
+                coarse = pyramid.up(images[int(r) // 2], (int(r), int(r)))
+                made[int(r)] = coarse + generator(noise, coarse), {int(r): coarse}
+        discriminator_optimizer.zero_grad(set_to_none=True)
+        with accelerator.autocast():
+            on_real = [discriminators[str(r)](images[r], coarse) for r, (_, coarse) in made.items()]
+            on_fake = [discriminators[str(r)](fake.detach(), coarse) for r, (fake, coarse) in made.items()]
+        d_loss = sum(loss.discriminator(a, b) for a, b in zip(on_real, on_fake, strict=True)) / len(made)
+        accelerator.backward(d_loss * len(made))
+        discriminator_optimizer.step()
+
+        discriminators.requires_grad_(False)
+        generator_optimizer.zero_grad(set_to_none=True)
+        with accelerator.autocast():
+            judged = [discriminators[str(r)](fake, coarse) for r, (fake, coarse) in made.items()]
+        compared = [logits.detach() for logits in on_real]
+        g_loss = sum(loss.generator(a, b) for a, b in zip(compared, judged, strict=True)) / len(made)
+        accelerator.backward(g_loss * len(made))
+        generator_optimizer.step()
+        discriminators.requires_grad_(True)
+        return {
+            "d_loss": d_loss.detach(),
+            "g_loss": g_loss.detach(),
+            "d_real": torch.sigmoid(torch.stack(compared)).mean(),
+            "d_fake": torch.sigmoid(torch.stack([logits.detach() for logits in on_fake])).mean(),
+        }
+
+    return step
+
+
+def gaussian(images: Tensor) -> dict[int, Tensor]:
+    """Float images at every resolution of their pyramid: 4 px, 8 px, …, their own."""
+    bands = pyramid.build(images, len(resolutions(images.shape[-1])))
+    return {band.shape[-1]: pyramid.collapse(bands[i:]) for i, band in enumerate(bands)}
+
+
+def decoder_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
+    """One update towards the source itself, in mean squared error: copying as a task, with nothing to generate."""
+    generator, optimizer = parts
+
+    def step(real: Tensor, number: int = 0) -> dict[str, Tensor]:
+        bands = conditions(real, arm, scales)
+        z = torch.randn(len(real), accelerator.unwrap_model(generator).latent, device=real.device)
+        optimizer.zero_grad(set_to_none=True)
+        with accelerator.autocast():
+            made = generator(z, bands)
+        g_loss = F.mse_loss(made, real)
+        accelerator.backward(g_loss)
+        optimizer.step()
+        return {"g_loss": g_loss.detach()}
+
+    return step
+
+
+def train_arms(
+    arms: Iterable[Arm],
+    train: "Images",
+    settings: Settings,
+    *,
+    checkpoints: Path | None = None,
+    **options: Any,
+) -> dict[str, Trained]:
+    """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm."""
+    arms = list(arms)
+    folders = [_slug(arm.label) for arm in arms]
+    if len(set(folders)) < len(arms):
+        raise ValueError(f"arms need labels that differ in letters or digits: {[arm.label for arm in arms]}")
+    return {
+        arm.label: train_arm(
+            arm, train, settings, checkpoint=None if checkpoints is None else checkpoints / folder, **options
+        )
+        for arm, folder in zip(arms, folders, strict=True)
+    }
+
+
+def _slug(label: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in label.lower()).strip("-")

@@ -1,0 +1,27 @@
+"""Measures of generated images, named by their protocol.
+
+features   extractors: uint8 images to feature vectors
+fid        Fréchet distance, KID, FID∞, precision/recall/density/coverage of two sets of features
+spectrum   radial power spectrum
+
+All images go in as uint8, real and generated ones down the same path (`features.to_pixels`).
+"""
+
+import torch
+from torch import Tensor
+
+
+class MetricError(ValueError):
+    """A metric cannot be computed; the message says what to do."""
+
+
+def check_pixels(pixels: Tensor) -> None:
+    """Raise a MetricError unless `pixels` are uint8 of shape (n, 3, h, w) with n of at least 1."""
+    if pixels.dtype != torch.uint8:
+        raise MetricError(f"metrics read uint8 pixels, not {pixels.dtype}; bring images in [-1, 1] there by to_pixels")
+    if pixels.ndim != 4 or not pixels.numel():
+        raise MetricError(f"metrics need images of shape (n, 3, h, w), at least one; these are {tuple(pixels.shape)}")
+    if pixels.shape[1] == 1:
+        raise MetricError("metrics need three channels, these images have one; repeat it by pixels.repeat(1, 3, 1, 1)")
+    if pixels.shape[1] != 3:
+        raise MetricError(f"metrics need three channels (n, 3, h, w), these images have shape {tuple(pixels.shape)}")
