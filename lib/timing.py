@@ -5,10 +5,16 @@ and compared within each round: the median of the ratios drifts far less than th
 that were taken one after the other.
 """
 
+import json
+import platform
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pandas as pd
+import torch
+
+from lib import paths
 
 
 def interleave(
@@ -44,3 +50,22 @@ def interleave(
 def ratio(seconds: pd.DataFrame, task: str, reference: str) -> float:
     """Median over rounds of the time of `task` in times of `reference`."""
     return float((seconds[task] / seconds[reference]).median())
+
+
+def measured_once(name: str, key: Mapping[str, Any], measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """`measure()`, kept in build/cost/<name>.json and measured anew where `key`, the machine or its threads change.
+
+    No time is the same twice, and results must be: a notebook that runs again shows what was
+    measured the first time. `key` says what was measured, with the hash of its code.
+    """
+    machine = {"machine": platform.node(), "processor": platform.processor(), "threads": torch.get_num_threads()}
+    wanted = json.loads(json.dumps(machine | dict(key)))
+    kept = paths.build() / "cost" / f"{name}.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    if found.get("key") != wanted:
+        found = {"key": wanted, "rows": measure().to_dict("records")}
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(".partial")
+        partial.write_text(json.dumps(found))
+        partial.replace(kept)
+    return pd.DataFrame(found["rows"]).assign(threads=machine["threads"])

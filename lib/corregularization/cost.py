@@ -1,8 +1,6 @@
 """What a regulariser costs, in time and in multiplications, beside a training step of the network."""
 
 import copy
-import json
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -12,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lib import paths
 from lib.corregularization.baselines import mma, ocnn_over_layers, soft_orthogonality, srip
 from lib.corregularization.losses import SHORTEST, mean_over_layers, select_layers
 from lib.corregularization.models import build_model
 from lib.fingerprint import source_hash
-from lib.timing import interleave, ratio
+from lib.timing import interleave, measured_once, ratio
 
 STEP = "training step"
 WHOLE = "Gram, whole"
@@ -121,32 +118,21 @@ def measure_cost(
 
 
 def measured_cost(models: Sequence[str], *, rounds: int = 10, batch_size: int = 128) -> pd.DataFrame:
-    """`measure_cost` of each model at 32 px, measured once per machine and code and then kept in build/.
+    """`measure_cost` of each model at 32 px, measured once per machine and code (`timing.measured_once`).
 
-    No time is the same twice, and results must be; so a notebook that runs again shows the
-    measurement of the first time until the code, the machine or the number of threads changes.
     `make bench` measures anew.
     """
-    machine = {
-        "machine": platform.node(),
-        "processor": platform.processor(),
-        "threads": torch.get_num_threads(),
-    }
-    key = {**machine, "rounds": rounds, "batch": batch_size, "code": source_hash(__name__)}
     tables = []
     for name in models:
-        kept = paths.build() / "cost" / f"{name}.json"
-        found = json.loads(kept.read_text()) if kept.exists() else {}
-        if found.get("key") != key:
+
+        def measure(name: str = name) -> pd.DataFrame:
             generator = torch.Generator().manual_seed(0)
             images = torch.randn(batch_size, 3, 32, 32, generator=generator)
             batch = images.contiguous(memory_format=torch.channels_last), torch.arange(batch_size) % 10
             model = build_model(name, 10).to(memory_format=torch.channels_last)
-            found = {"key": key, "rows": measure_cost(model, batch, rounds=rounds).to_dict("records")}
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            partial_file = kept.with_suffix(".partial")
-            partial_file.write_text(json.dumps(found))
-            partial_file.replace(kept)
-        tables.append(pd.DataFrame(found["rows"]).assign(model=name, threads=key["threads"]))
+            return measure_cost(model, batch, rounds=rounds)
+
+        key = {"rounds": rounds, "batch": batch_size, "code": source_hash(__name__)}
+        tables.append(measured_once(name, key, measure).assign(model=name))
     table = pd.concat(tables, ignore_index=True)
     return table[["model", *[column for column in table if column != "model"]]]

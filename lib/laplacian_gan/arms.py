@@ -70,7 +70,6 @@ class Arm:
 
 DCGAN = Arm("DCGAN")
 PYRAMID = Arm("pyramid GAN", levels=LEVELS)
-ZEROS = replace(PYRAMID, label="null: zeros", condition="zeros")
 
 
 def control_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:

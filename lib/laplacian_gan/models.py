@@ -7,6 +7,7 @@ DCGAN of the usual recipe, with the same weights and the same number of paramete
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalised
@@ -143,8 +144,8 @@ def parameter_count(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
-def shapes(model: nn.Module) -> list[dict]:
-    """What each layer of a generator takes and gives: layer, resolution, band_channels, given (C, H, W); measured."""
+def shapes(model: Generator) -> pd.DataFrame:
+    """What each layer of a generator takes and gives, seen while it runs: layer, taken, given ("C x H x W")."""
     rows, hooks = [], []
     device = next(model.parameters()).device
     names = {"first": model.first, **{f"block {r}": block for r, block in model.blocks.items()}}
@@ -152,7 +153,7 @@ def shapes(model: nn.Module) -> list[dict]:
 
     def note(name: str):
         def hook(_, inputs, output):
-            rows.append({"layer": name, "taken": tuple(inputs[0].shape[1:]), "given": tuple(output.shape[1:])})
+            rows.append({"layer": name, "taken": _text(inputs[0]), "given": _text(output)})
 
         return hook
 
@@ -167,7 +168,11 @@ def shapes(model: nn.Module) -> list[dict]:
         model.train(mode)
         for hook in hooks:
             hook.remove()
-    return rows
+    return pd.DataFrame(rows)
+
+
+def _text(features: Tensor) -> str:
+    return " x ".join(str(length) for length in features.shape[1:])
 
 
 def _join(features: Tensor, bands: Bands | None, resolution: int, levels: Sequence[int]) -> Tensor:

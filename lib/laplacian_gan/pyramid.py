@@ -88,13 +88,18 @@ def _up_last(x: Tensor, width: int) -> Tensor:
     return torch.stack([even, odd], dim=-1).flatten(-2)[..., :width]
 
 
+def greatest_depth(images: Tensor) -> int:
+    """Levels until the smaller side of images (N, C, H, W) is one pixel."""
+    depth, side = 1, min(images.shape[-2:])
+    while side > 1:
+        side, depth = (side + 1) // 2, depth + 1
+    return depth
+
+
 def _check(images: Tensor, depth: int) -> None:
     if images.dim() != 4 or not images.is_floating_point():
         raise ValueError(f"a pyramid needs float images (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
-    largest = 1
-    side = min(images.shape[-2:])
-    while side > 1:
-        side, largest = (side + 1) // 2, largest + 1
+    largest = greatest_depth(images)
     if not 1 <= depth <= largest:
         raise ValueError(f"images of {_size(images)} have pyramids of 1 to {largest} levels, not {depth}")
 

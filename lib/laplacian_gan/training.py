@@ -187,12 +187,7 @@ def train_arm(
     generator, discriminator = networks(arm, train.pixels.shape[-1], settings.width)
     mean_generator = averaged(generator, settings.ema)
     players = [part for part in (generator, discriminator) if part is not None]
-    optimizers = [
-        torch.optim.AdamW(
-            part.parameters(), arm.learning_rate, betas=(arm.beta1, 0.999), weight_decay=arm.weight_decay, fused=True
-        )
-        for part in players
-    ]
+    optimizers = [optimizer_of(part, arm) for part in players]
     parameters = {"generator": parameter_count(generator)}
     parameters["discriminator"] = parameter_count(discriminator) if discriminator is not None else 0
     prepared = prepare(accelerator, *players, *optimizers)
@@ -201,8 +196,7 @@ def train_arm(
     torch.manual_seed(seed + 1)
     train = train.to(accelerator.device)
     scales = scales.to(accelerator.device)
-    make_step = {"gan": adversarial_step, "lapgan": chain_step, "decoder": decoder_step}[arm.kind]
-    update = make_step(accelerator, arm, prepared, scales)
+    update = STEPS[arm.kind](accelerator, arm, prepared, scales)
 
     def step(batch: tuple[int, Tensor]) -> dict[str, Tensor]:
         number, index = batch
@@ -264,6 +258,13 @@ def networks(arm: Arm, size: int, width: int) -> tuple[nn.Module, nn.Module | No
     if arm.kind == "decoder":
         return generator, None
     return generator, Discriminator(size, width=width, levels=arm.levels if arm.sees_levels else (), norm=arm.norm)
+
+
+def optimizer_of(part: nn.Module, arm: Arm) -> torch.optim.Optimizer:
+    """AdamW with the settings of the arm; its defaults are those of the source."""
+    return torch.optim.AdamW(
+        part.parameters(), arm.learning_rate, betas=(arm.beta1, 0.999), weight_decay=arm.weight_decay, fused=True
+    )
 
 
 def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
@@ -386,6 +387,9 @@ def decoder_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
         return {"g_loss": g_loss.detach()}
 
     return step
+
+
+STEPS = {"gan": adversarial_step, "lapgan": chain_step, "decoder": decoder_step}
 
 
 def train_arms(

@@ -1,0 +1,103 @@
+"""How much of a generated image is a copy: exact diagnostics on uint8 images (N, 3, H, W).
+
+Distances are root mean square differences of pixels on the [-1, 1] scale. All searches go tile
+by tile, so that memory does not grow with the number of images.
+"""
+
+import torch
+from torch import Tensor
+
+from lib.data.augment import as_float
+
+TILE = 2048
+
+
+def nearest(queries: Tensor, candidates: Tensor, *, exclude_self: bool = False) -> tuple[Tensor, Tensor]:
+    """Distance (N,) to and index (N,) of the candidate (M, 3, H, W) nearest to each query (N, 3, H, W).
+
+    exclude_self: query i and candidate i are the same image and do not count as neighbours.
+    Raises a ValueError where sizes differ or no candidate is left.
+    """
+    _check(queries, candidates)
+    if len(candidates) <= exclude_self:
+        raise ValueError(f"{len(candidates)} candidates leave no neighbour to find; give at least {1 + exclude_self}")
+    best = torch.full((len(queries),), torch.inf)
+    index = torch.zeros(len(queries), dtype=torch.long)
+    for begin in range(0, len(queries), TILE):
+        rows = slice(begin, min(begin + TILE, len(queries)))
+        query = _flat(queries[rows])
+        for first in range(0, len(candidates), TILE):
+            candidate = _flat(candidates[first : first + TILE])
+            # |a - b|^2 up to |a|^2, which does not change who is nearest.
+            squared = torch.addmm(candidate.square().sum(1)[None], query, candidate.T, alpha=-2)
+            if exclude_self:
+                own = torch.arange(begin, rows.stop) - first
+                inside = (own >= 0) & (own < len(candidate))
+                squared[inside.nonzero()[:, 0], own[inside]] = torch.inf
+            value, place = squared.min(dim=1)
+            better = value < best[rows]
+            best[rows] = torch.where(better, value, best[rows])
+            index[rows] = torch.where(better, place + first, index[rows])
+    # The differences of large numbers above find who is nearest; how near is computed afresh.
+    return distance(queries, candidates[index]), index
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Root mean square difference of images a[i] and b[i], (N,), in [0, 2]."""
+    _check(a, b)
+    parts = zip(a.split(TILE), b.split(TILE), strict=True)
+    return torch.cat([(as_float(x) - as_float(y)).square().mean(dim=(1, 2, 3)).sqrt() for x, y in parts])
+
+
+def source_retrieval(generated: Tensor, index: Tensor, candidates: Tensor) -> float:
+    """Share of generated images whose nearest candidate is their own source, candidates[index]; chance is 1/M."""
+    return (nearest(generated, candidates)[1] == index).float().mean().item()
+
+
+def copy_index(generated: Tensor, candidates: Tensor, index: Tensor | None = None) -> float:
+    """Share of generated images that lie nearer to a real image than any other real image lies to that one.
+
+    The real image is the source, candidates[index], or the nearest candidate for models without
+    a source. 1: every image is a copy in that sense; held-out real images show what is usual.
+    Blurred images are near to everything, so read it beside `source_retrieval`.
+    """
+    found, index = nearest(generated, candidates) if index is None else (distance(generated, candidates[index]), index)
+    own, place = torch.unique(index, return_inverse=True)
+    return (found < _to_others(own, candidates)[place]).float().mean().item()
+
+
+def _to_others(own: Tensor, candidates: Tensor) -> Tensor:
+    """Distance of candidates[own] to the nearest other candidate."""
+    order = torch.cat([own, torch.ones(len(candidates)).index_fill_(0, own, 0).nonzero()[:, 0]])
+    arranged = candidates[order]  # those asked for first, so that "self" is the same index in both
+    return nearest(arranged[: len(own)], arranged, exclude_self=True)[0]
+
+
+def variance_shares(generated: Tensor) -> dict[str, float]:
+    """What decides the pixels of images (P pyramids, Z latents, 3, H, W): shares "pyramid", "z", "both", summing to 1.
+
+    Two-way analysis of variance without replication (Scheffe 1959, chapter 4): main effect of the
+    pyramid, main effect of z, and their interaction, unbiased, clipped at 0, over all pixels. All
+    are 0 where nothing varies.
+    """
+    pyramids, latents = generated.shape[:2]
+    if generated.dim() != 5 or pyramids < 2 or latents < 2:
+        raise ValueError(f"variance shares need at least 2 pyramids x 2 latents, not {tuple(generated.shape)}")
+    x = generated.double().flatten(2)
+    grand, rows, columns = x.mean((0, 1)), x.mean(1), x.mean(0)
+    both = (x - rows[:, None] - columns[None] + grand).square().sum((0, 1)).mean() / ((pyramids - 1) * (latents - 1))
+    by_row = latents * (rows - grand).square().sum(0).mean() / (pyramids - 1)
+    by_column = pyramids * (columns - grand).square().sum(0).mean() / (latents - 1)
+    parts = {"pyramid": (by_row - both) / latents, "z": (by_column - both) / pyramids, "both": both}
+    clipped = {name: max(value.item(), 0.0) for name, value in parts.items()}
+    total = sum(clipped.values())
+    return {name: value / total if total > 0 else 0.0 for name, value in clipped.items()}
+
+
+def _flat(pixels: Tensor) -> Tensor:
+    return as_float(pixels).flatten(1)
+
+
+def _check(a: Tensor, b: Tensor) -> None:
+    if a.shape[1:] != b.shape[1:]:
+        raise ValueError(f"images of {tuple(a.shape[1:])} and {tuple(b.shape[1:])} cannot be compared pixel by pixel")

@@ -1,0 +1,241 @@
+"""Every figure of the study, drawn from saved data alone: one seed gives lines, several give bands."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, Rectangle
+
+from lib import plots
+
+Arrays = Mapping[str, np.ndarray]
+
+# An arm keeps its colour through all figures.
+ARM_COLOURS = {
+    "real images": plots.COLOURS[6],
+    "DCGAN": plots.COLOURS[0],
+    "pyramid GAN": plots.COLOURS[1],
+    "null: zeros": plots.COLOURS[7],
+    "LAPGAN chain": plots.COLOURS[2],
+}
+
+
+def _tiled(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
+    """uint8 (n, 3, h, w) as one picture in [0, 1]."""
+    return plots.tile(list(images.transpose(0, 2, 3, 1) / 255), columns, gap)
+
+
+def pyramid(arrays: Arrays) -> Figure:
+    """fig11: images, the bands of their pyramids and what the bands collapse to. arrays: `pictures.pyramid_bands`."""
+    bands = [name for name in arrays if name.endswith("px")]
+    count = len(arrays["images"])
+    figure, axes = plots.subplots(count, len(bands) + 2, height=1.15 * count + 0.3, squeeze=False)
+    error = np.abs(arrays["collapsed"] - arrays["images"]).max()
+    for row, cells in enumerate(axes):
+        first = row == 0
+        plots.show_picture(cells[0], _unit(arrays["images"][row]), "image x" if first else "")
+        for cell, name in zip(cells[1:-1], bands, strict=True):
+            residual = name == bands[-1]
+            band = arrays[name][row]
+            picture = _unit(band if residual else band / max(2 * np.abs(arrays[name]).max(), 1e-6) * 2)
+            title = f"{name}, low-pass" if residual else f"{name}, sd {arrays[name].std():.2f}"
+            plots.show_picture(cell, picture, title if first else "")
+        plots.show_picture(cells[-1], _unit(arrays["collapsed"][row]), f"sum; error ≤ {error:.0e}" if first else "")
+    return figure
+
+
+def _unit(image: np.ndarray) -> np.ndarray:
+    """(3, h, w) in [-1, 1] as a picture (h, w, 3) in [0, 1]."""
+    return np.clip(image.transpose(1, 2, 0) / 2 + 0.5, 0, 1)
+
+
+def generator(shapes: pd.DataFrame) -> Figure:
+    """fig12: the generator as it is. shapes: `models.shapes`, columns layer, taken, given as "C x H x W".
+
+    Where a layer takes more channels than the one before gives, a pyramid level has joined.
+    """
+    figure, axes = plots.subplots(height=2.4)
+    maps = [_numbers(shapes.taken.iloc[0]), *map(_numbers, shapes.given)]
+    taken = [*map(_numbers, shapes.taken), maps[-1]]
+    gap, place = 0.55, 0.0
+    for (channels, side, _), (joined, _, _) in zip(maps, taken, strict=True):
+        tall, wide = (0.35 + 0.42 * np.log2(side) if side > 1 else 0.3), 0.12 + 0.055 * np.sqrt(channels)
+        axes.add_patch(Rectangle((place, -tall / 2), wide, tall, facecolor="#CFE3F3", edgecolor="0.2"))
+        label = f"{channels}\n{side}×{side}" if side > 1 else f"z\n{channels}"
+        axes.text(place + wide / 2, -tall / 2 - 0.08, label, ha="center", va="top", fontsize=7)
+        place += wide
+        if place and (channels, side) != maps[-1][:2] or joined > channels:
+            _arrow(axes, (place, 0), (place + gap, 0), "0.2")
+        if joined > channels:
+            middle = place + gap / 2
+            _arrow(axes, (middle, 1.85), (middle, 0.05), plots.COLOURS[1])
+            text = f"Lap_pyr\n{joined - channels}×{side}×{side}"
+            axes.text(middle, 1.9, text, ha="center", va="bottom", fontsize=7, color=plots.COLOURS[1])
+        place += gap
+    axes.set(xlim=(-0.2, place - gap + 0.2), ylim=(-1.9, 2.6))
+    axes.set_axis_off()
+    return figure
+
+
+def _arrow(axes, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=7, color=colour, shrinkA=1, shrinkB=1))
+
+
+def _numbers(shape: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in str(shape).split(" x "))
+
+
+def samples(arrays: Arrays, columns: int = 8) -> Figure:
+    """fig13 and fig14: generated images; with sources, each half shows a source above what was made of it."""
+    if "samples" in arrays:
+        figure, axes = plots.subplots(height=2.2)
+        plots.show_picture(axes, _tiled(arrays["samples"], 2 * columns))
+        return figure
+    told = [name for name in arrays if f"{name} sources" in arrays]
+    figure, axes = plots.subplots(1, len(told), height=3.6, squeeze=False)
+    for cell, name in zip(axes[0], told, strict=True):
+        sources, made = arrays[f"{name} sources"], arrays[name]
+        rows = []
+        for begin in range(0, len(made), columns):
+            rows += [*sources[begin : begin + columns], *made[begin : begin + columns]]
+        plots.show_picture(cell, _tiled(np.stack(rows), columns))
+        cell.set_title(f"pyramids of {name} images:\nrows in turn: source, generated", fontsize=7)
+    return figure
+
+
+def training_curves(frame: pd.DataFrame) -> Figure:
+    """fig15: FID, losses and mean verdicts over images seen. frame: `evaluation.histories`."""
+    figure, axes = plots.subplots(1, 3, height=2.5)
+    frame = frame.assign(thousands=frame.images / 1000)
+    scored = frame.dropna(subset=["fid"]) if "fid" in frame else frame.iloc[:0]
+    plots.curves(axes[0], scored, "thousands", "fid", "arm", colours=ARM_COLOURS)
+    axes[0].set(ylabel="FID (held-out)", yscale="log")
+    for cell, (ours, theirs, label) in zip(
+        axes[1:], (("d_loss", "g_loss", "loss (nats)"), ("d_real", "d_fake", "mean of sigmoid(D)")), strict=True
+    ):
+        for column, style in ((ours, "-"), (theirs, "--")):
+            before = len(cell.lines)
+            plots.curves(cell, frame.dropna(subset=[column]), "thousands", column, "arm", colours=ARM_COLOURS)
+            for line in cell.lines[before:]:
+                line.set(linestyle=style, marker="")
+        names = {"d_loss": "D", "g_loss": "G", "d_real": "real", "d_fake": "generated"}
+        cell.set(ylabel=label, title=f"solid: {names[ours]}, dashed: {names[theirs]}")
+    for cell in axes:
+        cell.set_xlabel("training images seen (thousands)")
+    plots.legend_below(figure, axes[0])
+    return figure
+
+
+def levels(arrays: Arrays, frame: pd.DataFrame) -> Figure:
+    """fig16: what each level gives away. arrays: `pictures.level_samples`; frame: rows of tab12 for these arms."""
+    labels = list(arrays)
+    count = len(arrays["sources"])
+    figure, axes = plots.subplots(1, 4, height=0.36 * len(labels) + 0.9, width_ratios=[1.5, 1, 1, 1])
+    sheet = _tiled(np.concatenate([arrays[label] for label in labels]), count)
+    axes[0].imshow(sheet, interpolation="nearest", aspect="auto", extent=(0, count, len(labels) - 0.5, -0.5))
+    axes[0].set_yticks(range(len(labels)), labels)
+    axes[0].set_xticks([])
+    axes[0].grid(False)
+    axes[0].set_title("held-out sources and samples", fontsize=8)
+    _level_panels(axes[1:], frame, labels)
+    return figure
+
+
+def level_values(frame: pd.DataFrame) -> Figure:
+    """The right half of fig16, over seeds."""
+    labels = list(frame.arm.unique())
+    figure, axes = plots.subplots(1, 3, height=0.3 * len(labels) + 0.9)
+    _level_panels(axes, frame, labels)
+    axes[0].set_yticks(range(len(labels)), labels)
+    return figure
+
+
+def _level_panels(axes, frame: pd.DataFrame, labels: Sequence[str]) -> None:
+    panels = (
+        ("fid", "FID", None),
+        ("retrieval", "own source is nearest", 1),
+        ("lpips_to_source", "LPIPS to source", None),
+    )
+    for cell, (column, title, top) in zip(axes, panels, strict=True):
+        for told, colour, marker in (("training", plots.COLOURS[1], "o"), ("held-out", plots.COLOURS[0], "s")):
+            part = frame[(frame.sources == told) & frame.arm.isin(labels)]
+            found = plots.mean_and_spread(part, ["arm"], column).set_index("arm").reindex(labels)
+            cell.errorbar(
+                found["mean"],
+                np.arange(len(labels)) + (0.12 if told == "training" else -0.12),
+                xerr=found["std"],
+                fmt=marker,
+                color=colour,
+                markersize=4,
+                label=f"{told} pyramids",
+            )
+        cell.set(title=title, ylim=(len(labels) - 0.5, -0.5), xlim=(0, top and top * 1.05))
+        cell.set_yticks(range(len(labels)), [""] * len(labels))
+    axes[0].legend(fontsize=6)
+
+
+def nearest(arrays: Arrays) -> Figure:
+    """fig17: generated images above their nearest training images. arrays: `pictures.nearest`."""
+    figure, axes = plots.subplots(len(arrays), 1, height=1.35 * len(arrays), width=4.6, squeeze=False)
+    for cell, (label, pair) in zip(axes[:, 0], arrays.items(), strict=True):
+        plots.show_picture(cell, _tiled(pair.reshape(-1, *pair.shape[2:]), pair.shape[1]))
+        cell.set_title(f"{label}: generated, and the nearest training image", fontsize=7)
+    return figure
+
+
+def spectrum(frame: pd.DataFrame) -> Figure:
+    """fig18: radial power spectra, and their ratio to that of real images. frame: `evaluation.spectra`."""
+    figure, axes = plots.subplots(1, 2, height=2.6)
+    frame = frame[frame.frequency > 0]
+    plots.curves(axes[0], frame, "frequency", "power", "arm", colours=ARM_COLOURS)
+    axes[0].set(xlabel="frequency (cycles per pixel)", ylabel="power", xscale="log", yscale="log")
+    real = frame[frame.arm == "real images"].set_index(["seed", "frequency"]).power
+    others = frame[frame.arm != "real images"].set_index(["seed", "frequency"])
+    others = others.assign(ratio=others.power / real.reindex(others.index)).reset_index()
+    plots.curves(axes[1], others, "frequency", "ratio", "arm", colours=ARM_COLOURS)
+    axes[1].axhline(1, color="0.4", linewidth=1, linestyle=":")
+    axes[1].set(xlabel="frequency (cycles per pixel)", ylabel="power, generated / real", yscale="log")
+    plots.legend_below(figure, axes[0])
+    return figure
+
+
+def interpolation(arrays: Arrays) -> Figure:
+    """fig19: coarse of one image with fine of another, and walks in z. arrays: `pictures.interpolations`."""
+    walks = [name for name in arrays if name not in ("sources", "swaps")]
+    figure = plots.subplots(height=2.9)[0]
+    figure.clear()
+    grid = figure.add_gridspec(len(walks), 2, width_ratios=[1, 1.35])
+    left = figure.add_subplot(grid[:, 0])
+    swaps, sources = arrays["swaps"], arrays["sources"]
+    count = len(sources)
+    blank = np.full_like(sources[:1], 255)
+    rows = [np.concatenate([blank, sources])] + [np.concatenate([sources[i : i + 1], swaps[i]]) for i in range(count)]
+    plots.show_picture(left, _tiled(np.concatenate(rows), count + 1, gap=2))
+    left.set_title("pyramid GAN: coarse levels from the left,\nfine levels from the top, one z", fontsize=7)
+    for row, name in enumerate(walks):
+        cell = figure.add_subplot(grid[row, 1])
+        plots.show_picture(cell, _tiled(arrays[name], len(arrays[name])))
+        cell.set_title(name, fontsize=7)
+    return figure
+
+
+def controls(frame: pd.DataFrame) -> Figure:
+    """FID of every arm, dots for seeds; training pyramids against held-out ones. frame: rows of a table of arms."""
+    arms = list(frame.arm.unique())
+    figure, axes = plots.subplots(1, 2, height=0.27 * len(arms) + 0.8, width_ratios=[1.4, 1], sharey=True)
+    styles = {
+        "none": (plots.COLOURS[6], "D", "no source"),
+        "training": (plots.COLOURS[1], "o", "training pyramids"),
+        "held-out": (plots.COLOURS[0], "s", "held-out pyramids"),
+    }
+    for cell, column, title in ((axes[0], "fid", "FID against held-out images"), (axes[1], "copy_index", "copy index")):
+        for told, (colour, marker, label) in styles.items():
+            part = frame[(frame.sources == told) & frame[column].notna()]
+            cell.scatter(part[column], part.arm.map(arms.index), s=18, color=colour, marker=marker, label=label)
+        cell.set(title=title, ylim=(len(arms) - 0.5, -0.5))
+        cell.set_yticks(range(len(arms)), arms)
+    axes[0].set_xlim(left=0)
+    axes[1].set_xlim(-0.05, 1.05)
+    plots.legend_below(figure, axes[0])
+    return figure

@@ -1,0 +1,111 @@
+"""The games that a generator and a discriminator play, as pure functions on logits.
+
+    loss = loss_named("non-saturating")
+    loss.discriminator(on_real, on_fake)   # scalar, to be minimised by the discriminator
+    loss.generator(on_real, on_fake)       # scalar, to be minimised by the generator
+
+Logits are (n,) or (n, 1), of real and of generated images; everything is computed in float32,
+whatever autocast says. Values are in nats where the loss is a log-likelihood.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Judge = Callable[[Tensor], Tensor]  # images (n, 3, h, w) -> logits (n,)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One game.
+
+    Attributes:
+        discriminator: (on_real, on_fake) -> scalar.
+        generator: (on_real, on_fake) -> scalar; most ignore `on_real`.
+        gradient_penalty: what the discriminator is penalised with: "", "wgan-gp" or "r1r2".
+        needs_real: whether the generator's loss compares with real images.
+    """
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor, Tensor], Tensor]
+    gradient_penalty: str = ""
+    needs_real: bool = False
+
+
+def non_saturating_discriminator(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """-E log D(x) - E log(1 - D(G(z))), D = sigmoid (Goodfellow et al. 2014, equation 1); log 4 where D = 1/2."""
+    return F.softplus(-on_real.float()).mean() + F.softplus(on_fake.float()).mean()
+
+
+def non_saturating_generator(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """-E log D(G(z)) (Goodfellow et al. 2014, section 3)."""
+    return F.softplus(-on_fake.float()).mean()
+
+
+def hinge_discriminator(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))) (Lim & Ye 2017; Miyato et al. 2018, equation 16)."""
+    return F.relu(1 - on_real.float()).mean() + F.relu(1 + on_fake.float()).mean()
+
+
+def wasserstein_discriminator(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """E D(G(z)) - E D(x) (Arjovsky et al. 2017); needs a discriminator that is nearly 1-Lipschitz."""
+    return on_fake.float().mean() - on_real.float().mean()
+
+
+def critic_generator(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """-E D(G(z)), the generator's side of hinge and Wasserstein."""
+    return -on_fake.float().mean()
+
+
+def relativistic_discriminator(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """E softplus(D(G(z)) - D(x)) over pairs (Jolicoeur-Martineau 2019; RpGAN of Huang et al. 2024, equation 2)."""
+    return F.softplus(on_fake.float() - on_real.float()).mean()
+
+
+def relativistic_generator(on_real: Tensor, on_fake: Tensor) -> Tensor:
+    """E softplus(D(x) - D(G(z))) over pairs."""
+    return F.softplus(on_real.float() - on_fake.float()).mean()
+
+
+LOSSES = {
+    "non-saturating": Loss(non_saturating_discriminator, non_saturating_generator),
+    "hinge": Loss(hinge_discriminator, critic_generator),
+    "wasserstein-gp": Loss(wasserstein_discriminator, critic_generator, gradient_penalty="wgan-gp"),
+    "relativistic": Loss(relativistic_discriminator, relativistic_generator, gradient_penalty="r1r2", needs_real=True),
+}
+
+
+def loss_named(name: str) -> Loss:
+    """The loss of that name. Raises a ValueError that lists the names."""
+    if name not in LOSSES:
+        raise ValueError(f"there is no GAN loss {name!r}; choose from {', '.join(LOSSES)}")
+    return LOSSES[name]
+
+
+def gradient_penalty(judge: Judge, real: Tensor, fake: Tensor) -> Tensor:
+    """E (||grad D(x')|| - 1)^2 at random points x' between pairs of real and fake (Gulrajani et al. 2017, equation 3).
+
+    The gradient is that of each image's logit by that image: a batch norm in D would mix them.
+    Without the paper's factor 10; call it outside of autocast.
+    """
+    weight = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)
+    between = torch.lerp(real.float(), fake.float(), weight).detach()
+    return (_gradients(judge, between).norm(dim=1) - 1).square().mean()
+
+
+def zero_centred_penalty(judge: Judge, images: Tensor) -> Tensor:
+    """E ||grad D(x)||^2 / 2 at the given images: R1 on real ones, R2 on generated ones (Mescheder et al. 2018).
+
+    Without the papers' factor gamma; as for `gradient_penalty`, D needs to have no batch norm.
+    """
+    return _gradients(judge, images.detach().float()).square().sum(dim=1).mean() / 2
+
+
+def _gradients(judge: Judge, images: Tensor) -> Tensor:
+    """(n, c·h·w) gradient of each image's logit, itself differentiable."""
+    images = images.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(judge(images).float().sum(), images, create_graph=True)
+    return gradient.flatten(1)

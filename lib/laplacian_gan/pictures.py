@@ -1,0 +1,98 @@
+"""The images behind the figures, as uint8 arrays (…, 3, h, w), so that a figure can be redrawn without the models."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.data.augment import as_float
+from lib.laplacian_gan import copying, pyramid
+from lib.laplacian_gan.models import resolutions
+from lib.laplacian_gan.training import Trained, latents
+
+if TYPE_CHECKING:
+    from lib.data.images import Images
+    from lib.laplacian_gan.evaluation import Yardstick
+
+Arrays = dict[str, np.ndarray]
+
+
+def pyramid_bands(images: "Images", count: int = 3) -> Arrays:
+    """Images in [-1, 1], their bands, and what the bands collapse to: "images", "32 px", …, "collapsed"."""
+    floats = as_float(images.pixels[:count])
+    bands = pyramid.build(floats, len(resolutions(floats.shape[-1])))
+    arrays = {"images": floats} | {f"{band.shape[-1]} px": band for band in bands}
+    return {name: value.numpy() for name, value in (arrays | {"collapsed": pyramid.collapse(bands)}).items()}
+
+
+def samples(trained: Trained, count: int, sources: Mapping[str, Tensor] | None = None, *, seed: int) -> Arrays:
+    """Images of the first latents of `seed`: "samples"; or by kind of source, with the sources."""
+    if not trained.arm.needs_source:
+        return {"samples": trained.sample(count, seed=seed).numpy()}
+    arrays = {}
+    for told, pixels in sources.items():
+        arrays[f"{told} sources"] = pixels[:count].numpy()
+        arrays[told] = trained.sample(count, pixels[:count], seed=seed).numpy()
+    return arrays
+
+
+def level_samples(trained: Mapping[str, Trained], sources: Tensor, *, seed: int) -> Arrays:
+    """What each arm makes of the same few sources and the same z: label -> images."""
+    made = {label: result.sample(len(sources), sources, seed=seed).numpy() for label, result in trained.items()}
+    return {"sources": sources.numpy()} | made
+
+
+def nearest(trained: Mapping[str, Trained], yard: "Yardstick", count: int = 8, *, seed: int) -> Arrays:
+    """Generated images, and the training images nearest to them in pixels: label -> (2, count, …)."""
+    arrays = {}
+    for label, result in trained.items():
+        for told in yard.sources if result.arm.needs_source else [""]:
+            made = result.sample(count, yard.sources.get(told, torch.empty(0))[:count], seed=seed)
+            _, index = copying.nearest(made, yard.training)
+            name = f"{label}, {told} pyramids" if told else label
+            arrays[name] = torch.stack([made, yard.training[index]]).numpy()
+    return arrays
+
+
+def interpolations(plain: Trained, told: Trained, sources: Tensor, *, steps: int = 8, seed: int) -> Arrays:
+    """Swaps of coarse and fine levels between images, and walks between two latents.
+
+    "swaps" (n, n, …): coarse half of the pyramid of image i with the fine half of image j, at one z.
+    "DCGAN": a walk from z_0 to z_1; "pyramid GAN": the same walk at one pyramid;
+    "pyramids": a walk from one pyramid to another at one z.
+    """
+    count = len(sources)
+    floats = as_float(sources)
+    bands = pyramid.build(floats, len(resolutions(floats.shape[-1])))
+    half = len(bands) // 2
+    mixed = [
+        pyramid.collapse([band[j : j + 1] for band in bands[:half]] + [band[i : i + 1] for band in bands[half:]])
+        for i in range(count)
+        for j in range(count)
+    ]
+    z = latents(2, plain.generator.latent, seed)
+    swaps = told.sample_from(z[:1].expand(count**2, -1), _pixels(torch.cat(mixed)), seed=seed)
+    walk = _great_circle(z[0], z[1], steps)
+    weights = torch.linspace(0, 1, steps).view(-1, 1, 1, 1)
+    between = _pixels((1 - weights) * floats[:1] + weights * floats[1:2])
+    return {
+        "sources": sources.numpy(),
+        "swaps": swaps.view(count, count, *sources.shape[1:]).numpy(),
+        "DCGAN, z to z'": plain.sample_from(walk, seed=seed).numpy(),
+        "pyramid GAN, z to z', one pyramid": told.sample_from(walk, sources[:1].expand(steps, -1, -1, -1)).numpy(),
+        "pyramid GAN, pyramid to pyramid, one z": told.sample_from(z[:1].expand(steps, -1), between).numpy(),
+    }
+
+
+def _pixels(images: Tensor) -> Tensor:
+    """Mixed pyramids may leave [-1, 1] by a little: they are cut there, as an image file would be."""
+    return images.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+
+
+def _great_circle(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """Latents from `start` to `end` (d,) whose lengths stay those of normal vectors, (steps, d) (White 2016)."""
+    angle = torch.arccos(torch.clamp(start @ end / (start.norm() * end.norm()), -1, 1))
+    weights = torch.linspace(0, 1, steps)[:, None]
+    return (torch.sin((1 - weights) * angle) * start + torch.sin(weights * angle) * end) / torch.sin(angle)

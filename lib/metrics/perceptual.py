@@ -1,0 +1,157 @@
+"""LPIPS, the learned perceptual distance (Zhang et al. 2018, version 0.1), through the `lpips` package.
+
+    perceptual = load_lpips("vgg")
+    perceptual.distance(a, b)                                   # (n,)
+    lpips_diversity(perceptual, images, pairs=1000, seed=0)     # higher: images differ more
+    lpips_to_source(perceptual, generated, sources)             # lower: more is copied
+
+One number called "LPIPS" has no direction until it is said what was paired, so each pairing has a
+name of its own. The linear weights come with the package; the trunk's ImageNet weights are a
+download. Without them the trunk is untrained, and the name says so: such a distance still grows
+with every change of an image, but nobody has calibrated it to what people see.
+"""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import lpips
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from lib.data.augment import as_float
+from lib.metrics import MetricError
+
+# torchvision's weights of each trunk, and the smallest side that it takes.
+TRUNKS = {
+    "alex": (models.AlexNet_Weights.IMAGENET1K_V1, 31),
+    "vgg": (models.VGG16_Weights.IMAGENET1K_V1, 16),
+    "squeeze": (models.SqueezeNet1_1_Weights.IMAGENET1K_V1, 17),
+}
+TOLERANCE = 1e-3
+CHUNK = 100
+
+
+@dataclass(frozen=True)
+class Perceptual:
+    """A perceptual distance: its name for captions, and the network behind it."""
+
+    name: str
+    smallest: int  # pixels
+    network: nn.Module = field(repr=False)
+
+    @torch.no_grad()
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """LPIPS between a[i] and b[i]: images (n, 3, h, w), uint8 or float in [-1, 1] -> (n,) float32 on the CPU.
+
+        Raises a MetricError for other ranges, shapes, channels, NaN, and images that are too small.
+        """
+        if a.shape != b.shape:
+            raise MetricError(f"LPIPS compares images of one shape, not {tuple(a.shape)} with {tuple(b.shape)}")
+        for images in (a, b):
+            self._check(images)
+        device = next(self.network.parameters()).device
+        chunks = zip(a.split(CHUNK), b.split(CHUNK), strict=True)
+        return torch.cat([self.network(_unit(x, device), _unit(y, device)).flatten().cpu() for x, y in chunks])
+
+    def _check(self, images: Tensor) -> None:
+        if images.dim() != 4 or images.shape[1] != 3 or not len(images):
+            raise MetricError(f"LPIPS reads colour images (n, 3, h, w), at least one; these are {tuple(images.shape)}")
+        if min(images.shape[-2:]) < self.smallest:
+            raise MetricError(
+                f"{self.name} takes images of at least {self.smallest} pixels a side, these have "
+                f"{images.shape[-2]} x {images.shape[-1]}; enlarge them or choose another net"
+            )
+        if images.dtype == torch.uint8:
+            return
+        if not images.is_floating_point():
+            raise MetricError(f"LPIPS reads uint8 pixels or floats in [-1, 1], not {images.dtype}")
+        low, high = images.min().item(), images.max().item()
+        if not (low >= -1 - TOLERANCE and high <= 1 + TOLERANCE):  # NaN compares to nothing
+            found = "NaN" if low != low or high != high else f"{low:.4g} to {high:.4g}"
+            raise MetricError(f"LPIPS reads floats in [-1, 1], these hold {found}; scale or clamp them first")
+
+
+def trunk_file(net: str) -> Path:
+    """Where the hub cache holds the trunk's weights."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / TRUNKS[net][0].url.rsplit("/", 1)[-1]
+
+
+def load_lpips(net: str = "vgg", *, device: str = "cpu", download: bool = False) -> Perceptual:
+    """LPIPS with the trunk "alex", "vgg" or "squeeze".
+
+    The trunk's weights are used where they lie in the hub cache, and fetched if `download`. Else
+    the trunk is untrained, drawn from a fixed seed. At 32 px alex and squeeze see little more than
+    their own padding; vgg is the one to report there, at some fifty times the cost.
+    """
+    if net not in TRUNKS:
+        raise MetricError(f"there is no LPIPS network {net!r}; choose from {', '.join(TRUNKS)}")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    file = trunk_file(net)
+    trained = download or file.exists()
+    with _quietly(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        try:
+            network = lpips.LPIPS(net=net, pnet_rand=not trained, verbose=False)
+        except Exception as error:  # a truncated file, no network: whatever torch and pickle raise
+            what = "cannot be read" if file.exists() else "is not there and could not be downloaded"
+            raise MetricError(
+                f"the weights of LPIPS's trunk, {file}, {what} ({type(error).__name__}: {error}). Delete that file if "
+                f"it is there and put a whole one in its place, from {TRUNKS[net][0].url}"
+            ) from error
+    name = f"LPIPS-{net}" if trained else f"LPIPS-{net} with untrained trunk"
+    return Perceptual(name, TRUNKS[net][1], network.eval().requires_grad_(False).to(device))
+
+
+def lpips_diversity(perceptual: Perceptual, images: Tensor, *, pairs: int, seed: int) -> dict[str, float]:
+    """Mean LPIPS over `pairs` random pairs of different images (n, 3, h, w); higher is more diverse.
+
+    Returns mean, its 95 % interval low and high (normal), and pairs. Say the same of real images beside it.
+    """
+    if len(images) < 2 or pairs < 2:
+        raise MetricError(f"diversity needs at least 2 images and 2 pairs, not {len(images)} and {pairs}")
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randint(len(images), (pairs,), generator=generator)
+    step = torch.randint(1, len(images), (pairs,), generator=generator)  # never back to the same image
+    return _mean(perceptual.distance(images[first], images[(first + step) % len(images)]))
+
+
+def lpips_to_source(perceptual: Perceptual, generated: Tensor, sources: Tensor) -> dict[str, float]:
+    """Mean LPIPS between generated[i] and the image that it was made from; lower means copying."""
+    return _mean(perceptual.distance(generated, sources))
+
+
+def lpips_same_pyramid(perceptual: Perceptual, generated: Tensor) -> dict[str, float]:
+    """Mean LPIPS between draws of one pyramid, images (pyramids, draws, 3, h, w); near 0: z is not used."""
+    if generated.dim() != 5 or generated.shape[1] < 2:
+        raise MetricError(f"draws of one pyramid are (pyramids, at least 2, 3, h, w), not {tuple(generated.shape)}")
+    return _mean(perceptual.distance(generated[:, :-1].flatten(0, 1), generated[:, 1:].flatten(0, 1)))
+
+
+def _mean(distances: Tensor) -> dict[str, float]:
+    count = len(distances)
+    mean = distances.double().mean().item()
+    half = 1.96 * distances.double().std().item() / count**0.5 if count > 1 else float("nan")
+    return {"mean": mean, "low": mean - half, "high": mean + half, "pairs": count}
+
+
+def _unit(images: Tensor, device: torch.device) -> Tensor:
+    images = images.to(device)
+    return as_float(images) if images.dtype == torch.uint8 else images.float()
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """The package speaks to the screen and calls torchvision by arguments that are deprecated."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
