@@ -182,37 +182,37 @@ def inception(device: torch.device | str = "auto") -> Extractor:
 # --- A classifier of the data set itself --------------------------------------------------------
 
 
+def _convolution(before: int, after: int) -> nn.Sequential:
+    layer = nn.Conv2d(before, after, 3, padding=1, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
+
+
 @dataclass(frozen=True)
 class _Recipe:
     """How a domain extractor is trained: fixed, so that it is a function of the data alone."""
 
     epochs: int
+    batch_size: int
     precision: str
-    batch_size: int = 128
     learning_rate: float = 4e-3  # peak of a one-cycle schedule, AdamW
     weight_decay: float = 0.05
     seed: int = 20150612
 
 
 class _Domain(nn.Module):
-    """A small CNN. Pixels (n, 3, h, w) uint8 → (n, 128) features: means over the last map, 8 to 15 px wide.
+    """A small CNN. Pixels (n, 3, h, w) uint8 → (n, 128) features: means over the last map, 2 to 7 px wide.
 
     Each doubling of the image size adds a stage, so that features see about the same part of the image.
     """
 
-    def __init__(self, size: int, classes: int, widths: tuple[int, ...] = (32, 64, 128)):
+    def __init__(self, size: int, classes: int):
         super().__init__()
-        halvings = max(0, size.bit_length() - 6)  # beyond those of 32 px
-        widths = (*widths[:-1], *[widths[-1]] * (halvings + 1))
-        layers: list[nn.Module] = []
-        for stage, (before, width) in enumerate(zip((3, *widths), widths, strict=False)):
-            if stage > 1:
-                layers.append(nn.MaxPool2d(2))
-            kernel, stride = (5, 2) if stage == 0 else (3, 1)
-            layers.append(nn.Conv2d(before, width, kernel, stride, kernel // 2, bias=False))
-            layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        layers = [_convolution(3, 16), nn.MaxPool2d(2), _convolution(16, 32), nn.MaxPool2d(2)]
+        layers += [_convolution(32, 64), _convolution(64, 64), nn.MaxPool2d(2), _convolution(64, 128)]
+        for _ in range(size.bit_length() - 6):  # doublings beyond 32 px
+            layers += [nn.MaxPool2d(2), _convolution(128, 128)]
         self.layers = nn.Sequential(*layers)
-        self.classifier = nn.Linear(widths[-1], classes)
+        self.classifier = nn.Linear(128, classes)
 
     @property
     def dimensions(self) -> int:
@@ -226,9 +226,11 @@ class _Domain(nn.Module):
         return self.classifier(self(pixels))
 
 
-def default_epochs(count: int) -> int:
-    """Passes over `count` images: 6 over a large set, more over a small one, at most 60."""
-    return min(60, 6 + 12_000 // count)
+def _recipe(count: int, epochs: int | None, precision: str) -> _Recipe:
+    """6 passes over a large set, more and smaller batches over a small one: 20 and 32 for 2,000 images."""
+    if epochs is None:
+        epochs = min(60, 6 + 28_000 // count)
+    return _Recipe(epochs, min(128, max(32, count // 64), count), "no" if precision == "no" else "bf16")
 
 
 def domain(
@@ -249,14 +251,12 @@ def domain(
     Args:
         precision: of the training. "no", or "bf16" (also for "fp16", which would need its losses scaled).
             Features are computed in float32.
-        epochs: None for `default_epochs`.
+        epochs: None for a number by the size of `train`: 6 for 50,000 images, 20 for 2,000.
     """
     device = _device(device)
     rotations = len(train.classes) < 2
     _check_domain(train, test, rotations, precision)
-    recipe = _Recipe(
-        default_epochs(len(train)) if epochs is None else epochs, "bf16" if precision == "fp16" else precision
-    )
+    recipe = _recipe(len(train), epochs, precision)
     classes = 4 if rotations else len(train.classes)
     parts = {"train": train.checksum, "test": test.checksum, "code": source_hash(__name__), "recipe": repr(recipe)}
     parts["task"] = f"{classes} rotations" if rotations else f"{classes} classes"
@@ -302,8 +302,7 @@ def _train(network: _Domain, images: "Images", rotations: bool, recipe: _Recipe)
     # A plain loop: `lib.training.fit` is made for resuming, and its Accelerator is shared with what the caller trains.
     device = next(network.parameters()).device
     images = images.to(device)
-    batch_size = min(recipe.batch_size, len(images))
-    steps = recipe.epochs * (len(images) // batch_size)
+    steps = recipe.epochs * (len(images) // recipe.batch_size)
     shift = max(1, min(images.pixels.shape[-2:]) // 10)
     network.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
@@ -314,7 +313,7 @@ def _train(network: _Domain, images: "Images", rotations: bool, recipe: _Recipe)
     half = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
     with torch.enable_grad():
         for epoch in range(1, recipe.epochs + 1):
-            for index in epoch_batches(len(images), batch_size, seed=recipe.seed, epoch=epoch):
+            for index in epoch_batches(len(images), recipe.batch_size, seed=recipe.seed, epoch=epoch):
                 index = index.to(device)
                 pixels, labels = flip_and_shift(images.pixels[index], shift=shift), images.labels[index]
                 if rotations:
