@@ -20,6 +20,7 @@ import platform
 import random
 import re
 import subprocess
+import textwrap
 import time
 import zipfile
 from collections.abc import Mapping
@@ -145,7 +146,8 @@ class Run:
         arrange(figure)
         drawn = figure.get_tightbbox()  # inches
         right, below = drawn.x1 / figure.get_figwidth(), (drawn.y0 - 0.06) / figure.get_figheight()
-        stamp = figure.text(right, below, origin, ha="right", va="top", fontsize=5, color="0.4", parse_math=False)
+        lines = textwrap.fill(origin, max(40, int(26 * (drawn.x1 - drawn.x0))))  # what fits below the drawing
+        stamp = figure.text(right, below, lines, ha="right", va="top", fontsize=5, color="0.4", parse_math=False)
         files = {}
         try:
             for kind, options in {

@@ -65,7 +65,7 @@ class Arm:
     @property
     def needs_source(self) -> bool:
         """Whether sampling looks at an image."""
-        return bool(self.levels) and self.condition != "zeros"
+        return bool(self.levels) and self.condition in ("own", "shuffled")
 
 
 DCGAN = Arm("DCGAN")

@@ -15,7 +15,7 @@ from torch import Tensor
 from lib.laplacian_gan import copying
 from lib.laplacian_gan.training import Trained, latents
 from lib.metrics.features import Extractor
-from lib.metrics.fid import FeatureSet, compare, describe
+from lib.metrics.fid import FeatureSet, compare, describe, fid
 from lib.metrics.perceptual import Perceptual, lpips_diversity, lpips_same_pyramid, lpips_to_source
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def distances(yard: Yardstick, pixels: Tensor) -> dict[str, Any]:
     """FID, KID and relatives of uint8 images against held-out images; fid_train is against training images."""
     made = describe(pixels, yard.extractor)
     row = compare(made, yard.reference, seed=yard.seed)
-    return row | {"fid_train": compare(made, yard.train_reference, seed=yard.seed)["fid"]}
+    return row | {"fid_train": fid(made, yard.train_reference)}
 
 
 def curve_score(yard: Yardstick):
@@ -110,7 +110,7 @@ def curve_score(yard: Yardstick):
 
     def score(trained: Trained) -> dict[str, float]:
         pixels = trained.sample(yard.count, yard.sources["held-out"], seed=yard.seed)
-        return {"fid": compare(describe(pixels, yard.extractor), yard.reference, seed=yard.seed)["fid"]}
+        return {"fid": fid(describe(pixels, yard.extractor), yard.reference)}
 
     return score
 

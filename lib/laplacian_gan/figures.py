@@ -189,7 +189,7 @@ def spectrum(frame: pd.DataFrame) -> Figure:
     figure, axes = plots.subplots(1, 2, height=2.6)
     frame = frame[frame.frequency > 0]
     plots.curves(axes[0], frame, "frequency", "power", "arm", colours=ARM_COLOURS)
-    axes[0].set(xlabel="frequency (cycles per pixel)", ylabel="power", xscale="log", yscale="log")
+    axes[0].set(xlabel="frequency (cycles per pixel)", ylabel="power", yscale="log")
     real = frame[frame.arm == "real images"].set_index(["seed", "frequency"]).power
     others = frame[frame.arm != "real images"].set_index(["seed", "frequency"])
     others = others.assign(ratio=others.power / real.reindex(others.index)).reset_index()

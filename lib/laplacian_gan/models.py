@@ -32,14 +32,17 @@ class Generator(nn.Module):
 
     Transposed 4 x 4 convolutions from 4 px to `size`, `width` channels before the last, twice as
     many one resolution lower, and so on; batch norm and ReLU; tanh. A band at resolution r is
-    concatenated to the features of that resolution. At the last resolution there are no
-    features but colours: there the band joins those, and a 3 x 3 convolution mixes them.
+    concatenated to the features of that resolution. DCGAN has no features at the last
+    resolution, only colours; where the finest band is given, the last block makes half of
+    `width` channels instead, and a 3 x 3 convolution turns them and the band into colours.
     """
 
     def __init__(self, size: int = 32, *, width: int = 64, latent: int = LATENT, levels: Sequence[int] = ()):
         super().__init__()
         self.size, self.latent, self.levels = size, latent, _checked(levels, size)
-        channels = {r: width * size // (2 * r) for r in resolutions(size)[:-1]} | {size: COLOURS}
+        finest = size in self.levels
+        channels = {r: width * size // (2 * r) for r in resolutions(size)[:-1]}
+        channels[size] = max(1, width // 2) if finest else COLOURS
         self.first = nn.Sequential(
             nn.ConvTranspose2d(latent, channels[COARSEST], COARSEST, bias=False), *_norm_relu(channels[COARSEST])
         )
@@ -47,8 +50,9 @@ class Generator(nn.Module):
         for r in resolutions(size)[:-1]:
             taken = channels[r] + COLOURS * (r in self.levels)
             block = [nn.ConvTranspose2d(taken, channels[2 * r], 4, 2, 1, bias=False)]
-            self.blocks[str(r)] = nn.Sequential(*block, *([] if 2 * r == size else _norm_relu(channels[2 * r])))
-        self.mix = nn.Conv2d(2 * COLOURS, COLOURS, 3, padding=1, bias=False) if size in self.levels else None
+            last = 2 * r == size and not finest
+            self.blocks[str(r)] = nn.Sequential(*block, *([] if last else _norm_relu(channels[2 * r])))
+        self.mix = nn.Conv2d(channels[size] + COLOURS, COLOURS, 3, padding=1, bias=False) if finest else None
         self.apply(_initialise)
 
     def forward(self, z: Tensor, bands: Bands | None = None) -> Tensor:
