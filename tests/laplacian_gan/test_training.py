@@ -1,0 +1,336 @@
+"""Training: what arms are told, what twins share, resuming bit for bit, averaging, and parity with the classic step."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lib.data.augment import as_float
+from lib.data.images import Images
+from lib.laplacian_gan import pyramid, training
+from lib.laplacian_gan.arms import DCGAN, LEVELS, PYRAMID, Arm, control_arms, level_arms, noise_arms, objective_arms
+from lib.laplacian_gan.cost import classic_step
+from lib.laplacian_gan.models import Discriminator, Generator
+from lib.laplacian_gan.training import (
+    Settings,
+    all_bands,
+    averaged,
+    calibrate,
+    conditions,
+    gaussian,
+    latents,
+    scales_of,
+    train_arm,
+    train_arms,
+)
+from lib.training import TrainingError, prepare, start
+
+SETTINGS = Settings(epochs=2, batch_size=8, width=4, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def images(count=24, seed=0, size=32):
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=generator)
+    pixels = nn.functional.interpolate(coarse, size, mode="bilinear")
+    pixels = (255 * (0.8 * pixels + 0.2 * torch.rand(pixels.shape, generator=generator))).to(torch.uint8)
+    return Images(pixels, torch.arange(count) % 2, ("a", "b"), "noise", f"checksum {seed} {count} {size}", "train")
+
+
+TRAIN = images()
+FLOATS = as_float(TRAIN.pixels)
+SCALES = scales_of(TRAIN)
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+# -- what an arm is told ---------------------------------------------------------------------
+
+
+def test_bands_have_unit_variance_and_rebuild_the_image():
+    bands = all_bands(FLOATS, SCALES)
+    assert list(bands) == [4, 8, 16, 32]
+    for band in bands.values():
+        assert band.std(dim=(0, 2, 3)).square().mean().sqrt().item() == pytest.approx(1, abs=0.02)
+    scaled = [band * scale for band, scale in zip(bands.values(), SCALES, strict=True)]
+    torch.testing.assert_close(pyramid.collapse(scaled[::-1]), FLOATS, atol=1e-6, rtol=0)
+
+
+def test_own_bands_are_those_of_the_image():
+    told = conditions(FLOATS, replace(PYRAMID, levels=(8, 32)), SCALES)
+    expected = all_bands(FLOATS, SCALES)
+    assert list(told) == [8, 32] and all(torch.equal(told[r], expected[r]) for r in told)
+
+
+def test_zeros_and_noise_say_nothing_of_the_image():
+    zeros = conditions(FLOATS, replace(PYRAMID, condition="zeros"), SCALES)
+    assert all(not band.any() for band in zeros.values())
+    torch.manual_seed(0)
+    first = conditions(FLOATS, replace(PYRAMID, condition="noise"), SCALES)
+    torch.manual_seed(0)
+    again = conditions(torch.zeros_like(FLOATS), replace(PYRAMID, condition="noise"), SCALES)
+    assert all(torch.equal(first[r], again[r]) for r in first)
+    assert first[32].std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_shuffled_levels_are_those_of_the_batch_each_in_its_own_order():
+    torch.manual_seed(0)
+    told, own = conditions(FLOATS, replace(PYRAMID, condition="shuffled"), SCALES), all_bands(FLOATS, SCALES)
+    orders = []
+    for r in told:
+        equal = (told[r][:, None] == own[r][None]).flatten(2).all(2)
+        assert (equal.sum(0) == 1).all() and (equal.sum(1) == 1).all()
+        orders.append(tuple(equal.int().argmax(1).tolist()))
+    assert len(set(orders)) == len(orders)
+
+
+def test_noise_and_scale_of_the_levels():
+    torch.manual_seed(0)
+    arm = replace(PYRAMID, level_noise=0.5, level_scale=2.0)
+    told, own = conditions(FLOATS, arm, SCALES), all_bands(FLOATS, SCALES)
+    difference = told[32] / 2 - own[32]
+    assert difference.std().item() == pytest.approx(0.5, rel=0.02)
+
+
+def test_gaussian_pyramid_of_the_chain():
+    found = gaussian(FLOATS)
+    assert sorted(found) == [4, 8, 16, 32]
+    torch.testing.assert_close(found[32], FLOATS, atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[16].mean((2, 3)), FLOATS.mean((2, 3)), atol=0.05, rtol=0)
+
+
+# -- arms ------------------------------------------------------------------------------------
+
+
+def test_labels_are_unique_within_an_experiment():
+    for arms in (control_arms() + noise_arms([0.5, 1.0]) + level_arms(), objective_arms()):
+        assert len({arm.label for arm in arms}) == len(arms)
+
+
+def test_null_controls_have_the_pyramid_gans_parameters():
+    trained = train_arms(control_arms()[1:5], TRAIN, replace(SETTINGS, epochs=1), seed=0)
+    assert len({tuple(result.parameters.items()) for result in trained.values()}) == 1
+
+
+def test_two_levels_have_no_leave_one_out():
+    assert [arm.levels for arm in level_arms((4, 32))] == [(4,), (32,)]
+    assert (8, 16, 32) in [arm.levels for arm in level_arms()]
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"kind": "vae"}, "kind 'vae' is unknown"),
+        ({"condition": "own image"}, "condition 'own image' is unknown"),
+        ({"loss": "wasserstein-gp"}, "batch norm mixes"),
+        ({"sees_levels": True, "augmentation": "diffaugment"}, "no longer has the pyramid"),
+        ({"loss": "mse"}, "there is no GAN loss 'mse'"),
+    ],
+)
+def test_impossible_arms_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        Arm("odd", **options)
+
+
+# -- training --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", control_arms() + objective_arms()[1:6], ids=lambda arm: arm.label)
+def test_every_arm_trains_and_samples(arm):
+    torch.manual_seed(5)
+    result = train_arm(arm, TRAIN, replace(SETTINGS, epochs=1), seed=0)
+    assert np.isfinite(result.history.g_loss.iloc[-1]) and result.history.images.iloc[-1] == 24
+    before = torch.get_rng_state()
+    pixels = result.sample(5, TRAIN.pixels[:5], seed=1)
+    assert pixels.dtype == torch.uint8 and pixels.shape == (5, 3, 32, 32)
+    assert torch.equal(pixels, result.sample(5, TRAIN.pixels[:5], seed=1))
+    assert torch.equal(before, torch.get_rng_state())
+    assert not result.generator.training
+
+
+@pytest.mark.parametrize("size", [64, 128])
+def test_larger_images(size):
+    train = images(8, size=size)
+    result = train_arm(PYRAMID, train, replace(SETTINGS, epochs=1, width=2), seed=0)
+    assert result.sample(2, train.pixels[:2], seed=0).shape == (2, 3, size, size)
+
+
+def test_the_same_seed_gives_the_same_z_and_another_seed_another():
+    assert torch.equal(latents(4, 100, 3), latents(4, 100, 3)) and not torch.equal(
+        latents(4, 100, 3), latents(4, 100, 4)
+    )
+
+
+def test_an_arm_told_of_images_needs_as_many_sources():
+    result = train_arm(PYRAMID, TRAIN, replace(SETTINGS, epochs=1), seed=0)
+    with pytest.raises(ValueError, match="4 latents need as many sources, not none"):
+        result.sample(4, seed=0)
+    with pytest.raises(ValueError, match="4 latents need as many sources, not 3"):
+        result.sample(4, TRAIN.pixels[:3], seed=0)
+
+
+def test_the_pyramid_decides_and_zeros_do_not():
+    settings = replace(SETTINGS, epochs=1)
+    told = train_arm(PYRAMID, TRAIN, settings, seed=0)
+    z = latents(1, 100, 0).expand(2, -1)
+    two = told.sample_from(z, TRAIN.pixels[:2])
+    assert not torch.equal(two[0], two[1])
+    null = train_arm(control_arms()[2], TRAIN, settings, seed=0).sample_from(z)
+    assert torch.equal(null[0], null[1])
+
+
+def test_weight_decay_of_the_source_does_nothing():
+    """1 - 2e-4 · 2e-5 is 1 in float32."""
+    settings = replace(SETTINGS, epochs=1)
+    with_decay = train_arm(DCGAN, TRAIN, settings, seed=0)
+    without = train_arm(replace(DCGAN, weight_decay=0.0), TRAIN, settings, seed=0)
+    assert same(with_decay.generator, without.generator)
+    strong = train_arm(replace(DCGAN, weight_decay=10.0), TRAIN, settings, seed=0)
+    assert not same(with_decay.generator, strong.generator)
+
+
+def test_a_decoder_learns_to_copy():
+    settings = replace(SETTINGS, epochs=40, ema=0.9)
+    arm = Arm("decoder", kind="decoder", levels=LEVELS, learning_rate=2e-3, beta1=0.5)
+    loss = train_arm(arm, TRAIN, settings, seed=0).history.g_loss.dropna()
+    assert loss.iloc[-1] < 0.5 * loss.iloc[0]
+
+
+def test_averaging_starts_fast_and_then_follows_its_decay():
+    layer = nn.Linear(1, 1, bias=False)
+    mean = averaged(layer, 0.9)
+    expected = None
+    for step, value in enumerate([1.0, 2.0, -1.0, 4.0]):
+        nn.init.constant_(layer.weight, value)
+        mean.update_parameters(layer)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = value if expected is None else decay * expected + (1 - decay) * value
+    assert mean.module.weight.item() == pytest.approx(expected)
+
+
+def test_calibration_gives_batch_norms_their_own_statistics():
+    torch.manual_seed(0)
+    generator = Generator(32, width=4)
+    norm = generator.first[1]
+    norm.running_mean += 100
+    before = torch.get_rng_state()
+    calibrate(generator, DCGAN, SCALES, TRAIN, 8)
+    assert torch.equal(before, torch.get_rng_state()) and not generator.training and norm.momentum == 0.1
+    z = torch.randn(4000, 100)
+    features = generator.first[0](z[:, :, None, None]).mean((0, 2, 3))
+    torch.testing.assert_close(norm.running_mean, features, atol=0.02, rtol=0)
+
+
+def test_scores_are_taken_where_asked_and_disturb_nothing():
+    seen = []
+
+    def score(trained):
+        seen.append(len(seen))
+        torch.rand(100)
+        return {"fid": 1.0 + len(seen)}
+
+    settings = replace(SETTINGS, epochs=4, score_every=2)
+    scored = train_arm(DCGAN, TRAIN, settings, seed=0, score=score)
+    assert scored.history.fid.notna().tolist() == [True, False, True, False, True] and len(seen) == 3
+    assert same(scored.generator, train_arm(DCGAN, TRAIN, settings, seed=0).generator)
+
+
+def interrupt(monkeypatch, after):
+    calls = []
+    original = training.adversarial_step
+
+    def failing(*arguments):
+        step = original(*arguments)
+
+        def counted(*inputs):
+            if len(calls) == after:
+                raise KeyboardInterrupt
+            calls.append(None)
+            return step(*inputs)
+
+        return counted
+
+    monkeypatch.setitem(training.STEPS, "gan", failing)
+    return calls
+
+
+RELATIVISTIC = replace(objective_arms()[3], penalty_every=4)
+
+
+@pytest.mark.parametrize(
+    "arm", [DCGAN, replace(PYRAMID, condition="shuffled"), RELATIVISTIC], ids=["DCGAN", "shuffled", "lazy penalty"]
+)
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(arm, tmp_path, monkeypatch):
+    settings = replace(SETTINGS, epochs=3)  # of 3 steps
+    expected = train_arm(arm, TRAIN, settings, seed=0)
+    with monkeypatch.context() as patch:
+        interrupt(patch, after=5)
+        with pytest.raises(KeyboardInterrupt):
+            train_arm(arm, TRAIN, settings, seed=0, checkpoint=tmp_path / "arm")
+    with monkeypatch.context() as patch:
+        calls = interrupt(patch, after=100)
+        found = train_arm(arm, TRAIN, settings, seed=0, checkpoint=tmp_path / "arm")
+        assert len(calls) == 6
+    assert same(found.generator, expected.generator)
+    assert found.history.equals(expected.history)
+
+
+def test_another_setting_or_data_starts_anew(tmp_path, monkeypatch):
+    folder = tmp_path / "arm"
+    train_arm(DCGAN, TRAIN, SETTINGS, seed=0, checkpoint=folder)
+    calls = interrupt(monkeypatch, after=100)
+    train_arm(replace(DCGAN, label="renamed"), TRAIN, SETTINGS, seed=0, checkpoint=folder)
+    assert not calls
+    train_arm(replace(DCGAN, beta1=0.5), TRAIN, SETTINGS, seed=0, checkpoint=folder)
+    assert len(calls) == 6
+    train_arm(DCGAN, images(seed=1), SETTINGS, seed=0, checkpoint=folder)
+    assert len(calls) == 12
+
+
+def test_arms_with_the_same_folder_are_refused():
+    with pytest.raises(ValueError, match="labels that differ"):
+        train_arms([DCGAN, replace(DCGAN, label="dcgan!")], TRAIN, SETTINGS, seed=0)
+
+
+def test_too_few_images_for_a_batch():
+    with pytest.raises(TrainingError, match="do not fill one batch of 64"):
+        train_arm(DCGAN, TRAIN, replace(SETTINGS, batch_size=64), seed=0)
+
+
+# -- parity with the classic step ------------------------------------------------------------
+
+
+def test_losses_equal_those_of_the_classic_step():
+    """float32, the same weights, images and z: 20 steps of the DCGAN example against ours, to 1e-4."""
+    torch.manual_seed(0)
+    theirs = Generator(32, width=8), Discriminator(32, width=8)
+    ours = Generator(32, width=8), Discriminator(32, width=8)
+    for a, b in zip(ours, theirs, strict=True):
+        a.load_state_dict(b.state_dict())
+    arm = replace(DCGAN, beta1=0.5, weight_decay=0.0)
+    classic = classic_step(
+        *theirs, [torch.optim.AdamW(p.parameters(), 2e-4, (0.5, 0.999), weight_decay=0) for p in theirs]
+    )
+    accelerator = start("cpu")
+    prepared = prepare(accelerator, *ours, *(training.optimizer_of(part, arm) for part in ours))
+    step = training.adversarial_step(accelerator, arm, prepared, torch.ones(4))
+    for number in range(20):
+        real = torch.rand(16, 3, 32, 32, generator=torch.Generator().manual_seed(number)) * 2 - 1
+        torch.manual_seed(number)
+        z = torch.randn(16, 100)
+        d_loss, g_loss, d_x, d_g_z1, _ = classic(real, z)
+        torch.manual_seed(number)
+        terms = step(real, number)
+        found = [terms[name].item() for name in ("d_loss", "g_loss", "d_real", "d_fake")]
+        np.testing.assert_allclose(found, [d_loss, g_loss, d_x, d_g_z1], atol=1e-4)
