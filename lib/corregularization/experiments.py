@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from lib.corregularization.analysis import coherence_table, group_coherence, prune_redundant
@@ -152,41 +151,3 @@ def pruning_table(trained: Mapping[str, Trained], images: "Images", shares: Sequ
         for label, result in trained.items()
         for share in shares
     )
-
-
-def paired_table(rows: pd.DataFrame, *, baseline: str, by: Sequence[str] = (), value: str = "accuracy") -> pd.DataFrame:
-    """Over seeds: mean ± sd of each arm, and its paired difference from `baseline` with the same seeds.
-
-    Columns: *by, arm, seeds, mean, sd, difference, ci_low, ci_high (95 %, t distribution), p
-    (two-sided paired t test, not corrected for the number of arms), verdict. One seed gives
-    no sd, interval or p.
-    """
-    by, found = list(by), []
-    for keys, part in rows.groupby(by, sort=False) if by else [((), rows)]:
-        wide = part.pivot(index="seed", columns="arm", values=value)
-        if baseline not in wide:
-            raise ValueError(f"no arm is called {baseline!r}; arms: {', '.join(wide.columns)}")
-        for arm in part.arm.unique():
-            change = (wide[arm] - wide[baseline]).dropna()
-            row = dict(zip(by, keys if isinstance(keys, tuple) else (keys,), strict=True))
-            row |= {"arm": arm, "seeds": len(change), "mean": wide[arm].mean(), "sd": wide[arm].std()}
-            found.append(row | _paired(change, is_baseline=arm == baseline))
-    return pd.DataFrame(found)
-
-
-def _paired(change: pd.Series, *, is_baseline: bool) -> dict[str, object]:
-    n = len(change)
-    if is_baseline:
-        return {"difference": np.nan, "ci_low": np.nan, "ci_high": np.nan, "p": np.nan, "verdict": "baseline"}
-    row = {"difference": change.mean(), "ci_low": np.nan, "ci_high": np.nan, "p": np.nan}
-    if n < 2:
-        return row | {"verdict": "one seed: no test" if n else "no seed in common: no test"}
-    if change.std() == 0:  # the test statistic is 0/0 or infinite
-        if change.mean() == 0:
-            return row | {"verdict": "no difference shown"}
-        exact = {"ci_low": change.mean(), "ci_high": change.mean(), "p": 0.0}
-        return row | exact | {"verdict": "better" if change.mean() > 0 else "worse"}
-    half = stats.t.ppf(0.975, n - 1) * change.std() / np.sqrt(n)
-    p = stats.ttest_1samp(change, 0).pvalue
-    verdict = "no difference shown" if p >= 0.05 else ("better" if change.mean() > 0 else "worse")
-    return row | {"ci_low": change.mean() - half, "ci_high": change.mean() + half, "p": p, "verdict": verdict}

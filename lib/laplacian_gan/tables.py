@@ -1,0 +1,33 @@
+"""Tables over seeds, from the tables of single runs."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from lib.laplacian_gan.evaluation import NO_SOURCE
+
+
+def labelled(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a table of arms with the kind of pyramid in the arm's name, so that a name is one row per seed."""
+    told = rows.sources.map({NO_SOURCE: "", "training": ", training pyramids", "held-out": ", held-out pyramids"})
+    copies = rows.arm.str.startswith("copy of ")
+    return rows.assign(arm=rows.arm + told.where(~copies, ""))
+
+
+# What tables over seeds hold of each arm, with its standard deviation.
+MEASURES = ("fid", "kid", "lpips_diversity", "lpips_to_source", "lpips_same_pyramid", "retrieval", "copy_index")
+
+
+def over_seeds(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
+    """Mean and sd over seeds of each measure, per arm and kind of pyramid: *by, arm, sources, seeds, fid, fid_sd, …
+
+    What does not change with the seed (reported values, sample counts, the extractor) is kept;
+    where it does change, the first is.
+    """
+    keys = [*by, "arm", "sources"]
+    groups = rows.groupby(keys, sort=False)
+    table = groups.seed.nunique().rename("seeds").to_frame()
+    for measure in (name for name in MEASURES if name in rows):
+        table[measure], table[f"{measure}_sd"] = groups[measure].mean(), groups[measure].std()
+    kept = [name for name in ("lpips_real", "reported_fid", "reported_lpips", "n_fake", "extractor") if name in rows]
+    return table.join(groups[kept].first()).reset_index()
