@@ -1,0 +1,133 @@
+"""Augmentations: identity at zero strength, one draw per image, gradients, and what each must leave alone."""
+
+import pytest
+import torch
+
+from lib.laplacian_gan import augment, pyramid
+from lib.laplacian_gan.augment import AUGMENTATIONS, augmentation_named, pyramid_augment
+
+IMAGES = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_size_gradient_and_seed(name):
+    change = augmentation_named(name)
+    torch.manual_seed(1)
+    images = IMAGES.clone().requires_grad_(True)
+    changed = change(images)
+    assert changed.shape == IMAGES.shape and torch.isfinite(changed).all()
+    (gradient,) = torch.autograd.grad(changed.square().sum(), images)
+    assert (gradient.flatten(1).abs().sum(1) > 0).all()
+    torch.manual_seed(1)
+    assert torch.equal(change(IMAGES), changed)
+    if name != "none":
+        assert not torch.equal(change(IMAGES), changed)
+
+
+@pytest.mark.parametrize("name", ["diffaugment", "pyramid"])
+def test_images_of_a_batch_get_draws_of_their_own(name):
+    torch.manual_seed(0)
+    same = IMAGES[:1].expand(6, -1, -1, -1)
+    changed = augmentation_named(name)(same)
+    assert len({image.numpy().tobytes() for image in changed}) == 6
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_constant_images_stay_finite(name):
+    assert torch.isfinite(augmentation_named(name)(torch.zeros(4, 3, 16, 16))).all()
+
+
+def test_colour_is_that_of_the_paper(monkeypatch):
+    draws = iter([torch.full((6, 1, 1, 1), value) for value in (0.5, 0.5, 0.5)])
+    monkeypatch.setattr(augment, "_draw", lambda images: next(draws))
+    torch.testing.assert_close(augment._colour(IMAGES), IMAGES)  # the middle of each range changes nothing
+    draws = iter([torch.full((6, 1, 1, 1), value) for value in (0.75, 0.0, 0.0)])
+    grey = augment._colour(IMAGES)
+    expected = IMAGES.mean(1, keepdim=True).expand_as(IMAGES) + 0.25
+    level = expected.mean((1, 2, 3), keepdim=True)
+    torch.testing.assert_close(grey, level + (expected - level) * 0.5)
+
+
+def test_translation_moves_whole_images_by_up_to_an_eighth():
+    torch.manual_seed(0)
+    ones = torch.ones(200, 3, 32, 32)
+    moved = augment._translation(ones)
+    empty_rows = (moved[:, 0] == 0).all(2).sum(1)
+    empty_columns = (moved[:, 0] == 0).all(1).sum(1)
+    assert empty_rows.max() == 4 and empty_columns.max() == 4 and empty_rows.min() == 0
+    kept = (32 - empty_rows) * (32 - empty_columns)
+    assert torch.equal(moved[:, 0].sum((1, 2)), kept.float())
+    image = IMAGES[:1]
+    found = augment._translation(image)[0]
+    shifts = [torch.roll(image[0], (y, x), (1, 2)) for y in range(-4, 5) for x in range(-4, 5)]
+    assert any(torch.equal(shift[:, 4:-4, 4:-4], found[:, 4:-4, 4:-4]) for shift in shifts)
+
+
+def test_cutout_is_one_square_of_half_the_side():
+    torch.manual_seed(0)
+    cut = augment._cutout(torch.ones(300, 3, 32, 32))[:, 0] == 0
+    rows, columns = cut.any(2).sum(1), cut.any(1).sum(1)
+    assert torch.equal(cut.sum((1, 2)), rows * columns)  # a rectangle, cut off at borders
+    assert rows.max() == 16 and columns.max() == 16 and rows.min() >= 8 and columns.min() >= 8
+
+
+def test_pyramid_augmentation_of_no_strength_is_the_identity():
+    torch.testing.assert_close(pyramid_augment(IMAGES, scale=0, swap=0, jitter=0), IMAGES, atol=1e-6, rtol=0)
+
+
+def test_pyramid_augmentation_keeps_the_low_pass():
+    torch.manual_seed(0)
+    changed = pyramid_augment(IMAGES, scale=1.0, swap=0.5, jitter=0)
+    torch.testing.assert_close(changed.mean((2, 3)), IMAGES.mean((2, 3)), atol=0.1, rtol=0)
+    bands = pyramid.build(IMAGES, 4)
+    only = pyramid.collapse([torch.zeros_like(band) for band in bands[:-1]] + [bands[-1]])
+    torch.testing.assert_close(
+        pyramid_augment(only, scale=1.0, swap=0.5, jitter=0).mean(), only.mean(), atol=0.02, rtol=0
+    )
+
+
+def test_scaling_multiplies_each_band_of_each_image():
+    torch.manual_seed(0)
+    shown = {}
+    original = pyramid.collapse
+
+    def collapse(bands):
+        shown["bands"] = bands
+        return original(bands)
+
+    augment.pyramid.collapse, kept = collapse, augment.pyramid.collapse
+    try:
+        pyramid_augment(IMAGES, scale=0.4, swap=0, jitter=0)
+    finally:
+        augment.pyramid.collapse = kept
+    for before, after in zip(pyramid.build(IMAGES, 4)[:-1], shown["bands"][:-1], strict=True):
+        gains = (after / before).flatten(1)
+        torch.testing.assert_close(gains, gains[:, :1].expand_as(gains), rtol=1e-3, atol=1e-3)
+        assert gains[:, 0].std() > 0.05 and (gains > 0).all()
+    assert torch.equal(pyramid.build(IMAGES, 4)[-1], shown["bands"][-1])
+
+
+def test_swapping_exchanges_bands_and_makes_none_up():
+    torch.manual_seed(0)
+    changed = pyramid_augment(IMAGES, depth=2, scale=0, swap=0.5, jitter=0)
+    before, after = pyramid.build(IMAGES, 2)[0], changed - pyramid.up(pyramid.build(IMAGES, 2)[1], (32, 32))
+    equal = (after[:, None] - before[None]).abs().amax((2, 3, 4)) < 1e-5
+    assert (equal.sum(1) == 1).all() and not equal.diagonal().all() and equal.diagonal().any()
+
+
+def test_jitter_has_the_strength_of_the_band():
+    torch.manual_seed(0)
+    flat = torch.zeros(6, 3, 32, 32)
+    assert torch.equal(pyramid_augment(flat, scale=0, swap=0, jitter=0.5), flat)
+    changed = pyramid_augment(IMAGES, depth=2, scale=0, swap=0, jitter=0.5)
+    noise, band = changed - IMAGES, pyramid.build(IMAGES, 2)[0]
+    assert (noise.std() / band.std()).item() == pytest.approx(0.5, rel=0.05)
+
+
+def test_small_images_have_fewer_bands():
+    assert pyramid_augment(IMAGES[..., :3, :3]).shape == (6, 3, 3, 3)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="none, diffaugment, pyramid"):
+        augmentation_named("ada")
