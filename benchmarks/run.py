@@ -18,7 +18,7 @@ import torch
 
 from lib import paths
 
-BENCHMARKS = ("corregularization",)
+BENCHMARKS = ("corregularization", "laplacian_gan")
 
 
 def machine() -> dict[str, object]:

@@ -1,6 +1,11 @@
 """Fixtures for all tests."""
 
+import os
 import shutil
+
+# Before torch is imported anywhere. The tests' tensors are tiny, and threads that wait for each other in a
+# spin take minutes where the machine is shared.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from toy import Repository, make_toy

@@ -133,7 +133,14 @@ def _count_macs(task: Callable[[], object]) -> int:
 
 
 def compare_steps(
-    size: int, *, width: int = 64, batch_size: int = 64, precision: str = "bf16", steps: int = 5, rounds: int = 10
+    size: int,
+    *,
+    width: int = 64,
+    batch_size: int = 64,
+    precision: str = "bf16",
+    steps: int = 5,
+    rounds: int = 10,
+    workers: int = 2,
 ) -> pd.DataFrame:
     """Our step against the classic one on the same networks, in turns of `steps` steps, each with its own loading.
 
@@ -143,7 +150,7 @@ def compare_steps(
     torch.manual_seed(0)
     generator, discriminator = Generator(size, width=width), Discriminator(size, width=width)
     optimizers = [torch.optim.AdamW(part.parameters(), 2e-4, betas=(0.5, 0.999)) for part in (generator, discriminator)]
-    classic, batches = classic_step(generator, discriminator, optimizers), loader(pixels, batch_size)
+    classic, batches = classic_step(generator, discriminator, optimizers), loader(pixels, batch_size, workers)
     ours = {name: our_step(size, width, name) for name in dict.fromkeys(("no", precision))}
 
     def run_classic() -> None:

@@ -1,15 +1,19 @@
-"""LPIPS: the package's own value, the names of trained and untrained trunks, pairings, and what is refused."""
+"""LPIPS: the package's numbers, honest names, refused input, and what is paired with what."""
 
-import socket
+import math
+import urllib.error
+import warnings
 
 import lpips
 import pytest
 import torch
-import torchvision
+import torch.nn.functional as F
+from torchvision.models import squeezenet1_1
 
-from lib.data.augment import as_float
 from lib.metrics import MetricError
 from lib.metrics.perceptual import (
+    TRUNKS,
+    Perceptual,
     load_lpips,
     lpips_diversity,
     lpips_same_pyramid,
@@ -17,149 +21,237 @@ from lib.metrics.perceptual import (
     trunk_file,
 )
 
-
-@pytest.fixture(autouse=True)
-def empty_hub(tmp_path):
-    kept = torch.hub.get_dir()
-    torch.hub.set_dir(str(tmp_path / "hub"))
-    yield
-    torch.hub.set_dir(kept)
+pytestmark = pytest.mark.filterwarnings("error")  # the package's own warnings stay inside
 
 
-def images(count, seed=0, size=32):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8)
+@pytest.fixture
+def hub(tmp_path):
+    """An empty hub cache: its folder of checkpoints."""
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    yield tmp_path / "checkpoints"
+    torch.hub.set_dir(before)
 
 
-def save_trunk(net, seed=1):
-    """Random weights in the very form and place in which the hub keeps the trunk's."""
-    torch.manual_seed(seed)
-    build = {"alex": torchvision.models.alexnet, "squeeze": torchvision.models.squeezenet1_1}[net]
-    file = trunk_file(net)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(build(weights=None).state_dict(), file)
-    return file
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory) -> dict[str, Perceptual]:
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(tmp_path_factory.mktemp("hub")))
+    networks = {net: load_lpips(net) for net in TRUNKS}
+    torch.hub.set_dir(before)
+    return networks
 
 
-ALEX = load_lpips("alex")
+@pytest.fixture(scope="module")
+def squeeze(untrained) -> Perceptual:
+    return untrained["squeeze"]
 
 
-@pytest.mark.parametrize("net, smallest", [("alex", 31), ("squeeze", 17), ("vgg", 16)])
-def test_without_weights_the_name_says_so_and_the_smallest_side_is_right(net, smallest):
-    before = torch.get_rng_state()
-    perceptual = load_lpips(net)
-    assert torch.equal(before, torch.get_rng_state())
-    assert perceptual.name == f"LPIPS-{net} with untrained trunk" and perceptual.smallest == smallest
-    a, b = images(2, size=smallest), images(2, seed=1, size=smallest)
-    assert (perceptual.distance(a, b) > 0).all()
-    with pytest.raises(MetricError, match=f"at least {smallest} pixels a side"):
-        perceptual.distance(a[..., 1:], b[..., 1:])
+def pixels(count: int, size: int = 32, seed: int = 0) -> torch.Tensor:
+    """Smooth random images, uint8."""
+    noise = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
+    smooth = F.interpolate(noise, size=(size, size), mode="bilinear")
+    return smooth.mul(60).add(128).clamp(0, 255).to(torch.uint8)
 
 
-@pytest.mark.parametrize("net", ["alex", "squeeze"])
-def test_weights_in_the_hub_are_used_and_named(net):
-    save_trunk(net)
-    perceptual = load_lpips(net)
-    assert perceptual.name == f"LPIPS-{net}"
-    a, b = images(3), images(3, seed=1)
-    reference = lpips.LPIPS(net=net, verbose=False)  # reads the same file
+def as_unit(images: torch.Tensor) -> torch.Tensor:
+    return images.float() / 127.5 - 1
+
+
+class MeanDifference(torch.nn.Module):
+    """A distance that is easy to work out, in place of the network: |mean(a) - mean(b)| on [-1, 1]."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a.mean((1, 2, 3)) - b.mean((1, 2, 3))).abs()
+
+
+SIMPLE = Perceptual("mean difference", 1, MeanDifference())
+
+
+def grey(*levels: int) -> torch.Tensor:
+    return torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 4, 4)
+
+
+# --- Weights and names --------------------------------------------------------------------------
+
+
+def test_weights_in_the_hub_cache_are_used_and_change_the_name(hub, untrained, capfd):
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        torch.save(squeezenet1_1(weights=None).state_dict(), hub / "squeezenet1_1-b8a52dc0.pth")
+    assert trunk_file("squeeze").exists()
+    found = load_lpips("squeeze")
+    assert found.name == "LPIPS-squeeze"
+    assert "untrained" in untrained["squeeze"].name and untrained["squeeze"].name.startswith("LPIPS-squeeze")
+    a, b = pixels(5), pixels(5, seed=1)
+    assert not torch.allclose(found.distance(a, b), untrained["squeeze"].distance(a, b), rtol=1e-2)
+    assert capfd.readouterr() == ("", "")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        direct = lpips.LPIPS(net="squeeze", verbose=False)
     with torch.no_grad():
-        expected = reference(as_float(a), as_float(b)).flatten()
-    torch.testing.assert_close(perceptual.distance(a, b), expected)
-    assert not torch.allclose(load_lpips(net).distance(a, b), ALEX.distance(a, b))
+        expected = direct(as_unit(a), as_unit(b)).flatten()
+    torch.testing.assert_close(found.distance(a, b), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_a_truncated_file_and_no_network_say_what_to_do(monkeypatch):
-    file = save_trunk("alex")
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(MetricError, match=f"{file.name}, cannot be read.*Delete that file"):
-        load_lpips("alex")
-    file.unlink()
-
-    def refuse(*arguments, **options):
-        raise OSError("no network")
-
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    with pytest.raises(MetricError, match="could not be downloaded.*put a whole one"):
-        load_lpips("alex", download=True)
-    assert "untrained" in load_lpips("alex").name
+def test_a_truncated_file_is_one_clear_error(hub):
+    file = hub / "squeezenet1_1-b8a52dc0.pth"
+    torch.save(squeezenet1_1(weights=None).state_dict(), file)
+    file.write_bytes(file.read_bytes()[:100_000])
+    for download in (False, True):
+        with pytest.raises(MetricError, match=f"{file.name}.* cannot be read .*[Dd]elete"):
+            load_lpips("squeeze", download=download)
 
 
-def test_it_is_a_distance_that_grows_with_noise():
-    a = images(8)
-    floats = as_float(a)
-    noise = torch.randn(floats.shape, generator=torch.Generator().manual_seed(2))
-    found = [ALEX.distance(floats, (floats + s * noise).clamp(-1, 1)).mean().item() for s in (0, 0.05, 0.2, 0.8)]
-    assert found[0] == 0 and found == sorted(found)
-    torch.testing.assert_close(ALEX.distance(a, images(8, 1)), ALEX.distance(images(8, 1), a))
+def test_no_network_is_one_clear_error(hub, monkeypatch):
+    def offline(*_, **__):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "urlopen", offline)
+    with pytest.raises(MetricError, match="vgg16-397923af.pth.*could not be downloaded.*no route to host"):
+        load_lpips("vgg", download=True)
+    assert load_lpips("squeeze").name != "LPIPS-squeeze"  # nothing is fetched unasked
 
 
-def test_pixels_and_floats_are_the_same_images():
-    a, b = images(4), images(4, seed=1)
-    torch.testing.assert_close(ALEX.distance(a, b), ALEX.distance(as_float(a), as_float(b)))
-
-
-def test_chunks_do_not_matter():
-    a, b = images(130), images(130, seed=1)
-    torch.testing.assert_close(ALEX.distance(a, b)[100:], ALEX.distance(a[100:], b[100:]))
-
-
-# -- pairings --------------------------------------------------------------------------------
-
-
-def test_diversity_pairs_are_of_different_images(monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        type(ALEX), "distance", lambda self, a, b: seen.append((a[:, 0, 0, 0], b[:, 0, 0, 0])) or torch.rand(len(a))
-    )
-    numbered = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 32, 32)
-    lpips_diversity(ALEX, numbered, pairs=400, seed=0)
-    first, second = seen[0]
-    assert (first != second).all()
-    assert len({(a, b) for a, b in zip(first.tolist(), second.tolist(), strict=True)}) == 20  # every pair there is
-
-
-def test_diversity_of_copies_is_zero_and_its_interval_holds_the_mean():
-    same = images(1).expand(6, -1, -1, -1)
-    assert lpips_diversity(ALEX, same, pairs=20, seed=0)["mean"] == 0
-    found = lpips_diversity(ALEX, images(6), pairs=50, seed=0)
-    assert found["low"] < found["mean"] < found["high"] and found["pairs"] == 50
-    assert found == lpips_diversity(ALEX, images(6), pairs=50, seed=0)
-    assert found != lpips_diversity(ALEX, images(6), pairs=50, seed=1)
-
-
-def test_to_source_and_same_pyramid():
-    a, b = images(4), images(4, seed=1)
-    assert lpips_to_source(ALEX, a, b)["mean"] == pytest.approx(ALEX.distance(a, b).mean().item())
-    draws = torch.stack([a, b, a], dim=1)
-    assert lpips_same_pyramid(ALEX, draws)["mean"] == pytest.approx(ALEX.distance(a, b).mean().item(), rel=1e-5)
-    assert lpips_same_pyramid(ALEX, torch.stack([a, a], dim=1))["mean"] == 0
-
-
-# -- what is refused -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "images, message",
-    [
-        (torch.rand(2, 3, 32, 32) * 255, "floats in .-1, 1., these hold"),
-        (torch.full((2, 3, 32, 32), torch.nan), "these hold NaN"),
-        (torch.zeros(2, 1, 32, 32), "colour images"),
-        (torch.zeros(2, 3, 32, 32, dtype=torch.long), "not torch.int64"),
-        (torch.zeros(0, 3, 32, 32), "at least one"),
-    ],
-)
-def test_wrong_images_are_refused(images, message):
-    with pytest.raises(MetricError, match=message):
-        ALEX.distance(images, images)
-
-
-def test_other_misuse_is_refused():
-    with pytest.raises(MetricError, match="one shape"):
-        ALEX.distance(images(2), images(3))
-    with pytest.raises(MetricError, match="choose from alex, vgg, squeeze"):
+def test_an_unknown_net_is_refused():
+    with pytest.raises(MetricError, match="'resnet'.*alex, vgg, squeeze"):
         load_lpips("resnet")
-    with pytest.raises(MetricError, match="at least 2 images and 2 pairs"):
-        lpips_diversity(ALEX, images(1), pairs=5, seed=0)
-    with pytest.raises(MetricError, match="at least 2, 3, h, w"):
-        lpips_same_pyramid(ALEX, images(4))
+
+
+def test_the_untrained_trunk_is_the_same_each_time_and_leaves_the_random_state_alone(hub, squeeze):
+    torch.manual_seed(123)
+    before = torch.get_rng_state()
+    again = load_lpips("squeeze")
+    assert torch.equal(torch.get_rng_state(), before)
+    a, b = pixels(3), pixels(3, seed=1)
+    assert torch.equal(again.distance(a, b), squeeze.distance(a, b))
+
+
+# --- The distance -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("net", TRUNKS)
+def test_distances_are_sane_even_with_an_untrained_trunk(untrained, net):
+    """Zero from itself, symmetric, and growing with noise for every image."""
+    perceptual, clean = untrained[net], as_unit(pixels(6))
+    noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(3))
+    levels = [perceptual.distance(clean, (clean + sigma * noise).clamp(-1, 1)) for sigma in (0, 0.05, 0.2, 0.8)]
+    grown = torch.stack(levels).diff(dim=0)
+    assert torch.equal(levels[0], torch.zeros(6))
+    assert (grown > 0).all()
+    torch.testing.assert_close(perceptual.distance(clean, clean.flip(0)), perceptual.distance(clean.flip(0), clean))
+
+
+def test_distance_is_that_of_the_package_and_does_not_depend_on_the_batch(squeeze):
+    a, b = pixels(103), pixels(103, seed=1)
+    found = squeeze.distance(a, b)
+    assert found.shape == (103,) and found.dtype == torch.float32 and not found.requires_grad
+    with torch.no_grad():
+        expected = torch.cat([squeeze.network(as_unit(a[i : i + 1]), as_unit(b[i : i + 1])) for i in (0, 57, 99, 102)])
+    torch.testing.assert_close(found[[0, 57, 99, 102]], expected.flatten(), rtol=1e-4, atol=1e-6)
+
+
+def test_uint8_and_float_images_agree(squeeze):
+    a, b = pixels(4), pixels(4, seed=1)
+    expected = squeeze.distance(a, b)
+    torch.testing.assert_close(squeeze.distance(as_unit(a), b), expected)
+    torch.testing.assert_close(squeeze.distance(as_unit(a).double(), as_unit(b)), expected)
+    slightly_over = as_unit(a) * 1.0005  # what rounding does to a tanh is no error
+    assert squeeze.distance(slightly_over, b).isfinite().all()
+
+
+@pytest.mark.parametrize("net", TRUNKS)
+def test_the_smallest_side_is_the_networks_own(untrained, net):
+    perceptual = untrained[net]
+    smallest = TRUNKS[net][1]
+    assert perceptual.smallest == smallest
+    fits, small = torch.rand(1, 3, smallest, smallest), torch.rand(1, 3, smallest - 1, smallest + 9)
+    assert perceptual.distance(fits, fits.flip(-1)).isfinite().all()
+    with pytest.raises(RuntimeError):  # what is refused would break in the network
+        perceptual.network(small, small)
+    with pytest.raises(MetricError, match=rf"at least {smallest} pixels.*{smallest - 1} x {smallest + 9}"):
+        perceptual.distance(small, small)
+
+
+def test_other_input_is_refused_in_one_sentence(squeeze):
+    good = torch.zeros(2, 3, 32, 32)
+    spoilt = good.clone()
+    spoilt[1, 2, 3, 4] = float("nan")
+    for bad, words in (
+        (good + 1.01, r"\[-1, 1\].*1\.01"),
+        (good - 1.01, r"\[-1, 1\].*-1\.01"),
+        (good + 255, r"\[-1, 1\].*255"),
+        (spoilt, "NaN"),
+        (good + float("inf"), "inf"),
+        (good[:, :1], r"colour.*\(2, 1, 32, 32\)"),
+        (good[0], r"colour.*\(3, 32, 32\)"),
+        (good[:0], "at least one"),
+        (good.long(), "int64"),
+    ):
+        with pytest.raises(MetricError, match=words) as caught:
+            squeeze.distance(bad, bad)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(MetricError, match=r"one shape.*\(2, 3, 32, 32\).*\(1, 3, 32, 32\)"):
+        squeeze.distance(good, good[:1])
+    with pytest.raises(MetricError, match="NaN"):
+        squeeze.distance(good, spoilt)
+
+
+# --- Pairings -----------------------------------------------------------------------------------
+
+
+def test_diversity_never_pairs_an_image_with_itself():
+    """Of two images there is one pair: all distances are that one, and the interval has no width."""
+    found = lpips_diversity(SIMPLE, grey(0, 51), pairs=50, seed=0)
+    assert found["mean"] == pytest.approx(0.4, abs=1e-6)
+    assert found["high"] - found["low"] == pytest.approx(0, abs=1e-6)
+    assert found["pairs"] == 50
+
+
+def test_diversity_is_the_mean_over_all_pairs_within_its_interval():
+    images = grey(*range(0, 250, 5))
+    levels = torch.arange(0, 250, 5).double() / 127.5
+    every = (levels[:, None] - levels[None]).abs().sum() / (50 * 49)
+    found = [lpips_diversity(SIMPLE, images, pairs=2000, seed=seed) for seed in range(20)]
+    means = [result["mean"] for result in found]
+    assert len(set(means)) == 20
+    assert found[0] == lpips_diversity(SIMPLE, images, pairs=2000, seed=0)
+    inside = [result["low"] < every < result["high"] for result in found]
+    assert sum(inside) >= 17
+    width = sum(result["high"] - result["low"] for result in found) / 20
+    assert width < 0.1 * every
+
+
+def test_diversity_needs_two_images_and_two_pairs():
+    for images, pairs in ((grey(0), 10), (grey(0, 1), 1)):
+        with pytest.raises(MetricError, match="at least 2 images and 2 pairs"):
+            lpips_diversity(SIMPLE, images, pairs=pairs, seed=0)
+
+
+def test_to_source_compares_each_image_with_its_own():
+    found = lpips_to_source(SIMPLE, grey(0, 100, 200), grey(0, 151, 251))
+    assert found["mean"] == pytest.approx(0.8 / 3, abs=1e-6)
+    assert found["pairs"] == 3
+    assert found["low"] < found["mean"] < found["high"]
+    alone = lpips_to_source(SIMPLE, grey(0), grey(51))
+    assert alone["mean"] == pytest.approx(0.4, abs=1e-6) and math.isnan(alone["low"])
+
+
+def test_same_pyramid_stays_within_a_pyramid():
+    base = grey(0, 100, 200)
+    equal = base[:, None].expand(-1, 4, -1, -1, -1)
+    assert lpips_same_pyramid(SIMPLE, equal)["mean"] == 0
+    moved = equal.clone()
+    moved[:, 1::2] += 51
+    found = lpips_same_pyramid(SIMPLE, moved)
+    assert found["mean"] == pytest.approx(0.4, abs=1e-6)
+    assert found["pairs"] == 9
+    with pytest.raises(MetricError, match="at least 2"):
+        lpips_same_pyramid(SIMPLE, equal[:, :1])
+    with pytest.raises(MetricError, match="at least 2"):
+        lpips_same_pyramid(SIMPLE, base)

@@ -1,0 +1,63 @@
+"""Costs: counted arithmetic against its formula, one measurement per machine, and the loader of the classic example."""
+
+import itertools
+
+import pytest
+import torch
+
+from lib.data.augment import as_float
+from lib.laplacian_gan import cost
+from lib.laplacian_gan.arms import DCGAN, PYRAMID, objective_arms
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(cost.measured_once.__globals__["paths"], "build", lambda: tmp_path)
+
+
+def macs_of_dcgan(width):
+    """Multiply-accumulates of one forward pass at 32 px: (generator, discriminator)."""
+    c = {4: 4 * width, 8: 2 * width, 16: width}
+    generator = 100 * c[4] * 16 + c[4] * c[8] * 16 * 16 + c[8] * c[16] * 16 * 64 + c[16] * 3 * 16 * 256
+    discriminator = 3 * c[16] * 16 * 256 + c[16] * c[8] * 16 * 64 + c[8] * c[4] * 16 * 16 + c[4] * 16
+    return generator, discriminator
+
+
+def test_arithmetic_is_that_of_the_formula():
+    table = cost.measured_cost([DCGAN], size=32, width=4, batch_size=2, rounds=1)
+    generator, discriminator = macs_of_dcgan(4)
+    # D: real and generated, each forward and two gradients, the last without that of the image; G's update:
+    # G forward and two gradients (none of z), D forward and the gradient of the image.
+    image = 4 * 3 * 16 * 256  # the gradient by the image, which D's own update does not need
+    first = 100 * 16 * 16  # and that by z
+    expected = 2 * (3 * discriminator - image) + 3 * generator - first + 2 * discriminator
+    assert table.macs[0] == expected
+
+
+def test_one_measurement_per_key(monkeypatch):
+    arms = [DCGAN, PYRAMID, objective_arms()[2], objective_arms()[3]]
+    first = cost.measured_cost(arms, size=32, width=4, batch_size=2, rounds=1)
+    assert list(first.arm) == [arm.label for arm in arms]
+    assert (first.macs[1:] > first.macs[0]).all() and (first.milliseconds > 0).all() and first.relative[0] == 1
+    before = torch.get_rng_state()
+    assert cost.measured_cost(arms, size=32, width=4, batch_size=2, rounds=1).equals(first)
+    assert torch.equal(before, torch.get_rng_state())
+    other = cost.measured_cost(arms[:1], size=32, width=8, batch_size=2, rounds=1)
+    assert other.generator[0] > first.generator[0]
+
+
+def test_the_classic_loader_gives_the_images_for_ever():
+    pixels = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8)
+    batches = list(itertools.islice(cost.loader(pixels, 3, workers=0), 5))
+    assert all(batch.shape == (3, 3, 8, 8) for batch in batches)
+    known = {image.numpy().tobytes() for image in as_float(pixels)}
+    found = {image.numpy().round(6).tobytes() for batch in batches[:2] for image in batch}
+    assert len(found) == 6 and len(known) == 7
+    closest = torch.cdist(batches[0].flatten(1), as_float(pixels).flatten(1)).min(1).values
+    assert closest.max() < 1e-4
+
+
+def test_both_steps_are_compared_in_one_run():
+    table = cost.compare_steps(32, width=4, batch_size=4, steps=1, rounds=1, workers=0)
+    assert list(table.step) == ["classic example", "ours, float32", "ours, bf16"]
+    assert table.relative[0] == 1 and (table.images_per_second > 0).all()
