@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from lib import plots
 from lib.comparison import paired_table
@@ -203,3 +204,22 @@ def test_an_arm_without_source_draws_no_source():
         "null: band noise",
         "LAPGAN chain",
     ]
+
+
+def test_a_folder_of_images_shaped_like_celeba(tmp_path):
+    """178 x 218 JPEG files without classes, at 64 px: the features are then those of telling rotations."""
+    random = np.random.default_rng(0)
+    (tmp_path / "faces").mkdir()
+    for number in range(1100):
+        coarse = Image.fromarray(random.integers(0, 256, (6, 5, 3), dtype=np.uint8))
+        coarse.resize((178, 218), Image.Resampling.BICUBIC).save(tmp_path / "faces" / f"{number:06}.jpg", quality=70)
+    train, test = (load_images(f"folder:{tmp_path / 'faces'}", split, size=64) for split in ("train", "test"))
+    assert train.pixels.shape[1:] == (3, 64, 64) and len(train.classes) == 1
+    settings = Settings(epochs=1, batch_size=64, width=2, device="cpu")
+    extractor = features.domain(train, test, device="cpu", folder=tmp_path, epochs=1)
+    assert "rotations" in extractor.name
+    yard = evaluation.yardstick(train, test, extractor, load_lpips("squeeze"), count=100, pairs=2)
+    made = experiments.compare_on(train, yard, settings, LEVELS, seed=0, checkpoints=tmp_path / "checkpoints")
+    rows = experiments.headline(made, yard, train.name, seed=0)
+    assert made["pyramid GAN"].generator.mix is None  # at 64 px the finest band is not given
+    assert np.isfinite(rows.fid).all() and len(rows) == 4
