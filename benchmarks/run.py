@@ -18,7 +18,7 @@ import torch
 
 from lib import paths
 
-BENCHMARKS = ("corregularization", "laplacian_gan")
+BENCHMARKS = ("corregularization", "laplacian_gan", "metrics")
 
 
 def machine() -> dict[str, object]:

@@ -16,6 +16,9 @@ def nearest(queries: Tensor, candidates: Tensor, *, exclude_self: bool = False) 
     """Distance (N,) to and index (N,) of the candidate (M, 3, H, W) nearest to each query (N, 3, H, W).
 
     exclude_self: query i and candidate i are the same image and do not count as neighbours.
+    Every pair is compared; only candidates whose distances differ by less than float32 resolves
+    (well below one grey level) may stand for each other. 10,000 x 50,000 images of 32 px take
+    54 CPU seconds and 0.2 GB.
     Raises a ValueError where sizes differ or no candidate is left.
     """
     _check(queries, candidates)
@@ -50,7 +53,10 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def source_retrieval(generated: Tensor, index: Tensor, candidates: Tensor) -> float:
-    """Share of generated images whose nearest candidate is their own source, candidates[index]; chance is 1/M."""
+    """Share of generated images whose nearest candidate is their own source, candidates[index]; chance is 1/M.
+
+    Retrieval@1. Of candidates that are equal only one is found: drop duplicates first where they are many.
+    """
     return (nearest(generated, candidates)[1] == index).float().mean().item()
 
 
@@ -58,8 +64,10 @@ def copy_index(generated: Tensor, candidates: Tensor, index: Tensor | None = Non
     """Share of generated images that lie nearer to a real image than any other real image lies to that one.
 
     The real image is the source, candidates[index], or the nearest candidate for models without
-    a source. 1: every image is a copy in that sense; held-out real images show what is usual.
-    Blurred images are near to everything, so read it beside `source_retrieval`.
+    a source. 1: every image is a copy in that sense. What is usual is the value of held-out real
+    images, which are no copies and yet often lie closer than that: only a value well above theirs
+    speaks for copying. Blurred images are near to everything, and a collapsed model that makes one
+    such image has 0 or 1, so read it beside `source_retrieval`, which blur does not raise.
     """
     found, index = nearest(generated, candidates) if index is None else (distance(generated, candidates[index]), index)
     own, place = torch.unique(index, return_inverse=True)

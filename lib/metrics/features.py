@@ -9,8 +9,8 @@ with every number.
 
 import contextlib
 import hashlib
+import http.client
 import json
-import urllib.error
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -158,7 +158,7 @@ def inception(device: torch.device | str = "auto") -> Extractor:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix)
-        except (OSError, urllib.error.URLError, RuntimeError) as error:  # RuntimeError: not the hash it should have
+        except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: not the hash it should have
             raise MetricError(
                 f"the Inception-v3 weights could not be downloaded ({error}). {place}, or use the extractor 'domain'."
             ) from error
@@ -275,7 +275,8 @@ def domain(
     data = train.name.replace(" (", ", ").replace(")", "")
     task = "rotations" if rotations else f"{classes} classes"
     name = f"domain ({data}, {task}, test accuracy {100 * accuracy:.1f} %)"
-    return Extractor(name, network.dimensions, "none", checksum, network.eval().requires_grad_(False).to(device))
+    network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
+    return Extractor(name, network.dimensions, "none", checksum, network)
 
 
 def _check_domain(train: "Images", test: "Images", rotations: bool, precision: str) -> None:
@@ -355,16 +356,14 @@ def _accuracy(network: _Domain, images: "Images", rotations: bool) -> float:
 @contextlib.contextmanager
 def _lock(path: Path):
     """Held by the process that trains; a second one waits and then finds the file."""
-    try:
+    lock = FileLock(path.with_suffix(".lock"))
+    with contextlib.suppress(OSError):  # a folder that cannot be written to: `_keep` says so
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_suffix(".lock"))
         lock.acquire()
-    except OSError:  # a folder that cannot be written to: `_keep` says so
+    try:
         yield
-        return
-    with lock:
-        lock.release()  # `with` counts the second time
-        yield
+    finally:
+        lock.release()
 
 
 def _checksum(state: Mapping[str, Tensor]) -> str:
