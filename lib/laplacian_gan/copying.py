@@ -4,33 +4,49 @@ Distances are root mean square differences of pixels on the [-1, 1] scale. All s
 by tile, so that memory does not grow with the number of images.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from lib.data.augment import as_float
+from lib.metrics import MetricError, check_pixels
 
-TILE = 2048
+TILE = 2048  # images of 32 px, fewer of larger ones
 
 
-def nearest(queries: Tensor, candidates: Tensor, *, exclude_self: bool = False) -> tuple[Tensor, Tensor]:
+def nearest(
+    queries: Tensor,
+    candidates: Tensor,
+    *,
+    exclude_self: bool = False,
+    features: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Distance (N,) to and index (N,) of the candidate (M, 3, H, W) nearest to each query (N, 3, H, W).
 
     exclude_self: query i and candidate i are the same image and do not count as neighbours.
     Every pair is compared; only candidates whose distances differ by less than float32 resolves
     (well below one grey level) may stand for each other. 10,000 x 50,000 images of 32 px take
     54 CPU seconds and 0.2 GB.
-    Raises a ValueError where sizes differ or no candidate is left.
+    features: images to vectors (n, d), an `Extractor`, say; distances are then root mean squares
+    over d, and the vectors of all images are in memory.
+    Raises a MetricError where sizes differ or no candidate is left.
     """
     _check(queries, candidates)
     if len(candidates) <= exclude_self:
-        raise ValueError(f"{len(candidates)} candidates leave no neighbour to find; give at least {1 + exclude_self}")
+        raise MetricError(f"{len(candidates)} candidates leave no neighbour to find; give at least {1 + exclude_self}")
+    if features is not None:
+        queries, candidates = features(queries).float().cpu(), features(candidates).float().cpu()
+        centre = candidates.mean(0)  # far from 0, squares would swallow the differences
+        queries, candidates = queries - centre, candidates - centre
+    tile = min(TILE, max(64, TILE * 3 * 32 * 32 // candidates[0].numel()))
     best = torch.full((len(queries),), torch.inf)
     index = torch.zeros(len(queries), dtype=torch.long)
-    for begin in range(0, len(queries), TILE):
-        rows = slice(begin, min(begin + TILE, len(queries)))
+    for begin in range(0, len(queries), tile):
+        rows = slice(begin, min(begin + tile, len(queries)))
         query = _flat(queries[rows])
-        for first in range(0, len(candidates), TILE):
-            candidate = _flat(candidates[first : first + TILE])
+        for first in range(0, len(candidates), tile):
+            candidate = _flat(candidates[first : first + tile])
             # |a - b|^2 up to |a|^2, which does not change who is nearest.
             squared = torch.addmm(candidate.square().sum(1)[None], query, candidate.T, alpha=-2)
             if exclude_self:
@@ -42,22 +58,36 @@ def nearest(queries: Tensor, candidates: Tensor, *, exclude_self: bool = False) 
             best[rows] = torch.where(better, value, best[rows])
             index[rows] = torch.where(better, place + first, index[rows])
     # The differences of large numbers above find who is nearest; how near is computed afresh.
-    return distance(queries, candidates[index]), index
+    return _distance(queries, candidates[index]), index
+
+
+def nearest_rows(generated: Tensor, candidates: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For a figure: the first `count` generated images, their nearest candidates, and the distances (count,)."""
+    shown = generated[:count]
+    found, index = nearest(shown, candidates)
+    return shown, candidates[index], found
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """Root mean square difference of images a[i] and b[i], (N,), in [0, 2]."""
     _check(a, b)
+    if len(a) != len(b):
+        raise MetricError(f"distances of pairs need as many images on both sides, not {len(a)} and {len(b)}")
+    return _distance(a, b)
+
+
+def _distance(a: Tensor, b: Tensor) -> Tensor:
     parts = zip(a.split(TILE), b.split(TILE), strict=True)
-    return torch.cat([(as_float(x) - as_float(y)).square().mean(dim=(1, 2, 3)).sqrt() for x, y in parts])
+    return torch.cat([(_flat(x) - _flat(y)).square().mean(dim=1).sqrt() for x, y in parts])
 
 
 def source_retrieval(generated: Tensor, index: Tensor, candidates: Tensor) -> float:
     """Share of generated images whose nearest candidate is their own source, candidates[index]; chance is 1/M.
 
-    Retrieval@1. Of candidates that are equal only one is found: drop duplicates first where they are many.
+    Retrieval@1. A candidate equal to the source counts as the source.
     """
-    return (nearest(generated, candidates)[1] == index).float().mean().item()
+    _check_index(generated, candidates, index)
+    return (distance(generated, candidates[index]) <= nearest(generated, candidates)[0]).float().mean().item()
 
 
 def copy_index(generated: Tensor, candidates: Tensor, index: Tensor | None = None) -> float:
@@ -69,9 +99,14 @@ def copy_index(generated: Tensor, candidates: Tensor, index: Tensor | None = Non
     speaks for copying. Blurred images are near to everything, and a collapsed model that makes one
     such image has 0 or 1, so read it beside `source_retrieval`, which blur does not raise.
     """
-    found, index = nearest(generated, candidates) if index is None else (distance(generated, candidates[index]), index)
+    if index is None:
+        found, index = nearest(generated, candidates)
+    else:
+        _check_index(generated, candidates, index)
+        found = distance(generated, candidates[index])
     own, place = torch.unique(index, return_inverse=True)
-    return (found < _to_others(own, candidates)[place]).float().mean().item()
+    copied = (found < _to_others(own, candidates)[place]) | (found == 0)  # also where the training set has it twice
+    return copied.float().mean().item()
 
 
 def _to_others(own: Tensor, candidates: Tensor) -> Tensor:
@@ -88,10 +123,12 @@ def variance_shares(generated: Tensor) -> dict[str, float]:
     pyramid, main effect of z, and their interaction, unbiased, clipped at 0, over all pixels. All
     are 0 where nothing varies.
     """
+    if generated.dim() != 5 or min(generated.shape[:2]) < 2:
+        raise MetricError(f"variance shares need at least 2 pyramids x 2 latents, not {tuple(generated.shape)}")
     pyramids, latents = generated.shape[:2]
-    if generated.dim() != 5 or pyramids < 2 or latents < 2:
-        raise ValueError(f"variance shares need at least 2 pyramids x 2 latents, not {tuple(generated.shape)}")
     x = generated.double().flatten(2)
+    if not x.isfinite().all():
+        raise MetricError("variance shares cannot be taken of images that hold NaN or infinity; look at the generator")
     grand, rows, columns = x.mean((0, 1)), x.mean(1), x.mean(0)
     both = (x - rows[:, None] - columns[None] + grand).square().sum((0, 1)).mean() / ((pyramids - 1) * (latents - 1))
     by_row = latents * (rows - grand).square().sum(0).mean() / (pyramids - 1)
@@ -102,10 +139,22 @@ def variance_shares(generated: Tensor) -> dict[str, float]:
     return {name: value / total if total > 0 else 0.0 for name, value in clipped.items()}
 
 
-def _flat(pixels: Tensor) -> Tensor:
-    return as_float(pixels).flatten(1)
+def _flat(images: Tensor) -> Tensor:
+    """uint8 images on the [-1, 1] scale, or features as they are, (n, d) float32."""
+    return (as_float(images) if images.dtype == torch.uint8 else images).flatten(1)
+
+
+def _check_index(generated: Tensor, candidates: Tensor, index: Tensor) -> None:
+    if index.shape != (len(generated),) or len(index) and not 0 <= index.min() <= index.max() < len(candidates):
+        raise MetricError(
+            f"{len(generated)} generated images need as many indices of sources, 0 to {len(candidates) - 1}; "
+            f"these have shape {tuple(index.shape)}"
+        )
 
 
 def _check(a: Tensor, b: Tensor) -> None:
+    for images in (a, b):
+        if len(images):
+            check_pixels(images)
     if a.shape[1:] != b.shape[1:]:
-        raise ValueError(f"images of {tuple(a.shape[1:])} and {tuple(b.shape[1:])} cannot be compared pixel by pixel")
+        raise MetricError(f"images of {tuple(a.shape[1:])} and {tuple(b.shape[1:])} cannot be compared pixel by pixel")

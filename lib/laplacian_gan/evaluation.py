@@ -134,8 +134,13 @@ def evaluate(trained: Mapping[str, Trained], yard: Yardstick, *, seed: int, copi
 
 
 def real_rows(yard: Yardstick, *, seed: int) -> pd.DataFrame:
-    """The rows that models are read between: the sources themselves, as a perfect copier would return them."""
-    rows = []
+    """The rows that models are read between: a perfect copier of the sources, and images that nobody copied.
+
+    The copy index of held-out images among training images is what chance gives.
+    """
+    fresh = yard.sources["held-out"]
+    row = {"arm": "held-out images", "seed": seed, "parameters": 0, "sources": NO_SOURCE}
+    rows = [row | distances(yard, fresh) | _diversity(yard, fresh) | _copies(yard, fresh, NO_SOURCE)]
     for told, pixels in yard.sources.items():
         row = {"arm": f"copy of {told} images", "seed": seed, "parameters": 0, "sources": told}
         row |= distances(yard, pixels) | _diversity(yard, pixels) | {"lpips_to_source": 0.0}

@@ -3,6 +3,7 @@
 features   extractors: uint8 images to feature vectors
 fid        Fréchet distance, KID, FID∞, precision/recall/density/coverage of two sets of features
 spectrum   radial power spectrum
+perceptual LPIPS (also of float images in [-1, 1])
 
 All images go in as uint8, real and generated ones down the same path (`features.to_pixels`).
 """

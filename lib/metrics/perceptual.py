@@ -35,7 +35,7 @@ TRUNKS = {
     "squeeze": (models.SqueezeNet1_1_Weights.IMAGENET1K_V1, 17),
 }
 TOLERANCE = 1e-3
-CHUNK = 100
+CHUNK = 100  # images at once at 32 px, fewer of larger ones: vgg keeps some 7 MB per pair at 64 px
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Perceptual:
         for images in (a, b):
             self._check(images)
         device = next(self.network.parameters()).device
-        chunks = zip(a.split(CHUNK), b.split(CHUNK), strict=True)
+        count = max(1, CHUNK * 32 * 32 // (a.shape[-2] * a.shape[-1]))
+        chunks = zip(a.split(count), b.split(count), strict=True)
         return torch.cat([self.network(_unit(x, device), _unit(y, device)).flatten().cpu() for x, y in chunks])
 
     def _check(self, images: Tensor) -> None:
@@ -116,16 +117,16 @@ def load_lpips(net: str = "vgg", *, device: str = "cpu", download: bool = False)
 def lpips_diversity(perceptual: Perceptual, images: Tensor, *, pairs: int, seed: int) -> dict[str, float]:
     """Mean LPIPS over `pairs` random pairs of different images (n, 3, h, w); higher is more diverse.
 
-    Returns mean, its 95 % interval low and high, and pairs. The interval is normal and takes pairs as
-    independent; as pairs share images it is somewhat too narrow where there are more pairs than
-    images. Say the same of real images beside it.
+    Returns mean, its 95 % interval low and high, and pairs. The interval is normal and allows for pairs that
+    share an image (Aronow, Samii & Assenova 2015). Say the same of real images beside it.
     """
     if len(images) < 2 or pairs < 2:
         raise MetricError(f"diversity needs at least 2 images and 2 pairs, not {len(images)} and {pairs}")
     generator = torch.Generator().manual_seed(seed)
     first = torch.randint(len(images), (pairs,), generator=generator)
     step = torch.randint(1, len(images), (pairs,), generator=generator)  # never back to the same image
-    return _mean(perceptual.distance(images[first], images[(first + step) % len(images)]))
+    second = (first + step) % len(images)
+    return _mean(perceptual.distance(images[first], images[second]), first, second)
 
 
 def lpips_to_source(perceptual: Perceptual, generated: Tensor, sources: Tensor) -> dict[str, float]:
@@ -137,13 +138,23 @@ def lpips_same_pyramid(perceptual: Perceptual, generated: Tensor) -> dict[str, f
     """Mean LPIPS between draws of one pyramid, images (pyramids, draws, 3, h, w); near 0: z is not used."""
     if generated.dim() != 5 or generated.shape[1] < 2:
         raise MetricError(f"draws of one pyramid are (pyramids, at least 2, 3, h, w), not {tuple(generated.shape)}")
-    return _mean(perceptual.distance(generated[:, :-1].flatten(0, 1), generated[:, 1:].flatten(0, 1)))
+    found = perceptual.distance(generated[:, :-1].flatten(0, 1), generated[:, 1:].flatten(0, 1))
+    return _mean(found, torch.arange(len(generated)).repeat_interleave(generated.shape[1] - 1))
 
 
-def _mean(distances: Tensor) -> dict[str, float]:
-    count = len(distances)
-    mean = distances.double().mean().item()
-    half = 1.96 * distances.double().std().item() / count**0.5 if count > 1 else float("nan")
+def _mean(distances: Tensor, *shared: Tensor) -> dict[str, float]:
+    """Mean and interval; distances with an index of `shared` (each (n,)) in common may vary together."""
+    count, distances = len(distances), distances.double()
+    mean = distances.mean().item()
+    error = distances - mean
+    alone = error.square().sum()
+    variance = alone
+    if shared:
+        sums = error.new_zeros(1 + max(int(index.max()) for index in shared))
+        for index in shared:
+            sums.index_add_(0, index, error)
+        variance = torch.maximum(alone, sums.square().sum() - alone * (len(shared) - 1))
+    half = 1.96 * variance.sqrt().item() / (count * (count - 1)) ** 0.5 if count > 1 else float("nan")
     return {"mean": mean, "low": mean - half, "high": mean + half, "pairs": count}
 
 

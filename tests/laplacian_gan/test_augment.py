@@ -131,3 +131,95 @@ def test_small_images_have_fewer_bands():
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match="none, diffaugment, pyramid"):
         augmentation_named("ada")
+
+
+# -- distributions ---------------------------------------------------------------------------
+
+
+def handed_on(monkeypatch, images, **options):
+    """The bands that `pyramid_augment` puts together again."""
+    shown, collapse = [], pyramid.collapse
+    monkeypatch.setattr(pyramid, "collapse", lambda bands: shown.append(bands) or collapse(bands))
+    pyramid_augment(images, **options)
+    return shown[0]
+
+
+def test_diff_augment_changes_colour_then_place_then_cuts(monkeypatch):
+    order = []
+    for name in ("_colour", "_translation", "_cutout"):
+        monkeypatch.setattr(augment, name, lambda images, name=name: order.append(name) or images)
+    augment.diff_augment(IMAGES)
+    assert order == ["_colour", "_translation", "_cutout"]
+
+
+def test_brightness_is_uniform():
+    torch.manual_seed(0)
+    shift = augment._colour(torch.zeros(4000, 3, 1, 1))[:, 0, 0, 0]  # of a grey image nothing else changes
+    assert shift.min() >= -0.5 and shift.max() <= 0.5
+    assert shift.mean().item() == pytest.approx(0, abs=0.02)
+    assert shift.std().item() == pytest.approx(12**-0.5, abs=0.01)
+
+
+def test_all_shifts_are_equally_likely():
+    torch.manual_seed(0)
+    points = torch.zeros(4500, 3, 16, 16)
+    points[:, :, 8, 8] = 1
+    place = augment._translation(points)[:, 0].flatten(1).argmax(1)
+    for shifted in (place // 16, place % 16):
+        share = torch.bincount(shifted, minlength=16) / len(place)
+        assert share[6:11].sum() == 1  # by -2 ... 2 of 16 pixels
+        torch.testing.assert_close(share[6:11], torch.full((5,), 0.2), atol=0.03, rtol=0)
+
+
+def test_cutout_may_stick_out_of_the_image():
+    torch.manual_seed(0)
+    cut = augment._cutout(torch.ones(3000, 1, 32, 32)) == 0
+    seen = [min(32, centre + 8) - max(0, centre - 8) for centre in range(33)]
+    assert cut.float().mean().item() == pytest.approx((sum(seen) / len(seen) / 32) ** 2, abs=0.005)
+
+
+def test_gains_are_log_normal_in_base_two(monkeypatch):
+    torch.manual_seed(0)
+    images = torch.randn(3000, 3, 8, 8)
+    after = handed_on(monkeypatch, images, depth=3, scale=0.4, swap=0, jitter=0)
+    gains = [
+        (b.flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1)).log2()
+        for a, b in zip(pyramid.build(images, 3)[:-1], after[:-1], strict=True)
+    ]
+    for gain in gains:
+        assert gain.mean().item() == pytest.approx(0, abs=0.03)
+        assert gain.std().item() == pytest.approx(0.4, abs=0.02)
+    assert abs(torch.corrcoef(torch.stack(gains))[0, 1].item()) < 0.06  # each band its own
+
+
+def test_bands_are_swapped_whole_with_the_probability_asked_for(monkeypatch):
+    torch.manual_seed(0)
+    images = torch.randn(3000, 3, 8, 8)
+    after = handed_on(monkeypatch, images, depth=3, scale=0, swap=0.2, jitter=0)
+    for a, b in zip(pyramid.build(images, 3)[:-1], after[:-1], strict=True):
+        differs = (a != b).flatten(1).float().mean(1)
+        assert ((differs == 0) | (differs > 0.9)).all()
+        assert (differs > 0).float().mean().item() == pytest.approx(0.2, abs=0.03)
+
+
+def test_jitter_follows_each_image(monkeypatch):
+    torch.manual_seed(0)
+    loudness = torch.tensor([1.0, 10.0, 0.1, 0.0]).view(4, 1, 1, 1)
+    images = torch.randn(4, 3, 32, 32) * loudness
+    after = handed_on(monkeypatch, images, depth=2, scale=0, swap=0, jitter=0.5)
+    before = pyramid.build(images, 2)
+    noise = (after[0] - before[0]).flatten(1).std(1)
+    torch.testing.assert_close(noise, 0.5 * before[0].flatten(1).std(1), rtol=0.06, atol=0)
+
+
+def test_gradients_follow_swapped_bands_and_stay_at_home_otherwise():
+    torch.manual_seed(2)
+    images = IMAGES.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(pyramid_augment(images, swap=0)[0].square().sum(), images)
+    assert gradient[0].any() and not gradient[1:].any()
+    changed = pyramid_augment(images, depth=2, scale=0, swap=1.0, jitter=0)
+    finest = changed - pyramid.up(pyramid.build(images, 2)[1], (32, 32))
+    taken = (finest[:, None] - pyramid.build(images, 2)[0][None]).detach().abs().amax((2, 3, 4)).argmin(1)
+    image = next(i for i in range(6) if taken[i] != i)
+    (gradient,) = torch.autograd.grad(changed[image].square().sum(), images)
+    assert sorted(gradient.flatten(1).any(1).nonzero().flatten().tolist()) == sorted([image, taken[image].item()])

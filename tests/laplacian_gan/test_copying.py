@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.laplacian_gan import copying
-from lib.laplacian_gan.copying import copy_index, distance, nearest, source_retrieval, variance_shares
+from lib.laplacian_gan.copying import copy_index, distance, nearest, nearest_rows, source_retrieval, variance_shares
+from lib.metrics import MetricError
 
 
 def pixels(count: int, size: int = 6, seed: int = 0) -> torch.Tensor:
@@ -66,6 +67,50 @@ def test_nearest_refuses_what_it_cannot_compare():
         nearest(pixels(2), pixels(2)[:0])
     with pytest.raises(ValueError, match="give at least 2"):
         nearest(pixels(1), pixels(1), exclude_self=True)
+
+
+def test_nearest_in_features():
+    """Mean colour sets images apart that pixels would not."""
+
+    def colour(images: torch.Tensor) -> torch.Tensor:
+        return images.float().mean((2, 3)) + 1e4
+
+    pool, asked = pixels(40), pixels(30, seed=1)
+    found, index = nearest(asked, pool, features=colour)
+    every = (colour(asked).double()[:, None] - colour(pool).double()[None]).square().mean(-1).sqrt()
+    assert torch.equal(index, every.argmin(1))
+    torch.testing.assert_close(found.double(), every.min(1).values, rtol=1e-3, atol=1e-4)
+
+
+def test_nearest_rows_are_what_a_figure_shows():
+    shown, found, far = nearest_rows(grey(5, 99, 200), grey(0, 100, 210), 2)
+    assert torch.equal(shown, grey(5, 99)) and torch.equal(found, grey(0, 100))
+    assert far.tolist() == pytest.approx([5 / 127.5, 1 / 127.5], rel=1e-4)
+
+
+def test_other_input_is_refused_in_one_sentence():
+    good, index = pixels(3), torch.arange(3)
+    for call, words in (
+        (lambda: nearest(good.float(), good), "uint8"),
+        (lambda: nearest(good[:, :1], good[:, :1]), "three channels"),
+        (lambda: distance(good, good[:1]), "not 3 and 1"),
+        (lambda: source_retrieval(good, index + 1, good), "0 to 2"),
+        (lambda: source_retrieval(good, index[:2], good), r"\(2,\)"),
+        (lambda: copy_index(good, good, index - 1), "0 to 2"),
+        (lambda: variance_shares(torch.zeros(3)), "at least 2 pyramids"),
+        (lambda: variance_shares(torch.full((2, 2, 3, 4, 4), torch.nan)), "NaN"),
+    ):
+        with pytest.raises(MetricError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_training_image_that_is_there_twice_still_counts_as_copied():
+    pool = grey(0, 0, 200, 200)
+    index = torch.tensor([0, 1, 2, 3])
+    assert source_retrieval(pool, index, pool) == 1
+    assert copy_index(pool, pool, index) == copy_index(pool, pool) == 1
+    assert copy_index(grey(1, 199), pool) == 0
 
 
 # --- Retrieval and copy index -------------------------------------------------------------------

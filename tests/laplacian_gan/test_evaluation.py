@@ -60,6 +60,9 @@ def test_sources_and_references_are_disjoint(data, yard):
     assert torch.equal(yard.training[:COUNT], yard.sources["training"])
     copies = evaluation.real_rows(yard, seed=0).set_index("sources")
     assert (copies.fid > 1e-3).all()  # the same images on both sides would have 0
+    chance = copies.copy_index.pop("none")
+    assert 0 <= chance < 1 and copies.fid["none"] == copies.fid["held-out"]
+    copies = copies.drop(index="none")
     assert (copies.copy_index == 1).all() and (copies.retrieval == 1).all()
     assert "100 generated against 100 held-out images" in yard.protocol and "untrained trunk" in yard.protocol
 
@@ -116,7 +119,7 @@ def test_over_seeds(trained, yard):
     found = paired_table(named, baseline="DCGAN", by=["dataset"], value="fid", lower_is_better=True)
     assert len(found) == 4 and found.verdict[0] == "baseline"
     copies = tables.labelled(evaluation.real_rows(yard, seed=0))
-    assert list(copies.arm) == ["copy of training images", "copy of held-out images"]
+    assert list(copies.arm) == ["held-out images", "copy of training images", "copy of held-out images"]
 
 
 # -- figures ---------------------------------------------------------------------------------

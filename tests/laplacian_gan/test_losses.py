@@ -125,3 +125,49 @@ def test_penalties_train_the_judge():
         weight[2, 5] -= 2 * step
     below = zero_centred_penalty(judge, X).item()
     assert (above - below) / (2 * step) == pytest.approx(gradient[2, 5].item(), rel=2e-2)
+
+
+def test_relativistic_compares_pair_by_pair():
+    loss = loss_named("relativistic")
+    pairs = list(zip(REAL.tolist(), FAKE.tolist(), strict=True))
+    discriminator = sum(math.log1p(math.exp(fake - real)) for real, fake in pairs) / len(pairs)
+    generator = sum(math.log1p(math.exp(real - fake)) for real, fake in pairs) / len(pairs)
+    assert loss.discriminator(REAL, FAKE).item() == pytest.approx(discriminator, rel=1e-6)
+    assert loss.generator(REAL, FAKE).item() == pytest.approx(generator, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_games_say_what_they_need(name):
+    loss = loss_named(name)
+    assert loss.gradient_penalty == {"wasserstein-gp": "wgan-gp", "relativistic": "r1r2"}.get(name, "")
+    real = REAL.clone().requires_grad_(True)
+    value = loss.generator(real, FAKE)
+    assert value.requires_grad == loss.needs_real  # FAKE itself asks for no gradient
+
+
+def test_gradient_penalty_looks_at_one_point_between_each_pair():
+    seen = []
+
+    def judge(images):
+        seen.append(images.detach())
+        return images.sum((1, 2, 3))
+
+    torch.manual_seed(0)
+    real, fake = torch.zeros(500, 1, 2, 2), torch.ones(500, 1, 2, 2)
+    gradient_penalty(judge, real, fake)
+    place = seen[0].flatten(1)
+    assert torch.equal(place, place[:, :1].expand(-1, 4))  # the same for all pixels of an image
+    assert place.min() >= 0 and place.max() <= 1
+    assert place[:, 0].mean().item() == pytest.approx(0.5, abs=0.05)
+    assert place[:, 0].std().item() == pytest.approx(12**-0.5, abs=0.03)
+
+
+def test_penalties_send_nothing_to_the_generator():
+    made = Y.clone().requires_grad_(True)
+    weight = WEIGHT.clone().requires_grad_(True)
+
+    def judge(images):
+        return torch.tanh(images.flatten(1) @ weight)
+
+    (gradient_penalty(judge, X, made * 1) + zero_centred_penalty(judge, made * 1)).backward()
+    assert made.grad is None and weight.grad.any()

@@ -133,3 +133,10 @@ def test_other_inputs_are_refused():
         build(torch.zeros(3, 8, 8), 2)
     with pytest.raises(ValueError, match="only twice the size, or one less"):
         up(torch.zeros(1, 3, 4, 4), (10, 8))
+
+
+def test_a_band_that_was_silent_when_measured_comes_back_all_the_same():
+    bands = build(noise(2, 3, 8, 8), 3)
+    scales = torch.tensor([0.0, 0.5, 2.0])
+    for before, after in zip(bands, denormalise(normalise(bands, scales), scales), strict=True):
+        torch.testing.assert_close(after, before)
