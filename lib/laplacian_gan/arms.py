@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from lib.laplacian_gan.augment import augmentation_named
 from lib.laplacian_gan.losses import loss_named
 
 # The four levels of the source's generator. At 32 px they are the whole pyramid; larger images
@@ -56,7 +57,14 @@ class Arm:
             raise ValueError(f"{self.label}: condition {self.condition!r} is unknown; choose from {CONDITIONS}")
         if self.sees_levels and self.augmentation != "none":
             raise ValueError(f"{self.label}: an augmented image no longer has the pyramid that the discriminator sees")
-        if loss_named(self.loss).gradient_penalty and self.norm == "batch":
+        augmentation_named(self.augmentation)
+        penalised = bool(loss_named(self.loss).gradient_penalty)
+        if penalised != (self.penalty > 0) or self.penalty_every < 1:
+            needs = "a penalty above 0" if penalised else "no penalty"
+            raise ValueError(f"{self.label}: {self.loss} takes {needs}, in every step or every few; see Arm.penalty")
+        if self.kind != "gan" and (penalised or self.augmentation != "none"):
+            raise ValueError(f"{self.label}: gradient penalties and augmentation are for kind 'gan', not {self.kind!r}")
+        if penalised and self.norm == "batch":
             raise ValueError(
                 f"{self.label}: {self.loss} penalises each image's own gradient, which batch norm mixes with those of "
                 "others; give the discriminator norm='none' or 'spectral'"

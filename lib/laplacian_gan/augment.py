@@ -62,10 +62,10 @@ def pyramid_augment(
 ) -> Tensor:
     """Augmentation in the Laplacian pyramid, the source's future work (데이터 증강에서의 Laplacian pyramid).
 
-    Each band of each image but the low-pass residual is multiplied by 2^(scale·normal), exchanged
-    with that of another image of the batch with probability `swap`, and given noise of `jitter` times
-    its own standard deviation. All zero: the images themselves. Relative: ADA's random gains on four
-    wavelet bands (Karras et al. 2020, appendix B).
+    Each band of each image but the low-pass residual is multiplied by 2^(scale·normal), replaced
+    with probability `swap` by that of an image drawn from the batch (perhaps itself), and given noise
+    of `jitter` times its own standard deviation. All zero: the images themselves; else values may
+    leave [-1, 1]. Relative: ADA's random gains on four wavelet bands (Karras et al. 2020, appendix B).
     """
     images = images.float()
     bands = pyramid.build(images, min(depth, pyramid.greatest_depth(images)))

@@ -62,12 +62,19 @@ def critic_generator(on_real: Tensor, on_fake: Tensor) -> Tensor:
 
 def relativistic_discriminator(on_real: Tensor, on_fake: Tensor) -> Tensor:
     """E softplus(D(G(z)) - D(x)) over pairs (Jolicoeur-Martineau 2019; RpGAN of Huang et al. 2024, equation 2)."""
-    return F.softplus(on_fake.float() - on_real.float()).mean()
+    return F.softplus(_paired(on_fake, on_real)).mean()
 
 
 def relativistic_generator(on_real: Tensor, on_fake: Tensor) -> Tensor:
     """E softplus(D(x) - D(G(z))) over pairs."""
-    return F.softplus(on_real.float() - on_fake.float()).mean()
+    return F.softplus(_paired(on_real, on_fake)).mean()
+
+
+def _paired(a: Tensor, b: Tensor) -> Tensor:
+    """a - b of logits (n,) or (n, 1) each; of both shapes, broadcasting would compare all with all."""
+    if a.numel() != b.numel():
+        raise ValueError(f"pairs need as many real as generated images, not {a.numel()} and {b.numel()}")
+    return a.float().flatten() - b.float().flatten()
 
 
 LOSSES = {

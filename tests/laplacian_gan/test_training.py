@@ -133,9 +133,15 @@ def test_two_levels_have_no_leave_one_out():
     [
         ({"kind": "vae"}, "kind 'vae' is unknown"),
         ({"condition": "own image"}, "condition 'own image' is unknown"),
-        ({"loss": "wasserstein-gp"}, "batch norm mixes"),
+        ({"loss": "wasserstein-gp", "penalty": 10.0}, "batch norm mixes"),
         ({"sees_levels": True, "augmentation": "diffaugment"}, "no longer has the pyramid"),
         ({"loss": "mse"}, "there is no GAN loss 'mse'"),
+        ({"augmentation": "ada"}, "there is no augmentation 'ada'"),
+        ({"loss": "hinge", "penalty": 1.0}, "hinge takes no penalty"),
+        ({"loss": "relativistic", "norm": "none"}, "takes a penalty above 0"),
+        ({"loss": "relativistic", "norm": "none", "penalty": 1.0, "penalty_every": 0}, "every few"),
+        ({"kind": "lapgan", "augmentation": "pyramid"}, "for kind 'gan', not 'lapgan'"),
+        ({"kind": "lapgan", "loss": "wasserstein-gp", "norm": "none", "penalty": 1.0}, "for kind 'gan'"),
     ],
 )
 def test_impossible_arms_are_refused(options, message):
