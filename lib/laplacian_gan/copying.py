@@ -7,6 +7,7 @@ by tile, so that memory does not grow with the number of images.
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lib.data.augment import as_float
@@ -114,6 +115,17 @@ def _to_others(own: Tensor, candidates: Tensor) -> Tensor:
     order = torch.cat([own, torch.ones(len(candidates)).index_fill_(0, own, 0).nonzero()[:, 0]])
     arranged = candidates[order]  # those asked for first, so that "self" is the same index in both
     return nearest(arranged[: len(own)], arranged, exclude_self=True)[0]
+
+
+def source_correlation(generated: Tensor, sources: Tensor) -> float:
+    """Mean correlation, in [-1, 1], of the brightness of generated[i] and sources[i], uint8 (N, 3, H, W).
+
+    1: a copy up to contrast. Below 0: a negative, which `source_retrieval` does not find although
+    the source decides all of it. Images without contrast correlate with nothing (0).
+    """
+    a, b = (as_float(pixels).mean(dim=1).flatten(1) for pixels in (generated, sources))
+    a, b = (x - x.mean(dim=1, keepdim=True) for x in (a, b))
+    return (F.normalize(a, dim=1) * F.normalize(b, dim=1)).sum(dim=1).mean().item()
 
 
 def variance_shares(generated: Tensor) -> dict[str, float]:

@@ -177,6 +177,7 @@ def _copies(yard: Yardstick, pixels: Tensor, told: str) -> dict[str, float]:
     pool = yard.training if told == "training" else yard.sources[told]
     return {
         "retrieval": copying.source_retrieval(some, index, yard.sources[told]),
+        "source_correlation": copying.source_correlation(pixels, yard.sources[told][: len(pixels)]),
         "copy_index": copying.copy_index(some, pool, index),
     }
 

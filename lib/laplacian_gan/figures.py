@@ -153,11 +153,11 @@ def level_values(frame: pd.DataFrame) -> Figure:
 
 def _level_panels(axes, frame: pd.DataFrame, labels: Sequence[str]) -> None:
     panels = (
-        ("fid", "FID", None),
-        ("retrieval", "own source is nearest", 1),
-        ("lpips_to_source", "LPIPS to source", None),
+        ("fid", "FID", (0, None)),
+        ("retrieval", "own source is nearest", (0, 1.05)),
+        ("source_correlation", "correlation with source", (-1.05, 1.05)),
     )
-    for cell, (column, title, top) in zip(axes, panels, strict=True):
+    for cell, (column, title, limits) in zip(axes, panels, strict=True):
         for told, colour, marker in (("training", plots.COLOURS[1], "o"), ("held-out", plots.COLOURS[0], "s")):
             part = frame[(frame.sources == told) & frame.arm.isin(labels)]
             found = plots.mean_and_spread(part, ["arm"], column).set_index("arm").reindex(labels)
@@ -170,7 +170,7 @@ def _level_panels(axes, frame: pd.DataFrame, labels: Sequence[str]) -> None:
                 markersize=4,
                 label=f"{told} pyramids",
             )
-        cell.set(title=title, ylim=(len(labels) - 0.5, -0.5), xlim=(0, top and top * 1.05))
+        cell.set(title=title, ylim=(len(labels) - 0.5, -0.5), xlim=limits)
         cell.set_yticks(range(len(labels)), [""] * len(labels))
     axes[0].legend(fontsize=6)
 
@@ -229,13 +229,15 @@ def controls(frame: pd.DataFrame) -> Figure:
         "training": (plots.COLOURS[1], "o", "training pyramids"),
         "held-out": (plots.COLOURS[0], "s", "held-out pyramids"),
     }
-    for cell, column, title in ((axes[0], "fid", "FID against held-out images"), (axes[1], "copy_index", "copy index")):
+    panels = (("fid", "FID against held-out images"), ("source_correlation", "correlation with the source"))
+    for cell, (column, title) in zip(axes, panels, strict=True):
         for told, (colour, marker, label) in styles.items():
             part = frame[(frame.sources == told) & frame[column].notna()]
             cell.scatter(part[column], part.arm.map(arms.index), s=18, color=colour, marker=marker, label=label)
         cell.set(title=title, ylim=(len(arms) - 0.5, -0.5))
         cell.set_yticks(range(len(arms)), arms)
     axes[0].set_xlim(left=0)
-    axes[1].set_xlim(-0.05, 1.05)
+    axes[1].set_xlim(-1.05, 1.05)
+    axes[1].axvline(0, color="0.7", linewidth=0.8)
     plots.legend_below(figure, axes[0])
     return figure

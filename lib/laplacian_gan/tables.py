@@ -15,7 +15,16 @@ def labelled(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 # What tables over seeds hold of each arm, with its standard deviation.
-MEASURES = ("fid", "kid", "lpips_diversity", "lpips_to_source", "lpips_same_pyramid", "retrieval", "copy_index")
+MEASURES = (
+    "fid",
+    "kid",
+    "lpips_diversity",
+    "lpips_to_source",
+    "lpips_same_pyramid",
+    "retrieval",
+    "source_correlation",
+    "copy_index",
+)
 
 
 def over_seeds(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:

@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.laplacian_gan import copying
-from lib.laplacian_gan.copying import copy_index, distance, nearest, nearest_rows, source_retrieval, variance_shares
+from lib.laplacian_gan.copying import (
+    copy_index,
+    distance,
+    nearest,
+    nearest_rows,
+    source_correlation,
+    source_retrieval,
+    variance_shares,
+)
 from lib.metrics import MetricError
 
 
@@ -220,3 +228,12 @@ def test_variance_shares_need_two_of_each():
     for shape in ((1, 4, 3, 4, 4), (4, 1, 3, 4, 4), (4, 3, 4, 4)):
         with pytest.raises(ValueError, match="at least 2 pyramids x 2 latents"):
             variance_shares(torch.zeros(shape))
+
+
+def test_correlation_with_the_source():
+    sources = pixels(20)
+    assert source_correlation(sources, sources) == pytest.approx(1)
+    assert source_correlation(255 - sources, sources) == pytest.approx(-1)
+    assert source_correlation(sources // 2 + 20, sources) == pytest.approx(1, abs=0.01)
+    assert abs(source_correlation(pixels(200, seed=1), pixels(200, seed=2))) < 0.1
+    assert source_correlation(torch.full_like(sources, 9), sources) == pytest.approx(0, abs=1e-6)

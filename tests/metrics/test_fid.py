@@ -122,7 +122,7 @@ def test_properties(data):
 
 @pytest.mark.parametrize("count", [50, 1000])
 def test_a_set_has_no_distance_from_itself_in_many_dimensions(count):
-    features = (normal(count, 200, 0) * torch.logspace(1, -3, 200)).float()
+    features = (normal(count, 200, 0) * torch.logspace(0, -2, 200)).float()
     features[:, ::7] = 0  # dead features
     assert frechet_distance_of_samples(features, features) < 1e-6
     assert frechet_distance(Moments.of(features), Moments.of(features)) < 1e-6
@@ -184,7 +184,7 @@ def test_kid_is_that_of_torch_fidelity(tile, monkeypatch):
 
 def test_kid_is_unbiased_and_its_interval_covers():
     """40 pairs of sets, each of which has the same true value."""
-    truth = kid(normal(8000, 4, 1, shift=0.3), normal(8000, 4, 2), seed=0, subsets=50).mean
+    truth = kid(normal(4000, 4, 1, shift=0.3), normal(4000, 4, 2), seed=0, subsets=20).mean
     found = [kid(normal(200, 4, 10 + i, shift=0.3), normal(200, 4, 90 + i), seed=0) for i in range(40)]
     means = np.array([k.mean for k in found])
     assert abs(means.mean() - truth) < 3 * means.std() / 40**0.5
@@ -224,7 +224,7 @@ def brute_force(fake, real):
 @pytest.mark.parametrize("shift", [0.0, 1000.0])
 def test_neighbourhoods_are_those_of_brute_force(tile, shift, monkeypatch):
     monkeypatch.setattr(fid, "TILE", tile)
-    fake, real = normal(50, 3, 0, 0.8, 0.5 + shift), normal(60, 3, 1, shift=shift)
+    fake, real = normal(50, 3, 0, 1.2, 1 + shift), normal(60, 3, 1, shift=shift)
     found = neighbourhoods(fake, real)
     assert found == pytest.approx(brute_force(fake, real), abs=1e-12)
     assert 0 < found["precision"] < 1 and 0 < found["recall"] < 1
@@ -304,7 +304,8 @@ def test_describing_in_any_chunks_is_describing_at_once(sizes, keep):
     parts = describe(iter(pixels.split([*sizes, 1])), extractor, keep=keep)
     assert parts.count == whole.count == len(pixels) and len(whole.features) == min(keep, len(pixels))
     torch.testing.assert_close(parts.features, whole.features)
-    torch.testing.assert_close(parts.moments.covariance, whole.moments.covariance)
+    # The features are float32 and their last digit depends on how many are computed together.
+    torch.testing.assert_close(parts.moments.covariance, whole.moments.covariance, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(parts.power, whole.power)
     if keep == 200:
         torch.testing.assert_close(whole.features, extractor(pixels))
