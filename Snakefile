@@ -21,7 +21,8 @@ workdir: paths.output_root()
 
 
 def setting(name, default=""):
-    return str(config.get(name) or default)
+    value = config.get(name, "")  # Snakemake reads seeds="0" as the number zero: not the same as no seeds
+    return default if value in ("", None) else str(value)
 
 
 JOBS = {

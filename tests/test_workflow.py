@@ -259,6 +259,12 @@ def test_profiles_seeds_and_parallel_runs(toy):
     assert NOTHING in toy.make("figures", "PROFILE=smoke", "ONLY=03_summary")
 
 
+def test_seed_zero_alone_is_not_every_seed(toy):
+    """Snakemake turns `seeds="0"` into a number, and zero is easily taken for nothing."""
+    output = toy.make("figures", "PROFILE=smoke", "ONLY=01_alpha", "SEEDS=0")
+    assert ran(output) == ["01_alpha (smoke, seed 0)"]
+
+
 def test_parameters_of_the_command_line_go_to_a_folder_of_their_own(toy):
     output = toy.make("figures", "PARAMS=epochs=5 groups=[3,4]", "ONLY=03_summary")
     assert ran(output)[-1] == "03_summary (quick-custom, all seeds)"
