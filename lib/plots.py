@@ -69,10 +69,13 @@ def curves(
     by: str,
     *,
     colours: dict[str, str] | None = None,
+    each: bool = False,
 ) -> None:
     """One line per value of `by`: the mean over seeds, with a band of one standard deviation.
 
-    One seed gives a line without a band. Lines differ by colour, marker and, from the ninth on, dashes.
+    One seed gives a line without a band. `each` draws every seed as a thin line instead of the band:
+    for values that fall into kinds, where a mean and a deviation describe no run. Lines differ by
+    colour, marker and, from the ninth on, dashes.
     """
     for number, label in enumerate(frame[by].unique()):
         line = mean_and_spread(frame[frame[by] == label], [x], y).sort_values(x)
@@ -86,7 +89,10 @@ def curves(
             linestyle=("-", "--", ":")[number // len(COLOURS) % 3],
             label=label,
         )
-        if line["count"].max() > 1:
+        if line["count"].max() > 1 and each:
+            for _, run in frame[frame[by] == label].groupby("seed", sort=False):
+                axes.plot(run[x], run[y], color=colour, linewidth=0.7, alpha=0.6)
+        elif line["count"].max() > 1:
             low, high = line["mean"] - line["std"], line["mean"] + line["std"]
             axes.fill_between(line[x], low, high, color=colour, alpha=0.18, linewidth=0)
 

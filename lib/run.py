@@ -97,11 +97,12 @@ class Run:
     def read(self, name: str) -> pd.DataFrame:
         """The saved data of figure or table `name` from every seed of this profile, with a `seed` column.
 
-        Its sizes and budget, the `note` it was saved with, are in `.attrs["note"]`.
+        What it was made from is in `.attrs`: "note", its sizes and budget, and "data", its data sets. A figure or
+        table of it is saved with `like=` this frame, and names them.
         """
         if self.seeds == []:
             raise RunError(f"{self.notebook} was given no seeds, so there is no {name} to read; set seeds to [0], say")
-        frames = []
+        frames, used = [], []
         for seed in self.seeds if self.seeds is not None else [self.seed]:
             path = paths.figures() / self._home / f"seed-{seed}" / f"{name}.csv"
             try:
@@ -115,11 +116,10 @@ class Run:
                     f'SEEDS="{seed}"` first.'
                 ) from error
             frames.append(frame.assign(seed=seed))
-            for data in sidecar["provenance"]["data"]:
-                if data not in self._data:
-                    self._data.append(data)
+            used += [data for data in sidecar["provenance"]["data"] if data not in used]
+        self._data += [data for data in used if data not in self._data]
         found = pd.concat(frames, ignore_index=True)
-        found.attrs["note"] = sidecar["note"]
+        found.attrs |= {"note": sidecar["note"], "data": used}
         return found
 
     # What the run hands over
@@ -132,16 +132,19 @@ class Run:
         *,
         caption: str,
         note: str = "",
+        like: pd.DataFrame | None = None,
         without_data: bool = False,
         **provenance: Any,
     ) -> None:
         """Save `figure` as PNG and PDF, the data it shows as CSV (frame) or NPZ (arrays), and its provenance.
 
         note: sizes and budget behind this figure where they differ from the whole data sets.
+        like: a frame from `read` that this shows; note and data sets are taken from there.
         without_data: the figure shows nothing of the data sets in use.
         provenance: further facts for the sidecar, such as extractor="domain".
         """
-        origin = self.origin(note, without_data)
+        note, used = self._behind(note, like, without_data)
+        origin = self.origin(note, used)
         # Below all that is drawn, so that the picture alone says what it was made from.
         arrange(figure)
         drawn = figure.get_tightbbox()  # inches
@@ -160,7 +163,7 @@ class Run:
         finally:
             stamp.remove()
         files |= {f"{name}.csv": _csv(data)} if isinstance(data, pd.DataFrame) else {f"{name}.npz": _npz(data)}
-        self._hand_over(name, "figure", files, caption, note, without_data, provenance)
+        self._hand_over(name, "figure", files, caption, note, used, provenance)
 
     def save_table(
         self,
@@ -170,6 +173,7 @@ class Run:
         caption: str,
         note: str = "",
         digits: int = 4,
+        like: pd.DataFrame | None = None,
         without_data: bool = False,
         **provenance: Any,
     ) -> pd.DataFrame:
@@ -177,7 +181,8 @@ class Run:
 
         Returns the table, to be shown as the cell's output.
         """
-        origin = self.origin(note, without_data)
+        note, used = self._behind(note, like, without_data)
+        origin = self.origin(note, used)
         latex = table.to_latex(
             index=False,
             escape=True,
@@ -189,7 +194,7 @@ class Run:
         )
         files = {f"{name}.csv": _csv(table), f"{name}.tex": latex.encode()}
         body = {"columns": [str(column) for column in table.columns], "data": table.to_numpy(object).tolist()}
-        self._hand_over(name, "table", files, caption, note, without_data, provenance, body)
+        self._hand_over(name, "table", files, caption, note, used, provenance, body)
         return table
 
     def metric(self, name: str, value: float, *, unit: str = "", note: str = "", **facts: Any) -> None:
@@ -228,10 +233,18 @@ class Run:
         """Hash of what decides the results: code, parameters, data, lock file; not the commit or the time."""
         return fingerprint.digest(self._parts | {"data in use": json.dumps(self._data)})[:16]
 
-    def origin(self, note: str = "", without_data: bool = False) -> str:
-        """One line for captions: data, sizes, seeds, profile."""
+    def _behind(self, note: str, like: pd.DataFrame | None, without_data: bool) -> tuple[str, list[dict]]:
+        """Note and data sets of a result."""
+        if like is None:
+            return note, [] if without_data else self._data
+        if "data" not in like.attrs:
+            raise RunError("`like` is a frame as `read` gave it; tables made from one may have lost where it came from")
+        return note or like.attrs["note"], like.attrs["data"]
+
+    def origin(self, note: str = "", used: list[dict] | None = None) -> str:
+        """One line for captions: data (by default all that is in use), sizes, seeds, profile."""
         sizes: dict[str, list[str]] = {}
-        for data in [] if without_data else self._data:
+        for data in self._data if used is None else used:
             size = f"{data['count']:,} {data['split']}"
             if size not in sizes.setdefault(str(data["name"]), []):
                 sizes[str(data["name"])].append(size)
@@ -267,7 +280,7 @@ class Run:
                 partial.unlink(missing_ok=True)
 
     def _hand_over(
-        self, name, kind, files: dict[str, bytes], caption, note, without_data, provenance, body=None
+        self, name, kind, files: dict[str, bytes], caption, note, used: list[dict], provenance, body=None
     ) -> None:
         if name in self._outputs:
             raise RunError(f"{name} was saved already in this run; every figure and table needs an id of its own")
@@ -281,10 +294,10 @@ class Run:
             "id": name,
             "kind": kind,
             "caption": caption,
-            "origin": self.origin(note, without_data),
+            "origin": self.origin(note, used),
             "note": note,
             **(body or {}),
-            "provenance": self._provenance(without_data) | provenance | {"files": hashes},
+            "provenance": self._provenance(used) | provenance | {"files": hashes},
         }
         files = files | {f"{name}.json": _json(sidecar)}
         with _saving(self.folder / name):
@@ -295,13 +308,13 @@ class Run:
                     (self.folder / f"{name}.{kind}").unlink(missing_ok=True)
         self._outputs[name] = {"kind": kind, "files": hashes}
 
-    def _provenance(self, without_data: bool) -> dict[str, Any]:
+    def _provenance(self, used: list[dict]) -> dict[str, Any]:
         return {
             "notebook": self.notebook,
             "profile": self.profile,
             "parameters": self.parameters,
             "seed": self.seed if self.seeds is None else self.seeds,
-            "data": [] if without_data else self._data,
+            "data": used,
             "inputs": self.inputs,
             "commit": _commit(),
             "versions": {

@@ -642,6 +642,25 @@ def test_read_puts_the_seeds_together_as_they_were_saved():
     assert run.origin() == "toys, 1,200 train images; seeds 0, 1; profile quick."
 
 
+def test_a_result_like_what_was_read_names_its_data_and_no_other():
+    run = study(Data(name="toys"))
+    run.save_table("tab1_toys", FRAME, caption="Toys.", note="2 epochs")
+    run.use(Data(name="games"))
+    run.save_table("tab2_both", FRAME, caption="Both.", note="3 epochs")
+    run.save_table("tab3_none", FRAME, caption="None.", without_data=True)
+    run = page(seeds=[run.seed])
+    toys, both, none = (run.read(name) for name in ("tab1_toys", "tab2_both", "tab3_none"))
+    run.save_table("tab1_toys", toys.head(1), caption="Toys.", like=toys)
+    run.save_table("tab2_both", both, caption="Both.", like=both)
+    run.save_table("tab3_none", none, caption="None.", like=none)
+    assert sidecar(run, "tab1_toys")["origin"].startswith("toys, 1,200 train images; 2 epochs; seed")
+    assert [data["name"] for data in sidecar(run, "tab1_toys")["provenance"]["data"]] == ["toys"]
+    assert sidecar(run, "tab2_both")["origin"].startswith("toys, 1,200 train images; games, 1,200 train images; 3 ep")
+    assert sidecar(run, "tab3_none")["origin"].startswith("no data set; seed")
+    with pytest.raises(RunError, match="as `read` gave it"):
+        run.save_table("tab4", FRAME, caption="Four.", like=FRAME)
+
+
 def test_read_of_a_missing_seed_says_how_to_get_it():
     study(seed=0).save_table("tab1_accuracy", FRAME, caption="Accuracy.")
     with pytest.raises(RunError, match='tab1_accuracy of seed 1 is missing.*make figures PROFILE=quick SEEDS="1"'):

@@ -89,7 +89,7 @@ def load_images(
     """Load one split of a data set.
 
     Args:
-        dataset: "shapes", "shapes-plain" (flat backgrounds), "cifar10", "celeba" or "folder:<path>".
+        dataset: "shapes", "shapes-plain" (upright on flat backgrounds), "cifar10", "celeba" or "folder:<path>".
         split: "train" or "test".
         size: height and width in pixels. None: 32 for shapes, 64 for celeba, else as the files are.
             Other images are cut to their central square (178 x 178 of celeba) and resized with

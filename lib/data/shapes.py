@@ -42,8 +42,8 @@ def draw_shapes(
 
     Any ten images in a row from a multiple of ten (for n chosen `classes`: n) hold each class once.
 
-    plain: the same shapes on flat backgrounds, without clutter, shading and grain, for models that
-    have minutes to learn what an image is.
+    plain: the same shapes larger, bright and upright in the middle of dark flat backgrounds, without
+    clutter, shading and grain, for models that have a minute to learn what an image is.
 
     Returns:
         pixels: (count, 3, size, size) uint8.
@@ -60,6 +60,12 @@ def draw_shapes(
     words = _words(rows, seed, split)
     order = np.argsort(words[:, 0].reshape(-1, len(chosen)), axis=1, kind="stable").reshape(-1)
     drawn = _draw(words[:count])
+    if plain:
+        drawn["orientation"][:] = 0
+        drawn["x"][:] = drawn["y"][:] = _SIDE // 2
+        drawn["scale"] = drawn["scale"] * 5 // 4
+        drawn["ink"] = _colour(drawn["hue"], np.full(count, 160), np.full(count, 190))
+        drawn["paper_a"] = drawn["paper_a"] // 4
     labels = order[:count].astype(np.int64)
     drawn["class"] = np.array(chosen, np.int64)[labels]
 

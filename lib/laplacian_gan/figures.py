@@ -1,4 +1,4 @@
-"""Every figure of the study, drawn from saved data alone: one seed gives lines, several give bands."""
+"""Every figure of the study, drawn from saved data alone: one seed gives lines, several give bands or dots."""
 
 from collections.abc import Mapping, Sequence
 
@@ -109,8 +109,10 @@ def training_curves(frame: pd.DataFrame) -> Figure:
     figure, axes = plots.subplots(1, 3, height=2.5)
     frame = frame.assign(thousands=frame.images / 1000)
     scored = frame.dropna(subset=["fid"]) if "fid" in frame else frame.iloc[:0]
-    plots.curves(axes[0], scored, "thousands", "fid", "arm", colours=ARM_COLOURS)
+    plots.curves(axes[0], scored, "thousands", "fid", "arm", colours=ARM_COLOURS, each=True)
     axes[0].set(ylabel="FID (held-out)", yscale="log")
+    if frame.seed.nunique() > 1:
+        axes[0].set_title("thick: mean, thin: seeds")
     for cell, (ours, theirs, label) in zip(
         axes[1:], (("d_loss", "g_loss", "loss (nats)"), ("d_real", "d_fake", "mean of sigmoid(D)")), strict=True
     ):
@@ -143,7 +145,7 @@ def levels(arrays: Arrays, frame: pd.DataFrame) -> Figure:
 
 
 def level_values(frame: pd.DataFrame) -> Figure:
-    """The right half of fig16, over seeds."""
+    """The right half of fig16, one dot per seed: copies and negatives of a source have no meaningful mean."""
     labels = list(frame.arm.unique())
     figure, axes = plots.subplots(1, 3, height=0.3 * len(labels) + 0.9)
     _level_panels(axes, frame, labels)
@@ -160,16 +162,8 @@ def _level_panels(axes, frame: pd.DataFrame, labels: Sequence[str]) -> None:
     for cell, (column, title, limits) in zip(axes, panels, strict=True):
         for told, colour, marker in (("training", plots.COLOURS[1], "o"), ("held-out", plots.COLOURS[0], "s")):
             part = frame[(frame.sources == told) & frame.arm.isin(labels)]
-            found = plots.mean_and_spread(part, ["arm"], column).set_index("arm").reindex(labels)
-            cell.errorbar(
-                found["mean"],
-                np.arange(len(labels)) + (0.12 if told == "training" else -0.12),
-                xerr=found["std"],
-                fmt=marker,
-                color=colour,
-                markersize=4,
-                label=f"{told} pyramids",
-            )
+            height = part.arm.map(labels.index) + (0.12 if told == "training" else -0.12)
+            cell.scatter(part[column], height, s=16, color=colour, marker=marker, label=f"{told} pyramids")
         cell.set(title=title, ylim=(len(labels) - 0.5, -0.5), xlim=limits)
         cell.set_yticks(range(len(labels)), [""] * len(labels))
     axes[0].legend(fontsize=6)

@@ -26,6 +26,20 @@ def test_same_bytes_on_every_machine(size, seed, split):
     assert sha256(pixels, labels) == CHECKSUMS[size, seed, split]
 
 
+def test_plain_shapes_are_upright_in_the_middle_of_dark_flat_backgrounds():
+    pixels, labels, factors = draw_shapes(60, plain=True)
+    _, same_labels, textured = draw_shapes(60)
+    assert torch.equal(labels, same_labels) and np.array_equal(factors["hue"], textured["hue"])
+    assert not factors["orientation"].any() and {*factors["x"], *factors["y"]} == {512}
+    border = torch.cat([pixels[:, :, [0, -1]].flatten(2), pixels[..., [0, -1]].flatten(2)], dim=2)
+    assert (border == border[:, :, :1]).all() and border.max() < 64
+    row = pixels[labels == CLASSES.index("disk"), :, 16, 16].float()
+    assert row.max(1).values.min() > 128
+    mirrored = pixels[labels == CLASSES.index("triangle")]
+    assert (mirrored.int() - mirrored.flip(-1).int()).abs().max() <= 8  # rounding at the edge
+    assert sha256(pixels, labels) == "45daa04ba3975a9c32a684a585a61bc7c9b5e6447971b9b3792ff725576e1dac"
+
+
 def test_form_of_the_result():
     pixels, labels, factors = draw_shapes(23, size=40)
     assert pixels.shape == (23, 3, 40, 40) and pixels.dtype == torch.uint8 and pixels.is_contiguous()
