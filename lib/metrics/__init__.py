@@ -1,11 +1,13 @@
-"""Measures of generated images, named by their protocol.
+"""Measures of generated images and of representations, named by their protocol.
 
 features   extractors: uint8 images to feature vectors
 fid        Fréchet distance, KID, FID∞, precision/recall/density/coverage of two sets of features
 spectrum   radial power spectrum
 perceptual LPIPS (also of float images in [-1, 1])
+clustering clusters, nearest neighbours and linear readouts of representations, against labels
+codes      discrete codes: use of the alphabet, redundancy, what positions follow, codes that nearly agree
 
-All images go in as uint8, real and generated ones down the same path (`features.to_pixels`).
+Images go in as uint8, real and generated ones down the same path (`features.to_pixels`).
 """
 
 import torch

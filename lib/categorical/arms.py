@@ -1,0 +1,97 @@
+"""Arms: what is learned, and with which loss, in one row of a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lib.categorical.losses import SIMILARITIES
+
+CODE_LOSSES = ("categorical", "imsvd", "carp", "scan")
+EMBEDDING_LOSSES = ("nt_xent", "moco")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of learning without labels; all arms share encoder, augmentation, batches and schedule.
+
+    loss: "categorical", the study's own; "nt_xent" (SimCLR) and "moco" on embeddings; "imsvd", "carp" and
+        "scan", published losses on codes.
+    positions, categories: L and K of the codes.
+    code: "soft", "straight_through" or "gumbel", of `losses.discretise`; code_temperature goes with it.
+    similarity, temperature: of `losses.categorical_info_nce`.
+    entropy: weight of `losses.position_entropy`.
+    queue: rows of earlier keys; 0 takes negatives from the batch. With a queue, keys come from a slow copy of the
+        network with this momentum.
+    dimensions: of an embedding.
+    """
+
+    label: str
+    loss: str = "categorical"
+    positions: int = 16
+    categories: int = 10
+    code: str = "soft"
+    code_temperature: float = 0.3
+    similarity: str = "agreement"
+    temperature: float = 0.1
+    entropy: float = 0.2
+    queue: int = 0
+    momentum: float = 0.99
+    dimensions: int = 128
+
+    def __post_init__(self):
+        known = CODE_LOSSES + EMBEDDING_LOSSES
+        if self.loss not in known:
+            raise ValueError(f"{self.label}: loss {self.loss!r} is unknown; choose one of {', '.join(known)}")
+        if self.loss == "moco" and not self.queue:
+            raise ValueError(f"{self.label}: MoCo takes its negatives from a queue; give it one, as queue=4096")
+        if self.queue and self.loss not in ("categorical", "moco"):
+            raise ValueError(f"{self.label}: the loss {self.loss!r} has no use for a queue")
+
+    @property
+    def makes_codes(self) -> bool:
+        return self.loss in CODE_LOSSES
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """What the head returns for one image."""
+        return (self.positions, self.categories) if self.makes_codes else (self.dimensions,)
+
+
+def main_arms(positions: int, categories: int, queue: int) -> list[Arm]:
+    """The study's arm with negatives from the batch and from a queue, and its two relatives on embeddings."""
+    codes = {"positions": positions, "categories": categories}
+    return [
+        Arm("categorical", **codes),
+        Arm("categorical, queue", **codes, queue=queue),
+        Arm("NT-Xent", "nt_xent", temperature=0.5),
+        Arm("MoCo", "moco", queue=queue),
+    ]
+
+
+def published_arms(positions: int, categories: int) -> list[Arm]:
+    """The closest published losses on codes, by their formulas."""
+    codes = {"positions": positions, "categories": categories, "entropy": 0.0}
+    return [
+        Arm("IMSVD form", "imsvd", **codes, code_temperature=1.0),
+        Arm("CARP form", "carp", **codes, code_temperature=1.0),
+        Arm("SCAN form", "scan", **codes, code_temperature=1.0),
+    ]
+
+
+def ablation_arms(positions: int, categories: int) -> list[Arm]:
+    """The study's arm with one change at a time."""
+    base = Arm("categorical", positions=positions, categories=categories)
+    others = [replace(base, label=f"similarity: {name}", similarity=name) for name in SIMILARITIES[1:]]
+    codes = [replace(base, label=f"code: {name}", code=name) for name in ("straight_through", "gumbel")]
+    return [
+        base,
+        *others,
+        *codes,
+        replace(base, label="no entropy term", entropy=0.0),
+        replace(base, label="entropy term × 5", entropy=5 * base.entropy),
+        replace(base, label="code temperature 1", code_temperature=1.0),
+    ]
+
+
+def size_arms(positions: Sequence[int], categories: Sequence[int]) -> list[Arm]:
+    """The study's arm over a grid of L and K."""
+    return [Arm(f"L = {length}, K = {k}", positions=length, categories=k) for k in categories for length in positions]

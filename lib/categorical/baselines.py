@@ -1,0 +1,199 @@
+"""Published losses closest to the study's, each written from its paper's formula.
+
+Symbols: p and q are soft codes (B, L, K) of two views of the same B images: L positions, at each a
+probability for each of K categories. ⟨p, q⟩ is a dot product over categories, so (B, L); p̄ is a mean
+over the batch, so (L, K); H is entropy.
+
+| function | method and source                              | of               | negatives | range         |
+|----------|------------------------------------------------|------------------|-----------|---------------|
+| nt_xent  | SimCLR, Chen et al., ICML 2020                 | embeddings       | batch     | [0, ∞)        |
+| moco     | MoCo, He et al., CVPR 2020                     | embeddings       | queue     | [0, ∞)        |
+| imsvd    | IMSVD, Niu et al., arXiv 2501.03469, 2025      | codes            | none      | bounded below |
+| carp     | CARP, Silva & Ramírez Rivera, NeurIPS 2023     | codes            | none      | [0, ∞)        |
+| scan     | SCAN, Van Gansbeke et al., ECCV 2020           | codes            | none      | [-λ ln K, ∞)  |
+
+For all: a scalar in nats; float64 stays float64, all else is computed in float32 with autocast off. No
+logarithm sees less than `SMALLEST`, so that an empty category leaves value and gradient finite. That codes
+are probabilities is not checked: it would cost a pass over them, and a wait for a GPU, at each step.
+A ValueError says which shapes, sizes or temperatures do not fit.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SMALLEST = 1e-8  # under every logarithm, as in the code of SCAN and of IMSVD
+
+
+def _full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Autocast off, and half-precision input raised to float32."""
+
+    def raised(x):
+        return x.float() if isinstance(x, Tensor) and x.dtype != torch.float64 else x
+
+    @functools.wraps(function)
+    def wrapped(first: Tensor, *others, **options) -> Tensor:
+        with torch.autocast(first.device.type, enabled=False):
+            options = {name: raised(option) for name, option in options.items()}
+            return function(raised(first), *map(raised, others), **options)
+
+    return wrapped
+
+
+@_full_precision
+def nt_xent(x: Tensor, y: Tensor, temperature: float = 0.5) -> Tensor:
+    """NT-Xent (Chen et al. 2020, equation 1): -log of the partner's share among the 2B - 1 other embeddings.
+
+    With z the 2B embeddings at unit length and j the partner of i: the mean over i of
+    -⟨z_i, z_j⟩/τ + log Σ_{k ≠ i} exp(⟨z_i, z_k⟩/τ). Equal embeddings give ln(2B - 1).
+
+    Args:
+        x, y: embeddings (B, D) of two views, of any length but zero; B ≥ 2, as one image has no negative.
+        temperature: τ > 0.
+    """
+    _check_embeddings(x, y, temperature=temperature)
+    batch = len(x)
+    if len(y) != batch or batch < 2:
+        raise ValueError(f"expected two views of the same 2 or more images, not {batch} and {len(y)} embeddings")
+    z = F.normalize(torch.cat([x, y]), dim=1)  # (2B, D)
+    logits = (z / temperature) @ z.T  # (2B, 2B), the scale on the smaller factor
+    logits.fill_diagonal_(-math.inf)  # nobody is among its own candidates
+    partner = torch.arange(2 * batch, device=x.device).roll(batch)  # (2B,): i -> i ± B
+    return F.cross_entropy(logits, partner)
+
+
+@_full_precision
+def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) -> Tensor:
+    """InfoNCE with negatives from a queue (He et al. 2020, equation 1).
+
+    The mean over images of -⟨x, k⟩/τ + log [exp(⟨x, k⟩/τ) + Σ_n exp(⟨x, n⟩/τ)], x the query, k its key, n in
+    the queue, all brought to unit length here: keys that were never normalised are no trap. Other images
+    of the batch are no negatives, as in the paper. Equal embeddings give ln(1 + Q).
+
+    Args:
+        query: (B, D), of the encoder.
+        key: (B, D), of the momentum encoder for the same images. The caller detaches it.
+        queue: (Q, D), one earlier key a row, Q ≥ 1. The caller detaches it.
+        temperature: τ > 0; 0.1 as in the authors' CIFAR-10 notebook (0.07 in the paper).
+    """
+    _check_embeddings(query, key, queue, temperature=temperature)
+    if len(query) != len(key) or not len(key) or not len(queue):
+        sizes = f"{len(query)}, {len(key)} and {len(queue)}"
+        raise ValueError(f"expected as many queries as keys, and a queue that is not empty, not {sizes} of them")
+    query = F.normalize(query, dim=1) / temperature
+    positive = (query * F.normalize(key, dim=1)).sum(1, keepdim=True)  # (B, 1)
+    negative = query @ F.normalize(queue, dim=1).T  # (B, Q)
+    first = torch.zeros(len(query), dtype=torch.long, device=query.device)
+    return F.cross_entropy(torch.cat([positive, negative], dim=1), first)  # of (B, 1 + Q)
+
+
+@_full_precision
+def imsvd(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
+    """IMSVD (Niu et al. 2025), the formula of its published code:
+
+        mean_{b,l} -log⟨p, q⟩ + weight · [Σ_l Σ_a f(J_{la,la}) / L + Σ_{l≠m} Σ_{a,c} f(J_{la,mc}) / (L(L-1))],
+
+    f(x) = x log x, J = PᵀQ / B the joint frequencies (LK, LK) over the batch, P and Q the codes as (B, LK).
+    The second term spreads the agreeing pairs of one position over its categories (of a diagonal block of J
+    only the diagonal enters, as in the code); the third pushes two different positions towards all
+    K² pairs being equally frequent, that is, towards independence. The least entropic code, one-hot
+    and constant, gives 0; one-hot, balanced and independent positions give -weight · 3 ln K.
+
+    Simplified: `weight` stands for two of the code's three weights, all 1 in both its scripts. The code raises
+    every probability to 1e-8, here only logarithms do. J is of one process, theirs of all. L = 1 has no third term.
+
+    Args:
+        p, q: codes (B, L, K), both with gradients.
+    """
+    _check_codes(p, q)
+    batch, positions, categories = p.shape
+    joint = p.flatten(1).T @ q.flatten(1) / batch  # (LK, LK)
+    blocks = _negative_entropy(joint).view(positions, categories, positions, categories)
+    own = torch.arange(positions, device=p.device)
+    spread = _negative_entropy(joint.diagonal()).sum() / positions
+    # Diagonal blocks are subtracted by sum: picking out all the others would copy nearly the whole matrix.
+    shared = blocks.sum() - blocks[own, :, own].sum()
+    independence = shared / max(1, positions * (positions - 1))
+    return _disagreement(p, q) + weight * (spread + independence)
+
+
+@_full_precision
+def carp(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
+    """CARP (Silva & Ramírez Rivera 2023): mean_{b,l} -log⟨p, q⟩ + weight · mean_l KL(m_l ‖ uniform).
+
+    m = (p̄ + q̄) / 2, the mean over the images and over student and teacher, as in the published code, and
+    KL(m ‖ uniform) = ln K - H(m). 0 where equal codes are one-hot and balanced, ln K where they are uniform, and
+    (weight 1) ln K also where they are constant and one-hot.
+
+    The blocks are the positions; the paper's are drawn anew at each step from one layer of prototypes, for which
+    there is `partition`. The paper's loss over two views, each in turn the student's, is
+    `carp(cat([p1, p2]), cat([q2, q1]))`; there is no multi-crop.
+
+    Args:
+        p: the student's codes (B, L, K).
+        q: the codes (B, L, K) that the teacher, its moving average, gives the other view. The caller detaches them.
+        weight: of the second term; 1 in the code.
+    """
+    _check_codes(p, q)
+    mean = (p.mean(0) + q.mean(0)) / 2  # (L, K)
+    divergence = math.log(p.shape[2]) + _negative_entropy(mean).sum(-1)  # (L,)
+    return _disagreement(p, q) + weight * divergence.mean()
+
+
+def partition(logits: Tensor, block: int, generator: torch.Generator) -> Tensor:
+    """CARP's random blocks: logits (..., N) of N prototypes to codes (..., N // block, block), a softmax in each.
+
+    N mod block of them, others each time, are dropped. Student and teacher need the same blocks: stack their logits.
+    """
+    prototypes = logits.shape[-1]
+    if not 1 <= block <= prototypes:
+        raise ValueError(f"blocks of {block} cannot be drawn from {prototypes} prototypes")
+    order = torch.randperm(prototypes, generator=generator, device=generator.device).to(logits.device)
+    kept = logits[..., order[: prototypes // block * block]].unflatten(-1, (-1, block))
+    return (kept if kept.dtype == torch.float64 else kept.float()).softmax(-1)
+
+
+@_full_precision
+def scan(p: Tensor, q: Tensor, entropy_weight: float = 5.0) -> Tensor:
+    """SCAN's clustering loss (Van Gansbeke et al. 2020, equation 2): mean_{b,l} -log⟨p, q⟩ - λ · mean_l H(p̄_l).
+
+    Each position is a clustering of its own, like the paper's several heads. -λ ln K where equal codes are
+    one-hot and balanced, (1 - λ) ln K where they are uniform, 0 where they are one-hot and constant.
+
+    Simplified: the paper's q is a mined neighbour of the image, in the feature space of an earlier pretext task;
+    here it is the image's other view. As in the code, the entropy is of the anchors p alone.
+
+    Args:
+        p, q: codes (B, L, K), both with gradients.
+        entropy_weight: λ; 5 in the authors' configuration for CIFAR-10.
+    """
+    _check_codes(p, q)
+    return _disagreement(p, q) + entropy_weight * _negative_entropy(p.mean(0)).sum(-1).mean()
+
+
+def _disagreement(p: Tensor, q: Tensor) -> Tensor:
+    """mean_{b,l} -log⟨p, q⟩, at least 0."""
+    return -(p * q).sum(-1).clamp_min(SMALLEST).log().mean()  # of (B, L)
+
+
+def _negative_entropy(x: Tensor) -> Tensor:
+    """x log x elementwise, 0 at 0 and its gradient finite there."""
+    return x * x.clamp_min(SMALLEST).log()
+
+
+def _check_embeddings(*embeddings: Tensor, temperature: float) -> None:
+    if any(x.ndim != 2 or x.shape[1] != embeddings[0].shape[1] for x in embeddings):
+        shapes = ", ".join(str(tuple(x.shape)) for x in embeddings)
+        raise ValueError(f"embeddings have the shape (images, dimensions), the last in common, not {shapes}")
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}, expected a positive number")
+
+
+def _check_codes(p: Tensor, q: Tensor) -> None:
+    if p.ndim != 3 or p.shape != q.shape or not p.numel():
+        shapes = f"{tuple(p.shape)} and {tuple(q.shape)}"
+        raise ValueError(f"codes of two views have one shape (images, positions, categories), not {shapes}")

@@ -1,0 +1,56 @@
+"""What a training step costs: time and arithmetic of each arm beside the same step with NT-Xent."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from lib.categorical.arms import Arm
+from lib.categorical.training import Settings, make_step
+from lib.fingerprint import source_hash
+from lib.timing import interleave, measured_once, ratio
+from lib.training import start
+
+
+def step_of(arm: Arm, settings: Settings, pixels: torch.Tensor) -> Callable[[], object]:
+    """One training step of a fresh arm on `settings.batch_size` of these images, as training runs it."""
+    torch.manual_seed(0)
+    parts = make_step(start(settings.device, settings.precision), arm, pixels, settings, steps=1_000_000)
+    index = torch.arange(settings.batch_size) % len(pixels)
+    return partial(parts.step, index)
+
+
+def count_macs(task: Callable[[], object]) -> int:
+    """Multiply-accumulates of the convolutions and matrix products that `task` runs, backward included."""
+    with FlopCounterMode(display=False) as counter:
+        task()
+    return counter.get_total_flops() // 2
+
+
+def measure_steps(arms: Sequence[Arm], settings: Settings, *, size: int, rounds: int = 5) -> pd.DataFrame:
+    """Rows: arm, macs (per image: both views, backward), milliseconds (median), relative (to the first arm)."""
+    pixels = torch.randint(0, 256, (settings.batch_size, 3, size, size), dtype=torch.uint8)
+    with torch.random.fork_rng():
+        tasks = {arm.label: step_of(arm, settings, pixels) for arm in arms}
+        for task in tasks.values():
+            task()  # fills a queue and finds the algorithms of all convolutions
+        macs = {label: count_macs(task) // settings.batch_size for label, task in tasks.items()}
+        seconds = interleave(tasks, rounds=rounds)
+    return pd.DataFrame(
+        {
+            "arm": arm.label,
+            "macs": macs[arm.label],
+            "milliseconds": 1e3 * seconds[arm.label].median(),
+            "relative": ratio(seconds, arm.label, arms[0].label),
+        }
+        for arm in arms
+    )
+
+
+def measured_cost(arms: Sequence[Arm], settings: Settings, *, size: int, rounds: int = 5) -> pd.DataFrame:
+    """tab24: `measure_steps`, measured once per machine and code (`timing.measured_once`)."""
+    key = {"size": size, "rounds": rounds, "settings": repr(settings), "code": source_hash(__name__)}
+    key |= {"arms": [repr(arm) for arm in arms]}
+    return measured_once(f"categorical-{size}", key, lambda: measure_steps(arms, settings, size=size, rounds=rounds))

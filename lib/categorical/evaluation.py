@@ -1,0 +1,259 @@
+"""What a trained arm is worth: clusters, nearest neighbours, and the health of its codes.
+
+Labels are read here and nowhere else. Everything is fitted on training images and reported on test images; what has
+to be chosen (a position, a threshold) is chosen without labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from lib.categorical.augment import Views
+from lib.categorical.losses import agreement
+from lib.categorical.training import Settings, Trained
+from lib.data.augment import as_float
+from lib.metrics import clustering, codes
+from lib.training import predict
+
+if TYPE_CHECKING:
+    from lib.data.images import Images
+
+NEIGHBOURS = 200  # of the kNN classifier, as in Wu et al. 2018; a tenth of small training sets
+CONNECTED = 4000  # training codes whose pairs are looked at for connected codes
+PIXELS = 10_000  # training images for k-means on raw pixels
+RESTARTS = 5
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One set of images as an arm sees them, on the CPU.
+
+    features: (N, F) of the encoder. points: (N, D), what is clustered: normalised embedding or concatenated soft code.
+    soft: (N, L, K) probabilities, hard: (N, L) categories; None for embeddings.
+    """
+
+    features: Tensor
+    points: Tensor
+    soft: Tensor | None = None
+    hard: Tensor | None = None
+
+
+def encode(trained: Trained, pixels: Tensor, batch_size: int = 500) -> Encoded:
+    """uint8 (N, 3, S, S) through encoder and head in evaluation mode; codes at the arm's own code temperature."""
+    device = next(trained.network.parameters()).device
+    features = predict(trained.network.encoder, (as_float(part.to(device)) for part in pixels.split(batch_size)))
+    outputs = predict(trained.network.head, features.split(batch_size)).unflatten(1, trained.arm.shape).cpu()
+    if not trained.arm.makes_codes:
+        return Encoded(features.cpu(), normalize(outputs, dim=1))
+    soft = (outputs / trained.arm.code_temperature).softmax(-1)
+    return Encoded(features.cpu(), soft.flatten(1), soft, soft.argmax(-1))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An arm's view of the training and of the test images, encoded once for all measures."""
+
+    trained: Trained
+    train: Encoded
+    test: Encoded
+
+
+def see(trained: Mapping[str, Trained], train: "Images", test: "Images") -> dict[str, Seen]:
+    """`encode` for all arms."""
+    return {
+        label: Seen(result, encode(result, train.pixels), encode(result, test.pixels))
+        for label, result in trained.items()
+    }
+
+
+def curve_score(train: "Images", test: "Images"):
+    """score(trained) for training curves: kNN accuracy in % on features, and for codes the perplexity in use."""
+
+    def score(trained: Trained) -> dict[str, float]:
+        ours, theirs = encode(trained, train.pixels), encode(trained, test.pixels)
+        row = {"knn": 100 * _knn(ours.features, theirs.features, train, test)}
+        if theirs.hard is not None:
+            row["perplexity"] = codes.code_health(theirs.hard, trained.arm.categories)["perplexity"]
+        return row
+
+    return score
+
+
+def _knn(fitted: Tensor, asked: Tensor, train: "Images", test: "Images", measure: str = "cosine") -> float:
+    k = min(NEIGHBOURS, max(1, len(train) // 10))
+    found = clustering.knn(fitted, train.labels, asked, k=k, measure=measure, classes=len(train.classes))
+    return (found == test.labels).float().mean().item()
+
+
+# --- Clusters -------------------------------------------------------------------------------------
+
+
+def clusters(seen: Seen, readout: str, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Cluster of every training and of every test image, by one of the arm's `readouts`.
+
+    count: wanted number of clusters; "one position" and "connected codes" find theirs themselves.
+    """
+    ours, theirs = seen.train, seen.test
+    match readout:
+        case "k-means on features":
+            fitted, asked = normalize(ours.features, dim=1), normalize(theirs.features, dim=1)
+            found = clustering.k_means(fitted, count, seed=seed, restarts=RESTARTS)
+        case "k-means on embedding" | "k-means on soft codes":
+            fitted, asked = ours.points, theirs.points
+            found = clustering.k_means(fitted, count, seed=seed, restarts=RESTARTS)
+        case "k-modes on hard codes":
+            fitted, asked = ours.hard, theirs.hard
+            found = clustering.k_modes(fitted, count, seed=seed, restarts=RESTARTS)
+        case "one position":
+            position = best_position(ours.soft)
+            return ours.hard[:, position], theirs.hard[:, position]
+        case "connected codes":
+            return _connected(ours.hard, theirs.hard)
+        case _:
+            raise ValueError(f"readout {readout!r} is unknown for {seen.trained.arm.label}")
+    return found.assign(fitted), found.assign(asked)
+
+
+def readouts(seen: Seen) -> list[str]:
+    """How the clusters of an arm can be read."""
+    if seen.trained.arm.makes_codes:
+        own = ["k-means on soft codes", "k-modes on hard codes", "connected codes", "one position"]
+    else:
+        own = ["k-means on embedding"]
+    return [*own, "k-means on features"]
+
+
+def best_position(soft: Tensor) -> int:
+    """The position of codes (N, L, K) that tells most about its image: highest H(mean) - mean H (Krause et al. 2010).
+
+    This is mutual information between image and category, and knows of no label.
+    """
+
+    def entropy(p: Tensor) -> Tensor:
+        return -(p * p.clamp_min(1e-12).log()).sum(-1)
+
+    return int((entropy(soft.mean(0)) - entropy(soft).mean(0)).argmax())
+
+
+def _connected(fitted: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+    """Connected components of codes that agree in enough positions; others belong to their nearest code.
+
+    Of all thresholds the one with the most components of at least 1 % of the images is taken.
+    """
+    some, length = fitted[:CONNECTED], fitted.shape[1]
+    tried = [codes.connected_codes(some, at_least=least) for least in range(length // 2 + 1, length + 1)]
+    sizes = [int((torch.bincount(labels) >= 0.01 * len(some)).sum()) for labels in tried]
+    labels = tried[int(np.argmax(sizes))]
+    return tuple(labels[clustering.nearest(some, part, k=1, measure="hamming")[0][:, 0]] for part in (fitted, asked))
+
+
+def cluster_table(
+    seen: Mapping[str, Seen], train: "Images", test: "Images", *, seed: int, counts: Sequence[int] = ()
+) -> pd.DataFrame:
+    """tab21: arm, seed, readout, wanted (number of clusters), accuracy in %, nmi, ari, clusters; on test images.
+
+    Raw pixels are the first row. counts: numbers of clusters besides that of the classes.
+    """
+    pixels = {"arm": "raw pixels", "seed": seed, "readout": "k-means on pixels"}
+    rows = [pixels | pixel_clusters(train, test, seed=seed)]
+    for label, one in seen.items():
+        for readout in readouts(one):
+            own = readout in ("connected codes", "one position")
+            for count in [len(train.classes), *(() if own else counts)]:
+                found = clustering.scores(clusters(one, readout, count, seed=seed)[1], test.labels)
+                rows.append({"arm": label, "seed": seed, "readout": readout, "wanted": count} | found)
+    table = pd.DataFrame(rows)
+    return table.assign(accuracy=100 * table.accuracy)
+
+
+def pixel_clusters(train: "Images", test: "Images", *, seed: int) -> dict[str, float]:
+    """k-means on the pixels themselves: what no learning gives."""
+    fitted, asked = (part.pixels.flatten(1).float().div(255) for part in (train.subset(slice(PIXELS)), test))
+    found = clustering.k_means(fitted, len(train.classes), seed=seed, restarts=2)
+    return {"wanted": len(train.classes)} | clustering.scores(found.assign(asked), test.labels)
+
+
+# --- Representation -------------------------------------------------------------------------------
+
+
+def representation_table(
+    seen: Mapping[str, Seen], train: "Images", test: "Images", *, seed: int, linear: bool = True
+) -> pd.DataFrame:
+    """tab22: arm, seed, representation, bytes (of one image), knn and linear (accuracy in % on test images)."""
+    rows = []
+    for label, one in seen.items():
+        arm = one.trained.arm
+        own = "soft codes" if arm.makes_codes else "embedding"
+        for name, fitted, asked in (
+            ("features", one.train.features, one.test.features),
+            (own, one.train.points, one.test.points),
+        ):
+            row = {"arm": label, "seed": seed, "representation": name, "bytes": 4.0 * fitted.shape[1]}
+            row["knn"] = 100 * _knn(fitted, asked, train, test)
+            if linear and name == "features":
+                row["linear"] = 100 * clustering.linear_probe(fitted, train.labels, asked, test.labels)
+            rows.append(row)
+        if arm.makes_codes:
+            row = {"arm": label, "seed": seed, "representation": "hard codes", "bytes": code_bytes(arm)}
+            rows.append(row | {"knn": 100 * _knn(one.train.hard, one.test.hard, train, test, "hamming")})
+    return pd.DataFrame(rows)
+
+
+def code_bytes(arm) -> float:
+    """Bytes of one hard code, each position in whole bits."""
+    return arm.positions * max(1, (arm.categories - 1).bit_length()) / 8
+
+
+# --- Health of the codes --------------------------------------------------------------------------
+
+
+def health_table(seen: Mapping[str, Seen], *, seed: int) -> pd.DataFrame:
+    """Per arm with codes, on test images: perplexity, dead, unique, redundancy, bits (`codes.code_health`), sureness.
+
+    sureness: mean probability of the likeliest category; 1 - sureness is what hardening takes away.
+    """
+    return pd.DataFrame(
+        {"arm": label, "seed": seed}
+        | codes.code_health(one.test.hard, one.trained.arm.categories)
+        | {"sureness": one.test.soft.max(-1).values.mean().item()}
+        for label, one in seen.items()
+        if one.trained.arm.makes_codes
+    )
+
+
+def agreement_histograms(
+    seen: Mapping[str, Seen], pixels: Tensor, settings: Settings, *, seed: int, bins: int = 40
+) -> pd.DataFrame:
+    """fig27: arm, seed, panel, x, value.
+
+    panel "positives": share of pairs by the agreement of two views of one image; "negatives": of different
+    images; "perplexity": perplexity in use of each position, sorted.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        views = Views(settings.augmentation, pixels.shape[-1], settings.smallest_crop, settings.hue)(pixels)
+    rows = []
+    edges = np.linspace(0, 1, bins + 1)
+    for label, one in seen.items():
+        if one.trained.arm.makes_codes:
+            first, second = (_soft(one.trained, view) for view in views)
+            matrix = agreement(first, second)
+            same = torch.eye(len(matrix), dtype=torch.bool)
+            for panel, values in (("positives", matrix[same]), ("negatives", matrix[~same])):
+                share = np.histogram(values.clamp(0, 1).numpy(), edges)[0] / len(values)
+                rows += [(label, panel, x, y) for x, y in zip((edges[1:] + edges[:-1]) / 2, share, strict=True)]
+            used = sorted(codes.perplexities(one.test.hard, one.trained.arm.categories).tolist(), reverse=True)
+            rows += [(label, "perplexity", float(number), value) for number, value in enumerate(used, 1)]
+    return pd.DataFrame(rows, columns=["arm", "panel", "x", "value"]).assign(seed=seed)
+
+
+def _soft(trained: Trained, images: Tensor) -> Tensor:
+    """Soft codes (N, L, K) of float images in [-1, 1]."""
+    outputs = predict(trained.network, images.split(500))
+    return (outputs / trained.arm.code_temperature).softmax(-1)

@@ -1,0 +1,80 @@
+"""What the notebook does with trained arms: put their histories and measures into tables."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from sklearn.datasets import load_digits
+
+from lib.categorical.arms import Arm, main_arms
+from lib.categorical.evaluation import (
+    Seen,
+    cluster_table,
+    clusters,
+    code_bytes,
+    health_table,
+    representation_table,
+    see,
+)
+from lib.categorical.training import Settings, Trained, train_arms
+from lib.data.cache import checksum
+from lib.data.images import Images
+from lib.metrics import clustering
+
+
+def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
+    """fig26: arm, seed, epoch, images (seen), loss, knn in %, perplexity (of codes); gaps where not measured."""
+    columns = ["arm", "seed", "epoch", "images", "loss", "knn", "perplexity"]
+    frames = [result.history.assign(arm=label, seed=seed).reindex(columns=columns) for label, result in trained.items()]
+    return pd.concat(frames, ignore_index=True)
+
+
+def ablation_table(seen: Mapping[str, Seen], train: Images, test: Images, *, seed: int) -> pd.DataFrame:
+    """tab23 and fig28, one row per arm with codes.
+
+    arm, seed, positions, categories, bits, soft and hard (accuracy in % of k-means on soft and k-modes on hard codes),
+    gap (soft - hard), knn (Hamming, %), perplexity, dead, unique, redundancy, sureness; on test images.
+    """
+    health = health_table(seen, seed=seed).set_index("arm")
+    table = representation_table(seen, train, test, seed=seed, linear=False)
+    near = table[table.representation == "hard codes"].set_index("arm").knn
+    rows = []
+    for label, one in seen.items():
+        found = {}
+        for name, readout in (("soft", "k-means on soft codes"), ("hard", "k-modes on hard codes")):
+            asked = clusters(one, readout, len(train.classes), seed=seed)[1]
+            found[name] = 100 * clustering.matched_accuracy(asked, test.labels)
+        arm = one.trained.arm
+        row = {"arm": label, "seed": seed, "positions": arm.positions, "categories": arm.categories}
+        row |= {"bytes": code_bytes(arm)} | found | {"gap": found["soft"] - found["hard"], "knn": near[label]}
+        rows.append(row | health.loc[label].drop("seed").to_dict())
+    return pd.DataFrame(rows)
+
+
+def queue_facts(arm: Arm) -> pd.DataFrame:
+    """fig22: name and value of what the drawing of the queue tells."""
+    names = ("positions", "categories", "queue", "momentum", "temperature")
+    return pd.DataFrame({"name": names, "value": [float(getattr(arm, name)) for name in names]})
+
+
+def digits_table(epochs: int, positions: int, categories: int, *, seed: int) -> pd.DataFrame:
+    """tab26: the study's arm and NT-Xent on scikit-learn's digits: k-means, fitted and reported on all 1,797 images.
+
+    A set so small that a code can be learned within a minute; small turns and shifts are the augmentation.
+    """
+    images = digits()
+    settings = Settings(epochs, 256, 0.4, width=32, augmentation="affine")
+    arms = main_arms(positions, categories, queue=1)
+    trained = train_arms([arms[0], arms[2]], images, settings, seed=seed)
+    return cluster_table(see(trained, images, images), images, images, seed=seed)
+
+
+def digits() -> Images:
+    """scikit-learn's 1,797 handwritten digits, 8 × 8 pixels, in three equal channels."""
+    found = load_digits()
+    pixels = torch.from_numpy(found.images).mul(255 / 16).round().to(torch.uint8)
+    pixels = pixels[:, None].repeat(1, 3, 1, 1).contiguous()
+    labels = torch.from_numpy(found.target).long()
+    classes = tuple(str(name) for name in found.target_names)
+    digest = checksum(pixels.numpy(), labels.numpy())
+    return Images(pixels, labels, classes, "digits (scikit-learn)", digest, "train")

@@ -1,0 +1,252 @@
+"""Every figure of the study, drawn from saved data alone."""
+
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+from lib import plots
+
+Arrays = Mapping[str, np.ndarray]
+
+ARM_COLOURS = {
+    "categorical": plots.COLOURS[1],
+    "categorical, queue": plots.COLOURS[5],
+    "NT-Xent": plots.COLOURS[0],
+    "MoCo": plots.COLOURS[4],
+    "IMSVD form": plots.COLOURS[2],
+    "CARP form": plots.COLOURS[3],
+    "SCAN form": plots.COLOURS[6],
+}
+NAMES = ("$x_i$", "$x_i'$", "$x_j$")
+
+
+def _picture(image: np.ndarray) -> np.ndarray:
+    """uint8 (3, h, w) as (h, w, 3) in [0, 1]."""
+    return image.transpose(1, 2, 0) / 255
+
+
+def similarity(arrays: Arrays) -> Figure:
+    """fig21: the idea. arrays: `pictures.pair_and_other`. Soft codes, and at which positions they agree with x_i."""
+    figure, axes = plots.subplots(3, 3, height=3.6, width_ratios=[0.55, 1.6, 1.6])
+    soft = arrays["soft"]  # (3, L, K)
+    positions = np.arange(1, soft.shape[1] + 1)
+    for row, cells in enumerate(axes):
+        plots.show_picture(cells[0], _picture(arrays["images"][row]), NAMES[row])
+        heat = cells[1].imshow(soft[row].T, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        cells[1].grid(False)
+        cells[1].set(ylabel="category", xlabel="position" if row == 2 else "", yticks=[], xticks=[])
+        each = (soft[0] * soft[row]).sum(-1)
+        cells[2].bar(positions, each, color=plots.COLOURS[1] if row else "0.7", width=0.8)
+        cells[2].axhline(each.mean(), color=plots.COLOURS[6], linewidth=1)
+        cells[2].set(ylim=(0, 1.05), ylabel="agreement", xlabel="position" if row == 2 else "")
+        cells[2].set_title(f"s({NAMES[0]}, {NAMES[row]}) = {each.mean():.2f}", fontsize=7)
+    axes[0, 1].set_title("soft code", fontsize=7)
+    figure.colorbar(heat, ax=axes[:, 1], label="probability", shrink=0.6)
+    return figure
+
+
+def moco(facts: pd.DataFrame) -> Figure:
+    """fig22: Momentum Contrast with codes for embeddings. facts: columns name, value; queue, momentum, L, K."""
+    value = dict(zip(facts.name, facts.value, strict=True))
+    figure, axes = plots.subplots(height=2.6)
+    blue, orange = "#CFE3F3", "#FBE0CC"
+    boxes = {
+        "query": (0.0, 1.5, "view $x$", "white"),
+        "key": (0.0, 0.0, "view $x'$", "white"),
+        "encoder": (2.0, 1.5, "encoder and head\nlearned by gradient", blue),
+        "slow": (2.0, 0.0, f"slow copy\nmomentum {value['momentum']:g}", orange),
+        "p": (4.6, 1.5, f"code $p$\n{value['positions']:.0f} × {value['categories']:.0f}", blue),
+        "q": (4.6, 0.0, "code $q$", orange),
+        "queue": (6.6, 0.0, f"queue of\n{value['queue']:,.0f} codes", orange),
+        "loss": (6.6, 1.5, "InfoNCE on\nagreement $s(p, q)$", "0.92"),
+    }
+    wide, tall = {"encoder": 1.9, "slow": 1.9}, 0.8
+    for name, (x, y, text, colour) in boxes.items():
+        width = wide.get(name, 1.4)
+        style = "round,pad=0.02,rounding_size=0.08"
+        axes.add_patch(FancyBboxPatch((x, y), width, tall, boxstyle=style, facecolor=colour, edgecolor="0.2"))
+        axes.text(x + width / 2, y + tall / 2, text, ha="center", va="center", fontsize=7)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], style: str = "-") -> None:
+        axes.add_patch(
+            FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=8, color="0.2", linestyle=style, linewidth=1)
+        )
+
+    for y in (1.9, 0.4):
+        arrow((1.42, y), (1.98, y))
+        arrow((3.92, y), (4.58, y))
+        arrow((6.02, y), (6.58, y))
+    arrow((2.95, 1.48), (2.95, 0.82), "--")
+    axes.text(3.03, 1.14, "average of weights", fontsize=6, va="center")
+    arrow((5.3, 0.82), (6.7, 1.48))
+    arrow((7.3, 0.82), (7.3, 1.48))
+    axes.text(7.38, 1.14, "negatives", fontsize=6, va="center")
+    axes.set(xlim=(-0.15, 8.4), ylim=(-0.2, 2.5))
+    axes.set_axis_off()
+    return figure
+
+
+def categorical_similarity(arrays: Arrays, shown: int = 16) -> Figure:
+    """fig23: x_i, x_i′ and x_j with their hard codes, as in the source's figure 3. arrays: `pictures.pair_and_other`.
+
+    A position is coloured where it says the same as that of x_i.
+    """
+    figure, axes = plots.subplots(3, 2, height=2.6, width_ratios=[0.16, 1])
+    hard = arrays["hard"][:, :shown]
+    equal = (arrays["hard"] == arrays["hard"][:1]).mean(1)
+    for row, (cell, strip) in enumerate(axes):
+        plots.show_picture(cell, _picture(arrays["images"][row]), NAMES[row])
+        for place, category in enumerate(hard[row]):
+            agrees = category == hard[0, place]
+            colour = (plots.COLOURS[4] if row else "0.85") if agrees else "white"
+            strip.add_patch(mpl.patches.Rectangle((place, 0), 0.94, 0.94, facecolor=colour, edgecolor="0.5"))
+            strip.text(place + 0.47, 0.47, f"{category}", ha="center", va="center", fontsize=7)
+        if arrays["hard"].shape[1] > shown:
+            strip.text(shown + 0.1, 0.47, "…", va="center")
+        expected = arrays["agreement"][0, row]
+        strip.set_title(
+            f"{NAMES[row]}: " + (f"{100 * equal[row]:.0f} % of positions agree, expected agreement {expected:.2f}"),
+            fontsize=7,
+            loc="left",
+        )
+        strip.set(xlim=(-0.05, max(shown, hard.shape[1]) + 0.6), ylim=(-0.05, 1))
+        strip.set_axis_off()
+    return figure
+
+
+def clusters(arrays: Arrays) -> Figure:
+    """fig24: one row per cluster, images from its middle (left) to its edge. arrays: `pictures.cluster_sheet`."""
+    sheets = arrays["images"]
+    count, columns = sheets.shape[:2]
+    figure, axes = plots.subplots(height=0.36 * count + 0.5)
+    pictures = [_picture(image) for row in sheets for image in row]
+    sheet = plots.tile(pictures, columns)
+    axes.imshow(sheet, interpolation="nearest", aspect="auto", extent=(0, columns, count - 0.5, -0.5))
+    labels = [
+        f"{100 * size:.0f} % of images; {100 * pure:.0f} % {name}"
+        for size, pure, name in zip(arrays["sizes"], arrays["purity"], arrays["names"], strict=True)
+    ]
+    axes.set_yticks(range(count), labels, fontsize=6)
+    axes.set_xticks([0.5, columns - 0.5], ["middle of the cluster", "edge"])
+    axes.grid(False)
+    return figure
+
+
+def code_map(arrays: Arrays) -> Figure:
+    """fig25: a map of the codes by class, and their agreement sorted by cluster. arrays: `pictures.code_map`."""
+    figure, axes = plots.subplots(1, 2, height=3.1, width_ratios=[1.25, 1])
+    for number, name in enumerate(arrays["classes"]):
+        chosen = arrays["labels"] == number
+        axes[0].scatter(
+            *arrays["map"][chosen].T,
+            s=9,
+            color=plots.COLOURS[number % len(plots.COLOURS)],
+            marker=plots.MARKERS[(number + number // len(plots.COLOURS)) % len(plots.MARKERS)],
+            label=str(name),
+            linewidth=0,
+        )
+    axes[0].set(title="t-SNE of the codes: only for looking at", xticks=[], yticks=[])
+    axes[0].legend(fontsize=5, ncols=2, markerscale=1.3, loc="best", handletextpad=0.2, columnspacing=0.6)
+    heat = axes[1].imshow(arrays["matrix"], cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    axes[1].set(title="expected agreement, images sorted by cluster", xticks=[], yticks=[])
+    axes[1].grid(False)
+    figure.colorbar(heat, ax=axes[1], shrink=0.7)
+    return figure
+
+
+def curves(frame: pd.DataFrame) -> Figure:
+    """fig26: loss, kNN accuracy and perplexity in use over images seen. frame: `experiments.histories`."""
+    figure, axes = plots.subplots(1, 3, height=2.5)
+    frame = frame.assign(thousands=frame.images / 1000)
+    panels = (("loss", "loss (nats)"), ("knn", "kNN accuracy on features (%)"), ("perplexity", "categories in use"))
+    for cell, (column, label) in zip(axes, panels, strict=True):
+        plots.curves(cell, frame.dropna(subset=[column]), "thousands", column, "arm", colours=ARM_COLOURS)
+        cell.set(xlabel="training images seen (thousands)", ylabel=label)
+    plots.legend_below(figure, axes[0])
+    return figure
+
+
+def health(frame: pd.DataFrame) -> Figure:
+    """fig27: agreement of two views of an image and of different images, and categories used at each position.
+
+    frame: `evaluation.agreement_histograms`.
+    """
+    figure, axes = plots.subplots(1, 3, height=2.5)
+    panels = (
+        ("positives", "two views of an image", "expected agreement", "share of pairs"),
+        ("negatives", "two different images", "expected agreement", "share of pairs"),
+        ("perplexity", "usage of the positions", "position, sorted", "perplexity"),
+    )
+    for cell, (panel, title, x, y) in zip(axes, panels, strict=True):
+        part = frame[frame.panel == panel]
+        plots.curves(cell, part, "x", "value", "arm", colours=ARM_COLOURS)
+        cell.set(title=title, xlabel=x, ylabel=y)
+        cell.set_ylim(bottom=0)
+    plots.legend_below(figure, axes[0])
+    return figure
+
+
+def positions(frame: pd.DataFrame) -> Figure:
+    """fig28: accuracy against L for each K. frame: `experiments.size_table`."""
+    figure, axes = plots.subplots(1, 3, height=2.5)
+    frame = frame.assign(K=[f"K = {k}" for k in frame.categories])
+    panels = (
+        ("soft", "k-means on soft codes (%)"),
+        ("hard", "k-modes on hard codes (%)"),
+        ("knn", "Hamming kNN (%)"),
+    )
+    for cell, (column, label) in zip(axes, panels, strict=True):
+        plots.curves(cell, frame, "positions", column, "K")
+        cell.set_xscale("log", base=2)
+        cell.set_xticks(sorted(frame.positions.unique()), [str(p) for p in sorted(frame.positions.unique())])
+        cell.minorticks_off()
+        cell.set(xlabel="positions L", ylabel=label)
+    plots.legend_below(figure, axes[0])
+    return figure
+
+
+def retrieval(arrays: Arrays) -> Figure:
+    """fig29: queries and their nearest training images by Hamming distance. arrays: `pictures.retrieval`.
+
+    Above each image the share of equal positions; a tick where the class is the same.
+    """
+    rows, columns = arrays["agreement"].shape
+    figure, axes = plots.subplots(rows, columns + 1, height=0.72 * rows + 0.2, squeeze=False)
+    for row in range(rows):
+        plots.show_picture(axes[row, 0], _picture(arrays["queries"][row]), "query" if row == 0 else "")
+        for column in range(columns):
+            mark = "✓" if arrays["same"][row, column] else "✗"
+            title = f"{100 * arrays['agreement'][row, column]:.0f} % {mark}"
+            plots.show_picture(axes[row, column + 1], _picture(arrays["nearest"][row, column]), title)
+    return figure
+
+
+def meanings(frame: pd.DataFrame) -> Figure:
+    """fig210: what each position follows, as NMI with known factors. frame: `pictures.meanings`."""
+    wide = frame.pivot_table(index="factor", columns="position", values="nmi", sort=False)
+    figure, axes = plots.subplots(height=0.28 * len(wide) + 1.0)
+    limit = max(0.05, float(wide.to_numpy().max()))
+    heat = axes.imshow(wide.to_numpy(), cmap="Blues", vmin=0, vmax=limit, aspect="auto", interpolation="nearest")
+    axes.set_yticks(range(len(wide)), list(wide.index))
+    axes.set(xlabel="position")
+    axes.grid(False)
+    figure.colorbar(heat, ax=axes, label="NMI")
+    return figure
+
+
+def scores(table: pd.DataFrame) -> Figure:
+    """fig211: clustering accuracy of every arm and readout, one dot per seed. table: rows of tab21, one count."""
+    labels = list(dict.fromkeys(table.arm + ": " + table.readout))
+    figure, axes = plots.subplots(height=0.2 * len(labels) + 0.7)
+    for arm in dict.fromkeys(table.arm):
+        part = table[table.arm == arm]
+        places = [labels.index(f"{arm}: {readout}") for readout in part.readout]
+        axes.scatter(part.accuracy, places, s=18, color=ARM_COLOURS.get(arm, "0.4"))
+    axes.set_yticks(range(len(labels)), labels, fontsize=6)
+    axes.set(xlabel="Hungarian accuracy on test images (%)", ylim=(len(labels) - 0.5, -0.5))
+    axes.set_xlim(left=0)
+    return figure

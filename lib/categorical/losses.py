@@ -1,0 +1,189 @@
+"""Categorical similarity: how far two codes agree, and the contrastive loss built on it.
+
+A soft code is a tensor (B, L, K): L positions, at each a probability for each of K categories. The
+similarity of two images is the probability that codes drawn from their positions agree,
+
+    s(p, q) = 1/L Σ_l Σ_k p_lk q_lk,
+
+a number in [0, 1] that equals 1 - Hamming/L for one-hot codes. It takes the place of the cosine in
+InfoNCE (van den Oord et al. 2018), with negatives from the batch (Chen et al. 2020) or from a queue
+(He et al. 2020). The other similarities are what others use where we use the mean agreement.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SIMILARITIES = ("agreement", "log_agreement", "chance", "cosine", "bhattacharyya")
+SMALLEST = 1e-8  # under every logarithm and root, as in SCAN and IMSVD
+
+
+def agreement(p: Tensor, q: Tensor) -> Tensor:
+    """Expected agreement of every code of p (N, L, K) with every code of q (M, L, K): (N, M) in [0, 1].
+
+    One matrix product over the concatenated positions.
+    """
+    _check(p, q)
+    return p.flatten(1) @ q.flatten(1).T / p.shape[1]
+
+
+def log_agreement(p: Tensor, q: Tensor) -> Tensor:
+    """Mean over positions of log Σ_k p_lk q_lk, (N, M), at most 0: large only where *all* positions agree.
+
+    The form of SCAN, CARP and IMSVD. A logarithm per position and pair makes it dear.
+    """
+    _check(p, q)
+    total = p.new_zeros(len(p), len(q))
+    for position in range(p.shape[1]):
+        total = total + (p[:, position] @ q[:, position].T).clamp_min(SMALLEST).log()
+    return total / p.shape[1]
+
+
+def chance_weighted(p: Tensor, q: Tensor) -> Tensor:
+    """Agreement with every category divided by K times its frequency in p and q, (N, M), at least 0.
+
+    Agreeing in a rare category counts for more (TEMI, Adaloglou et al. 2023, with beta 1; Goodall 1966).
+    Where all categories are equally frequent this is `agreement`.
+    """
+    _check(p, q)
+    frequency = torch.cat([p, q]).detach().mean(0).clamp_min(SMALLEST)  # (L, K)
+    return agreement(p, q / (p.shape[2] * frequency))
+
+
+def cosine(p: Tensor, q: Tensor) -> Tensor:
+    """Cosine between concatenated positions, (N, M) in [0, 1]; how sure a code is does not count (SEM, Lavoie 2023)."""
+    _check(p, q)
+    return F.normalize(p.flatten(1), dim=1) @ F.normalize(q.flatten(1), dim=1).T
+
+
+def bhattacharyya(p: Tensor, q: Tensor) -> Tensor:
+    """Mean over positions of Σ_k √(p_lk q_lk), (N, M) in [0, 1]: 1 for equal codes, sure or not."""
+    return agreement(p.clamp_min(SMALLEST).sqrt(), q.clamp_min(SMALLEST).sqrt())
+
+
+def similarity(p: Tensor, q: Tensor, name: str = "agreement") -> Tensor:
+    """One of `SIMILARITIES` by name, (N, M)."""
+    functions = {
+        "agreement": agreement,
+        "log_agreement": log_agreement,
+        "chance": chance_weighted,
+        "cosine": cosine,
+        "bhattacharyya": bhattacharyya,
+    }
+    if name not in functions:
+        raise ValueError(f"similarity {name!r} is unknown; choose one of {', '.join(SIMILARITIES)}")
+    return functions[name](p, q)
+
+
+def categorical_info_nce(
+    p: Tensor,
+    q: Tensor,
+    queue: Tensor | None = None,
+    *,
+    temperature: float = 0.1,
+    similarity: str = "agreement",
+) -> Tensor:
+    """InfoNCE on categorical similarity, in nats: row i of p and of q are two views of one image.
+
+    p, q: soft codes (B, L, K). Without a queue the views take turns: each of the 2B codes has one
+    positive and 2B - 2 negatives (NT-Xent). With a queue (Q, L, K) of earlier codes, possibly empty, p asks
+    and q answers: B - 1 + Q negatives, and no gradient goes through q. Equal codes give ln of the number of
+    candidates: ln(2B - 1), or ln(B + Q).
+
+    Random pairs of codes already agree in about 1/K of the positions, so the logits span (1 - 1/K)/temperature;
+    that should exceed ln(negatives) by some nats, which 0.1 does for thousands.
+
+    Raises:
+        ValueError: shapes differ, there is no negative at all, or the temperature is not positive.
+    """
+    _check(p, q, queue)
+    if len(p) != len(q):
+        raise ValueError(f"two views of the same images are expected, but there are {len(p)} and {len(q)} codes")
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}, expected a positive number")
+    if len(p) == 1 and (queue is None or not len(queue)):
+        raise ValueError("one image alone has no negatives; use batches of two or more, or a filled queue")
+    with torch.autocast(p.device.type, enabled=False):  # half floats resolve 1/temperature times [0, 1] too coarsely
+        p, q = _full(p), _full(q)
+        if queue is None:
+            codes = torch.cat([p, q])  # (2B, L, K)
+            if similarity == "agreement":
+                logits = _SelfProduct.apply(codes.flatten(1) * (temperature * p.shape[1]) ** -0.5)
+            else:
+                logits = _scaled(codes, codes, temperature, similarity)
+            logits = logits.fill_diagonal_(-math.inf)  # nobody is among its own candidates
+            partner = torch.arange(len(codes), device=p.device).roll(len(p))
+            return F.cross_entropy(logits, partner)
+        keys = torch.cat([q.detach(), queue.to(q.dtype)])  # (B + Q, L, K)
+        logits = _scaled(p, keys, temperature, similarity)
+        return F.cross_entropy(logits, torch.arange(len(p), device=p.device))
+
+
+class _SelfProduct(torch.autograd.Function):
+    """X Xᵀ of (N, D). Both factors are one tensor, so its gradient takes one product, (G + Gᵀ) X, and not two."""
+
+    @staticmethod
+    def forward(context, x: Tensor) -> Tensor:
+        context.save_for_backward(x)
+        return x @ x.T
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> Tensor:
+        (x,) = context.saved_tensors
+        return (gradient + gradient.T) @ x
+
+
+def _scaled(p: Tensor, q: Tensor, temperature: float, name: str) -> Tensor:
+    if name != "agreement":
+        return similarity(p, q, name) / temperature
+    # The scale goes into the smaller factor, not into the matrix of all pairs.
+    return p.flatten(1).mul(1 / (temperature * p.shape[1])) @ q.flatten(1).T
+
+
+def position_entropy(p: Tensor) -> Tensor:
+    """Entropy of the mean code of a batch (B, L, K), averaged over positions: nats, 0 to ln K.
+
+    To be added to what is maximised: InfoNCE does not notice a position that always says the same, as it adds
+    one number to every logit.
+    """
+    mean = _full(p).mean(0).clamp_min(SMALLEST)  # (L, K)
+    return -(mean * mean.log()).sum(-1).mean()
+
+
+def discretise(logits: Tensor, kind: str = "soft", temperature: float = 1.0) -> Tensor:
+    """Codes (..., K) from logits (..., K).
+
+    kind: "soft", a softmax at this temperature; "straight_through", its argmax as one-hot with the gradient of
+    the softmax (Bengio et al. 2013); "gumbel", a one-hot sample with the gradient of the relaxed sample (Jang et
+    al. 2017), drawn from torch's global random state.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}, expected a positive number")
+    logits = _full(logits)
+    if kind == "gumbel":
+        return F.gumbel_softmax(logits, tau=temperature, hard=True)
+    soft = (logits / temperature).softmax(-1)
+    if kind == "soft":
+        return soft
+    if kind == "straight_through":
+        return harden(soft) + soft - soft.detach()
+    raise ValueError(f"codes are 'soft', 'straight_through' or 'gumbel', not {kind!r}")
+
+
+def harden(p: Tensor) -> Tensor:
+    """One-hot codes of the likeliest categories, of the shape and type of p (..., K)."""
+    return F.one_hot(p.argmax(-1), p.shape[-1]).to(p.dtype)
+
+
+def _full(p: Tensor) -> Tensor:
+    """Half floats as float32; float64 stays."""
+    return p.float() if p.dtype in (torch.float16, torch.bfloat16) else p
+
+
+def _check(p: Tensor, q: Tensor, queue: Tensor | None = None) -> None:
+    for codes in (p, q) if queue is None else (p, q, queue):
+        if codes.ndim != 3 or codes.shape[1:] != p.shape[1:] or not codes.shape[1:].numel():
+            shapes = ", ".join(str(tuple(part.shape)) for part in (p, q, queue) if part is not None)
+            raise ValueError(f"codes have the shape (images, positions, categories), the last two in common: {shapes}")

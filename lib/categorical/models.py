@@ -1,0 +1,69 @@
+"""Networks: an image encoder, and a head that turns its features into codes or into an embedding."""
+
+from torch import Tensor, nn
+from torchvision.models import resnet18
+from torchvision.models.resnet import BasicBlock
+
+
+class SmallResNet(nn.Module):
+    """Stem without stride and `stages` residual blocks, each but the first halving the image (He et al. 2016).
+
+    Images (B, 3, S, S) in [-1, 1] → features (B, width · 2^(stages - 1)), averaged over what is left of the image.
+    """
+
+    def __init__(self, width: int = 32, stages: int = 3):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        blocks = [BasicBlock(width, width)]
+        for stage in range(1, stages):
+            before, after = width * 2 ** (stage - 1), width * 2**stage
+            shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=2, bias=False), nn.BatchNorm2d(after))
+            blocks.append(BasicBlock(before, after, stride=2, downsample=shortcut))
+        self.blocks = nn.Sequential(*blocks)
+        self.features = width * 2 ** (stages - 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.blocks(self.stem(images)).mean((2, 3))
+
+
+def build_encoder(name: str = "small", width: int = 32) -> nn.Module:
+    """`small` (with `width` filters in the stem) or `resnet18` with the stem for 32 px: 3×3, stride 1, no pooling.
+
+    Both have `features`, the length of what they return.
+    """
+    if name == "small":
+        return SmallResNet(width)
+    if name == "resnet18":
+        model = resnet18(weights=None)
+        model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        model.maxpool, model.fc = nn.Identity(), nn.Identity()
+        model.features = 512
+        return model
+    raise ValueError(f"encoder {name!r} is unknown; choose 'small' or 'resnet18'")
+
+
+class Network(nn.Module):
+    """Encoder and head. The head has one hidden layer, as in SimCLR and MoCo v2, and the same size for all arms.
+
+    shape: what the head returns for one image: (L, K), logits of a code, or (D,), an embedding.
+    """
+
+    def __init__(self, encoder: nn.Module, shape: tuple[int, ...], hidden: int | None = None):
+        super().__init__()
+        if min(shape) < 1:
+            raise ValueError(f"a head returns at least one number at each of its axes, not {shape}")
+        self.encoder, self.shape = encoder, tuple(shape)
+        hidden = hidden or encoder.features
+        outputs = 1
+        for length in shape:
+            outputs *= length
+        self.head = nn.Sequential(
+            nn.Linear(encoder.features, hidden, bias=False),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Linear(hidden, outputs),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, S, S) in [-1, 1] → (B, *shape)."""
+        return self.head(self.encoder(images)).unflatten(1, self.shape)

@@ -1,0 +1,59 @@
+"""What Momentum Contrast adds to a contrastive loss: a slow copy of the network, and a queue of its outputs."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+
+class Queue(nn.Module):
+    """The last `size` rows that were pushed, codes (L, K) or vectors (D,): first in, first out (He et al. 2020).
+
+    Slots that were never filled are never shown, batches of any size wrap around, and of a batch larger than
+    the queue the newest rows stay. `state_dict` holds all of it.
+
+    Raises:
+        ValueError: size below 1, or rows of another shape.
+    """
+
+    def __init__(self, size: int, shape: tuple[int, ...]):
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"a queue holds at least 1 row, not {size}")
+        self.register_buffer("rows", torch.zeros(size, *shape))
+        self.pushed = 0  # rows so far; no tensor, which a GPU would have to be waited for
+
+    @property
+    def size(self) -> int:
+        return len(self.rows)
+
+    def filled(self) -> Tensor:
+        """(n, *shape), n ≤ size: what has been pushed, in no particular order."""
+        return self.rows[: min(self.pushed, self.size)]
+
+    @torch.no_grad()
+    def push(self, rows: Tensor) -> None:
+        """Put `rows` (n, *shape) in the place of the oldest."""
+        if rows.shape[1:] != self.rows.shape[1:]:
+            raise ValueError(f"the queue holds rows of shape {tuple(self.rows.shape[1:])}, not {tuple(rows.shape[1:])}")
+        kept = rows.detach()[-self.size :]
+        self.pushed += len(rows)
+        places = torch.arange(self.pushed - len(kept), self.pushed, device=self.rows.device) % self.size
+        self.rows[places] = kept.to(self.rows)
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"pushed": self.pushed}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.pushed = state["pushed"]
+
+
+def slow_copy(network: nn.Module, momentum: float = 0.99) -> AveragedModel:
+    """The key encoder: an exponential moving average of all weights, heads included (He et al. 2020, eq. 2).
+
+    Batch norm keeps statistics of its own batches, as in MoCo. `copy.update_parameters(network)` after each step.
+    """
+    if not 0 <= momentum < 1:
+        raise ValueError(f"momentum is in [0, 1), not {momentum}")
+    copy = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(momentum))
+    copy.n_averaged.fill_(1)  # it starts as the network itself: the first update is an average already
+    return copy.requires_grad_(False)

@@ -1,0 +1,230 @@
+"""Training one arm: two views of every image, one loss, and no label anywhere."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from lib.categorical import baselines, losses
+from lib.categorical.arms import Arm
+from lib.categorical.augment import Views
+from lib.categorical.models import Network, build_encoder
+from lib.categorical.momentum import Queue, slow_copy
+from lib.fingerprint import source_hash
+from lib.training import epoch_batches, fit, prepare, start
+
+if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
+    from lib.data.images import Images
+
+Terms = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all arms of an experiment share."""
+
+    epochs: int = 200
+    batch_size: int = 256
+    learning_rate: float = 0.06  # peak, SGD with momentum 0.9; warm-up over a twentieth, then a cosine to zero
+    weight_decay: float = 5e-4
+    encoder: str = "small"
+    width: int = 32  # filters of the small encoder's stem
+    augmentation: str = "crops"
+    smallest_crop: float = 0.2  # share of the image that a crop shows at least
+    hue: float = 0.1  # largest turn of the colour circle, 0.5 at most
+    score_every: int = 0  # epochs between two points of the training curve; 0: only the last
+    precision: str = "no"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is left of an arm after training."""
+
+    arm: Arm
+    network: Network
+    history: pd.DataFrame  # per epoch: images seen, terms of the loss, and what `score` returned
+
+
+def train_arm(
+    arm: Arm,
+    train: "Images",
+    settings: Settings,
+    *,
+    seed: int,
+    score: Callable[[Trained], Mapping[str, float]] | None = None,
+    score_key: str = "",
+    checkpoint: Path | None = None,
+) -> Trained:
+    """Train one arm. Arms with the same seed start from the same encoder and see the same images in the same order.
+
+    Only `train.pixels` are read, never its labels. score(trained) is what the training curve shows, every
+    `score_every` epochs; `score_key` says what it depends on (a checkpoint keeps the curve).
+    """
+    accelerator = start(settings.device, settings.precision)
+    torch.manual_seed(seed)
+    steps = len(epoch_batches(len(train), settings.batch_size, seed=0, epoch=0)) * settings.epochs
+    parts = make_step(accelerator, arm, train.pixels, settings, steps=steps)
+    network = accelerator.unwrap_model(parts.network)
+    torch.manual_seed(seed + 1)
+
+    def trained(history: pd.DataFrame) -> Trained:
+        return Trained(arm, network, history)
+
+    def evaluate(epoch: int) -> dict[str, float]:
+        row = {"images": float(epoch * (len(train) // settings.batch_size) * settings.batch_size)}
+        wanted = settings.score_every and epoch % settings.score_every == 0
+        if score is not None and (wanted or epoch == settings.epochs):
+            with torch.random.fork_rng():
+                row |= score(trained(pd.DataFrame()))
+        return row
+
+    history = fit(
+        accelerator,
+        parts.step,
+        lambda epoch: epoch_batches(
+            len(train),
+            settings.batch_size,
+            seed=seed,
+            epoch=epoch,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+        ),
+        epochs=settings.epochs,
+        evaluate=evaluate,
+        checkpoint=checkpoint,
+        key={
+            "arm": asdict(replace(arm, label="")),
+            "settings": asdict(settings),
+            "seed": seed,
+            "train": train.checksum,
+            "score": score_key,
+            "code": source_hash(__name__),
+        },
+        name=arm.label,
+    )
+    network.eval().cpu()
+    return trained(history)
+
+
+class Parts(NamedTuple):
+    """What `make_step` makes: the network as Accelerate wraps it, and step(indices of a batch) -> terms."""
+
+    network: nn.Module
+    step: Callable[[Tensor], Terms]
+
+
+def make_step(accelerator: Accelerator, arm: Arm, pixels: Tensor, settings: Settings, *, steps: int) -> Parts:
+    """A fresh network of the arm and one step of its training, everything registered for checkpoints.
+
+    pixels: uint8 (N, 3, S, S); steps: of the whole training, for the schedule.
+    """
+    if settings.batch_size < 2:
+        raise ValueError("batch norm and negatives take batches of two or more images; raise batch_size")
+    network = Network(build_encoder(settings.encoder, settings.width), arm.shape)
+    slow = slow_copy(network, arm.momentum).to(accelerator.device) if arm.queue or arm.loss == "carp" else None
+    queue = Queue(arm.queue, arm.shape).to(accelerator.device) if arm.queue else None
+    for part in (slow, queue):
+        if part is not None:
+            accelerator.register_for_checkpointing(part)
+    optimizer = torch.optim.SGD(
+        network.parameters(), settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(steps))
+    network, optimizer, schedule = prepare(accelerator, network, optimizer, schedule)
+    if slow is not None:
+        slow.to(memory_format=torch.channels_last).train()
+    views = Views(settings.augmentation, pixels.shape[-1], settings.smallest_crop, settings.hue)
+    pixels = pixels.to(accelerator.device)
+
+    def step(index: Tensor) -> Terms:
+        first, second = views(pixels[index.to(pixels.device)])
+        optimizer.zero_grad(set_to_none=True)
+        with accelerator.autocast():
+            if slow is None:
+                outputs, keys = network(torch.cat([first, second])).chunk(2)
+            else:
+                outputs = network(first)
+                with torch.no_grad():
+                    keys = slow(second)
+            terms, keys = objective(arm, outputs, keys, None if queue is None else queue.filled())
+        accelerator.backward(sum(terms.values()))
+        optimizer.step()
+        schedule.step()
+        if slow is not None:
+            slow.update_parameters(accelerator.unwrap_model(network))
+        if queue is not None:
+            queue.push(keys)
+        return terms
+
+    return Parts(network, step)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Factor on the learning rate at each of `steps` steps: up in a twentieth of them, down in a cosine."""
+
+    steps: int
+
+    def __call__(self, step: int) -> float:
+        rise = max(1, self.steps // 20)
+        if step < rise:
+            return (step + 1) / rise
+        done = (step - rise) / max(1, self.steps - rise)
+        return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, done))).item())
+
+
+def objective(arm: Arm, outputs: Tensor, keys: Tensor, queue: Tensor | None) -> tuple[Terms, Tensor]:
+    """Terms to minimise, and the keys as they go into the queue.
+
+    outputs, keys: what the head returned for two views of the same images, (B, *arm.shape); queue: (n, *arm.shape).
+    """
+    if not arm.makes_codes:
+        keys = nn.functional.normalize(keys.float(), dim=1)
+        if arm.loss == "nt_xent":
+            return {"loss": baselines.nt_xent(outputs, keys, temperature=arm.temperature)}, keys
+        # The first step finds the queue empty: the keys of its own batch stand in.
+        queue = queue if len(queue) else keys.detach()
+        return {"loss": baselines.moco(outputs, keys.detach(), queue, temperature=arm.temperature)}, keys
+    p, q = (losses.discretise(part, arm.code, arm.code_temperature) for part in (outputs, keys))
+    if arm.loss != "categorical":
+        return {"loss": getattr(baselines, arm.loss)(p, q)}, q
+    found = losses.categorical_info_nce(p, q, queue, temperature=arm.temperature, similarity=arm.similarity)
+    terms = {"loss": found}
+    if arm.entropy:
+        terms["entropy"] = -arm.entropy * losses.position_entropy(p)
+    return terms, q
+
+
+def train_arms(
+    arms: Iterable[Arm],
+    train: "Images",
+    settings: Settings,
+    *,
+    seed: int,
+    score: Callable[[Trained], Mapping[str, float]] | None = None,
+    score_key: str = "",
+    checkpoints: Path | None = None,
+) -> dict[str, Trained]:
+    """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm."""
+    arms = list(arms)
+    slugs = ["".join(c if c.isalnum() else "-" for c in arm.label.lower()).strip("-") for arm in arms]
+    if len(set(slugs)) < len(slugs):
+        raise ValueError(f"arms need labels that differ in letters or digits, as they name folders: {slugs}")
+    return {
+        arm.label: train_arm(
+            arm,
+            train,
+            settings,
+            seed=seed,
+            score=score,
+            score_key=score_key,
+            checkpoint=None if checkpoints is None else checkpoints / slug,
+        )
+        for arm, slug in zip(arms, slugs, strict=True)
+    }
