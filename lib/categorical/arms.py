@@ -56,14 +56,15 @@ class Arm:
         return (self.positions, self.categories) if self.makes_codes else (self.dimensions,)
 
 
-def main_arms(positions: int, categories: int, queue: int) -> list[Arm]:
+def main_arms(positions: int, categories: int, queue: int, momentum: float = 0.99) -> list[Arm]:
     """The study's arm with negatives from the batch and from a queue, and its two relatives on embeddings."""
+    slow = {"queue": queue, "momentum": momentum}
     codes = {"positions": positions, "categories": categories}
     return [
         Arm("categorical", **codes),
-        Arm("categorical, queue", **codes, queue=queue),
+        Arm("categorical, queue", **codes, **slow),
         Arm("NT-Xent", "nt_xent", temperature=0.5),
-        Arm("MoCo", "moco", queue=queue),
+        Arm("MoCo", "moco", **slow),
     ]
 
 

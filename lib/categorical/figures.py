@@ -238,15 +238,27 @@ def meanings(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+READOUTS = {
+    "k-means on soft codes": ("o", plots.COLOURS[1]),
+    "k-modes on hard codes": ("s", plots.COLOURS[0]),
+    "connected codes": ("^", plots.COLOURS[2]),
+    "one position": ("v", plots.COLOURS[3]),
+    "k-means on embedding": ("D", plots.COLOURS[5]),
+    "k-means on features": ("P", plots.COLOURS[7]),
+    "k-means on pixels": ("X", plots.COLOURS[6]),
+}
+
+
 def scores(table: pd.DataFrame) -> Figure:
-    """fig211: clustering accuracy of every arm and readout, one dot per seed. table: rows of tab21, one count."""
-    labels = list(dict.fromkeys(table.arm + ": " + table.readout))
-    figure, axes = plots.subplots(height=0.2 * len(labels) + 0.7)
-    for arm in dict.fromkeys(table.arm):
-        part = table[table.arm == arm]
-        places = [labels.index(f"{arm}: {readout}") for readout in part.readout]
-        axes.scatter(part.accuracy, places, s=18, color=ARM_COLOURS.get(arm, "0.4"))
-    axes.set_yticks(range(len(labels)), labels, fontsize=6)
-    axes.set(xlabel="Hungarian accuracy on test images (%)", ylim=(len(labels) - 0.5, -0.5))
+    """fig211: clustering accuracy of every arm by every readout, one mark per seed. table: rows of tab21, one count."""
+    arms = list(dict.fromkeys(table.arm))
+    figure, axes = plots.subplots(height=0.3 * len(arms) + 1.0)
+    for readout in [name for name in READOUTS if name in set(table.readout)]:
+        part = table[table.readout == readout]
+        marker, colour = READOUTS[readout]
+        axes.scatter(part.accuracy, part.arm.map(arms.index), s=20, color=colour, marker=marker, label=readout)
+    axes.set_yticks(range(len(arms)), arms)
+    axes.set(xlabel="Hungarian accuracy on test images (%)", ylim=(len(arms) - 0.5, -0.5))
     axes.set_xlim(left=0)
+    plots.legend_below(figure, axes)
     return figure
