@@ -60,13 +60,20 @@ def main(arguments: list[str] | None = None) -> None:
 
     about = machine()
     print(", ".join(f"{key} {value}" for key, value in about.items() if value is not None), flush=True)
+    missing = []
     for name in options.only or BENCHMARKS:
         module = importlib.import_module(name)
-        table = module.measure(**({} if options.rounds is None else {"rounds": options.rounds}))
+        try:
+            table = module.measure(**({} if options.rounds is None else {"rounds": options.rounds}))
+        except ModuleNotFoundError as error:  # the others can be measured without it
+            missing.append(f"{name} was not measured: {error}")
+            continue
         targets = module.check(table)
         write(paths.build() / "bench", name, table, targets, about)
         for frame in (table, targets):
             print("\n" + frame.to_string(index=False, float_format=lambda x: f"{x:.4g}"), flush=True)
+    if missing:
+        raise SystemExit("\n" + "\n".join(missing))
 
 
 if __name__ == "__main__":
