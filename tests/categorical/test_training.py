@@ -46,9 +46,18 @@ def test_every_arm_learns_the_same_twice_and_moves(arm):
     assert not any(module.training for module in first.network.modules())
 
 
-def test_training_lowers_the_loss():
-    history = train_arm(ARM, images(60), replace(SETTINGS, epochs=12), seed=0).history
-    assert history.loss.iloc[-3:].mean() < history.loss.iloc[1:3].mean() - 0.1
+def learned(**settings):
+    """By how much the loss has fallen over 60 steps, in nats."""
+    arm = replace(ARM, positions=8, categories=6)
+    history = train_arm(
+        arm, images(100), replace(SETTINGS, epochs=12, batch_size=20, smallest_crop=0.6, **settings), seed=0
+    ).history
+    return history.loss.iloc[1:3].mean() - history.loss.iloc[-4:].mean()
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_training_lowers_the_loss(precision):
+    assert learned(precision=precision) > 0.1
 
 
 @pytest.mark.parametrize("arm", [ARM, EVERY[1], EVERY[2]], ids=lambda arm: arm.label)
@@ -161,11 +170,6 @@ def test_the_schedule_rises_then_falls_to_zero():
 def test_the_step_can_be_taken_alone():
     parts = make_step(start("cpu"), ARM, TRAIN.pixels, SETTINGS, steps=10)
     assert set(parts.step(torch.arange(10))) == {"loss", "entropy"}
-
-
-def test_bf16_learns_on_the_cpu():
-    history = train_arm(ARM, images(60), replace(SETTINGS, epochs=8, precision="bf16"), seed=0).history
-    assert history.loss.iloc[-1] < history.loss.iloc[1]
 
 
 # -- bad input -----------------------------------------------------------------------------
