@@ -90,12 +90,16 @@ def fade(n: int, rise: float, fall: float) -> np.ndarray:
 def harmonics(draw: Draw, hertz: np.ndarray, weights: Sequence[float]) -> np.ndarray:
     """Sum of multiples of the curve `hertz` (n,), weighted; those above 7.5 kHz are left out."""
     phase = 2 * np.pi * np.cumsum(hertz / RATE)
-    top = float(np.max(hertz))
-    wave = np.zeros(len(hertz))
-    for k, weight in enumerate(weights, start=1):
-        if k * top < 7500:
-            wave += weight * np.sin(k * phase + 2 * np.pi * draw.unit())
-    return wave
+    angles = 2 * np.pi * draw.unit(len(weights))
+    count = min(len(weights), int(7500 / np.max(hertz)))
+    # A polynomial in exp(i phase) (Horner's rule): one sine and cosine for all multiples.
+    turn = np.empty(len(phase), complex)
+    turn.real, turn.imag = np.cos(phase), np.sin(phase)
+    wave = np.zeros(len(phase), complex)
+    for weight, angle in zip(weights[:count][::-1], angles[:count][::-1], strict=True):
+        wave += weight * np.exp(1j * angle)
+        wave *= turn
+    return wave.imag
 
 
 def times(draw: Draw, n: int, rate: float) -> np.ndarray:
