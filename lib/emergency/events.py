@@ -225,7 +225,10 @@ def _rustle(draw: Draw, n: int) -> np.ndarray:
 
 
 def _steps(draw: Draw, n: int, period: float) -> np.ndarray:
-    heel = mixed((1, np.pad(thump(draw, 70, 160), (0, 6000))[:6000]), (0.6, np.pad(snap(draw, 900, 5000, 0.05), (0, 6000))[:6000]))
+    heel = mixed(
+        (1, np.pad(thump(draw, 70, 160), (0, 6000))[:6000]),
+        (0.6, np.pad(snap(draw, 900, 5000, 0.05), (0, 6000))[:6000]),
+    )
     return strikes(draw, n, beats(draw, n, period, 0.15), heel, 6)
 
 
@@ -288,7 +291,9 @@ def shutter_break(draw: Draw, n: int) -> np.ndarray:
 
 def window_smash_run(draw: Draw, n: int) -> np.ndarray:
     blows = strikes(draw, n, times(draw, n, 1.2), thump(draw, 80, 200), 4)
-    return mixed((1, _glass(draw, n)), (0.7, blows), (draw.between(0.3, 0.8), _steps(draw, n, draw.between(0.26, 0.38))))
+    return mixed(
+        (1, _glass(draw, n)), (0.7, blows), (draw.between(0.3, 0.8), _steps(draw, n, draw.between(0.26, 0.38)))
+    )
 
 
 def rummage(draw: Draw, n: int) -> np.ndarray:
@@ -350,7 +355,9 @@ def handle_rattle(draw: Draw, n: int) -> np.ndarray:
 def lift_panel(draw: Draw, n: int) -> np.ndarray:
     panel = modes(draw, 120, 2600, 16, (0.1, 0.5))
     wave = strikes(draw, n, beats(draw, n, draw.between(0.18, 0.45), 0.25), panel, 5)
-    shaking = strikes(draw, n, beats(draw, n, draw.around(0.06, 0.12), 0.5), modes(draw, 900, 4500, 6, (0.02, 0.08)), 10)
+    shaking = strikes(
+        draw, n, beats(draw, n, draw.around(0.06, 0.12), 0.5), modes(draw, 900, 4500, 6, (0.02, 0.08)), 10
+    )
     return mixed((1, wave), (draw.between(0.1, 0.7), shaking))
 
 
@@ -433,20 +440,30 @@ def cough_wheeze(draw: Draw, n: int) -> np.ndarray:
     coughs = _voiced(draw, n, _cough, (0.2, 0.4), (0.05, 0.9))
     hertz = draw.around(300, 900) * slow(draw, n, 2, 0.9, 1.1)
     wheeze = harmonics(draw, hertz, (1, 0.4, 0.2)) * slow(draw, n, 1.5, 0, 1)
-    return mixed((1, coughs), (draw.between(0.1, 0.4), wheeze), (0.3, _voiced(draw, n, _breath, (0.4, 0.9), (0.1, 0.4))))
+    return mixed(
+        (1, coughs), (draw.between(0.1, 0.4), wheeze), (0.3, _voiced(draw, n, _breath, (0.4, 0.9), (0.1, 0.4)))
+    )
 
 
 def sobbing(draw: Draw, n: int) -> np.ndarray:
     pulse = np.sin(2 * np.pi * draw.between(3, 6) * _seconds(n)).clip(0)
     hertz = draw.around(180, 500) * slow(draw, n, 3, 0.8, 1.2)
-    cry = throat(draw, hertz, (draw.between(500, 900), draw.between(1200, 1900), 2800), 0.4) * pulse * slow(draw, n, 1, 0.2, 1)
+    cry = (
+        throat(draw, hertz, (draw.between(500, 900), draw.between(1200, 1900), 2800), 0.4)
+        * pulse
+        * slow(draw, n, 1, 0.2, 1)
+    )
     return mixed((1, cry), (draw.between(0.2, 0.6), _voiced(draw, n, _breath, (0.15, 0.4), (0.1, 0.5))))
 
 
 def gasping(draw: Draw, n: int) -> np.ndarray:
     air = _voiced(draw, n, _breath, (0.2, 0.6), (0.05, 0.3))
     moans = _voiced(draw, n, _groan, (0.3, 0.9), (0.2, 0.8))
-    return mixed((1, air), (draw.between(0.3, 1), moans), (draw.between(0, 0.6), _voiced(draw, n, _cough, (0.2, 0.4), (0.3, 1.5))))
+    return mixed(
+        (1, air),
+        (draw.between(0.3, 1), moans),
+        (draw.between(0, 0.6), _voiced(draw, n, _cough, (0.2, 0.4), (0.3, 1.5))),
+    )
 
 
 # --- Disasters (자연재해) -------------------------------------------------------------------------
@@ -481,7 +498,9 @@ def rumble_dishes(draw: Draw, n: int) -> np.ndarray:
 
 
 def building_creak(draw: Draw, n: int) -> np.ndarray:
-    rumble = band(draw, n, 20, draw.around(90, 260), 0.5) * (0.6 + 0.4 * np.sin(2 * np.pi * draw.between(2, 7) * _seconds(n)))
+    rumble = band(draw, n, 20, draw.around(90, 260), 0.5) * (
+        0.6 + 0.4 * np.sin(2 * np.pi * draw.between(2, 7) * _seconds(n))
+    )
     slips = beats(draw, n, draw.around(0.012, 0.04), 0.7)
     creak = strikes(draw, n, slips, modes(draw, 250, 2200, 6, (0.02, 0.08)), 8) * bursts(draw, n, 1.5, (0.3, 0.9))
     return mixed((1, rumble), (draw.between(0.3, 0.9), creak))
@@ -491,7 +510,9 @@ def shaking_shelves(draw: Draw, n: int) -> np.ndarray:
     period = draw.between(0.13, 0.3)
     when = beats(draw, n, period, 0.3)
     jolts = strikes(draw, n, when, thump(draw, 35, 90), 5)
-    things = strikes(draw, n, when + int(0.02 * RATE) * (when < n - RATE // 40), modes(draw, 500, 5500, 14, (0.03, 0.2)), 12)
+    things = strikes(
+        draw, n, when + int(0.02 * RATE) * (when < n - RATE // 40), modes(draw, 500, 5500, 14, (0.03, 0.2)), 12
+    )
     return mixed((1, jolts), (draw.between(0.3, 0.9), things), (0.7, band(draw, n, 25, 150, 1)))
 
 
@@ -513,7 +534,9 @@ def stairs(draw: Draw, n: int) -> np.ndarray:
     when = when[when < min(n, int(draw.between(0.8, 2.2) * RATE))]
     when = when if len(when) else np.array([n // 8])
     wave = strikes(draw, n, when, thump(draw, 50, 150), 8)
-    return mixed((1, wave), (draw.between(0.3, 0.8), strikes(draw, n, when, modes(draw, 120, 1500, 8, (0.05, 0.2)), 10)))
+    return mixed(
+        (1, wave), (draw.between(0.3, 0.8), strikes(draw, n, when, modes(draw, 120, 1500, 8, (0.05, 0.2)), 10))
+    )
 
 
 def slip_crash(draw: Draw, n: int) -> np.ndarray:
@@ -525,7 +548,9 @@ def slip_crash(draw: Draw, n: int) -> np.ndarray:
     clatter = strikes(draw, n, things, modes(draw, 300, 3500, 10, (0.05, 0.25)), 12)
     pain = _voiced(draw, n, _groan, (0.4, 1.0), (0.2, 0.8))
     pain[: min(start + 6000, n)] = 0
-    return mixed((1, fallen), (draw.between(0, 0.5), squeak), (draw.between(0.2, 0.7), clatter), (draw.between(0.2, 0.7), pain))
+    return mixed(
+        (1, fallen), (draw.between(0, 0.5), squeak), (draw.between(0.2, 0.7), clatter), (draw.between(0.2, 0.7), pain)
+    )
 
 
 def debris(draw: Draw, n: int) -> np.ndarray:
@@ -538,7 +563,9 @@ def beam_crack(draw: Draw, n: int) -> np.ndarray:
     split = int(draw.between(0.15, 0.45) * n)
     cracks = strikes(draw, n, times(draw, n, draw.around(6, 20)), snap(draw, 400, 5000, 0.03), 14)
     cracks[split:] *= 0.3
-    crash = band(draw, n, 30, draw.around(700, 2500), 1) + strikes(draw, n, times(draw, n, 18), thump(draw, 50, 200), 16)
+    crash = band(draw, n, 30, draw.around(700, 2500), 1) + strikes(
+        draw, n, times(draw, n, 18), thump(draw, 50, 200), 16
+    )
     late = np.exp(-np.maximum(np.arange(n) - split, 0) / (draw.between(0.3, 1.2) * RATE)) * (np.arange(n) >= split)
     return mixed((0.6, cracks), (1, crash * late))
 
@@ -590,7 +617,12 @@ def living_room(draw: Draw, n: int) -> np.ndarray:
     talk = _voiced(draw, n, lambda d, m: _murmur(d, m), (0.5, 1.6), (0.1, 0.6))
     clock = strikes(draw, n, beats(draw, n, 0.5, 0.01), snap(draw, 2000, 6000, 0.012), 3)
     chair = strikes(draw, n, times(draw, n, 0.8), modes(draw, 100, 1200, 8, (0.05, 0.2)), 10)
-    return mixed((1, talk), (draw.between(0, 0.4), clock), (draw.between(0.2, 1), chair), (0.4, _steps(draw, n, draw.between(0.45, 0.7))))
+    return mixed(
+        (1, talk),
+        (draw.between(0, 0.4), clock),
+        (draw.between(0.2, 1), chair),
+        (0.4, _steps(draw, n, draw.between(0.45, 0.7))),
+    )
 
 
 def kitchen_table(draw: Draw, n: int) -> np.ndarray:
@@ -628,7 +660,9 @@ def birds_steps(draw: Draw, n: int) -> np.ndarray:
 
 def street_market(draw: Draw, n: int) -> np.ndarray:
     crowd = sum(_voiced(draw, n, _murmur, (0.4, 1.5), (0.05, 0.5)) for _ in range(4))
-    horn = harmonics(draw, np.full(n, draw.around(300, 550)), (1, 0.8, 0.7, 0.5, 0.3)) * bursts(draw, n, 0.6, (0.2, 0.6))
+    horn = harmonics(draw, np.full(n, draw.around(300, 550)), (1, 0.8, 0.7, 0.5, 0.3)) * bursts(
+        draw, n, 0.6, (0.2, 0.6)
+    )
     return mixed((draw.between(0.3, 1), crowd), (draw.between(0.4, 1), traffic(draw, n)), (draw.between(0, 0.5), horn))
 
 
@@ -648,7 +682,9 @@ def washer_spin(draw: Draw, n: int) -> np.ndarray:
     hertz = np.linspace(start, start * draw.around(0.7, 2.2), n)
     drum = _motor(draw, hertz, draw.between(0.4, 0.9))
     shake = 1 + draw.between(0.1, 0.8) * np.sin(2 * np.pi * np.cumsum(hertz / RATE) / 5)
-    return mixed((1, drum * shake), (draw.between(0.3, 1), band(draw, n, 100, draw.around(1000, 4000), 0.7) * shake)) * _gate(draw, n)
+    return mixed(
+        (1, drum * shake), (draw.between(0.3, 1), band(draw, n, 100, draw.around(1000, 4000), 0.7) * shake)
+    ) * _gate(draw, n)
 
 
 def tumble_dryer(draw: Draw, n: int) -> np.ndarray:
@@ -656,7 +692,9 @@ def tumble_dryer(draw: Draw, n: int) -> np.ndarray:
     clothes = strikes(draw, n, beats(draw, n, draw.between(0.4, 1.1), 0.15), thump(draw, 60, 180), 6)
     buttons = strikes(draw, n, times(draw, n, 2), modes(draw, 1000, 4500, 6, (0.02, 0.1)), 10)
     air = band(draw, n, 100, draw.around(800, 3000), 0.8)
-    return mixed((draw.between(0.5, 1), hum), (draw.between(0.3, 1), clothes), (0.8, air), (0.2, buttons)) * _gate(draw, n)
+    return mixed((draw.between(0.5, 1), hum), (draw.between(0.3, 1), clothes), (0.8, air), (0.2, buttons)) * _gate(
+        draw, n
+    )
 
 
 def canister_vacuum(draw: Draw, n: int) -> np.ndarray:
@@ -676,7 +714,9 @@ def robot_vacuum(draw: Draw, n: int) -> np.ndarray:
     brush = strikes(draw, n, beats(draw, n, draw.around(0.04, 0.1), 0.2), snap(draw, 400, 4000, 0.03), 8)
     bumps = strikes(draw, n, times(draw, n, 0.5), thump(draw, 80, 200), 6)
     air = band(draw, n, 200, draw.around(3500, 7500), 0.5)
-    return mixed((draw.between(0.4, 1), fan), (1, air), (draw.between(0.1, 0.5), brush), (draw.between(0, 0.6), bumps)) * _gate(draw, n)
+    return mixed(
+        (draw.between(0.4, 1), fan), (1, air), (draw.between(0.1, 0.5), brush), (draw.between(0, 0.6), bumps)
+    ) * _gate(draw, n)
 
 
 def hair_dryer(draw: Draw, n: int) -> np.ndarray:
@@ -748,7 +788,9 @@ def kettle_whistle(draw: Draw, n: int) -> np.ndarray:
 def laughter(draw: Draw, n: int) -> np.ndarray:
     hertz = draw.around(160, 420) * slow(draw, n, 3, 0.85, 1.25)
     pulse = np.sin(2 * np.pi * draw.between(3.5, 6) * _seconds(n)).clip(0) ** 0.7
-    return throat(draw, hertz, (draw.between(600, 1000), draw.between(1300, 2000), 2800), 0.2) * pulse * fade(n, 0.05, 0.4)
+    return (
+        throat(draw, hertz, (draw.between(600, 1000), draw.between(1300, 2000), 2800), 0.2) * pulse * fade(n, 0.05, 0.4)
+    )
 
 
 def dropped_tray(draw: Draw, n: int) -> np.ndarray:
@@ -769,7 +811,9 @@ def doorbell(draw: Draw, n: int) -> np.ndarray:
     for k, ratio in enumerate((1.0, 0.8)):
         place = int(k * draw.between(0.35, 0.6) * RATE)
         tail = _seconds(max(n - place, 0))
-        wave[place:] += np.exp(-4 * tail) * (np.sin(2 * np.pi * first * ratio * tail) + 0.3 * np.sin(6 * np.pi * first * ratio * tail))
+        wave[place:] += np.exp(-4 * tail) * (
+            np.sin(2 * np.pi * first * ratio * tail) + 0.3 * np.sin(6 * np.pi * first * ratio * tail)
+        )
     return wave
 
 

@@ -292,20 +292,24 @@ def _clip(index: int, number: int, seed: int, split: str, n: int, bank: Bank) ->
         first, last = _span(part)
         # What is cut by the clip's beginning sounds from its first sample; what is not, when it has come the way.
         first = max(first, delay) if onset > 0 else first
-        labels.append(Label(round((place + first) / RATE, 4), round((place + last) / RATE, 4), snr=round(snr, 2), **label))
+        labels.append(
+            Label(round((place + first) / RATE, 4), round((place + last) / RATE, 4), snr=round(snr, 2), **label)
+        )
 
     transcript = ""
     if number:
         content = draw.unit()
-        if content < 0.9:
+        if content < 0.92:
             source = draw.choice(events.families(number, split))
             for _ in range(1 + draw.chance(0.25)):
                 length = draw.between(0.8, n / RATE) if draw.chance(0.7) else n / RATE * 1.1
                 onset = draw.between(-0.25 * length, n / RATE - 0.6 * length)
                 sound = source(draw, round(length * RATE)) * events.fade(round(length * RATE), 0.002, 0.01)
-                add("event", sound, onset, draw.between(-5, 20), kind="event", name=CLASSES[number].name,
+                # The louder of two draws: a class that is hardly ever heard cannot be learnt.
+                snr = max(draw.between(-5, 20), draw.between(-5, 20))
+                add("event", sound, onset, snr, kind="event", name=CLASSES[number].name,
                     source=source.__name__)  # fmt: skip
-        if content > 0.45:
+        if content > 0.46:
             one = draw.choice(bank.of(number))
             dry, onset = _say(draw, one.samples, n)
             add("speech", dry, onset, draw.between(-5, 20), kind="speech", name=CLASSES[number].name,
@@ -442,7 +446,12 @@ def _microphone(draw: Draw, mixture: np.ndarray, quiet: bool) -> tuple[np.ndarra
         code = np.rint(np.sign(wave) * np.log1p(255 * np.abs(wave)) / np.log(256) * 127) / 127
         wave = np.sign(code) * np.expm1(np.abs(code) * np.log(256)) / 255
         wave = np.clip(wave, -0.999, 0.999)
-    done = {"band": (round(low, 1), round(high, 1)), "coding": coding, "drive": round(drive, 2), "gain": float(f"{gain:.6g}")}
+    done = {
+        "band": (round(low, 1), round(high, 1)),
+        "coding": coding,
+        "drive": round(drive, 2),
+        "gain": float(f"{gain:.6g}"),
+    }
     return np.rint(wave * 32767).astype(np.int16), done
 
 

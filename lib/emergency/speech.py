@@ -211,7 +211,8 @@ def _finish(wave: np.ndarray) -> np.ndarray:
 
 # --- Babble -------------------------------------------------------------------------------------
 
-# First three formants (Hz) of the medial vowels, in the order of the Unicode block: ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ
+# First three formants (Hz) of the medial vowels, in the order of the Unicode block:
+# ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ
 _A, _E, _O, _U, _I = (750, 1250, 2600), (550, 1850, 2600), (450, 850, 2500), (350, 800, 2400), (300, 2250, 3000)
 _EO, _EU = (600, 1000, 2600), (380, 1400, 2500)
 _FORMANTS = (_A, _E, _A, _E, _EO, _E, _EO, _E, _O, _A, _E, _E, _O, _U, _EO, _E, _I, _U, _EU, _I, _I)
