@@ -191,7 +191,7 @@ def _check(count: int, seed: int, split: str, seconds: float, classes: Sequence[
 def _sources() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256(f"{VERSION} {np.__version__} {scipy.__version__}".encode())
-    for name in ("classes", "lines", "events", "soundscapes"):
+    for name in ("classes", "lines", "speech", "events", "soundscapes"):
         digest.update((here / f"{name}.py").read_bytes())
     return digest.hexdigest()
 
@@ -476,8 +476,11 @@ def _energy(stems: np.ndarray) -> np.ndarray:
     window = np.hanning(401)[:-1]
     padded = np.pad(stems, ((0, 0), (200, 200 + _FRAME)))
     frames = np.lib.stride_tricks.sliding_window_view(padded, 400, axis=1)[:, ::_FRAME][:, : -(-n // _FRAME)]
-    spectrum = fft.rfft((frames * window).astype(np.float32), axis=-1)
-    power = (spectrum.real**2 + spectrum.imag**2).astype(np.float64) @ _filters()
+    power = np.zeros((*frames.shape[:2], BANDS))
+    for stem in range(len(stems)):
+        if stems[stem].any():
+            spectrum = fft.rfft((frames[stem] * window).astype(np.float32), axis=-1)
+            power[stem] = (spectrum.real**2 + spectrum.imag**2).astype(np.float64) @ _filters()
     step = CELL // _FRAME
     power = np.pad(power, ((0, 0), (0, -power.shape[1] % step), (0, 0)))
     return power.reshape(len(stems), -1, step, BANDS).sum(2).transpose(0, 2, 1).astype(np.float32)

@@ -34,28 +34,28 @@ def output(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def train(output):
-    return draw_soundscapes(340, seed=11)
+    return draw_soundscapes(300, seed=11)
 
 
 @pytest.fixture(scope="module")
 def held_out(output):
-    return draw_soundscapes(160, seed=11, split="test")
+    return draw_soundscapes(120, seed=11, split="test")
 
 
 @pytest.fixture(scope="module")
 def stems(output):
-    return draw_soundscapes(60, seed=11, stems=True)
+    return draw_soundscapes(40, seed=11, stems=True)
 
 
 # --- Form, determinism, cache ---------------------------------------------------------------------
 
 
 def test_form_of_the_result(train, stems):
-    assert train.samples.shape == (340, 64000) and train.samples.dtype == np.int16
-    assert train.numbers.shape == (340,) and train.numbers.dtype == np.int64
-    assert train.energy.shape == (340, 3, BANDS, 50) and train.energy.dtype == np.float32
-    assert train.stems is None and stems.stems.shape == (60, 3, 64000) and stems.stems.dtype == np.int16
-    assert [clip.index for clip in train.clips] == list(range(340))
+    assert train.samples.shape == (300, 64000) and train.samples.dtype == np.int16
+    assert train.numbers.shape == (300,) and train.numbers.dtype == np.int64
+    assert train.energy.shape == (300, 3, BANDS, 50) and train.energy.dtype == np.float32
+    assert train.stems is None and stems.stems.shape == (40, 3, 64000) and stems.stems.dtype == np.int16
+    assert [clip.index for clip in train.clips] == list(range(300))
     assert [clip.number for clip in train.clips] == train.numbers.tolist()
     for row in train.numbers.reshape(-1, 20):
         assert sorted(row) == list(range(20)), "every round holds each class once"
@@ -63,11 +63,11 @@ def test_form_of_the_result(train, stems):
 
 
 def test_stems_change_nothing_else(train, stems):
-    assert np.array_equal(stems.samples, train.samples[:60]) and stems.clips == train.clips[:60]
-    assert np.array_equal(stems.energy, train.energy[:60])
+    assert np.array_equal(stems.samples, train.samples[:40]) and stems.clips == train.clips[:40]
+    assert np.array_equal(stems.energy, train.energy[:40])
 
 
-@pytest.mark.parametrize("count", [1, 7, 45])
+@pytest.mark.parametrize("count", [1, 45])
 def test_a_smaller_count_is_the_beginning_of_a_larger_one(train, count, tmp_path, monkeypatch):
     few = draw_soundscapes(count, seed=11)
     assert np.array_equal(few.samples, train.samples[:count]) and few.clips == train.clips[:count]
@@ -75,7 +75,7 @@ def test_a_smaller_count_is_the_beginning_of_a_larger_one(train, count, tmp_path
     monkeypatch.setattr(soundscapes, "folder", lambda: tmp_path)  # nothing kept: drawn anew
     monkeypatch.setattr(soundscapes, "speech_bank", lambda *_: bank)
     monkeypatch.setattr(soundscapes, "_SHARD", 4)
-    few = draw_soundscapes(min(count, 9), seed=11)
+    few = draw_soundscapes(min(count, 6), seed=11)
     assert np.array_equal(few.samples, train.samples[: len(few.clips)]) and few.clips == train.clips[: len(few.clips)]
 
 
@@ -94,19 +94,19 @@ def test_same_bytes_in_another_process(held_out, tmp_path):
 
 def test_from_the_cache_at_100_clips_a_second_or_more(train):
     start = time.perf_counter()
-    again = draw_soundscapes(340, seed=11)
-    assert 340 / (time.perf_counter() - start) > 100
+    again = draw_soundscapes(300, seed=11)
+    assert 300 / (time.perf_counter() - start) > 100
     assert again.digest == train.digest and again.clips == train.clips
     assert np.array_equal(again.energy, train.energy)
 
 
 def test_a_damaged_file_is_made_again():
-    whole = draw_soundscapes(3, seed=21, speech="babble")
-    [path] = soundscapes.folder().glob("*-train-21/*.npz")
+    whole = draw_soundscapes(3, seed=21, split="test")
+    [path] = soundscapes.folder().glob("*-test-21/*.npz")
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.warns(UserWarning, match="damaged"):
-        assert draw_soundscapes(3, seed=21, speech="babble").digest == whole.digest
-    assert draw_soundscapes(3, seed=21, speech="babble").digest == whole.digest
+        assert draw_soundscapes(3, seed=21, split="test").digest == whole.digest
+    assert draw_soundscapes(3, seed=21, split="test").digest == whole.digest
 
 
 def test_splits_and_seeds_share_no_clip():
@@ -288,7 +288,7 @@ def test_strong_labels_lie_where_the_stem_has_its_energy(stems):
                 loudest = (wave[: len(wave) // 160 * 160] ** 2).reshape(-1, 160).mean(1).max()
                 assert min(power) > 10**-3.5 * loudest, (clip.index, kind)
             checked[kind] += 1
-    assert min(checked.values()) > 15
+    assert min(checked.values()) > 12
 
 
 def test_the_clip_before_the_microphone_is_the_sum_of_its_stems(stems, tmp_path, monkeypatch):
