@@ -1,0 +1,90 @@
+"""The 19 classes of study 4 (위급상황 음성 인식), and 0 for silence.
+
+The numbers are those of the source. Data sets number their folders differently (AI Hub's 5 is fire,
+the source's 8), so a class is always found by its name: `find`.
+"""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+GROUPS = ("silence", "safety", "fire", "disaster", "accident", "general", "normal")
+
+
+@dataclass(frozen=True)
+class SoundClass:
+    """number: 0..19. group: one of `GROUPS`. aliases: other names a data set may use."""
+
+    number: int
+    name: str
+    korean: str
+    group: str
+    emergency: bool
+    aliases: tuple[str, ...] = ()
+
+
+CLASSES = (
+    SoundClass(0, "silence", "무음", "silence", False),
+    # 치안안전
+    SoundClass(1, "sexual assault", "강제추행", "safety", True, ("성범죄", "forcible molestation")),
+    SoundClass(2, "robbery", "강도범죄", "safety", True, ("강도",)),
+    SoundClass(3, "theft", "절도범죄", "safety", True, ("절도",)),
+    SoundClass(4, "violence", "폭력범죄", "safety", True, ("폭력", "assault")),
+    # 소방안전
+    SoundClass(5, "confinement", "갇힘", "fire", True, ("trapped",)),
+    SoundClass(6, "electrical accident", "전기사고", "fire", True, ("전기", "electrical")),
+    SoundClass(7, "gas accident", "가스사고", "fire", True, ("가스", "gas")),
+    SoundClass(8, "fire", "화재", "fire", True),
+    SoundClass(9, "medical emergency", "응급의료", "fire", True, ("medical",)),
+    # 자연재해
+    SoundClass(10, "typhoon", "태풍/강풍", "disaster", True, ("태풍", "강풍", "strong wind")),
+    SoundClass(11, "earthquake", "지진", "disaster", True),
+    # 사고 발생
+    SoundClass(12, "fall", "낙상", "accident", True),
+    SoundClass(13, "collapse", "붕괴사고", "accident", True, ("붕괴",)),
+    # 일반(위급), 일반(정상)
+    SoundClass(14, "call for help", "도움요청", "general", True, ("help",)),
+    SoundClass(15, "indoor", "실내", "normal", False),
+    SoundClass(16, "outdoor", "실외", "normal", False),
+    SoundClass(17, "washer and dryer", "가전소음_세탁기, 건조기", "normal", False, ("세탁기", "건조기", "washer")),
+    SoundClass(18, "vacuum cleaner", "가전소음_청소기", "normal", False, ("청소기", "진공청소기", "vacuum")),
+    SoundClass(19, "other appliances", "가전소음_기타소음", "normal", False, ("기타소음", "appliances")),
+)
+NAMES = tuple(row.name for row in CLASSES)
+KOREAN = tuple(row.korean for row in CLASSES)
+EMERGENCY = tuple(row.number for row in CLASSES if row.emergency)
+NORMAL = tuple(row.number for row in CLASSES if row.group == "normal")
+
+
+def find(name: str) -> SoundClass:
+    """The class called `name`, in English or Korean (NFC or NFD), whatever the case, spaces and marks.
+
+    What data sets put around a name does not count: "[라벨]5.화재_2" is fire. A number never counts.
+
+    Raises:
+        KeyError: no class has this name.
+    """
+    row = _BY_NAME.get(_plain(name))
+    if row is None:
+        raise KeyError(f"No class is called {name!r}, expected one of {', '.join(NAMES)} or its Korean name.")
+    return row
+
+
+def _plain(name: str) -> str:
+    name = unicodedata.normalize("NFC", name).casefold().strip()
+    name = re.sub(r"\[[^\]]*\]|\([^)]*\)", "", name).strip()  # [라벨], (성범죄)
+    name = re.sub(r"^\d+\s*[._)\- ]\s*", "", name)  # 5.
+    name = re.sub(r"_\d+$", "", name)  # part _2 of a folder
+    return re.sub(r"[\W_]+", "", name)
+
+
+def _by_name() -> dict[str, SoundClass]:
+    found = {}
+    for row in CLASSES:
+        for name in {_plain(name) for name in (row.name, row.korean, *row.aliases)}:
+            if found.setdefault(name, row) is not row:
+                raise ValueError(f"{name} names two classes, {found[name].name} and {row.name}.")
+    return found
+
+
+_BY_NAME = _by_name()

@@ -1,0 +1,59 @@
+"""Worker of `speech`: speak lines with espeak-ng, in a process of its own.
+
+espeak-ng keeps a state from line to line, so a line sounds the same only in a fresh process that
+spoke the same lines before it. Needs nothing but the standard library and `espeakng_loader`.
+
+stdin: JSON, a list of [text, voice, words per minute, pitch 0..100].
+stdout: per line, the number of samples (little-endian uint32) and 16-bit samples, after one uint32: the rate in Hz.
+"""
+
+import ctypes
+import json
+import struct
+import sys
+
+_SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: the callback hears all before espeak_Synth returns
+_UTF8 = 1
+_RATE, _PITCH = 1, 3  # espeak_PARAMETER
+
+
+def main() -> None:
+    import espeakng_loader  # loaded here, so that a missing wheel is an exit code of this process
+
+    lines = json.load(sys.stdin)
+    library = ctypes.CDLL(espeakng_loader.get_library_path())
+    heard = bytearray()
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+    def hear(samples, count, _events):
+        if samples and count > 0:
+            heard.extend(ctypes.string_at(samples, 2 * count))
+        return 0
+
+    rate = library.espeak_Initialize(_SYNCHRONOUS, 0, str(espeakng_loader.get_data_path()).encode(), 0)
+    if rate <= 0:
+        raise OSError(f"espeak-ng could not read its data in {espeakng_loader.get_data_path()}.")
+    library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
+    library.espeak_SetSynthCallback(hear)
+    library.espeak_Synth.argtypes = [
+        ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int,
+        ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
+    ]  # fmt: skip
+    out = sys.stdout.buffer
+    out.write(struct.pack("<I", rate))
+    for text, voice, speed, pitch in lines:
+        if library.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise OSError(f"espeak-ng has no voice {voice}.")
+        library.espeak_SetParameter(_RATE, speed, 0)
+        library.espeak_SetParameter(_PITCH, pitch, 0)
+        library.espeak_ng_SetRandSeed(1)
+        heard.clear()
+        encoded = text.encode()
+        if library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None) != 0:
+            raise OSError(f"espeak-ng could not say {text}.")
+        out.write(struct.pack("<I", len(heard) // 2))
+        out.write(heard)
+
+
+if __name__ == "__main__":
+    main()
