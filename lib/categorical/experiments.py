@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 from sklearn.datasets import load_digits
 
-from lib.categorical.arms import Arm, main_arms
+from lib.categorical.arms import Arm
 from lib.categorical.evaluation import (
     Seen,
     cluster_table,
@@ -57,15 +57,16 @@ def queue_facts(arm: Arm) -> pd.DataFrame:
     return pd.DataFrame({"name": names, "value": [float(getattr(arm, name)) for name in names]})
 
 
-def digits_table(epochs: int, positions: int, categories: int, *, seed: int) -> pd.DataFrame:
+def digits_table(epochs: int, *, seed: int) -> pd.DataFrame:
     """tab26: the study's arm and NT-Xent on scikit-learn's digits: k-means, fitted and reported on all 1,797 images.
 
-    A set so small that a code can be learned within a minute; small turns and shifts are the augmentation.
+    A set so small that a code can be learned within a minute; small turns and shifts are the augmentation. Ten
+    alike classes leave many near negatives, and a temperature of 0.2 weighs them less than the study's 0.1.
     """
     images = digits()
-    settings = Settings(epochs, 256, 0.4, width=32, augmentation="affine")
-    arms = main_arms(positions, categories, queue=1)
-    trained = train_arms([arms[0], arms[2]], images, settings, seed=seed)
+    settings = Settings(epochs, 256, 0.2, width=16, augmentation="affine")
+    arms = [Arm("categorical", temperature=0.2), Arm("NT-Xent", "nt_xent", temperature=0.5)]
+    trained = train_arms(arms, images, settings, seed=seed)
     return cluster_table(see(trained, images, images), images, images, seed=seed)
 
 
