@@ -1,4 +1,4 @@
-"""Decoded images kept in `build/cache/images`, so that a folder of files is decoded once.
+"""Decoded images and sounds kept in `build/cache`, so that a folder of files is decoded once.
 
 A cache never stands in the way: a damaged file is made again, a full disk only warns.
 """
@@ -16,8 +16,8 @@ import numpy as np
 from lib import paths
 
 
-def folder() -> Path:
-    return paths.build() / "cache" / "images"
+def folder(kind: str = "images") -> Path:
+    return paths.build() / "cache" / kind
 
 
 def checksum(pixels: np.ndarray, labels: np.ndarray) -> str:
@@ -28,13 +28,15 @@ def checksum(pixels: np.ndarray, labels: np.ndarray) -> str:
     return digest.hexdigest()
 
 
-def cached(key: str, labels: np.ndarray, make: Callable[[], np.ndarray]) -> tuple[np.ndarray, str]:
+def cached(
+    key: str, labels: np.ndarray, make: Callable[[], np.ndarray], kind: str = "images"
+) -> tuple[np.ndarray, str]:
     """The pixels kept under `key`, else those of `make()`, which are then kept.
 
     Returns (pixels, checksum of pixels and `labels`). The file holds this checksum and the array in
     NumPy's format; it is believed only if the two agree.
     """
-    path = folder() / f"{key}.npy"
+    path = folder(kind) / f"{key}.npy"
     kept = _read(path, labels)
     if kept is not None:
         return kept
@@ -45,7 +47,7 @@ def cached(key: str, labels: np.ndarray, make: Callable[[], np.ndarray]) -> tupl
             file.write(digest.encode())
             np.save(file, pixels, allow_pickle=False)
     except OSError as error:
-        warnings.warn(f"The decoded images could not be kept in {path} ({error}): they will be decoded again "
+        warnings.warn(f"The decoded {kind} could not be kept in {path} ({error}): they will be decoded again "
                       f"next time. Free some space or set OUTPUT_ROOT to a folder that has it.",
                       stacklevel=2)  # fmt: skip
     return pixels, digest

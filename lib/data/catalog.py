@@ -6,6 +6,9 @@ A set is looked for under `data_root()`: the official archive first, then an unp
                    cifar10/{train,test}/<class>/*
     celeba         celeba/img_align_celeba/ (or .zip) beside the official list_*.txt and identity_CelebA.txt
                    celeba/**/*.jpg
+    esc50          ESC-50-master/ or ESC-50-master.zip, also below esc50/
+                   esc50/<class>/<fold>-<source>-<take>.*
+    <name>         another set of sounds: the folder of its name
     folder:<path>  any folder; a relative path starts at the data root, else at the repository
 """
 
@@ -18,10 +21,12 @@ from pathlib import Path
 from lib import paths
 
 BUILT_IN = ("shapes", "shapes-plain", "soundscapes")
+SOUND_SETS = ("soundscapes", "esc50")  # and folder:<path>
 IMAGE_SETS = ("shapes", "shapes-plain", "cifar10", "celeba")  # and folder:<path>
 
 CIFAR10_BATCHES = "cifar-10-batches-py"
 CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"
+ESC50_FOLDER = "ESC-50-master"
 CELEBA_IMAGES = "img_align_celeba"
 CELEBA_LISTS = (
     "identity_CelebA.txt",
@@ -70,6 +75,8 @@ def locate(dataset: str, root: str = "") -> Source | None:
         return _cifar10(base)
     if dataset == "celeba":
         return _celeba(base)
+    if dataset == "esc50":
+        return _esc50(base)
     if dataset == "folder:":
         return None
     if dataset.startswith("folder:"):
@@ -101,6 +108,15 @@ def _cifar10(base: Path) -> Source | None:
         if (folder / CIFAR10_ARCHIVE).is_file():
             return Source("archive", folder / CIFAR10_ARCHIVE)
     return _plain_folder(base / "cifar10")
+
+
+def _esc50(base: Path) -> Source | None:
+    for folder in (base, base / "esc50"):
+        if (folder / ESC50_FOLDER / "meta" / "esc50.csv").is_file():
+            return Source("official", folder / ESC50_FOLDER)
+        if (folder / f"{ESC50_FOLDER}.zip").is_file():
+            return Source("archive", folder / f"{ESC50_FOLDER}.zip")
+    return _plain_folder(base / "esc50")
 
 
 def _celeba(base: Path) -> Source | None:
@@ -181,9 +197,9 @@ def signature(dataset: str, root: str = "") -> str:
     return digest.hexdigest()
 
 
-def nearest(name: str) -> str:
-    """The known image data set whose name is most like `name`."""
-    known = {known.replace("-", ""): known for known in IMAGE_SETS}
+def nearest(name: str, sets: tuple[str, ...] = IMAGE_SETS) -> str:
+    """The data set of `sets` whose name is most like `name`."""
+    known = {known.replace("-", ""): known for known in sets}
     plain = name.lower().replace("-", "").replace("_", "").replace(" ", "")
     if plain.startswith("folder") or Path(name).expanduser().is_dir():
         return "folder:<path>"

@@ -1,4 +1,4 @@
-"""Image folders: what lies in them, which image belongs to which split and class, decoding, cache."""
+"""Folders of images or sounds: what lies in them and which file belongs to which split and class; decoding of images."""
 
 import hashlib
 import math
@@ -18,12 +18,31 @@ from lib.data.catalog import DataError, File, hidden, scan
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
 _OTHER_SPLITS = {"val", "valid", "validation", "dev"}
 _SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
-ONE_CLASS = "image"  # the class of a folder without class folders
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What a folder is searched for. one: a file's name, and the class of a folder without class folders."""
+
+    one: str
+    extensions: frozenset[str]
+    readable: str  # for messages
+
+    @property
+    def many(self) -> str:
+        return f"{self.one}s"
+
+
+def _pillow() -> frozenset[str]:
+    registered = Image.registered_extensions()
+    return frozenset(end for end, kind in registered.items() if kind in Image.OPEN and kind not in _NOT_IMAGES)
+
+
+IMAGES = Kind("image", _pillow(), "images that Pillow reads (.jpg, .png, .webp, .tif, ...)")
+
+@dataclass(frozen=True)
 class Listing:
-    """One split of an image folder, in an order that mixes the classes."""
+    """One split of a folder, in an order that mixes the classes."""
 
     folder: Path
     files: tuple[File, ...]  # names relative to `folder`
@@ -34,8 +53,8 @@ class Listing:
 # --- Listing ------------------------------------------------------------------------------------
 
 
-def list_folder(folder: Path, split: str) -> Listing:
-    """List one split of an image folder.
+def list_folder(folder: Path, split: str, kind: Kind = IMAGES) -> Listing:
+    """List one split of a folder; split "all" is train and test together.
 
     Layouts: {train,test}/<class>/*, {train,test}/*, <class>/* or plain files. Without train and
     test folders, the fifth of each class whose names have the smallest hash is the test split: it
@@ -44,10 +63,10 @@ def list_folder(folder: Path, split: str) -> Listing:
     The order is that of a hash of the name: any first n images are a fair mixture.
 
     Raises:
-        DataError: no images, an empty class, classes that differ between the splits, half a split.
+        DataError: no files of the kind, an empty class, classes that differ between the splits, half a split.
     """
     try:
-        groups = _groups(folder, split)
+        groups = _groups(folder, split, kind)
     except OSError as error:
         raise DataError(f"The folder {folder} cannot be read ({error}). Check its permissions.") from error
     names = sorted(groups)
@@ -57,21 +76,25 @@ def list_folder(folder: Path, split: str) -> Listing:
     return Listing(folder, tuple(file for _, file, _ in pairs), labels, tuple(names))
 
 
-def _groups(folder: Path, split: str) -> dict[str, list[File]]:
-    """{class: its images} of one split."""
+def _groups(folder: Path, split: str, kind: Kind) -> dict[str, list[File]]:
+    """{class: its files} of one split."""
     files = scan(folder)
     top = _folders(folder)
     if {"train", "test"} <= set(top):
-        parts = {name: _classes(folder, name, files) for name in ("train", "test")}
+        parts = {name: _classes(folder, name, files, kind) for name in ("train", "test")}
         _same_classes(folder, parts["train"], parts["test"])
+        if split == "all":
+            return {name: parts["train"][name] + parts["test"][name] for name in parts["train"]}
         return parts[split]
     if top and set(top) <= {"train", "test"} | _OTHER_SPLITS:
         raise DataError(
             f"{folder} holds {_words(top)} but not both train and test. Expected both, or class folders "
             f"alone, which are split 80 : 20. Rename or add a folder."
         )
-    classes = _classes(folder, "", files)
-    return {name: _share(folder, name, members, split) for name, members in classes.items()}
+    classes = _classes(folder, "", files, kind)
+    if split == "all":
+        return classes
+    return {name: _share(folder, name, members, split, kind) for name, members in classes.items()}
 
 
 def _folders(folder: Path) -> list[str]:
@@ -79,43 +102,39 @@ def _folders(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if entry.is_dir() and not hidden(entry.name))
 
 
-def _classes(folder: Path, part: str, files: list[File]) -> dict[str, list[File]]:
-    """{class: its images} of the folder `part` ("" for the whole)."""
+def _classes(folder: Path, part: str, files: list[File], kind: Kind) -> dict[str, list[File]]:
+    """{class: its files} of the folder `part` ("" for the whole)."""
     prefix = f"{part}/" if part else ""
     names = _folders(folder / part)
-    groups: dict[str, list[File]] = {name: [] for name in names or [ONE_CLASS]}
-    extensions = _extensions()
+    groups: dict[str, list[File]] = {name: [] for name in names or [kind.one]}
     beside = 0
     others = set()
     for file in files:
         if not file.name.startswith(prefix):
             continue
         extension = os.path.splitext(file.name)[1].lower()
-        if extension not in extensions:
+        if extension not in kind.extensions:
             others.add(extension or "none")
             continue
         first, slash, _ = file.name[len(prefix) :].partition("/")
         if names and not slash:
             beside += 1
         else:
-            groups[first if names else ONE_CLASS].append(file)
+            groups[first if names else kind.one].append(file)
     if not any(groups.values()):
         found = f"files with the extensions {_words(sorted(others))}" if others else "no files"
         raise DataError(
-            f"{folder / part} holds no images: {found} were found. Expected class folders with images that "
-            f"Pillow reads (.jpg, .png, .webp, .tif, ...), or such images without class folders."
+            f"{folder / part} holds no {kind.many}: {found} were found. Expected class folders with "
+            f"{kind.readable}, or such {kind.many} without class folders."
         )
     for name, members in groups.items():
         if not members:
-            raise DataError(f"The class folder {folder / part / name} holds no images. Put images there or delete it.")
+            raise DataError(
+                f"The class folder {folder / part / name} holds no {kind.many}. Put {kind.many} there or delete it."
+            )
     if beside:
-        warnings.warn(f"{beside} images beside the class folders of {folder / part} are ignored.", stacklevel=2)
+        warnings.warn(f"{beside} {kind.many} beside the class folders of {folder / part} are ignored.", stacklevel=2)
     return groups
-
-
-def _extensions() -> set[str]:
-    registered = Image.registered_extensions()
-    return {end for end, kind in registered.items() if kind in Image.OPEN and kind not in _NOT_IMAGES}
 
 
 def _same_classes(folder: Path, train: dict, test: dict) -> None:
@@ -129,12 +148,12 @@ def _same_classes(folder: Path, train: dict, test: dict) -> None:
         )
 
 
-def _share(folder: Path, name: str, members: list[File], split: str) -> list[File]:
+def _share(folder: Path, name: str, members: list[File], split: str, kind: Kind) -> list[File]:
     """The 80 % (train) or 20 % (test) of one class."""
     if len(members) < 2:
         raise DataError(
-            f"The class {name!r} of {folder} has only 1 image: too few to split it 80 : 20 into train and "
-            f"test. Add images or make train and test folders."
+            f"The class {name!r} of {folder} has only 1 {kind.one}: too few to split it 80 : 20 into train "
+            f"and test. Add {kind.many} or make train and test folders."
         )
     ranked = sorted(members, key=lambda file: _hash(f"split {file.name}"))
     cut = max(len(members) // 5, 1)

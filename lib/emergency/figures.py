@@ -1,0 +1,83 @@
+"""Every figure of the study, drawn from saved data alone."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib import plots
+
+Arrays = Mapping[str, np.ndarray]
+
+ALARM, NORMAL, SILENCE = plots.COLOURS[6], plots.COLOURS[0], "black"  # red, blue and black, as in the source
+
+
+def variants(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
+    """fig41: accuracy over epochs, and after the last with its interval and that of the source's 666 clips."""
+    figure, (left, right) = plots.subplots(1, 2, height=2.6, width_ratios=[1.25, 1])
+    plots.curves(left, curves, "epoch", "accuracy", "variant")
+    left.set(xlabel="epoch", ylabel="accuracy out of fold (%)")
+    labels = list(table.variant.unique())
+    for place, label in enumerate(labels):
+        rows, colour = table[table.variant == label], plots.COLOURS[place % len(plots.COLOURS)]
+        mean = rows[["accuracy", "low", "high", "low_666", "high_666"]].mean()
+        right.plot([mean.low_666, mean.high_666], [place] * 2, color="0.75", linewidth=5, solid_capstyle="butt")
+        right.plot([mean.low, mean.high], [place] * 2, color=colour, linewidth=1.6)
+        right.plot(rows.accuracy, [place] * len(rows), plots.MARKERS[place % len(plots.MARKERS)], color=colour)
+    right.plot([], [], color="0.3", label=f"95 %, {table.clips.iloc[0]:,} clips")
+    right.plot([], [], color="0.75", linewidth=5, label="95 %, 666 clips (the source's)")
+    right.set(yticks=range(len(labels)), yticklabels=labels, xlabel="accuracy out of fold (%)", ylim=(len(labels), -1))
+    right.grid(axis="y", visible=False)
+    plots.legend_below(figure, left)
+    right.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), fontsize=6, ncols=1)
+    return figure
+
+
+def confusion(arrays: Arrays) -> Figure:
+    """fig42: `experiments.matrices`. Classes in percent of their row, with counts; alarm against none; reliability."""
+    counts, names = arrays["counts"], [str(name) for name in arrays["names"]]
+    alarms = len(arrays["binary"]) > 0
+    many = len(names) > 25
+    figure, axes = plots.subplots(2, 2, height=5.6 if many else 4.8, width_ratios=[2.6, 1], height_ratios=[1, 1])
+    grid = axes[0, 0].get_gridspec()
+    for one in axes[:, 0]:
+        one.remove()
+    large = figure.add_subplot(grid[:, 0])
+    _matrix(large, counts, names, written=not many, size=3.4 if many else 5)
+    if alarms:
+        _matrix(axes[0, 1], arrays["binary"], ["emergency", "none"], written=True, size=7)
+        axes[0, 1].set_title("alarm or not", fontsize=7)
+    else:
+        axes[0, 1].set_axis_off()
+        axes[0, 1].text(0.5, 0.5, "no class of this set\nis an emergency", ha="center", va="center", fontsize=7)
+    below = axes[1, 1]
+    below.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
+    for place, name in enumerate(("trained", "calibrated")):
+        confidence, accuracy, count = arrays[f"reliability_{name}"].T
+        label = {"trained": "as trained", "calibrated": "with temperature"}[name]
+        filled = count > 0
+        below.plot(confidence[filled], accuracy[filled], plots.MARKERS[place], linestyle="-", label=label)
+    below.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+    below.legend(loc="upper left", fontsize=6)
+    return figure
+
+
+def _matrix(axes: Axes, counts: np.ndarray, names: list[str], *, written: bool, size: float) -> None:
+    """Row percent as colour; counts as numbers."""
+    share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    axes.grid(False)
+    places = range(len(names))
+    axes.set_xticks(places, names, rotation=90, fontsize=size + 0.5)
+    axes.set_yticks(places, names, fontsize=size + 0.5)
+    axes.set(xlabel="taken for", ylabel="class")
+    if not written:
+        return
+    for row, column in np.argwhere(counts > 0):
+        text = f"{counts[row, column]}"
+        if len(names) == 2:
+            text += f"\n{share[row, column]:.1f} %"
+        dark = share[row, column] > 55
+        axes.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")

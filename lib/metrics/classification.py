@@ -1,0 +1,112 @@
+"""How well a classifier does, with intervals: accuracy, confusion, alarms, calibration."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
+from scipy.stats import binomtest
+from sklearn import metrics
+from torch import Tensor
+
+BINS = 15  # of the calibration error, as in Guo et al.
+_COLDEST, _HOTTEST = 1e-2, 1e2
+
+
+def wilson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a proportion (1927): (low, high) in [0, 1]; (0, 1) where nothing was counted."""
+    if not count:
+        return 0.0, 1.0
+    found = binomtest(int(hits), int(count)).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def confusion(labels: Tensor, predicted: Tensor, classes: int) -> np.ndarray:
+    """Counts (classes, classes): row the class, column what it was taken for."""
+    return metrics.confusion_matrix(labels.cpu(), predicted.cpu(), labels=range(classes))
+
+
+def recalls(counts: np.ndarray) -> np.ndarray:
+    """Share of each row on the diagonal, (classes,); NaN for a class without samples."""
+    total = counts.sum(1)
+    return np.divide(np.diag(counts), total, out=np.full(len(counts), np.nan), where=total > 0)
+
+
+def binary(counts: np.ndarray, alarming: Sequence[int]) -> np.ndarray:
+    """A confusion matrix joined to two classes, (2, 2): first the `alarming` ones, then the others.
+
+    A robbery taken for a fire is right here: it raises the alarm.
+    """
+    alarm = np.zeros(len(counts), bool)
+    alarm[list(alarming)] = True
+    sides = np.stack([alarm, ~alarm]).astype(counts.dtype)
+    return sides @ counts @ sides.T
+
+
+def score_row(logits: Tensor, labels: Tensor, classes: Sequence[str], alarming: Sequence[int] = ()) -> dict:
+    """The measures of one set of predictions, in % where shares.
+
+    clips, accuracy with accuracy_low and accuracy_high (Wilson, 95 %), macro_recall (over classes that occur),
+    worst_class and its recall, ece, and for `alarming` classes binary_accuracy, miss_rate (emergencies taken for none)
+    and false_alarms (others taken for an emergency), each with its interval; NaN where there are none of that side.
+
+    Raises:
+        ValueError: logits are not (N, classes), labels do not fit, or there is no sample.
+    """
+    if logits.ndim != 2 or logits.shape != (len(labels), len(classes)) or not len(labels):
+        raise ValueError(f"logits are {tuple(logits.shape)}, expected one row for each of {len(labels)} labels and one "
+                         f"column for each of {len(classes)} classes")  # fmt: skip
+    counts = confusion(labels, logits.argmax(1), len(classes))
+    each = recalls(counts)
+    worst = int(np.nanargmin(each))
+    row = {"clips": len(labels)} | _share("accuracy", np.trace(counts), counts.sum())
+    row |= {"macro_recall": 100 * float(np.nanmean(each))}
+    row |= {"worst_class": classes[worst], "worst_recall": 100 * float(each[worst])}
+    row |= {"ece": 100 * calibration_error(logits.softmax(1), labels)}
+    (hit, miss), (false, quiet) = binary(counts, alarming) if len(alarming) else np.zeros((2, 2), int)
+    row |= _share("binary_accuracy", hit + quiet, hit + miss + false + quiet)
+    return row | _share("miss_rate", miss, hit + miss) | _share("false_alarms", false, false + quiet)
+
+
+def _share(name: str, hits: int, count: int) -> dict[str, float]:
+    """Percent with Wilson's interval."""
+    if not count:
+        return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
+    low, high = wilson(hits, count)
+    return {name: 100 * float(hits / count), f"{name}_low": 100 * low, f"{name}_high": 100 * high}
+
+
+def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> pd.DataFrame:
+    """One row per bin of confidence (the largest probability): low, high, confidence, accuracy, count."""
+    confidence, predicted = probabilities.max(1)
+    right = (predicted == labels).double()
+    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
+    place = torch.bucketize(confidence.double(), edges[1:-1])
+    count = torch.bincount(place, minlength=bins)
+    mean = [torch.bincount(place, values, minlength=bins) / count for values in (confidence.double(), right)]
+    return pd.DataFrame({"low": edges[:-1], "high": edges[1:], "confidence": mean[0], "accuracy": mean[1],
+                         "count": count})  # fmt: skip
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> float:
+    """Expected calibration error in [0, 1] (Guo et al. 2017, On Calibration of Modern Neural Networks)."""
+    table = reliability(probabilities, labels, bins)
+    gap = (table.confidence - table.accuracy).abs().fillna(0.0)
+    return float((gap * table["count"]).sum() / table["count"].sum())
+
+
+def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+    """T for softmax(logits / T), by the least cross-entropy (Guo et al. 2017); between 0.01 and 100.
+
+    Fit it on clips that the network was not trained on, and not on those it is judged by.
+    """
+    logits = logits.double()
+
+    def cost(log_temperature: float) -> float:
+        return F.cross_entropy(logits / np.exp(log_temperature), labels).item()
+
+    found = minimize_scalar(cost, bounds=(np.log(_COLDEST), np.log(_HOTTEST)), method="bounded",
+                            options={"xatol": 1e-6})  # fmt: skip
+    return float(np.exp(found.x))
