@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import soundfile
-import soxr
 import torch
 from torch import Tensor
 
 from lib.data import cache, catalog, folders
 from lib.data.catalog import DataError, File, Source
-from lib.data.decoding import RATE, Unreadable, decode
+from lib.data.decoding import RATE, Unreadable, decode, versions
 from lib.data.images import balanced
 
 __all__ = ["RATE", "DataError", "Sounds", "load_sounds"]
@@ -114,7 +112,7 @@ def load_sounds(
     chosen = np.arange(len(listing.labels)) if count is None else balanced(listing.labels, count, seed)
     files, labels = [listing.files[index] for index in chosen], listing.labels[chosen]
     n = round(seconds * RATE)
-    state = [f"{_FORMAT} {soundfile.__version__} {soxr.__version__} {n} {listing.folder}"]
+    state = [f"{_FORMAT} {versions()} {n} {listing.folder}"]
     state += [f"{file.name}\0{file.size} {file.modified}" for file in files]
     key = hashlib.sha256("\n".join(state).encode("utf-8", "surrogateescape")).hexdigest()[:32]
     pixels, digest = cache.cached(key, labels, lambda: _decode(listing.folder, files, n).view(np.uint8), "sounds")
@@ -213,11 +211,11 @@ def _decode(folder: Path, files: Sequence[File], n: int) -> np.ndarray:
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         rejected = [error for error in pool.map(one, range(len(files))) if error is not None]
     if rejected:
-        first = {error.reason: error for error in reversed(rejected)}
         counts = Counter(error.reason for error in rejected)
-        told = "; ".join(f"{counts[reason]} {reason}, as {first[reason].path}" for reason in sorted(counts))
-        raise DataError(f"{len(rejected)} of {len(files)} sounds cannot be used ({told}). Repair, replace or delete "
-                        f"them. The first: {rejected[0]}")  # fmt: skip
+        told = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+        first = {error.reason: error for error in reversed(rejected)}
+        raise DataError(f"{len(rejected)} of {len(files)} sounds cannot be used ({told}). The first of each kind: "
+                        + " ".join(str(first[reason]) for reason in sorted(first)))  # fmt: skip
     return samples
 
 

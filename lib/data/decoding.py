@@ -1,13 +1,20 @@
-"""One recording of any common kind as 16 kHz mono.
+"""Recordings of any common format, rate and channel count as 16 kHz mono.
 
-    samples = decode("knock.m4a")             # int16
-    first = decode("evening.wav", seconds=4)  # reads no further than it has to
+    samples = decode("barking.m4a")  # (n,) int16
+    samples = decode("night.wav", seconds=4)  # of hours, the first 4 s are read
 
-libsndfile (soundfile) reads WAV, FLAC, Ogg, MP3, AIFF and AU; what it does not know goes to FFmpeg (PyAV):
-AAC in MP4, AMR, WMA, the sound of videos. soxr resamples. The content decides, not the name.
+The content decides on the format, not the file's extension: libsndfile reads it (wav, flac, ogg, mp3, aiff, au, ...),
+and what libsndfile cannot, PyAV does (m4a, aac, wma, amr, the sound track of mp4, webm and mkv, ...).
 """
 
-from collections.abc import Iterator
+import contextlib
+import io
+import itertools
+import math
+import os
+import stat
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,127 +25,256 @@ import soxr
 from lib.data.catalog import DataError
 
 RATE = 16_000  # Hz
-SHORTEST = 0.1  # seconds; less is no recording
-REASONS = ("missing", "not readable", "empty", "not audio", "no sound", "not finite", "too short")
+SHORTEST = 0.1  # seconds; there is nothing to hear in less
+REASONS = (
+    "missing",  # there is no such file
+    "no access",  # the file may not be read
+    "not a file",  # a folder, a device
+    "empty",  # 0 bytes
+    "not audio",  # of no known format
+    "no sound",  # without a sound track, or with one that holds no sample
+    "truncated",  # begins like a recording, but breaks off or is damaged before anything is decoded
+    "too short",  # less than SHORTEST, cut off or not
+    "not finite",  # NaN or infinite samples
+    "bad rate",  # a sampling rate outside of RATES
+)
+RATES = (1_000, 1_000_000)  # Hz; any other is a damaged header
+OPPOSITE = -0.5  # correlation below which channels cancel each other
 
-_BLOCK = 1.0  # seconds that are read at once, and lost where a file breaks off
-_OPPOSITE = -0.5  # correlation below which the mean of two channels would cancel them
+_BLOCK = 2**16  # samples decoded at a time, all channels together
+_MARGIN = 0.1  # seconds read beyond the asked, so that the filter does not fade out at the cut
+_UNRECOGNISED = 1  # libsndfile's error code of an unknown format
+
+Blocks = Iterator[tuple[int, np.ndarray]]  # sampling rate in Hz, (n, channels) float32 in -1 to 1
 
 
 class Unreadable(DataError):
-    """A recording that cannot be used. `reason` is one of `REASONS`, `path` the file."""
+    """A recording that cannot be used. `reason` is one of REASONS; the message names the file and what to do."""
 
-    def __init__(self, path: Path, reason: str, what: str):
-        super().__init__(f"The recording {path} {what}")
-        self.path = path
+    def __init__(self, message: str, reason: str):
+        super().__init__(message, reason)  # both, so that the error can be pickled
         self.reason = reason
 
+    def __str__(self) -> str:
+        return self.args[0]
 
-def decode(path: Path | str, *, seconds: float | None = None) -> np.ndarray:
-    """A recording, or its first `seconds`, as (n,) int16 at 16 kHz.
 
-    Channels are averaged; two of opposite phase would cancel, and the louder is taken then. The mean is
-    removed. Samples beyond full scale (in float files) scale the whole down to it. A file that breaks off
-    gives what is there. A block of a second is held at a time besides the result.
+def decode(path: str | os.PathLike, *, seconds: float | None = None) -> np.ndarray:
+    """The sound of a file: (n,) int16 at 16 kHz.
+
+    Channels are averaged; but if the loudest is opposite in phase to the others' mean (correlation below -0.5), so
+    that they would cancel, it stands alone. Other rates go through soxr's HQ filter: flat up to 7.4 kHz, nothing from
+    above 8 kHz. Sound beyond full scale (float files, lossy formats, the filter's overshoot) is scaled down as a whole
+    instead of clipped. An offset stays: to subtract the mean would turn digital silence into a step, and 16 kHz 16-bit
+    mono comes out bit for bit as it is in the file.
+
+    Of a file that breaks off or is damaged further on, all that comes before is returned, if that is 0.1 s or more.
+    Memory is bounded by a small multiple of the result, however long the file and whatever its rate and channels.
+
+    Args:
+        path: the file.
+        seconds: read only so much of the beginning, 0.1 or more. The result is shorter if the file is. Channels and
+            scale are then decided on this part.
 
     Raises:
-        Unreadable: the file is missing, not readable, empty, not audio, holds no sound or less than 0.1 s of
-            it, or samples that are no numbers.
+        Unreadable: the file is missing, no recording, or without 0.1 s of finite sound.
     """
-    path = Path(path)
+    name = _printable(path)
     try:
-        with path.open("rb") as file:
-            if not file.read(1):
-                raise Unreadable(path, "empty", "is empty (0 bytes). Replace or delete it.")
-            file.seek(0)
-            wave = _joined(path, _blocks(path, file), seconds)
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe would wait for ever
+            raise Unreadable(f"{name} is not a file. Give the path of a recording.", "not a file")
+        with Path(path).open("rb") as file:
+            return decode_stream(file, name, seconds=seconds)
     except FileNotFoundError as error:
-        raise Unreadable(path, "missing", "does not exist.") from error
+        raise Unreadable(f"{name} does not exist. Check the path.", "missing") from error
     except OSError as error:
-        raise Unreadable(path, "not readable", f"cannot be read ({error}). Check its permissions.") from error
-    if len(wave) < SHORTEST * RATE:
-        reason = "too short" if len(wave) else "no sound"
-        raise Unreadable(path, reason, f"holds {len(wave) / RATE * 1000:.1f} ms of sound, and at least "
-                         f"{SHORTEST * 1000:.0f} ms are needed. Replace or delete it.")  # fmt: skip
-    wave -= wave.mean(dtype=np.float64).astype(np.float32)
-    peak = max(np.abs(wave).max(), 1.0)
-    wave *= 32767 / peak
-    return np.rint(wave, out=wave).astype(np.int16)
+        raise Unreadable(f"{name} cannot be read ({error.strerror}). Check its permissions.", "no access") from error
 
 
-def _joined(path: Path, blocks: Iterator[tuple[int, np.ndarray]], seconds: float | None) -> np.ndarray:
-    """Blocks (rate, (n, channels)) as one float32 wave at 16 kHz."""
-    most = None if seconds is None else round(seconds * RATE)
-    parts: list[np.ndarray] = []
-    have, stream, choice = 0, None, None
-    for rate, block in blocks:
-        if not np.isfinite(block).all():
-            raise Unreadable(path, "not finite", "holds samples that are no numbers (NaN or infinity). Export it again.")
-        if choice is None and block.any():
-            choice = _louder(block)
-        mono = block.mean(1) if choice is None else block[:, choice]
-        if rate != RATE:
-            stream = stream or soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="HQ")
-            mono = stream.resample_chunk(np.ascontiguousarray(mono))
-        parts.append(mono)
-        have += len(mono)
-        if most is not None and have >= most:
-            break
-    else:
-        if stream is not None:
-            parts.append(stream.resample_chunk(np.zeros(0, np.float32), last=True))
-    return np.concatenate(parts)[:most] if parts else np.zeros(0, np.float32)
-
-
-def _louder(block: np.ndarray) -> int | None:
-    """The louder of two channels that cancel each other; None where the mean will do."""
-    if block.shape[1] != 2:
-        return None
-    power = np.square(block, dtype=np.float64).sum(0)
-    product = (block[:, 0].astype(np.float64) * block[:, 1]).sum()
-    return int(power.argmax()) if product < _OPPOSITE * np.sqrt(power.prod()) else None
-
-
-def _blocks(path: Path, file: BinaryIO) -> Iterator[tuple[int, np.ndarray]]:
+def decode_stream(file: BinaryIO, name: str, *, seconds: float | None = None) -> np.ndarray:
+    """As `decode`, of an open file that can seek; `name` is for messages."""
+    if seconds is not None and not SHORTEST <= seconds < math.inf:
+        raise ValueError(f"seconds={seconds} is not possible. Expected {SHORTEST} or more, or None for all.")
+    if not file.seek(0, io.SEEK_END):
+        raise Unreadable(f"{name} is empty (0 bytes). Copy it again or delete it.", "empty")
+    source = _Nameless(file)
     try:
-        opened = soundfile.SoundFile(file)
-    except soundfile.LibsndfileError:
-        file.seek(0)
-        yield from _with_ffmpeg(path, file)
+        return _decoded(lambda: _libsndfile(source), name, seconds)
+    except soundfile.LibsndfileError as error:
+        failure = _unknown(name) if error.code == _UNRECOGNISED else _broken(name)
+    except Unreadable as error:
+        if error.reason != "no sound":  # a length of 0 in the header may only say that a recorder was interrupted
+            raise
+        failure = error
+    return _decoded(lambda: _ffmpeg(source, name, failure), name, seconds)
+
+
+def versions() -> str:
+    """Of the libraries that decode, for cache keys."""
+    return f"libsndfile {soundfile.__libsndfile_version__} soxr {soxr.__version__} av {metadata.version('av')}"
+
+
+# --- From blocks to samples ---------------------------------------------------------------------
+
+
+def _decoded(read: Callable[[], Blocks], name: str, seconds: float | None) -> np.ndarray:
+    """(n,) int16 of the blocks that `read` starts to give anew with each call."""
+    rate, blocks = _mono(lambda: _checked(read(), name, seconds))
+    left = None if seconds is None else round(seconds * RATE)
+    parts = []
+    for part in _resampled(blocks, rate):
+        parts.append(part[:left])
+        if left is not None:
+            left -= len(parts[-1])
+    count = sum(map(len, parts))
+    if not count:
+        raise Unreadable(f"{name} holds no sound, only a header. Replace or delete it.", "no sound")
+    if count < SHORTEST * RATE:
+        raise Unreadable(
+            f"{name} holds {count / RATE:.4f} s of sound, and {SHORTEST} s is the least. It may have been cut off: "
+            f"replace or delete it.",
+            "too short",
+        )
+    peak = max(float(np.abs(part).max(initial=0)) for part in parts)
+    scale = 32_767 / peak if peak > 1 else 32_768
+    samples = np.empty(count, np.int16)
+    start = 0
+    for part in parts:
+        samples[start : start + len(part)] = np.minimum(np.rint(part * np.float32(scale)), 32_767)
+        start += len(part)
+    return samples
+
+
+def _checked(blocks: Blocks, name: str, seconds: float | None) -> Blocks:
+    """The first `seconds` and a margin, refused if they are no sound."""
+    left = math.inf
+    for rate, block in blocks:
+        if not RATES[0] <= rate <= RATES[1]:
+            raise Unreadable(
+                f"{name} says it has {rate} samples a second, expected {RATES[0]} to {RATES[1]}: its header is "
+                f"damaged. Replace or delete it.",
+                "bad rate",
+            )
+        if seconds is not None and left == math.inf:
+            left = math.ceil((seconds + _MARGIN) * rate)
+        block = block[: None if left == math.inf else left]
+        left -= len(block)
+        if not np.isfinite(block).all():
+            raise Unreadable(
+                f"{name} holds samples that are not finite (NaN or infinity). Export it again or delete it.",
+                "not finite",
+            )
+        yield rate, block
+        if left <= 0:
+            return
+
+
+def _mono(read: Callable[[], Blocks]) -> tuple[int, Iterator[np.ndarray]]:
+    """The sampling rate, and blocks (n,) float32 of all channels together."""
+    blocks = read()
+    first = next(blocks, None)
+    if first is None:
+        return RATE, iter(())
+    rate, block = first
+    weights = np.ones(1, np.float32)
+    whole = itertools.chain([first], blocks)
+    if block.shape[1] > 1:
+        weights, whole = _weights(block for _, block in whole), read()
+    return rate, (block @ weights for _, block in whole)
+
+
+def _weights(blocks: Iterator[np.ndarray]) -> np.ndarray:
+    """What each channel counts: (channels,) float32, equal or the loudest alone."""
+    count, total, products = 0, 0.0, 0.0
+    for block in blocks:
+        exact = block.astype(np.float64)
+        count += len(exact)
+        total = total + exact.sum(0)
+        products = products + exact.T @ exact
+    covariance = products / count - np.outer(total, total) / count**2  # an offset is no sound
+    loudest = int(covariance.diagonal().argmax())
+    own, row = covariance[loudest, loudest], covariance[loudest].sum()
+    others = covariance.sum() - 2 * row + own  # variance of the other channels' sum
+    channels = len(covariance)
+    if own > 0 and others > 0 and row - own < OPPOSITE * math.sqrt(own * others):
+        return np.eye(channels, dtype=np.float32)[loudest]
+    return np.full(channels, 1 / channels, np.float32)
+
+
+def _resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+    if rate == RATE:
+        yield from blocks
         return
-    with opened:
-        while True:
-            try:
-                block = opened.read(round(_BLOCK * opened.samplerate), dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError:  # damaged from here on
-                return
-            if not len(block):
-                return
-            yield opened.samplerate, block
+    stream = soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.empty(0, np.float32), last=True)
 
 
-def _with_ffmpeg(path: Path, file: BinaryIO) -> Iterator[tuple[int, np.ndarray]]:
+# --- Reading ------------------------------------------------------------------------------------
+
+
+class _Nameless:
+    """An open file without its name: only the content tells the format, and no path meets a decoder's encoding."""
+
+    def __init__(self, file: BinaryIO):
+        self.read, self.readinto, self.tell = file.read, file.readinto, file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._seek(offset, whence)
+        except (OSError, ValueError):  # damaged files lead libsndfile to before the beginning
+            return -1
+
+
+def _libsndfile(file: _Nameless) -> Blocks:
+    """Raises LibsndfileError at the start or anywhere later."""
+    file.seek(0)
+    with soundfile.SoundFile(file) as sound:
+        frames = max(_BLOCK // sound.channels, 1)
+        while len(block := sound.read(frames, dtype="float32", always_2d=True)):
+            yield sound.samplerate, block
+
+
+def _ffmpeg(file: _Nameless, name: str, failure: Unreadable) -> Blocks:
+    """Ends where the file is damaged; raises `failure` if that is before the first sample."""
     import av  # here: few recordings need it
 
+    file.seek(0)
+    started = False
     try:
-        container = av.open(file)
-    except (av.FFmpegError, ValueError) as error:
-        raise Unreadable(path, "not audio", "is not audio, or damaged from its start: neither libsndfile nor FFmpeg "
-                         "knows it. Convert it to WAV or FLAC, or delete it.") from error  # fmt: skip
-    with container:
-        if not container.streams.audio:
-            raise Unreadable(path, "no sound", "has no sound track. Delete it.")
-        plain = av.AudioResampler(format="fltp")
-        held: list[np.ndarray] = []
-        rate = 0
-        try:
-            for frame in container.decode(audio=0):
-                rate = frame.sample_rate
-                held += [part.to_ndarray().T for part in plain.resample(frame)]
-                if sum(map(len, held)) >= _BLOCK * rate:
-                    yield rate, np.concatenate(held)
-                    held = []
-        except (av.FFmpegError, ValueError):  # damaged from here on
-            pass
-        if held:
-            yield rate, np.concatenate(held)
+        # A playlist may name other files and addresses; none of them is opened.
+        with av.open(file, options={"protocol_whitelist": "none"}) as container:
+            if not container.streams.audio:
+                raise Unreadable(f"{name} has no sound track. Replace or delete it.", "no sound")
+            track = container.streams.audio[0]
+            convert = av.AudioResampler("flt")  # packed float32; layout and rate as they are
+            for frame in itertools.chain(container.decode(track), [None]):
+                for plain in convert.resample(frame) if frame is not None or started else ():
+                    started = True
+                    yield plain.sample_rate, plain.to_ndarray().reshape(-1, plain.layout.nb_channels)
+    except (av.FFmpegError, ValueError) as error:  # ValueError: rate or channels change on the way
+        if started:
+            return
+        raise failure from error
+
+
+def _unknown(name: str) -> Unreadable:
+    return Unreadable(
+        f"{name} is not a recording of a known format (WAV, FLAC, MP3, OGG, M4A, ...). Convert or delete it.",
+        "not audio",
+    )
+
+
+def _broken(name: str) -> Unreadable:
+    return Unreadable(f"{name} is cut off or damaged: nothing of it can be decoded. Replace or delete it.", "truncated")
+
+
+def _printable(path: str | os.PathLike) -> str:
+    """A path as text that can be printed, whatever bytes its name holds."""
+    text = os.fspath(path)
+    with contextlib.suppress(UnicodeEncodeError):
+        text.encode()
+        return text
+    return os.fsencode(text).decode("utf-8", "backslashreplace")

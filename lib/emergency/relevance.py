@@ -9,7 +9,7 @@ LRP sends a logit back through the network, each layer's relevance R_j to its in
     z_plus      the same with w⁺ in the place of w (for a_i ≥ 0)
     gamma       the same with w + γ w⁺
     both_signs  z_plus where a_i has both signs: a⁺w⁺ + a⁻w⁻
-    z_box       R_i = Σ_j (a_i w_ij - l w⁺_ij - h w⁻_ij) / z_j R_j     for l ≤ a_i ≤ h
+    z_box       R_i = Σ_j (a_i w_ij - l w⁺_ij - h w⁻_ij) / z_j R_j     for l ≤ a_i ≤ h; z_j without b_j
 
 captum's LRP is not used: it forgets its rules after one call, takes inputs for non-negative (log-mels are not) and
 refuses Flatten. The tests hold these three facts, so that a repaired captum is noticed. Its input x gradient is used.
@@ -144,7 +144,7 @@ def _step(layer: _Convolution, a: Tensor, rule: str, gamma: float, leaves: list[
             z = layer(a.clamp(min=0), positive, bias.clamp(min=0)) + layer(a.clamp(max=0), negative, None)
         else:
             _, low, high = leaves
-            z = layer(a, weight, bias) - layer(low, positive, None) - layer(high, negative, None)
+            z = layer(a, weight, None) - layer(low, positive, None) - layer(high, negative, None)
     return z * (true / _away_from_zero(z)).detach()
 
 
