@@ -15,6 +15,7 @@ more of 15 and 16, come from other folders: `controls` of `read_catalogue`.
 """
 
 import contextlib
+import filecmp
 import hashlib
 import json
 import math
@@ -135,7 +136,9 @@ class _Tally:
 
 
 def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = (), workers: int = 4) -> Catalogue:
-    """All clips below `folder`, in the order of their paths, and what was rejected and why. Audio is not opened.
+    """All clips below `folder`, in the order of their paths, and what was rejected and why.
+
+    Audio is opened only where two files may be copies of each other.
 
     A class is what category_02 names, else category_03 or what stands before its "_", else the folder.
 
@@ -149,18 +152,17 @@ def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = (), w
     roots = tuple(Path(root).expanduser() for root in (folder, *controls))
     tally = _Tally()
     rows: list[Row] = []
-    copies = set()
+    similar: dict[tuple, list[Row]] = defaultdict(list)  # by what copies have in common
     for index, root in enumerate(roots):
         tree = _tree(root, index, tally)
         used = set()
         unused: Counter[tuple[str, str]] = Counter()  # rejected JSON, whose audio lies about
         for name, outcome in _plain(tree) if index and not tree.labels else _labelled(tree, workers):
             if isinstance(outcome, Row):
-                copy = (outcome.number, _stem(outcome.wav), tree.sizes[outcome.wav],
-                        outcome.onset, outcome.offset, outcome.line)  # fmt: skip
-                if outcome.wav not in used and copy not in copies:
+                alike = similar[outcome.number, _stem(outcome.wav), outcome.onset, outcome.offset, outcome.line]
+                if outcome.wav not in used and not any(_same(roots, outcome, row) for row in alike):
                     used.add(outcome.wav)
-                    copies.add(copy)
+                    alike.append(outcome)
                     rows.append(outcome)
                     continue
                 outcome = "duplicate"
@@ -174,6 +176,10 @@ def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = (), w
     order = [reason for reason in REASONS if reason in tally.rejected]
     return Catalogue(roots, tuple(rows), {reason: tally.rejected[reason] for reason in order},
                      {reason: tally.first[reason] for reason in order})  # fmt: skip
+
+
+def _same(roots: tuple[Path, ...], one: Row, other: Row) -> bool:
+    return filecmp.cmp(roots[one.root] / one.wav, roots[other.root] / other.wav, shallow=False)
 
 
 @dataclass(frozen=True)
@@ -232,39 +238,37 @@ def _plain(tree: _Tree) -> Iterator[tuple[str, Row | str]]:
 
 def _labelled(tree: _Tree, workers: int) -> Iterator[tuple[str, Row | str]]:
     """(name, its row or why there is none) of every annotation; nearly all JSON have one."""
-    # Reading waits for the disk, so in threads.
     blocks = [tree.labels[start : start + _BLOCK] for start in range(0, len(tree.labels), _BLOCK)]
-    with ThreadPoolExecutor(workers) as pool:
-        for block, contents in zip(blocks, pool.map(lambda block: _parse(tree.root, block), blocks), strict=True):
-            for name, content in zip(block, contents, strict=True):
-                if content is None:
-                    yield name, "unreadable JSON"
-                    continue
-                annotations = content.get("annotations") if isinstance(content, dict) else None
-                if not isinstance(annotations, list) or not annotations:
-                    yield name, "no annotation"
-                    continue
-                for place, annotation in enumerate(annotations, 1):
-                    try:
-                        yield name, _row(tree, name, content.get("audio"), annotation, place)
-                    except _Rejected as reason:
-                        yield name, str(reason)
+    with ThreadPoolExecutor(workers) as pool:  # a cold disk makes reading wait
+        for found in pool.map(lambda block: [one for name in block for one in _outcomes(tree, name)], blocks):
+            yield from found
 
 
-def _parse(root: Path, names: list[str]) -> list[object]:
-    """The content of JSON files, None where it cannot be read. UTF-8 (with or without BOM), UTF-16 or CP949."""
-    parsed = []
-    for name in names:
+def _outcomes(tree: _Tree, name: str) -> Iterator[tuple[str, Row | str]]:
+    try:
+        content = _parse(tree.root, name)
+    except (OSError, ValueError, RecursionError):
+        yield name, "unreadable JSON"
+        return
+    annotations = content.get("annotations") if isinstance(content, dict) else None
+    if not isinstance(annotations, list) or not annotations:
+        yield name, "no annotation"
+        return
+    for place, annotation in enumerate(annotations, 1):
         try:
-            with open(os.path.join(root, name), "rb") as file:  # noqa: PTH123 (a Path each costs as much as the JSON)
-                data = file.read()
-            try:
-                parsed.append(json.loads(data))
-            except UnicodeDecodeError:
-                parsed.append(json.loads(data.decode("cp949")))
-        except (OSError, ValueError, RecursionError):
-            parsed.append(None)
-    return parsed
+            yield name, _row(tree, name, content.get("audio"), annotation, place)
+        except _Rejected as reason:
+            yield name, str(reason)
+
+
+def _parse(root: Path, name: str) -> object:
+    """The content of a JSON file: UTF-8 (with or without BOM), UTF-16 or CP949."""
+    with open(os.path.join(root, name), "rb") as file:  # noqa: PTH123 (a Path each costs as much as the JSON)
+        data = file.read()
+    try:
+        return json.loads(data)
+    except UnicodeDecodeError:
+        return json.loads(data.decode("cp949"))
 
 
 def _row(tree: _Tree, name: str, audio: object, annotation: object, place: int) -> Row:
@@ -286,7 +290,7 @@ def _row(tree: _Tree, name: str, audio: object, annotation: object, place: int) 
         raise _Rejected("empty audio")
     speaker = tuple(_word(annotation.get(key)) for key in ("gender", "generation", "dialect"))
     fine = _word(categories.get("category_03")).rpartition("_")[2]
-    return Row(tree.index, name, wav, number, onset, offset, _line(annotation.get("note")), speaker,
+    return Row(tree.index, name, wav, number, onset, offset, _line(_word(annotation.get("note"))), speaker,
                _word(annotation.get("audioType")), fine, part)  # fmt: skip
 
 
@@ -324,7 +328,7 @@ def _wav(tree: _Tree, part: str, number: int, names: list[object]) -> str:
         found = tree.sounds.get((part, _stem(name.replace("\\", "/"))), [])
         if len(found) > 1:
             found = [wav for wav in found if tree.place(wav)[1] == number] or found
-            if len({tree.sizes[wav] for wav in found}) > 1:
+            if not all(filecmp.cmp(tree.root / found[0], tree.root / wav, shallow=False) for wav in found[1:]):
                 raise _Rejected("ambiguous audio")
         if found:
             return found[0]
@@ -392,12 +396,18 @@ def _class(name: str) -> int | None:
 
 
 def _word(value: object) -> str:
-    return " ".join(unicodedata.normalize("NFC", value).split()) if isinstance(value, str) else ""
+    return _tidy(value) if isinstance(value, str) else ""
 
 
-def _line(note: object) -> str:
+@lru_cache(maxsize=65_536)  # few words in many clips: each is kept once
+def _tidy(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+@lru_cache(maxsize=65_536)
+def _line(note: str) -> str:
     """What is said: remarks in brackets are not, nor is the word for "nothing"."""
-    line = re.sub(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|<[^<>]*>|（[^（）]*）", " ", _word(note))
+    line = re.sub(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|<[^<>]*>|（[^（）]*）", " ", note)
     line = " ".join(line.split())
     return "" if _letters(line) in _NO_LINE else line
 
@@ -493,13 +503,16 @@ def _enough(rows: Sequence[Row]) -> None:
         raise ValueError(f"There are {len(rows)} clips, expected at least 3 to split them.")
 
 
-def _ranks(rows: Sequence[Row], seed: int) -> list[tuple[bytes, str]]:
+def _ranks(rows: Sequence[Row], seed: int) -> list[tuple[bytes, str, int]]:
     """Of each row, something random that depends on the seed and the clip, not on the folders it lies in."""
-    names = (f"{seed} {row.number} {row.part} {_stem(row.wav)} {row.onset}" for row in rows)
-    return [(hashlib.sha256(name.encode()).digest(), _text(row.wav)) for name, row in zip(names, rows, strict=True)]
+    ranks = []
+    for row in rows:
+        name = f"{seed} {row.number} {row.part} {_stem(row.wav)} {row.onset}"
+        ranks.append((hashlib.sha256(name.encode()).digest(), _text(row.wav), row.root))
+    return ranks
 
 
-def _mixed(indices: list[int], ranks: list) -> np.ndarray:
+def _mixed(indices: list[int], ranks: list[tuple[bytes, str, int]]) -> np.ndarray:
     return np.array(sorted(indices, key=lambda index: ranks[index]), np.int64)
 
 
@@ -569,7 +582,7 @@ def prepare(
 
     Raises:
         ValueError: seconds, start or a split's name cannot be.
-        DataError: the disk is full, or the folder cannot be written.
+        DataError: the disk is full, the folder cannot be written, or the disk fails to give a file.
     """
     if not 0.1 <= seconds <= 60:
         raise ValueError(f"seconds is {seconds}, expected 0.1 to 60.")
@@ -635,6 +648,8 @@ def _prepare_shard(path: Path, key: str, paths: list[Path], rows: list[Row], n: 
             return str(reason)
         except Unreadable as error:
             return error.reason
+        except OSError as error:  # not a fault of the recording: to be tried again, not to be counted
+            raise DataError(f"{paths[place]} cannot be read ({error}). Mend that and call prepare again.") from error
         samples[place, : len(part)] = part
         return row
 
