@@ -33,7 +33,7 @@ import numpy as np
 
 from lib.data.cache import atomic
 from lib.data.catalog import DataError, scan
-from lib.data.decoding import Unreadable, decode
+from lib.data.decoding import Unreadable, decode, versions
 from lib.emergency.classes import NORMAL, find
 
 RATE = 16_000
@@ -56,9 +56,8 @@ REASONS = (
     "audio without JSON",
     "neither audio nor JSON",
 )
-# Why a clip of the catalogue is not in the shards, beside what `lib.data.decoding` finds.
-OUTSIDE = "event outside the audio"
-MISSING = "missing audio"
+# Why a clip of the catalogue is not in the shards, beside the reasons of `lib.data.decoding`.
+OUTSIDE = "event outside the window"
 
 HOW_TO_GET = (
     "Apply for the data set 위급상황 음성/음향 (emergency voice and sound, number 170) at AI Hub, www.aihub.or.kr. "
@@ -70,7 +69,6 @@ HOW_TO_GET = (
 _VERSION = 1  # of the shards
 _SHARD = 1_000  # clips: 128 MB of 4 s each
 _HEADER = 44  # bytes of a WAV file without samples
-_MARGIN = 0.1  # seconds decoded behind a window, lest resampling ends in it
 _BLOCK = 256  # JSON files per task
 _AUDIO = {"wav", "flac", "mp3", "ogg", "opus", "m4a", "aac", "wma", "aif", "aiff", "mp4", "webm"}
 _KNOWN = _AUDIO | {"json"}
@@ -159,7 +157,7 @@ def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = (), w
         unused: Counter[tuple[str, str]] = Counter()  # rejected JSON, whose audio lies about
         for name, outcome in _plain(tree) if index and not tree.labels else _labelled(tree, workers):
             if isinstance(outcome, Row):
-                alike = similar[outcome.number, _stem(outcome.wav), outcome.onset, outcome.offset, outcome.line]
+                alike = similar[outcome.number, _stem(outcome.wav), tree.sizes[outcome.wav], outcome.onset]
                 if outcome.wav not in used and not any(_same(roots, outcome, row) for row in alike):
                     used.add(outcome.wav)
                     alike.append(outcome)
@@ -570,19 +568,20 @@ def prepare(
 
     A clip of the set lasts some 11 s, the source's inputs 4 s. The window of `seconds` begins where the class
     is first heard (start="area"), but never so late that it would reach beyond a file that is long enough: then
-    it holds the file's end. From the file's beginning with start="file". Shorter files are filled up with
-    zeros. What a window cuts off ends at its border: a line may be cut where offset is `seconds`.
+    it holds the file's end. With start="file" it begins with the file, and a clip whose class is heard only
+    later is rejected. Shorter files are filled up with zeros. What a window cuts off ends at its border: a line
+    may be cut where offset is `seconds`.
 
     A shard holds up to 1,000 clips and is all that is in memory. A run that was killed goes on behind its last
-    finished shard; shards that are damaged, or whose sources (size, time of change), labels or settings have
-    changed, are made again. One process at a time may write a folder.
+    finished shard; shards that are damaged, or whose sources (size, time of change), labels, settings or decoders
+    have changed, are made again. One process at a time may write a folder.
 
     indices: split -> rows of the catalogue, as the splitting functions return them.
     workers: threads that decode.
 
     Raises:
         ValueError: seconds, start or a split's name cannot be.
-        DataError: the disk is full, the folder cannot be written, or the disk fails to give a file.
+        DataError: the disk is full, the folder cannot be written, or a recording may not be read.
     """
     if not 0.1 <= seconds <= 60:
         raise ValueError(f"seconds is {seconds}, expected 0.1 to 60.")
@@ -615,7 +614,7 @@ def _prepare_split(
         path = folder / f"{place:05d}.npy"
         paths = [catalogue.path(row) for row in block]
         states = [_state(path) for path in paths]
-        inputs = json.dumps([_VERSION, seconds, start, [astuple(row) for row in block], states])
+        inputs = json.dumps([_VERSION, versions(), seconds, start, [astuple(row) for row in block], states])
         key = hashlib.sha256(inputs.encode()).hexdigest()
         record = _read_record(path)
         if record is None or record["key"] != key:
@@ -647,9 +646,9 @@ def _prepare_shard(path: Path, key: str, paths: list[Path], rows: list[Row], n: 
         except _Rejected as reason:
             return str(reason)
         except Unreadable as error:
+            if error.reason == "no access":  # no fault of the recording: to be mended, not to be counted
+                raise
             return error.reason
-        except OSError as error:  # not a fault of the recording: to be tried again, not to be counted
-            raise DataError(f"{paths[place]} cannot be read ({error}). Mend that and call prepare again.") from error
         samples[place, : len(part)] = part
         return row
 
@@ -697,11 +696,9 @@ def _checksum(path: Path, record: dict) -> str:
 
 def _window(path: Path, row: Row, n: int, start: str) -> tuple[Row, np.ndarray]:
     """The row with onset and offset in the window, and up to n samples of it."""
-    if not path.is_file():
-        raise _Rejected(MISSING)
-    begin = row.onset if start == "area" else 0.0
-    wave = decode(path, seconds=begin + n / RATE + _MARGIN)
-    first = max(min(round(begin * RATE), len(wave) - n), 0)
+    first = round(row.onset * RATE) if start == "area" else 0
+    wave = decode(path, seconds=(first + n) / RATE)
+    first = max(min(first, len(wave) - n), 0)
     part = wave[first : first + n]
     onset = max(row.onset - first / RATE, 0.0)
     offset = min(row.offset - first / RATE, len(part) / RATE)

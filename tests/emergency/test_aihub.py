@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.data.catalog import DataError
-from lib.data.decoding import decode
+from lib.data.decoding import Unreadable, decode
 from lib.emergency import aihub
 from lib.emergency.aihub import REASONS, SOURCE, Row, load_prepared, prepare, read_catalogue, split_source, split_strict
 from lib.emergency.classes import NORMAL
@@ -174,6 +174,16 @@ def test_audio_of_the_same_name(tmp_path):
         read_catalogue(tmp_path)
 
 
+def test_audio_of_a_rejected_json_is_not_counted_again(tmp_path):
+    one_clip(tmp_path, name="good")
+    path = one_clip(tmp_path, area=None)
+    assert read_catalogue(tmp_path).rejected == {"no area": 1}
+    for place in range(2):
+        (path.parent / f"{place}").mkdir()
+        (path.parent / f"{place}" / "a_label.wav").write_bytes(bytes(100))
+    assert read_catalogue(tmp_path).rejected == {"no area": 1, "duplicate": 2}
+
+
 def test_a_copied_folder_gives_duplicates_alone(small, tmp_path):
     for tag in ("[라벨]2.강도범죄", "[원천]2.강도범죄_1"):
         folder = small.folder / "Training" / tag
@@ -193,6 +203,11 @@ def test_two_annotations_of_one_recording(tmp_path):
     catalogue = read_catalogue(tmp_path)
     assert [stem(row) for row in catalogue.rows] == ["a_1", "a_2"]
     assert catalogue.rejected == {"missing audio": 1}  # and a_4.wav is what the third may have meant
+    for place, annotation in enumerate(content["annotations"]):
+        annotation |= {"labelName": "a_4.wav", "area": {"start": place, "end": 5}}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    catalogue = read_catalogue(tmp_path)
+    assert [row.onset for row in catalogue.rows] == [0.0] and catalogue.rejected == {"duplicate": 2}
 
 
 def test_clips_that_are_alike_are_no_copies(tmp_path, small):
@@ -250,6 +265,11 @@ def test_controls_hold_normal_classes_alone(small, tmp_path):
     # Emergencies in the form of AI Hub are no controls either.
     again = read_catalogue(small.folder, controls=[small.folder])
     assert again.rejected == {"not a control class": 2 * 14, "duplicate": 2 * 2}
+    # The innermost folder tells the class.
+    (tmp_path / "own" / "실내" / "청소기" / "2021").mkdir(parents=True)
+    (tmp_path / "own" / "실내" / "청소기" / "2021" / "a.wav").write_bytes(bytes(100))
+    catalogue = read_catalogue(small.folder, controls=[tmp_path / "own"])
+    assert [row.number for row in catalogue.rows if row.root == 1] == [17, 18]
     # The folder of a class itself.
     catalogue = read_catalogue(small.folder, controls=[tmp_path / "own" / "세탁기"])
     assert [row.number for row in catalogue.rows if row.root == 1] == [17]
@@ -315,9 +335,11 @@ def test_the_first_indices_mix_the_classes():
 
 ROWS = st.lists(
     st.builds(
-        Row, st.just(0), st.just(""), st.integers(0, 40).map("{}.wav".format), st.integers(1, 19), st.just(0.0),
-        st.just(1.0), st.sampled_from(["", "불이야", "불이야!", "불 이야", "Help", "help", "도와 줘", "아"]),
-        st.tuples(*[st.sampled_from(["", "남", "여"])] * 3), part=st.sampled_from(["Training", "Validation", ""]),
+        Row, st.just(0), st.just(""), st.integers(0, 40).map("{}.wav".format), st.sampled_from([1, 2, 15]),
+        st.just(0.0), st.just(1.0),
+        st.sampled_from(["", "", "", "불이야", "불이야!", "불 이야", "Help", "help", "도와 줘", "아"]),
+        st.sampled_from([("", "", ""), ("여", "20대", "경상"), ("남", "", "")]),
+        part=st.sampled_from(["Training", "Validation", ""]),
     ), min_size=3, max_size=60, unique_by=lambda row: (row.wav, row.number, row.part),
 )  # fmt: skip
 
@@ -479,6 +501,16 @@ def test_a_killed_run_goes_on_behind_its_last_finished_shard(whole, tmp_path, sh
     assert not seen
 
 
+def test_a_killed_change_of_settings_leaves_no_mixture(whole, tmp_path, shards_of_five, monkeypatch):
+    _, catalogue = whole
+    prepare(catalogue, everything(catalogue), tmp_path, seconds=0.25)
+    count_decoding(monkeypatch, limit=7)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(catalogue, everything(catalogue), tmp_path, seconds=0.25, start="file")
+    with pytest.raises(DataError, match="not prepared, or not to its end"):
+        load_prepared(tmp_path, "train")
+
+
 @pytest.mark.parametrize("what", ["samples", "record", "short", "gone"])
 def test_a_damaged_shard_is_noticed_and_made_again(whole, tmp_path, shards_of_five, monkeypatch, what):
     _, catalogue = whole
@@ -536,8 +568,8 @@ def test_what_cannot_be_decoded_is_counted(small, tmp_path, shards_of_five):
     prepared = load_prepared(tmp_path / "out", "train")
     assert len(prepared) == len(prepared.numbers) == len(catalogue.rows) - 3 == sum(map(len, prepared.shards))
     assert sum(prepared.rejected.values()) == 3 and len(prepared.rejected) == 3
-    assert prepared.rejected[aihub.MISSING] == prepared.rejected[aihub.OUTSIDE] == 1
-    assert prepared.first[aihub.MISSING] == catalogue.rows[1].wav
+    assert prepared.rejected["missing"] == prepared.rejected[aihub.OUTSIDE] == 1
+    assert prepared.first["missing"] == catalogue.rows[1].wav
     np.testing.assert_array_equal(prepared.samples([0])[0][-4000:], _window_of(catalogue, 3))
 
 
@@ -581,14 +613,14 @@ def test_memory_does_not_grow_with_the_number_of_clips(whole, tmp_path, monkeypa
     assert peaks[1] < 2 * 4 * 30 * 16_000 * 2  # two shards
 
 
-def test_a_failing_disk_stops_the_run_and_is_not_counted(whole, tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_read_stops_the_run(whole, tmp_path, monkeypatch):
     _, catalogue = whole
 
     def fail(path, *, seconds=None):
-        raise OSError(5, "Input/output error")
+        raise Unreadable(f"{path} cannot be read.", "no access")
 
     monkeypatch.setattr(aihub, "decode", fail)
-    with pytest.raises(DataError, match="wav cannot be read.*call prepare again"):
+    with pytest.raises(DataError, match="wav cannot be read"):
         prepare(catalogue, {"train": [0]}, tmp_path)
 
 
