@@ -133,7 +133,7 @@ class _Tally:
 # --- Catalogue ----------------------------------------------------------------------------------
 
 
-def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = (), workers: int = 4) -> Catalogue:
+def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = (), workers: int = 1) -> Catalogue:
     """All clips below `folder`, in the order of their paths, and what was rejected and why.
 
     Audio is opened only where two files may be copies of each other.
@@ -142,7 +142,7 @@ def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = (), w
 
     controls: further folders with classes 15 to 19, either with JSON of the same form (AI Hub's city sounds,
         도시 소리) or without any JSON, as sounds in folders named by class.
-    workers: threads that read JSON.
+    workers: threads that read JSON; more than one pay only where files are slow to come (network, cold disk).
 
     Raises:
         DataError: a folder is missing or unreadable, or there is not a single clip that can be used.
@@ -237,7 +237,7 @@ def _plain(tree: _Tree) -> Iterator[tuple[str, Row | str]]:
 def _labelled(tree: _Tree, workers: int) -> Iterator[tuple[str, Row | str]]:
     """(name, its row or why there is none) of every annotation; nearly all JSON have one."""
     blocks = [tree.labels[start : start + _BLOCK] for start in range(0, len(tree.labels), _BLOCK)]
-    with ThreadPoolExecutor(workers) as pool:  # a cold disk makes reading wait
+    with ThreadPoolExecutor(workers) as pool:
         for found in pool.map(lambda block: [one for name in block for one in _outcomes(tree, name)], blocks):
             yield from found
 

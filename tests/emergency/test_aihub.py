@@ -72,6 +72,7 @@ def one_clip(root, folder="[라벨]5.화재", name="a", audio=None, **change):
 def test_the_catalogue_says_what_is_in_the_tree(whole):
     tree, catalogue = whole
     assert_true(tree, catalogue)
+    assert read_catalogue(tree.folder, controls=tree.controls, workers=3) == catalogue
     assert len(catalogue.rows) == 4 * 19 and {row.number for row in catalogue.rows} == set(range(1, 20))
     assert catalogue.rejected == catalogue.first == {}
 
