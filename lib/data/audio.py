@@ -32,12 +32,25 @@ LONGEST = 600.0  # seconds of a clip; more is a slip
 _FORMAT = "1"  # of the cache; raise it when decoding changes
 _OWN_FOLD = re.compile(r"([1-9])-\d+-[A-Z]")  # ESC-50's names: fold-source-take
 
+_LIBSNDFILE = {
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".aif",
+    ".aiff",
+    ".aifc",
+    ".au",
+    ".caf",
+    ".w64",
+    ".rf64",
+}
+_FFMPEG = {".m4a", ".aac", ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".mka", ".wma", ".amr", ".3gp", ".ac3"}
 SOUNDS = folders.Kind(
     "sound",
-    frozenset(
-        ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf .w64 .rf64 .m4a .aac .mp4 .m4v .mov .webm .mkv .mka "
-        ".wma .amr .3gp .ac3".split()
-    ),
+    frozenset(_LIBSNDFILE | _FFMPEG),
     "sounds (.wav, .flac, .ogg, .mp3, .m4a, ...)",
 )
 ESC50_WHERE = (
@@ -125,8 +138,8 @@ def load_sounds(
 def _check(dataset: str, split: str, seconds: float, count: int | None, seed: int) -> None:
     if dataset != "esc50" and not dataset.startswith("folder:"):
         near = catalog.nearest(dataset, catalog.SOUND_SETS)
-        raise DataError(f"There is no data set of sounds {dataset!r}. Expected one of {', '.join(catalog.SOUND_SETS)} or "
-                        f"folder:<path>; did you mean {near!r}?")  # fmt: skip
+        raise DataError(f"There is no data set of sounds {dataset!r}. Expected one of "
+                        f"{', '.join(catalog.SOUND_SETS)} or folder:<path>; did you mean {near!r}?")  # fmt: skip
     if dataset.removeprefix("folder:").strip() == "":
         raise DataError("The data set 'folder:' lacks its path. Write folder:<path>, as in folder:kitchen.")
     if split not in ("train", "test", "all"):
@@ -168,7 +181,9 @@ def _esc50(source: Source, split: str) -> tuple[folders.Listing, str]:
         classes = sorted(set(found))
         state = [(folder / file).stat() for file in names]
         files = tuple(File(file, at.st_size, at.st_mtime_ns) for file, at in zip(names, state, strict=True))
-        listing = folders.Listing(folder, files, np.array([classes.index(one) for one in found], np.int64), tuple(classes))
+        listing = folders.Listing(
+            folder, files, np.array([classes.index(one) for one in found], np.int64), tuple(classes)
+        )
         name = "ESC-50"
     folds = np.array([_fold(file.name) for file in listing.files])
     if any(not _OWN_FOLD.match(os.path.basename(file.name)) for file in listing.files):
@@ -196,8 +211,8 @@ def _decode(folder: Path, files: Sequence[File], n: int) -> np.ndarray:
     try:
         samples = np.zeros((len(files), n), np.int16)
     except MemoryError as error:
-        raise DataError(f"{len(files)} clips of {n / RATE:g} s need {len(files) * n * 2 / 1e9:.1f} GB of memory, more than "
-                        f"there is. Lower count= or seconds=.") from error  # fmt: skip
+        raise DataError(f"{len(files)} clips of {n / RATE:g} s need {len(files) * n * 2 / 1e9:.1f} GB of memory, more "
+                        f"than there is. Lower count= or seconds=.") from error  # fmt: skip
 
     def one(index: int) -> Unreadable | None:
         try:

@@ -8,7 +8,7 @@ A set is looked for under `data_root()`: the official archive first, then an unp
                    celeba/**/*.jpg
     esc50          ESC-50-master/ or ESC-50-master.zip, also below esc50/
                    esc50/<class>/<fold>-<source>-<take>.*
-    <name>         another set of sounds: the folder of its name
+    aihub          aihub/{Training,Validation}/ and, for the ordinary sounds, aihub-controls/*/
     folder:<path>  any folder; a relative path starts at the data root, else at the repository
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from lib import paths
 
 BUILT_IN = ("shapes", "shapes-plain", "soundscapes")
-SOUND_SETS = ("soundscapes", "esc50")  # and folder:<path>
+SOUND_SETS = ("soundscapes", "esc50", "aihub", "aihub-strict")  # and folder:<path>
 IMAGE_SETS = ("shapes", "shapes-plain", "cifar10", "celeba")  # and folder:<path>
 
 CIFAR10_BATCHES = "cifar-10-batches-py"
@@ -85,7 +85,7 @@ def locate(dataset: str, root: str = "") -> Source | None:
     if dataset in BUILT_IN or not _plain(dataset):
         return None
     # A set that has no official form known here (audio) is a folder of its name.
-    return _plain_folder(base / dataset)
+    return _plain_folder(base / dataset.removesuffix("-strict"))
 
 
 def _plain_folder(folder: Path) -> Source | None:

@@ -1,4 +1,4 @@
-"""Folders of images or sounds: what lies in them and which file belongs to which split and class; decoding of images."""
+"""Folders of images or sounds: which file belongs to which split and class; decoding of images."""
 
 import hashlib
 import math
@@ -39,6 +39,7 @@ def _pillow() -> frozenset[str]:
 
 
 IMAGES = Kind("image", _pillow(), "images that Pillow reads (.jpg, .png, .webp, .tif, ...)")
+
 
 @dataclass(frozen=True)
 class Listing:

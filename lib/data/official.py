@@ -79,11 +79,13 @@ def list_esc50(source: Source) -> tuple[Path, list[str], list[str]]:
         rows = list(csv.DictReader(listed.read_text(encoding="utf-8").splitlines()))
         names, classes = [row["filename"] for row in rows], [row["category"] for row in rows]
     except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
-        raise DataError(f"ESC-50's list {listed} cannot be read ({error!r}). Unpack the official archive again.") from error
+        raise DataError(
+            f"ESC-50's list {listed} cannot be read ({error!r}). Unpack the official archive again."
+        ) from error
     missing = [name for name in names if not (folder / "audio" / name).is_file()]
     if missing or not names:
-        raise DataError(f"{len(missing)} of ESC-50's {len(names)} recordings are missing in {folder / 'audio'}, the first "
-                        f"is {(missing or ['all'])[0]}. Unpack the official archive again.")  # fmt: skip
+        raise DataError(f"{len(missing)} of ESC-50's {len(names)} recordings are missing in {folder / 'audio'}, the "
+                        f"first is {(missing or ['all'])[0]}. Unpack the official archive again.")  # fmt: skip
     return folder / "audio", names, classes
 
 

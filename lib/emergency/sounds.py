@@ -1,16 +1,22 @@
 """The sounds of study 4 from any data set, and what of them a network takes.
 
-    train = load("soundscapes", "train", count=1000, seconds=4.0)
-    clips = mels(train)
+train = load("soundscapes", "train", count=1000, seconds=4.0)
+clips = mels(train)
 """
 
+import hashlib
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lib import paths
 from lib.data.audio import Sounds, load_sounds
-from lib.data.catalog import DataError
+from lib.data.cache import checksum
+from lib.data.catalog import DataError, data_root
+from lib.data.images import balanced
+from lib.emergency import aihub
 from lib.emergency.classes import EMERGENCY, NAMES, find
 from lib.emergency.cnn import Mels
 from lib.emergency.features import log_mel
@@ -29,11 +35,15 @@ def load(
     seed: int = 0,
     root: str = "",
 ) -> Sounds:
-    """One split of "soundscapes" (built in, synthetic), "esc50" or "folder:<path>" as clips of `seconds`.
+    """One split of "soundscapes" (built in, synthetic), "aihub", "esc50" or "folder:<path>" as clips of `seconds`.
+
+    "aihub" is split as in the source, "aihub-strict" so that no line that is tested was learned.
 
     Raises:
-        DataError: see `lib.data.audio.load_sounds`.
+        DataError: the data is missing or damaged, or the arguments ask for what it cannot give.
     """
+    if dataset in ("aihub", "aihub-strict"):
+        return _aihub(dataset, split, seconds, count, seed, root)
     if dataset != "soundscapes":
         return load_sounds(dataset, split, seconds=seconds, count=count, seed=seed, root=root)
     if split not in COUNT:
@@ -54,6 +64,38 @@ def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
         checksum=drawn.digest,
         split=split,
     )
+
+
+def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: int, root: str) -> Sounds:
+    """Prepared once into `build/cache/aihub`; silence, which the set does not have, stays a class without clips."""
+    base = data_root(root)
+    controls = sorted(folder for folder in (base / "aihub-controls").glob("*") if folder.is_dir())
+    catalogue = aihub.read_catalogue(base / "aihub", controls=controls)
+    parts = (aihub.split_strict if dataset == "aihub-strict" else aihub.split_source)(catalogue.rows, seed)
+    if split not in parts:
+        raise DataError(f"AI Hub's sounds are split into {', '.join(parts)}; there is no {split!r}.")
+    chosen = parts[split]
+    if count is not None:
+        chosen = chosen[balanced(np.array([catalogue.rows[index].number for index in chosen]), count, seed)]
+    where = f"{base}\0{dataset}\0{seed}\0{count}\0{seconds}"
+    folder = (
+        paths.build() / "cache" / "aihub" / hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    )
+    aihub.prepare(catalogue, {split: chosen}, folder, seconds=seconds)
+    ready = aihub.load_prepared(folder, split)
+    samples = torch.from_numpy(ready.samples(np.arange(len(ready))))
+    labels = torch.from_numpy(ready.numbers)
+    # A line is heard from many speakers, and is learned by heart: all of them share a fold.
+    folds = [_hash(row.line or row.json) % FOLDS for row in ready.rows]
+    rejected = sum(catalogue.rejected.values()) + sum(ready.rejected.values())
+    name = "AI Hub emergency sounds" + (" (strict split)" if dataset == "aihub-strict" else "")
+    name += f", {rejected:,} files rejected" if rejected else ""
+    return Sounds(samples, labels, NAMES, torch.tensor(folds), tuple(row.wav for row in ready.rows), name,
+                  checksum(samples.numpy().view(np.uint8), labels.numpy()), split)  # fmt: skip
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:4], "big")
 
 
 def mels(sounds: Sounds, batch_size: int = 64) -> Mels:

@@ -66,8 +66,7 @@ def backwards(matrix, bias, a, relevance_of_outputs, rule, gamma, box):
 def oracle(net, x, target, rule, first, gamma=0.25, box=None):
     """Relevance of one input (1, C, H, W), layer by layer from Jacobian matrices. Slow."""
     layers, inputs, a = list(net), [], x
-    linear_rules = []
-    for place, layer in enumerate(layers):
+    for layer in layers:
         inputs.append(a)
         a = layer(a)
     found = torch.zeros_like(a[0])
