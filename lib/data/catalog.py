@@ -6,9 +6,9 @@ A set is looked for under `data_root()`: the official archive first, then an unp
                    cifar10/{train,test}/<class>/*
     celeba         celeba/img_align_celeba/ (or .zip) beside the official list_*.txt and identity_CelebA.txt
                    celeba/**/*.jpg
-    esc50          ESC-50-master/ or ESC-50-master.zip, also below esc50/
-                   esc50/<class>/<fold>-<source>-<take>.*
-    aihub          aihub/{Training,Validation}/ and, for the ordinary sounds, aihub-controls/*/
+    esc50          ESC-50-master/ (with meta/esc50.csv and audio/) or ESC-50-master.zip
+                   esc50/<class>/<fold>-<source>-<take>.ogg, or any other format of sound
+    aihub          aihub/{Training,Validation}/, and the ordinary sounds in aihub-controls/*/
     folder:<path>  any folder; a relative path starts at the data root, else at the repository
 """
 
@@ -21,12 +21,11 @@ from pathlib import Path
 from lib import paths
 
 BUILT_IN = ("shapes", "shapes-plain", "soundscapes")
-SOUND_SETS = ("soundscapes", "esc50", "aihub", "aihub-strict")  # and folder:<path>
 IMAGE_SETS = ("shapes", "shapes-plain", "cifar10", "celeba")  # and folder:<path>
+AUDIO_SETS = ("soundscapes", "esc50", "aihub", "aihub-strict")  # and folder:<path>
 
 CIFAR10_BATCHES = "cifar-10-batches-py"
 CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"
-ESC50_FOLDER = "ESC-50-master"
 CELEBA_IMAGES = "img_align_celeba"
 CELEBA_LISTS = (
     "identity_CelebA.txt",
@@ -35,6 +34,8 @@ CELEBA_LISTS = (
     "list_eval_partition.txt",
     "list_landmarks_align_celeba.txt",
 )
+ESC50 = "ESC-50-master"  # as GitHub names it, unpacked or as a zip
+ESC50_LIST = "meta/esc50.csv"
 
 
 class DataError(Exception):
@@ -84,7 +85,7 @@ def locate(dataset: str, root: str = "") -> Source | None:
         return Source("folder", folder) if folder.is_dir() else None  # the user's: empty is an error later
     if dataset in BUILT_IN or not _plain(dataset):
         return None
-    # A set that has no official form known here (audio) is a folder of its name.
+    # A set that has no official form known here is a folder of its name.
     return _plain_folder(base / dataset.removesuffix("-strict"))
 
 
@@ -110,15 +111,6 @@ def _cifar10(base: Path) -> Source | None:
     return _plain_folder(base / "cifar10")
 
 
-def _esc50(base: Path) -> Source | None:
-    for folder in (base, base / "esc50"):
-        if (folder / ESC50_FOLDER / "meta" / "esc50.csv").is_file():
-            return Source("official", folder / ESC50_FOLDER)
-        if (folder / f"{ESC50_FOLDER}.zip").is_file():
-            return Source("archive", folder / f"{ESC50_FOLDER}.zip")
-    return _plain_folder(base / "esc50")
-
-
 def _celeba(base: Path) -> Source | None:
     folder = base / "celeba"
     if all((folder / name).is_file() for name in CELEBA_LISTS):
@@ -127,6 +119,16 @@ def _celeba(base: Path) -> Source | None:
         if (folder / f"{CELEBA_IMAGES}.zip").is_file():
             return Source("archive", folder / f"{CELEBA_IMAGES}.zip")
     return _plain_folder(folder)
+
+
+def _esc50(base: Path) -> Source | None:
+    for folder in (base / ESC50, base / "esc50" / ESC50, base / "esc50"):
+        if (folder / ESC50_LIST).is_file():
+            return Source("official", folder)
+    for folder in (base, base / "esc50"):
+        if (folder / f"{ESC50}.zip").is_file():
+            return Source("archive", folder / f"{ESC50}.zip")
+    return _plain_folder(base / "esc50")
 
 
 def folder_path(dataset: str, root: str = "") -> Path:
@@ -198,7 +200,7 @@ def signature(dataset: str, root: str = "") -> str:
 
 
 def nearest(name: str, sets: tuple[str, ...] = IMAGE_SETS) -> str:
-    """The data set of `sets` whose name is most like `name`."""
+    """The known data set whose name is most like `name`."""
     known = {known.replace("-", ""): known for known in sets}
     plain = name.lower().replace("-", "").replace("_", "").replace(" ", "")
     if plain.startswith("folder") or Path(name).expanduser().is_dir():

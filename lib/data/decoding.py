@@ -79,7 +79,7 @@ def decode(path: str | os.PathLike, *, seconds: float | None = None) -> np.ndarr
     Raises:
         Unreadable: the file is missing, no recording, or without 0.1 s of finite sound.
     """
-    name = _printable(path)
+    name = printable(path)
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe would wait for ever
             raise Unreadable(f"{name} is not a file. Give the path of a recording.", "not a file")
@@ -176,11 +176,11 @@ def _mono(read: Callable[[], Blocks]) -> tuple[int, Iterator[np.ndarray]]:
     if first is None:
         return RATE, iter(())
     rate, block = first
-    weights = np.ones(1, np.float32)
     whole = itertools.chain([first], blocks)
-    if block.shape[1] > 1:
-        weights, whole = _weights(block for _, block in whole), read()
-    return rate, (block @ weights for _, block in whole)
+    if block.shape[1] == 1:
+        return rate, (block[:, 0] for _, block in whole)
+    weights = _weights(block for _, block in whole)
+    return rate, (block @ weights for _, block in read())
 
 
 def _weights(blocks: Iterator[np.ndarray]) -> np.ndarray:
@@ -271,7 +271,7 @@ def _broken(name: str) -> Unreadable:
     return Unreadable(f"{name} is cut off or damaged: nothing of it can be decoded. Replace or delete it.", "truncated")
 
 
-def _printable(path: str | os.PathLike) -> str:
+def printable(path: str | os.PathLike) -> str:
     """A path as text that can be printed, whatever bytes its name holds."""
     text = os.fspath(path)
     with contextlib.suppress(UnicodeEncodeError):

@@ -1,9 +1,10 @@
-"""Folders of images or sounds: which file belongs to which split and class; decoding of images."""
+"""Folders of images or sounds: what lies in them, what belongs to which split and class; decoding of images."""
 
 import hashlib
 import math
 import os
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,23 +23,24 @@ _SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
 @dataclass(frozen=True)
 class Kind:
-    """What a folder is searched for. one: a file's name, and the class of a folder without class folders."""
+    """What a folder is searched for.
+
+    one: "image"; also the class of a folder without class folders.
+    extensions: which files it is, by their names (lower case, with the dot).
+    readable: says the same to a reader.
+    """
 
     one: str
-    extensions: frozenset[str]
-    readable: str  # for messages
-
-    @property
-    def many(self) -> str:
-        return f"{self.one}s"
+    extensions: Callable[[], set[str]]
+    readable: str
 
 
-def _pillow() -> frozenset[str]:
+def _image_extensions() -> set[str]:
     registered = Image.registered_extensions()
-    return frozenset(end for end, kind in registered.items() if kind in Image.OPEN and kind not in _NOT_IMAGES)
+    return {end for end, kind in registered.items() if kind in Image.OPEN and kind not in _NOT_IMAGES}
 
 
-IMAGES = Kind("image", _pillow(), "images that Pillow reads (.jpg, .png, .webp, .tif, ...)")
+IMAGES = Kind("image", _image_extensions, "that Pillow reads (.jpg, .png, .webp, .tif, ...)")
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,16 @@ class Listing:
 
 
 def list_folder(folder: Path, split: str, kind: Kind = IMAGES) -> Listing:
-    """List one split of a folder; split "all" is train and test together.
+    """List one split of a folder, "train" or "test", or "all" of it.
 
     Layouts: {train,test}/<class>/*, {train,test}/*, <class>/* or plain files. Without train and
     test folders, the fifth of each class whose names have the smallest hash is the test split: it
     depends on nothing but the names, so the two splits never overlap, whatever the seed.
 
-    The order is that of a hash of the name: any first n images are a fair mixture.
+    The order is that of a hash of the name: any first n files are a fair mixture.
 
     Raises:
-        DataError: no files of the kind, an empty class, classes that differ between the splits, half a split.
+        DataError: nothing of its kind, an empty class, classes that differ between the splits, half a split.
     """
     try:
         groups = _groups(folder, split, kind)
@@ -85,7 +87,7 @@ def _groups(folder: Path, split: str, kind: Kind) -> dict[str, list[File]]:
         parts = {name: _classes(folder, name, files, kind) for name in ("train", "test")}
         _same_classes(folder, parts["train"], parts["test"])
         if split == "all":
-            return {name: parts["train"][name] + parts["test"][name] for name in parts["train"]}
+            return {name: members + parts["test"][name] for name, members in parts["train"].items()}
         return parts[split]
     if top and set(top) <= {"train", "test"} | _OTHER_SPLITS:
         raise DataError(
@@ -108,13 +110,14 @@ def _classes(folder: Path, part: str, files: list[File], kind: Kind) -> dict[str
     prefix = f"{part}/" if part else ""
     names = _folders(folder / part)
     groups: dict[str, list[File]] = {name: [] for name in names or [kind.one]}
+    extensions = kind.extensions()
     beside = 0
     others = set()
     for file in files:
         if not file.name.startswith(prefix):
             continue
         extension = os.path.splitext(file.name)[1].lower()
-        if extension not in kind.extensions:
+        if extension not in extensions:
             others.add(extension or "none")
             continue
         first, slash, _ = file.name[len(prefix) :].partition("/")
@@ -125,16 +128,16 @@ def _classes(folder: Path, part: str, files: list[File], kind: Kind) -> dict[str
     if not any(groups.values()):
         found = f"files with the extensions {_words(sorted(others))}" if others else "no files"
         raise DataError(
-            f"{folder / part} holds no {kind.many}: {found} were found. Expected class folders with "
-            f"{kind.readable}, or such {kind.many} without class folders."
+            f"{folder / part} holds no {kind.one}s: {found} were found. Expected class folders with {kind.one}s "
+            f"{kind.readable}, or such {kind.one}s without class folders."
         )
     for name, members in groups.items():
         if not members:
             raise DataError(
-                f"The class folder {folder / part / name} holds no {kind.many}. Put {kind.many} there or delete it."
+                f"The class folder {folder / part / name} holds no {kind.one}s. Put {kind.one}s there or delete it."
             )
     if beside:
-        warnings.warn(f"{beside} {kind.many} beside the class folders of {folder / part} are ignored.", stacklevel=2)
+        warnings.warn(f"{beside} {kind.one}s beside the class folders of {folder / part} are ignored.", stacklevel=2)
     return groups
 
 
@@ -153,8 +156,8 @@ def _share(folder: Path, name: str, members: list[File], split: str, kind: Kind)
     """The 80 % (train) or 20 % (test) of one class."""
     if len(members) < 2:
         raise DataError(
-            f"The class {name!r} of {folder} has only 1 {kind.one}: too few to split it 80 : 20 into train "
-            f"and test. Add {kind.many} or make train and test folders."
+            f"The class {name!r} of {folder} has only 1 {kind.one}: too few to split it 80 : 20 into train and "
+            f"test. Add {kind.one}s or make train and test folders."
         )
     ranked = sorted(members, key=lambda file: _hash(f"split {file.name}"))
     cut = max(len(members) // 5, 1)

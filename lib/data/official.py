@@ -1,18 +1,15 @@
-"""The official archives of CIFAR-10 and CelebA, read and downloaded by torchvision, and of ESC-50.
+"""The official archives of CIFAR-10 and CelebA, read and downloaded by torchvision.
 
 The data root may be read-only: packed archives are unpacked into `build/cache`. Only a download
 writes into it, and whole: a download that breaks off leaves nothing behind.
 """
 
-import csv
 import hashlib
 import os
 import shutil
 import socket
 import tempfile
 import urllib.request
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -65,30 +62,6 @@ def list_celeba(source: Source, split: str) -> tuple[Path, list[str]]:
     return folder / catalog.CELEBA_IMAGES, list(data.filename)
 
 
-def list_esc50(source: Source) -> tuple[Path, list[str], list[str]]:
-    """The folder with ESC-50's recordings, their names (fold-source-take-target.wav) and their classes.
-
-    Raises:
-        DataError: the archive or its list is damaged, or a recording is missing.
-    """
-    folder = source.path
-    if source.kind == "archive":
-        folder = _unpack(source.path) / catalog.ESC50_FOLDER
-    listed = folder / "meta" / "esc50.csv"
-    try:
-        rows = list(csv.DictReader(listed.read_text(encoding="utf-8").splitlines()))
-        names, classes = [row["filename"] for row in rows], [row["category"] for row in rows]
-    except (OSError, UnicodeDecodeError, KeyError, csv.Error) as error:
-        raise DataError(
-            f"ESC-50's list {listed} cannot be read ({error!r}). Unpack the official archive again."
-        ) from error
-    missing = [name for name in names if not (folder / "audio" / name).is_file()]
-    if missing or not names:
-        raise DataError(f"{len(missing)} of ESC-50's {len(names)} recordings are missing in {folder / 'audio'}, the "
-                        f"first is {(missing or ['all'])[0]}. Unpack the official archive again.")  # fmt: skip
-    return folder / "audio", names, classes
-
-
 def _check(folder: Path, expected: list, dataset: str) -> None:
     for name, md5 in expected:
         if not check_integrity(folder / name, md5):
@@ -99,17 +72,14 @@ def _check(folder: Path, expected: list, dataset: str) -> None:
             )
 
 
-def _unpack(archive: Path, md5: str = "", beside: tuple[str, ...] = ()) -> Path:
-    """Unpack `archive` into build/cache once; `beside` are files next to it that belong to it.
-
-    Without `md5` (an archive that is packed anew for every download) its own checksums decide.
-    """
+def _unpack(archive: Path, md5: str, beside: tuple[str, ...] = ()) -> Path:
+    """Unpack `archive` into build/cache once; `beside` are files next to it that belong to it."""
     state = archive.stat()
     identity = f"{archive}\0{state.st_size}\0{state.st_mtime_ns}"
     target = paths.build() / "cache" / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:16]
     if target.is_dir():
         return target
-    if md5 and not check_integrity(archive, md5):
+    if not check_integrity(archive, md5):
         raise DataError(
             f"The archive {archive} is truncated or damaged: it has {state.st_size:,} bytes and its MD5 sum "
             f"is not the official one ({md5}). Delete it and download it again."
@@ -124,8 +94,6 @@ def _unpack(archive: Path, md5: str = "", beside: tuple[str, ...] = ()) -> Path:
             for name in beside:
                 shutil.copyfile(archive.parent / name, inner / name)
             _move(content, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(f"The archive {archive} is truncated or damaged ({error}). Download it again.") from error
     except OSError as error:
         raise DataError(
             f"{archive} could not be unpacked into {target.parent} ({error}). Free some space, set "

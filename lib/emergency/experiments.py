@@ -9,7 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib.emergency.cnn import Mels, Settings, Validated, Variant, cost_of, cross_validate, train_cnn
+from lib.emergency import faithfulness
+from lib.emergency.cnn import Mels, Settings, Validated, Variant, cost_of, cross_validate, logits_of, train_cnn
+from lib.emergency.features import log_mel
+from lib.emergency.relevance import explain
+from lib.emergency.soundscapes import STEMS, Soundscapes
 from lib.metrics import classification
 
 SOURCE_VALIDATION = 666  # clips, on which the source ranked its seven
@@ -129,3 +133,158 @@ def matrices(judged: Judged, alarming: Sequence[int]) -> dict[str, np.ndarray]:
         "names": np.array(clips.classes),
         **{f"reliability_{name}": table.to_numpy() for name, table in tables.items()},
     }
+
+
+# --- Relevance ----------------------------------------------------------------------------------
+
+METHODS = ("LRP", "input x gradient")
+
+
+def shown_clips(judged: Judged, names: Sequence[str], truth: Soundscapes | None) -> list[int]:
+    """One clip of each class in `names`: that which the network is surest of, right or not by the other classes.
+
+    Of soundscapes, one that holds speech and an event. A class without such a clip is left out.
+
+    Raises:
+        ValueError: a name is none of the classes.
+    """
+    clips, probabilities = judged.clips, judged.logits.softmax(1)
+    possible = judged.explained if truth is None else judged.explained & _both(truth)
+    found = []
+    for name in names:
+        if name not in clips.classes:
+            raise ValueError(f"there is no class {name!r} to show; the classes are {', '.join(clips.classes)}")
+        number = clips.classes.index(name)
+        own = (possible & (clips.labels == number)).nonzero()[:, 0]
+        if len(own):
+            found.append(int(own[probabilities[own, number].argmax()]))
+    return found
+
+
+def _both(truth: Soundscapes) -> Tensor:
+    """Which clips hold speech and an event."""
+    return torch.tensor([bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips])
+
+
+def relevance_pictures(judged: Judged, shown: Sequence[int], truth: Soundscapes | None) -> dict[str, np.ndarray]:
+    """fig43: mel and relevance (clips, mels, frames) for each clip's own class, its name, what it was taken for, and
+    spans (rows: clip, 0 event or 1 speech, onset, offset in s)."""
+    clips = judged.clips
+    chosen = torch.tensor(list(shown), dtype=torch.long)
+    found = explain(judged.model, clips.mel[chosen], clips.labels[chosen])
+    spans = [
+        (place, kind, label.onset, label.offset)
+        for place, clip in enumerate(shown if truth is not None else ())
+        for kind, name in enumerate(("event", "speech"))
+        for label in truth.clips[clip].of(name)
+    ]
+    taken = judged.logits[chosen].argmax(1)
+    return {
+        "mel": clips.mel[chosen, 0].float().numpy(),
+        "relevance": found[:, 0].numpy(),
+        "names": np.array([clips.classes[label] for label in clips.labels[chosen]]),
+        "taken_for": np.array([clips.classes[label] for label in taken]),
+        "spans": np.array(spans, np.float64).reshape(-1, 4),
+    }
+
+
+def explained(judged: Judged, count: int, seed: int) -> Tensor:
+    """Indices of up to `count` clips, drawn from `seed`, on which explanations are measured."""
+    possible = judged.explained.nonzero()[:, 0]
+    order = torch.randperm(len(possible), generator=torch.Generator().manual_seed(seed))
+    return possible[order[:count]]
+
+
+def faithfulness_curves(judged: Judged, chosen: Tensor, *, steps: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(fig44, areas): what flipping and randomised weights do to the explanations of the predicted classes.
+
+    fig44: panel ("flipping", "randomised"), method, order, seed, x (share of tiles flipped, or layers drawn anew) and
+    value (mean probability, or rank correlation). areas: measure, seed, clips, value, low, high, as tab42.
+    """
+    mel, targets = judged.clips.mel[chosen], judged.logits[chosen].argmax(1)
+    frames, areas = [], []
+    for method in (*METHODS, "random"):
+        how = {"steps": steps, "seed": seed}
+        if method == "random":
+            found = torch.rand(mel.shape, generator=torch.Generator().manual_seed(seed))
+        else:
+            found = explain(judged.model, mel, targets, method)
+            table = faithfulness.randomised(judged.model, mel[:16], targets[:16], method, seed=seed)
+            table = table.rename(columns={"layers": "x", "correlation": "value"})
+            frames.append(table.assign(panel="randomised", method=method, order=""))
+        curves = {
+            order: faithfulness.flipping(judged.model, mel, found, targets, order=order, **how)
+            for order in ("most", "least")
+        }
+        areas.append(_row(f"flipping area, {method}", faithfulness.area(*curves.values()).numpy(), seed))
+        for order, curve in curves.items():
+            share = np.linspace(0, 1, steps + 1)
+            frame = pd.DataFrame({"x": share, "value": curve.mean(0).numpy()})
+            frames.append(frame.assign(panel="flipping", method=method, order=order))
+    figure = pd.concat(frames, ignore_index=True).assign(seed=seed)
+    return figure[["panel", "method", "order", "seed", "x", "value"]], pd.DataFrame(areas)
+
+
+def _row(measure: str, values: np.ndarray, seed: int) -> dict:
+    mean, low, high = faithfulness.interval(values, seed=seed)
+    return {"measure": measure, "seed": seed, "clips": len(values), "value": mean, "low": low, "high": high}
+
+
+def stem_rows(judged: Judged, truth: Soundscapes, *, seed: int) -> pd.DataFrame:
+    """Does the network look at the event or at the speech? Of test clips that hold both, for the predicted classes.
+
+    Rows of tab42: each stem's share of relevance and of energy (% of the whole, on cells where the stem
+    has more energy than the others together), their difference, and by how much accuracy (%) falls where the stem is
+    silent. For the last, stems are added up without the microphone.
+    """
+    chosen = _both(truth).nonzero()[:, 0]
+    mel, labels = judged.clips.mel[chosen], judged.clips.labels[chosen]
+    found = explain(judged.model, mel, judged.logits[chosen].argmax(1))
+    share = faithfulness.shares(found, truth.energy[chosen.numpy()])
+    right = _right(judged, truth, chosen, labels)
+    rows = [_row("accuracy, all stems (%)", 100 * right, seed)]
+    for place, stem in enumerate(STEMS):
+        relevant, energy = (100 * share[name][:, place] for name in ("relevance", "energy"))
+        rows.append(_row(f"relevance on {stem} (%)", relevant, seed))
+        rows.append(_row(f"energy of {stem} (%)", energy, seed))
+        rows.append(_row(f"relevance - energy, {stem} (points)", relevant - energy, seed))
+        without = _right(judged, truth, chosen, labels, without=place)
+        rows.append(_row(f"accuracy lost without {stem} (points)", 100 * (right - without), seed))
+    return pd.DataFrame(rows)
+
+
+def _right(
+    judged: Judged, truth: Soundscapes, chosen: Tensor, labels: Tensor, without: int | None = None
+) -> np.ndarray:
+    """Which clips are recognised, (n,) 0 or 1, from the sum of their stems but one."""
+    right = []
+    for part, wanted in zip(chosen.split(64), labels.split(64), strict=True):
+        stems = torch.from_numpy(truth.stems[part.numpy()]).float() / 32768
+        if without is not None:
+            stems[:, without] = 0
+        logits = logits_of(judged.model, log_mel(stems.sum(1))[:, None])
+        right.append((logits.argmax(1) == wanted).float())
+    return torch.cat(right).numpy()
+
+
+def planted_rows(
+    validated: Validated, clips: Mels, test: Mels, settings: Settings, *, number: int, seed: int, checkpoint: Path
+) -> pd.DataFrame:
+    """Would LRP show a shortcut? A faint tone is planted into all training clips of class `number` and no others.
+
+    Rows of tab42, of test clips of the other classes with the tone: the share that is taken for class
+    `number` with it and without it (%), and how well LRP for that class finds the tone's cells (area under the ROC).
+    """
+    own = clips.labels == number
+    mel = torch.where(own[:, None, None, None], faithfulness.with_cue(clips.mel, seed)[0], clips.mel)
+    cheating = Mels(mel, clips.labels, clips.classes, clips.folds, clips.name, f"{clips.checksum}/cue {number} {seed}")
+    model = train_cnn(validated.variant, cheating, test, settings, seed=seed, score_every=settings.epochs,
+                      checkpoint=checkpoint).model  # fmt: skip
+    others = test.mel[test.labels != number]
+    cued, mask = faithfulness.with_cue(others, seed + 1)
+    taken = {name: (logits_of(model, some).argmax(1) == number).float().numpy()
+             for name, some in (("with", cued), ("without", others))}  # fmt: skip
+    found = explain(model, cued, torch.full((len(cued),), number))
+    rows = [_row(f"shortcut taken, {name} the tone (%)", 100 * share, seed) for name, share in taken.items()]
+    rows.append(_row("planted tone found by LRP (area under ROC)", faithfulness.localisation(found, mask), seed))
+    return pd.DataFrame(rows)

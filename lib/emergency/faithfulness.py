@@ -116,12 +116,13 @@ def shares(relevance: Tensor, energy: np.ndarray) -> dict[str, np.ndarray]:
     """
     count, stems, bands, cells = energy.shape
     mels, frames = relevance.shape[2:]
-    if len(relevance) != count or mels % bands or frames % cells:
+    per_cell = -(-frames // cells)  # the last cell may be cut off
+    if len(relevance) != count or mels % bands or per_cell * (cells - 1) >= frames:
         raise ValueError(
             f"relevance {tuple(relevance.shape)} does not divide into the cells of the energy {energy.shape}"
         )
-    positive = relevance.clamp(min=0).double().numpy()
-    positive = positive.reshape(count, bands, mels // bands, cells, frames // cells).sum((2, 4))
+    positive = F.pad(relevance.clamp(min=0).double(), (0, per_cell * cells - frames)).numpy()
+    positive = positive.reshape(count, bands, mels // bands, cells, per_cell).sum((2, 4))
     total = energy.sum(1, keepdims=True)
     dominant = energy > total / 2
 

@@ -81,3 +81,72 @@ def _matrix(axes: Axes, counts: np.ndarray, names: list[str], *, written: bool, 
             text += f"\n{share[row, column]:.1f} %"
         dark = share[row, column] > 55
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
+
+
+def relevance(arrays: Arrays, seconds: float) -> Figure:
+    """fig43: `experiments.relevance_pictures`. Spectrograms beside what spoke for the class, spans below both."""
+    mel, found = arrays["mel"], arrays["relevance"]
+    count = max(len(mel), 1)
+    figure, axes = plots.subplots(count, 2, height=1.75 * count + 0.3, squeeze=False, sharex=True)
+    for row, (left, right) in enumerate(axes):
+        if row >= len(mel):
+            left.set_axis_off(), right.set_axis_off()
+            continue
+        extent = (0, seconds, 0, mel.shape[1])
+        left.imshow(mel[row], cmap="magma", origin="lower", aspect="auto", extent=extent)
+        most = np.abs(found[row]).max() or 1.0
+        # Relevance is scattered over single cells: smoothed over 2 bands x 4 frames, and the root shows the faint.
+        smooth = _smooth(found[row] / most)
+        shown = np.sign(smooth) * np.sqrt(np.abs(smooth) / max(np.abs(smooth).max(), 1e-12))
+        right.imshow(shown, cmap="RdBu_r", vmin=-1, vmax=1, origin="lower", aspect="auto", extent=extent)
+        name, taken = arrays["names"][row], arrays["taken_for"][row]
+        left.set_title(f"{name}" if name == taken else f"{name}, taken for {taken}", fontsize=7)
+        right.set_title(f"relevance for {name}", fontsize=7)
+        left.set_ylabel("mel band")
+        for axes_ in (left, right):
+            axes_.grid(False)
+            for _, kind, *span in arrays["spans"][arrays["spans"][:, 0] == row]:
+                colour, height = ((ALARM, -3), (NORMAL, -7))[int(kind)]
+                axes_.plot(span, [height] * 2, color=colour, linewidth=3, solid_capstyle="butt", clip_on=False)
+            if len(arrays["spans"]):
+                axes_.set_ylim(-10, mel.shape[1])
+    for one in axes[-1]:
+        one.set_xlabel("time (s)")
+    if len(arrays["spans"]):
+        axes[-1, 0].plot([], [], color=ALARM, linewidth=3, label="event (not speech)")
+        axes[-1, 0].plot([], [], color=NORMAL, linewidth=3, label="speech")
+        plots.legend_below(figure, axes[-1, 0])
+    return figure
+
+
+def _smooth(cells: np.ndarray) -> np.ndarray:
+    kernel = np.ones((2, 4)) / 8
+    padded = np.pad(cells, ((0, 1), (1, 2)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape)
+    return (windows * kernel).sum((2, 3))
+
+
+def faithfulness(frame: pd.DataFrame) -> Figure:
+    """fig44: `experiments.faithfulness_curves`, over seeds if there are several."""
+    figure, (left, right) = plots.subplots(1, 2, height=2.5)
+    flipped = frame[frame.panel == "flipping"]
+    colours = {"LRP": plots.COLOURS[1], "input x gradient": plots.COLOURS[0], "random": "0.6"}
+    for method, colour in colours.items():
+        for order, style in (("most", "-"), ("least", "--")):
+            some = flipped[(flipped.method == method) & (flipped.order == order)]
+            line = plots.mean_and_spread(some, ["x"], "value")
+            label = f"{method}, {order} relevant first" if method != "random" else None
+            if method == "random" and order == "most":
+                label = "random order"
+            left.plot(100 * line.x, line["mean"], style, color=colour, label=label)
+    left.set(xlabel="tiles flipped (%)", ylabel="probability of the class", ylim=(0, None))
+    left.legend(fontsize=6, loc="upper right")
+    drawn = frame[frame.panel == "randomised"]
+    plots.curves(right, drawn, "x", "value", "method", colours=colours)
+    right.axhline(0, color="0.6", linewidth=0.8)
+    right.set(
+        xlabel="layers drawn anew, from the top", ylabel="rank correlation with the explanation", ylim=(None, 1.05)
+    )
+    right.xaxis.get_major_locator().set_params(integer=True)
+    right.legend(fontsize=6)
+    return figure

@@ -51,6 +51,23 @@ def load(
     return of_soundscapes(draw_soundscapes(count or COUNT[split], seed=seed, split=split, seconds=seconds), split)
 
 
+def load_sets(
+    dataset: str, *, train_count: int = 0, test_count: int = 0, seconds: float = 4.0, seed: int = 0, root: str = ""
+) -> tuple[Sounds, Sounds | None, Soundscapes | None]:
+    """(clips to train on, clips to judge on, what is known of the latter); counts of 0 take all there are.
+
+    ESC-50 has no test set: it is judged by its folds, and the second is None. The third is for soundscapes alone.
+    """
+    how = {"seconds": seconds, "seed": seed, "root": root}
+    if dataset == "esc50":
+        return load(dataset, "all", count=train_count or None, **how), None, None
+    train = load(dataset, "train", count=train_count or None, **how)
+    if dataset != "soundscapes":
+        return train, load(dataset, "test", count=test_count or None, **how), None
+    truth = draw_soundscapes(test_count or COUNT["test"], seed=seed, split="test", seconds=seconds, stems=True)
+    return train, of_soundscapes(truth, "test"), truth
+
+
 def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
     """Soundscapes as the sounds of a data set like any other, without what is known of them."""
     index = torch.arange(len(drawn.numbers))

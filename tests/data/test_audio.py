@@ -1,216 +1,343 @@
 import os
+import shutil
 import zipfile
-from pathlib import Path
+from collections import Counter
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from lib.data import audio, cache
-from lib.data.audio import RATE, DataError, load_sounds
+from lib.data import cache, catalog, decoding
+from lib.data.audio import Sounds, load_sounds
+from lib.data.catalog import DataError
+from lib.data.decoding import RATE
 
-REAL = Path(os.environ.get("DATA_ROOT", "")) / "esc50"
-
-
-def tone(hertz, seconds=0.5, rate=RATE):
-    return 0.3 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+REAL = os.environ.get("DATA_ROOT", "")  # before a test clears it
 
 
-def make_folder(root, counts, seconds=0.5):
-    for hertz, (name, count) in zip((300, 600, 900, 1200), counts.items(), strict=False):
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            soundfile.write(root / name / f"{number}.wav", tone(hertz + number, seconds), RATE)
-    return root
+@pytest.fixture(autouse=True)
+def own_output(tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
+    monkeypatch.delenv("DATA_ROOT", raising=False)
 
 
-def make_esc50(root, folds=5):
-    """The official layout, small: two classes, two takes in each fold."""
-    (root / "meta").mkdir(parents=True)
-    (root / "audio").mkdir()
-    lines = ["filename,fold,target,category,esc10,src_file,take"]
-    for fold in range(1, folds + 1):
-        for target, category in ((0, "dog"), (40, "helicopter")):
-            for take in "AB":
-                name = f"{fold}-{1000 * fold + target}-{take}-{target}.wav"
-                soundfile.write(root / "audio" / name, tone(400 + 10 * target + fold, 5.0, 44_100), 44_100)
-                lines.append(f"{name},{fold},{target},{category},False,1,{take}")
-    (root / "meta" / "esc50.csv").write_text("\n".join(lines) + "\n")
-    return root
+def noise(number, count=2400):
+    """(count,) int16, the same for the same number."""
+    return np.random.default_rng(number).integers(-20_000, 20_000, count).astype(np.int16)
 
 
-# -- Folders -------------------------------------------------------------------------------------
+def write(path, samples, rate=RATE, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate, **options)
 
 
-def test_a_folder_of_classes(tmp_path):
-    make_folder(tmp_path / "own", {"knock": 10, "rain": 10})
-    train, test = (load_sounds(f"folder:{tmp_path / 'own'}", split, seconds=1.0) for split in ("train", "test"))
-    assert (len(train), len(test)) == (16, 4) and not set(train.names) & set(test.names)
-    assert train.classes == ("knock", "rain") and train.name == "folder own"
-    assert train.samples.shape == (16, RATE) and train.samples.dtype == torch.int16
-    for name, label, samples in zip(train.names, train.labels.tolist(), train.samples.numpy(), strict=True):
-        assert name.startswith(train.classes[label])
-        hertz = (300, 600)[label] + int(name.split("/")[1][:-4])
-        assert np.abs(samples[:8000] / 32767 - tone(hertz)).max() < 1e-3
-        assert not samples[8000:].any(), "what is too short is followed by silence"
+def fill(folder, count, *, first=0, kind="wav", length=2400):
+    for number in range(first, first + count):
+        write(folder / f"{number:04}.{kind}", noise(number, length))
 
 
-def test_all_is_train_and_test(tmp_path):
-    make_folder(tmp_path / "own", {"knock": 10, "rain": 10})
-    names = {split: set(load_sounds(f"folder:{tmp_path / 'own'}", split).names) for split in ("train", "test", "all")}
-    assert names["all"] == names["train"] | names["test"] and len(names["all"]) == 20
+def split_folder(root, counts):
+    for part in ("train", "test"):
+        for k, (name, count) in enumerate(counts.items()):
+            fill(root / part / name, count, first=1000 * k + 500 * (part == "test"))
 
 
-def test_train_and_test_folders_are_respected(tmp_path):
-    for split in ("train", "test"):
-        make_folder(tmp_path / "own" / split, {"knock": 3, "rain": 2})
-    assert len(load_sounds(f"folder:{tmp_path / 'own'}", "test")) == 5
-    assert len(load_sounds(f"folder:{tmp_path / 'own'}", "all")) == 10
+def load(tmp_path, dataset="folder:set", split="train", *, seconds=0.15, **options):
+    return load_sounds(dataset, split, seconds=seconds, root=str(tmp_path), **options)
 
 
-def test_a_longer_recording_is_cut(tmp_path):
-    make_folder(tmp_path / "own", {"knock": 2, "rain": 2}, seconds=3.0)
-    assert load_sounds(f"folder:{tmp_path / 'own'}", "all", seconds=0.5).samples.shape == (4, 8000)
+# --- Sounds -------------------------------------------------------------------------------------
 
 
-def test_a_subset_lies_within_a_larger_one_and_is_balanced(tmp_path):
-    make_folder(tmp_path / "own", {"knock": 12, "rain": 12})
-    few, more = (load_sounds(f"folder:{tmp_path / 'own'}", "all", count=count, seed=3) for count in (6, 10))
-    assert set(few.names) <= set(more.names) and torch.bincount(few.labels).tolist() == [3, 3]
+def test_split_folder(tmp_path):
+    split_folder(tmp_path / "set", {"cat": 4, "ant": 3})
+    sounds = load(tmp_path)
+    assert isinstance(sounds, Sounds) and len(sounds) == 7
+    assert sounds.samples.shape == (7, 2400) and sounds.samples.dtype == torch.int16
+    assert sounds.labels.dtype == sounds.folds.dtype == torch.int64
+    assert (sounds.name, sounds.classes, sounds.split) == ("folder set", ("ant", "cat"), "train")
+    for name, samples, label in zip(sounds.names, sounds.samples, sounds.labels, strict=True):
+        part, folder, file = name.split("/")
+        assert (part, folder) == ("train", sounds.classes[label])
+        assert np.array_equal(samples, noise(int(file[:4])))
+    everything = load(tmp_path, split="all")
+    assert set(everything.names) == set(sounds.names) | set(load(tmp_path, split="test").names)
+    assert len(everything) == 14 and everything.split == "all"
 
 
-def test_every_file_has_a_fold_of_its_own_that_never_changes(tmp_path):
-    make_folder(tmp_path / "own", {"knock": 30, "rain": 30})
-    found = load_sounds(f"folder:{tmp_path / 'own'}", "all", seconds=0.5)
-    folds = dict(zip(found.names, found.folds.tolist(), strict=True))
-    assert set(folds.values()) == set(range(audio.FOLDS))
-    some = load_sounds(f"folder:{tmp_path / 'own'}", "all", seconds=0.5, count=20)
-    assert all(folds[name] == fold for name, fold in zip(some.names, some.folds.tolist(), strict=True))
+def test_subset_and_to(tmp_path):
+    fill(tmp_path / "set/a", 6)
+    sounds = load(tmp_path, split="all")
+    mask = torch.tensor([False, True, True, False, False, False])
+    for indices in ([1, 2], np.array([1, 2]), torch.tensor([1, 2]), slice(1, 3), mask, mask.numpy()):
+        part = sounds.subset(indices)
+        assert torch.equal(part.samples, sounds.samples[1:3]) and part.names == sounds.names[1:3]
+        assert torch.equal(part.folds, sounds.folds[1:3]) and torch.equal(part.labels, sounds.labels[1:3])
+        assert part.checksum != sounds.checksum
+    assert len(sounds.subset([])) == 0
+    assert sounds.subset(range(6)).checksum == sounds.checksum == sounds.to("cpu").checksum
 
 
-def test_the_second_time_nothing_is_decoded(tmp_path, monkeypatch):
-    make_folder(tmp_path / "own", {"knock": 4, "rain": 4})
-    first = load_sounds(f"folder:{tmp_path / 'own'}", "all")
-    monkeypatch.setattr(audio, "decode", lambda *_, **__: pytest.fail("decoded again"))
-    second = load_sounds(f"folder:{tmp_path / 'own'}", "all")
-    assert torch.equal(first.samples, second.samples) and first.checksum == second.checksum
-    assert list(cache.folder("sounds").iterdir())
+def test_short_clips_are_followed_by_silence_and_of_long_ones_the_beginning_is_taken(tmp_path):
+    for length in (1600, 4000, 16_000):
+        write(tmp_path / f"set/a/{length}.wav", noise(length, length))
+    sounds = load(tmp_path, split="all", seconds=0.25)
+    for name, samples in zip(sounds.names, sounds.samples.numpy(), strict=True):
+        length = int(name[2:-4])
+        assert np.array_equal(samples, np.pad(noise(length, length)[:4000], (0, max(4000 - length, 0))))
 
 
-def test_a_subset_of_clips_is_consistent(tmp_path):
-    make_folder(tmp_path / "own", {"knock": 4, "rain": 4})
-    whole = load_sounds(f"folder:{tmp_path / 'own'}", "all")
-    for chosen in ([1, 3], slice(2, 5), whole.labels == 1):
-        part = whole.subset(chosen)
-        places = [whole.names.index(name) for name in part.names]
-        assert torch.equal(part.samples, whole.samples[places]) and torch.equal(part.labels, whole.labels[places])
-        assert torch.equal(part.folds, whole.folds[places]) and part.checksum != whole.checksum
-    assert whole.subset(slice(None)).checksum == whole.checksum
+def test_other_formats_and_other_files(tmp_path):
+    for number, kind in enumerate(["flac", "OGG", "mp3", "aiff", "wav"]):
+        write(tmp_path / f"set/x{number}.{kind}", noise(number, 4410), 44_100)
+    (tmp_path / "set/readme.txt").write_text("x")
+    (tmp_path / "set/.hidden.wav").write_text("x")
+    sounds = load(tmp_path, split="all", seconds=0.1)
+    assert len(sounds) == 5 and sounds.classes == ("sound",)
+    assert (sounds.samples.float().std(1) > 1000).all()
 
 
-# -- ESC-50 --------------------------------------------------------------------------------------
+def test_folder_without_splits_is_split_80_20(tmp_path):
+    fill(tmp_path / "set/a", 20)
+    train, test = (load(tmp_path, split=split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (16, 4) and len({*train.names, *test.names}) == 20
+    assert set(load(tmp_path, count=10, seed=1).names) < set(train.names)
 
 
-@pytest.mark.parametrize("where", ["ESC-50-master", "esc50/ESC-50-master"])
-def test_the_official_folder(tmp_path, where):
-    make_esc50(tmp_path / where)
-    found = load_sounds("esc50", "all", seconds=5.0, root=str(tmp_path))
-    assert found.name == "ESC-50" and found.classes == ("dog", "helicopter") and len(found) == 20
-    for name, label, fold in zip(found.names, found.labels.tolist(), found.folds.tolist(), strict=True):
-        assert int(name[0]) == fold + 1 and name.endswith(f"-{(0, 40)[label]}.wav")
+def test_folds_of_a_folder_depend_on_names_alone(tmp_path):
+    fill(tmp_path / "set/a", 100, length=1600)
+    sounds = load(tmp_path, split="all", seconds=0.1)
+    sizes = sounds.folds.bincount(minlength=5)
+    assert len(sizes) == 5 and sizes.min() >= 8
+    folds = dict(zip(sounds.names, sounds.folds.tolist(), strict=True))
+    for part in (load(tmp_path, seconds=0.1), load(tmp_path, split="all", seconds=0.1, count=30, seed=3)):
+        assert [folds[name] for name in part.names] == part.folds.tolist()
 
 
-def test_the_official_archive_as_github_packs_it(tmp_path):
-    make_esc50(tmp_path / "made" / "ESC-50-master")
-    (tmp_path / "data").mkdir()
-    with zipfile.ZipFile(tmp_path / "data" / "ESC-50-master.zip", "w") as archive:
-        for path in sorted((tmp_path / "made").rglob("*")):
-            archive.write(path, path.relative_to(tmp_path / "made"))
-    packed = load_sounds("esc50", "all", root=str(tmp_path / "data"))
-    assert packed.checksum == load_sounds("esc50", "all", root=str(tmp_path / "made")).checksum
-    whole = (tmp_path / "data" / "ESC-50-master.zip").read_bytes()
-    (tmp_path / "data" / "ESC-50-master.zip").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="truncated or damaged"):
-        load_sounds("esc50", "all", root=str(tmp_path / "data"))
+def test_subset_is_balanced_and_grows(tmp_path):
+    split_folder(tmp_path / "set", {"a": 9, "b": 6})
+    few, more = (load(tmp_path, count=count, seed=1) for count in (8, 11))
+    assert few.labels.bincount().tolist() == [4, 4] and set(few.names) < set(more.names)
+    with pytest.raises(DataError, match="count=16 asks for more clips than the 15"):
+        load(tmp_path, count=16)
 
 
-def test_an_audio_folder_of_some_folds_says_so(tmp_path):
-    for name in ("dog", "rain"):
-        (tmp_path / "esc50" / name).mkdir(parents=True)
-        for fold in (1, 2, 4):
-            soundfile.write(tmp_path / "esc50" / name / f"{fold}-100{fold}-A.ogg", tone(500), RATE)
-    found = load_sounds("esc50", "all", root=str(tmp_path))
-    assert found.name == "ESC-50 (lossy copy, folds 1 2 4)"
-    assert sorted(found.folds.tolist()) == [0, 0, 1, 1, 3, 3]
-    train, test = (load_sounds("esc50", split, root=str(tmp_path)) for split in ("train", "test"))
-    assert set(test.folds.tolist()) == {3} and set(train.folds.tolist()) == {0, 1}
+# --- Errors -------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_not_esc50_is_refused(tmp_path):
-    make_folder(tmp_path / "esc50", {"dog": 2, "rain": 2})
-    with pytest.raises(DataError, match="fold-source-take"):
-        load_sounds("esc50", "all", root=str(tmp_path))
-
-
-def test_a_missing_recording_is_named(tmp_path):
-    folder = make_esc50(tmp_path / "ESC-50-master")
-    (folder / "audio" / "3-3000-A-0.wav").unlink()
-    with pytest.raises(DataError, match=r"1 of ESC-50's 20 recordings are missing.*3-3000-A-0\.wav"):
-        load_sounds("esc50", "all", root=str(tmp_path))
-
-
-def test_without_the_set_the_message_says_where_to_get_it(tmp_path):
-    with pytest.raises(DataError, match=r"karolpiczak/ESC-50.*CC BY-NC.*DATA_ROOT"):
-        load_sounds("esc50", "train", root=str(tmp_path))
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason="ESC-50 is not below DATA_ROOT")
-def test_the_real_set():
-    found = load_sounds("esc50", "all", seconds=5.0)
-    assert len(found.classes) == 50 and len(found) in (1600, 2000)
-    counts = torch.bincount(found.labels)
-    assert (counts == counts[0]).all()
-
-
-# -- What is refused -----------------------------------------------------------------------------
-
-
-def test_all_bad_files_are_told_at_once(tmp_path):
-    folder = make_folder(tmp_path / "own", {"knock": 4, "rain": 4})
-    (folder / "knock" / "1.wav").write_bytes(b"")
-    (folder / "rain" / "0.wav").write_bytes(b"no sound at all" * 100)
-    (folder / "rain" / "3.wav").write_bytes(b"nor here" * 100)
-    with pytest.raises(DataError) as caught:
-        load_sounds(f"folder:{folder}", "all")
-    message = str(caught.value)
-    assert "3 of 8 sounds" in message and "1 empty" in message and "2 not audio" in message
-    assert str(folder / "knock" / "1.wav") in message
+def test_files_that_cannot_be_read_are_named_at_once(tmp_path):
+    fill(tmp_path / "set/a", 5)
+    (tmp_path / "set/a/bad.wav").write_text("no sound")
+    (tmp_path / "set/a/worse.mp3").write_text("no sound")
+    (tmp_path / "set/a/empty.ogg").write_bytes(b"")
+    write(tmp_path / "set/a/nan.wav", np.full(9000, np.nan), subtype="FLOAT")
+    expected = (
+        r"4 of the 9 sounds of .*set cannot be used: 2 not audio \(first a/bad\.wav\), 1 empty \(a/empty\.ogg\), "
+    )
+    with pytest.raises(DataError, match=expected + r"1 not finite \(a/nan\.wav\)\. Remove or repair them"):
+        load(tmp_path, split="all")
+    assert not cache.folder("sounds").exists()
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("change", "message"),
     [
-        (("esc5", "train"), "did you mean 'esc50'"),
-        (("folder:", "train"), "lacks its path"),
-        (("folder:no-such-folder", "train"), "does not exist"),
-        (("esc50", "valid"), "no split"),
+        (lambda s: (s / "test/c").mkdir(), r"class folder .*test.c holds no sounds. Put sounds there"),
+        (lambda s: [p.rename(p.with_suffix(".png")) for p in s.rglob("*.wav")],
+         r"train holds no sounds: files with the extensions \.png were found.*\.flac"),
+        (lambda s: (s / "test/b").rename(s / "test/c"), "only in train: b; only in test: c"),
+        (lambda s: shutil.rmtree(s / "test"), "holds train but not both train and test"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("split", ["train", "all"])
+def test_damaged_folder(tmp_path, change, message, split):
+    split_folder(tmp_path / "set", {"a": 2, "b": 2})
+    change(tmp_path / "set")
+    with pytest.raises(DataError, match=message):
+        load(tmp_path, split=split)
+
+
+def test_one_sound_cannot_be_split_but_loaded(tmp_path):
+    fill(tmp_path / "set/a", 1)
+    with pytest.raises(DataError, match="only 1 sound"):
+        load(tmp_path)
+    assert len(load(tmp_path, split="all")) == 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "options", "message"),
+    [
+        ("esc10", {}, "There is no audio data set 'esc10'.*did you mean 'esc50'"),
+        ("ESC-50", {}, "did you mean 'esc50'"),
+        ("cifar10", {}, "no audio data set 'cifar10'"),
+        ("folder:", {}, "lacks its path"),
+        ("folder:nowhere", {}, "nowhere does not exist.*DATA_ROOT"),
+        ("esc50", {"split": "valid"}, "no split 'valid'"),
+        ("esc50", {"seconds": 0.01}, "seconds=0.01 is not possible. Expected 0.1 to 600"),
+        ("esc50", {"seconds": float("nan")}, "seconds=nan"),
+        ("esc50", {"count": 0}, "count=0 is not possible"),
+        ("esc50", {"seed": -1}, "seed=-1 is not possible"),
+        ("esc50", {}, "esc50 was not found below .*ESC-50-master.zip from https://github.com.*CC BY-NC.*DATA_ROOT"),
     ],
 )
-def test_arguments_that_make_no_sense(tmp_path, arguments, message):
+def test_bad_arguments(tmp_path, dataset, options, message):
     with pytest.raises(DataError, match=message):
-        load_sounds(*arguments, root=str(tmp_path))
+        load(tmp_path, dataset, **options)
 
 
-@pytest.mark.parametrize("change", [{"seconds": 0.01}, {"seconds": 1e6}, {"count": 0}, {"count": 99}, {"seed": -1}])
-def test_numbers_that_make_no_sense(tmp_path, change):
-    make_folder(tmp_path / "own", {"knock": 2, "rain": 2})
-    with pytest.raises(DataError, match=next(iter(change))):
-        load_sounds(f"folder:{tmp_path / 'own'}", "all", **change)
+# --- Cache --------------------------------------------------------------------------------------
 
 
-def test_a_folder_of_images_is_refused(tmp_path):
-    (tmp_path / "own" / "a").mkdir(parents=True)
-    (tmp_path / "own" / "a" / "b.png").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"holds no sounds.*\.png.*\.wav"):
-        load_sounds(f"folder:{tmp_path / 'own'}", "all")
+def test_second_time_nothing_is_decoded(tmp_path, monkeypatch):
+    split_folder(tmp_path / "set", {"a": 4, "b": 4})
+    first = load(tmp_path)
+    calls = Counter()
+    original = decoding.decode
+
+    def count(path, **options):
+        calls["files"] += 1
+        return original(path, **options)
+
+    monkeypatch.setattr(decoding, "decode", count)
+    again = load(tmp_path)
+    assert not calls and again.checksum == first.checksum and again.names == first.names
+    assert torch.equal(again.samples, first.samples) and torch.equal(again.folds, first.folds)
+    again.samples.zero_()  # in memory of its own
+    assert load(tmp_path).checksum == first.checksum and not calls
+    load(tmp_path, seconds=0.1)
+    load(tmp_path, count=3)
+    assert calls["files"] == 8 + 3
+    path = tmp_path / "set/train/a/0000.wav"
+    write(path, noise(99))
+    os.utime(path, (10, 10))
+    assert load(tmp_path).checksum != first.checksum
+
+
+def test_decoded_by_many_threads_as_by_one(tmp_path):
+    fill(tmp_path / "set/a", 200, length=1600)
+    one = load(tmp_path, split="all", seconds=0.1)
+    shutil.rmtree(cache.folder("sounds"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        assert load(tmp_path, split="all", seconds=0.1).checksum == one.checksum
+    finally:
+        torch.set_num_threads(threads)
+
+
+# --- ESC-50 -------------------------------------------------------------------------------------
+
+CATEGORIES = {"dog": 0, "rooster": 1, "cat": 5}
+
+
+def write_esc50(folder, folds=range(1, 6)):
+    """The official repository with two short clips of three classes in each fold: 44.1 kHz."""
+    lines = ["filename,fold,target,category,esc10,src_file,take"]
+    for fold in folds:
+        for category, target in CATEGORIES.items():
+            for take in "AB":
+                source = 1000 * fold + target
+                name = f"{fold}-{source}-{take}-{target}.wav"
+                write(folder / "audio" / name, noise(source + ord(take), 8820), 44_100)
+                lines.append(f"{name},{fold},{target},{category},True,{source},{take}")
+    (folder / "meta").mkdir()
+    (folder / "meta/esc50.csv").write_text("\n".join(lines) + "\n")
+    (folder / "README.md").write_text("ESC-50")
+
+
+def pack(folder, archive):
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in [folder, *sorted(folder.rglob("*"))]:
+            packed.write(path, path.relative_to(folder.parent))
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("where", ["", "esc50"])
+def test_official_esc50_unpacked_and_packed(tmp_path, where):
+    folder = tmp_path / where / "ESC-50-master"
+    write_esc50(folder)
+    everything = load(tmp_path, "esc50", "all")
+    assert everything.samples.shape == (30, 2400) and everything.name == "ESC-50"
+    assert everything.classes == ("cat", "dog", "rooster")
+    for name, samples, label, fold in zip(
+        everything.names, everything.samples, everything.labels, everything.folds, strict=True
+    ):
+        first, _, _, target = name.removeprefix("audio/").removesuffix(".wav").split("-")
+        assert int(first) - 1 == fold and CATEGORIES[everything.classes[label]] == int(target)
+        assert np.array_equal(samples, decoding.decode(folder / name, seconds=0.15))
+
+    pack(folder, folder.with_suffix(".zip"))
+    listing = sorted(tmp_path.rglob("*.*"))
+    packed = load(tmp_path, "esc50", "all")
+    assert (packed.checksum, packed.names, packed.classes, packed.name) == (
+        everything.checksum, everything.names, everything.classes, "ESC-50"
+    )  # fmt: skip
+    assert torch.equal(packed.folds, everything.folds)
+    written = [path for path in sorted(tmp_path.rglob("*.*")) if path not in listing]
+    assert all(path.is_relative_to(tmp_path / "out") for path in written), "the data root is left alone"
+
+
+def test_last_fold_is_the_test(tmp_path):
+    write_esc50(tmp_path / "ESC-50-master", folds=(1, 2, 4))
+    train, test = (load(tmp_path, "esc50", split) for split in ("train", "test"))
+    assert set(train.folds.tolist()) == {0, 1} and set(test.folds.tolist()) == {3}
+    assert train.name == test.name == "ESC-50 (folds 1, 2, 4)"
+    assert load(tmp_path, "esc50", count=3).labels.tolist().count(0) == 1
+
+
+def test_esc50_as_an_audio_folder(tmp_path):
+    for fold in (2, 3):
+        for category in CATEGORIES:
+            write(tmp_path / f"esc50/{category}/{fold}-17-A.ogg", noise(fold))
+    sounds = load(tmp_path, "esc50", "all")
+    assert (sounds.name, sounds.classes) == ("ESC-50 (16 kHz Vorbis copy, folds 2-3)", ("cat", "dog", "rooster"))
+    assert sorted(zip(sounds.names, sounds.folds.tolist(), strict=True))[:2] == [
+        ("cat/2-17-A.ogg", 1), ("cat/3-17-A.ogg", 2)
+    ]  # fmt: skip
+    write(tmp_path / "esc50/cat/meow.ogg", noise(1))
+    with pytest.raises(DataError, match=r"meow\.ogg is not that of an ESC-50 clip.*folder:<path>"):
+        load(tmp_path, "esc50")
+
+
+def test_one_fold_alone_cannot_be_split(tmp_path):
+    write_esc50(tmp_path / "ESC-50-master", folds=[3])
+    with pytest.raises(DataError, match="holds fold 3 of ESC-50 alone"):
+        load(tmp_path, "esc50")
+    assert load(tmp_path, "esc50", "all").name == "ESC-50 (fold 3)"
+
+
+def test_damaged_official_esc50(tmp_path):
+    folder = tmp_path / "ESC-50-master"
+    write_esc50(folder)
+    (folder / "audio/3-3000-A-0.wav").unlink()
+    with pytest.raises(DataError, match=r"1 of the 30 clips that meta/esc50\.csv names.*audio/3-3000-A-0\.wav.*github"):
+        load(tmp_path, "esc50")
+    for content in ("", "a,b\n1,2\n", "filename,fold,category\nx.wav,one,dog\n"):
+        (folder / "meta/esc50.csv").write_text(content)
+        with pytest.raises(DataError, match=r"meta/esc50\.csv.*github"):
+            load(tmp_path, "esc50")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "text", "list"])
+def test_damaged_esc50_archive(tmp_path, damage):
+    folder, archive = tmp_path / "ESC-50-master", tmp_path / "ESC-50-master.zip"
+    write_esc50(folder)
+    if damage == "list":
+        (folder / "meta/esc50.csv").unlink()
+    pack(folder, archive)
+    content = bytearray(archive.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 0xFF
+    archive.write_bytes({"cut": content[: len(content) // 2], "text": b"none"}.get(damage, content))
+    with pytest.raises(DataError, match=r"ESC-50-master\.zip is truncated or damaged.*Delete it.*github"):
+        load(tmp_path, "esc50", "all")
+
+
+@pytest.mark.skipif(catalog.locate("esc50", REAL) is None, reason="set DATA_ROOT to a folder with ESC-50")
+def test_the_real_esc50():
+    sounds = load_sounds("esc50", "test", count=100, root=REAL)
+    assert sounds.samples.shape == (100, 4 * RATE) and len(sounds.classes) == 50
+    assert sounds.labels.bincount().tolist() == [2] * 50
+    assert len(sounds.folds.unique()) == 1 and sounds.name.startswith("ESC-50")
+    assert (sounds.samples.float().std(1) > 0).all()

@@ -43,6 +43,18 @@ def test_celeba_is_official_only_with_all_lists(tmp_path):
     assert catalog.locate("celeba", str(tmp_path)).kind == "official"
 
 
+@pytest.mark.parametrize("inside", ["", "esc50/"])
+def test_esc50_unpacked_then_packed_then_folder(tmp_path, inside):
+    root = str(tmp_path)
+    assert catalog.locate("esc50", root) is None
+    write(tmp_path / "esc50/dog/1-1-A.ogg")
+    assert catalog.locate("esc50", root) == catalog.Source("folder", tmp_path.resolve() / "esc50")
+    archive = write(tmp_path / f"{inside}ESC-50-master.zip")
+    assert catalog.locate("esc50", root) == catalog.Source("archive", archive.resolve())
+    unpacked = write(tmp_path / f"{inside}ESC-50-master/meta/esc50.csv").parent.parent
+    assert catalog.locate("esc50", root) == catalog.Source("official", unpacked.resolve())
+
+
 @pytest.mark.parametrize("name", ["shapes", "soundscapes"])
 def test_built_in_sets(name, tmp_path):
     assert catalog.signature(name, str(tmp_path)) == "built-in"
@@ -117,6 +129,10 @@ def test_relative_folder_starts_at_the_data_root_then_at_the_repository(tmp_path
 )  # fmt: skip
 def test_nearest(wrong, right):
     assert catalog.nearest(wrong) == right
+
+
+def test_nearest_sound_set():
+    assert [catalog.nearest(name, catalog.AUDIO_SETS) for name in ("ESC-50", "birds")] == ["esc50", "folder:<path>"]
 
 
 def test_import_is_free_of_torch():

@@ -117,7 +117,12 @@ def test_shares_of_nothing_are_nothing():
 
 def test_shares_refuse_other_shapes():
     with pytest.raises(ValueError, match="does not divide"):
-        shares(torch.zeros(2, 1, 8, 50), one_stem_per_half())
+        shares(torch.zeros(2, 1, 9, 48), one_stem_per_half())
+
+
+def test_the_last_cell_may_be_cut_off():
+    relevance = torch.ones(2, 1, 8, 45)
+    assert shares(relevance, one_stem_per_half())["relevance"][:, 0] == pytest.approx(24 / 45)
 
 
 def test_a_cue_is_audible_where_the_mask_says_and_nowhere_else():
