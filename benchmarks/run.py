@@ -18,7 +18,7 @@ import torch
 
 from lib import paths
 
-BENCHMARKS = ("corregularization", "laplacian_gan", "categorical", "metrics")
+BENCHMARKS = ("corregularization", "laplacian_gan", "categorical", "emergency", "metrics")
 
 
 def machine() -> dict[str, object]:

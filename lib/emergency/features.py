@@ -41,11 +41,11 @@ def log_mel(samples: Tensor, mels: int = 80) -> Tensor:
     window, filters = _constants(mels, samples.device)
     with torch.autocast(samples.device.type, enabled=False):  # half floats do not hold 8 decades
         spectrum = torch.stft(_mirrored(samples), WINDOW, HOP, window=window, center=False, return_complex=True)
-        parts = torch.view_as_real(spectrum.mT[:, :-1])  # (B, frames, 201, 2)
-        power = parts.square().sum(-1)  # (B, frames, 201)
-        levels = (power @ filters).clamp_min(SMALLEST).log10()  # (B, frames, mels), decades
+        spectrum = spectrum[..., :-1]
+        power = spectrum.real.square() + spectrum.imag.square()  # (B, 201, frames)
+        levels = (filters @ power).clamp_min(SMALLEST).log10()  # (B, mels, frames), decades
         floor = levels.amax(dim=(1, 2), keepdim=True) - DECADES
-        return ((torch.maximum(levels, floor) + 4.0) / 4.0).mT.contiguous()
+        return (torch.maximum(levels, floor) + 4.0) / 4.0
 
 
 def mel_filters(mels: int = 80) -> Tensor:
@@ -73,7 +73,7 @@ def _log(x: float) -> Tensor:
 @lru_cache(maxsize=16)
 def _constants(mels: int, device: torch.device) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):  # tensors made in inference mode could never be used with gradients
-        return torch.hann_window(WINDOW, device=device), mel_filters(mels).to(device)
+        return torch.hann_window(WINDOW, device=device), mel_filters(mels).T.contiguous().to(device)
 
 
 def _mirrored(samples: Tensor) -> Tensor:
