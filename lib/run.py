@@ -87,12 +87,18 @@ class Run:
 
     # What the run reads
 
-    def use(self, images):
-        """Register a data set, so that every result names it; returns it unchanged."""
+    def use(self, data):
+        """Register a data set (images or sounds), so that every result names it; returns it unchanged."""
         self._data.append(
-            {"name": images.name, "split": images.split, "count": len(images), "checksum": images.checksum}
+            {
+                "name": data.name,
+                "split": data.split,
+                "count": len(data),
+                "unit": data.unit,
+                "checksum": data.checksum,
+            }
         )
-        return images
+        return data
 
     def read(self, name: str) -> pd.DataFrame:
         """The saved data of figure or table `name` from every seed of this profile, with a `seed` column.
@@ -243,12 +249,13 @@ class Run:
 
     def origin(self, note: str = "", used: list[dict] | None = None) -> str:
         """One line for captions: data (by default all that is in use), sizes, seeds, profile."""
-        sizes: dict[str, list[str]] = {}
+        sizes: dict[tuple[str, str], list[str]] = {}
         for data in self._data if used is None else used:
-            size = f"{data['count']:,} {data['split']}"
-            if size not in sizes.setdefault(str(data["name"]), []):
-                sizes[str(data["name"])].append(size)
-        parts = [f"{name}, {' + '.join(counts)} images" for name, counts in sizes.items()] or ["no data set"]
+            size = f"{data['count']:,}" + (f" {data['split']}" if data["split"] != "all" else "")
+            # Results of before sounds were read do not name their unit.
+            counts = sizes.setdefault((str(data["name"]), data.get("unit", "images")), [])
+            counts += [size] if size not in counts else []
+        parts = [f"{name}, {' + '.join(counts)} {unit}" for (name, unit), counts in sizes.items()] or ["no data set"]
         seeds = [self.seed] if self.seeds is None else self.seeds
         parts += [note] if note else []
         parts += [

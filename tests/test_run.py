@@ -45,6 +45,7 @@ class Data:
     split: str = "train"
     count: int = 1200
     checksum: str = "ab12"
+    unit: str = "images"
 
     def __len__(self):
         return self.count
@@ -156,8 +157,8 @@ def test_the_sidecar_of_a_figure_has_all_provenance():
     assert provenance["notebook"] == NAME and provenance["profile"] == "quick" and provenance["seed"] == 3
     assert provenance["parameters"] == {name: value for name, value in values(seed=3).items() if name != "Run"}
     assert provenance["data"] == [
-        {"name": "toys", "split": "train", "count": 1200, "checksum": "ab12"},
-        {"name": "toys", "split": "test", "count": 300, "checksum": "cd34"},
+        {"name": "toys", "split": "train", "count": 1200, "unit": "images", "checksum": "ab12"},
+        {"name": "toys", "split": "test", "count": 300, "unit": "images", "checksum": "cd34"},
     ]
     assert provenance["extractor"] == "domain" and provenance["resize"] == 299
     assert provenance["versions"]["torch"] == torch.__version__.partition("+")[0] or torch.__version__
@@ -492,6 +493,11 @@ def test_a_folder_that_cannot_be_made_is_an_error(repository):
 
 
 # -- the record ----------------------------------------------------------------------------
+
+
+def test_clips_are_called_clips_and_all_of_a_set_has_no_split():
+    run = study(Data("noises", "all", 40, unit="clips"))
+    assert run.origin() == "noises, 40 clips; seed 0; profile quick."
 
 
 def test_finish_writes_the_record_with_metrics_and_hashes(capsys):

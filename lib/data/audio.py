@@ -71,6 +71,7 @@ class Sounds:
     name: str
     checksum: str
     split: str
+    unit = "clips"  # what one of it is called in captions
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -51,6 +51,7 @@ class Images:
     name: str
     checksum: str
     split: str
+    unit = "images"  # what one of it is called in captions
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -11,7 +11,7 @@ from lib import plots
 
 Arrays = Mapping[str, np.ndarray]
 
-ALARM, NORMAL, SILENCE = plots.COLOURS[6], plots.COLOURS[0], "black"  # red, blue and black, as in the source
+EVENT, SPEECH = plots.COLOURS[1], plots.COLOURS[0]
 
 
 def variants(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
@@ -106,15 +106,15 @@ def relevance(arrays: Arrays, seconds: float) -> Figure:
         for axes_ in (left, right):
             axes_.grid(False)
             for _, kind, *span in arrays["spans"][arrays["spans"][:, 0] == row]:
-                colour, height = ((ALARM, -3), (NORMAL, -7))[int(kind)]
+                colour, height = ((EVENT, -3), (SPEECH, -7))[int(kind)]
                 axes_.plot(span, [height] * 2, color=colour, linewidth=3, solid_capstyle="butt", clip_on=False)
             if len(arrays["spans"]):
                 axes_.set_ylim(-10, mel.shape[1])
     for one in axes[-1]:
         one.set_xlabel("time (s)")
     if len(arrays["spans"]):
-        axes[-1, 0].plot([], [], color=ALARM, linewidth=3, label="event (not speech)")
-        axes[-1, 0].plot([], [], color=NORMAL, linewidth=3, label="speech")
+        axes[-1, 0].plot([], [], color=EVENT, linewidth=3, label="event (not speech)")
+        axes[-1, 0].plot([], [], color=SPEECH, linewidth=3, label="speech")
         plots.legend_below(figure, axes[-1, 0])
     return figure
 
@@ -140,7 +140,7 @@ def faithfulness(frame: pd.DataFrame) -> Figure:
                 label = "random order"
             left.plot(100 * line.x, line["mean"], style, color=colour, label=label)
     left.set(xlabel="tiles flipped (%)", ylabel="probability of the class", ylim=(0, None))
-    left.legend(fontsize=6, loc="upper right")
+    plots.legend_below(figure, left, columns=3)
     drawn = frame[frame.panel == "randomised"]
     plots.curves(right, drawn, "x", "value", "method", colours=colours)
     right.axhline(0, color="0.6", linewidth=0.8)
