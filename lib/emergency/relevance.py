@@ -59,7 +59,7 @@ def relevance(
 
     Raises:
         TypeError: a layer that no rule is written for.
-        ValueError: an unknown rule, a box that does not hold the inputs, or targets that do not fit.
+        ValueError: an unknown rule, a box that does not hold the inputs or is not for them, or targets that do not fit.
     """
     if rule not in RULES or first not in FIRST:
         raise ValueError(f"there is no rule {rule!r} with {first!r}; choose from {', '.join(RULES)} and, for the first "
@@ -71,16 +71,16 @@ def relevance(
     # Neither inference mode nor autocast of the caller reaches what follows.
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast(inputs.device.type, enabled=False):
         targets = targets.to(inputs.device, torch.long).expand(len(inputs)).clone()
-        leaves = [inputs.detach().clone()]
-        if first == "z_box":
-            leaves += _box(leaves[0], box)
+        leaves = [inputs.detach().clone().requires_grad_()]
         activation = leaves[0]
-        for leaf in leaves:
-            leaf.requires_grad_()
         fresh, signed = True, True  # no convolution so far; activations may be negative
         for layer in _folded(_flat(model)):
             if isinstance(layer, _Convolution):
                 chosen = first if fresh and first != "same" else rule
+                if chosen == "z_box":
+                    if activation is not leaves[0]:
+                        raise ValueError("z_box is a rule for inputs: only dropout may come before the convolution")
+                    leaves += _box(inputs.detach(), box)
                 activation = _step(layer, activation, chosen, gamma, signed, leaves)
                 fresh, signed = False, not layer.rectified
             else:
@@ -90,8 +90,8 @@ def relevance(
             raise ValueError(f"the network gives {tuple(activation.shape)}, expected (inputs, classes)")
         if ((targets < 0) | (targets >= activation.shape[1])).any():
             raise ValueError(f"targets are {targets.tolist()}, expected classes 0 to {activation.shape[1] - 1}")
-        chosen = activation.gather(1, targets[:, None])
-        gradients = torch.autograd.grad(chosen.sum(), leaves)
+        logits = activation.gather(1, targets[:, None])
+        gradients = torch.autograd.grad(logits.sum(), leaves)
         return sum(leaf.detach() * gradient for leaf, gradient in zip(leaves, gradients, strict=True))
 
 
@@ -166,7 +166,7 @@ def _box(inputs: Tensor, box: tuple[float, float] | None) -> list[Tensor]:
         low, high = (torch.as_tensor(bound, dtype=inputs.dtype, device=inputs.device) for bound in box)
         if (inputs < low).any() or (inputs > high).any():
             raise ValueError(f"inputs from {inputs.min():.4g} to {inputs.max():.4g} lie outside of the box {box}")
-    return [bound.expand_as(inputs).clone() for bound in (low, high)]
+    return [bound.expand_as(inputs).clone().requires_grad_() for bound in (low, high)]
 
 
 def _step(layer: _Convolution, a: Tensor, rule: str, gamma: float, signed: bool, leaves: list[Tensor]) -> Tensor:
