@@ -7,7 +7,7 @@ LRP sends a logit back through the network, each layer's relevance R_j to its in
 
     epsilon     R_i = Σ_j a_i w_ij / (z_j + ε sign z_j) R_j            z_j = Σ_i a_i w_ij + b_j
     z_plus      the same with w⁺ in the place of w; where a_i < 0, with w⁻ (both_signs: a⁺w⁺ + a⁻w⁻)
-    gamma       the same with w + γ w⁺; where a_i < 0 or else z_j < 0, with w + γ w⁻ (Andéol et al. 2021)
+    gamma       the same with w + γ w⁺; where one of a_i and z_j is negative, w + γ w⁻ (Andéol et al. 2021)
     z_box       R_i = Σ_j (a_i w_ij - l w⁺_ij - h w⁻_ij) / z_j R_j     for l ≤ a_i ≤ h; z_j without b_j
 
 captum's LRP is not used: it forgets its rules after one call, takes inputs for non-negative (log-mels are not) and
