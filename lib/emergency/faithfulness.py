@@ -12,12 +12,13 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from lib.emergency.relevance import explain
+from lib.training import predict
 
 TILE = (10, 20)  # mels and frames that are flipped together
 ORDERS = ("most", "least", "random")
+FILLS = ("quietest", "mean")
 
 
-@torch.no_grad()
 def flipping(
     model: nn.Module,
     mel: Tensor,
@@ -25,6 +26,7 @@ def flipping(
     targets: Tensor,
     *,
     order: str = "most",
+    fill: str = "quietest",
     steps: int = 20,
     tile: tuple[int, int] = TILE,
     seed: int = 0,
@@ -32,23 +34,27 @@ def flipping(
 ) -> Tensor:
     """Probability of `targets` while tiles are taken away in the order of their relevance: (N, steps + 1).
 
-    Region flipping (Samek et al. 2017). A tile that is taken away gets the clip's quietest value of each band, as if
-    nothing sounded there. Column k has k/steps of the tiles flipped, the first none and the last all.
+    Region flipping (Samek et al. 2017). Column k has k/steps of the tiles flipped, the first none and the last all.
+    The network is taken in evaluation mode. Beside the inputs, memory is that of one batch.
 
     Args:
         mel, relevance: (N, 1, mels, frames).
         order: "most" relevant first, "least" relevant first, or "random" (from `seed`).
+        fill: what a tile gets that is taken away: the clip's "quietest" value of each band, as if nothing sounded
+            there, or the band's "mean" in the clip, which a network has seen more often.
 
     Raises:
-        ValueError: an unknown order, or shapes that differ.
+        ValueError: an unknown order or fill, shapes that differ, or no step.
     """
-    if order not in ORDERS or mel.shape != relevance.shape:
-        raise ValueError(f"flipping takes the order {', '.join(ORDERS)} and relevance in the shape of the clips, not "
-                         f"{order!r} and {tuple(relevance.shape)} for {tuple(mel.shape)}")  # fmt: skip
+    if order not in ORDERS or fill not in FILLS or mel.shape != relevance.shape or steps < 1:
+        raise ValueError(f"flipping takes the order {', '.join(ORDERS)}, the fill {', '.join(FILLS)}, relevance in the "
+                         f"shape of the clips and a step at least, not {order!r}, {fill!r}, {tuple(relevance.shape)} "
+                         f"for {tuple(mel.shape)} and {steps}")  # fmt: skip
     tiles = F.avg_pool2d(_whole(relevance.float(), tile), tile).flatten(1)
     generator = torch.Generator().manual_seed(seed)
     rank = torch.rand(tiles.shape, generator=generator) if order == "random" else tiles
-    place = rank.argsort(1, descending=order != "least").argsort(1)  # of each tile in the order of flipping
+    # The place of each tile in the order of flipping; stable, as many tiles may have no relevance at all.
+    place = rank.argsort(dim=1, descending=order != "least", stable=True).argsort(1)
     shape = [-(-size // part) for size, part in zip(mel.shape[2:], tile, strict=True)]
     place = place.view(len(mel), 1, *shape).repeat_interleave(tile[0], 2).repeat_interleave(tile[1], 3)
     place = place[..., : mel.shape[2], : mel.shape[3]]
@@ -56,14 +62,14 @@ def flipping(
     columns = []
     for step in range(steps + 1):
         gone = place < round(step / steps * tiles.shape[1])
-        found = []
-        for part, quiet, wanted in zip(mel.split(batch_size), gone.split(batch_size), targets.split(batch_size),
-                                       strict=True):  # fmt: skip
-            part = part.float()
-            part = torch.where(quiet, part.amin(3, keepdim=True), part).to(device)
-            found.append(model(part).softmax(1).cpu().gather(1, wanted[:, None])[:, 0])
-        columns.append(torch.cat(found))
+        parts = zip(mel.split(batch_size), gone.split(batch_size), strict=True)
+        logits = predict(model, (_without(part.float(), tiles_gone, fill).to(device) for part, tiles_gone in parts))
+        columns.append(logits.softmax(1).cpu().gather(1, targets[:, None])[:, 0])
     return torch.stack(columns, 1)
+
+
+def _without(mel: Tensor, gone: Tensor, fill: str) -> Tensor:
+    return torch.where(gone, mel.amin(3, keepdim=True) if fill == "quietest" else mel.mean(3, keepdim=True), mel)
 
 
 def _whole(relevance: Tensor, tile: tuple[int, int]) -> Tensor:
@@ -84,9 +90,14 @@ def randomised(
     """Rank correlation of the explanation with that of networks whose layers are drawn anew, from the top down.
 
     Cascading randomisation (Adebayo et al. 2018, Sanity Checks for Saliency Maps). An explanation that stays the same
-    does not explain what was learned. Columns: layers (how many are random), correlation (Spearman's, mean over clips).
+    does not explain what was learned. Of absolute relevance: a random network's logit is as often negative as positive
+    and takes the sign of all relevance with it, so that correlations of 0.8 and -0.8 would be averaged to nothing.
+    Rules like z_plus are known to depend little on upper layers (Sixt et al. 2020, When Explanations Lie).
+
+    Columns: layers (how many are random), correlation (Spearman's, mean over clips; NaN if the random network gives
+    no relevance at all).
     """
-    first = explain(model, mel, targets, method)
+    first = explain(model, mel, targets, method).abs()
     changed = copy.deepcopy(model)
     learned = [layer for layer in changed.modules() if any(True for _ in layer.parameters(recurse=False))]
     rows = [{"layers": 0, "correlation": 1.0}]
@@ -96,10 +107,10 @@ def randomised(
             layer.reset_parameters()
             if isinstance(layer, nn.BatchNorm2d):
                 continue  # goes with the convolution before it
-            other = explain(changed, mel, targets, method)
+            other = explain(changed, mel, targets, method).abs()
             pairs = zip(first.flatten(1).numpy(), other.flatten(1).numpy(), strict=True)
-            each = [spearmanr(a, b).statistic for a, b in pairs]
-            rows.append({"layers": len(rows), "correlation": float(np.nanmean(each))})
+            each = [spearmanr(a, b).statistic for a, b in pairs if np.ptp(a) and np.ptp(b)]
+            rows.append({"layers": len(rows), "correlation": float(np.mean(each)) if each else np.nan})
     return pd.DataFrame(rows)
 
 
@@ -143,10 +154,15 @@ def with_cue(mel: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
     mel: (N, 1, mels, frames); the mask is boolean, of that shape. The tone lies in the upper fifth of the bands,
     halfway between the clip's mean and its loudest cell.
+
+    Raises:
+        ValueError: the clips are no longer than the tone.
     """
     generator = torch.Generator().manual_seed(seed)
     count, _, mels, frames = mel.shape
     low, length = round(0.85 * mels), 20
+    if frames <= length:
+        raise ValueError(f"clips have {frames} frames, expected more than the {length} of the tone")
     start = torch.randint(0, frames - length, (count, 1, 1, 1), generator=generator)
     times, bands = torch.arange(frames), torch.arange(mels)[:, None]
     mask = (times >= start) & (times < start + length) & (bands >= low) & (bands < low + 3)

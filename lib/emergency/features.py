@@ -10,7 +10,6 @@ And the signal is mirrored at its ends: the last frames change when something fo
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 RATE = 16_000  # Hz
@@ -39,13 +38,18 @@ def log_mel(samples: Tensor, mels: int = 80) -> Tensor:
     if samples.shape[1] < HOP:
         raise ValueError(f"clips have {samples.shape[1]} samples, and one frame takes {HOP}")
     window, filters = _constants(mels, samples.device)
+    at_once = 1 if samples.device.type == "cpu" else len(samples)  # one clip's spectrum fits into a CPU's cache
     with torch.autocast(samples.device.type, enabled=False):  # half floats do not hold 8 decades
-        spectrum = torch.stft(_mirrored(samples), WINDOW, HOP, window=window, center=False, return_complex=True)
-        spectrum = spectrum[..., :-1]
-        power = spectrum.real.square() + spectrum.imag.square()  # (B, 201, frames)
-        levels = (filters @ power).clamp_min(SMALLEST).log10()  # (B, mels, frames), decades
-        floor = levels.amax(dim=(1, 2), keepdim=True) - DECADES
-        return (torch.maximum(levels, floor) + 4.0) / 4.0
+        return torch.cat([_log_mel(part, window, filters) for part in _mirrored(samples).split(at_once)])
+
+
+def _log_mel(mirrored: Tensor, window: Tensor, filters: Tensor) -> Tensor:
+    frames = mirrored.unfold(1, WINDOW, HOP)[:, :-1]  # (B, frames, 400)
+    spectrum = torch.fft.rfft(frames * window)
+    power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)  # (B, frames, 201)
+    levels = (filters @ power.mT).clamp_min(SMALLEST).log10()  # (B, mels, frames), decades
+    floor = levels.amax(dim=(1, 2), keepdim=True) - DECADES
+    return (torch.maximum(levels, floor) + 4.0) / 4.0
 
 
 def mel_filters(mels: int = 80) -> Tensor:
@@ -80,7 +84,7 @@ def _mirrored(samples: Tensor) -> Tensor:
     """(B, N) -> (B, N + 400): mirrored at both ends, more than once if the clip is shorter than half a window."""
     length, half = samples.shape[1], WINDOW // 2
     if length > half:
-        return F.pad(samples, (half, half), mode="reflect")
+        return torch.cat([samples[:, 1 : half + 1].flip(1), samples, samples[:, -half - 1 : -1].flip(1)], 1)
     period = 2 * (length - 1)
     places = torch.arange(-half, length + half, device=samples.device) % period
     return samples[:, torch.minimum(places, period - places)]

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from lib.emergency import faithfulness
 from lib.emergency.cnn import Variant, build_cnn
 from lib.emergency.faithfulness import area, flipping, interval, localisation, randomised, shares, with_cue
 
@@ -65,7 +66,33 @@ def test_batches_and_the_scale_of_relevance_change_nothing(marked):
     assert torch.allclose(first, flipping(model, mel, 7 * relevance, targets, batch_size=2))
 
 
-@pytest.mark.parametrize("change", [{"order": "first"}, {"relevance": torch.zeros(5, 1, 20, 79)}])
+def test_ties_are_broken_the_same_way_in_every_batch_and_order(marked):
+    model, mel, _, targets = marked
+    nothing = torch.zeros_like(mel)
+    curves = [flipping(model, mel, nothing, targets, order=order, steps=8) for order in ("most", "least")]
+    assert torch.equal(*curves) and (curves[0] == curves[0][:1]).all()
+
+
+def test_what_a_tile_is_filled_with(marked):
+    """The band's mean leaves a quarter of the tile's level, as the tile is a quarter of its bands."""
+    model, mel, relevance, targets = marked
+    filled = flipping(model, mel, relevance, targets, fill="mean", steps=8)
+    assert torch.allclose(filled[:, 1:], torch.tensor(0.05 * 200 / 4).sigmoid())
+
+
+def test_flipping_leaves_the_network_as_it_was():
+    torch.manual_seed(0)
+    model = build_cnn(Variant("", (4, 8), dropout=0.5), 3, 20).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    mel, targets = torch.randn(4, 1, 20, 40), torch.zeros(4, dtype=torch.long)
+    first, second = (flipping(model, mel, mel, targets, steps=2) for _ in range(2))
+    assert torch.equal(first, second) and not first.requires_grad and all(part.training for part in model.modules())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "change", [{"order": "first"}, {"fill": "zero"}, {"steps": 0}, {"relevance": torch.zeros(5, 1, 20, 79)}]
+)
 def test_flipping_refuses_what_does_not_fit(marked, change):
     model, mel, relevance, targets = marked
     with pytest.raises(ValueError, match="flipping takes"):
@@ -83,6 +110,29 @@ def test_a_network_drawn_anew_is_explained_differently():
     assert table.correlation[0] == 1 and table.correlation.iloc[-1] < 0.8
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_an_explanation_that_ignores_the_network_is_found_out(monkeypatch):
+    """Its sign alone follows the logit, which random networks give either sign."""
+
+    def pattern(model, mel, targets, method):
+        with torch.no_grad():
+            logits = model(mel).gather(1, targets[:, None])
+        return mel.abs() * logits.sign()[..., None, None]
+
+    monkeypatch.setattr(faithfulness, "explain", pattern)
+    torch.manual_seed(0)
+    model = build_cnn(Variant("", (8, 16)), 4, 32).eval()
+    table = randomised(model, torch.randn(8, 1, 32, 60), torch.arange(8) % 4)
+    assert table.correlation.to_numpy() == pytest.approx(1)
+
+
+def test_no_relevance_at_all_has_no_correlation(monkeypatch):
+    drawn = torch.rand(2, 1, 32, 60)
+    answers = iter([drawn, torch.zeros_like(drawn), drawn, drawn])
+    monkeypatch.setattr(faithfulness, "explain", lambda *_: next(answers))
+    table = randomised(build_cnn(Variant("", (8, 16)), 4, 32), drawn, torch.zeros(2, dtype=torch.long))
+    assert np.isnan(table.correlation[1]) and table.correlation[2] == pytest.approx(1)
 
 
 def one_stem_per_half():
@@ -133,6 +183,11 @@ def test_a_cue_is_audible_where_the_mask_says_and_nowhere_else():
     assert (changed.amax((1, 2, 3)) == mel.amax((1, 2, 3))).all(), "it is faint"
     assert mask.any(2).float().argmax(-1).unique().numel() > 3, "its place differs by clip"
     assert torch.equal(with_cue(mel, seed=3)[0], changed)
+
+
+def test_a_clip_has_to_be_longer_than_the_cue():
+    with pytest.raises(ValueError, match="20 frames"):
+        with_cue(torch.zeros(1, 1, 80, 20), seed=0)
 
 
 def test_localisation_is_the_area_under_the_curve():

@@ -50,12 +50,13 @@ def backwards(matrix, bias, a, relevance_of_outputs, rule, gamma, box):
     if rule == "epsilon":
         contributions = matrix * a
         rest = bias
-    elif rule == "z_plus":
-        contributions, rest = positive * a, bias.clamp(min=0)
-    elif rule == "gamma":
-        contributions, rest = (matrix + gamma * positive) * a, bias + gamma * bias.clamp(min=0)
-    elif rule == "both_signs":
-        contributions, rest = positive * a.clamp(min=0) + negative * a.clamp(max=0), bias.clamp(min=0)
+    elif rule in ("z_plus", "both_signs"):
+        contributions, rest = (matrix * a).clamp(min=0), bias.clamp(min=0)
+    elif rule == "gamma":  # what has the sign of the output counts for more
+        contributions, rest = matrix * a, bias
+        up = ((contributions.sum(1) + rest) > 0)[:, None]
+        contributions = contributions + gamma * torch.where(up, contributions.clamp(min=0), contributions.clamp(max=0))
+        rest = rest + gamma * torch.where(up[:, 0], rest.clamp(min=0), rest.clamp(max=0))
     else:
         contributions, rest = matrix * a - positive * box[0] - negative * box[1], 0.0
     z = contributions.sum(1) + rest
@@ -102,13 +103,73 @@ def oracle(net, x, target, rule, first, gamma=0.25, box=None):
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_is_that_of_the_textbook(rule, first, norm):
     net, x, targets = small_net(norm=norm), signed(3), torch.tensor([0, 2, 1])
-    if first == "same" and rule != "epsilon":
-        x = x.abs()  # these rules are for inputs that are not negative
     found = relevance(net, x, targets, rule=rule, first=first, box=(-4.0, 4.0))
     for place, target in enumerate(targets.tolist()):
         expected = oracle(net, x[place : place + 1], target, rule, first, box=(-4.0, 4.0))
         # The oracle adds its epsilon at poolings too.
         assert torch.allclose(found[place], expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def unusual(kind):
+    """Networks in which activations are signed between convolutions, or convolutions are not plain ones."""
+    torch.manual_seed(0)
+    layers = {
+        "no ReLU between": [nn.Conv2d(2, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 6, 2), nn.AvgPool2d(2)],
+        "ReLU after pooling": [nn.Conv2d(2, 4, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(4, 6, 2), nn.ReLU()],
+        "groups": [nn.Conv2d(2, 4, 3, groups=2), nn.ReLU(), nn.Conv2d(4, 6, 3, groups=2, stride=2), nn.ReLU()],
+        "signed groups": [nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU()],
+        "same": [nn.Conv2d(2, 4, (2, 3), padding="same"), nn.ReLU(), nn.Conv2d(4, 6, 4, padding="same"), nn.ReLU()],
+        "valid": [
+            nn.Conv2d(2, 4, 3, padding="valid", dilation=2),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 2, bias=False),
+            nn.ReLU(),
+        ],
+        "average first": [nn.AvgPool2d(2), nn.Conv2d(2, 4, 3), nn.ReLU()],
+    }[kind]
+    body = nn.Sequential(*layers, nn.Flatten()).double()
+    return nn.Sequential(*body, nn.Linear(body(signed(1, shape=(2, 8, 12))).shape[1], 3).double()).eval()
+
+
+KINDS = ["no ReLU between", "ReLU after pooling", "groups", "signed groups", "same", "valid", "average first"]
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("rule", RULES)
+def test_so_it_is_in_unusual_networks(rule, first, kind):
+    net, x = unusual(kind), signed(1, shape=(2, 8, 12))
+    if kind == "average first" and first == "z_box":
+        with pytest.raises(ValueError, match="a rule for inputs"):
+            relevance(net, x, 2, rule=rule, first=first)
+        return
+    found = relevance(net, x, 2, rule=rule, first=first, box=(-4.0, 4.0))
+    expected = oracle(net, x, 2, rule, first, box=(-4.0, 4.0))
+    assert torch.allclose(found[0], expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize(("mode", "pad"), [("reflect", nn.ReflectionPad2d), ("circular", nn.CircularPad2d),
+                                           ("replicate", nn.ReplicationPad2d), ("zeros", nn.ZeroPad2d)])  # fmt: skip
+def test_padding_is_a_layer_before_the_convolution(mode, pad, first):
+    torch.manual_seed(0)
+    with_padding, without = (nn.Conv2d(1, 4, 3, padding=(2, 1), padding_mode=mode), nn.Conv2d(1, 4, 3))
+    without.load_state_dict(with_padding.state_dict())
+    rest = [nn.ReLU(), nn.Flatten(), nn.Linear(480, 3)]
+    net, x = nn.Sequential(with_padding, *rest).double(), signed(1)
+    margins = pad((1, 1, 2, 2))
+    padded = margins(x).detach()
+    box = (-4.0, 4.0)
+    found = relevance(net, x, 1, first=first, box=box)
+    inside = relevance(nn.Sequential(without, *rest).double(), padded, 1, first=first, box=box)
+    if mode == "zeros":  # a cell of the padding is no input, and its box is 0 to 0
+        if first != "z_box":
+            assert torch.allclose(found, inside[..., 2:-2, 1:-1])
+        return
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad((margins(x) * inside).sum(), x)  # each copy's relevance to what it is a copy of
+    assert torch.allclose(found, expected)
 
 
 # -- Against other libraries ---------------------------------------------------------------------
@@ -160,7 +221,7 @@ def captum_relevance(net, x, target, rules=None):
     viewed = Viewed(folded(net))
     for layer, rule in (rules or (lambda viewed: []))(viewed):
         layer.rule = rule
-    return captum.attr.LRP(viewed).attribute(x.clone(), target=target), viewed
+    return captum.attr.LRP(viewed).attribute(x.clone().requires_grad_(), target=target), viewed
 
 
 def test_captum_finds_the_same_by_epsilon():
@@ -192,7 +253,7 @@ def test_captum_forgets_its_rules_after_one_call():
     """Once this fails, captum's LRP can be thought of again (see the module)."""
     net, x, target = small_net(bias=False, norm=False), signed(3).abs(), torch.tensor([0, 1, 2])
     first, viewed = captum_relevance(net, x, target, alpha_beta)
-    second = captum.attr.LRP(viewed).attribute(x.clone(), target=target)
+    second = captum.attr.LRP(viewed).attribute(x.clone().requires_grad_(), target=target)
     assert not torch.allclose(first, second, rtol=0.1)
 
 
@@ -209,8 +270,6 @@ def test_captum_refuses_flatten():
 @pytest.mark.parametrize("rule", RULES)
 def test_nothing_is_lost_without_biases(rule, first):
     net, x = small_net(bias=False, norm=False), signed(8)
-    if first == "same" and rule != "epsilon":
-        x = x.abs()
     logits, targets = net(x), torch.arange(8) % 3
     found = relevance(net, x, targets, rule=rule, first=first).sum((1, 2, 3))
     expected = logits.gather(1, targets[:, None])[:, 0]
@@ -240,11 +299,13 @@ def test_every_variant_can_be_explained_and_is_left_as_it_was(variant):
     assert x.grad is None and not x.requires_grad
 
 
-def test_a_batch_is_explained_as_its_members_are():
+@pytest.mark.parametrize("first", FIRST)
+def test_a_batch_is_explained_as_its_members_are(first):
     net, x, targets = small_net(), signed(5), torch.tensor([0, 1, 2, 1, 0])
-    whole = relevance(net, x, targets)
+    whole = relevance(net, x, targets, first=first)
     for place in range(5):
-        assert torch.allclose(whole[place : place + 1], relevance(net, x[place : place + 1], targets[place].item()))
+        alone = relevance(net, x[place : place + 1], targets[place].item(), first=first)
+        assert torch.allclose(whole[place : place + 1], alone)
 
 
 def test_threads_do_not_disturb_each_other():
@@ -265,10 +326,27 @@ def test_threads_do_not_disturb_each_other():
     assert not wrong
 
 
-def test_it_works_where_gradients_are_off():
-    with torch.no_grad():
-        off = relevance(small_net(), signed(), 0)
-    assert torch.equal(off, relevance(small_net(), signed(), 0))
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_works_where_gradients_are_off(mode):
+    with mode():
+        off = relevance(small_net(), signed(), torch.tensor([0, 2]))
+    assert torch.equal(off, relevance(small_net(), signed(), torch.tensor([0, 2])))
+
+
+def test_autocast_changes_nothing():
+    net, x = small_net().float(), signed().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = relevance(net, x, 0)
+    assert torch.equal(found, relevance(net, x, 0))
+
+
+def test_an_error_on_the_way_leaves_the_network_as_it_was():
+    net = small_net().train()
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):  # comes with the last layer
+        relevance(net[:-1].append(nn.Linear(11, 3).double()), signed(), 0)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert net.training and not any(module._forward_hooks or module._backward_hooks for module in net.modules())
 
 
 # -- Explaining in batches -----------------------------------------------------------------------
@@ -282,6 +360,15 @@ def test_batches_and_half_precision_change_nothing():
         assert found.dtype == torch.float32
         assert torch.allclose(found, explain(net, mel, targets, method, batch_size=7), atol=1e-6)
     assert torch.allclose(explain(net, mel, targets), relevance(net, mel.float(), targets), atol=1e-6)
+
+
+def test_explaining_leaves_the_mode_and_the_inputs_alone():
+    net, mel = small_net().float().train(), signed(2).float()
+    net[1].eval()
+    modes = [part.training for part in net.modules()]
+    expected = explain(copy.deepcopy(net).eval(), mel, torch.tensor([0, 1]), "input x gradient")
+    assert torch.equal(explain(net, mel, torch.tensor([0, 1]), "input x gradient"), expected)
+    assert [part.training for part in net.modules()] == modes and not mel.requires_grad
 
 
 def test_input_x_gradient_is_epsilon_lrp_by_another_way():
@@ -314,6 +401,22 @@ def test_what_only_looks_like_a_known_layer_is_refused():
 def test_unknown_rules_are_refused(change):
     with pytest.raises(ValueError, match="choose from"):
         relevance(small_net(), signed(), 0, **change)
+
+
+@pytest.mark.parametrize("targets", [3, -1, 0.5, torch.tensor([0, 1, 2]), torch.tensor([[0], [1]])])
+def test_targets_that_do_not_fit_are_refused(targets):
+    with pytest.raises(ValueError, match="targets are"):
+        relevance(small_net(), signed(), targets)
+
+
+def test_a_network_that_does_not_classify_is_refused():
+    with pytest.raises(ValueError, match="gives .*, expected"):
+        relevance(small_net()[:-2], signed(), 0)
+
+
+def test_inputs_outside_of_the_box_are_refused():
+    with pytest.raises(ValueError, match="outside of the box"):
+        relevance(small_net(), signed(), 0, first="z_box", box=(0.0, 1.0))
 
 
 def test_an_unknown_method_is_refused():
