@@ -150,7 +150,7 @@ def shares(relevance: Tensor, energy: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def with_cue(mel: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """A planted shortcut: a faint high tone of 0.2 s at a place drawn for each clip. (mel, mask of its cells).
+    """A planted shortcut: a faint high tone of half a second at a place drawn for each clip. (mel, mask of its cells).
 
     mel: (N, 1, mels, frames); the mask is boolean, of that shape. The tone lies in the upper fifth of the bands,
     halfway between the clip's mean and its loudest cell.
@@ -160,7 +160,7 @@ def with_cue(mel: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """
     generator = torch.Generator().manual_seed(seed)
     count, _, mels, frames = mel.shape
-    low, length = round(0.85 * mels), 20
+    low, length = round(0.85 * mels), 50
     if frames <= length:
         raise ValueError(f"clips have {frames} frames, expected more than the {length} of the tone")
     start = torch.randint(0, frames - length, (count, 1, 1, 1), generator=generator)

@@ -178,7 +178,7 @@ def test_the_last_cell_may_be_cut_off():
 def test_a_cue_is_audible_where_the_mask_says_and_nowhere_else():
     mel = torch.randn(6, 1, 80, 200, generator=torch.Generator().manual_seed(0)).half()
     changed, mask = with_cue(mel, seed=3)
-    assert mask.sum((1, 2, 3)).tolist() == [60] * 6 and changed.dtype == mel.dtype
+    assert mask.sum((1, 2, 3)).tolist() == [150] * 6 and changed.dtype == mel.dtype
     assert torch.equal(changed[~mask], mel[~mask]) and (changed[mask] >= mel[mask]).all()
     assert (changed.amax((1, 2, 3)) == mel.amax((1, 2, 3))).all(), "it is faint"
     assert mask.any(2).float().argmax(-1).unique().numel() > 3, "its place differs by clip"
@@ -186,8 +186,8 @@ def test_a_cue_is_audible_where_the_mask_says_and_nowhere_else():
 
 
 def test_a_clip_has_to_be_longer_than_the_cue():
-    with pytest.raises(ValueError, match="20 frames"):
-        with_cue(torch.zeros(1, 1, 80, 20), seed=0)
+    with pytest.raises(ValueError, match="50 frames"):
+        with_cue(torch.zeros(1, 1, 80, 50), seed=0)
 
 
 def test_localisation_is_the_area_under_the_curve():
