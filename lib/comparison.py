@@ -54,3 +54,12 @@ def _paired(change: pd.Series, lower_is_better: bool, *, is_baseline: bool) -> d
 
 def _verdict(change: pd.Series, lower_is_better: bool) -> str:
     return "better" if (change.mean() < 0) == lower_is_better else "worse"
+
+
+def mean_and_sd(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
+    """Over seeds: *by, seeds, and each measure with its standard deviation beside it (`<measure>_sd`)."""
+    groups = rows.groupby(list(by), sort=False)
+    table = groups.seed.nunique().rename("seeds").to_frame()
+    for measure in measures:
+        table[measure], table[f"{measure}_sd"] = groups[measure].mean(), groups[measure].std()
+    return table.reset_index()

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lib.comparison import paired_table
+from lib.comparison import mean_and_sd, paired_table
 
 
 def results(**accuracies):
@@ -107,3 +107,17 @@ def test_where_lower_is_better():
     assert list(table.verdict) == ["baseline", "worse", "better"]
     exact = paired_table(results(plain=[3.0, 4.0], other=[2.0, 3.0]), baseline="plain", lower_is_better=True)
     assert exact.verdict[1] == "better"
+
+
+def test_mean_and_sd_have_one_row_per_group_in_the_order_of_the_rows():
+    rows = pd.DataFrame({"arm": ["b", "a", "b", "a"], "seed": [0, 0, 1, 1], "score": [1.0, 5.0, 3.0, 5.0]})
+    table = mean_and_sd(rows, ["arm"], ["score"])
+    assert list(table.columns) == ["arm", "seeds", "score", "score_sd"]
+    assert table.arm.tolist() == ["b", "a"] and table.seeds.tolist() == [2, 2]
+    assert table.score.tolist() == [2, 5] and table.score_sd.tolist() == pytest.approx([2**0.5, 0])
+
+
+def test_one_seed_has_no_sd():
+    assert (
+        mean_and_sd(pd.DataFrame({"arm": ["a"], "seed": [0], "score": [1.0]}), ["arm"], ["score"]).score_sd.isna().all()
+    )

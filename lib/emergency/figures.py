@@ -144,9 +144,7 @@ def faithfulness(frame: pd.DataFrame) -> Figure:
     drawn = frame[frame.panel == "randomised"]
     plots.curves(right, drawn, "x", "value", "method", colours=colours)
     right.axhline(0, color="0.6", linewidth=0.8)
-    right.set(
-        xlabel="layers drawn anew, from the top", ylabel="rank correlation of maps", ylim=(None, 1.05)
-    )
+    right.set(xlabel="layers drawn anew, from the top", ylabel="rank correlation of maps", ylim=(None, 1.05))
     right.xaxis.get_major_locator().set_params(integer=True)
     right.legend(fontsize=6)
     return figure

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from lib.comparison import mean_and_sd
 from lib.laplacian_gan.evaluation import NO_SOURCE
 
 
@@ -34,9 +35,6 @@ def over_seeds(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     where it does change, the first is.
     """
     keys = [*by, "arm", "sources"]
-    groups = rows.groupby(keys, sort=False)
-    table = groups.seed.nunique().rename("seeds").to_frame()
-    for measure in (name for name in MEASURES if name in rows):
-        table[measure], table[f"{measure}_sd"] = groups[measure].mean(), groups[measure].std()
+    table = mean_and_sd(rows, keys, [name for name in MEASURES if name in rows])
     kept = [name for name in ("lpips_real", "reported_fid", "reported_lpips", "n_fake", "extractor") if name in rows]
-    return table.join(groups[kept].first()).reset_index()
+    return table.join(rows.groupby(keys)[kept].first(), on=keys)
