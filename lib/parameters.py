@@ -83,7 +83,7 @@ def parse_assignments(text: str) -> dict[str, Any]:
     """`epochs=3 dataset=folder:/x groups=[1,2]` as a dictionary.
 
     Values are Python literals where they read as such (`true` and `false` too), strings
-    otherwise; quote a string that would read as a number: `name="'3'"`.
+    otherwise, also in a list: `shown=[fire,'gas accident']`. Quote a string that would read as a number: `name="'3'"`.
     """
     try:
         words = shlex.split(text)
@@ -257,6 +257,8 @@ def _literal(text: str):
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
+        if text.startswith("[") and text.endswith("]"):  # bare words, or words whose quotes the shell's rules took
+            return [_literal(item.strip()) for item in text[1:-1].split(",")]
         return text
 
 

@@ -174,6 +174,10 @@ def test_assignments_are_literals_or_strings():
     assert isinstance(parse_assignments("rate=1e-3")["rate"], float)
     assert parse_assignments("  ") == {}
     assert parse_assignments("path=a=b") == {"path": "a=b"}
+    words = {"shown": ["fire", "gas accident", 3, True]}
+    assert parse_assignments("shown=[fire,'gas accident',3,true]") == words
+    assert parse_assignments("""shown="['fire', 'gas accident', 3, True]" """) == words
+    assert parse_assignments("shown=['fire']") == {"shown": ["fire"]}
 
 
 @pytest.mark.parametrize(
