@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -61,6 +61,7 @@ class Sounds:
         name: of the data set, for captions; it says which copy was read.
         checksum: sha256 of the samples and labels as loaded.
         split: "train", "test" or "all".
+        rejected: reason -> number of the data set's files that were left out for it.
     """
 
     samples: Tensor
@@ -71,6 +72,7 @@ class Sounds:
     name: str
     checksum: str
     split: str
+    rejected: dict[str, int] = field(default_factory=dict)
     unit = "clips"  # what one of it is called in captions
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ clips = mels(train)
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -104,11 +105,11 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
     labels = torch.from_numpy(ready.numbers)
     # A line is heard from many speakers, and is learned by heart: all of them share a fold.
     folds = [_hash(row.line or row.json) % FOLDS for row in ready.rows]
-    rejected = sum(catalogue.rejected.values()) + sum(ready.rejected.values())
+    rejected = dict(Counter(catalogue.rejected) + Counter(ready.rejected))
     name = "AI Hub emergency sounds" + (" (strict split)" if dataset == "aihub-strict" else "")
-    name += f", {rejected:,} files rejected" if rejected else ""
+    name += f", {sum(rejected.values()):,} files rejected" if rejected else ""
     return Sounds(samples, labels, NAMES, torch.tensor(folds), tuple(row.wav for row in ready.rows), name,
-                  checksum(samples.numpy().view(np.uint8), labels.numpy()), split)  # fmt: skip
+                  checksum(samples.numpy().view(np.uint8), labels.numpy()), split, rejected)  # fmt: skip
 
 
 def _hash(text: str) -> int:

@@ -81,9 +81,17 @@ def test_aihub_from_its_folders_to_clips(tmp_path, form):
         assert set(train.labels.tolist()) == set(range(1, 20)), "nineteen classes, and no silence"
         assert not set(train.names) & set(test.names)
         assert train.name.startswith("AI Hub") and ("strict" in train.name) == (dataset == "aihub-strict")
+        assert train.rejected == test.rejected == {}
     again = sounds.load("aihub", "test", **how)
     assert again.checksum == sounds.load("aihub", "test", **how).checksum
     assert len(sounds.load("aihub", "train", count=19, **how)) == 19
+
+
+def test_rejected_files_are_counted_by_reason(tmp_path):
+    make_tree(tmp_path, per_class=4, broken=("cut JSON", "no WAV", "no area"))
+    loaded = sounds.load("aihub", "train", seconds=1.0, root=str(tmp_path))
+    assert loaded.rejected == {"unreadable JSON": 1, "missing audio": 1, "no area": 1}
+    assert loaded.name.endswith("3 files rejected") and loaded.subset([0, 1]).rejected == loaded.rejected
 
 
 def test_without_aihub_the_message_says_where_to_apply(tmp_path):
