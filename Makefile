@@ -6,8 +6,10 @@ ONLY ?=
 JOBS ?=
 CORES ?=
 PARAMS ?=
+FIG ?=
+BASE ?=
 # Values reach the commands through the environment, where no character of theirs means anything to a shell.
-export PROFILE SEEDS ONLY JOBS CORES PARAMS
+export PROFILE SEEDS ONLY JOBS CORES PARAMS FIG BASE
 # Empty is as good as unset for these, but not the same to every program.
 ifneq ($(DATA_ROOT),)
 export DATA_ROOT
@@ -37,8 +39,11 @@ PYTHON := $(if $(ACTIVE),$(ACTIVE),$(OWN))/bin/python
 WORKFLOW = "$(PYTHON)" -m lib.workflow
 SELECTION = --profile "$$PROFILE" --seeds "$$SEEDS" --only "$$ONLY" --params "$$PARAMS" --jobs "$$JOBS" --cores "$$CORES"
 
+# The profile where one was asked for, else all.
+CHOSEN = --profile $(if $(filter file,$(origin PROFILE)),"","$$PROFILE")
+
 .SUFFIXES:
-.PHONY: help environment figures plan test lab bench outputs format lint clean
+.PHONY: help environment figures plan paper verify diff site test lab bench outputs format lint clean
 
 help: ## List the commands
 	@echo "make <command>, with"
@@ -51,6 +56,7 @@ help: ## List the commands
 	@echo "  JOBS=1          notebooks at a time; they share the cores"
 	@echo "  CORES=          cores to use (default: all)"
 	@echo "  PARAMS=         parameters of notebooks, such as PARAMS=\"epochs=3\"; results go to <profile>-custom"
+	@echo "  FIG= BASE=      for make diff: an id such as fig34_loss_curves; a folder or git revision"
 	@echo "  DATA_ROOT=data  where data sets are looked for"
 	@echo "  OUTPUT_ROOT=.   where figures/ and build/ are written"
 
@@ -62,6 +68,18 @@ figures: environment ## Run what is stale of a profile's notebooks; results are 
 
 plan: environment ## Tell what `make figures` would run and why
 	@$(WORKFLOW) plan $(SELECTION)
+
+verify: environment ## Check the stored results: whole, unaltered, of their profile, up to date (PROFILE= for one)
+	@"$(PYTHON)" -m lib.verify check $(CHOSEN)
+
+diff: environment ## Show a figure or table beside its state in another folder or revision (FIG=, BASE=)
+	@"$(PYTHON)" -m lib.verify diff $(CHOSEN) --fig "$$FIG" --base "$$BASE"
+
+site: environment ## Write build/site/index.html: all results of a profile, to read in a browser without a network
+	@"$(PYTHON)" -m lib.site --profile "$$PROFILE"
+
+paper: environment ## Set build/paper/paper-<profile>.pdf from the stored results (PROFILE=public unless given)
+	@"$(PYTHON)" -m lib.paper --profile "$(if $(filter file,$(origin PROFILE)),public,$$PROFILE)"
 
 test: environment ## Check the style and the imports, and run all tests, notebooks included
 	@$(MAKE) --no-print-directory lint
@@ -79,9 +97,10 @@ outputs: environment ## Run the smoke profile and store the checked cells' outpu
 format: environment ## Format the code
 	@"$(PYTHON)" -m ruff check --fix --quiet . ; "$(PYTHON)" -m ruff format .
 
-lint: environment ## Check the style and the imports
+lint: environment ## Check the style, the imports and the Dockerfile
 	@"$(PYTHON)" -m ruff check .
 	@"$(PYTHON)" -m ruff format --check .
+	@"$(dir $(PYTHON))hadolint" Dockerfile
 	@"$(PYTHON)" -c "from importlinter.cli import lint_imports_command as lint; lint()"
 
 clean: ## Remove build/, figures/smoke and figures/*-custom; results, data and .venv stay

@@ -18,7 +18,7 @@ import torch
 
 from lib import paths
 
-BENCHMARKS = ("corregularization", "laplacian_gan", "categorical", "emergency", "metrics")
+BENCHMARKS = ("corregularization", "laplacian_gan", "categorical", "emergency", "recognition", "metrics")
 
 
 def machine() -> dict[str, object]:

@@ -127,6 +127,8 @@ def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
     parts |= {f"parameter {name}": repr(value) for name, value in sorted(values.items())}
     modules = imported_modules(notebook)
     parts |= {f"module {name}": value for name, value in module_hashes(*modules).items()}
+    if "module lib.claims" in parts:  # which reads them
+        parts["the source's claims"] = _sha256(paths.CLAIMS.read_text(encoding="utf-8"))
     parts["lock file"] = _sha256(paths.LOCK.read_text(encoding="utf-8"))
     # The lock pins some packages per Python version, so the version belongs to it.
     parts["Python version"] = "{}.{}".format(*sys.version_info)

@@ -91,6 +91,10 @@ def failed(job: str) -> Path:
     return paths.build() / "failed" / f"{job}.ipynb"
 
 
+def checkpoints(job: str) -> Path:
+    return paths.build() / "checkpoints" / job
+
+
 def record(job: str) -> Path:
     return paths.figures() / f"{job}.json"
 
@@ -109,16 +113,19 @@ def lock(job: str, kind: str) -> FileLock:
 def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> list[Job]:
     """The jobs asked for and those whose results they read, each after what it reads.
 
-    `seeds` and `only` are lists separated by spaces; empty means the profile's seeds and
-    all notebooks. ParameterError where anything is unknown or of the wrong type.
+    `seeds` and `only` are lists separated by spaces; empty means the profile's seeds and all
+    notebooks but those that it skips. ParameterError where anything is unknown or of the wrong type.
     """
     settings = parameters.load_profile(profile)
     seed_list = _seeds(seeds) if seeds.strip() else settings.get("seeds", [0])
-    asked = only.split() or parameters.notebooks()
+    skipped = {name: parameters.profile_entry(name, profile).get("skip") for name in parameters.notebooks()}
+    asked = only.split() or [name for name, reason in skipped.items() if not reason]
     if not asked:
         raise ParameterError(f"No notebooks in {paths.NOTEBOOKS}")
     for notebook in asked:
         parameters.check_notebook(notebook)
+        if skipped[notebook]:
+            raise ParameterError(f"Profile '{profile}' has no {notebook}: {skipped[notebook]}")
     ordered = _in_order(asked, profile)
     overrides = parameters.parse_assignments(params)
     known = {notebook: parameters.defaults(notebook) for notebook in ordered}

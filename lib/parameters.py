@@ -23,7 +23,7 @@ SET_BY_THE_WORKFLOW = {"seed": "SEEDS", "seeds": "SEEDS", "profile": "PROFILE"}
 # Where a run happens and which of several equal runs it is; all other parameters are settings.
 NOT_SETTINGS = (*SET_BY_THE_WORKFLOW, "device")
 PROFILE_KEYS = ("notebooks", "seeds")
-ENTRY_KEYS = ("parameters", "reads", "threads")
+ENTRY_KEYS = ("parameters", "reads", "threads", "skip")
 
 
 class ParameterError(ValueError):
@@ -186,6 +186,8 @@ def _load_profile(path: Path) -> dict[str, Any]:
         if not isinstance(reads, list):
             raise ParameterError(f"{where}: reads must be a list of notebooks, not {reads!r}")
         _check_keys(dict.fromkeys(reads), notebooks(), f"{where}, reads")
+        if not isinstance(entry.get("skip", ""), str):
+            raise ParameterError(f"{where}: skip says in words why this profile leaves the notebook out")
         threads = entry.get("threads", 1)
         if type(threads) is not int or threads < 1:
             raise ParameterError(f"{where}: threads must be a positive integer, not {threads!r}")

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 PROFILES = ROOT / "profiles"
 LOCK = ROOT / "requirements.lock"
+CLAIMS = ROOT / "paper" / "claims.yaml"
 
 
 def output_root() -> Path:

@@ -5,11 +5,14 @@ Colours are Okabe and Ito's (2008), told apart by readers with any colour vision
 """
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -23,7 +26,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLE = {
     "figure.constrained_layout.use": True,
     "figure.dpi": 110,
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same glyphs everywhere
+    "font.family": ["DejaVu Sans", "NanumGothic"],  # both from packages: the same glyphs everywhere, Hangul among them
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -42,6 +45,10 @@ STYLE = {
     "pdf.fonttype": 42,  # editable text in the PDF
     "svg.hashsalt": "four-studies",
 }
+
+
+# Importing the package would change the style of the whole session: only its font is of use.
+font_manager.fontManager.addfont(Path(find_spec("koreanize_matplotlib").origin).parent / "fonts" / "NanumGothic.ttf")
 
 
 def use_style() -> None:

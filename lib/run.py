@@ -74,6 +74,7 @@ class Run:
         scope = f"seed-{self.seed}" if self.seeds is None else ""
         self.folder = paths.figures() / self._home / scope
         self.checkpoints = paths.build() / "checkpoints" / self._home / (scope or "all") / notebook
+        self.models = paths.build() / "models" / self._home / (scope or "all")  # what one notebook leaves for another
         self._started = time.monotonic()
         self._parts = fingerprint.parts_of(notebook, self.parameters)
         self._data: list[dict[str, str | int]] = []
@@ -99,6 +100,12 @@ class Run:
             }
         )
         return data
+
+    def has(self, name: str) -> bool:
+        """Whether every seed of this profile has figure or table `name`: some data sets do not allow all of them."""
+        seeds = self.seeds if self.seeds is not None else [self.seed]
+        folder = paths.figures() / self._home
+        return bool(seeds) and all((folder / f"seed-{seed}" / f"{name}.csv").exists() for seed in seeds)
 
     def read(self, name: str) -> pd.DataFrame:
         """The saved data of figure or table `name` from every seed of this profile, with a `seed` column.

@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from filelock import FileLock, Timeout
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -273,6 +276,35 @@ def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> t
             f"Delete the folder {folder} and run again to train from the start."
         ) from error
     return int(newest.name[6:]), rows
+
+
+def side_by_side(trainings: Sequence[Callable[[], Any]], device: str = "auto") -> list[Any]:
+    """What each of these independent trainings returns, in order.
+
+    On a CPU they run in processes of one thread each, as many at a time as torch may use threads: a small network's
+    operations are too short to be shared by several threads, and two trainings at a time take half the time of one
+    after the other. A GPU is shared by its own scheduler, and they run in turn.
+
+    Raises:
+        TrainingError: one of them failed, or its process was killed.
+    """
+    workers = min(len(trainings), torch.get_num_threads())
+    on_gpu = device != "cpu" and torch.cuda.is_available()
+    if workers < 2 or on_gpu or int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        return [training() for training in trainings]
+    try:
+        pool = Parallel(workers, backend="loky", inner_max_num_threads=1)
+        return pool(delayed(partial(_alone, training))() for training in trainings)
+    except TerminatedWorkerError as error:
+        raise TrainingError(
+            "a training's process was killed, as a rule for want of memory. Use a smaller batch or network, or one "
+            "thread (CORES=1), which trains one at a time. What was finished is kept: run again to go on."
+        ) from error
+
+
+def _alone(training: Callable[[], Any]) -> Any:
+    torch.set_num_threads(1)
+    return training()
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ def repository(tmp_path, monkeypatch):
     (tmp_path / "03_study.ipynb").write_text(notebook(CELLS))
     (tmp_path / "quick.yaml").touch()
     (tmp_path / "lock").write_text("torch==2\n")
-    for name, path in {"ROOT": "", "NOTEBOOKS": "", "PROFILES": "", "LOCK": "lock"}.items():
+    for name, path in {"ROOT": "", "NOTEBOOKS": "", "PROFILES": "", "LOCK": "lock", "CLAIMS": "claims"}.items():
         monkeypatch.setattr(paths, name, tmp_path / path)
     # The real lib is imported already, and grimp finds a package where Python does.
     monkeypatch.setattr(fingerprint, "_graph", lambda: _graph_of(tmp_path))
@@ -207,3 +207,15 @@ def test_the_data_counts_by_its_names_and_sizes(repository, tmp_path):
         seen.append(fingerprint.data_parts(values)[f"data {dataset}"])
     assert seen[1] == seen[2] and len(set(seen)) == 3
     assert fingerprint.data_parts({"dataset": "shapes"}) == {"data shapes": "built-in"}
+
+
+def test_the_claims_of_the_source_are_part_of_what_reads_them(repository):
+    (repository / "claims").write_text("claims: []")
+    before = fingerprint.inputs("03_study", "quick")
+    assert "the source's claims" not in before
+    (repository / "lib" / "claims.py").touch()
+    edit(repository / "03_study.ipynb", "import numpy as np", "import numpy as np\\nfrom lib import claims")
+    reads = fingerprint.inputs("03_study", "quick")
+    (repository / "claims").write_text("claims: [1]")
+    changed = fingerprint.inputs("03_study", "quick")
+    assert {name for name in changed if changed[name] != reads[name]} == {"the source's claims"}

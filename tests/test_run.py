@@ -667,6 +667,12 @@ def test_a_result_like_what_was_read_names_its_data_and_no_other():
         run.save_table("tab4", FRAME, caption="Four.", like=FRAME)
 
 
+def test_has_asks_every_seed():
+    study(seed=0).save_table("tab1_accuracy", FRAME, caption="Accuracy.")
+    assert page(seeds=[0]).has("tab1_accuracy") and not page(seeds=[0]).has("tab2_words")
+    assert not page(seeds=[0, 1]).has("tab1_accuracy") and not page(seeds=[]).has("tab1_accuracy")
+
+
 def test_read_of_a_missing_seed_says_how_to_get_it():
     study(seed=0).save_table("tab1_accuracy", FRAME, caption="Accuracy.")
     with pytest.raises(RunError, match='tab1_accuracy of seed 1 is missing.*make figures PROFILE=quick SEEDS="1"'):

@@ -248,6 +248,14 @@ def test_a_typo_in_a_profile_fails_before_anything_starts(toy):
     assert "Traceback" not in output and "start " not in output
 
 
+def test_what_a_profile_skips_is_not_run_and_asking_for_it_tells_why(toy):
+    toy.write("profiles/quick.yaml", "notebooks: {02_beta: {skip: it needs speech}, 03_summary: {reads: [01_alpha]}}")
+    assert set(planned(toy, "PARAMS=rate=0.2")) == {
+        name.replace("quick,", "quick-custom,") for name in (ALPHA, SUMMARY)
+    }
+    assert "Profile 'quick' has no 02_beta: it needs speech" in toy.make("figures", "ONLY=02_beta", status=1)
+
+
 def test_profiles_seeds_and_parallel_runs(toy):
     """Two seeds at a time, each told its share of the cores, and one notebook over both."""
     toy.replace("lib/alpha/model.py", "return epochs", "import os; return int(os.environ['OMP_NUM_THREADS'])")

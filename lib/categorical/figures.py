@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
@@ -96,26 +97,44 @@ def categorical_similarity(arrays: Arrays, shown: int = 16) -> Figure:
     A position is coloured where it says the same as that of x_i.
     """
     figure, axes = plots.subplots(3, 2, height=2.6, width_ratios=[0.16, 1])
-    hard = arrays["hard"][:, :shown]
     equal = (arrays["hard"] == arrays["hard"][:1]).mean(1)
     for row, (cell, strip) in enumerate(axes):
         plots.show_picture(cell, _picture(arrays["images"][row]), NAMES[row])
-        for place, category in enumerate(hard[row]):
-            agrees = category == hard[0, place]
-            colour = (plots.COLOURS[4] if row else "0.85") if agrees else "white"
-            strip.add_patch(mpl.patches.Rectangle((place, 0), 0.94, 0.94, facecolor=colour, edgecolor="0.5"))
-            strip.text(place + 0.47, 0.47, f"{category}", ha="center", va="center", fontsize=7)
-        if arrays["hard"].shape[1] > shown:
-            strip.text(shown + 0.1, 0.47, "…", va="center")
+        _strip(strip, arrays["hard"][row], arrays["hard"][0], shown, plots.COLOURS[4] if row else "0.85")
         expected = arrays["agreement"][0, row]
         strip.set_title(
             f"{NAMES[row]}: " + (f"{100 * equal[row]:.0f} % of positions agree, expected agreement {expected:.2f}"),
             fontsize=7,
             loc="left",
         )
-        strip.set(xlim=(-0.05, max(shown, hard.shape[1]) + 0.6), ylim=(-0.05, 1))
-        strip.set_axis_off()
     return figure
+
+
+def neighbours(arrays: Arrays, shown: int = 16) -> Figure:
+    """An image's code, and below it its nearest images with theirs; a position is coloured where it agrees.
+
+    arrays: `pictures.neighbours`.
+    """
+    figure, axes = plots.subplots(len(arrays["hard"]), 2, height=0.62 * len(arrays["hard"]), width_ratios=[0.16, 1])
+    for row, (cell, strip) in enumerate(axes):
+        plots.show_picture(cell, _picture(arrays["images"][row]))
+        _strip(strip, arrays["hard"][row], arrays["hard"][0], shown, plots.COLOURS[4] if row else "0.85")
+        equal = (arrays["hard"][row] == arrays["hard"][0]).sum()
+        words = f"{equal} of {arrays['hard'].shape[1]} positions agree, {arrays['classes'][row]}"
+        strip.set_title(words if row else f"the image, {arrays['classes'][0]}", fontsize=7, loc="left", pad=2)
+    return figure
+
+
+def _strip(axes: Axes, code: np.ndarray, like: np.ndarray, shown: int, colour: str) -> None:
+    """The first `shown` positions of a code (L,) as boxes, coloured where they equal those of `like`."""
+    for place, category in enumerate(code[:shown]):
+        face = colour if category == like[place] else "white"
+        axes.add_patch(mpl.patches.Rectangle((place, 0), 0.94, 0.94, facecolor=face, edgecolor="0.5"))
+        axes.text(place + 0.47, 0.47, f"{category}", ha="center", va="center", fontsize=7)
+    if len(code) > shown:
+        axes.text(shown + 0.1, 0.47, "…", va="center")
+    axes.set(xlim=(-0.05, shown + 0.6), ylim=(-0.05, 1))
+    axes.set_axis_off()
 
 
 def clusters(arrays: Arrays) -> Figure:

@@ -115,6 +115,22 @@ def retrieval(
     }
 
 
+def neighbours(seen: Seen, train: "Images", test: "Images", image: int, count: int = 4) -> dict[str, np.ndarray]:
+    """Test image number `image` and the training images nearest by Hamming distance, all with their codes.
+
+    Returns, the image itself first: images (1 + count, 3, S, S) uint8; hard (1 + count, L) categories; classes
+    (1 + count,) names.
+    """
+    index, _ = clustering.nearest(seen.train.hard, seen.test.hard[image : image + 1], k=count, measure="hamming")
+    near = index[0]
+    labels = [test.labels[image].item(), *train.labels[near].tolist()]
+    return {
+        "images": torch.cat([test.pixels[image : image + 1], train.pixels[near]]).numpy(),
+        "hard": torch.cat([seen.test.hard[image : image + 1], seen.train.hard[near]]).numpy(),
+        "classes": np.array([test.classes[label] for label in labels]),
+    }
+
+
 def factors(images: "Images", dataset: str, *, seed: int) -> dict[str, Tensor]:
     """What is known of every image, as integers (N,): class, brightness, colour; of `shapes` also how it was drawn.
 

@@ -62,6 +62,9 @@ class Sounds:
         checksum: sha256 of the samples and labels as loaded.
         split: "train", "test" or "all".
         rejected: reason -> number of the data set's files that were left out for it.
+        spans: per clip, (onset, offset) in seconds of all that is heard of its class; None where nobody noted them.
+        texts: what is said in each clip, "" for nothing; None where nobody noted it.
+        corpora: where each clip comes from or what it was recorded with; None where there is but one kind.
     """
 
     samples: Tensor
@@ -73,6 +76,9 @@ class Sounds:
     checksum: str
     split: str
     rejected: dict[str, int] = field(default_factory=dict)
+    spans: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    texts: tuple[str, ...] | None = None
+    corpora: tuple[str, ...] | None = None
     unit = "clips"  # what one of it is called in captions
 
     def __len__(self) -> int:
@@ -85,11 +91,15 @@ class Sounds:
             if not len(indices):
                 indices = indices.long()
         chosen = torch.arange(len(self))[indices]
-        names = tuple(self.names[index] for index in chosen.tolist())
+        names, spans, texts, corpora = (
+            some and tuple(some[index] for index in chosen.tolist())
+            for some in (self.names, self.spans, self.texts, self.corpora)
+        )
         chosen = chosen.to(self.samples.device)
         samples, labels = self.samples[chosen], self.labels[chosen]
         digest = cache.checksum(_bytes(samples.cpu().numpy()), labels.cpu().numpy())
-        return replace(self, samples=samples, labels=labels, folds=self.folds[chosen], names=names, checksum=digest)
+        return replace(self, samples=samples, labels=labels, folds=self.folds[chosen], names=names, checksum=digest,
+                       spans=spans, texts=texts, corpora=corpora)  # fmt: skip
 
     def to(self, device: torch.device | str) -> "Sounds":
         return replace(

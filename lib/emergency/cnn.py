@@ -1,5 +1,6 @@
 """A plain CNN on log-mel spectrograms, in the seven variants that study 4 compares."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil
@@ -9,9 +10,13 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 import torchaudio.functional as TF
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from lib.data.cache import atomic
+from lib.data.catalog import DataError
 from lib.fingerprint import source_hash
 from lib.training import epoch_batches, fit, gradient_step, predict, prepare, start
 
@@ -111,7 +116,7 @@ class Mels:
     """Spectrograms of labelled clips, as the CNN takes them.
 
     mel: (N, 1, mels, frames) float16. labels: (N,) int64, an index into `classes`. folds: (N,) int64, clips that
-    belong together share one. name, checksum: of the sounds behind them.
+    belong together share one. name: of the sounds behind them. checksum: of them and of the code of the features.
     """
 
     mel: Tensor
@@ -285,3 +290,35 @@ def cost_of(variant: Variant, shape: Sequence[int], classes: int) -> dict[str, f
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 1, *shape))
     return {"parameters": sum(p.numel() for p in model.parameters()), "mega_macs": counter.get_total_flops() / 2e6}
+
+
+def save_cnn(model: nn.Sequential, variant: Variant, classes: Sequence[str], path: Path) -> None:
+    """Write weights, variant and classes to one file, which appears whole or not at all."""
+    about = {"variant": json.dumps(asdict(variant)), "classes": json.dumps(list(classes), ensure_ascii=False)}
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    try:
+        with atomic(path) as temporary:
+            save_file(weights, temporary, about)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"The CNN could not be written to {path} ({error}). Free some space there.") from error
+
+
+def load_cnn(path: Path) -> tuple[nn.Sequential, tuple[str, ...]]:
+    """(network in evaluation mode, its classes), of 80 mels, as `save_cnn` wrote it.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    if not path.exists():
+        raise DataError(f"There is no CNN in {path}. Notebook 05 writes one: run it first.")
+    try:
+        with safe_open(path, "pt") as file:
+            about, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        found = json.loads(about["variant"])
+        variant = Variant(**found | {"channels": tuple(found["channels"]), "stride": tuple(found["stride"])})
+        classes = tuple(json.loads(about["classes"]))
+        model = build_cnn(variant, len(classes))
+        model.load_state_dict(weights)
+    except Exception as error:  # whatever the readers raise, the cure is the same
+        raise DataError(f"The CNN in {path} is damaged ({error}). Delete it, and run notebook 05 again.") from error
+    return model.eval(), classes

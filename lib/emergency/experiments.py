@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from torch import Tensor, nn
 
 from lib.emergency import faithfulness
 from lib.emergency.cnn import Mels, Settings, Validated, Variant, cost_of, cross_validate, logits_of, train_cnn
-from lib.emergency.features import log_mel
 from lib.emergency.relevance import explain
+from lib.emergency.sounds import features_of
 from lib.emergency.soundscapes import STEMS, Soundscapes
 from lib.metrics import classification
+from lib.training import side_by_side
 
 SOURCE_VALIDATION = 666  # clips, on which the source ranked its seven
 
@@ -23,11 +25,15 @@ def compare(
     chosen: Iterable[Variant], clips: Mels, settings: Settings, *, seed: int, score_every: int, checkpoints: Path
 ) -> dict[str, Validated]:
     """`cross_validate` for each variant, by label."""
-    return {
-        variant.label: cross_validate(variant, clips, settings, seed=seed, score_every=score_every,
-                                      checkpoint=checkpoints / f"compare-{variant.label.replace(' ', '-')}")
+    chosen = list(chosen)
+    how = {"seed": seed, "score_every": score_every}
+    trainings = [
+        partial(cross_validate, variant, clips, settings, **how,
+                checkpoint=checkpoints / f"compare-{variant.label.replace(' ', '-')}")
         for variant in chosen
-    }  # fmt: skip
+    ]  # fmt: skip
+    found = side_by_side(trainings, settings.device)
+    return {variant.label: one for variant, one in zip(chosen, found, strict=True)}
 
 
 def curves(compared: dict[str, Validated], seed: int) -> pd.DataFrame:
@@ -169,9 +175,17 @@ def _both(truth: Soundscapes) -> Tensor:
 def relevance_pictures(judged: Judged, shown: Sequence[int], truth: Soundscapes | None) -> dict[str, np.ndarray]:
     """fig43: mel and relevance (clips, mels, frames) for each clip's own class, its name, what it was taken for, and
     spans (rows: clip, 0 event or 1 speech, onset, offset in s)."""
+    chosen = torch.tensor(list(shown), dtype=torch.long)
+    found = explain(judged.model, judged.clips.mel[chosen], judged.clips.labels[chosen])
+    return picture_arrays(judged, shown, truth, found)
+
+
+def picture_arrays(
+    judged: Judged, shown: Sequence[int], truth: Soundscapes | None, found: Tensor
+) -> dict[str, np.ndarray]:
+    """The arrays of `relevance_pictures`, with relevance (clips, 1, mels, frames) from whatever method."""
     clips = judged.clips
     chosen = torch.tensor(list(shown), dtype=torch.long)
-    found = explain(judged.model, clips.mel[chosen], clips.labels[chosen])
     spans = [
         (place, kind, label.onset, label.offset)
         for place, clip in enumerate(shown if truth is not None else ())
@@ -262,7 +276,7 @@ def _right(
         stems = torch.from_numpy(truth.stems[part.numpy()]).float() / 32768
         if without is not None:
             stems[:, without] = 0
-        logits = logits_of(judged.model, log_mel(stems.sum(1))[:, None])
+        logits = logits_of(judged.model, features_of(stems.sum(1)))
         right.append((logits.argmax(1) == wanted).float())
     return torch.cat(right).numpy()
 
@@ -276,7 +290,8 @@ def planted_rows(
     `number` with it and without it (%), and how well LRP for that class finds the tone's cells (area under the ROC).
     """
     own = clips.labels == number
-    mel = torch.where(own[:, None, None, None], faithfulness.with_cue(clips.mel, seed)[0], clips.mel)
+    mel = clips.mel.clone()
+    mel[own] = faithfulness.with_cue(clips.mel[own], seed)[0]
     cheating = Mels(mel, clips.labels, clips.classes, clips.folds, clips.name, f"{clips.checksum}/cue {number} {seed}")
     model = train_cnn(validated.variant, cheating, test, settings, seed=seed, score_every=settings.epochs,
                       checkpoint=checkpoint).model  # fmt: skip

@@ -18,6 +18,8 @@ HOP = 160  # samples, 10 ms
 FRAMES_PER_SECOND = RATE // HOP
 SMALLEST = 1e-10  # power under the logarithm
 DECADES = 8.0  # kept below the loudest cell of a clip
+PEAK = 0.7  # full scale 1: what clips are scaled to, as how far away a microphone stands tells nothing
+SILENT = 10 ** (-70 / 20)  # full scale 1: a clip whose loudest sample is below is silence
 SILENCE = (-10.0 + 4.0) / 4.0  # every cell of digital silence
 
 
@@ -50,6 +52,14 @@ def _log_mel(mirrored: Tensor, window: Tensor, filters: Tensor) -> Tensor:
     levels = (filters @ power.mT).clamp_min(SMALLEST).log10()  # (B, mels, frames), decades
     floor = levels.amax(dim=(1, 2), keepdim=True) - DECADES
     return (torch.maximum(levels, floor) + 4.0) / 4.0
+
+
+def scaled(samples: Tensor) -> Tensor:
+    """Clips (N, n), int16 or float32 in -1 to 1 -> float32 with their loudest sample at `PEAK`; silence stays."""
+    if not samples.is_floating_point():
+        samples = samples.float() / 32768
+    loudest = samples.abs().amax(1, keepdim=True)
+    return torch.where(loudest < SILENT, samples, samples * (PEAK / loudest.clamp_min(SILENT)))
 
 
 def mel_filters(mels: int = 80) -> Tensor:

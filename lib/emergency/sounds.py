@@ -20,11 +20,13 @@ from lib.data.images import balanced
 from lib.emergency import aihub
 from lib.emergency.classes import EMERGENCY, NAMES, find
 from lib.emergency.cnn import Mels
-from lib.emergency.features import log_mel
+from lib.emergency.features import HOP, log_mel, scaled
 from lib.emergency.soundscapes import Soundscapes, draw_soundscapes
+from lib.fingerprint import source_hash
 
 FOLDS = 5
-COUNT = {"train": 2000, "test": 600}  # soundscapes, when no count is asked for
+NARROW = 5500  # Hz: microphones of soundscapes that hear no higher are one corpus, the others another
+COUNT = {"train": 2000, "validation": 400, "test": 600}  # soundscapes, when no count is asked for
 
 
 def load(
@@ -48,7 +50,7 @@ def load(
     if dataset != "soundscapes":
         return load_sounds(dataset, split, seconds=seconds, count=count, seed=seed, root=root)
     if split not in COUNT:
-        raise DataError(f"Soundscapes are drawn for 'train' and 'test', not for {split!r}.")
+        raise DataError(f"Soundscapes are drawn for 'train', 'validation' and 'test', not for {split!r}.")
     return of_soundscapes(draw_soundscapes(count or COUNT[split], seed=seed, split=split, seconds=seconds), split)
 
 
@@ -69,8 +71,46 @@ def load_sets(
     return train, of_soundscapes(truth, "test"), truth
 
 
+def three_sets(
+    dataset: str,
+    *,
+    train_count: int = 0,
+    validation_count: int = 0,
+    test_count: int = 0,
+    seconds: float = 4.0,
+    seed: int = 0,
+    root: str = "",
+) -> tuple[Sounds, Sounds, Sounds, Soundscapes | None]:
+    """(clips to train on, to choose on, to judge on, what is known of the last); counts of 0 take all there are.
+
+    Of ESC-50, the first fold is the test and the second the validation; of a folder, the validation is one fold of its
+    training clips. The fourth is for soundscapes alone.
+    """
+    how = {"seconds": seconds, "seed": seed, "root": root}
+    if dataset == "esc50":
+        whole = load(dataset, "all", count=train_count or None, **how)
+        first, second = whole.folds.unique()[:2]
+        return (*_by_mask(whole, (whole.folds != first) & (whole.folds != second), whole.folds == second,
+                          whole.folds == first), None)  # fmt: skip
+    if dataset == "soundscapes":
+        drawn = draw_soundscapes(test_count or COUNT["test"], seed=seed, split="test", seconds=seconds)
+        parts = [load(dataset, split, count=count or None, **how)
+                 for split, count in (("train", train_count), ("validation", validation_count))]  # fmt: skip
+        return (*parts, of_soundscapes(drawn, "test"), drawn)
+    train = load(dataset, "train", count=train_count or None, **how)
+    test = load(dataset, "test", count=test_count or None, **how)
+    if dataset in ("aihub", "aihub-strict"):
+        return train, load(dataset, "validation", count=validation_count or None, **how), test, None
+    out = train.folds == train.folds.min()
+    return (*_by_mask(train, ~out, out), test, None)
+
+
+def _by_mask(sounds: Sounds, *masks: Tensor) -> list[Sounds]:
+    return [sounds.subset(mask) for mask in masks]
+
+
 def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
-    """Soundscapes as the sounds of a data set like any other, without what is known of them."""
+    """Soundscapes as the sounds of a data set like any other: of what is known of them, the spans and the words."""
     index = torch.arange(len(drawn.numbers))
     return Sounds(
         samples=torch.from_numpy(drawn.samples),
@@ -81,7 +121,11 @@ def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
         name="soundscapes (synthetic)" if drawn.speech == "espeak" else "soundscapes (synthetic, babble for speech)",
         checksum=drawn.digest,
         split=split,
-    )
+        spans=tuple(tuple((label.onset, label.offset) for label in clip.labels if label.kind != "distractor")
+                    for clip in drawn.clips),
+        texts=tuple(clip.transcript for clip in drawn.clips),
+        corpora=tuple("narrow microphones" if clip.band[1] < NARROW else "wide microphones" for clip in drawn.clips),
+    )  # fmt: skip
 
 
 def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: int, root: str) -> Sounds:
@@ -109,22 +153,31 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
     name = "AI Hub emergency sounds" + (" (strict split)" if dataset == "aihub-strict" else "")
     name += f", {sum(rejected.values()):,} files rejected" if rejected else ""
     return Sounds(samples, labels, NAMES, torch.tensor(folds), tuple(row.wav for row in ready.rows), name,
-                  checksum(samples.numpy().view(np.uint8), labels.numpy()), split, rejected)  # fmt: skip
+                  checksum(samples.numpy().view(np.uint8), labels.numpy()), split, rejected,
+                  tuple(((row.onset, row.offset),) for row in ready.rows),
+                  tuple(row.line for row in ready.rows),
+                  tuple(catalogue.roots[row.root].name for row in ready.rows))  # fmt: skip
 
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:4], "big")
 
 
-def mels(sounds: Sounds, batch_size: int = 64) -> Mels:
+def mels(sounds: Sounds, batch_size: int = 16) -> Mels:
     """Whisper's log-mels of all clips, float16."""
-    parts = [features_of(batch).half() for batch in sounds.samples.split(batch_size)]
-    return Mels(torch.cat(parts), sounds.labels, sounds.classes, sounds.folds, sounds.name, sounds.checksum)
+    mel = torch.empty(
+        len(sounds), 1, 80, sounds.samples.shape[1] // HOP, dtype=torch.float16
+    )  # joined parts take twice
+    for place, batch in zip(mel.split(batch_size), sounds.samples.split(batch_size), strict=True):
+        place.copy_(features_of(batch))
+    # A network that was trained on other features does not go on with these.
+    checksum = f"{sounds.checksum}/features {source_hash('lib.emergency.features')[:16]}"
+    return Mels(mel, sounds.labels, sounds.classes, sounds.folds, sounds.name, checksum)
 
 
 def features_of(samples: Tensor) -> Tensor:
-    """int16 (B, n) -> log-mels (B, 1, 80, n // 160) float32."""
-    return log_mel(samples.float() / 32768)[:, None]
+    """Clips (B, n), int16 or float32 in -1 to 1, scaled to the same peak -> log-mels (B, 1, 80, n // 160) float32."""
+    return log_mel(scaled(samples))[:, None]
 
 
 def in_folds(clips: Mels, folds: int) -> Mels:

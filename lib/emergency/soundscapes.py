@@ -17,7 +17,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,7 @@ BANDS = 40  # of the energy: pairs of Whisper's 80 mel bands
 CELL = 1280  # samples of a time cell of the energy: 8 of Whisper's frames, 80 ms
 
 _SHARD = 100  # clips in a file of the cache
+_SHARDS_WORTH_IT = 4
 _FLOOR = 10 ** (-30 / 10)  # an event lasts while its power is above this share of its maximum
 _FRAME = 160  # samples, for levels and labels: 10 ms
 
@@ -132,10 +133,13 @@ def draw_soundscapes(
     bank = speech_bank(split, speech)
     n = round(seconds * RATE)
     key = _key(bank, chosen, n)
-    shards = []
-    for start in range(0, count, _SHARD):
-        path = folder() / f"{key}-{split}-{seed}{'-stems' if stems else ''}" / f"{start // _SHARD:05d}.npz"
-        shards.append(_shard(path, start, min(_SHARD, count - start), seed, split, n, stems, chosen, bank))
+    place = folder() / f"{key}-{split}-{seed}{'-stems' if stems else ''}"
+    tasks = [
+        (place / f"{start // _SHARD:05d}.npz", start, min(_SHARD, count - start), seed, split, n, stems, chosen, bank)
+        for start in range(0, count, _SHARD)
+    ]
+    _draw_side_by_side([task for task in tasks if not task[0].exists()])
+    shards = [_shard(*task) for task in tasks]
     joined = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0] if name != "clips"}
     clips = tuple(clip for shard in shards for clip in shard["clips"])
     numbers = np.array([clip.number for clip in clips], np.int64)
@@ -199,6 +203,19 @@ def _sources() -> str:
 def _key(bank: Bank, chosen: tuple[int, ...], n: int) -> str:
     """Changes with everything that changes the clips; the seed and the split are in the folder's name."""
     return hashlib.sha256(repr((_sources(), bank.digest, chosen, n)).encode()).hexdigest()[:16]
+
+
+def _draw_side_by_side(tasks: Sequence[tuple]) -> None:
+    """Draw many shards on all cores and keep them; a few take less time than starting processes for them."""
+    if len(tasks) < _SHARDS_WORTH_IT:
+        return
+    from lib.training import side_by_side  # with torch, which nothing else here needs
+
+    side_by_side([partial(_keep, *task) for task in tasks], "cpu")
+
+
+def _keep(*task) -> None:
+    _shard(*task)
 
 
 def _shard(path, start, count, seed, split, n, stems, chosen, bank) -> dict:

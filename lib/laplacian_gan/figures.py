@@ -104,6 +104,15 @@ def samples(arrays: Arrays, columns: int = 8) -> Figure:
     return figure
 
 
+def told_less(arrays: Arrays) -> Figure:
+    """A source, what is told of it, and what is made of that at several z. arrays: `pictures.told_less`."""
+    figure, axes = plots.subplots(1, 3, height=1.3, width_ratios=[1, 1, len(arrays["samples"])])
+    for cell, name in zip(axes, ("source", "told"), strict=False):
+        plots.show_picture(cell, _tiled(arrays[name][None], 1), name)
+    plots.show_picture(axes[2], _tiled(arrays["samples"], len(arrays["samples"])), "made, one z each")
+    return figure
+
+
 def training_curves(frame: pd.DataFrame) -> Figure:
     """fig15: FID, losses and mean verdicts over images seen. frame: `evaluation.histories`."""
     figure, axes = plots.subplots(1, 3, height=2.5)

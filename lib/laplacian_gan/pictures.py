@@ -1,6 +1,6 @@
 """The images behind the figures, as uint8 arrays (…, 3, h, w), so that a figure can be redrawn without the models."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +42,18 @@ def level_samples(trained: Mapping[str, Trained], sources: Tensor, *, seed: int)
     """What each arm makes of the same few sources and the same z: label -> images."""
     made = {label: result.sample(len(sources), sources, seed=seed).numpy() for label, result in trained.items()}
     return {"sources": sources.numpy()} | made
+
+
+def told_less(trained: Trained, source: Tensor, without: Sequence[int], *, seed: int, count: int = 7) -> Arrays:
+    """What is made of `source`, uint8 (3, h, w), when the levels of `without` (sizes in pixels) are taken out of it.
+
+    Returns: "source" and "told" (3, h, w), the image without these levels; "samples" (count, 3, h, w), one per z.
+    """
+    bands = pyramid.build(as_float(source[None]), len(resolutions(source.shape[-1])))
+    left = [torch.zeros_like(band) if band.shape[-1] in without else band for band in bands]
+    told = _pixels(pyramid.collapse(left))
+    made = trained.sample(count, told.expand(count, -1, -1, -1), seed=seed)
+    return {"source": source.numpy(), "told": told[0].numpy(), "samples": made.numpy()}
 
 
 def nearest(trained: Mapping[str, Trained], yard: "Yardstick", count: int = 8, *, seed: int) -> Arrays:

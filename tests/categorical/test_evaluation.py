@@ -256,6 +256,18 @@ def test_retrieval_shows_the_nearest_codes(perfect, data, drawn):
     assert drawn(figures.retrieval(found))
 
 
+def test_neighbours_are_those_whose_codes_agree_most(seen, perfect, data, drawn):
+    found = pictures.neighbours(perfect, *data, 7, count=3)
+    assert (found["hard"] == found["hard"][0]).all() and len(set(found["classes"])) == 1
+    np.testing.assert_array_equal(found["images"][0], data[1].pixels[7].numpy())
+    ours = seen["categorical"]
+    agree = (ours.train.hard == ours.test.hard[7]).sum(1)
+    shown = pictures.neighbours(ours, *data, 7, count=3)
+    equal = (shown["hard"][1:] == shown["hard"][0]).sum(1)
+    assert equal.tolist() == agree.topk(3).values.tolist()
+    assert drawn(figures.neighbours(shown)) != drawn(figures.neighbours(pictures.neighbours(ours, *data, 8, count=3)))
+
+
 def test_tables_are_drawn_for_one_and_three_seeds(seen, trained, data, drawn):
     sizes = experiments.ablation_table(
         evaluation.see(train_arms(size_arms([1, 2], [2, 3]), data[0], SETTINGS, seed=0), *data), *data, seed=0

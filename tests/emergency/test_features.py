@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
 from transformers.audio_utils import mel_filter_bank
 
-from lib.emergency.features import DECADES, FRAMES_PER_SECOND, HOP, RATE, SILENCE, WINDOW, log_mel, mel_filters
+from lib.emergency.features import (
+    DECADES,
+    FRAMES_PER_SECOND,
+    HOP,
+    PEAK,
+    RATE,
+    SILENCE,
+    WINDOW,
+    log_mel,
+    mel_filters,
+    scaled,
+)
 
 
 def clips(count, length, seed=0):
@@ -157,3 +168,12 @@ def test_other_samples_are_refused(samples, error, message):
 def test_there_is_at_least_one_band():
     with pytest.raises(ValueError, match="0 mel bands"):
         log_mel(torch.zeros(1, 800), 0)
+
+
+def test_clips_are_scaled_to_the_same_peak_and_silence_is_not():
+    samples = torch.randint(-3000, 3000, (3, 16_000), dtype=torch.int16)
+    torch.testing.assert_close(scaled(samples).abs().amax(1), torch.full((3,), PEAK))
+    faint = torch.full((1, 100), 1e-4)
+    assert scaled(faint).equal(faint)
+    softer = samples.float() / 32768 * 0.1
+    torch.testing.assert_close(scaled(softer), scaled(samples))

@@ -164,6 +164,19 @@ def test_pictures_and_their_figures(trained, controls, yard, data, drawn):
     assert drawn(figures.level_values(rows))
 
 
+def test_what_is_told_with_levels_taken_out(trained, yard, drawn):
+    told, source = trained["pyramid GAN"], yard.sources["held-out"][0]
+    whole = pictures.told_less(told, source, (), seed=3, count=4)
+    assert np.abs(whole["told"].astype(int) - source.numpy().astype(int)).max() <= 1  # the pyramid adds up
+    own = told.sample(4, source.expand(4, -1, -1, -1), seed=3).numpy().astype(int)
+    assert np.abs(whole["samples"].astype(int) - own).max() <= 2
+    nothing = pictures.told_less(told, source, (4, 8, 16, 32), seed=3, count=4)
+    coarse = pictures.told_less(told, source, (16, 32), seed=3)["told"].astype(float)
+    assert np.ptp(nothing["told"]) < np.ptp(source.numpy())
+    assert np.abs(np.diff(coarse)).mean() < np.abs(np.diff(source.numpy().astype(float))).mean()
+    assert drawn(figures.told_less(whole)) != drawn(figures.told_less(nothing))
+
+
 def test_interpolations_end_where_they_should(trained, yard, drawn):
     told, plain = trained["pyramid GAN"], trained["DCGAN"]
     sources = yard.sources["held-out"][:3]

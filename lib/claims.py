@@ -1,0 +1,175 @@
+"""The source's numbers (`paper/claims.yaml`) beside ours, with a status by rule.
+
+A value of ours is compared only where the data set and all that the claim `needs` are the
+source's. Then it is *reproduced* if the source's value, taken as one more run, lies in the
+95 % prediction interval of our seeds, mean ± t(0.975, n - 1) sd sqrt(1 + 1/n), and its
+order to the claim named by `than` is the same; else it *differs*. Fewer than three seeds
+give an interval too wide to tell anything, so they are not compared.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from scipy import stats
+
+from lib import paths
+
+DIRECTIONS = ("higher", "lower", "none", "count")
+TAKE = ("only", "max")
+FEWEST_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Where our value stands: of `rows` (column: value) the `column`, one row per seed or, with "max", the largest."""
+
+    table: str
+    column: str
+    rows: dict[str, object]
+    needs: dict[str, str] = field(default_factory=dict)  # column: how it begins at the source's scale
+    take: str = "only"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number of the source; `data` is how its data set's name begins, None where the source does not say."""
+
+    id: str
+    statement: str
+    value: float
+    unit: str
+    direction: str
+    data: str | None
+    where: str
+    ours: Ours | None
+    reason: str = ""  # why `ours` is None
+    than: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """Our values, one per seed, with the data set that they were measured on and what of `needs` does not hold."""
+
+    values: tuple[float, ...]
+    data: str
+    unmet: str = ""
+
+
+def load(path: Path | None = None) -> list[Claim]:
+    """All claims. ValueError names the claim, or the entry, that is wrong."""
+    path = path or paths.CLAIMS
+    claims = [_claim(entry, path) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["claims"]]
+    known = [claim.id for claim in claims]
+    for claim in claims:
+        if known.count(claim.id) > 1:
+            raise ValueError(f"{path.name}: two claims are called {claim.id!r}")
+        if claim.than is not None and claim.than not in known:
+            raise ValueError(f"{path.name}: {claim.id}: `than` names no claim: {claim.than!r}")
+    return claims
+
+
+def _claim(entry: dict, path: Path) -> Claim:
+    name = f"{path.name}: {entry.get('id', entry)}"
+    try:
+        claim = Claim(**{**entry, "ours": Ours(**entry["ours"]) if entry.get("ours") else None})
+    except TypeError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if claim.direction not in DIRECTIONS:
+        raise ValueError(f"{name}: direction is {claim.direction!r}, not one of {', '.join(DIRECTIONS)}")
+    if (claim.ours is None) != bool(claim.reason):
+        raise ValueError(f"{name}: give either `ours` or the `reason` why there is nothing to compare")
+    if claim.ours and claim.ours.take not in TAKE:
+        raise ValueError(f"{name}: take is {claim.ours.take!r}, not one of {', '.join(TAKE)}")
+    return claim
+
+
+def find(claim: Claim, folder: Path, seeds: Iterable[int]) -> Found | None:
+    """Our values below `folder` (`figures/<profile>`) over `seeds`; None where none of them has the table and the row.
+
+    ValueError for a column that the table lacks, or rows that are not one per seed.
+    """
+    if claim.ours is None:
+        return None
+    values, data, unmet = [], set(), set()
+    for path in (folder / f"seed-{seed}" / f"{claim.ours.table}.csv" for seed in seeds):
+        if not path.exists():
+            continue
+        rows = _rows(claim, path)
+        if rows.empty:  # a data set without words has no character errors
+            continue
+        values.append(float(rows[claim.ours.column].max()))
+        sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        data |= {used["name"] for used in sidecar["provenance"]["data"]}
+        for column, start in claim.ours.needs.items():
+            unmet |= {f"{column}: {text}" for text in rows[column].astype(str) if not text.startswith(start)}
+    return Found(tuple(values), "; ".join(sorted(data)), "; ".join(sorted(unmet))) if values else None
+
+
+def _rows(claim: Claim, path: Path) -> pd.DataFrame:
+    table, ours = pd.read_csv(path, keep_default_na=False, na_values=[""]), claim.ours
+    for column in [ours.column, *ours.rows, *ours.needs]:
+        if column not in table:
+            raise ValueError(f"{claim.id}: {path.name} has no column {column!r}; it has {', '.join(table.columns)}")
+    for column, wanted in ours.rows.items():
+        table = table[table[column] == wanted]
+    if ours.take == "only" and len(table) > 1:
+        raise ValueError(f"{claim.id}: {len(table)} rows of {path.name} fit {ours.rows}, expected one")
+    return table
+
+
+def status(claim: Claim, found: Found | None, other: tuple[Claim, Found | None] | None = None) -> str:
+    """The claim's status in words, by the rule above; `other` is the claim named by `than`, with our values."""
+    if found is None:
+        return f"not run: {claim.reason or 'no results of this table in this profile'}"
+    obstacle = _obstacle(claim, found)
+    if obstacle:
+        return f"not run at this scale: {obstacle}"
+    n, mean = len(found.values), float(np.mean(found.values))
+    half = stats.t.ppf(0.975, n - 1) * np.std(found.values, ddof=1) * np.sqrt(1 + 1 / n)
+    if claim.direction == "count":
+        half = 0.0
+    if abs(claim.value - mean) > half:
+        return f"differs by {mean - claim.value:+.4g} {claim.unit}"
+    if other and other[1] and (mean > np.mean(other[1].values)) != (claim.value > other[0].value):
+        return f"differs in its order to {other[0].id}"
+    return "reproduced"
+
+
+def _obstacle(claim: Claim, found: Found) -> str:
+    if claim.data is None:
+        return f"the source does not say on which data; ours is {found.data}"
+    if not all(name.startswith(claim.data) for name in found.data.split("; ")):
+        return f"{found.data} instead of {claim.data}"
+    if found.unmet:
+        return found.unmet
+    if len(found.values) < FEWEST_SEEDS:
+        return f"{len(found.values)} of at least {FEWEST_SEEDS} seeds"
+    return ""
+
+
+def table(claims: Iterable[Claim], folder: Path, seeds: Sequence[int]) -> pd.DataFrame:
+    """One row per claim: id, statement, where, source, unit, ours (mean), sd, seeds, data, status."""
+    found = {claim.id: (claim, find(claim, folder, seeds)) for claim in claims}
+    rows = []
+    for claim, ours in found.values():
+        values = ours.values if ours else ()
+        rows.append(
+            {
+                "id": claim.id,
+                "statement": claim.statement,
+                "where": claim.where,
+                "source": claim.value,
+                "unit": claim.unit,
+                "ours": np.mean(values) if values else np.nan,
+                "sd": np.std(values, ddof=1) if len(values) > 1 else np.nan,
+                "seeds": len(values),
+                "data": ours.data if ours else "",
+                "status": status(claim, ours, found.get(claim.than)),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,231 @@
+"""The vote of study 4: CNN, Whisper's encoder and the words of its decoder, and whether it beats its best member.
+
+Every voter hands in logits (N, classes) of the same clips. What is fitted (temperatures, the stacking) is fitted on
+validation clips that no voter was trained on, and judged on the test.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import binomtest, t
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from lib.metrics.classification import fit_temperature, score_row
+
+Votes = Mapping[str, Tensor]  # voter -> logits (N, classes)
+
+MAJORITY, MEAN, STACKED = "2 of 3", "mean probability", "stacking"
+# Accuracy of emergency or not (%) as the source reports it, on its own test set of AI Hub.
+SOURCE = {"CNN": 99.60, "Whisper encoder": 99.85, "decoder's text": 96.21, MAJORITY: 99.93}
+
+
+def calibrated(validation: Votes, labels: Tensor, test: Votes) -> dict[str, Tensor]:
+    """Log-probabilities of each voter on the test, with a temperature from the validation clips."""
+    return {name: (test[name] / fit_temperature(validation[name], labels)).log_softmax(1) for name in test}
+
+
+def alarms(logits: Tensor, alarming: Sequence[int]) -> Tensor:
+    """(N,) bool: does the voter call it an emergency? It does if its likeliest class is one."""
+    return torch.isin(logits.argmax(1), torch.tensor(list(alarming)))
+
+
+def majority(votes: Votes, alarming: Sequence[int]) -> Tensor:
+    """(N,) bool: more than half of the voters call it an emergency: of three, two, as in the source; of two, both."""
+    raised = torch.stack([alarms(logits, alarming) for logits in votes.values()]).sum(0)
+    return raised > len(votes) / 2
+
+
+def majority_class(votes: Votes) -> Tensor:
+    """(N,) the class that most voters name; where all differ, that of the voter that is surest (votes calibrated)."""
+    logits = torch.stack(list(votes.values()))  # (voters, N, classes)
+    counts = torch.nn.functional.one_hot(logits.argmax(2), logits.shape[2]).sum(0)
+    surest = logits.softmax(2).amax(0)
+    # More votes first; of as many votes, the class that some voter is surest of.
+    return (counts + 0.5 * surest * (counts > 0)).argmax(1)
+
+
+def mean_probability(votes: Votes) -> Tensor:
+    """Log of the mean probability of the voters, (N, classes)."""
+    return torch.stack([logits.log_softmax(1) for logits in votes.values()]).logsumexp(0) - np.log(len(votes))
+
+
+def stacking(validation: Votes, labels: Tensor, test: Votes, classes: int) -> Tensor:
+    """Log-probabilities (N, classes) of a logistic regression on the voters' log-probabilities (Wolpert 1992).
+
+    Classes that the validation clips lack get the least probability there is.
+    """
+    before, after = (torch.cat([votes[name].log_softmax(1).clamp_min(-10) for name in test], 1).numpy()
+                     for votes in (validation, test))  # fmt: skip
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)).fit(before, labels.numpy())
+    found = torch.full((len(after), classes), -20.0)
+    found[:, torch.as_tensor(model.classes_)] = torch.from_numpy(model.predict_log_proba(after)).float()
+    return found
+
+
+def ensemble_table(
+    validation: Votes, validation_labels: Tensor, test: Votes, labels: Tensor, classes: Sequence[str],
+    alarming: Sequence[int], *, seed: int,
+) -> pd.DataFrame:  # fmt: skip
+    """tab43: a row per voter and per way of voting.
+
+    Columns: voter, seed, source (its binary accuracy there, %), then those of `score_row`, and for binary decisions
+    against the best single voter (best on validation): fixed (wrong there, right here), broken and p (McNemar's exact
+    test). Only the rows of votes have them.
+    """
+    sure = calibrated(validation, validation_labels, test)
+    emergency = torch.isin(labels, torch.tensor(list(alarming)))
+    ways = dict(sure) | {MEAN: mean_probability(sure),
+                         STACKED: stacking(validation, validation_labels, test, len(classes))}  # fmt: skip
+    decided = {name: alarms(logits, alarming) for name, logits in ways.items()}
+    decided[MAJORITY] = majority(sure, alarming)
+    known = torch.isin(validation_labels, torch.tensor(list(alarming)))
+    best = max(test, key=lambda name: (alarms(validation[name], alarming) == known).float().mean().item())
+    rows = []
+    for name in (*test, MAJORITY, MEAN, STACKED):
+        if name == MAJORITY:  # votes have no probabilities: its calibration says nothing
+            logits = 20.0 * torch.nn.functional.one_hot(majority_class(sure), len(classes)).float()
+            row = score_row(logits, labels, classes, alarming) | {"ece": np.nan}
+            row |= _binary(decided[name], emergency)
+        else:
+            row = score_row(ways[name], labels, classes, alarming)
+        row = {"voter": name, "seed": seed, "source": SOURCE.get(name, np.nan)} | row
+        if name not in test:
+            row |= mcnemar(decided[best] == emergency, decided[name] == emergency) | {"against": best}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _binary(raised: Tensor, emergency: Tensor) -> dict[str, float]:
+    """The binary columns of `score_row`, from decisions instead of classes."""
+    names = ("binary_accuracy", "miss_rate", "false_alarms")
+    logits = torch.stack([raised.float(), (~raised).float()], 1)
+    row = score_row(logits, (~emergency).long(), ("alarm", "none"), (0,))
+    return {key: value for key, value in row.items() if key.startswith(names)}
+
+
+def mcnemar(before: Tensor, after: Tensor) -> dict[str, float]:
+    """fixed, broken, p: clips that only `after` has right, that only `before` has right (N, bool each), and the exact
+    two-sided p of as uneven a split (McNemar 1947); 1 where they never differ."""
+    fixed, broken = int((after & ~before).sum()), int((before & ~after).sum())
+    p = binomtest(fixed, fixed + broken).pvalue if fixed + broken else 1.0
+    return {"fixed": fixed, "broken": broken, "p": float(p)}
+
+
+def overlap_table(votes: Votes, labels: Tensor, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
+    """tab47: do the voters err on the same clips? A row per pair, of binary decisions.
+
+    Columns: one, other, seed, clips, both_wrong (%, the double fault), if_independent (%, the product of the error
+    rates), q (Yule's, 0 for independent errors, 1 where they err alike; NaN where a cell of the table is empty on both
+    diagonals), kappa (Cohen's, of being right).
+    """
+    emergency = torch.isin(labels, torch.tensor(list(alarming)))
+    right = {name: (alarms(logits, alarming) == emergency).numpy() for name, logits in votes.items()}
+    rows = []
+    for one, other in combinations(votes, 2):
+        a, b = right[one], right[other]
+        both, neither = (a & b).sum(), (~a & ~b).sum()
+        first, second = (a & ~b).sum(), (~a & b).sum()
+        product = both * neither + first * second
+        chance = a.mean() * b.mean() + (~a).mean() * (~b).mean()
+        agree = (both + neither) / len(a)
+        rows.append({
+            "one": one, "other": other, "seed": seed, "clips": len(a), "both_wrong": 100 * neither / len(a),
+            "if_independent": 100 * (~a).mean() * (~b).mean(),
+            "q": (both * neither - first * second) / product if product else np.nan,
+            "kappa": (agree - chance) / (1 - chance) if chance < 1 else np.nan,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def if_independent(accuracies: Sequence[float]) -> float:
+    """Accuracy (share) of a majority of three voters whose errors have nothing to do with each other."""
+    one, two, three = accuracies
+    return one * two * three + one * two * (1 - three) + one * (1 - two) * three + (1 - one) * two * three
+
+
+def audit(features: np.ndarray, groups: np.ndarray, *, folds: int = 5, seed: int = 0) -> dict[str, float]:
+    """Can a logistic regression tell groups of recordings apart by what should not matter?
+
+    features: (N, d), of moments in which nothing is heard, say. groups: (N,), the corpora, or emergency and not.
+
+    Returns balanced_accuracy (%, out of fold) with low and high (95 %, t over folds), chance, clips. Well above chance,
+    a recogniser may have learned the recording chain instead of the sound. Folds share clips, so that the interval is
+    somewhat too narrow: where there is nothing to find it holds chance nine times in ten.
+
+    Raises:
+        ValueError: there are fewer than two groups, or one has fewer recordings than there are folds.
+    """
+    names, counts = np.unique(groups, return_counts=True)
+    if len(names) < 2 or counts.min() < folds:
+        found = ", ".join(f"{count} of {name}" for name, count in zip(names, counts, strict=True))
+        raise ValueError(f"an audit needs two groups of {folds} recordings at least; found {found}")
+    split = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000))
+    found = cross_val_predict(model, features, groups, cv=split)
+    each = [balanced_accuracy_score(groups[out], found[out]) for _, out in split.split(features, groups)]
+    mean, half = np.mean(each), t.ppf(0.975, folds - 1) * np.std(each, ddof=1) / folds**0.5
+    low, high = np.clip([mean - half, mean + half], 0, 1)
+    return {"clips": len(groups), "balanced_accuracy": 100 * mean, "low": 100 * low, "high": 100 * high,
+            "chance": 100 / len(names)}  # fmt: skip
+
+
+def class_matched(corpora: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Indices (ascending) of clips of which every corpus has as many of each class, for an `audit` of the corpora.
+
+    corpora, labels: (N,). Else corpora could be told apart by what is heard in them. Of each class, each corpus gives
+    as many as that with the fewest, drawn from `seed`; a class that one of them lacks is left out.
+
+    Raises:
+        ValueError: no class occurs in all corpora.
+    """
+    draw, names, found = np.random.default_rng(seed), np.unique(corpora), []
+    for label in np.unique(labels):
+        own = [np.flatnonzero((corpora == name) & (labels == label)) for name in names]
+        fewest = min(map(len, own))
+        found += [draw.choice(places, fewest, replace=False) for places in own]
+    chosen = np.sort(np.concatenate(found)) if found else np.zeros(0, int)
+    if not len(chosen):
+        raise ValueError(f"no class occurs in all of the corpora {', '.join(map(str, names))}; compare fewer of them")
+    return chosen
+
+
+def leave_one_corpus_out(
+    fit: Callable[[np.ndarray, np.ndarray], Tensor], corpora: np.ndarray, labels: Tensor, classes: Sequence[str],
+    alarming: Sequence[int], *, folds: int = 5, seed: int = 0,
+) -> pd.DataFrame:  # fmt: skip
+    """What is lost on a corpus that was never heard: two rows per corpus, of the same clips.
+
+    fit: takes indices to learn from and indices to judge, and returns logits of the latter, (judged, classes).
+    corpora: (N,) names, labels: (N,).
+
+    Columns: corpus, trained_on ("other corpora"; "all corpora" by folds, so that no clip is judged by what has learned
+    it), seed, new_class (% of the corpus' clips of classes that the others lack and that can only be wrong in the first
+    row), and those of `score_row`.
+
+    Raises:
+        ValueError: there are fewer than two corpora, or fewer clips than folds.
+    """
+    names = np.unique(corpora)
+    if len(names) < 2:
+        raise ValueError(
+            f"there is but one corpus, {', '.join(map(str, names))}: leaving it out leaves nothing to learn"
+        )
+    known = torch.empty(len(labels), len(classes))
+    for learned, judged in KFold(folds, shuffle=True, random_state=seed).split(corpora):
+        known[judged] = fit(learned, judged).float()
+    rows = []
+    for name in names:
+        learned, judged = np.flatnonzero(corpora != name), np.flatnonzero(corpora == name)
+        new = 100 * (~torch.isin(labels[judged], labels[learned])).float().mean().item()
+        for trained_on, logits in (("other corpora", fit(learned, judged)), ("all corpora", known[judged])):
+            row = {"corpus": name, "trained_on": trained_on, "seed": seed, "new_class": new}
+            rows.append(row | score_row(logits, labels[judged], classes, alarming))
+    return pd.DataFrame(rows)

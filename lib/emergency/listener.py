@@ -1,0 +1,137 @@
+"""From a stream of sound to alarms: overlapping windows, one timeline, few false alarms.
+
+    listener = Listener(score, alarming=EMERGENCY, seconds=0.08)
+    for chunk in microphone:                 # int16, of any length
+        for alarm in listener.feed(chunk):
+            …
+
+Sound is kept for `KEPT` seconds, in memory. Nothing is written or logged here, whatever is heard.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from lib.emergency.features import RATE, SILENT
+
+WINDOW, HOP = 4.0, 1.0  # seconds
+KEPT = 10.0  # seconds of sound that an alarm can hand over
+
+Score = Callable[[np.ndarray], np.ndarray]  # float32 (n,) in -1 to 1 -> probabilities (moments, classes)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When to alarm: k of the last n moments of a window at least are an emergency with probability `on`.
+
+    An alarm is over when none of the last n moments is above `off`; until then, and for `refractory` seconds after it
+    was raised, there is no other. An event that only begins in the window's last moments is left to the next window.
+    """
+
+    k: int = 5
+    n: int = 25
+    on: float = 0.7
+    off: float = 0.4
+    refractory: float = 30.0
+
+    def __post_init__(self):
+        if not 1 <= self.k <= self.n:
+            raise ValueError(f"k={self.k} of n={self.n} moments is no rule; k is 1 to n")
+        if not 0 <= self.off <= self.on <= 1:
+            raise ValueError(f"off={self.off} and on={self.on} are no thresholds; 0 <= off <= on <= 1")
+
+
+class Alarm(NamedTuple):
+    """number: the class. probability: of an emergency, the mean over its moments. onset, at: seconds of the stream at
+    which it began, and at which it was raised. samples: (n,) int16, the window in which it was heard."""
+
+    number: int
+    probability: float
+    onset: float
+    at: float
+    samples: np.ndarray
+
+
+@dataclass
+class Listener:
+    """score: of one window. alarming: classes that alarm. seconds: per moment. classes: how many `score` returns."""
+
+    score: Score
+    alarming: Sequence[int]
+    seconds: float
+    classes: int
+    rule: Rule = field(default_factory=Rule)
+    scored: int = 0  # windows that were not silent
+
+    def __post_init__(self):
+        self._window, self._hop = round(WINDOW * RATE), round(HOP * RATE)
+        self._moments = round(WINDOW / self.seconds)
+        self._sound = np.zeros(0, np.int16)
+        self._heard = 0  # samples so far
+        self._next = self._window  # samples at which the next window is complete
+        self._covered: deque[tuple[float, np.ndarray]] = deque(maxlen=round(WINDOW / HOP))
+        self._alarmed: float | None = None
+        self._on = False
+
+    def feed(self, chunk: np.ndarray) -> list[Alarm]:
+        """Take in int16 (n,) at 16 kHz, n >= 0; the alarms that it completes. How sound is cut does not matter."""
+        if chunk.dtype != np.int16 or chunk.ndim != 1:
+            raise TypeError(f"a chunk is {chunk.dtype} {chunk.shape}, expected int16 (n,) at 16 kHz")
+        found = []
+        for start in range(0, max(len(chunk), 1), self._hop):  # memory stays bounded, however long the chunk
+            part = chunk[start : start + self._hop]
+            self._sound = np.concatenate([self._sound, part])
+            self._heard += len(part)
+            while self._heard >= self._next:
+                end = len(self._sound) - (self._heard - self._next)
+                alarm = self._look(self._sound[end - self._window : end], self._next / RATE)
+                found += [alarm] if alarm else []
+                self._next += self._hop
+            self._sound = self._sound[-round(KEPT * RATE) :]
+        return found
+
+    def timeline(self) -> tuple[np.ndarray, np.ndarray]:
+        """(times, probabilities) of the last window: (moments,) seconds of the stream at which each begins, and
+        (moments, classes), averaged over the windows that hold it."""
+        if not self._covered:
+            return np.zeros(0), np.zeros((0, self.classes))
+        newest = self._covered[-1][0]
+        times = newest + self.seconds * np.arange(self._moments)
+        summed, count = np.zeros((self._moments, self.classes)), np.zeros(self._moments)
+        for start, probabilities in self._covered:
+            # The moment of that window in whose middle a moment of the newest one begins.
+            places = np.floor((times + self.seconds / 2 - start) / self.seconds).astype(int)
+            there = (places >= 0) & (places < self._moments)
+            summed[there] += probabilities[places[there]]
+            count[there] += 1
+        return times, summed / count[:, None]
+
+    def _look(self, window: np.ndarray, now: float) -> Alarm | None:
+        samples = window.astype(np.float32) / 32768
+        if np.abs(samples).max() < SILENT:
+            probabilities = np.zeros((self._moments, self.classes))
+            probabilities[:, 0] = 1
+        else:
+            self.scored += 1
+            probabilities = self.score(samples)
+        self._covered.append((now - WINDOW, probabilities))
+        times, timeline = self.timeline()
+        alarming = timeline[:, list(self.alarming)].sum(1)
+        last = alarming[-self.rule.n :]
+        raised = int((last >= self.rule.on).sum()) >= self.rule.k
+        if self._on:
+            self._on = bool((last > self.rule.off).any())
+        waits = self._alarmed is not None and now - self._alarmed < self.rule.refractory
+        if not raised or self._on or waits:
+            return None
+        self._on, self._alarmed = True, now
+        first = len(alarming) - self.rule.n + int(np.argmax(last >= self.rule.on))
+        while first > 0 and alarming[first - 1] > self.rule.off:
+            first -= 1
+        loud = timeline[first:][alarming[first:] > self.rule.off]
+        number = list(self.alarming)[int(loud[:, list(self.alarming)].mean(0).argmax())]
+        return Alarm(number, float(alarming[first:][alarming[first:] > self.rule.off].mean()), float(times[first]), now,
+                     window.copy())  # fmt: skip

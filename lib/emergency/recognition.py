@@ -1,0 +1,405 @@
+"""What notebook 04 does: choose the ratio of two losses, judge the Whisper that it gives, and look into it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib.emergency import encoder_relevance, faithfulness, text
+from lib.emergency.cnn import Mels
+from lib.emergency.encoder_relevance import ClipClassifier
+from lib.emergency.experiments import Judged, picture_arrays
+from lib.emergency.moments import UNKNOWN, Heard, Settings, Timed, listen, moment_accuracy, starting_at, train
+from lib.emergency.sounds import Sounds, three_sets
+from lib.emergency.soundscapes import STEMS, Soundscapes
+from lib.emergency.text import TextClassifier
+from lib.emergency.whisper import EmergencyWhisper, MomentHead, WhisperSize, build, from_checkpoint
+from lib.metrics import classification
+from lib.metrics.moments import event_f1, events, moment_scores, psds
+from lib.training import side_by_side
+
+STACK_CLIPS = 2000
+Build = Callable[[], EmergencyWhisper]  # a fresh model, the same each time
+
+# The source's numbers for its Model 2 (%), on its own test set of AI Hub.
+SOURCE = {
+    "accuracy of moments": 93.38, "accuracy of clips": 97.4, "emergency or not": 99.85,
+    "character error rate, seen lines": 12.63, "emergency or not, from the text": 96.21,
+}  # fmt: skip
+
+
+def builder(
+    checkpoint: str, texts: Sequence[str] | None, classes: Sequence[str], size: WhisperSize, *, stack: int, hidden: int,
+    seed: int,
+) -> Build:  # fmt: skip
+    """From scratch with a tokenizer of the `texts` where `checkpoint` is "", else from that folder or hub name."""
+    how = {"stack": stack, "hidden": hidden, "seed": seed}
+    if checkpoint:
+        return lambda: from_checkpoint(checkpoint, classes, **how)
+    lines = [text for text in texts or classes if text]
+    return lambda: build(lines, classes, size, **how)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the parameters of notebook 04 name.
+
+    parts: the clips to train on, to choose on and to judge on; truth: what is known of the last, for soundscapes;
+    fresh: makes the model as it is before any training; settings: how it is trained, at no ratio yet.
+    """
+
+    parts: tuple[Sounds, Sounds, Sounds]
+    truth: Soundscapes | None
+    fresh: Build
+    settings: Settings
+
+
+def task(values: Mapping[str, Any]) -> Task:
+    """Load and set up what `values`, the parameters of notebook 04 by name, ask for."""
+    counts = {name: values[name] for name in ("train_count", "validation_count", "test_count")}
+    *parts, truth = three_sets(values["dataset"], seconds=values["seconds"], seed=values["seed"], **counts)
+    size = WhisperSize(*(values[name] for name in ("d_model", "encoder_layers", "decoder_layers", "heads")))
+    how = {name: values[name] for name in ("stack", "hidden", "seed")}
+    fresh = builder(values["checkpoint"], parts[0].texts, parts[0].classes, size, **how)
+    rest = {name: values[name] for name in ("precision", "device")}
+    settings = Settings(0.0, values["epochs"], values["batch_size"], values["learning_rate"], **rest)
+    return Task(tuple(parts), truth, fresh, settings)
+
+
+# --- The ratio ----------------------------------------------------------------------------------
+
+
+def sweep(
+    fresh: Build, clips: Timed, validation: Timed, settings: Settings, ratios: Sequence[float], *, seed: int,
+    checkpoints: Path,
+) -> tuple[pd.DataFrame, dict[float, EmergencyWhisper]]:  # fmt: skip
+    """(fig45, models by ratio). Columns: ratio, seed, epochs, moments, clips (%), cer, hallucinations (%, NaN without
+    texts), of the validation clips."""
+    where = {"seed": seed, "checkpoints": checkpoints}
+    trainings = [training(fresh, clips, validation, settings, ratio, **where) for ratio in ratios]
+    trained = dict(zip(ratios, side_by_side(trainings, settings.device), strict=True))
+    rows = []
+    for ratio, model in trained.items():
+        heard = listen(model, validation.mel, words=ratio > 0)
+        row = {"ratio": ratio, "seed": seed, "epochs": settings.epochs}
+        row |= {"moments": moment_accuracy(heard.moments, validation)}
+        row |= {"clips": 100 * (heard.clips.argmax(1) == validation.labels).float().mean().item()}
+        row |= {"cer": np.nan, "hallucinations": np.nan}
+        if ratio > 0 and validation.texts is not None:
+            invented, of, _ = text.hallucinations(validation.texts, heard.texts)
+            row |= {"cer": text.cer(validation.texts, heard.texts), "hallucinations": 100 * invented / max(of, 1)}
+        rows.append(row)
+    return pd.DataFrame(rows), trained
+
+
+def training(
+    fresh: Build, clips: Timed, validation: Timed, settings: Settings, ratio: float, *, seed: int, checkpoints: Path
+) -> Callable[[], EmergencyWhisper]:
+    """One training of the sweep, to be called here or in a process of its own; it goes on from its checkpoint."""
+    return partial(
+        _trained, fresh(), clips, validation, replace(settings, ratio=ratio), seed=seed, score_every=settings.epochs,
+        checkpoint=checkpoints / f"ratio-{ratio:g}", name=f"ratio {ratio:g}",
+    )  # fmt: skip
+
+
+def _trained(model: EmergencyWhisper, *args, **kwargs) -> EmergencyWhisper:
+    train(model, *args, **kwargs)
+    return model
+
+
+def choose(table: pd.DataFrame) -> float:
+    """The ratio whose model does best by accuracy of moments and by 100 - CER (not below 0) together.
+
+    Of ratios that train both, if there are such.
+    """
+    both = table[(table.ratio > 0) & (table.ratio < 1)]
+    some = both if len(both) else table
+    score = some.moments + (100 - some.cer).clip(lower=0).fillna(0)
+    return float(some.ratio[score.idxmax()])
+
+
+def pareto(table: pd.DataFrame) -> np.ndarray:
+    """Which rows no other beats in both accuracy of moments and CER, (rows,) bool; a row without CER is none."""
+    values = table[["moments", "cer"]].to_numpy()
+    beaten = [
+        np.isnan(one[1]) or any(((other[0] >= one[0]) and (other[1] <= one[1]) and (other != one).any())
+                                for other in values if not np.isnan(other[1]))
+        for one in values
+    ]  # fmt: skip
+    return ~np.array(beaten)
+
+
+# --- Onsets -------------------------------------------------------------------------------------
+
+
+def onsets(
+    fresh: Build, clips: Timed, validation: Timed, test: Timed, settings: Settings, *, seconds: Sequence[float],
+    longest: float, seed: int, checkpoints: Path,
+) -> pd.DataFrame:  # fmt: skip
+    """fig46: does a model that was trained on sounds that all start at 0 s, as the source's do, hear later ones?
+
+    Two models: trained at 0 s, and on the same clips turned anywhere. Judged on test clips in which all that is heard
+    takes `longest` seconds at most, turned so that it begins at each of `seconds`.
+
+    Columns: training, onset, seed, clips, moments and accuracy (%).
+    """
+    at_zero, short = starting_at(clips, 0.0), test.part(_extent(test) <= longest, f"up to {longest:g} s")
+    names = {"all at 0 s": False, "anywhere": True}
+    trainings = [
+        partial(_trained, fresh(), at_zero, validation, replace(settings, ratio=0.0, shift=shift), seed=seed,
+                score_every=settings.epochs, checkpoint=checkpoints / f"onset-{name.replace(' ', '-')}", name=name)
+        for name, shift in names.items()
+    ]  # fmt: skip
+    rows = []
+    for name, model in zip(names, side_by_side(trainings, settings.device), strict=True):
+        for second in seconds:
+            turned = starting_at(short, second)
+            heard = listen(model, turned.mel, words=False)
+            right = (heard.clips.argmax(1) == turned.labels).float().mean().item()
+            rows.append({"training": name, "onset": second, "seed": seed, "clips": len(turned),
+                         "moments": moment_accuracy(heard.moments, turned), "accuracy": 100 * right})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _extent(clips: Timed) -> Tensor:
+    """Seconds from the first sound of a class to the last, (N,); more than a clip where nothing is heard."""
+    heard = clips.moments > 0
+    places = torch.arange(heard.shape[1])
+    last = torch.where(heard, places, -1).amax(1)
+    first = torch.where(heard, places, heard.shape[1]).amin(1)
+    return torch.where(heard.any(1), (last - first + 1) / 50, float("inf"))
+
+
+# --- Stacks -------------------------------------------------------------------------------------
+
+
+def stacks(
+    model: EmergencyWhisper, clips: Timed, test: Timed, *, sizes: Sequence[int], epochs: int, learning_rate: float,
+    seed: int,
+) -> pd.DataFrame:  # fmt: skip
+    """tab48: heads that join 1, 2 or 4 positions, trained alike on the hidden states of the same encoder.
+
+    On the first `STACK_CLIPS` clips, whose hidden states fit into memory.
+
+    Columns: stack, milliseconds (of a moment), seed, parameters, accuracy and macro_f1 (%, at 20 ms for all), event_f1.
+    """
+    clips = clips.part(torch.arange(len(clips)) < STACK_CLIPS, "for stacks")
+    hidden, judged = (_hidden(model, some.mel) for some in (clips, test))
+    rows = []
+    for stack in sizes:
+        torch.manual_seed(seed)
+        head = MomentHead(hidden.shape[2], len(clips.classes), stack, model.head[0].out_features)
+        wanted = clips.targets(stack)
+        optimizer = torch.optim.AdamW(head.parameters(), learning_rate)
+        for epoch in range(epochs):
+            order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(seed + epoch))
+            for index in order.split(64):
+                loss = torch.nn.functional.cross_entropy(
+                    head(hidden[index]).flatten(0, 1), wanted[index].flatten(), ignore_index=UNKNOWN
+                )
+                optimizer.zero_grad(), loss.backward(), optimizer.step()
+        with torch.no_grad():
+            found = torch.cat([head(part).argmax(2) for part in judged.split(64)]).repeat_interleave(stack, 1)
+        truth = test.moments[:, : found.shape[1]].numpy()
+        true = events(truth, 0.02)
+        row = {"stack": stack, "milliseconds": 20 * stack, "seed": seed}
+        row |= {"parameters": sum(weight.numel() for weight in head.parameters())}
+        row |= moment_scores(found.numpy(), truth) | {
+            "event_f1": event_f1(events(found.numpy(), 0.02), true)["event_f1"]
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def _hidden(model: EmergencyWhisper, mel: Tensor) -> Tensor:
+    model.eval()
+    return torch.cat([model.encode(part.float()) for part in mel.split(32)])
+
+
+# --- The chosen model ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Listened:
+    """The chosen model on clips that it was not trained on, and what of it goes on to the figures.
+
+    temperature: of the clips' logits, from the validation clips. reader: from text to class.
+    """
+
+    model: EmergencyWhisper
+    test: Timed
+    heard: Heard
+    validation: Timed
+    heard_before: Heard
+    temperature: float
+    reader: TextClassifier | None
+
+    def judged(self) -> Judged:
+        """The encoder as a classifier of clips, for what is done with the CNN as well."""
+        clips = self.test
+        mels = Mels(clips.mel[:, None], clips.labels, clips.classes, torch.zeros(len(clips), dtype=torch.long),
+                    clips.name, clips.checksum)  # fmt: skip
+        return Judged(mels, ClipClassifier(self.model), torch.ones(len(clips), dtype=torch.bool), pd.DataFrame(),
+                      self.heard.clips, torch.full((len(clips),), self.temperature))  # fmt: skip
+
+
+def judge(model: EmergencyWhisper, clips: Timed, validation: Timed, test: Timed, ratio: float) -> Listened:
+    """Hear both sets, calibrate on the validation clips, and learn from the training clips' texts what they mean."""
+    before, heard = (listen(model, some.mel, words=ratio > 0) for some in (validation, test))
+    temperature = classification.fit_temperature(before.clips, validation.labels)
+    reader = None if clips.texts is None or not ratio else text.fit_text(clips.texts, clips.labels, len(clips.classes))
+    return Listened(model, test, heard, validation, before, temperature, reader)
+
+
+def recognition_table(listened: Listened, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
+    """tab44: measure, seed, count (of what), value, low, high (95 %), source (its number, on its own test set).
+
+    Intervals: Wilson's for shares of clips, bootstrap over clips for the rest; none for PSDS and F1.
+    """
+    test, heard, rows = listened.test, listened.heard, []
+
+    def add(measure: str, count: int, value: float, low: float = np.nan, high: float = np.nan) -> None:
+        rows.append({"measure": measure, "seed": seed, "count": count, "value": value, "low": low, "high": high,
+                     "source": SOURCE.get(measure, np.nan)})  # fmt: skip
+
+    each = clip_accuracies(listened)
+    known = ~np.isnan(each)
+    mean, low, high = faithfulness.interval(each[known], seed=seed)
+    add("accuracy of moments", int(known.sum()), mean, low, high)
+    if _timed(test):
+        step = listened.model.seconds_per_moment
+        predicted, wanted = heard.moments.argmax(2).numpy(), test.targets(listened.model.head.stack).numpy()
+        add("macro F1 of moments", int((wanted >= 0).sum()), moment_scores(predicted, wanted)["macro_f1"])
+        true = events(test.moments.numpy(), 0.02)
+        found = events(predicted, step, gap=0.2, shortest=0.1)
+        add("event F1, collars of 200 ms", len(true), event_f1(found, true)["event_f1"])
+        add("PSDS1 (0 to 1)", len(true), psds(heard.moments.softmax(2).numpy(), true, seconds=step))
+    score = classification.score_row(heard.clips / listened.temperature, test.labels, test.classes, alarming)
+    for measure, name in (("accuracy of clips", "accuracy"), ("emergency or not", "binary_accuracy"),
+                          ("missed emergencies", "miss_rate"), ("false alarms", "false_alarms")):  # fmt: skip
+        add(measure, score["clips"], *(score[f"{name}{end}"] for end in ("", "_low", "_high")))
+    add("calibration error of clips", score["clips"], score["ece"])
+    if listened.reader is not None:
+        # Soundscapes are tested on lines that nobody trained on, and validated on those that were.
+        for which, some, said in (("unseen", test, heard), ("seen", listened.validation, listened.heard_before)):
+            row = text.cer_row(some.texts, said.texts, seed=seed)
+            add(f"character error rate, {which} lines", row["clips"], row["cer"], row["cer_low"], row["cer_high"])
+        invented, of, _ = text.hallucinations(test.texts, heard.texts)
+        low, high = classification.wilson(invented, of)
+        add("clips with invented words", of, 100 * invented / max(of, 1), 100 * low, 100 * high)
+        score = classification.score_row(listened.reader.logits(heard.texts), test.labels, test.classes, alarming)
+        add("emergency or not, from the text", score["clips"],
+            *(score[f"binary_accuracy{end}"] for end in ("", "_low", "_high")))  # fmt: skip
+        # What the text would be worth if the decoder made no mistake.
+        score = classification.score_row(listened.reader.logits(test.texts), test.labels, test.classes, alarming)
+        add("emergency or not, from what was said", score["clips"],
+            *(score[f"binary_accuracy{end}"] for end in ("", "_low", "_high")))  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _timed(clips: Timed) -> bool:
+    """Whether it is known when something is heard."""
+    return clips.classes[0] == "silence" and bool((clips.moments == 0).any())
+
+
+def clip_accuracies(listened: Listened) -> np.ndarray:
+    """Share (%) of each clip's known moments that are right, (N,); NaN where none is known."""
+    wanted = listened.test.targets(listened.model.head.stack)
+    known = wanted != UNKNOWN
+    right = ((listened.heard.moments.argmax(2) == wanted) & known).sum(1)
+    return (100 * right / known.sum(1)).numpy().astype(np.float64)
+
+
+def cer_table(listened: Listened, *, seed: int) -> pd.DataFrame:
+    """tab49: CER by normaliser, of lines that were seen in training and of others.
+
+    Columns: lines, normaliser, seed, clips, cer, cer_low, cer_high (%)."""
+    return pd.DataFrame([
+        {"lines": which, "normaliser": name, "seed": seed} | text.cer_row(some.texts, said.texts, name, seed=seed)
+        for which, some, said in (("seen", listened.validation, listened.heard_before),
+                                  ("unseen", listened.test, listened.heard))
+        for name in text.NORMALISERS
+    ])  # fmt: skip
+
+
+def read_lines(listened: Listened, count: int) -> pd.DataFrame:
+    """fig49: the first `count` clips with words of each kind of line: lines, reference, hypothesis."""
+    rows = []
+    for which, some, said in (("seen", listened.validation, listened.heard_before),
+                              ("unseen", listened.test, listened.heard)):  # fmt: skip
+        spoken = [pair for pair in zip(some.texts, said.texts, strict=True) if pair[0]]
+        rows += [{"lines": which, "reference": one, "hypothesis": two} for one, two in spoken[:count]]
+    return pd.DataFrame(rows)
+
+
+def timelines(
+    listened: Listened, alarming: Sequence[int], samples: Tensor, *, ranks: Sequence[float] = (0.9, 0.5, 0.1)
+) -> dict[str, np.ndarray]:
+    """fig48: clips by rule: of all with something to hear, those at these ranks of accuracy in [0, 1] (1 is the best).
+
+    samples (clips, n) int16, mel (clips, mels, frames), truth and found (clips, moments) classes, alarming, names,
+    accuracy (%), ranks.
+    """
+    each = clip_accuracies(listened)
+    heard = (listened.test.moments > 0).any(1).numpy() & ~np.isnan(each)
+    order = np.flatnonzero(heard)[np.argsort(each[heard], kind="stable")]
+    chosen = [int(order[round(rank * (len(order) - 1))]) for rank in ranks]
+    return {
+        "samples": samples[chosen].numpy(), "mel": listened.test.mel[chosen].numpy(),
+        "truth": listened.test.targets(listened.model.head.stack)[chosen].numpy(),
+        "found": listened.heard.moments.argmax(2)[chosen].numpy(),
+        "alarming": np.array(list(alarming)), "names": np.array(listened.test.classes), "accuracy": each[chosen],
+        "ranks": np.array(list(ranks)),
+    }  # fmt: skip
+
+
+# --- Explanation --------------------------------------------------------------------------------
+
+
+def encoder_pictures(
+    judged: Judged, listened: Listened, shown: Sequence[int], truth: Soundscapes | None
+) -> dict[str, np.ndarray]:
+    """fig410: as `experiments.relevance_pictures`, with CP-LRP through the encoder."""
+    mel, labels = listened.test.mel[list(shown)], listened.test.labels[list(shown)]
+    found = encoder_relevance.explain(listened.model, mel, labels)[:, None] if len(mel) else mel[:, None].float()
+    return picture_arrays(judged, shown, truth, found)
+
+
+def encoder_table(
+    listened: Listened, chosen: Tensor, truth: Soundscapes | None, *, steps: int, seed: int
+) -> pd.DataFrame:
+    """tab410: measure, seed, clips, value, low, high: areas of flipping for each method and a random order, and for
+    soundscapes the stems' shares of CP-LRP's relevance and of energy, on clips that hold both speech and an event."""
+    judged, rows = listened.judged(), []
+    mel, targets = listened.test.mel[chosen], listened.heard.clips[chosen].argmax(1)
+
+    def add(measure: str, values: np.ndarray) -> None:
+        mean, low, high = faithfulness.interval(values, seed=seed)
+        rows.append({"measure": measure, "seed": seed, "clips": len(values), "value": mean, "low": low, "high": high})
+
+    for method in (*encoder_relevance.METHODS, "random"):
+        if method == "random":
+            found = torch.rand(mel.shape, generator=torch.Generator().manual_seed(seed))
+        else:
+            found = encoder_relevance.explain(listened.model, mel, targets, method)
+        curves = [faithfulness.flipping(judged.model, mel[:, None], found[:, None], targets, order=order, steps=steps,
+                                        seed=seed) for order in ("most", "least")]  # fmt: skip
+        add(f"flipping area, {method}", faithfulness.area(*curves).numpy())
+    if truth is not None:
+        both = torch.tensor([bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips])
+        some = both.nonzero()[:, 0]
+        found = encoder_relevance.explain(listened.model, listened.test.mel[some], listened.heard.clips[some].argmax(1))
+        share = faithfulness.shares(found[:, None], truth.energy[some.numpy()])
+        for place, stem in enumerate(STEMS):
+            relevant, energy = (100 * share[name][:, place] for name in ("relevance", "energy"))
+            add(f"relevance on {stem} (%)", relevant)
+            add(f"energy of {stem} (%)", energy)
+            add(f"relevance - energy, {stem} (points)", relevant - energy)
+    return pd.DataFrame(rows)

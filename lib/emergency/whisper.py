@@ -1,0 +1,274 @@
+"""A Whisper that says, for every moment, what is heard, and what was said.
+
+    model = build(lines, classes, WhisperSize())            # from scratch, or
+    model = from_checkpoint("openai/whisper-small", classes)  # fine-tuned from a checkpoint
+    hidden = model.encode(mel)                                # one pass for both:
+    logits, texts = model.moments(hidden), model.transcribe(hidden)
+
+Whisper (Radford et al. 2023) hears 30 s at once; a window of 4 s filled up with silence costs ten times what it
+needs. Here the encoder runs on the window as it is, with the first rows of its table of positions. A model that
+was trained on 30 s must be trained on such windows once before its decoder is of use.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from torch import Tensor, nn
+from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizer
+from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.utils import logging
+
+from lib.data.catalog import DataError
+from lib.emergency.features import FRAMES_PER_SECOND
+
+POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2  # the encoder's second convolution takes every other frame
+SHORTEST = 0.2  # seconds of a class below which a clip is called silence
+PROMPT = ("<|startoftranscript|>", "<|ko|>", "<|transcribe|>", "<|notimestamps|>")
+_END = "<|endoftext|>"
+_PREFIX = "<|startofprev|>"  # Whisper's tokenizer asks for it; nothing here begins with text from before
+
+logging.disable_progress_bar()  # a model is loaded in a moment, and notebooks keep what is printed
+
+
+@dataclass(frozen=True)
+class WhisperSize:
+    """Dimensions of a Whisper from scratch; the defaults train on a laptop. Whisper-small has 768, 12, 12, 12."""
+
+    d_model: int = 96
+    encoder_layers: int = 3
+    decoder_layers: int = 1
+    heads: int = 4
+    tokens: int = 512  # of the byte-level BPE, at most
+
+
+class MomentHead(nn.Sequential):
+    """`stack` successive hidden states joined, hidden layer, classes: 4 x 768 = 3072 -> 512 -> 20 in the source."""
+
+    def __init__(self, d_model: int, classes: int, stack: int = 4, hidden: int = 512):
+        super().__init__(nn.Linear(stack * d_model, hidden), nn.GELU(), nn.Linear(hidden, classes))
+        self.stack = stack
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, n, d_model) -> logits (B, n // stack, classes); positions that fill no moment are left out."""
+        count = hidden.shape[1] // self.stack
+        return super().forward(hidden[:, : count * self.stack].reshape(len(hidden), count, -1))
+
+
+class EmergencyWhisper(nn.Module):
+    """A Whisper with a head for moments, and its tokenizer.
+
+    classes: of the head. Where the first is "silence", it stands for moments in which none of the others is heard.
+    """
+
+    def __init__(
+        self, whisper: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, classes: Sequence[str],
+        *, stack: int = 4, hidden: int = 512,
+    ):  # fmt: skip
+        super().__init__()
+        self.whisper, self.tokenizer, self.classes = whisper, tokenizer, tuple(classes)
+        self.head = MomentHead(whisper.config.d_model, len(self.classes), stack, hidden)
+        self.prompt: list[int] = tokenizer.convert_tokens_to_ids(list(PROMPT))
+        self.end: int = tokenizer.convert_tokens_to_ids(_END)
+
+    @property
+    def mels(self) -> int:
+        return self.whisper.config.num_mel_bins
+
+    @property
+    def seconds_per_moment(self) -> float:
+        return self.head.stack / POSITIONS_PER_SECOND
+
+    def encode(self, mel: Tensor) -> Tensor:
+        """Log-mels (B, mels, frames), 100 frames a second, up to 30 s -> hidden states (B, frames / 2, d_model).
+
+        Raises:
+            ValueError: the window is longer than the table of positions, or has another number of mels.
+        """
+        return encode(self.whisper.model.encoder, mel)
+
+    def moments(self, hidden: Tensor) -> Tensor:
+        """Hidden states (B, n, d_model) -> logits (B, n // stack, classes), one row per moment."""
+        return self.head(hidden)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Log-mels (B, mels, frames) -> logits of every moment (B, moments, classes)."""
+        return self.moments(self.encode(mel))
+
+    def clip_logits(self, moments: Tensor) -> Tensor:
+        """Logits of moments (B, moments, classes) -> of whole clips (B, classes).
+
+        The logarithm of how many seconds of a class are expected, summed over moments. Silence, where it is a class,
+        gets that of `SHORTEST`: a clip is silent if no class is heard for as long.
+        """
+        seconds = moments.float().softmax(-1).sum(1) * self.seconds_per_moment
+        if self.classes[0] == "silence":
+            seconds = torch.cat([torch.full_like(seconds[:, :1], SHORTEST), seconds[:, 1:]], 1)
+        return seconds.clamp_min(1e-6).log()
+
+    def text_logits(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Teacher forcing: logits (B, length, vocabulary) of what follows each of `tokens` (B, length)."""
+        states = self.whisper.model.decoder(input_ids=tokens, encoder_hidden_states=hidden, use_cache=False)
+        return self.whisper.proj_out(states.last_hidden_state)
+
+    def tokens_of(self, texts: Iterable[str]) -> Tensor:
+        """(B, length) int64: prompt, text, end of text; shorter rows end in several ends of text.
+
+        Raises:
+            ValueError: a text is longer than the decoder's table of positions.
+        """
+        rows = [[*self.prompt, *self.tokenizer.encode(text, add_special_tokens=False), self.end] for text in texts]
+        longest, most = max(map(len, rows)), self.whisper.config.max_target_positions
+        if longest > most:
+            raise ValueError(f"a text takes {longest} tokens, and the decoder has {most} positions; shorten the text")
+        return torch.tensor([row + [self.end] * (longest - len(row)) for row in rows])
+
+    @torch.no_grad()
+    def transcribe(self, hidden: Tensor, most: int = 48) -> list[str]:
+        """What was said, by greedy decoding: hidden states (B, n, d_model) -> B texts of up to `most` tokens.
+
+        Keys and values of the hidden states are computed once per clip, those of the text once per token.
+        """
+        most = min(most, self.whisper.config.max_target_positions - len(self.prompt))
+        cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        tokens = torch.tensor(self.prompt, device=hidden.device).expand(len(hidden), -1)
+        written, ended = [], torch.zeros(len(hidden), dtype=torch.bool, device=hidden.device)
+        for _ in range(most):
+            states = self.whisper.model.decoder(
+                input_ids=tokens, encoder_hidden_states=hidden, past_key_values=cache, use_cache=True
+            )
+            tokens = self.whisper.proj_out(states.last_hidden_state[:, -1:]).argmax(-1)
+            ended |= tokens[:, 0] == self.end
+            if ended.all():
+                break
+            written.append(tokens[:, 0].masked_fill(ended, self.end))
+        rows = torch.stack(written, 1).tolist() if written else [[]] * len(hidden)
+        return [self.tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
+
+    def save(self, folder: Path) -> None:
+        """Write the Whisper in its hub's own format, and the head beside it; `folder` appears whole or not at all."""
+        partial = folder.with_name(f"{folder.name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir(parents=True)
+            self.whisper.save_pretrained(partial)
+            self.tokenizer.save_pretrained(partial)
+            save_file({name: value.cpu().contiguous() for name, value in self.head.state_dict().items()},
+                      partial / "head.safetensors")  # fmt: skip
+            about = {"classes": self.classes, "stack": self.head.stack, "hidden": self.head[0].out_features}
+            (partial / "head.json").write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
+            shutil.rmtree(folder, ignore_errors=True)
+            partial.rename(folder)
+        except Exception as error:  # a full disk is an OSError or a SafetensorError
+            shutil.rmtree(partial, ignore_errors=True)
+            raise DataError(f"The model could not be written to {folder} ({error}). Free some space there.") from error
+
+    def digest(self) -> str:
+        """SHA-256 of all weights: two models with the same digest say the same."""
+        digest = hashlib.sha256()
+        for name, value in self.state_dict().items():
+            digest.update(f"{name} {tuple(value.shape)}".encode())
+            digest.update(value.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+def load(folder: Path) -> EmergencyWhisper:
+    """The model that `EmergencyWhisper.save` wrote, in evaluation mode.
+
+    Raises:
+        DataError: the folder is missing or holds no such model.
+    """
+    if not (folder / "head.json").exists():
+        raise DataError(f"There is no Whisper with a head in {folder}. Notebook 04 writes one: run it first.")
+    try:
+        about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+        whisper = WhisperForConditionalGeneration.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        tokenizer = WhisperTokenizer.from_pretrained(folder, local_files_only=True)
+        model = EmergencyWhisper(whisper, tokenizer, about["classes"], stack=about["stack"], hidden=about["hidden"])
+        model.head.load_state_dict(load_file(folder / "head.safetensors"))
+    except Exception as error:  # whatever the readers of weights, words and numbers raise, the cure is the same
+        raise DataError(f"The model in {folder} is damaged ({error}). Delete it, and run notebook 04 again.") from error
+    return model.eval()
+
+
+def encode(encoder: nn.Module, mel: Tensor) -> Tensor:
+    """transformers' WhisperEncoder on a window of any length up to its own, (B, mels, frames) -> (B, frames / 2, d).
+
+    The same numbers as its `forward`, which takes windows of 30 s and no others.
+    """
+    bands, positions = encoder.num_mel_bins, encoder.embed_positions.num_embeddings
+    if mel.ndim != 3 or mel.shape[1] != bands:
+        raise ValueError(f"log-mels are {tuple(mel.shape)}, expected (clips, {bands}, frames)")
+    hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).mT
+    if hidden.shape[1] > positions:
+        raise ValueError(
+            f"a window of {mel.shape[2] / FRAMES_PER_SECOND:g} s is longer than the encoder's "
+            f"{positions / POSITIONS_PER_SECOND:g} s; cut it into shorter ones"
+        )
+    hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+    hidden = F.dropout(hidden, encoder.dropout, encoder.training)
+    for layer in encoder.layers:
+        hidden = layer(hidden, None)
+    return encoder.layer_norm(hidden)
+
+
+def build(
+    lines: Iterable[str], classes: Sequence[str], size: WhisperSize, *, stack: int = 4, hidden: int = 256, seed: int = 0
+) -> EmergencyWhisper:
+    """A Whisper from scratch whose tokenizer is trained on `lines`."""
+    tokenizer = train_tokenizer(lines, size.tokens)
+    end, start = tokenizer.convert_tokens_to_ids([_END, PROMPT[0]])
+    config = WhisperConfig(
+        vocab_size=len(tokenizer), d_model=size.d_model, encoder_layers=size.encoder_layers,
+        decoder_layers=size.decoder_layers, encoder_attention_heads=size.heads, decoder_attention_heads=size.heads,
+        encoder_ffn_dim=4 * size.d_model, decoder_ffn_dim=4 * size.d_model, max_target_positions=64,
+        pad_token_id=end, bos_token_id=end, eos_token_id=end, decoder_start_token_id=start,
+        suppress_tokens=None, begin_suppress_tokens=None,
+        init_std=size.d_model**-0.5,  # 0.02 is for large models: in a small one the positions drown the sound
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        whisper = WhisperForConditionalGeneration(config)
+        return EmergencyWhisper(whisper, tokenizer, classes, stack=stack, hidden=hidden)
+
+
+def from_checkpoint(
+    name: str | Path, classes: Sequence[str], *, stack: int = 4, hidden: int = 512, seed: int = 0
+) -> EmergencyWhisper:
+    """A Whisper of the model hub ("openai/whisper-small") or of a folder in its format, with a fresh head.
+
+    Raises:
+        DataError: it is neither here nor to be had.
+    """
+    try:
+        whisper = WhisperForConditionalGeneration.from_pretrained(name, dtype=torch.float32)
+        tokenizer = WhisperTokenizer.from_pretrained(name)
+    except Exception as error:  # no network, no such model, a damaged file: each reader raises its own
+        raise DataError(
+            f"The Whisper checkpoint {str(name)!r} could not be loaded ({type(error).__name__}: {error}). Give a "
+            'folder in the format of the hub, or, where there is a network, a name ("openai/whisper-small").'
+        ) from error
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return EmergencyWhisper(whisper, tokenizer, classes, stack=stack, hidden=hidden)
+
+
+def train_tokenizer(lines: Iterable[str], tokens: int) -> WhisperTokenizer:
+    """Byte-level BPE of up to `tokens` pieces, learned from `lines`, with Whisper's special tokens."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())  # every byte: any text can be written
+    bpe.train_from_iterator(
+        sorted(set(lines)), trainers.BpeTrainer(vocab_size=tokens, initial_alphabet=alphabet, show_progress=False)
+    )
+    learned = json.loads(bpe.to_str())["model"]
+    tokenizer = WhisperTokenizer(vocab=learned["vocab"], merges=[tuple(pair) for pair in learned["merges"]])
+    tokenizer.add_tokens([_END, *PROMPT, _PREFIX], special_tokens=True)
+    return tokenizer

@@ -1,0 +1,51 @@
+"""Figures that a reader can turn: sliders and menus below a picture that is there without them, too."""
+
+import io
+import os
+from collections.abc import Callable
+
+import ipywidgets
+import matplotlib.pyplot as plt
+from IPython.display import Image, display
+from matplotlib.figure import Figure
+
+DPI = 110
+
+
+def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> ipywidgets.VBox:
+    """Show `draw(**values)` with the values of `controls`, and draw it anew whenever one of them changes.
+
+    The picture is an ordinary output: it stays where no widgets are, on paper, on a page or in an executed copy.
+    Under `make figures` it is all that is shown. An error of `draw` is told below the controls; the picture stays.
+
+    Returns:
+        The controls, displayed already, with a last line for errors.
+    """
+    told = ipywidgets.HTML()
+
+    def picture() -> Image:
+        return _png(draw(**{name: control.value for name, control in controls.items()}))
+
+    shown = display(picture(), display_id=True)
+
+    def again(change: dict) -> None:
+        try:
+            shown.update(picture())
+            told.value = ""
+        except Exception as error:  # whatever a reader's choice has led to: the next one may be fine
+            told.value = f"{type(error).__name__}: {error}"
+
+    for name, control in controls.items():
+        control.description = control.description or name
+        control.observe(again, "value")
+    panel = ipywidgets.VBox([*controls.values(), told])
+    if "RUN_FOLDER" not in os.environ:  # set by `make figures`, whose copies have nobody to turn anything
+        display(panel)
+    return panel
+
+
+def _png(figure: Figure) -> Image:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
+    plt.close(figure)
+    return Image(buffer.getvalue())

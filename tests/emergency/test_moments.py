@@ -1,0 +1,247 @@
+"""Clips with times and words, and a Whisper that learns both."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lib.data.audio import Sounds
+from lib.emergency import moments, sounds, whisper
+from lib.emergency.classes import NAMES
+from lib.emergency.moments import UNKNOWN, Settings, Timed, augment, listen, starting_at, timed
+from lib.emergency.soundscapes import draw_soundscapes
+from lib.emergency.whisper import WhisperSize
+from lib.training import TrainingError
+
+SIZE = WhisperSize(d_model=16, encoder_layers=1, decoder_layers=1, heads=2, tokens=300)
+
+
+def tones(count=24, classes=3, seconds=1.0, spans=True, texts=True):
+    """Clips of class k: silence, and from a quarter to three quarters of the clip a tone of its own pitch."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    time = np.arange(round(seconds * 16_000)) / 16_000
+    heard = (time >= seconds / 4) & (time < 3 * seconds / 4)
+    waves = [np.sin(2 * np.pi * 400 * 3**label * time) * heard * 0.3 * bool(label) for label in labels]
+    samples = np.rint((np.stack(waves) + draw.normal(0, 1e-4, (count, len(time)))) * 32767).astype(np.int16)
+    return Sounds(
+        torch.from_numpy(samples), torch.from_numpy(labels), ("silence", "low", "high")[:classes],
+        torch.zeros(count, dtype=torch.long), ("",) * count, "tones", "t", "train",
+        spans=tuple(((seconds / 4, 3 * seconds / 4),) if label else () for label in labels) if spans else None,
+        texts=tuple(("", "불이야", "살려주세요")[label] for label in labels) if texts else None,
+    )  # fmt: skip
+
+
+def model(classes=("silence", "low", "high"), stack=2, seed=0):
+    return whisper.build(("불이야", "살려주세요"), classes, SIZE, stack=stack, hidden=8, seed=seed)
+
+
+class TestTimed:
+    def test_soundscapes_say_what_is_heard_when(self):
+        drawn = draw_soundscapes(40, split="test")
+        clips = timed(sounds.of_soundscapes(drawn, "test"))
+        assert clips.mel.shape == (40, 80, 400) and clips.moments.shape == (40, 200)
+        for row, clip, text in zip(clips.moments, drawn.clips, clips.texts, strict=True):
+            assert set(row.tolist()) <= {0, clip.number} and text == clip.transcript
+            for label in clip.labels:
+                middle = round((label.onset + label.offset) / 2 * 50)
+                if label.kind != "distractor":
+                    assert row[min(middle, 199)] == clip.number
+            heard = sum(label.offset - label.onset for label in clip.labels if label.kind != "distractor")
+            assert (row > 0).sum() <= heard * 50 + 2 * len(clip.labels)
+
+    def test_without_times_every_moment_is_of_the_clip_s_class_but_digital_silence(self):
+        some = tones(spans=False)
+        some.samples[1, : 8_000 + 100] = 0
+        clips = timed(some)
+        assert clips.moments[1].tolist() == [UNKNOWN] * 25 + [1] * 25
+        assert clips.moments[2].tolist() == [2] * 50
+
+    def test_targets_are_those_in_the_middle_of_a_moment(self):
+        clips = timed(tones())
+        assert clips.targets(1).equal(clips.moments)
+        assert clips.targets(4).shape == (24, 12)
+        assert clips.targets(2)[1].tolist() == clips.moments[1, 1::2].tolist()
+
+    def test_times_and_words_are_part_of_the_checksum(self):
+        sums = {timed(tones(spans=spans, texts=texts)).checksum for spans in (0, 1) for texts in (0, 1)}
+        assert len(sums) == 4
+
+
+class TestStartingAt:
+    @pytest.mark.parametrize("second", [0.0, 0.3])
+    def test_the_first_sound_begins_there(self, second):
+        clips = timed(tones())
+        turned = starting_at(clips, second)
+        first = round(second * 50)
+        for row, before in zip(turned.moments, clips.moments, strict=True):
+            if before.any():
+                assert (row > 0).int().argmax() == first
+            assert row.sum() == before.sum()
+        by = first - round(0.25 * 50)
+        torch.testing.assert_close(turned.mel[1], clips.mel[1].roll(2 * by, -1))
+        assert turned.mel[0].equal(clips.mel[0])  # silence
+        assert turned.checksum != clips.checksum
+
+
+class TestAugment:
+    def settings(self, **kwargs):
+        return Settings(**{"time_mask": 0.0, "frequency_mask": 0.0} | kwargs)
+
+    def test_spectrogram_and_moments_turn_together(self):
+        ramp = torch.arange(50).repeat(64, 1)
+        mel = ramp.repeat_interleave(2, 1)[:, None].expand(-1, 80, -1).float()
+        turned, moments_ = augment(mel, ramp, torch.zeros(64, dtype=torch.bool), self.settings())
+        assert turned[:, 0, ::2].long().equal(moments_) and len(moments_[:, 0].unique()) > 20
+
+    def test_no_word_is_cut_in_two(self):
+        torch.manual_seed(0)
+        clips = timed(tones())
+        _, turned = augment(clips.mel.float(), clips.moments, torch.ones(24, dtype=torch.bool), self.settings())
+        for row, before in zip(turned, clips.moments, strict=True):
+            assert row.sum() == before.sum()
+            assert (row > 0).int().diff().abs().sum() <= 2  # one stretch
+
+    def test_stays_where_there_is_nowhere_to_cut(self):
+        full = torch.ones(3, 50, dtype=torch.long)
+        _, turned = augment(torch.randn(3, 80, 100), full, torch.ones(3, dtype=torch.bool), self.settings())
+        assert turned.equal(full)
+
+    def test_masks_hide_at_most_their_share(self):
+        torch.manual_seed(0)
+        said = torch.zeros(200, dtype=torch.bool)
+        mel, _ = augment(torch.ones(200, 80, 100), torch.ones(200, 50), said,
+                         self.settings(shift=False, time_mask=0.1, frequency_mask=0.2))  # fmt: skip
+        hidden = mel == 0
+        assert 0 < hidden.all(2).sum(1).max() <= 16 and 0 < hidden.all(1).sum(1).max() <= 10
+
+
+class TestTraining:
+    def test_learns_what_is_heard_when_and_what_is_said(self):
+        torch.manual_seed(0)
+        clips, whole = timed(tones(48)), model()
+        history = moments.train(whole, clips, clips, Settings(0.5, 30, 8, 0.01, shift=False), seed=0, score_every=30)
+        assert history.moment_accuracy.iloc[-1] > 90 and history.clip_accuracy.iloc[-1] > 95
+        heard = listen(whole, clips.mel)
+        assert np.mean([one == two for one, two in zip(heard.texts, clips.texts, strict=True)]) > 0.9
+
+    def test_the_losses_are_the_textbook_s(self):
+        torch.manual_seed(0)
+        clips, whole = timed(tones(4)), model()
+        tokens = whole.tokens_of(clips.texts)
+        mel = clips.mel.float()
+        terms = moments._Losses(whole.eval(), 0.3)(mel, clips.moments, tokens)
+        hidden = whole.encode(mel)
+        wanted = clips.targets(2)
+        by_hand = [-F.log_softmax(row, 0)[k] for row, k in zip(whole(mel).flatten(0, 1), wanted.flatten(), strict=True)]
+        torch.testing.assert_close(terms["label_loss"], 0.7 * torch.stack(by_hand).mean())
+        logits, by_hand = whole.text_logits(hidden, tokens), []
+        for clip, text in enumerate(clips.texts):
+            ids = [*whole.tokenizer.encode(text, add_special_tokens=False), whole.end]
+            by_hand += [-F.log_softmax(logits[clip, 3 + k], 0)[token] for k, token in enumerate(ids)]
+        torch.testing.assert_close(terms["text_loss"], 0.3 * torch.stack(by_hand).mean())
+
+    def test_what_is_unknown_is_not_learned_from(self):
+        clips, whole = timed(tones(4)), model().eval()
+        losses = moments._Losses(whole, 0.0)
+        unknown = torch.full_like(clips.moments, UNKNOWN)
+        assert losses(clips.mel.float(), unknown, None)["label_loss"] == 0
+        half = clips.moments.clone()
+        half[2:] = UNKNOWN
+        one, two = (
+            losses(clips.mel.float()[:n], m, None)["label_loss"] for n, m in ((4, half), (2, clips.moments[:2]))
+        )
+        torch.testing.assert_close(one, two)
+
+    @pytest.mark.parametrize(("ratio", "terms"), [(0.0, {"label_loss"}), (0.5, {"label_loss", "text_loss"}),
+                                                  (1.0, {"text_loss"})])  # fmt: skip
+    def test_the_ratio_decides_what_runs(self, ratio, terms):
+        clips, whole = timed(tones(2)), model()
+        calls = []
+        whole.whisper.model.decoder.register_forward_hook(lambda *_: calls.append(1))
+        found = moments._Losses(whole, ratio)(clips.mel.float(), clips.moments, whole.tokens_of(clips.texts))
+        assert set(found) == terms and bool(calls) == (ratio > 0)
+
+    def test_clips_without_texts_cannot_be_transcribed(self):
+        clips = timed(tones(texts=False))
+        with pytest.raises(ValueError, match="tones has no texts: .* set the ratio to 0"):
+            moments.train(model(), clips, clips, Settings(0.5), seed=0)
+        history = moments.train(model(), clips, clips, Settings(0.0, 1, 8), seed=0)
+        assert "text_loss" not in history
+
+    def test_a_ratio_beyond_one(self):
+        with pytest.raises(ValueError, match="ratio is 1.5"):
+            Settings(1.5)
+
+    def test_continued_equals_uninterrupted(self, tmp_path, monkeypatch):
+        clips = timed(tones())
+        settings = Settings(0.5, 3, 8)
+        uninterrupted = model()
+        history = moments.train(uninterrupted, clips, clips, settings, seed=0)
+        real, calls = moments.moment_accuracy, []
+
+        def dies(*args):
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return real(*args)
+
+        monkeypatch.setattr(moments, "moment_accuracy", dies)
+        with pytest.raises(KeyboardInterrupt):
+            moments.train(model(), clips, clips, settings, seed=0, checkpoint=tmp_path / "c")
+        monkeypatch.setattr(moments, "moment_accuracy", real)
+        continued = model()
+        again = moments.train(continued, clips, clips, settings, seed=0, checkpoint=tmp_path / "c")
+        assert continued.digest() == uninterrupted.digest() and history.equals(again)
+
+    def test_other_first_weights_start_anew(self, tmp_path):
+        clips, settings = timed(tones()), Settings(0.0, 1, 8)
+        trained = [model(seed=seed) for seed in (0, 1)]
+        for one in trained:
+            moments.train(one, clips, clips, settings, seed=0, checkpoint=tmp_path / "c")
+        assert trained[0].digest() != trained[1].digest()
+
+    def test_too_few_clips(self):
+        clips = timed(tones(4))
+        with pytest.raises(TrainingError, match="4 samples do not fill one batch"):
+            moments.train(model(), clips, clips, Settings(0.0, 1, 16), seed=0)
+
+
+class TestListening:
+    def test_silence_is_never_decoded(self, monkeypatch):
+        whole = model()
+        with torch.no_grad():
+            whole.head[2].bias[:] = torch.tensor([50.0, 0, 0])
+        monkeypatch.setattr(whole, "transcribe", lambda *_: pytest.fail("decoded"))
+        heard = listen(whole, timed(tones()).mel)
+        assert heard.texts == ("",) * 24 and not heard.clips.argmax(1).any()
+
+    def test_texts_stay_with_their_clips(self, monkeypatch):
+        whole = model()
+        clips = timed(tones())
+        loud = iter([torch.tensor([0, 1, 0, 1] * 6)])
+        monkeypatch.setattr(whole, "clip_logits", lambda _: F.one_hot(next(loud), 3).float())
+        monkeypatch.setattr(whole, "transcribe", lambda hidden: [f"{i}" for i in range(len(hidden))])
+        heard = listen(whole, clips.mel)
+        assert heard.texts[:4] == ("", "0", "", "1") and heard.texts[-1] == "11"
+
+    def test_shapes(self):
+        heard = listen(model(stack=4), timed(tones(5)).mel, batch_size=2)
+        assert heard.moments.shape == (5, 12, 3) and heard.clips.shape == (5, 3) and len(heard.texts) == 5
+
+
+class TestAccuracy:
+    def test_counts_known_moments_alone(self):
+        clips = timed(tones(3))
+        wanted = clips.targets(2)
+        logits = F.one_hot(wanted, 3).float()
+        assert moments.moment_accuracy(logits, clips) == 100
+        logits[0] = logits[0].roll(1, -1)
+        assert moments.moment_accuracy(logits, clips) == pytest.approx(200 / 3)
+        unknown = Timed(clips.mel, clips.labels, clips.classes, torch.where(torch.arange(3)[:, None] == 0, UNKNOWN,
+                        clips.moments), clips.texts, clips.name, clips.checksum)  # fmt: skip
+        assert moments.moment_accuracy(logits, unknown) == 100
+
+
+def test_classes_of_the_soundscapes():
+    assert timed(sounds.load("soundscapes", "validation", count=20)).classes == NAMES
