@@ -4,7 +4,8 @@ An event is (clip, class, onset, offset), times in seconds. Class 0 is silence a
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,6 @@ import pandas as pd
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.stats import chi2
-from sklearn import metrics
 
 from lib.metrics.classification import wilson
 
@@ -22,6 +22,7 @@ GAP, SHORTEST = 0.2, 0.1  # seconds: shorter gaps are closed, shorter events lef
 OVERLAP = 0.7  # PSDS, scenario 1: detection and ground truth criterion
 MOST_FALSE = 100.0  # PSDS: false positives per hour up to which it looks
 SPREAD = 1.0  # PSDS, scenario 1: what the spread over classes costs
+DRAWS = 1000  # of the bootstrap
 
 
 class Event(NamedTuple):
@@ -57,9 +58,51 @@ def events(moments: np.ndarray, seconds: float, *, gap: float = 0.0, shortest: f
 def moment_scores(predicted: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
     """accuracy and macro_f1 (%, over the classes that occur) of moments of any shape; negative ones are unknown."""
     known = wanted >= 0
-    wanted, predicted = wanted[known], predicted[known]
-    f1 = metrics.f1_score(wanted, predicted, labels=np.unique(wanted), average="macro", zero_division=0)
-    return {"accuracy": 100 * float((wanted == predicted).mean()), "macro_f1": 100 * float(f1)}
+    counts = _moment_counts(predicted, wanted)
+    return {"accuracy": 100 * float((wanted == predicted)[known].mean()), "macro_f1": float(_macro_f1(counts.sum(0)))}
+
+
+def moment_interval(predicted: np.ndarray, wanted: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
+    """Macro F1 of moments (%, as `moment_scores`) with its 95 % interval: (value, low, high).
+
+    predicted, wanted: (clips, moments). Clips are drawn anew, not moments, as those of a clip are alike.
+    """
+    return _interval(_moment_counts(predicted, wanted), _macro_f1, seed)
+
+
+def _moment_counts(predicted: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(clips, classes, 3): moments taken for a class and rightly so, taken for it, and of it."""
+    clips, classes = len(wanted), int(max(predicted.max(), wanted.max(), 0)) + 1
+    clip = np.arange(clips).reshape(-1, *[1] * (wanted.ndim - 1))
+    known = wanted >= 0
+
+    def count(numbers: np.ndarray, where: np.ndarray) -> np.ndarray:
+        return np.bincount((clip * classes + numbers)[where], minlength=clips * classes).reshape(clips, classes)
+
+    right, said = count(wanted, known & (predicted == wanted)), count(predicted, known & (predicted >= 0))
+    return np.stack([right, said, count(wanted, known)], 2)
+
+
+def _macro_f1(counts: np.ndarray) -> np.ndarray:
+    """(…, classes, 3) of hits, said and real -> (…): mean F1 (%) of the classes that are real; NaN if none is."""
+    hits, said, real = np.moveaxis(counts, -1, 0)
+    occurs = real > 0
+    each = np.divide(2 * hits, said + real, out=np.zeros(hits.shape), where=occurs).sum(-1)
+    return 100 * np.divide(each, occurs.sum(-1), out=np.full(each.shape, np.nan), where=occurs.any(-1))
+
+
+def _interval(counts: np.ndarray, score: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[float, float, float]:
+    """(value, low, high) of a score of counts (clips, …) that add up over clips: percentiles of `DRAWS` sets of as many
+    clips, drawn with replacement (Efron 1979). A draw in which the score is undefined is left out."""
+    value = float(score(counts.sum(0)))
+    if len(counts) < 2:
+        return value, np.nan, np.nan
+    often = np.random.default_rng(seed).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), DRAWS)
+    drawn = (often.astype(np.float64) @ counts.reshape(len(counts), -1)).reshape(DRAWS, *counts.shape[1:])
+    scores = score(drawn)
+    scores = scores[~np.isnan(scores)]
+    low, high = np.percentile(scores, (2.5, 97.5)) if len(scores) else (np.nan, np.nan)
+    return value, float(low), float(high)
 
 
 def event_f1(found: Iterable[Event], true: Iterable[Event]) -> dict[str, float]:
@@ -69,22 +112,37 @@ def event_f1(found: Iterable[Event], true: Iterable[Event]) -> dict[str, float]:
     `COLLAR_SHARE` of its length of its offset; each counts once, in the matching with most pairs (Mesaros et al. 2016,
     Metrics for Polyphonic Sound Event Detection).
     """
-    ours, theirs = _grouped(found), _grouped(true)
-    hits, said, real = defaultdict(int), defaultdict(int), defaultdict(int)
-    for key in ours.keys() | theirs.keys():
-        one, two = ours.get(key, []), theirs.get(key, [])
-        said[key[1]] += len(one)
-        real[key[1]] += len(two)
-        if one and two:
-            fits = [[_fits(a, b) for b in two] for a in one]
-            hits[key[1]] += int((maximum_bipartite_matching(csr_array(fits), "column") >= 0).sum())
-    each = [2 * hits[number] / (said[number] + count) for number, count in real.items() if count]
-    total = sum(hits.values())
+    counts = _event_counts(found, true).sum(0)
+    hits, said, real = counts.sum(0)
     return {
-        "event_f1": 100 * float(np.mean(each)) if each else np.nan,
-        "event_precision": 100 * total / sum(said.values()) if sum(said.values()) else np.nan,
-        "event_recall": 100 * total / sum(real.values()) if sum(real.values()) else np.nan,
+        "event_f1": float(_macro_f1(counts)),
+        "event_precision": 100 * float(hits / said) if said else np.nan,
+        "event_recall": 100 * float(hits / real) if real else np.nan,
     }
+
+
+def event_interval(
+    found: Iterable[Event], true: Iterable[Event], clips: int, *, seed: int = 0
+) -> tuple[float, float, float]:
+    """Event-based F1 (%, as `event_f1`) with its 95 % interval: (value, low, high), from `clips` clips drawn anew.
+
+    clips: how many there are, those without an event among them; the events' clips are 0 to clips - 1.
+    """
+    return _interval(_event_counts(found, true, clips), _macro_f1, seed)
+
+
+def _event_counts(found: Iterable[Event], true: Iterable[Event], clips: int = 0) -> np.ndarray:
+    """(clips, classes, 3): events found, said and real."""
+    ours, theirs = _grouped(found), _grouped(true)
+    keys = ours.keys() | theirs.keys()
+    shape = (max([clips, *(clip + 1 for clip, _ in keys)]), max([0, *(number for _, number in keys)]) + 1, 3)
+    counts = np.zeros(shape, np.int64)
+    for key in keys:
+        one, two = ours.get(key, []), theirs.get(key, [])
+        fits = [[_fits(a, b) for b in two] for a in one]
+        hits = int((maximum_bipartite_matching(csr_array(fits), "column") >= 0).sum()) if one and two else 0
+        counts[key] = hits, len(one), len(two)
+    return counts
 
 
 def _grouped(some: Iterable[Event]) -> dict[tuple[int, int], list[Event]]:
@@ -112,40 +170,75 @@ def psds(
     probabilities: (N, T, classes) of moments of `seconds`. thresholds: 50 by default, which underestimates the score a
     little.
     """
+    counts = _detections(probabilities, true, seconds, thresholds)
+    return float(_psds_of(counts.sum(0), probabilities.shape[1] * len(probabilities) * seconds / 3600))
+
+
+def psds_interval(
+    probabilities: np.ndarray, true: Sequence[Event], *, seconds: float, thresholds: Sequence[float] | None = None,
+    seed: int = 0,
+) -> tuple[float, float, float]:  # fmt: skip
+    """`psds` with its 95 % interval: (value, low, high), from clips drawn anew; detections are looked for once."""
+    counts = _detections(probabilities, true, seconds, thresholds)
+    hours = probabilities.shape[1] * len(probabilities) * seconds / 3600
+    return _interval(counts, partial(_psds_of, hours=hours), seed)
+
+
+def _detections(
+    probabilities: np.ndarray, true: Sequence[Event], seconds: float, thresholds: Sequence[float] | None
+) -> np.ndarray:
+    """(clips, classes, thresholds, 3): false positives, events found and events, of the classes that occur."""
+    thresholds = np.linspace(0.01, 0.99, 50) if thresholds is None else np.asarray(thresholds)
     numbers = sorted({event.number for event in true})
-    if not numbers:
-        return float("nan")
-    if thresholds is None:
-        thresholds = np.linspace(0.01, 0.99, 50)
-    hours = probabilities.shape[0] * probabilities.shape[1] * seconds / 3600
-    theirs, grid = _grouped(true), np.linspace(0, MOST_FALSE, 2001)
-    curves = []
-    for number in numbers:
-        rates, shares = [0.0], [0.0]
-        count = sum(event.number == number for event in true)
-        for threshold in sorted(thresholds, reverse=True):
-            on = np.where(probabilities[:, :, number] >= threshold, number, 0)
-            false, hit = 0, 0
-            ours = _grouped(events(on, seconds))
-            for clip in {key[0] for key in ours} | {key[0] for key in theirs if key[1] == number}:
-                said, real = ours.get((clip, number), []), theirs.get((clip, number), [])
-                good = [one for one in said if _covered(one, real) >= OVERLAP * (one.offset - one.onset) - 1e-9]
-                false += len(said) - len(good)
-                hit += sum(_covered(one, good) >= OVERLAP * (one.offset - one.onset) - 1e-9 for one in real)
-            rates.append(false / hours)
-            shares.append(hit / count)
+    clips, moments, _ = probabilities.shape
+    after = 1 + max([moments * seconds, *(event.offset for event in true)])  # seconds from one clip's start to the next
+    counts = np.zeros((clips, len(numbers), len(thresholds), 3), np.int64)
+    for row, number in enumerate(numbers):
+        # Rows (onset, offset), all clips one after the other.
+        real = np.array([(one.clip * after + np.array(one[2:])) for one in sorted(true) if one.number == number])
+        counts[:, row, :, 2] = _by_clip(real, after, clips)[:, None]
+        for column, threshold in enumerate(thresholds):
+            edges = np.diff(np.pad(probabilities[:, :, number] >= threshold, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+            said = np.stack(
+                [clip * after + place * seconds for clip, place in map(np.nonzero, (edges > 0, edges < 0))], 1
+            )
+            good = _covered(said, real) >= OVERLAP * np.diff(said)[:, 0] - 1e-9
+            found = _covered(real, said[good]) >= OVERLAP * np.diff(real)[:, 0] - 1e-9
+            counts[:, row, column, 0] = _by_clip(said[~good], after, clips)
+            counts[:, row, column, 1] = _by_clip(real[found], after, clips)
+    return counts
+
+
+def _by_clip(spans: np.ndarray, after: float, clips: int) -> np.ndarray:
+    return np.bincount((spans[:, 0] / after + 1e-9).astype(int), minlength=clips)
+
+
+def _covered(spans: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Seconds of each span (onset, offset) that lie on `others`, which are in order and do not overlap each other."""
+    if not len(others):
+        return np.zeros(len(spans))
+    edges, covered = others.flatten(), np.zeros(2 * len(others))
+    covered[1::2] = np.diff(others)[:, 0].cumsum()
+    covered[2::2] = covered[1:-1:2]
+    return np.diff(np.interp(spans, edges, covered))[:, 0]
+
+
+def _psds_of(counts: np.ndarray, hours: float) -> np.ndarray:
+    """Counts (…, classes, thresholds, 3) of `_detections`, added up over `hours` -> PSDS (…); NaN without events."""
+    grid = np.linspace(0, MOST_FALSE, 2001)
+    scores = []
+    for draw in counts.reshape(int(np.prod(counts.shape[:-3])), *counts.shape[-3:]):
+        false, hit, real = np.moveaxis(draw[draw[:, :1, 2].any(1)], 2, 0)  # classes that occur
+        if not len(real):
+            scores.append(np.nan)
+            continue
         # At each rate of false positives the best that some threshold reaches with no more of them.
-        order = np.argsort(rates, kind="stable")
-        best = np.maximum.accumulate(np.array(shares)[order])
-        curves.append(best[np.searchsorted(np.array(rates)[order], grid, side="right") - 1])
-    curves = np.array(curves)
-    effective = np.maximum(curves.mean(0) - SPREAD * curves.std(0), 0)
-    return float(np.trapezoid(effective, grid) / MOST_FALSE)
-
-
-def _covered(event: Event, others: Sequence[Event]) -> float:
-    """Seconds of `event` that lie on `others`, which do not overlap each other."""
-    return sum(max(0.0, min(event.offset, one.offset) - max(event.onset, one.onset)) for one in others)
+        best = np.zeros((len(real), len(grid) + 1))  # the last column is of rates beyond
+        np.maximum.at(best, (np.arange(len(real))[:, None], np.searchsorted(grid, false / hours)), hit / real)
+        best = np.maximum.accumulate(best[:, :-1], 1)
+        effective = np.maximum(best.mean(0) - SPREAD * best.std(0), 0)
+        scores.append(np.trapezoid(effective, grid) / MOST_FALSE)
+    return np.reshape(scores, counts.shape[:-3])
 
 
 def alarm_curve(

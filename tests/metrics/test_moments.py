@@ -5,15 +5,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sklearn.metrics import f1_score
 
 from lib.metrics.moments import (
     Event,
     alarm_curve,
     event_f1,
+    event_interval,
     events,
+    moment_interval,
     moment_scores,
     poisson_bounds,
     psds,
+    psds_interval,
 )
 
 timelines = arrays(np.int64, (3, 20), elements=st.integers(-1, 3))
@@ -50,6 +54,14 @@ class TestMoments:
         scores = moment_scores(np.array([[0, 1, 1, 2]]), np.array([[0, 1, 2, -100]]))
         # F1: class 0 is 1, class 1 is 2/3, class 2 is 0.
         assert scores["accuracy"] == pytest.approx(200 / 3) and scores["macro_f1"] == pytest.approx(500 / 9)
+
+    @given(timelines, timelines)
+    def test_as_scikit_learn(self, predicted, wanted):
+        known = wanted >= 0
+        if known.any():
+            theirs = f1_score(wanted[known], predicted[known], labels=np.unique(wanted[known]), average="macro",
+                              zero_division=0)  # fmt: skip
+            assert moment_scores(predicted, wanted)["macro_f1"] == pytest.approx(100 * theirs)
 
 
 class TestEventF1:
@@ -146,6 +158,60 @@ class TestPsds:
 
     def test_no_event(self):
         assert np.isnan(psds(np.zeros((1, 4, 5)), [], seconds=1.0))
+
+
+def _drawn_anew(score, clips, seed, draws=1000):
+    """The percentile bootstrap as in a textbook: every draw is scored from the beginning."""
+    often = np.random.default_rng(seed).multinomial(clips, np.full(clips, 1 / clips), draws)
+    scores = [score(np.repeat(np.arange(clips), row)) for row in often]
+    return np.nanpercentile(scores, (2.5, 97.5))
+
+
+def _of_clips(some, chosen):
+    """The events of the clips `chosen`, each as often as it is chosen and under a new number."""
+    return [event._replace(clip=new) for new, old in enumerate(chosen) for event in some if event.clip == old]
+
+
+class TestIntervals:
+    draw = np.random.default_rng(0)
+    wanted = np.repeat(draw.integers(0, 3, (12, 5)), 4, 1)  # stretches of 4 moments
+    predicted = np.where(draw.random((12, 20)) < 0.8, wanted, draw.integers(0, 3, (12, 20)))
+    probabilities = 0.7 * np.eye(4)[predicted] + 0.3 * draw.random((12, 20, 4))
+    true, found = events(wanted, 0.1), events(predicted, 0.1, gap=0.15)
+
+    def test_moments_as_by_drawing_clips(self):
+        value, low, high = moment_interval(self.predicted, self.wanted, seed=3)
+        assert value == pytest.approx(moment_scores(self.predicted, self.wanted)["macro_f1"]) and low < value < high
+        slow = _drawn_anew(lambda c: moment_scores(self.predicted[c], self.wanted[c])["macro_f1"], 12, 3)
+        assert (low, high) == pytest.approx(slow)
+
+    def test_events_as_by_drawing_clips(self):
+        value, low, high = event_interval(self.found, self.true, 12, seed=3)
+        assert value == pytest.approx(event_f1(self.found, self.true)["event_f1"]) and low < value < high
+        slow = _drawn_anew(lambda c: event_f1(_of_clips(self.found, c), _of_clips(self.true, c))["event_f1"], 12, 3)
+        assert (low, high) == pytest.approx(slow)
+
+    def test_psds_as_by_drawing_clips(self):
+        how = {"seconds": 60.0, "thresholds": [0.3, 0.5, 0.8]}
+        true = events(self.wanted, 60.0)
+        value, low, high = psds_interval(self.probabilities, true, seed=3, **how)
+        assert value == pytest.approx(psds(self.probabilities, true, **how)) and low < value < high
+        slow = _drawn_anew(lambda c: psds(self.probabilities[c], _of_clips(true, c), **how), 12, 3)
+        assert (low, high) == pytest.approx(slow)
+
+    def test_four_times_the_clips_halve_it(self):
+        many = [np.tile(array, (16, 1)) for array in (self.predicted, self.wanted)]
+        width = np.diff(moment_interval(self.predicted, self.wanted)[1:])
+        assert np.diff(moment_interval(*many)[1:]) == pytest.approx(width / 4, rel=0.15)
+
+    def test_one_clip_says_nothing_of_others(self):
+        value, low, high = moment_interval(self.predicted[:1], self.wanted[:1])
+        assert np.isfinite(value) and np.isnan([low, high]).all()
+
+    def test_nothing_to_find(self):
+        assert np.isnan(event_interval([], [], 5)).all()
+        assert np.isnan(psds_interval(np.zeros((3, 4, 5)), [], seconds=1.0)).all()
+        assert np.isnan(moment_interval(np.ones((3, 4), int), np.full((3, 4), -100))).all()
 
 
 class TestAlarms:
