@@ -2,6 +2,7 @@
 
     samples = decode("barking.m4a")  # (n,) int16
     samples = decode("night.wav", seconds=4)  # of hours, the first 4 s are read
+    for part in decode_in_parts("night.wav"): …  # of hours, all of it, in the memory of seconds
 
 The content decides on the format, not the file's extension: libsndfile reads it (wav, flac, ogg, mp3, aiff, au, ...),
 and what libsndfile cannot, PyAV does (m4a, aac, wma, amr, the sound track of mp4, webm and mkv, ...).
@@ -13,10 +14,10 @@ import itertools
 import math
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -80,11 +81,17 @@ def decode(path: str | os.PathLike, *, seconds: float | None = None) -> np.ndarr
         Unreadable: the file is missing, no recording, or without 0.1 s of finite sound.
     """
     name = printable(path)
+    with _opened(path, name) as file:
+        return decode_stream(file, name, seconds=seconds)
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike, name: str) -> Iterator[BinaryIO]:
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe would wait for ever
             raise Unreadable(f"{name} is not a file. Give the path of a recording.", "not a file")
         with Path(path).open("rb") as file:
-            return decode_stream(file, name, seconds=seconds)
+            yield file
     except FileNotFoundError as error:
         raise Unreadable(f"{name} does not exist. Check the path.", "missing") from error
     except OSError as error:
@@ -95,18 +102,38 @@ def decode_stream(file: BinaryIO, name: str, *, seconds: float | None = None) ->
     """As `decode`, of an open file that can seek; `name` is for messages."""
     if seconds is not None and not SHORTEST <= seconds < math.inf:
         raise ValueError(f"seconds={seconds} is not possible. Expected {SHORTEST} or more, or None for all.")
+    return _by_either(file, name, lambda read: _decoded(read, name, seconds))
+
+
+def decode_in_parts(path: str | os.PathLike) -> Iterator[np.ndarray]:
+    """What `decode` returns, part by part, (n,) int16 each: of a recording of hours in the memory of seconds.
+
+    The file is read through once before the first part, as its loudest sample decides on the scale.
+
+    Raises:
+        Unreadable: as `decode`, before the first part.
+    """
+    name = printable(path)
+    with _opened(path, name) as file:
+        read, scale = _by_either(file, name, lambda read: (read, _measured(read, name)))
+        for part in _resampled(*_mono(lambda: _checked(read(), name, None))):
+            yield _as_int16(part, scale)
+
+
+def _by_either(file: BinaryIO, name: str, use: Callable[[Callable[[], Blocks]], Any]) -> Any:
+    """What `use` makes of a function that starts to read the file anew: by libsndfile, or by FFmpeg."""
     if not file.seek(0, io.SEEK_END):
         raise Unreadable(f"{name} is empty (0 bytes). Copy it again or delete it.", "empty")
     source = _Nameless(file)
     try:
-        return _decoded(lambda: _libsndfile(source), name, seconds)
+        return use(lambda: _libsndfile(source))
     except soundfile.LibsndfileError as error:
         failure = _unknown(name) if error.code == _UNRECOGNISED else _broken(name)
     except Unreadable as error:
         if error.reason != "no sound":  # a length of 0 in the header may only say that a recorder was interrupted
             raise
         failure = error
-    return _decoded(lambda: _ffmpeg(source, name, failure), name, seconds)
+    return use(lambda: _ffmpeg(source, name, failure))
 
 
 def versions() -> str:
@@ -119,14 +146,33 @@ def versions() -> str:
 
 def _decoded(read: Callable[[], Blocks], name: str, seconds: float | None) -> np.ndarray:
     """(n,) int16 of the blocks that `read` starts to give anew with each call."""
-    rate, blocks = _mono(lambda: _checked(read(), name, seconds))
+    mono = _mono(lambda: _checked(read(), name, seconds))
     left = None if seconds is None else round(seconds * RATE)
     parts = []
-    for part in _resampled(blocks, rate):
+    for part in _resampled(*mono):
         parts.append(part[:left])
         if left is not None:
             left -= len(parts[-1])
-    count = sum(map(len, parts))
+    scale = _scale(parts, name)
+    samples = np.empty(sum(map(len, parts)), np.int16)
+    start = 0
+    for part in parts:  # joined parts would take twice
+        samples[start : start + len(part)] = _as_int16(part, scale)
+        start += len(part)
+    return samples
+
+
+def _measured(read: Callable[[], Blocks], name: str) -> float:
+    """The scale of what `read` gives, nothing of which is kept."""
+    return _scale(_resampled(*_mono(lambda: _checked(read(), name, None))), name)
+
+
+def _scale(parts: Iterable[np.ndarray], name: str) -> float:
+    """By what samples are multiplied to become int16; refuses what is no sound."""
+    count, peak = 0, 0.0
+    for part in parts:
+        count += len(part)
+        peak = max(peak, float(np.abs(part).max(initial=0)))
     if not count:
         raise Unreadable(f"{name} holds no sound, only a header. Replace or delete it.", "no sound")
     if count < SHORTEST * RATE:
@@ -135,14 +181,11 @@ def _decoded(read: Callable[[], Blocks], name: str, seconds: float | None) -> np
             f"replace or delete it.",
             "too short",
         )
-    peak = max(float(np.abs(part).max(initial=0)) for part in parts)
-    scale = 32_767 / peak if peak > 1 else 32_768
-    samples = np.empty(count, np.int16)
-    start = 0
-    for part in parts:
-        samples[start : start + len(part)] = np.minimum(np.rint(part * np.float32(scale)), 32_767)
-        start += len(part)
-    return samples
+    return 32_767 / peak if peak > 1 else 32_768
+
+
+def _as_int16(part: np.ndarray, scale: float) -> np.ndarray:
+    return np.minimum(np.rint(part * np.float32(scale)), 32_767).astype(np.int16)
 
 
 def _checked(blocks: Blocks, name: str, seconds: float | None) -> Blocks:
@@ -201,7 +244,7 @@ def _weights(blocks: Iterator[np.ndarray]) -> np.ndarray:
     return np.full(channels, 1 / channels, np.float32)
 
 
-def _resampled(blocks: Iterator[np.ndarray], rate: int) -> Iterator[np.ndarray]:
+def _resampled(rate: int, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     if rate == RATE:
         yield from blocks
         return

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import plots
+from lib.emergency.features import FRAMES_PER_SECOND
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -94,11 +95,7 @@ def relevance(arrays: Arrays, seconds: float) -> Figure:
             continue
         extent = (0, seconds, 0, mel.shape[1])
         left.imshow(mel[row], cmap="magma", origin="lower", aspect="auto", extent=extent)
-        most = np.abs(found[row]).max() or 1.0
-        # Relevance is scattered over single cells: smoothed over 2 bands x 4 frames, and the root shows the faint.
-        smooth = _smooth(found[row] / most)
-        shown = np.sign(smooth) * np.sqrt(np.abs(smooth) / max(np.abs(smooth).max(), 1e-12))
-        right.imshow(shown, cmap="RdBu_r", vmin=-1, vmax=1, origin="lower", aspect="auto", extent=extent)
+        right.imshow(_shown(found[row]), cmap="RdBu_r", vmin=-1, vmax=1, origin="lower", aspect="auto", extent=extent)
         name, taken = arrays["names"][row], arrays["taken_for"][row]
         left.set_title(f"{name}" if name == taken else f"{name}, taken for {taken}", fontsize=7)
         right.set_title(f"relevance for {name}", fontsize=7)
@@ -117,6 +114,42 @@ def relevance(arrays: Arrays, seconds: float) -> Figure:
         axes[-1, 0].plot([], [], color=SPEECH, linewidth=3, label="speech")
         plots.legend_below(figure, axes[-1, 0])
     return figure
+
+
+def heard(arrays: Arrays, maps: Arrays) -> Figure:
+    """A recording: probability of an emergency over time with its alarms, and below, of the window in which it is
+    likeliest, the spectrogram and the relevance `maps` (mels, frames) for the class that was heard."""
+    figure, grid = plots.subplots(2, 1 + len(maps), height=3.2)
+    for one in grid[0]:
+        one.remove()
+    line, mel = figure.add_subplot(grid[0, 0].get_gridspec()[0, :]), arrays["mel"]
+    axes = dict(zip(("mel", *maps), grid[1], strict=True))
+    line.plot(arrays["times"], arrays["probability"], color="0.2", linewidth=0.9)
+    line.axhline(float(arrays["threshold"]), color="0.6", linewidth=0.8, linestyle="--")
+    start, stop = float(arrays["at"]), float(arrays["at"]) + mel.shape[1] / FRAMES_PER_SECOND
+    line.axvspan(start, stop, color=SPEECH, alpha=0.2, linewidth=0, label="shown below")
+    for at, upheld in arrays["alarms"]:
+        line.axvline(at, color=EVENT if upheld else "0.6", linestyle="-" if upheld else ":",
+                     label="alert" if upheld else "alarm that the vote overruled")  # fmt: skip
+    line.set(xlabel="time (s)", ylabel="probability of\nan emergency", ylim=(0, 1.02))
+    handles = dict(zip(*line.get_legend_handles_labels()[::-1], strict=True))
+    line.legend(handles.values(), handles.keys(), fontsize=6)
+    extent = (start, stop, 0, mel.shape[0])
+    axes["mel"].imshow(mel, cmap="magma", origin="lower", aspect="auto", extent=extent)
+    axes["mel"].set(xlabel="time (s)", ylabel="mel band", title=str(arrays["name"]))
+    for name, found in maps.items():
+        axes[name].imshow(_shown(found), cmap="RdBu_r", vmin=-1, vmax=1, origin="lower", aspect="auto", extent=extent)
+        axes[name].set(xlabel="time (s)", title=f"relevance, {name}")
+    for one in axes.values():
+        one.grid(False)
+    return figure
+
+
+def _shown(relevance: np.ndarray) -> np.ndarray:
+    """Relevance (mels, frames) as colours from -1 to 1: smoothed over 2 bands x 4 frames, as it is scattered over
+    single cells, and its root, which shows the faint."""
+    smooth = _smooth(relevance / (np.abs(relevance).max() or 1.0))
+    return np.sign(smooth) * np.sqrt(np.abs(smooth) / max(np.abs(smooth).max(), 1e-12))
 
 
 def _smooth(cells: np.ndarray) -> np.ndarray:

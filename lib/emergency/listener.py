@@ -4,6 +4,7 @@
     for chunk in microphone:                 # int16, of any length
         for alarm in listener.feed(chunk):
             …
+    listener.finish()                        # of a recording: its last part of a second as well
 
 Sound is kept for `KEPT` seconds, in memory. Nothing is written or logged here, whatever is heard.
 """
@@ -57,23 +58,28 @@ class Alarm(NamedTuple):
 
 @dataclass
 class Listener:
-    """score: of one window. alarming: classes that alarm. seconds: per moment. classes: how many `score` returns."""
+    """score: of one window. alarming: classes that alarm. seconds: per moment. classes: how many `score` returns.
+
+    window: seconds that are scored at a time; a recording that is shorter than `WINDOW` is one window.
+    """
 
     score: Score
     alarming: Sequence[int]
     seconds: float
     classes: int
     rule: Rule = field(default_factory=Rule)
+    window: float = WINDOW
     scored: int = 0  # windows that were not silent
+    newest: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16), repr=False)  # the last window's samples
 
     def __post_init__(self):
-        self._window, self._hop = round(WINDOW * RATE), round(HOP * RATE)
-        self._moments = round(WINDOW / self.seconds)
+        self._window, self._hop = round(self.window * RATE), round(HOP * RATE)
+        self._moments = int(self.window / self.seconds + 1e-6)
         self._sound = np.zeros(0, np.int16)
         self._heard = 0  # samples so far
         self._next = self._window  # samples at which the next window is complete
         self._covered: deque[tuple[float, np.ndarray]] = deque(maxlen=round(WINDOW / HOP))
-        self._alarmed: float | None = None
+        self._alarmed = self._alarmed_before = -np.inf
         self._on = False
 
     def feed(self, chunk: np.ndarray) -> list[Alarm]:
@@ -93,6 +99,18 @@ class Listener:
             self._sound = self._sound[-round(KEPT * RATE) :]
         return found
 
+    def finish(self) -> list[Alarm]:
+        """At the end of a recording: what came after the last window, with as much before it as fills one."""
+        last = self._next - self._hop
+        if self._heard <= last or self._heard < self._window:
+            return []
+        alarm = self._look(self._sound[-self._window :], self._heard / RATE)
+        return [alarm] if alarm else []
+
+    def overruled(self) -> None:
+        """The last alarm was none: the next may come at once, and be of the same sound."""
+        self._on, self._alarmed = False, self._alarmed_before
+
     def timeline(self) -> tuple[np.ndarray, np.ndarray]:
         """(times, probabilities) of the last window: (moments,) seconds of the stream at which each begins, and
         (moments, classes), averaged over the windows that hold it."""
@@ -110,25 +128,25 @@ class Listener:
         return times, summed / count[:, None]
 
     def _look(self, window: np.ndarray, now: float) -> Alarm | None:
+        self.newest = window
         samples = window.astype(np.float32) / 32768
         if np.abs(samples).max() < SILENT:
             probabilities = np.zeros((self._moments, self.classes))
-            probabilities[:, 0] = 1
+            probabilities[:, 0] = 0 not in self.alarming
         else:
             self.scored += 1
             probabilities = self.score(samples)
-        self._covered.append((now - WINDOW, probabilities))
+        self._covered.append((now - self.window, probabilities))
         times, timeline = self.timeline()
         alarming = timeline[:, list(self.alarming)].sum(1)
         last = alarming[-self.rule.n :]
         raised = int((last >= self.rule.on).sum()) >= self.rule.k
         if self._on:
             self._on = bool((last > self.rule.off).any())
-        waits = self._alarmed is not None and now - self._alarmed < self.rule.refractory
-        if not raised or self._on or waits:
+        if not raised or self._on or now - self._alarmed < self.rule.refractory:
             return None
-        self._on, self._alarmed = True, now
-        first = len(alarming) - self.rule.n + int(np.argmax(last >= self.rule.on))
+        self._on, self._alarmed, self._alarmed_before = True, now, self._alarmed
+        first = len(alarming) - len(last) + int(np.argmax(last >= self.rule.on))
         while first > 0 and alarming[first - 1] > self.rule.off:
             first -= 1
         loud = timeline[first:][alarming[first:] > self.rule.off]

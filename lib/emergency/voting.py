@@ -1,6 +1,5 @@
 """What notebook 06 does: let the three voters vote, look for shortcuts, and follow a recording to its alerts."""
 
-import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,10 +10,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lib.data.audio import Sounds
-from lib.emergency import ensemble
+from lib.emergency import ensemble, text
 from lib.emergency.features import RATE
 from lib.emergency.moments import Timed, timed
-from lib.emergency.recogniser import Opinion, Recogniser
+from lib.emergency.recogniser import ENCODER, Opinion, Recogniser, Report
+from lib.metrics.classification import wilson
 from lib.metrics.moments import alarm_curve
 
 RULES = ((1, 1), (5, 25), (12, 25), (3, 5))  # k of n moments
@@ -133,28 +133,66 @@ def an_evening(
     return sounds.samples[order].flatten().numpy(), spans
 
 
-def follow(
-    recogniser: Recogniser, samples: np.ndarray, spans: Sequence[tuple[float, float, bool]] = (), location: str = ""
-) -> dict:
-    """fig413: a recording as a stream. samples; spans; times and probability (of an emergency, averaged over windows)
-    of each moment; alarms (at, upheld by the vote); threshold; and the alerts themselves under "alerts"."""
-    listener, times, chance, alarms, alerts = recogniser.listener(), [], [], [], []
-    newest, started = 0.0, time.time()
-    for start in range(0, len(samples), RATE):
-        for alarm in listener.feed(samples[start : start + RATE]):
-            alert = recogniser.judge(alarm, location, started)
-            alarms.append((alarm.at, alert is not None))
-            alerts += [alert] if alert else []
-        at, probabilities = listener.timeline()
-        fresh = at >= newest
-        times += at[fresh].tolist()
-        chance += probabilities[fresh][:, list(recogniser.alarming)].sum(1).tolist()
-        newest = times[-1] + 1e-6 if times else newest
+def recording_arrays(
+    recogniser: Recogniser, samples: np.ndarray, report: Report, spans: Sequence[tuple[float, float, bool]] = ()
+) -> dict[str, np.ndarray]:
+    """fig413: samples; spans (start, stop in s, emergency or not) of what is known to be heard; times and probability
+    (of an emergency) of moments; alarms (at, upheld by the vote); threshold."""
     return {
-        "samples": samples, "spans": np.array(spans, float).reshape(-1, 3), "times": np.array(times),
-        "probability": np.array(chance), "alarms": np.array(alarms, float).reshape(-1, 2),
-        "threshold": np.array(recogniser.rule.on), "alerts": alerts,
+        "samples": samples, "spans": np.array(spans, float).reshape(-1, 3), "times": report.times,
+        "probability": report.probabilities[:, list(recogniser.alarming)].sum(1),
+        "alarms": np.array(report.alarms, float).reshape(-1, 2), "threshold": np.array(recogniser.rule.on),
     }  # fmt: skip
+
+
+MOST_LOST, MOST_WRONG = 0.1, 0.2  # points of accuracy, and of the character error rate, that int8 may cost
+
+
+def int8_gate(
+    recogniser: Recogniser, sounds: Sounds, opinion: Opinion, *, seed: int
+) -> tuple[Recogniser, pd.DataFrame]:
+    """The recogniser in int8 if it is as good on these clips, else as it is; and what was compared.
+
+    As good: neither the encoder's accuracy of classes nor the vote's of emergency or not falls by more than `MOST_LOST`
+    points, and the character error rate, where texts are known, does not rise by more than `MOST_WRONG`. Of fewer than
+    a thousand clips, a single one is more than that.
+
+    sounds: clips that no voter was trained on. opinion: the recogniser's, of them.
+    Columns: precision, seed, clips, accuracy, binary_accuracy, cer (%), used.
+    """
+    emergency = torch.isin(sounds.labels, torch.tensor(list(recogniser.alarming)))
+    quick = recogniser.in_int8()
+    rows = []
+    for one, said in ((recogniser, opinion), (quick, quick.hear(sounds.samples))):
+        voted = ensemble.majority(said.votes, recogniser.alarming) == emergency
+        right = said.votes[ENCODER].argmax(1) == sounds.labels
+        rows.append({"precision": one.precision, "seed": seed, "clips": len(sounds),
+                     "accuracy": 100 * right.double().mean().item(),
+                     "binary_accuracy": 100 * voted.double().mean().item(),
+                     "cer": np.nan if sounds.texts is None else text.cer(sounds.texts, said.texts)})  # fmt: skip
+    table = pd.DataFrame(rows)
+    before, after = rows
+    lost = max(before[name] - after[name] for name in ("accuracy", "binary_accuracy"))
+    good = lost <= MOST_LOST + 1e-9 and not after["cer"] - before["cer"] > MOST_WRONG
+    return (quick if good else recogniser), table.assign(used=[not good, good])
+
+
+def stems(references: Sequence[str], hypotheses: Sequence[str], *, seed: int) -> pd.DataFrame:
+    """tab414: `text.stem_table` of the stems that were said or heard, with the seed."""
+    table = text.stem_table(references, hypotheses).assign(seed=seed)
+    return table[(table.clips > 0) | (table.invented > 0) | (table.stem == "any")].reset_index(drop=True)
+
+
+def invented(references: Sequence[str], hypotheses: Sequence[str], *, seed: int, most: int = 5) -> pd.DataFrame:
+    """tab415: of clips in which nothing is said: text ("any" first, then the `most` frequent ones), seed, clips (all of
+    them), count with that text, share of it with low and high (%, Wilson, 95 %)."""
+    count, clips, texts = text.hallucinations(references, hypotheses)
+    rows = []
+    for name, often in [("any", count), *texts.most_common(most)]:
+        low, high = wilson(often, clips)
+        rows.append({"text": name, "seed": seed, "clips": clips, "count": often,
+                     "share": 100 * often / clips if clips else np.nan, "low": 100 * low, "high": 100 * high})  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def said_to(recogniser: Recogniser, opinion: Opinion, sounds: Sounds, count: int = 8) -> pd.DataFrame:

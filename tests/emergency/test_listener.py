@@ -73,7 +73,49 @@ class TestAlarms:
         assert bool(alarms(listener(), (quiet * gain).clip(-32768, 32767).astype(np.int16))) == (gain > 1)
 
 
+class TestEndsAndOverrulings:
+    def test_the_last_part_of_a_second_is_heard_at_the_end(self):
+        samples = sound(9.6, (8.9, 9.6))
+        one = listener()
+        assert not alarms(one, samples)
+        [alarm] = one.finish()
+        assert alarm.at == pytest.approx(9.6) and alarm.onset == pytest.approx(8.9, abs=0.1)
+        assert one.timeline()[0][-1] == pytest.approx(9.6 - SECONDS)
+        assert np.array_equal(one.newest, samples[-64_000:])
+
+    @pytest.mark.parametrize("seconds", [3.0, 9.0])
+    def test_nothing_is_left_of_whole_hops_or_less_than_a_window(self, seconds):
+        one = listener()
+        one.feed(sound(seconds, (1, 3)))
+        assert one.finish() == []
+
+    def test_an_overruled_alarm_holds_up_no_other(self):
+        """Else a harmless noise would make it deaf for as long as the refractory time."""
+        samples, one, found = sound(30, (5, 7), (15, 17)), listener(refractory=60.0), []
+        for second in range(30):
+            for alarm in one.feed(samples[second * 16_000 : (second + 1) * 16_000]):
+                found.append(alarm.at)
+                if alarm.at < 12:
+                    one.overruled()
+        assert any(at < 12 for at in found) and sum(at > 12 for at in found) == 1
+
+    def test_what_was_upheld_before_still_counts(self):
+        one = listener(refractory=60.0)
+        assert len(one.feed(sound(8, (5, 7)))) == 1
+        one.overruled()
+        assert len(one.feed(sound(8, (0, 0)))) + len(one.feed(sound(8, (5, 7)))) >= 1
+
+    def test_a_short_recording_is_one_window(self):
+        one = Listener(lambda samples: np.eye(CLASSES)[[2] * 25], (1, 2), SECONDS, CLASSES, window=2.0)
+        [alarm] = one.feed(sound(2, (0, 2)))
+        assert alarm.onset == 0 and alarm.at == 2 and len(alarm.samples) == 32_000
+
+
 class TestSilence:
+    def test_is_no_emergency_where_the_first_class_is_one(self):
+        one = Listener(lambda _: pytest.fail("scored"), (0, 2), SECONDS, CLASSES)
+        assert not alarms(one, np.zeros(20 * 16_000, np.int16))
+
     @pytest.mark.parametrize("samples", [np.zeros(20 * 16_000, np.int16), sound(20, floor=2e-4)])
     def test_is_not_scored_and_never_alarms(self, samples):
         one = listener(lambda _: pytest.fail("scored"))
