@@ -178,7 +178,8 @@ def _step(layer: _Convolution, a: Tensor, rule: str, gamma: float, signed: bool,
         found = _gamma(layer, a, weight, bias, gamma, signed)
         return found if layer.rectified else found - _gamma(layer, a, -weight, -bias, gamma, signed)
     if rule in ("z_plus", "both_signs"):
-        return _Share.apply(a, layer, weight, bias, positive, negative, bias.clamp(min=0), signed, layer.rectified)
+        return _Share.apply(a, layer, weight, bias, positive, negative, bias.clamp(min=0), signed, layer.rectified,
+                            False)  # fmt: skip
     z = true = F.conv2d(a, weight, bias, **layer.options)
     if rule == "z_box":
         low, high = (layer.padded(leaf) for leaf in leaves[1:])
@@ -191,7 +192,7 @@ def _step(layer: _Convolution, a: Tensor, rule: str, gamma: float, signed: bool,
 def _gamma(layer: _Convolution, a: Tensor, weight: Tensor, bias: Tensor, gamma: float, signed: bool) -> Tensor:
     """The positive part of W a + b, with the gradient of the gamma rule."""
     up, down = weight + gamma * weight.clamp(min=0), weight + gamma * weight.clamp(max=0)
-    return _Share.apply(a, layer, weight, bias, up, down, bias + gamma * bias.clamp(min=0), signed, True)
+    return _Share.apply(a, layer, weight, bias, up, down, bias + gamma * bias.clamp(min=0), signed, True, True)
 
 
 class _Share(torch.autograd.Function):
@@ -202,15 +203,17 @@ class _Share(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, a: Tensor, layer: _Convolution, weight: Tensor, bias: Tensor, up: Tensor, down: Tensor,
-                own_bias: Tensor, signed: bool, rectified: bool) -> Tensor:  # fmt: skip
+                own_bias: Tensor, signed: bool, rectified: bool, may_cancel: bool) -> Tensor:  # fmt: skip
         inputs, own = a, up
         if signed:
-            inputs, own, weight = layer.signs(a), torch.cat([up, down], 1), torch.cat([weight, weight], 1)
+            inputs, own, weight = layer.signs(a), _joined(up, down), _joined(weight, weight)
         true = F.conv2d(inputs, weight, bias, **layer.options)
         if rectified:  # relevance ends where nothing comes out
             true.relu_()
         # In place here and below: on a CPU, new memory for maps of this size costs more than the arithmetic.
-        z = F.conv2d(inputs, own, own_bias + EPSILON, **layer.options).clamp_min_(EPSILON)
+        z = F.conv2d(inputs, own, own_bias + EPSILON, **layer.options)
+        if may_cancel:  # else all of its terms are positive
+            z.clamp_min_(EPSILON)
         ctx.save_for_backward(a, inputs, own, torch.div(true, z, out=z))
         ctx.options, ctx.signed = layer.options, signed
         return true
@@ -226,8 +229,14 @@ class _Share(torch.autograd.Function):
         )
         if ctx.signed:
             above, below = found.unflatten(1, (groups, 2, -1)).unbind(2)
-            found = torch.where(a > 0, above.flatten(1, 2), below.flatten(1, 2))
-        return found, *[None] * 8
+            # Chooses by 0 and 1 and is exact; torch.where takes three times as long where signs alternate.
+            found = torch.lerp(below.flatten(1, 2), above.flatten(1, 2), (a > 0).to(a.dtype))
+        return found, *[None] * 9
+
+
+def _joined(one: Tensor, other: Tensor) -> Tensor:
+    """Weights of both signs' channels, in the layout of `_Convolution.signs`."""
+    return torch.cat([one, other], 1).contiguous(memory_format=torch.channels_last)
 
 
 def _away_from_zero(z: Tensor) -> Tensor:

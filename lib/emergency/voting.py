@@ -190,8 +190,9 @@ def invented(references: Sequence[str], hypotheses: Sequence[str], *, seed: int,
     rows = []
     for name, often in [("any", count), *texts.most_common(most)]:
         low, high = wilson(often, clips)
-        rows.append({"text": name, "seed": seed, "clips": clips, "count": often,
-                     "share": 100 * often / clips if clips else np.nan, "low": 100 * low, "high": 100 * high})  # fmt: skip
+        share = 100 * often / clips if clips else np.nan
+        rows.append({"text": name, "seed": seed, "clips": clips, "count": often, "share": share,
+                     "low": 100 * low, "high": 100 * high})  # fmt: skip
     return pd.DataFrame(rows)
 
 
