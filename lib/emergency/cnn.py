@@ -178,7 +178,11 @@ def train_cnn(
     score_every: int = 1,
     checkpoint: Path | None = None,
 ) -> Trained:
-    """Train one variant; every `score_every` epochs and after the last it is scored on the validation clips."""
+    """Train one variant; every `score_every` epochs and after the last it is scored on the validation clips.
+
+    Fewer clips than a batch holds are one batch.
+    """
+    settings = replace(settings, batch_size=min(settings.batch_size, len(train)))
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
     model = build_cnn(variant, len(train.classes), train.mel.shape[2])

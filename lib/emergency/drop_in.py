@@ -56,8 +56,7 @@ def show(recogniser: Recogniser, name: str, content: bytes, location: str = "") 
         try:
             report = recogniser.follow(path, location)
         except (DataError, ValueError) as error:
-            reason = str(error).replace(f"{folder}/", "")
-            print(reason if reason.startswith(name) else f"{name}: {reason}.")
+            print(str(error).replace(f"{folder}/", ""))
             return
     display(picture(recogniser, report), vote_table(recogniser, report))
     print(f'Words: "{report.opinion.texts[0]}"' if report.opinion.texts[0] else "No words.")

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from lib.data.cache import atomic
 from lib.data.catalog import DataError
-from lib.data.decoding import decode_in_parts
+from lib.data.decoding import decode_in_parts, printable
 from lib.emergency import ensemble
 from lib.emergency.alert import Alert
 from lib.emergency.classes import find
@@ -224,7 +224,8 @@ class Recogniser:
             first.append(chunk)
             count += len(chunk)
         if count < SHORTEST * RATE:
-            raise ValueError(f"there are {count / RATE:.1f} s of sound, and {SHORTEST:g} s is the least")
+            what = f"{printable(source)} holds" if isinstance(source, str | os.PathLike) else "there are"
+            raise ValueError(f"{what} {count / RATE:.1f} s of sound, and {SHORTEST:g} s is the least that is heard")
         step = self.whisper.seconds_per_moment
         listener = self.listener(min(WINDOW, int(count / RATE / step + 1e-6) * step))
         started = time.time() if started is None else started

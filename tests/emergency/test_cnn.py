@@ -43,6 +43,12 @@ def test_every_variant_takes_clips_of_any_length(variant, shape):
     assert build_cnn(variant, 7, shape[0])(torch.randn(2, 1, *shape)).shape == (2, 7)
 
 
+def test_fewer_clips_than_a_batch_holds_are_one_batch():
+    few = tones(6, classes=2)
+    found = cross_validate(TINY, few, replace(QUICK, epochs=2, batch_size=64), seed=0)
+    assert found.logits.shape == (6, 2) and found.history.loss.notna().sum() == 2 * 2
+
+
 def test_costs_are_those_counted_by_hand():
     cost = cost_of(Variant("", channels=(4, 8)), (80, 400), 5)
     assert cost["parameters"] == 4 * 9 + 8 + 8 * 4 * 9 + 16 + 20 * 8 * 5 + 5

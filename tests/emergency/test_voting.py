@@ -207,7 +207,7 @@ class TestDropIn:
 
     def test_too_short(self, recogniser, tmp_path, capsys):  # noqa: F811
         drop_in.show(recogniser, "a.wav", self.file(np.ones(8000) / 3, tmp_path))
-        assert capsys.readouterr().out == "a.wav: there are 0.5 s of sound, and 1 s is the least.\n"
+        assert capsys.readouterr().out == "a.wav holds 0.5 s of sound, and 1 s is the least that is heard\n"
 
     def test_silence(self, recogniser, tmp_path, capsys):  # noqa: F811
         drop_in.show(alarming(recogniser), "a.wav", self.file(np.zeros(96_000), tmp_path))
