@@ -89,8 +89,9 @@ class Outbox:
                 near = abs(other["raised"] - alert.raised) < SAME
                 if near and (other["kind"], other["location"]) == (alert.kind, alert.location):
                     return None
+            for left in self.folder.glob(".*.partial"):  # by a process that was killed: sound that nobody will need
+                shutil.rmtree(left, ignore_errors=True)
             partial = self.folder / f".{alert.name}.partial"
-            shutil.rmtree(partial, ignore_errors=True)
             try:
                 partial.mkdir(mode=0o700, parents=True)
                 soundfile.write(partial / "clip.flac", alert.samples, RATE)

@@ -1,5 +1,6 @@
 """Alerts: kept before they are sent, sent once, and to those who are due."""
 
+import contextlib
 import json
 import logging
 import os
@@ -127,10 +128,47 @@ class TestSending:
         box = Outbox(tmp_path, family=[address])
         assert len(box.send()) == 1 and len(received) == 1
 
-    def test_what_was_half_kept_is_not_sent(self, tmp_path, server):
+    def test_survives_a_kill_while_it_is_being_sent(self, tmp_path):
+        """Told once more rather than not at all."""
+        received, sending = [], []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                received.append(self.rfile.read(int(self.headers["Content-Length"])))
+                if len(received) == 1:
+                    sending[0].kill()
+                    sending[0].wait()
+                with contextlib.suppress(OSError):  # nobody waits for an answer any more
+                    self.send_response(200)
+                    self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        http = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        address = f"json://127.0.0.1:{http.server_port}"
+        box = Outbox(tmp_path, family=[address])
+        name = box.put(alert())
+        script = (
+            f"from lib.emergency.alert import Outbox; Outbox({str(tmp_path)!r}, family=[{address!r}]).send(); print(1)"
+        )
+        sending.append(subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE,
+                                        env=os.environ | {"PYTHONPATH": str(ROOT)}))  # fmt: skip
+        out, _ = sending[0].communicate(timeout=60)
+        assert sending[0].returncode == -signal.SIGKILL and not out and len(received) == 1
+        assert box.waiting()[0]["name"] == name and box.send() == [name] and len(received) == 2
+        assert box.send() == [] and box.waiting() == []
+        http.shutdown(), http.server_close()
+
+    def test_what_was_half_kept_is_not_sent_and_not_left_there(self, tmp_path, server):
         address, received, _ = server
-        (tmp_path / ".20270115T080000-00000000.partial").mkdir()
-        assert Outbox(tmp_path, family=[address]).send() == [] and not received
+        partial = tmp_path / ".20270115T080000-00000000.partial"
+        partial.mkdir()
+        (partial / "clip.flac").write_bytes(b"sound")
+        box = Outbox(tmp_path, family=[address])
+        assert box.send() == [] and not received
+        assert box.put(alert()) and not partial.exists()
 
     def test_unknown_address(self, tmp_path):
         with pytest.raises(ValueError, match="family: an address is none that apprise knows"):
