@@ -344,11 +344,19 @@ def diff(identity: str, base: str, folders: list[str]) -> list[tuple[Path, str]]
                     found.append((path, "no difference"))
                 else:
                     target = paths.build() / "diff" / scope.name / path.name
-                    found.append((target, compare(old, new, target)))
+                    try:
+                        found.append((target, compare(old, new, target)))
+                    except (OSError, SyntaxError, ValueError) as error:
+                        raise ParameterError(
+                            f"{jobs.short(path)}, here or in {base}, cannot be read ({error}): `make verify` tells more"
+                        ) from error
     if not found and without_base:
         raise ParameterError(f"'{base}' is no folder or git revision that has {without_base[0]}")
     if not found:
-        raise ParameterError(f"No figure or table is called '{identity}' in figures/ of {', '.join(folders)}")
+        known = {name for folder in folders for scope in scopes(folder) for name in scope.sidecars}
+        near = sorted(name for name in known if identity and name.startswith(identity))
+        hint = f"; there is {', '.join(near)}" if near else ""
+        raise ParameterError(f"No figure or table is called '{identity}' in figures/ of {', '.join(folders)}{hint}")
     return found
 
 

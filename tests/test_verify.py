@@ -351,12 +351,20 @@ def test_diff_with_a_git_revision(results, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("figure", "base", "says"),
-    [("fig99_no", ".", "fig99_no"), ("fig31_line", "no-such-base", "no-such-base"), ("fig31_line", "-p", "'-p'"),
+    [("fig99_no", ".", "fig99_no"), ("fig31", ".", "there is fig31_line"), ("fig31_line", "-p", "'-p'"),
+     ("fig31_line", "no-such-base", "no-such-base"),
      ("", ".", "FIG="), ("fig31_line", "", "BASE=")],
 )  # fmt: skip
 def test_diff_says_what_is_missing(results, capsys, figure, base, says):
     assert verify.main(["diff", f"--fig={figure}", f"--base={base}"]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["fig31_line.png", "tab31_all.csv"])
+def test_diff_with_a_damaged_file_is_one_clear_error(results, made, capsys, name):
+    results(name).write_bytes(results(name).read_bytes()[:40] if name.endswith("png") else b"")
+    assert verify.main(["diff", f"--fig={name.split('.')[0]}", f"--base={made}"]) == 2
+    assert f"quick/{name}" in (told := capsys.readouterr().err) and "make verify" in told and "Traceback" not in told
 
 
 def test_a_custom_base_raises_the_error_of_arguments(results):
