@@ -24,7 +24,7 @@ import pandas as pd
 import typst
 from PIL import Image
 
-from lib import gallery, jobs, paths
+from lib import gallery, jobs, parameters, paths
 from lib.data.cache import atomic
 from lib.parameters import ParameterError
 from lib.verify import scopes
@@ -64,9 +64,10 @@ def collect(profile: str, folder: Path) -> dict[str, Any]:
     figures, tables: by id, and by `<profile>:<id>` for those of one profile alone, over all seeds where notebook 07
     made them, else of the first seed; runs: one row for each finished run with a hash over its inputs and one over
     its outputs; data: the sets that they used, with checksums; versions: of the packages; repository: its address;
-    lock: a hash over the packages' versions.
+    notebooks: their names; lock: a hash over the packages' versions.
     """
     found: dict[str, Any] = {"profile": profile, "figures": {}, "tables": {}, "versions": {}, "runs": [], "data": []}
+    found["notebooks"] = parameters.notebooks()
     found["repository"] = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
     found["lock"] = hashlib.sha256((paths.ROOT / "requirements.lock").read_bytes()).hexdigest()[:8]
     for name in dict.fromkeys((profile, FALLBACK)):

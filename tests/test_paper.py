@@ -142,7 +142,8 @@ def few(tmp_path, monkeypatch):
     for folder in ("notebooks", "profiles"):
         (tmp_path / folder).mkdir()
     cell = 'profile = "quick"\nseed = 0\ndevice = "cpu"'
-    (tmp_path / "notebooks" / "03_corregularization.ipynb").write_text(notebook([cell, "from lib.run import Run"]))
+    for name in ("01_laplacian_gan", "03_corregularization"):
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text(notebook([cell, "from lib.run import Run"]))
     (tmp_path / "profiles" / "quick.yaml").touch()
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(paths, "PROFILES", tmp_path / "profiles")
