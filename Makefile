@@ -52,7 +52,7 @@ help: ## List the commands
 	@echo "Settings, with their defaults:"
 	@echo "  PROFILE=quick   which profile of profiles/: smoke, quick, public, paper"
 	@echo "  SEEDS=\"0\"       seeds to run (default: those of the profile)"
-	@echo "  ONLY=           names of notebooks (default: all)"
+	@echo "  ONLY=           names of notebooks (default: all); those that they read run, too, where stale"
 	@echo "  JOBS=1          notebooks at a time; they share the cores"
 	@echo "  CORES=          cores to use (default: all)"
 	@echo "  PARAMS=         parameters of notebooks, such as PARAMS=\"epochs=3\"; results go to <profile>-custom"

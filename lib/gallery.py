@@ -4,6 +4,7 @@ Nothing is computed here. A figure is shown as notebook 07 drew it over all seed
 seed's run did.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,11 +65,16 @@ def runs(profile: str) -> pd.DataFrame:
                     "tables": sum(sidecar["kind"] == "table" for sidecar in made),
                     "data": "; ".join(dict.fromkeys(data["name"] for data in record["data"])),
                     "minutes": max((origin["seconds"] for origin in origins), default=np.nan) / 60,
-                    "commit": "; ".join(dict.fromkeys(origin["commit"][:7] for origin in origins)),
+                    "commit": "; ".join(dict.fromkeys(short_commit(origin["commit"]) for origin in origins)),
                 }
             )
     frame = pd.DataFrame(rows, columns=["notebook", "seed", "figures", "tables", "data", "minutes", "commit"])
     return frame.sort_values(["notebook", "seed"], ignore_index=True)
+
+
+def short_commit(commit: str) -> str:
+    """`8424344` or `8424344 + changes` of a commit as provenance has it; "unknown" stays."""
+    return re.sub(r"^([0-9a-f]{7})[0-9a-f]{33}", r"\1", commit)
 
 
 def show(found: Mapping[str, Shown], name: str) -> None:

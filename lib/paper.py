@@ -14,23 +14,26 @@ import json
 import shutil
 import sys
 import time
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import typst
 from PIL import Image
 
-from lib import gallery, jobs, paths
+from lib import gallery, jobs, parameters, paths
 from lib.data.cache import atomic
 from lib.parameters import ParameterError
 from lib.verify import scopes
 
 SOURCES = paths.ROOT / "paper"
+PROJECT = paths.ROOT / "pyproject.toml"
 FALLBACK = "quick"
 HANGUL = Path(find_spec("koreanize_matplotlib").origin).parent / "fonts"  # without importing it: it changes matplotlib
-CLAIMS = "tab71_claims"
+WHITE = 250  # of 255; what is darker is ink
 
 
 def write(profile: str) -> Path:
@@ -60,9 +63,13 @@ def collect(profile: str, folder: Path) -> dict[str, Any]:
 
     figures, tables: by id, and by `<profile>:<id>` for those of one profile alone, over all seeds where notebook 07
     made them, else of the first seed; runs: one row for each finished run with a hash over its inputs and one over
-    its outputs; versions: of the packages.
+    its outputs; data: the sets that they used, with checksums; versions: of the packages; repository: its address;
+    notebooks: their names; lock: a hash over the packages' versions.
     """
-    found: dict[str, Any] = {"profile": profile, "figures": {}, "tables": {}, "versions": {}, "runs": []}
+    found: dict[str, Any] = {"profile": profile, "figures": {}, "tables": {}, "versions": {}, "runs": [], "data": []}
+    found["notebooks"] = parameters.notebooks()
+    found["repository"] = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+    found["lock"] = hashlib.sha256((paths.ROOT / "requirements.lock").read_bytes()).hexdigest()[:8]
     for name in dict.fromkeys((profile, FALLBACK)):
         if name == profile or (paths.figures() / name).is_dir():
             _collect_profile(name, folder, found)
@@ -90,7 +97,7 @@ def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
                 "caption": sidecar["caption"],
                 "origin": sidecar["origin"],
                 "notebook": origin["notebook"],
-                "commit": origin["commit"][:7],
+                "commit": origin["commit"],
             }
             if sidecar["kind"] == "figure":
                 group[exact] |= _picture(scope.folder / f"{identity}.png", folder)
@@ -102,6 +109,10 @@ def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
     for row in rows.where(pd.notna(rows), None).to_dict("records"):
         if row["notebook"] != gallery.OWN:
             found["runs"].append(row | {"profile": name} | hashes[row["notebook"], row["seed"]])
+    for used in (used for scope in scopes(name) for record in scope.records.values() for used in record["data"]):
+        entry = {key: used.get(key, "images") for key in ("name", "split", "count", "unit", "checksum")}
+        if entry not in found["data"]:
+            found["data"].append(entry)
 
 
 def _hashes(profile: str) -> dict[tuple[str, str], dict[str, str]]:
@@ -116,17 +127,24 @@ def _hashes(profile: str) -> dict[tuple[str, str], dict[str, str]]:
 
 
 def _picture(path: Path, folder: Path) -> dict[str, Any]:
-    """Copy a figure's picture; its name and its size in inches as it was drawn."""
+    """Copy a figure's picture; its name, width over height, and the upper share of it that is the drawing."""
     target = folder / "figures" / path.parent.relative_to(paths.figures()) / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         with Image.open(path) as picture:
-            width, height = (pixels / 200 for pixels in picture.size)  # lib.run.PNG_DPI
-            picture.verify()
+            inked = (np.asarray(picture.convert("L")) < WHITE).any(1)  # (rows,)
+            proportion = picture.width / picture.height
         shutil.copyfile(path, target)
     except (OSError, SyntaxError) as error:
         raise ParameterError(f"{jobs.short(path)} is no whole picture ({error}); `make verify` tells more") from error
-    return {"file": target.relative_to(folder).as_posix(), "width": width, "height": height}
+    return {"file": target.relative_to(folder).as_posix(), "proportion": proportion, "shown": _drawing(inked)}
+
+
+def _drawing(inked: np.ndarray) -> float:
+    """The share of rows above the line of provenance, which `Run.save_figure` writes below a gap of 12 white rows."""
+    used = np.flatnonzero(inked)
+    ends = used[:-1][np.diff(used) > 9]  # lines of that text are closer together
+    return float(ends[-1] + 5) / len(inked) if len(ends) else 1.0
 
 
 def main(arguments: list[str] | None = None) -> int:

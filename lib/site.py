@@ -36,15 +36,18 @@ from lib.verify import Scope, scopes
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The first digit in an id, such as fig34_loss_curves, is the study's. The page follows this order.
-SECTIONS = {
-    "0": "Overview",
-    "7": "Claims: reported and reproduced",
-    "1": "Laplacian-pyramid GAN",
-    "2": "Categorical similarity learning",
-    "3": "Corregularization",
-    "4": "Emergency recognition at home with Whisper",
-    "": "Other results",
+SECTIONS = {  # title, and in the bar at the top
+    "0": ("Overview", "Overview"),
+    "7": ("Claims: reported and reproduced", "Claims"),
+    "1": ("Laplacian-pyramid GAN", "Pyramid GAN"),
+    "2": ("Categorical similarity learning", "Categories"),
+    "3": ("Corregularization", "Filters"),
+    "4": ("Emergency recognition at home with Whisper", "Emergencies"),
+    "": ("Other results", "Others"),
 }
+# What the source reports is shown as it stands there; these columns come first in the table of claims.
+REPORTED = ("source", "reported_fid", "reported_lpips")
+CLAIMS, FIRST = "tab71_claims", ("statement", "source", "ours", "sd", "unit", "status")
 # Hangul for readers whose machine has none; without importing the package, which changes matplotlib.
 FONT = Path(find_spec("koreanize_matplotlib").origin).parent / "fonts" / "NanumGothic.ttf"
 UNREADABLE = ("TSI0", "TSI1", "TSI2", "TSI3", "TSI5")  # left in it by an editor; browsers then refuse the font
@@ -70,10 +73,13 @@ class Version:
         return self.sidecar["provenance"]
 
     @property
-    def numeric(self) -> list[bool]:
-        """Of each column of a table whether it holds numbers and nothing else."""
-        columns = zip(*self.sidecar["data"], strict=True)
-        return [all(map(_is_number, [value for value in column if value is not None])) for column in columns]
+    def columns(self) -> list[tuple[str, int, bool, bool]]:
+        """Of each column of a table, as shown: name, place in a row, whether all are numbers, whether to the digit."""
+        names = self.sidecar["columns"]
+        first = FIRST if self.place.endswith(CLAIMS) else ()
+        order = sorted(range(len(names)), key=lambda at: first.index(names[at]) if names[at] in first else len(first))
+        values = {at: [row[at] for row in self.sidecar["data"] if row[at] is not None] for at in order}
+        return [(names[at], at, all(map(_is_number, values[at])), names[at] in REPORTED) for at in order]
 
     @property
     def alt(self) -> str:
@@ -135,6 +141,8 @@ def write(profile: str) -> Path:
     places = scopes(profile)
     if not any(scope.sidecars for scope in places):
         raise ParameterError(f"{profile} has no results: run `make figures PROFILE={profile}` first")
+    if unreadable := [f"{scope.name}/{name}.json" for scope in places for name in scope.unreadable]:
+        raise ParameterError(f"{unreadable[0]} cannot be read as JSON; `make verify` tells what else is wrong")
     target = paths.build() / "site"
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=".site-", dir=target.parent))
@@ -179,10 +187,10 @@ def _version(scope: Scope, identity: str, notebooks: dict[str, dict], folder: Pa
 
 def _index(profile: str, entries: list[Entry], notebooks: dict[str, dict[str, dict]], folder: Path) -> None:
     sections = []
-    for key, title in SECTIONS.items():
+    for key, (title, short) in SECTIONS.items():
         mine = sorted((entry for entry in entries if entry.section == key), key=lambda entry: entry.order)
         if mine:
-            sections.append({"key": key or "other", "title": title, "entries": mine})
+            sections.append({"key": key or "other", "title": title, "short": short, "entries": mine})
     pages = [
         {"scope": scope, "name": name, **page} for scope, found in notebooks.items() for name, page in found.items()
     ]
@@ -228,14 +236,14 @@ def _render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(values)
 
 
-def number(value: Any) -> str:
-    """A table's field for reading: four significant digits, a dash where it is missing."""
+def number(value: Any, exact: bool = False) -> str:
+    """A table's field for reading: four significant digits unless `exact`, a dash where it is missing."""
     if value is None:
         return "–"
     if not _is_number(value):
         return str(value)
     if isinstance(value, float) and not value.is_integer():
-        text = f"{value:.4g}"
+        text = f"{value:.{12 if exact else 4}g}"
     else:
         text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
     return text.replace("-", "−")

@@ -4,8 +4,8 @@
 is not what it claims to be: a file missing, altered or without a record, a run that did not
 finish, another profile's result, no commit. A *warning* is a result that still is what its
 sidecar says but is not what the repository would make now: stale, never run, made from
-uncommitted code. Only errors make the exit status 1, since whether hours of training are worth
-repeating for a changed line is not for a check to decide.
+uncommitted code or from a commit that this history lacks. Only errors make the exit status 1,
+since whether hours of training are worth repeating for a changed line is not for a check to decide.
 
 PDF and NPZ files stay out of git, so in a fresh clone they are counted and not missed.
 """
@@ -110,11 +110,11 @@ def kept_folders() -> list[str]:
 def verify(folder: str) -> tuple[list[Finding], Counter]:
     """All findings in one folder of `figures/`, errors first, and how much was looked at."""
     found, counts = [], Counter()
-    places = scopes(folder)
+    places, commits = scopes(folder), history(paths.ROOT)
     for scope in places:
         found += _files(scope, counts)
         found += _unfinished_and_orphaned(scope)
-        found += _provenance(scope, folder)
+        found += _provenance(scope, folder, commits)
     if folder in parameters.profiles():
         found += _currency(folder, places, counts)
     elif folder.removesuffix("-custom") not in parameters.profiles():
@@ -189,8 +189,26 @@ def _unfinished_and_orphaned(scope: Scope) -> Iterator[Finding]:
         yield Finding("error", f"{scope.name}/{notebook}", what, f"Run {_make(scope, notebook)}.")
 
 
-def _provenance(scope: Scope, folder: str) -> Iterator[Finding]:
-    """Sidecars say the profile and seed that the folder says, and a commit. One line for each run."""
+def history(root: Path) -> frozenset[str] | None:
+    """All commits that lead to the one checked out in `root`; None where that cannot be told.
+
+    So it is outside git, in an archive unpacked inside another repository, and in a shallow clone.
+    """
+
+    def git(*arguments: str) -> list[str]:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+
+    try:
+        top, shallow = git("rev-parse", "--show-toplevel", "--is-shallow-repository")
+        whole = shallow == "false" and Path(top).resolve() == root.resolve()
+        return frozenset(git("rev-list", "HEAD")) if whole else None
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None) -> Iterator[Finding]:
+    """Sidecars say the profile and seed that the folder says, and a commit of `commits`. One line for each run."""
     profile, wrong = folder.removesuffix("-custom"), Counter()
     for sidecar in scope.sidecars.values():
         origin = sidecar["provenance"]
@@ -207,6 +225,11 @@ def _provenance(scope: Scope, folder: str) -> Iterator[Finding]:
         elif commit.endswith(" + changes"):
             what = f"made from commit {commit[:7]} with changes that were not committed"
             wrong["warning", notebook, what, "Commit, and run again where the exact code matters."] += 1
+        if commits is not None and commit != "unknown" and commit[:40] not in commits:
+            what = f"name commit {commit[:7]}, which is not in this repository's history"
+            record = jobs.short(scope.folder / f"{notebook}.json")
+            todo = f"Fetch or merge it; where the exact code matters, remove {record} and run {_make(scope, notebook)}."
+            wrong["warning", notebook, what, todo] += 1
     for (level, notebook, what, todo), count in wrong.items():
         yield Finding(level, f"{scope.name}/{notebook}", f"{count} figures and tables {what}", todo)
 
@@ -321,11 +344,19 @@ def diff(identity: str, base: str, folders: list[str]) -> list[tuple[Path, str]]
                     found.append((path, "no difference"))
                 else:
                     target = paths.build() / "diff" / scope.name / path.name
-                    found.append((target, compare(old, new, target)))
+                    try:
+                        found.append((target, compare(old, new, target)))
+                    except (OSError, SyntaxError, ValueError) as error:
+                        raise ParameterError(
+                            f"{jobs.short(path)}, here or in {base}, cannot be read ({error}): `make verify` tells more"
+                        ) from error
     if not found and without_base:
         raise ParameterError(f"'{base}' is no folder or git revision that has {without_base[0]}")
     if not found:
-        raise ParameterError(f"No figure or table is called '{identity}' in figures/ of {', '.join(folders)}")
+        known = {name for folder in folders for scope in scopes(folder) for name in scope.sidecars}
+        near = sorted(name for name in known if identity and name.startswith(identity))
+        hint = f"; there is {', '.join(near)}" if near else ""
+        raise ParameterError(f"No figure or table is called '{identity}' in figures/ of {', '.join(folders)}{hint}")
     return found
 
 

@@ -3,11 +3,15 @@
 import json
 import re
 import shutil
+import tomllib
 
+import numpy as np
 import pandas as pd
 import pypdf
 import pytest
+import yaml
 from matplotlib.figure import Figure
+from PIL import Image
 from toy import notebook
 
 from lib import paper, paths, plots
@@ -53,11 +57,11 @@ def test_columns_that_are_asked_for_exist():
 
 
 def test_every_figure_of_the_source_has_its_counterpart():
-    counterparts = {"fig11", "fig12", "fig13", "fig14", "tab11"}  # pyramid, model, both models' samples, FID and LPIPS
-    counterparts |= {f"fig2{number}" for number in range(1, 6)} | {f"fig3{number}" for number in range(1, 7)}
-    counterparts |= {"fig411", "fig45", "fig48", "fig47", "fig41", "fig42", "fig43", "tab43", "tab71"}
-    shown = {name.split("_")[0] for name in re.findall(r"#(?:fig|tab)\((?:spoken\()?\"(\w+)\"", sources())}
-    assert counterparts <= shown
+    listed = yaml.safe_load(paths.CLAIMS.read_text(encoding="utf-8"))["figures"]
+    numbered = {study: [entry["figure"] for entry in listed if entry["study"] == study] for study in (2, 3, 4)}
+    assert numbered == {study: [f"그림 {k}" for k in range(1, last + 1)] for study, last in ((2, 5), (3, 6), (4, 13))}
+    shown = set(re.findall(r"#(?:fig|tab)\((?:spoken\()?\"(\w+)\"", sources()))
+    assert {entry["ours"] for entry in listed} <= shown
 
 
 # -- from the committed results ----------------------------------------------------------------
@@ -103,6 +107,26 @@ def test_captions_name_data_profile_notebook_and_commit(committed):
     assert f"notebooks/07_results.ipynb, commit {sidecar['provenance']['commit'][:7]}" in text
 
 
+def test_captions_lead_to_the_notebook_and_its_commit(committed):
+    annotations = [note.get_object() for page in pypdf.PdfReader(committed).pages for note in page.get("/Annots", [])]
+    links = {note["/A"]["/URI"] for note in annotations if "/URI" in note.get("/A", {})}
+    address = tomllib.loads(paper.PROJECT.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+    sidecar = json.loads((paths.ROOT / "figures" / "public" / "fig35_correlation.json").read_text(encoding="utf-8"))
+    commit = sidecar["provenance"]["commit"][:40]
+    assert {f"{address}/blob/{commit}/notebooks/07_results.ipynb", f"{address}/commit/{commit}"} <= links
+
+
+def test_a_figure_that_a_caption_names_by_its_id_is_named_by_its_number_here(committed):
+    text = plain(text_of(committed))
+    assert "the three images of figure 21" not in text
+    assert re.search(r"the three images of Figure \d+ as vectors", text)
+
+
+def test_the_data_behind_are_listed_with_their_checksums(committed):
+    record = json.loads((paths.ROOT / "figures/public/seed-0/05_emergency_cnn.json").read_text(encoding="utf-8"))
+    assert record["data"] and all(used["checksum"][:12] in text_of(committed) for used in record["data"])
+
+
 def test_the_same_results_give_the_same_bytes(committed):
     before = committed.read_bytes()
     paper.write("public")
@@ -118,7 +142,8 @@ def few(tmp_path, monkeypatch):
     for folder in ("notebooks", "profiles"):
         (tmp_path / folder).mkdir()
     cell = 'profile = "quick"\nseed = 0\ndevice = "cpu"'
-    (tmp_path / "notebooks" / "03_corregularization.ipynb").write_text(notebook([cell, "from lib.run import Run"]))
+    for name in ("01_laplacian_gan", "03_corregularization"):
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text(notebook([cell, "from lib.run import Run"]))
     (tmp_path / "profiles" / "quick.yaml").touch()
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(paths, "PROFILES", tmp_path / "profiles")
@@ -133,6 +158,19 @@ def few(tmp_path, monkeypatch):
     run.save_table("tab31_accuracy", frame, caption="Accuracy.")
     run.finish()
     return tmp_path / "figures" / "quick" / "seed-0"
+
+
+def test_a_picture_is_shown_without_its_line_of_provenance(few):
+    """That line is below a gap and grey; what is left is the drawing with all its ink."""
+    path = few / "fig35_correlation.png"
+    found = paper._picture(path, few.parent / "copy")
+    with Image.open(path) as picture:
+        grey = np.asarray(picture.convert("L"))
+        assert found["proportion"] == picture.width / picture.height
+    cut = round(found["shown"] * len(grey))
+    assert 0.5 < found["shown"] < 1 and (grey[cut - 3 : cut + 3] > paper.WHITE).all()
+    assert (grey[:cut] < 60).any() and not (grey[cut:] < 60).any() and (grey[cut:] < 200).any()
+    assert paper._drawing(np.array([True] * 20)) == 1
 
 
 def test_what_is_missing_becomes_a_box_with_the_command(few):

@@ -4,6 +4,7 @@ import base64
 import html.parser
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -62,14 +63,14 @@ def point_at(root: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(module, "_commit", lambda: "0123456789abcdef")
 
 
-def save(run: Run, identities: list[str]) -> None:
+def save(run: Run, identities: list[str], table: pd.DataFrame = TABLE) -> None:
     for identity in identities:
         if identity.startswith("fig"):
             figure = Figure(figsize=(6, 2))
             figure.add_subplot().plot([0, 1], [0, run.seed])
             run.save_figure(identity, figure, TABLE, caption=CAPTION)
         else:
-            run.save_table(identity, TABLE, caption=CAPTION)
+            run.save_table(identity, table, caption=CAPTION)
     run.finish()
 
 
@@ -287,6 +288,18 @@ def test_pages_fit_their_screen(open_page, name, width):
         page.wait_for_function("image => image.complete && image.naturalWidth > 0", arg=picture.element_handle())
 
 
+def test_pictures_keep_their_place_until_they_are_loaded(open_page):
+    page = open_page("index.html")
+    pictures = page.locator(".large img")
+    before = [pictures.nth(index).bounding_box()["height"] for index in range(pictures.count())]
+    assert len(before) == 3 and min(before) > 100
+    for index in range(len(before)):
+        pictures.nth(index).scroll_into_view_if_needed()
+        page.wait_for_function("image => image.complete", arg=pictures.nth(index).element_handle())
+    after = [pictures.nth(index).bounding_box()["height"] for index in range(pictures.count())]
+    assert after == pytest.approx(before, abs=1)
+
+
 def test_a_click_enlarges_and_keys_lead_on(open_page):
     page = open_page("index.html")
     dialog, large = page.locator("dialog"), page.locator("dialog img")
@@ -320,6 +333,20 @@ def test_everything_works_from_the_keyboard(open_page):
     assert page.locator("#tab31_all th").first.get_attribute("aria-sort") == "ascending"
 
 
+def test_claims_begin_with_what_is_compared_and_quote_the_source_to_the_digit(own):
+    claims = pd.DataFrame({"id": ["a"], "statement": ["FID"], "where": ["slide"], "source": [159.12], "ours": [3.6812]})
+    save(Run("07_page", {"profile": "quick", "seeds": [0, 1]}), ["tab71_claims"], claims)
+    text = site.write("quick").read_text(encoding="utf-8").split('id="tab71_claims"')[1].split("</article>")[0]
+    assert re.findall(r"<button type=\"button\">(\w+)<", text) == ["statement", "source", "ours", "id", "where"]
+    assert re.findall(r">([^<]*)</td>", text) == ["FID", "159.12", "3.681", "a", "slide"]
+
+
+def test_an_unreadable_record_is_one_clear_error(own, capsys):
+    (own / "figures/quick/seed-1/fig39_first.json").write_text("{")
+    assert site.main(["--profile", "quick"]) == 2
+    assert "quick/seed-1/fig39_first.json cannot be read" in capsys.readouterr().err
+
+
 def test_heads_sort_by_number_or_text_with_missing_values_last(open_page):
     page = open_page("index.html")
     table = page.locator("#tab31_all table").first
@@ -345,3 +372,7 @@ def test_formulas_and_hangul_are_drawn(open_page):
     assert all(math.bounding_box()["height"] > 5 for math in page.locator("math").all())
     page.evaluate("document.fonts.ready")
     assert page.evaluate("[...document.fonts].map(font => font.status)") == ["loaded"]
+    heading = page.locator("h1")
+    before = heading.screenshot()
+    heading.evaluate("heading => { heading.innerHTML = heading.innerHTML }")  # laid out anew, with the font
+    assert heading.screenshot() == before

@@ -50,6 +50,7 @@ def point_at(root: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setenv("OUTPUT_ROOT", str(root))
     patch.delenv("RUN_FOLDER", raising=False)
     patch.setattr(module, "_commit", lambda: COMMIT)
+    patch.setattr(verify, "history", lambda root: frozenset({COMMIT}))
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +188,35 @@ def test_uncommitted_code_is_a_warning(results):
     assert not found("error") and ["0123456 with changes" in warning for warning in found("warning")] == [True]
 
 
+@pytest.mark.parametrize("commits", [frozenset(), None])
+def test_a_commit_that_the_history_lacks_is_a_warning_where_that_can_be_told(results, monkeypatch, commits):
+    monkeypatch.setattr(verify, "history", lambda root: commits)
+    warnings = found("warning")
+    assert len(warnings) == (0 if commits is None else 3) and not found("error")  # a line for each run
+    assert all("2 figures and tables name commit 0123456, which is not in" in warning for warning in warnings)
+    assert all("remove" in warning and "`make figures PROFILE=quick ONLY=" in warning for warning in warnings)
+
+
+def test_the_history_is_of_what_is_checked_out_and_not_told_where_it_is_cut_or_anothers(tmp_path):
+    def git(*arguments: str, at: str = "whole") -> str:
+        command = ["git", "-C", str(tmp_path / at), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    (tmp_path / "whole" / "inside").mkdir(parents=True)
+    git("init", "-q")
+    assert verify.history(tmp_path / "whole") is None  # no commit yet
+    for word in ("first", "second"):
+        git("commit", "-q", "--allow-empty", "-m", word)
+    git("checkout", "-q", "-b", "other")
+    git("commit", "-q", "--allow-empty", "-m", "aside")
+    git("checkout", "-q", "-")
+    assert verify.history(tmp_path / "whole") == {git("rev-parse", "HEAD"), git("rev-parse", "HEAD~1")}
+    git("clone", "-q", "--depth", "1", (tmp_path / "whole").as_uri(), str(tmp_path / "shallow"))
+    git("worktree", "add", "-q", str(tmp_path / "beside"), "other")
+    assert len(verify.history(tmp_path / "beside")) == 3
+    assert [verify.history(tmp_path / name) for name in ("shallow", "whole/inside", ".")] == [None] * 3
+
+
 def test_a_sidecar_of_another_run_than_the_record_is_an_error(results):
     results.edit("fig31_line.json", lambda sidecar: sidecar["provenance"]["files"].popitem())
     only_error("quick/fig31_line.json", "another run")
@@ -321,12 +351,20 @@ def test_diff_with_a_git_revision(results, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("figure", "base", "says"),
-    [("fig99_no", ".", "fig99_no"), ("fig31_line", "no-such-base", "no-such-base"), ("fig31_line", "-p", "'-p'"),
+    [("fig99_no", ".", "fig99_no"), ("fig31", ".", "there is fig31_line"), ("fig31_line", "-p", "'-p'"),
+     ("fig31_line", "no-such-base", "no-such-base"),
      ("", ".", "FIG="), ("fig31_line", "", "BASE=")],
 )  # fmt: skip
 def test_diff_says_what_is_missing(results, capsys, figure, base, says):
     assert verify.main(["diff", f"--fig={figure}", f"--base={base}"]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["fig31_line.png", "tab31_all.csv"])
+def test_diff_with_a_damaged_file_is_one_clear_error(results, made, capsys, name):
+    results(name).write_bytes(results(name).read_bytes()[:40] if name.endswith("png") else b"")
+    assert verify.main(["diff", f"--fig={name.split('.')[0]}", f"--base={made}"]) == 2
+    assert f"quick/{name}" in (told := capsys.readouterr().err) and "make verify" in told and "Traceback" not in told
 
 
 def test_a_custom_base_raises_the_error_of_arguments(results):
