@@ -70,26 +70,32 @@ def prepare(accelerator: Accelerator, *parts: Any, channels_last: bool = True) -
 def gradient_step(
     accelerator: Accelerator,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Any,
     scheduler: Any | None,
     losses: Callable[[nn.Module, Any], Terms],
 ) -> Step:
     """The usual step: add the named loss terms, go back, update.
 
+    optimizer, scheduler: one, or a sequence of them where parts of the network are trained by different ones.
     losses(model, batch) returns scalar terms already weighted; their sum is minimised.
     """
+    optimizers, schedulers = _several(optimizer), _several(scheduler)
 
     def step(batch: Any) -> Terms:
-        optimizer.zero_grad(set_to_none=True)
+        for one in optimizers:
+            one.zero_grad(set_to_none=True)
         with accelerator.autocast():
             terms = losses(model, batch)
         accelerator.backward(sum(terms.values()))
-        optimizer.step()
-        if scheduler is not None:
-            scheduler.step()
+        for one in (*optimizers, *schedulers):
+            one.step()
         return terms
 
     return step
+
+
+def _several(one: Any) -> Sequence[Any]:
+    return () if one is None else one if isinstance(one, Sequence) else (one,)
 
 
 def epoch_batches(

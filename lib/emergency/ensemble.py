@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from lib.metrics.classification import fit_temperature, score_row
+from lib.metrics.classification import fit_temperature, raised, score_row
 
 Votes = Mapping[str, Tensor]  # voter -> logits (N, classes)
 
@@ -33,14 +33,15 @@ def calibrated(validation: Votes, labels: Tensor, test: Votes) -> dict[str, Tens
 
 
 def alarms(logits: Tensor, alarming: Sequence[int]) -> Tensor:
-    """(N,) bool: does the voter call it an emergency? It does if its likeliest class is one."""
-    return torch.isin(logits.argmax(1), torch.tensor(list(alarming)))
+    """(N,) bool: does the voter call it an emergency? It does if that is likelier than not, whichever emergency it be;
+    logits calibrated, else one voter is sure too easily."""
+    return raised(logits, alarming)
 
 
 def majority(votes: Votes, alarming: Sequence[int]) -> Tensor:
     """(N,) bool: more than half of the voters call it an emergency: of three, two, as in the source; of two, both."""
-    raised = torch.stack([alarms(logits, alarming) for logits in votes.values()]).sum(0)
-    return raised > len(votes) / 2
+    calls = torch.stack([alarms(logits, alarming) for logits in votes.values()]).sum(0)
+    return calls > len(votes) / 2
 
 
 def majority_class(votes: Votes) -> Tensor:
@@ -87,7 +88,8 @@ def ensemble_table(
     decided = {name: alarms(logits, alarming) for name, logits in ways.items()}
     decided[MAJORITY] = majority(sure, alarming)
     known = torch.isin(validation_labels, torch.tensor(list(alarming)))
-    best = max(test, key=lambda name: (alarms(validation[name], alarming) == known).float().mean().item())
+    before = calibrated(validation, validation_labels, validation)
+    best = max(test, key=lambda name: (alarms(before[name], alarming) == known).float().mean().item())
     rows = []
     for name in (*test, MAJORITY, MEAN, STACKED):
         if name == MAJORITY:  # votes have no probabilities: its calibration says nothing

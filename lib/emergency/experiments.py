@@ -126,8 +126,10 @@ def test_table(judged: Judged, alarming: Sequence[int], *, seed: int) -> pd.Data
 
 
 def matrices(judged: Judged, alarming: Sequence[int]) -> dict[str, np.ndarray]:
-    """fig42: counts of all classes and of alarm against none, names, and reliability before and after calibration."""
+    """fig42: counts of all classes and of alarm against none (as in the table, by calibrated probabilities), names, and
+    reliability before and after calibration."""
     clips = judged.clips
+    decided = classification.raised(judged.calibrated, alarming), torch.isin(clips.labels, torch.tensor(list(alarming)))
     counts = classification.confusion(clips.labels, judged.logits.argmax(1), len(clips.classes))
     tables = {
         name: classification.reliability(logits.softmax(1), clips.labels)[["confidence", "accuracy", "count"]]
@@ -135,7 +137,7 @@ def matrices(judged: Judged, alarming: Sequence[int]) -> dict[str, np.ndarray]:
     }
     return {
         "counts": counts,
-        "binary": classification.binary(counts, alarming) if len(alarming) else np.zeros((0, 0), int),
+        "binary": classification.binary(*decided) if len(alarming) else np.zeros((0, 0), int),
         "names": np.array(clips.classes),
         **{f"reliability_{name}": table.to_numpy() for name, table in tables.items()},
     }

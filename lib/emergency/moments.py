@@ -18,6 +18,7 @@ from lib.fingerprint import source_hash
 from lib.training import epoch_batches, fit, gradient_step, prepare, start
 
 UNKNOWN = -100  # of a moment: not learned from and not counted
+MUON_SHARE = 5.0  # of AdamW's learning rate, with updates as large as AdamW's
 _POSITION = RATE // POSITIONS_PER_SECOND  # samples, 20 ms
 
 
@@ -102,16 +103,20 @@ def _rolled(values: Tensor, by: Tensor) -> Tensor:
 class Settings:
     """ratio: of the text's loss; the moments' loss gets the rest. 0 is a classifier, 1 a transcriber.
 
+    optimizer: "adamw", for a trained Whisper, or "muon" (Jordan et al. 2024), which takes a fresh one as far in half
+        the steps: matrices are updated by their orthogonalised momentum, at `MUON_SHARE` times the learning rate, and
+        all else by AdamW.
     shift: clips are turned round in time, cut where nothing is heard, so that what is heard begins anywhere.
     time_mask, frequency_mask: SpecAugment (Park et al. 2019), the largest share of frames and of bands that one mask
-        hides.
+        hides. A short training from scratch does better without.
     """
 
     ratio: float = 0.5
     epochs: int = 10
     batch_size: int = 16
-    learning_rate: float = 1e-3  # peak of a one-cycle schedule (Smith & Topin 2018), AdamW
+    learning_rate: float = 1e-3  # peak of a one-cycle schedule (Smith & Topin 2018)
     weight_decay: float = 1e-2
+    optimizer: str = "adamw"
     shift: bool = True
     time_mask: float = 0.1
     frequency_mask: float = 0.2
@@ -121,6 +126,8 @@ class Settings:
     def __post_init__(self):
         if not 0 <= self.ratio <= 1:
             raise ValueError(f"ratio is {self.ratio}, expected 0 (moments alone) to 1 (text alone)")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer is {self.optimizer!r}, expected 'adamw' or 'muon'")
 
 
 @dataclass(frozen=True)
@@ -174,20 +181,18 @@ def train(
         raise ValueError(f"{clips.name} has no texts: nothing can be learned from them; set the ratio to 0")
     accelerator = start(settings.device, settings.precision)
     untrained = model.digest()
-    # Norms, biases and tables of positions are not decayed: decay says nothing about them.
-    learned = [weight for weight in model.parameters() if weight.requires_grad]
-    groups = [
-        {"params": [weight for weight in learned if weight.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [weight for weight in learned if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, settings.learning_rate, betas=(0.9, 0.98))
-    steps = len(epoch_batches(len(clips), settings.batch_size, seed=0, epoch=0)) * settings.epochs
+    optimizers = _optimizers(model, settings)
+    batch_size = min(settings.batch_size, len(clips))  # somebody's first few recordings
+    steps = len(epoch_batches(len(clips), batch_size, seed=0, epoch=0)) * settings.epochs
     warm_up = 0.25 if steps != 4 else 0.375  # OneCycleLR divides by zero where the warm-up is exactly one step
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=steps, pct_start=warm_up, cycle_momentum=False
-    )
-    whole = _Losses(model, settings.ratio)
-    network, optimizer, scheduler = prepare(accelerator, whole, optimizer, scheduler)
+    schedulers = [
+        torch.optim.lr_scheduler.OneCycleLR(
+            one, [group["lr"] for group in one.param_groups], total_steps=steps, pct_start=warm_up, cycle_momentum=False
+        )
+        for one in optimizers
+    ]
+    network, *others = prepare(accelerator, _Losses(model, settings.ratio), *optimizers, *schedulers)
+    optimizers, schedulers = others[: len(optimizers)], others[len(optimizers) :]
     device = accelerator.device
     mel, moments = clips.mel.to(device), clips.moments.to(device)
     texts = clips.texts if settings.ratio else ("",) * len(clips)
@@ -210,9 +215,9 @@ def train(
 
     history = fit(
         accelerator,
-        gradient_step(accelerator, network, optimizer, scheduler, losses),
+        gradient_step(accelerator, network, optimizers, schedulers, losses),
         lambda epoch: epoch_batches(
-            len(clips), settings.batch_size, seed=seed, epoch=epoch,
+            len(clips), batch_size, seed=seed, epoch=epoch,
             process=accelerator.process_index, processes=accelerator.num_processes,
         ),
         epochs=settings.epochs,
@@ -224,6 +229,28 @@ def train(
     )  # fmt: skip
     model.eval().cpu()
     return history
+
+
+def _optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.Optimizer]:
+    """AdamW, or Muon for the matrices between hidden states and AdamW for the rest."""
+    learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    matrices = {}
+    if settings.optimizer == "muon":
+        # Not the tables of tokens and positions, whose rows are learned one by one, nor the last layer of the head.
+        last = f"head.{len(model.head) - 1}."
+        matrices = {name: weight for name, weight in learned.items()
+                    if weight.ndim == 2 and "embed" not in name and not name.startswith(last)}  # fmt: skip
+    rest = [weight for name, weight in learned.items() if name not in matrices]
+    # Norms, biases and tables of positions are not decayed: decay says nothing about them.
+    groups = [
+        {"params": [weight for weight in rest if weight.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [weight for weight in rest if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
+    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, settings.learning_rate, betas=(0.9, 0.98))]
+    if matrices:
+        found.append(torch.optim.Muon(list(matrices.values()), MUON_SHARE * settings.learning_rate,
+                                      weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"))  # fmt: skip
+    return found
 
 
 class _Losses(nn.Module):

@@ -21,7 +21,16 @@ from lib.emergency.soundscapes import STEMS, Soundscapes
 from lib.emergency.text import TextClassifier
 from lib.emergency.whisper import EmergencyWhisper, MomentHead, WhisperSize, build, from_checkpoint
 from lib.metrics import classification
-from lib.metrics.moments import event_f1, events, moment_scores, psds
+from lib.metrics.moments import (
+    GAP,
+    SHORTEST,
+    event_f1,
+    event_interval,
+    events,
+    moment_interval,
+    moment_scores,
+    psds_interval,
+)
 from lib.training import side_by_side
 
 STACK_CLIPS = 2000
@@ -67,7 +76,7 @@ def task(values: Mapping[str, Any]) -> Task:
     size = WhisperSize(*(values[name] for name in ("d_model", "encoder_layers", "decoder_layers", "heads")))
     how = {name: values[name] for name in ("stack", "hidden", "seed")}
     fresh = builder(values["checkpoint"], parts[0].texts, parts[0].classes, size, **how)
-    rest = {name: values[name] for name in ("precision", "device")}
+    rest = {name: values[name] for name in ("optimizer", "time_mask", "frequency_mask", "precision", "device")}
     settings = Settings(0.0, values["epochs"], values["batch_size"], values["learning_rate"], **rest)
     return Task(tuple(parts), truth, fresh, settings)
 
@@ -259,49 +268,68 @@ def judge(model: EmergencyWhisper, clips: Timed, validation: Timed, test: Timed,
 
 
 def recognition_table(listened: Listened, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
-    """tab44: measure, seed, count (of what), value, low, high (95 %), source (its number, on its own test set).
+    """tab44: measure, seed, count (of what), value, low, high (95 %), validation with validation_low and
+    validation_high (the same of the validation clips), source (its number, on its own test set).
 
-    Intervals: Wilson's for shares of clips, bootstrap over clips for the rest; none for PSDS and F1.
+    Intervals: Wilson's for shares of clips, bootstrap over clips for the rest; none for the calibration error.
     """
-    test, heard, rows = listened.test, listened.heard, []
-
-    def add(measure: str, count: int, value: float, low: float = np.nan, high: float = np.nan) -> None:
-        rows.append({"measure": measure, "seed": seed, "count": count, "value": value, "low": low, "high": high,
-                     "source": SOURCE.get(measure, np.nan)})  # fmt: skip
-
-    each = clip_accuracies(listened)
-    known = ~np.isnan(each)
-    mean, low, high = faithfulness.interval(each[known], seed=seed)
-    add("accuracy of moments", int(known.sum()), mean, low, high)
-    if _timed(test):
-        step = listened.model.seconds_per_moment
-        predicted, wanted = heard.moments.argmax(2).numpy(), test.targets(listened.model.head.stack).numpy()
-        add("macro F1 of moments", int((wanted >= 0).sum()), moment_scores(predicted, wanted)["macro_f1"])
-        true = events(test.moments.numpy(), 0.02)
-        found = events(predicted, step, gap=0.2, shortest=0.1)
-        add("event F1, collars of 200 ms", len(true), event_f1(found, true)["event_f1"])
-        add("PSDS1 (0 to 1)", len(true), psds(heard.moments.softmax(2).numpy(), true, seconds=step))
-    score = classification.score_row(heard.clips / listened.temperature, test.labels, test.classes, alarming)
-    for measure, name in (("accuracy of clips", "accuracy"), ("emergency or not", "binary_accuracy"),
-                          ("missed emergencies", "miss_rate"), ("false alarms", "false_alarms")):  # fmt: skip
-        add(measure, score["clips"], *(score[f"{name}{end}"] for end in ("", "_low", "_high")))
-    add("calibration error of clips", score["clips"], score["ece"])
+    columns = ("count", "value", "low", "high")
+    test = _measures(listened, listened.test, listened.heard, alarming, seed)
+    before = _measures(listened, listened.validation, listened.heard_before, alarming, seed)
+    rows = [
+        {"measure": measure, "seed": seed, **dict(zip(columns, found, strict=True)),
+         **dict(zip(("validation", "validation_low", "validation_high"), before.get(measure, [np.nan] * 4)[1:],
+                    strict=True)),
+         "source": SOURCE.get(measure, np.nan)}
+        for measure, found in test.items()
+    ]  # fmt: skip
     if listened.reader is not None:
         # Soundscapes are tested on lines that nobody trained on, and validated on those that were.
-        for which, some, said in (("unseen", test, heard), ("seen", listened.validation, listened.heard_before)):
-            row = text.cer_row(some.texts, said.texts, seed=seed)
-            add(f"character error rate, {which} lines", row["clips"], row["cer"], row["cer_low"], row["cer_high"])
-        invented, of, _ = text.hallucinations(test.texts, heard.texts)
-        low, high = classification.wilson(invented, of)
-        add("clips with invented words", of, 100 * invented / max(of, 1), 100 * low, 100 * high)
-        score = classification.score_row(listened.reader.logits(heard.texts), test.labels, test.classes, alarming)
-        add("emergency or not, from the text", score["clips"],
-            *(score[f"binary_accuracy{end}"] for end in ("", "_low", "_high")))  # fmt: skip
-        # What the text would be worth if the decoder made no mistake.
-        score = classification.score_row(listened.reader.logits(test.texts), test.labels, test.classes, alarming)
-        add("emergency or not, from what was said", score["clips"],
-            *(score[f"binary_accuracy{end}"] for end in ("", "_low", "_high")))  # fmt: skip
+        for which, some, said in (("unseen", listened.test, listened.heard),
+                                  ("seen", listened.validation, listened.heard_before)):  # fmt: skip
+            row, measure = text.cer_row(some.texts, said.texts, seed=seed), f"character error rate, {which} lines"
+            found = (row["clips"], row["cer"], row["cer_low"], row["cer_high"])
+            rows.append({"measure": measure, "seed": seed, **dict(zip(columns, found, strict=True)),
+                         "source": SOURCE.get(measure, np.nan)})  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def _measures(
+    listened: Listened, clips: Timed, heard: Heard, alarming: Sequence[int], seed: int
+) -> dict[str, tuple[int, float, float, float]]:
+    """measure: (count, value, low, high) of what was heard in `clips`."""
+    stack, found = listened.model.head.stack, {}
+    each = _right(clips, heard, stack)
+    known = ~np.isnan(each)
+    found["accuracy of moments"] = (int(known.sum()), *faithfulness.interval(each[known], seed=seed))
+    if _timed(clips):
+        step = listened.model.seconds_per_moment
+        predicted, wanted = heard.moments.argmax(2).numpy(), clips.targets(stack).numpy()
+        found["macro F1 of moments"] = (int((wanted >= 0).sum()), *moment_interval(predicted, wanted, seed=seed))
+        true = events(clips.moments.numpy(), 0.02)
+        ours = events(predicted, step, gap=GAP, shortest=SHORTEST)
+        found["event F1, collars of 200 ms"] = (len(true), *event_interval(ours, true, len(clips), seed=seed))
+        likely = heard.moments.softmax(2).numpy()
+        found["PSDS1 (0 to 1)"] = (len(true), *psds_interval(likely, true, seconds=step, seed=seed))
+    score = classification.score_row(heard.clips / listened.temperature, clips.labels, clips.classes, alarming)
+    for measure, name in (("accuracy of clips", "accuracy"), ("emergency or not", "binary_accuracy"),
+                          ("missed emergencies", "miss_rate"), ("false alarms", "false_alarms")):  # fmt: skip
+        found[measure] = _scored(score, name)
+    found["calibration error of clips"] = (score["clips"], score["ece"], np.nan, np.nan)
+    if listened.reader is not None:
+        invented, of, _ = text.hallucinations(clips.texts, heard.texts)
+        low, high = classification.wilson(invented, of)
+        found["clips with invented words"] = (of, 100 * invented / max(of, 1), 100 * low, 100 * high)
+        # And what the text would be worth if the decoder made no mistake.
+        for measure, texts in (("emergency or not, from the text", heard.texts),
+                               ("emergency or not, from what was said", clips.texts)):  # fmt: skip
+            score = classification.score_row(listened.reader.logits(texts), clips.labels, clips.classes, alarming)
+            found[measure] = _scored(score, "binary_accuracy")
+    return found
+
+
+def _scored(score: Mapping[str, Any], name: str) -> tuple[int, float, float, float]:
+    return (score["clips"], *(score[f"{name}{end}"] for end in ("", "_low", "_high")))
 
 
 def _timed(clips: Timed) -> bool:
@@ -311,9 +339,13 @@ def _timed(clips: Timed) -> bool:
 
 def clip_accuracies(listened: Listened) -> np.ndarray:
     """Share (%) of each clip's known moments that are right, (N,); NaN where none is known."""
-    wanted = listened.test.targets(listened.model.head.stack)
+    return _right(listened.test, listened.heard, listened.model.head.stack)
+
+
+def _right(clips: Timed, heard: Heard, stack: int) -> np.ndarray:
+    wanted = clips.targets(stack)
     known = wanted != UNKNOWN
-    right = ((listened.heard.moments.argmax(2) == wanted) & known).sum(1)
+    right = ((heard.moments.argmax(2) == wanted) & known).sum(1)
     return (100 * right / known.sum(1)).numpy().astype(np.float64)
 
 

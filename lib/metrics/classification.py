@@ -34,23 +34,23 @@ def recalls(counts: np.ndarray) -> np.ndarray:
     return np.divide(np.diag(counts), total, out=np.full(len(counts), np.nan), where=total > 0)
 
 
-def binary(counts: np.ndarray, alarming: Sequence[int]) -> np.ndarray:
-    """A confusion matrix joined to two classes, (2, 2): first the `alarming` ones, then the others.
+def raised(logits: Tensor, alarming: Sequence[int]) -> Tensor:
+    """(N,) bool: are the `alarming` classes together likelier than the others? Nothing else is right more often."""
+    return logits.softmax(1)[:, list(alarming)].sum(1) > 0.5
 
-    A robbery taken for a fire is right here: it raises the alarm.
-    """
-    alarm = np.zeros(len(counts), bool)
-    alarm[list(alarming)] = True
-    sides = np.stack([alarm, ~alarm]).astype(counts.dtype)
-    return sides @ counts @ sides.T
+
+def binary(raised: Tensor, emergency: Tensor) -> np.ndarray:
+    """Counts (2, 2) of decisions (N,) and truth (N,), both bool: first emergencies, then the others."""
+    return confusion((~emergency).long(), (~raised).long(), 2)
 
 
 def score_row(logits: Tensor, labels: Tensor, classes: Sequence[str], alarming: Sequence[int] = ()) -> dict:
     """The measures of one set of predictions, in % where shares.
 
     clips, accuracy with accuracy_low and accuracy_high (Wilson, 95 %), macro_recall (over classes that occur),
-    worst_class and its recall, ece, and for `alarming` classes binary_accuracy, miss_rate (emergencies taken for none)
-    and false_alarms (others taken for an emergency), each with its interval; NaN where there are none of that side.
+    worst_class and its recall, ece, and for `alarming` classes, by `raised`, binary_accuracy, miss_rate (emergencies
+    taken for none) and false_alarms (others taken for an emergency), each with its interval; NaN where there are none
+    of that side. A robbery taken for a fire is right there: it raises the alarm.
 
     Raises:
         ValueError: logits are not (N, classes), labels do not fit, or there is no sample.
@@ -65,7 +65,8 @@ def score_row(logits: Tensor, labels: Tensor, classes: Sequence[str], alarming: 
     row |= {"macro_recall": 100 * float(np.nanmean(each))}
     row |= {"worst_class": classes[worst], "worst_recall": 100 * float(each[worst])}
     row |= {"ece": 100 * calibration_error(logits.softmax(1), labels)}
-    (hit, miss), (false, quiet) = binary(counts, alarming) if len(alarming) else np.zeros((2, 2), int)
+    decided = raised(logits, alarming), torch.isin(labels.cpu(), torch.tensor(list(alarming)))
+    (hit, miss), (false, quiet) = binary(*decided) if len(alarming) else np.zeros((2, 2), int)
     row |= _share("binary_accuracy", hit + quiet, hit + miss + false + quiet)
     return row | _share("miss_rate", miss, hit + miss) | _share("false_alarms", false, false + quiet)
 

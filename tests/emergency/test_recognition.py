@@ -120,6 +120,10 @@ class TestTables:
         assert table.value["clips with invented words"] == 0
         assert table.value["emergency or not, from the text"] == table.value["emergency or not, from what was said"]
         assert set(recognition.SOURCE) <= set(table.index)
+        both = table.drop(index=[name for name in table.index if "lines" in name])
+        assert both.validation.notna().all()
+        known = both.drop(index="calibration error of clips")
+        assert (known.low <= known.value).all() and (known.value <= known.high).all()
 
     def test_moments_are_counted_as_elsewhere(self, listened):
         each = recognition.clip_accuracies(listened)

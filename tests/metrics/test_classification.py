@@ -11,6 +11,7 @@ from lib.metrics.classification import (
     calibration_error,
     confusion,
     fit_temperature,
+    raised,
     recalls,
     reliability,
     score_row,
@@ -21,7 +22,7 @@ NAMES = ("fire", "fall", "indoor")
 
 
 def logits_for(predicted, classes=3, sure=5.0):
-    return sure * torch.nn.functional.one_hot(torch.tensor(predicted), classes).float()
+    return sure * torch.nn.functional.one_hot(torch.as_tensor(predicted), classes).float()
 
 
 @given(hits=st.integers(0, 500), more=st.integers(0, 500))
@@ -49,8 +50,14 @@ def test_confusion_rows_are_classes():
 
 
 def test_one_emergency_taken_for_another_still_alarms():
-    counts = confusion(torch.tensor([0, 0, 1, 2, 2]), torch.tensor([1, 2, 1, 2, 0]), 3)
-    assert binary(counts, [0, 1]).tolist() == [[2, 1], [1, 1]]
+    labels, predicted = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([1, 2, 1, 2, 0])
+    assert binary(raised(logits_for(predicted), [0, 1]), labels < 2).tolist() == [[2, 1], [1, 1]]
+
+
+def test_emergencies_that_cannot_be_told_apart_alarm_together():
+    unsure = torch.tensor([[0.3, 0.3, 0.4], [0.2, 0.2, 0.6]]).log()
+    assert raised(unsure, (0, 1)).tolist() == [True, False]
+    assert unsure.argmax(1).tolist() == [2, 2]
 
 
 @settings(max_examples=30)
