@@ -50,7 +50,7 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Settings, with their defaults:"
-	@echo "  PROFILE=quick   which profile of profiles/: smoke, quick, public, paper"
+	@echo "  PROFILE=quick   which profile of profiles/: smoke, quick, soundscapes, public, paper"
 	@echo "  SEEDS=\"0\"       seeds to run (default: those of the profile)"
 	@echo "  ONLY=           names of notebooks (default: all); those that they read run, too, where stale"
 	@echo "  JOBS=1          notebooks at a time; they share the cores"
@@ -83,7 +83,7 @@ paper: environment ## Set build/paper/paper-<profile>.pdf from the stored result
 
 test: environment ## Check the style and the imports, and run all tests, notebooks included
 	@$(MAKE) --no-print-directory lint
-	@"$(PYTHON)" -m pytest
+	@"$(PYTHON)" -m pytest -n $(or $(CORES),2) --dist loadfile
 
 lab: environment ## Open JupyterLab
 	@"$(PYTHON)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" notebooks

@@ -2,8 +2,8 @@
 
 Typst sees one folder, `build/paper/<profile>/`: the sources in `paper/`, the pictures, and `results.json` with the
 captions, tables and provenance of all results. No number is typed in the sources; they look values up there. A
-result that the profile lacks is taken from `quick`, and its caption says so; one that exists nowhere becomes a box
-with the command that makes it.
+result that the profile lacks is taken from `soundscapes` or `quick`, and its caption says so; one that exists nowhere
+becomes a box with the command that makes it.
 
 Nothing in the PDF depends on the time, the machine's fonts or a network: the same results give the same bytes.
 """
@@ -31,7 +31,7 @@ from lib.verify import scopes
 
 SOURCES = paths.ROOT / "paper"
 PROJECT = paths.ROOT / "pyproject.toml"
-FALLBACK = "quick"
+FALLBACKS = ("soundscapes", "quick")  # what one profile lacks is looked for in these, in this order
 HANGUL = Path(find_spec("koreanize_matplotlib").origin).parent / "fonts"  # without importing it: it changes matplotlib
 WHITE = 250  # of 255; what is darker is ink
 
@@ -70,7 +70,7 @@ def collect(profile: str, folder: Path) -> dict[str, Any]:
     found["notebooks"] = parameters.notebooks()
     found["repository"] = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
     found["lock"] = hashlib.sha256((paths.ROOT / "requirements.lock").read_bytes()).hexdigest()[:8]
-    for name in dict.fromkeys((profile, FALLBACK)):
+    for name in dict.fromkeys((profile, *FALLBACKS)):
         if name == profile or (paths.figures() / name).is_dir():
             _collect_profile(name, folder, found)
     if not found["figures"] and not found["tables"]:
