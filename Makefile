@@ -83,7 +83,7 @@ paper: environment ## Set build/paper/paper-<profile>.pdf from the stored result
 
 test: environment ## Check the style and the imports, and run all tests, notebooks included
 	@$(MAKE) --no-print-directory lint
-	@"$(PYTHON)" -m pytest -n $(or $(CORES),2) --dist loadfile
+	@"$(PYTHON)" -m pytest -n $(or $(CORES),2) --dist loadfile --no-loadscope-reorder
 
 lab: environment ## Open JupyterLab
 	@"$(PYTHON)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" notebooks

@@ -11,6 +11,11 @@ import pytest
 from toy import Repository, make_toy
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file that takes longest first, so that nobody waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
 @pytest.fixture(scope="session")
 def built_toy(tmp_path_factory) -> tuple[Repository, str]:
     """A toy repository after its first `make figures`, and what that printed. Not to be changed."""

@@ -37,6 +37,7 @@ def bar(height: float, width: int = 1) -> Figure:
 
 
 def test_the_picture_comes_first_and_follows_every_control(shown):
+    plt.close("all")  # what other tests have left open
     height, width = ipywidgets.FloatSlider(value=1.0, max=5), ipywidgets.IntSlider(value=1, min=1, max=3)
     panel = interactive.explore(bar, height=height, width=width)
     assert [kind for kind, _ in shown] == ["new", "new"] and isinstance(shown[0][1], Image) and shown[1][1] is panel

@@ -256,12 +256,32 @@ def test_what_a_profile_skips_is_not_run_and_asking_for_it_tells_why(toy):
     assert "Profile 'quick' has no 02_beta: it needs speech" in toy.make("figures", "ONLY=02_beta", status=1)
 
 
+# Comes back, with the threads that it was given, once two processes are here at a time.
+MEET = '''
+
+def meet():
+    import os
+    import time
+    from pathlib import Path
+
+    place = Path(os.environ["OUTPUT_ROOT"]) / "build" / "meeting"
+    place.mkdir(exist_ok=True)
+    (place / str(os.getpid())).touch()
+    for _ in range(600):
+        if len(list(place.iterdir())) == 2:
+            return int(os.environ["OMP_NUM_THREADS"])
+        time.sleep(0.1)
+    raise TimeoutError("alone")
+'''
+
+
 def test_profiles_seeds_and_parallel_runs(toy):
     """Two seeds at a time, each told its share of the cores, and one notebook over both."""
-    toy.replace("lib/alpha/model.py", "return epochs", "import os; return int(os.environ['OMP_NUM_THREADS'])")
+    toy.replace("lib/alpha/model.py", "return epochs", "return meet()")
+    toy.write("lib/alpha/model.py", toy.read("lib/alpha/model.py") + MEET)
     output = toy.make("figures", "PROFILE=smoke", "ONLY=03_summary", "JOBS=2", "CORES=2")
     starts = [line.split()[0] for line in output.splitlines() if line.startswith(("start", "done"))]
-    assert starts[:2] == ["start", "start"]  # two at a time
+    assert starts[:2] == ["start", "start"]
     assert "start   01_alpha (smoke, seed 1), 1 thread\n" in output
     assert toy.read("figures/smoke/tab_all.csv") == "1,0\n1,1"
     assert NOTHING in toy.make("figures", "PROFILE=smoke", "ONLY=03_summary")
