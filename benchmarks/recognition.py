@@ -7,7 +7,7 @@ runs only where something is heard. The encoder in 8 bits is timed here; whether
 `voting.int8_gate` to say, of trained weights.
 
 The stream is heard by a process of its own. Of its memory, what `import torch` takes is told apart: half a gigabyte
-where PyTorch is built for GPUs, a third of that where it is not. The target is for all the rest, libraries included.
+where PyTorch is built for GPUs, a third of that where it is not. The target is for all of it.
 """
 
 import subprocess
@@ -122,7 +122,7 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
         (f"file to vote / {PEER}, time", rows.relative["file to vote"], 1 / FASTER),
         (f"file to vote in int8 / {PEER}, time", rows.relative["file to vote, int8"], 1 / FASTER_INT8),
         ("hop of a stream, p95, s", rows.milliseconds["hop of a stream, p95"] / 1000, LATENCY),
-        ("memory of a stream without PyTorch, MB", rows.megabytes["memory of it without PyTorch"], MEMORY),
+        ("memory of the stream's process, MB", rows.megabytes["memory of the stream's process"], MEMORY),
     ]
     targets = pd.DataFrame(found, columns=["target", "measured", "at_most"])
     targets["met"] = targets["measured"] <= targets["at_most"]
