@@ -16,8 +16,8 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -285,22 +285,27 @@ def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> t
 
 
 def side_by_side(trainings: Sequence[Callable[[], Any]], device: str = "auto") -> list[Any]:
-    """What each of these independent trainings returns, in order.
+    """What each of these independent trainings, functions of modules with their arguments, returns, in order.
 
     On a CPU they run in processes of one thread each, as many at a time as torch may use threads: a small network's
     operations are too short to be shared by several threads, and two trainings at a time take half the time of one
-    after the other. A GPU is shared by its own scheduler, and they run in turn.
+    after the other. What they work on is written to a file once and mapped by all, so that it takes memory once. A GPU
+    is shared by its own scheduler, and they run in turn.
 
     Raises:
-        TrainingError: one of them failed, or its process was killed.
+        TrainingError: one of them failed, its process was killed, or the disk is full.
     """
     workers = min(len(trainings), torch.get_num_threads())
     on_gpu = device != "cpu" and torch.cuda.is_available()
     if workers < 2 or on_gpu or int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return [training() for training in trainings]
     try:
-        pool = Parallel(workers, backend="loky", inner_max_num_threads=1)
-        return pool(delayed(partial(_alone, training))() for training in trainings)
+        # What is mapped cannot be deleted on every system; it is then left to the system.
+        with TemporaryDirectory(prefix="trainings-", ignore_cleanup_errors=True) as folder:
+            file = Path(folder) / "all.pt"
+            _write(trainings, file)
+            pool = Parallel(workers, backend="loky", inner_max_num_threads=1)
+            return pool(delayed(_alone)(file, place) for place in range(len(trainings)))
     except TerminatedWorkerError as error:
         raise TrainingError(
             "a training's process was killed, as a rule for want of memory. Use a smaller batch or network, or one "
@@ -308,9 +313,17 @@ def side_by_side(trainings: Sequence[Callable[[], Any]], device: str = "auto") -
         ) from error
 
 
-def _alone(training: Callable[[], Any]) -> Any:
+def _write(trainings: Sequence[Callable[[], Any]], file: Path) -> None:
+    try:
+        torch.save(list(trainings), file)
+    except (OSError, RuntimeError) as error:  # a full disk is either
+        raise TrainingError(f"what is to be trained could not be written to {file} ({error}). Free some space there, "
+                            "or name a folder that has it with TMPDIR.") from error  # fmt: skip
+
+
+def _alone(file: Path, place: int) -> Any:
     torch.set_num_threads(1)
-    return training()
+    return torch.load(file, mmap=True, weights_only=False)[place]()  # written above, by this very program
 
 
 @torch.no_grad()

@@ -257,7 +257,7 @@ def test_what_a_profile_skips_is_not_run_and_asking_for_it_tells_why(toy):
 
 
 # Comes back, with the threads that it was given, once two processes are here at a time.
-MEET = '''
+MEET = """
 
 def meet():
     import os
@@ -272,7 +272,7 @@ def meet():
             return int(os.environ["OMP_NUM_THREADS"])
         time.sleep(0.1)
     raise TimeoutError("alone")
-'''
+"""
 
 
 def test_profiles_seeds_and_parallel_runs(toy):
