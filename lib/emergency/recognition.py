@@ -88,23 +88,34 @@ def sweep(
     fresh: Build, clips: Timed, validation: Timed, settings: Settings, ratios: Sequence[float], *, seed: int,
     checkpoints: Path,
 ) -> tuple[pd.DataFrame, dict[float, EmergencyWhisper]]:  # fmt: skip
-    """(fig45, models by ratio). Columns: ratio, seed, epochs, moments, clips (%), cer, hallucinations (%, NaN without
-    texts), of the validation clips."""
+    """(fig45, models by ratio). Of the validation clips, each with its 95 % interval in `_low` and `_high` (Wilson's
+    for clips, else a bootstrap over them).
+
+    Columns: ratio, seed, epochs, moments, clips (%), cer, hallucinations (%; NaN without texts).
+    """
     where = {"seed": seed, "checkpoints": checkpoints}
     trainings = [training(fresh, clips, validation, settings, ratio, **where) for ratio in ratios]
     trained = dict(zip(ratios, side_by_side(trainings, settings.device), strict=True))
     rows = []
     for ratio, model in trained.items():
         heard = listen(model, validation.mel, words=ratio > 0)
+        each, right = _right(validation, heard, model.head.stack), heard.clips.argmax(1) == validation.labels
+        low, high = classification.wilson(int(right.sum()), len(right))
         row = {"ratio": ratio, "seed": seed, "epochs": settings.epochs}
-        row |= {"moments": moment_accuracy(heard.moments, validation)}
-        row |= {"clips": 100 * (heard.clips.argmax(1) == validation.labels).float().mean().item()}
-        row |= {"cer": np.nan, "hallucinations": np.nan}
+        row |= _with_ends("moments", faithfulness.interval(each[~np.isnan(each)], seed=seed))
+        row |= _with_ends("clips", (100 * right.double().mean().item(), 100 * low, 100 * high))
+        row |= _with_ends("cer", (np.nan,) * 3) | {"hallucinations": np.nan}
         if ratio > 0 and validation.texts is not None:
             invented, of, _ = text.hallucinations(validation.texts, heard.texts)
-            row |= {"cer": text.cer(validation.texts, heard.texts), "hallucinations": 100 * invented / max(of, 1)}
+            found = text.cer_row(validation.texts, heard.texts, seed=seed)
+            row |= _with_ends("cer", (found["cer"], found["cer_low"], found["cer_high"]))
+            row["hallucinations"] = 100 * invented / max(of, 1)
         rows.append(row)
     return pd.DataFrame(rows), trained
+
+
+def _with_ends(name: str, found: Sequence[float]) -> dict[str, float]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
 
 
 def training(

@@ -20,19 +20,17 @@ ALARM, CALM, SILENCE = plots.COLOURS[1], plots.COLOURS[0], "black"
 
 
 def ratios(table: pd.DataFrame) -> Figure:
-    """fig45: accuracy and CER over the ratio, and against each other with the front that no model is beyond."""
+    """fig45: accuracy and CER over the ratio, and against each other with the front that no model is beyond.
+
+    Bars are 95 % intervals of one seed, and standard deviations of several."""
     figure, axes = plots.subplots(1, 3, height=2.3)
-    means = plots.mean_and_spread(table, ["ratio"], "moments").sort_values("ratio")
-    for place, (name, label) in enumerate((("moments", "moments"), ("clips", "clips"))):
-        line = plots.mean_and_spread(table, ["ratio"], name).sort_values("ratio")
-        axes[0].errorbar(line.ratio, line["mean"], line["std"], color=plots.COLOURS[place], marker=plots.MARKERS[place],
-                         capsize=2, label=label)  # fmt: skip
+    for place, name in enumerate(("moments", "clips")):
+        _over_ratios(axes[0], table, name, color=plots.COLOURS[place], marker=plots.MARKERS[place], label=name)
     axes[0].set(xlabel="ratio of the text's loss", ylabel="accuracy (%)")
     axes[0].legend(fontsize=6)
     known = table.dropna(subset="cer")
     if len(known):
-        line = plots.mean_and_spread(known, ["ratio"], "cer").sort_values("ratio")
-        axes[1].errorbar(line.ratio, line["mean"], line["std"], color=plots.COLOURS[2], marker="^", capsize=2)
+        _over_ratios(axes[1], known, "cer", color=plots.COLOURS[2], marker="^")
         summed = table.groupby("ratio", as_index=False)[["moments", "cer"]].mean()
         front = summed[pareto(summed)].sort_values("cer")
         axes[2].plot(front.cer, front.moments, color="0.6", linewidth=1, label="not beaten in both")
@@ -45,10 +43,19 @@ def ratios(table: pd.DataFrame) -> Figure:
         for one in axes[1:]:
             one.text(0.5, 0.5, "this set has no texts", ha="center", va="center", transform=one.transAxes, fontsize=7)
     axes[1].set(
-        xlabel="ratio of the text's loss", ylabel="character error rate (%)", xlim=(means.ratio.min() - 0.05, 1.05)
+        xlabel="ratio of the text's loss", ylabel="character error rate (%)", xlim=(table.ratio.min() - 0.05, 1.05)
     )
     axes[2].set(xlabel="character error rate (%)", ylabel="accuracy of moments (%)")
     return figure
+
+
+def _over_ratios(axes: Axes, table: pd.DataFrame, name: str, **style) -> None:
+    line = plots.mean_and_spread(table, ["ratio"], name).sort_values("ratio")
+    bars = line["std"].to_numpy()
+    if table.seed.nunique() == 1:
+        one = table.sort_values("ratio")
+        bars = np.abs(one[[f"{name}_low", f"{name}_high"]].to_numpy() - one[[name]].to_numpy()).T
+    axes.errorbar(line.ratio, line["mean"], bars, capsize=2, **style)
 
 
 def onsets(table: pd.DataFrame) -> Figure:
@@ -100,7 +107,7 @@ def _spans(axes: Axes, row: np.ndarray, height: float, seconds: float, alarming:
         silent = number < 0 or (number == 0 and names[0] == "silence")
         colour = SILENCE if silent else ALARM if number in alarming else CALM
         axes.plot([start * step, stop * step], [height] * 2, color=colour, linewidth=5, solid_capstyle="butt")
-        if not silent and (stop - start) * step > 0.12 * seconds:
+        if not silent and (stop - start) * step > 0.2 * seconds:
             axes.text((start + stop) * step / 2, height - 0.12, names[number], ha="center", va="top", fontsize=4.5,
                       color=colour)  # fmt: skip
 

@@ -10,7 +10,7 @@ import torch
 from lib.emergency import experiments, figures, recognition, sounds
 from lib.emergency import recognition_figures as drawings
 from lib.emergency.classes import EMERGENCY
-from lib.emergency.moments import UNKNOWN, Heard, Settings, timed
+from lib.emergency.moments import UNKNOWN, Heard, Settings, listen, moment_accuracy, timed
 from lib.emergency.recognition import choose, pareto
 from lib.emergency.soundscapes import draw_soundscapes
 from lib.emergency.whisper import WhisperSize
@@ -51,8 +51,13 @@ class TestRatio:
         table, models = recognition.sweep(fresh, *sets[:2], settings, [0.0, 0.5], seed=0, checkpoints=tmp_path)
         assert table.ratio.tolist() == [0, 0.5] and list(models) == [0.0, 0.5]
         assert np.isnan(table.cer[0]) and table.cer[1] > 0 and table.moments.between(0, 100).all()
+        for name in ("moments", "clips"):
+            assert table[name].between(table[f"{name}_low"], table[f"{name}_high"]).all()
+        heard = listen(models[0.5], sets[1].mel, words=False)
+        assert table.moments[1] == pytest.approx(moment_accuracy(heard.moments, sets[1]), abs=1e-3)
         assert models[0.0].digest() != models[0.5].digest() != fresh().digest()
         drawings.ratios(table)
+        drawings.ratios(pd.concat([table, table.assign(seed=1)]))
 
     def test_side_by_side_is_one_after_the_other(self, sets, fresh, tmp_path):
         threads, found = torch.get_num_threads(), []
@@ -79,7 +84,8 @@ class TestRatio:
         assert front.tolist() == [False, True, False, True, False]
 
     def test_without_texts(self):
-        table = self.table((0.0, 80, np.nan)).assign(seed=0, clips=50.0)
+        ends = {"moments_low": 78.0, "moments_high": 82.0, "clips_low": 45.0, "clips_high": 55.0}
+        table = self.table((0.0, 80, np.nan)).assign(seed=0, clips=50.0, **ends)
         drawings.ratios(table)
 
 
