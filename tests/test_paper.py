@@ -37,12 +37,13 @@ def sources() -> str:
 def test_what_is_cited_is_what_is_listed():
     listed = set(re.findall(r"^@\w+\{(\w+),", (paper.SOURCES / "references.bib").read_text(encoding="utf-8"), re.M))
     cited = set(re.findall(r"(?<![\w\"])@([a-z]\w*)", sources()))
-    labels = set(re.findall(r"(?:fig|tab)\(\"(\w+)\"", sources())) | set(re.findall(r"<([\w-]+)>", sources()))
+    results = set(re.findall(r"(?:fig|tab)\((?:spoken\()?\"(\w+)\"", sources()))
+    labels = results | set(re.findall(r"<([\w-]+)>", sources()))
     assert cited - labels == listed
 
 
 def test_all_that_the_text_points_to_is_shown():
-    shown = set(re.findall(r"#(?:fig|tab)\(\"(\w+)\"", sources()))
+    shown = set(re.findall(r"#(?:fig|tab)\((?:spoken\()?\"(\w+)\"", sources()))
     assert {name for name in re.findall(r"@((?:fig|tab)\d\w+)", sources())} <= shown
 
 
