@@ -183,7 +183,13 @@ def _peak_memory() -> float | None:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)
+    """A line of its own, whatever else is said at this moment.
+
+    In one piece: without a buffer (PYTHONUNBUFFERED) `print` writes a line and its end apart, and a notebook that
+    runs beside this one gets in between.
+    """
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 def store_outputs(notebook: Path, copy: Path) -> bool:

@@ -1,5 +1,6 @@
 """The workflow as its users meet it: real `make`, Snakemake, papermill and kernels over toy notebooks."""
 
+import io
 import json
 import os
 import re
@@ -427,3 +428,19 @@ def test_a_kernel_that_does_not_start_is_tried_once_more(tmp_path, monkeypatch):
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", "")
     execution._execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {})
     assert len(calls) == 2
+
+
+def test_a_line_is_written_in_one_piece(monkeypatch):
+    """As unbuffered output passes each piece on at once, and another run's may come between."""
+    from lib import execution
+
+    pieces = []
+
+    class Pipe(io.StringIO):
+        def write(self, piece):
+            pieces.append(piece)
+            return super().write(piece)
+
+    monkeypatch.setattr(sys, "stdout", Pipe())
+    execution._say("done    01_alpha")
+    assert pieces == ["done    01_alpha\n"]
