@@ -1,6 +1,7 @@
 """What is heard at which moment: clips with their times and words, and a Whisper that learns both."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil
 from pathlib import Path
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 
 from lib.data.audio import Sounds
 from lib.emergency.features import HOP, RATE, log_mel, scaled
+from lib.emergency.spoken import Spoken, mixed
 from lib.emergency.whisper import POSITIONS_PER_SECOND, EmergencyWhisper
 from lib.fingerprint import source_hash
 from lib.training import epoch_batches, fit, gradient_step, prepare, start
 
 UNKNOWN = -100  # of a moment: not learned from and not counted
 MUON_SHARE = 5.0  # of AdamW's learning rate, with updates as large as AdamW's
+LINES_OVER_CLIP = 0.0, 20.0  # dB: the lowest level of a line that is mixed in, and the range of levels
 _POSITION = RATE // POSITIONS_PER_SECOND  # samples, 20 ms
 
 
@@ -107,6 +110,8 @@ class Settings:
         the steps: matrices are updated by their orthogonalised momentum, at `MUON_SHARE` times the learning rate, and
         all else by AdamW.
     shift: clips are turned round in time, cut where nothing is heard, so that what is heard begins anywhere.
+    lines: share of the clips without words into which a line to read is mixed, if there are such lines: a text that is
+        met once keeps the decoder from writing those of the training whatever it hears.
     time_mask, frequency_mask: SpecAugment (Park et al. 2019), the largest share of frames and of bands that one mask
         hides. A short training from scratch does better without.
     """
@@ -118,6 +123,7 @@ class Settings:
     weight_decay: float = 1e-2
     optimizer: str = "adamw"
     shift: bool = True
+    lines: float = 0.5
     time_mask: float = 0.1
     frequency_mask: float = 0.2
     precision: str = "no"
@@ -155,6 +161,28 @@ def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> t
     return mel, moments
 
 
+def with_lines(
+    mel: Tensor, moments: Tensor, said: Tensor, lines: Spoken, share: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mix a line into every clip without words with probability `share`.
+
+    (mel, moments, line): line (B,) int64, which of `lines`, or -1. Moments in which it is said become `UNKNOWN`: lines
+    of any words belong to no class.
+    """
+    mel, moments = mel.clone(), moments.clone()
+    chosen = (~said & (torch.rand(len(mel), device=mel.device) < share)).nonzero()[:, 0]
+    line = torch.full_like(moments[:, 0], -1)
+    if len(chosen):
+        index = torch.randint(len(lines), chosen.shape, device=mel.device)
+        decibels = LINES_OVER_CLIP[0] + torch.rand(len(chosen), device=mel.device) * LINES_OVER_CLIP[1]
+        mel[chosen], onsets = mixed(mel[chosen], lines, index, decibels)
+        places = 2 * torch.arange(moments.shape[1], device=mel.device) - onsets[:, None]
+        spoken = (places >= 0) & (places < lines.frames[index, None])
+        moments[chosen] = torch.where(spoken, UNKNOWN, moments[chosen])
+        line[chosen] = index
+    return mel, moments, line
+
+
 def train(
     model: EmergencyWhisper,
     clips: Timed,
@@ -162,6 +190,7 @@ def train(
     settings: Settings,
     *,
     seed: int,
+    lines: Spoken | None = None,
     score_every: int = 1,
     checkpoint: Path | None = None,
     name: str = "Whisper",
@@ -169,7 +198,8 @@ def train(
     """Train `model` on moments and words together; every `score_every` epochs and after the last it is scored.
 
     The loss is (1 - ratio) x cross-entropy of moments + ratio x cross-entropy of the text's tokens. Clips without
-    words count as those with an empty text, lest the decoder invent some. At ratio 0 it is not run.
+    words count as those with an empty text, lest the decoder invent some, but for those into which one of `lines` is
+    mixed (`with_lines`). At ratio 0 the decoder is not run.
 
     Returns the history: per epoch label_loss and text_loss (weighted), and of the validation clips moment_accuracy and
     clip_accuracy (%).
@@ -181,29 +211,27 @@ def train(
         raise ValueError(f"{clips.name} has no texts: nothing can be learned from them; set the ratio to 0")
     accelerator = start(settings.device, settings.precision)
     untrained = model.digest()
-    optimizers = _optimizers(model, settings)
+    made = optimizers(model, settings)
     batch_size = min(settings.batch_size, len(clips))  # somebody's first few recordings
     steps = len(epoch_batches(len(clips), batch_size, seed=0, epoch=0)) * settings.epochs
-    warm_up = 0.25 if steps != 4 else 0.375  # OneCycleLR divides by zero where the warm-up is exactly one step
-    schedulers = [
-        torch.optim.lr_scheduler.OneCycleLR(
-            one, [group["lr"] for group in one.param_groups], total_steps=steps, pct_start=warm_up, cycle_momentum=False
-        )
-        for one in optimizers
-    ]
-    network, *others = prepare(accelerator, _Losses(model, settings.ratio), *optimizers, *schedulers)
-    optimizers, schedulers = others[: len(optimizers)], others[len(optimizers) :]
+    network, *others = prepare(accelerator, _Losses(model, settings.ratio), *made, *one_cycles(made, steps))
     device = accelerator.device
     mel, moments = clips.mel.to(device), clips.moments.to(device)
     texts = clips.texts if settings.ratio else ("",) * len(clips)
-    tokens = model.tokens_of(texts).to(device)
+    reads = lines is not None and settings.ratio > 0 and settings.lines > 0
+    tokens = model.tokens_of(texts + lines.texts if reads else texts).to(device)
+    lines = lines.to(device) if reads else None
     said = torch.tensor([bool(text) for text in texts], device=device)
     torch.manual_seed(seed + 1)
     model.train()
 
     def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:
         index = index.to(device)
-        return network(*augment(mel[index].float(), moments[index], said[index], settings), tokens[index])
+        heard, wanted = augment(mel[index].float(), moments[index], said[index], settings)
+        if reads:
+            heard, wanted, line = with_lines(heard, wanted, said[index], lines, settings.lines)
+            index = torch.where(line < 0, index, len(clips) + line)
+        return network(heard, wanted, tokens[index])
 
     def evaluate(epoch: int) -> dict[str, float]:
         if epoch not in (0, settings.epochs) and epoch % score_every:
@@ -215,7 +243,7 @@ def train(
 
     history = fit(
         accelerator,
-        gradient_step(accelerator, network, optimizers, schedulers, losses),
+        gradient_step(accelerator, network, others[: len(made)], others[len(made) :], losses),
         lambda epoch: epoch_batches(
             len(clips), batch_size, seed=seed, epoch=epoch,
             process=accelerator.process_index, processes=accelerator.num_processes,
@@ -224,15 +252,16 @@ def train(
         evaluate=evaluate,
         checkpoint=checkpoint,
         key={"model": untrained, "settings": asdict(settings), "score_every": score_every, "seed": seed,
-             "train": clips.checksum, "validation": validation.checksum, "code": source_hash(__name__)},
+             "lines": lines and lines.checksum, "train": clips.checksum, "validation": validation.checksum,
+             "code": source_hash(__name__)},
         name=name,
     )  # fmt: skip
     model.eval().cpu()
     return history
 
 
-def _optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.Optimizer]:
-    """AdamW, or Muon for the matrices between hidden states and AdamW for the rest."""
+def optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.Optimizer]:
+    """AdamW, and with "muon" that for the matrices between hidden states as well."""
     learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     matrices = {}
     if settings.optimizer == "muon":
@@ -253,6 +282,17 @@ def _optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim
     return found
 
 
+def one_cycles(made: Sequence[torch.optim.Optimizer], steps: int) -> list[torch.optim.lr_scheduler.OneCycleLR]:
+    """Of each optimizer's rates: up to them in a quarter of `steps`, and down to next to nothing."""
+    warm_up = 0.25 if steps != 4 else 0.375  # OneCycleLR divides by zero where the warm-up is exactly one step
+    return [
+        torch.optim.lr_scheduler.OneCycleLR(
+            one, [group["lr"] for group in one.param_groups], total_steps=steps, pct_start=warm_up, cycle_momentum=False
+        )
+        for one in made
+    ]
+
+
 class _Losses(nn.Module):
     """Both losses in one forward, as several GPUs need it."""
 
@@ -269,12 +309,18 @@ class _Losses(nn.Module):
             wanted = moments[:, : count * stack].view(len(mel), count, stack)[:, :, stack // 2]
             terms["label_loss"] = (1 - self.ratio) * _cross_entropy(logits, wanted)
         if self.ratio > 0:
-            skipped = len(model.prompt) - 1  # the prompt is given, not learned
-            wanted = tokens[:, 1:].clone()
-            wanted[tokens[:, :-1] == model.end] = UNKNOWN  # one end of text is enough
-            logits = model.text_logits(hidden, tokens[:, :-1])[:, skipped:]
-            terms["text_loss"] = self.ratio * _cross_entropy(logits, wanted[:, skipped:])
+            terms["text_loss"] = self.ratio * text_loss(model, hidden, tokens)
         return terms
+
+
+def text_loss(model: EmergencyWhisper, hidden: Tensor, tokens: Tensor) -> Tensor:
+    """Mean cross-entropy of the tokens that follow the prompt, up to the first end of text; tokens as `tokens_of`'s."""
+    tokens = tokens[:, : int((tokens != model.end).sum(1).max()) + 1]  # what all rows end in is not computed
+    skipped = len(model.prompt) - 1  # the prompt is given, not learned
+    wanted = tokens[:, 1:].clone()
+    wanted[tokens[:, :-1] == model.end] = UNKNOWN  # one end of text is enough
+    logits = model.text_logits(hidden, tokens[:, :-1])[:, skipped:]
+    return _cross_entropy(logits, wanted[:, skipped:])
 
 
 def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -284,10 +330,12 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def listen(model: EmergencyWhisper, mel: Tensor, *, words: bool = True, batch_size: int = 32) -> Heard:
+def listen(
+    model: EmergencyWhisper, mel: Tensor, *, words: bool = True, gated: bool = True, batch_size: int = 32
+) -> Heard:
     """What `model` hears in clips (N, mels, frames), each encoded once.
 
-    words: also what is said, where any class but silence is heard.
+    words: also what is said; gated: where any class but silence is heard, and nowhere else.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -301,7 +349,9 @@ def listen(model: EmergencyWhisper, mel: Tensor, *, words: bool = True, batch_si
         said = [""] * len(batch)
         if words:
             loud = (
-                (scores.argmax(1) != 0) if model.classes[0] == "silence" else torch.ones(len(batch), dtype=torch.bool)
+                (scores.argmax(1) != 0)
+                if gated and model.classes[0] == "silence"
+                else torch.ones(len(batch), dtype=torch.bool)
             )
             places = loud.nonzero()[:, 0].tolist()
             for place, text in zip(places, model.transcribe(hidden[loud]) if places else [], strict=True):

@@ -15,7 +15,6 @@ import sys
 from lib import jobs
 from lib.data.catalog import DataError
 from lib.emergency import recognition
-from lib.emergency.moments import timed
 from lib.parameters import ParameterError
 from lib.training import TrainingError
 
@@ -31,10 +30,9 @@ def train(profile: str, seed: int, ratio: float, params: str = "") -> None:
     if ratio not in job.values["ratios"]:
         known = ", ".join(f"{each:g}" for each in job.values["ratios"])
         raise ParameterError(f"{ratio:g} is none of the ratios of profile {profile}: {known}")
-    task = recognition.task(job.values)
-    clips, validation = (timed(part, task.fresh().mels) for part in task.parts[:2])
     where = {"seed": seed, "checkpoints": jobs.checkpoints(job.name)}
-    recognition.training(task.fresh, clips, validation, task.settings, ratio, **where)()
+    task = recognition.after_reading(recognition.task(job.values), **where)
+    recognition.training(task.fresh, task.clips, task.validation, task.settings, ratio, lines=task.lines, **where)()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,5 +1,6 @@
 """What notebook 04 does: choose the ratio of two losses, judge the Whisper that it gives, and look into it."""
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,9 +16,12 @@ from lib.emergency import encoder_relevance, faithfulness, text
 from lib.emergency.cnn import Mels
 from lib.emergency.encoder_relevance import ClipClassifier
 from lib.emergency.experiments import Judged, picture_arrays
-from lib.emergency.moments import UNKNOWN, Heard, Settings, Timed, listen, moment_accuracy, starting_at, train
+from lib.emergency.features import SILENCE
+from lib.emergency.moments import UNKNOWN, Heard, Settings, Timed, listen, moment_accuracy, starting_at, timed, train
+from lib.emergency.reading import ReadingSettings, learn
 from lib.emergency.sounds import Sounds, three_sets
 from lib.emergency.soundscapes import STEMS, Soundscapes
+from lib.emergency.spoken import Spoken, mixed, read_aloud, spoken
 from lib.emergency.text import TextClassifier
 from lib.emergency.whisper import EmergencyWhisper, MomentHead, WhisperSize, build, from_checkpoint
 from lib.metrics import classification
@@ -59,26 +63,55 @@ def builder(
 class Task:
     """What the parameters of notebook 04 name.
 
-    parts: the clips to train on, to choose on and to judge on; truth: what is known of the last, for soundscapes;
-    fresh: makes the model as it is before any training; settings: how it is trained, at no ratio yet.
+    clips, validation, test: to train on, to choose on and to judge on. samples: of the last, (N, n) int16, 16 kHz.
+    truth: what is known of the last, for soundscapes. lines: what a Whisper from scratch learns to read before all
+    else, if it does, and reading: how. fresh: makes the model as it is before the trainings of the sweep.
+    settings: how these train it, at no ratio yet.
     """
 
-    parts: tuple[Sounds, Sounds, Sounds]
+    clips: Timed
+    validation: Timed
+    test: Timed
+    samples: Tensor
     truth: Soundscapes | None
+    lines: Spoken | None
+    reading: ReadingSettings
     fresh: Build
     settings: Settings
 
 
-def task(values: Mapping[str, Any]) -> Task:
-    """Load and set up what `values`, the parameters of notebook 04 by name, ask for."""
+def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds: None) -> Task:
+    """Load and set up what `values`, the parameters of notebook 04 by name, ask for. `use` is told of every data set.
+
+    Of the clips that are not for the test no samples stay in memory.
+    """
     counts = {name: values[name] for name in ("train_count", "validation_count", "test_count")}
     *parts, truth = three_sets(values["dataset"], seconds=values["seconds"], seed=values["seed"], **counts)
+    lines = None
+    if values["reading_epochs"] and not values["checkpoint"] and parts[0].texts is not None:
+        lines = spoken(values["reading_lines"], seed=values["seed"])
+    texts = parts[0].texts if lines is None else parts[0].texts + lines.texts
     size = WhisperSize(*(values[name] for name in ("d_model", "encoder_layers", "decoder_layers", "heads")))
     how = {name: values[name] for name in ("stack", "hidden", "seed")}
-    fresh = builder(values["checkpoint"], parts[0].texts, parts[0].classes, size, **how)
-    rest = {name: values[name] for name in ("optimizer", "time_mask", "frequency_mask", "precision", "device")}
-    settings = Settings(0.0, values["epochs"], values["batch_size"], values["learning_rate"], **rest)
-    return Task(tuple(parts), truth, fresh, settings)
+    fresh = builder(values["checkpoint"], texts, parts[0].classes, size, **how)
+    mels, samples, sets = fresh().mels, parts[2].samples, []
+    while parts:
+        use(parts[0])
+        sets.append(timed(parts.pop(0), mels))
+    where = {name: values[name] for name in ("precision", "device")}
+    rest = {name: values[name] for name in ("optimizer", "time_mask", "frequency_mask")}
+    settings = Settings(0.0, values["epochs"], values["batch_size"], values["learning_rate"], **rest, **where)
+    return Task(*sets, samples, truth, lines, ReadingSettings(values["reading_epochs"], **where), fresh, settings)
+
+
+def after_reading(task: Task, *, seed: int, checkpoints: Path) -> Task:
+    """The same task, whose fresh model has learned to read; as it was where there is nothing to read."""
+    if task.lines is None:
+        return task
+    model = task.fresh()
+    noise = _wordless(task.clips)
+    learn(model, task.lines, noise, task.reading, seed=seed, checkpoint=checkpoints / "reading")
+    return replace(task, fresh=partial(copy.deepcopy, model))
 
 
 # --- The ratio ----------------------------------------------------------------------------------
@@ -86,14 +119,14 @@ def task(values: Mapping[str, Any]) -> Task:
 
 def sweep(
     fresh: Build, clips: Timed, validation: Timed, settings: Settings, ratios: Sequence[float], *, seed: int,
-    checkpoints: Path,
+    checkpoints: Path, lines: Spoken | None = None,
 ) -> tuple[pd.DataFrame, dict[float, EmergencyWhisper]]:  # fmt: skip
     """(fig45, models by ratio). Of the validation clips, each with its 95 % interval in `_low` and `_high` (Wilson's
     for clips, else a bootstrap over them).
 
     Columns: ratio, seed, epochs, moments, clips (%), cer, hallucinations (%; NaN without texts).
     """
-    where = {"seed": seed, "checkpoints": checkpoints}
+    where = {"seed": seed, "checkpoints": checkpoints, "lines": lines}
     trainings = [training(fresh, clips, validation, settings, ratio, **where) for ratio in ratios]
     trained = dict(zip(ratios, side_by_side(trainings, settings.device), strict=True))
     rows = []
@@ -119,12 +152,20 @@ def _with_ends(name: str, found: Sequence[float]) -> dict[str, float]:
 
 
 def training(
-    fresh: Build, clips: Timed, validation: Timed, settings: Settings, ratio: float, *, seed: int, checkpoints: Path
+    fresh: Build,
+    clips: Timed,
+    validation: Timed,
+    settings: Settings,
+    ratio: float,
+    *,
+    seed: int,
+    checkpoints: Path,
+    lines: Spoken | None = None,
 ) -> Callable[[], EmergencyWhisper]:
     """One training of the sweep, to be called here or in a process of its own; it goes on from its checkpoint."""
     return partial(
         _trained, fresh(), clips, validation, replace(settings, ratio=ratio), seed=seed, score_every=settings.epochs,
-        checkpoint=checkpoints / f"ratio-{ratio:g}", name=f"ratio {ratio:g}",
+        lines=lines, checkpoint=checkpoints / f"ratio-{ratio:g}", name=f"ratio {ratio:g}",
     )  # fmt: skip
 
 
@@ -153,6 +194,34 @@ def pareto(table: pd.DataFrame) -> np.ndarray:
         for one in values
     ]  # fmt: skip
     return ~np.array(beaten)
+
+
+def reading_table(
+    models: Mapping[str, EmergencyWhisper], clips: Timed, levels: Sequence[float], *, seed: int
+) -> pd.DataFrame:
+    """fig417: what is read of the test's lines, by the test's voices, when each is said in a clip without words.
+
+    levels: dB of the line over the clip. Columns: model, decibels, seed, clips, cer, cer_low, cer_high (%).
+    """
+    around, rows = _wordless(clips), []
+    lines = read_aloud("test", mels=around.shape[1])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        around = around[torch.randint(len(around), (len(lines),))]
+    for decibels in levels:
+        with torch.random.fork_rng():  # the same places at every level
+            torch.manual_seed(seed + 1)
+            mel, _ = mixed(around, lines, torch.arange(len(lines)), torch.full((len(lines),), float(decibels)))
+        for name, model in models.items():
+            found = text.cer_row(lines.texts, listen(model, mel, gated=False).texts, seed=seed)
+            rows.append({"model": name, "decibels": decibels, "seed": seed} | found)
+    return pd.DataFrame(rows)
+
+
+def _wordless(clips: Timed) -> Tensor:
+    """Spectrograms of the clips without words; silence where there are none."""
+    chosen = torch.tensor([not said for said in clips.texts])
+    return clips.mel[chosen] if chosen.any() else torch.full_like(clips.mel[:1], SILENCE)
 
 
 # --- Onsets -------------------------------------------------------------------------------------
@@ -313,7 +382,7 @@ def _measures(
     each = _right(clips, heard, stack)
     known = ~np.isnan(each)
     found["accuracy of moments"] = (int(known.sum()), *faithfulness.interval(each[known], seed=seed))
-    if _timed(clips):
+    if has_times(clips):
         step = listened.model.seconds_per_moment
         predicted, wanted = heard.moments.argmax(2).numpy(), clips.targets(stack).numpy()
         found["macro F1 of moments"] = (int((wanted >= 0).sum()), *moment_interval(predicted, wanted, seed=seed))
@@ -343,8 +412,8 @@ def _scored(score: Mapping[str, Any], name: str) -> tuple[int, float, float, flo
     return (score["clips"], *(score[f"{name}{end}"] for end in ("", "_low", "_high")))
 
 
-def _timed(clips: Timed) -> bool:
-    """Whether it is known when something is heard."""
+def has_times(clips: Timed) -> bool:
+    """Whether it is known when something of a class is heard."""
     return clips.classes[0] == "silence" and bool((clips.moments == 0).any())
 
 

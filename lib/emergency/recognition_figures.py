@@ -58,6 +58,21 @@ def _over_ratios(axes: Axes, table: pd.DataFrame, name: str, **style) -> None:
     axes.errorbar(line.ratio, line["mean"], bars, capsize=2, **style)
 
 
+def reading(table: pd.DataFrame) -> Figure:
+    """fig417: CER over the level of the line, a curve for each model; 95 % intervals of one seed."""
+    figure, axes = plots.subplots(1, 1, height=2.4, width=3.5)
+    for place, (name, rows) in enumerate(table.groupby("model", sort=False)):
+        line = rows.groupby("decibels", as_index=False)[["cer", "cer_low", "cer_high"]].mean()
+        bars = np.abs(line[["cer_low", "cer_high"]].to_numpy() - line[["cer"]].to_numpy()).T
+        axes.errorbar(line.decibels, line.cer, bars, capsize=2, color=plots.COLOURS[place],
+                      marker=plots.MARKERS[place], label=name)  # fmt: skip
+    axes.axhline(100, color="0.6", linewidth=1, linestyle="--")
+    axes.annotate("an empty page", (table.decibels.min(), 100), xytext=(0, 2), textcoords="offset points", fontsize=6)
+    axes.set(xlabel="level of the line over the clip (dB)", ylabel="character error rate (%)", ylim=(0, None))
+    axes.legend(fontsize=6)
+    return figure
+
+
 def onsets(table: pd.DataFrame) -> Figure:
     """fig46: accuracy over the time at which the sound begins, for both trainings."""
     figure, axes = plots.subplots(1, 2, height=2.2, sharex=True)

@@ -139,9 +139,15 @@ def draw_soundscapes(
         for start in range(0, count, _SHARD)
     ]
     _draw_side_by_side([task for task in tasks if not task[0].exists()])
-    shards = [_shard(*task) for task in tasks]
-    joined = {name: np.concatenate([shard[name] for shard in shards]) for name in shards[0] if name != "clips"}
-    clips = tuple(clip for shard in shards for clip in shard["clips"])
+    joined, known, done = {}, [], 0
+    for task in tasks:  # one in memory at a time, beside all
+        shard = _shard(*task)
+        known += shard.pop("clips")
+        for name, values in shard.items():
+            whole = joined.setdefault(name, np.empty((count, *values.shape[1:]), values.dtype))
+            whole[done : done + len(values)] = values
+        done = len(known)
+    clips = tuple(known)
     numbers = np.array([clip.number for clip in clips], np.int64)
     digest = hashlib.sha256(repr(joined["samples"].shape).encode())
     digest.update(np.ascontiguousarray(joined["samples"], "<i2").data)
@@ -289,7 +295,7 @@ def _order(start: int, stop: int, seed: int, split: str, chosen: tuple[int, ...]
 
 def _clip(index: int, number: int, seed: int, split: str, n: int, bank: Bank) -> dict:
     draw = Draw(seed, (SPLITS.index(split), 0, index))
-    room = _room(draw)
+    room = draw_room(draw)
     family = draw.choice(events.BACKGROUNDS)
     noise = family(draw, n)
     layers = {name: np.zeros(n) for name in STEMS}
@@ -298,7 +304,7 @@ def _clip(index: int, number: int, seed: int, split: str, n: int, bank: Bank) ->
 
     def add(stem, dry, onset, snr, **label):
         """Let `dry` sound in the room from `onset` (s, may be negative), `snr` dB over the noise where it is active."""
-        wet, delay = _heard(draw, dry, room)
+        wet, delay = heard(draw, dry, room)
         place = round(onset * RATE)
         part = wet[max(-place, 0) : n - place]
         place = max(place, 0)
@@ -353,9 +359,9 @@ def _clip(index: int, number: int, seed: int, split: str, n: int, bank: Bank) ->
         scale = 32767 * 10 ** (draw.between(-60, -40) / 20) / np.sqrt(_power(mixture))
         scale = min(scale, 0.9 * 32767 / np.abs(mixture).max())
     stems = np.stack([np.rint(layers[name] * scale) for name in STEMS])
-    samples, microphone = _microphone(draw, stems.sum(0), quiet=not number)
+    samples, chain = microphone(draw, stems.sum(0), quiet=not number)
     clip = Clip(index, number, tuple(sorted(labels, key=lambda label: (label.onset, label.kind))), transcript,
-                family.__name__, round(room.rt60, 3), **microphone)  # fmt: skip
+                family.__name__, round(room.rt60, 3), **chain)  # fmt: skip
     return {"samples": samples, "stems": stems.astype(np.int16), "energy": _energy(stems / 32768), "clip": clip}
 
 
@@ -393,7 +399,7 @@ def _span(wave: np.ndarray) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class _Room:
+class Room:
     """rt60: 0 in the open. size: metres."""
 
     rt60: float
@@ -401,13 +407,13 @@ class _Room:
     microphone: np.ndarray
 
 
-def _room(draw: Draw) -> _Room:
+def draw_room(draw: Draw) -> Room:
     size = np.array([draw.between(2.0, 7.0), draw.between(1.8, 5.0), draw.between(2.2, 3.2)])
     rt60 = 0.0 if draw.chance(0.15) else draw.around(0.2, 0.9)
-    return _Room(rt60, size, size * draw.between(0.1, 0.9, 3))
+    return Room(rt60, size, size * draw.between(0.1, 0.9, 3))
 
 
-def _heard(draw: Draw, dry: np.ndarray, room: _Room) -> tuple[np.ndarray, int]:
+def heard(draw: Draw, dry: np.ndarray, room: Room) -> tuple[np.ndarray, int]:
     """(wet, delay): `dry` at a random place of the room, and the samples sound takes from there.
 
     Direct sound, the six first reflections of a box (image sources), and a tail of noise that decays by
@@ -443,7 +449,7 @@ def _television() -> np.ndarray:
     return signal.butter(2, (300, 3400), "bandpass", fs=RATE, output="sos")
 
 
-def _microphone(draw: Draw, mixture: np.ndarray, quiet: bool) -> tuple[np.ndarray, dict]:
+def microphone(draw: Draw, mixture: np.ndarray, quiet: bool) -> tuple[np.ndarray, dict]:
     """(n,) int16 and what was done: the microphone's band and resonance, gain, noise, clipping, coding."""
     low, high = draw.around(30, 250), draw.around(3500, 7800)
     wave = signal.sosfilt(signal.butter(1, low, "highpass", fs=RATE, output="sos"), mixture / 32768)

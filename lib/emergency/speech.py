@@ -10,11 +10,14 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 import struct
 import subprocess
 import sys
 import unicodedata
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -91,29 +94,52 @@ def speech_bank(split: str, kind: str | None = None) -> Bank:
 def _bank(split: str, kind: str | None, _build: str) -> Bank:
     if kind != "babble":
         try:
-            return _kept(split, "espeak")
+            return _banked(split, "espeak")
         except OSError as error:
             if kind == "espeak":
                 raise
             warnings.warn(f"espeak-ng does not run here ({error}): the clips babble vowels instead of Korean, and "
                           f"results are not comparable. Install the package espeakng-loader.",
                           stacklevel=4)  # fmt: skip
-    return _kept(split, "babble")
+    return _banked(split, "babble")
+
+
+def speak(lines: Sequence[str], kind: str) -> tuple[tuple[np.ndarray, ...], str]:
+    """(samples of each line as in an `Utterance`, their SHA-256), said in turn by the voices of the training.
+
+    kind: "espeak" or "babble", as that of a `Bank`.
+    """
+    mouths = voices("train")
+    jobs = [(0, text, mouths[k % len(mouths)], *_rate_and_pitch(k)) for k, text in enumerate(lines)]
+    waves, digest = _kept("lines", jobs, kind)
+    return tuple(waves), digest
 
 
 def _jobs(split: str) -> list[tuple[int, str, str, int, int]]:
-    """(class, text, voice, words per minute, pitch) in the order they are spoken.
-
-    Rate and pitch follow from the job's number by a stride through their range: every class has all of it.
-    """
+    """(class, text, voice, words per minute, pitch) in the order they are spoken."""
     jobs = [(number, text, voice) for voice in voices(split) for number in LINES for text in lines(number, split)]
-    return [(*job, 130 + 37 * k % 91, 20 + 29 * k % 61) for k, job in enumerate(jobs)]
+    return [(*job, *_rate_and_pitch(k)) for k, job in enumerate(jobs)]
 
 
-def _kept(split: str, kind: str) -> Bank:
+def _rate_and_pitch(k: int) -> tuple[int, int]:
+    """Of job `k`: strides through their ranges, so that every class has all of them."""
+    return 130 + 37 * k % 91, 20 + 29 * k % 61
+
+
+def _banked(split: str, kind: str) -> Bank:
     jobs = _jobs(split)
+    waves, digest = _kept(split, jobs, kind)
+    if kind == "espeak" and digest != DIGESTS[split]:
+        warnings.warn("This espeak-ng speaks differently from the one of the published results (espeakng-loader "
+                      "0.2.4): results on the built-in clips are comparable among themselves only.",
+                      stacklevel=5)  # fmt: skip
+    return Bank(kind, digest, tuple(Utterance(*job[:3], wave) for job, wave in zip(jobs, waves, strict=True)))
+
+
+def _kept(name: str, jobs: list[tuple[int, str, str, int, int]], kind: str) -> tuple[list[np.ndarray], str]:
+    """(samples of each job, their digest), spoken once and then read from `build/cache`."""
     key = hashlib.sha256(json.dumps([kind, jobs, _source(kind)]).encode()).hexdigest()[:16]
-    path = paths.build() / "cache" / "speech" / f"{kind}-{split}-{key}.npz"
+    path = paths.build() / "cache" / "speech" / f"{kind}-{name}-{key}.npz"
     waves, digest = _read(path, len(jobs)) or (None, None)
     if waves is None:
         waves = _speak(jobs) if kind == "espeak" else [_babble(job[1], job[2], *job[3:]) for job in jobs]
@@ -124,11 +150,7 @@ def _kept(split: str, kind: str) -> Bank:
                 np.savez(file, samples=np.concatenate(waves), lengths=lengths, digest=np.array(digest))
         except OSError as error:
             warnings.warn(f"The spoken lines could not be kept in {path} ({error}): they are spoken again next time.")
-    if kind == "espeak" and digest != DIGESTS[split]:
-        warnings.warn("This espeak-ng speaks differently from the one of the published results (espeakng-loader "
-                      "0.2.4): results on the built-in clips are comparable among themselves only.",
-                      stacklevel=5)  # fmt: skip
-    return Bank(kind, digest, tuple(Utterance(*job[:3], wave) for job, wave in zip(jobs, waves, strict=True)))
+    return waves, digest
 
 
 def _source(kind: str) -> str:
@@ -170,22 +192,25 @@ def _speak(jobs: list[tuple[int, str, str, int, int]]) -> list[np.ndarray]:
     """(n,) int16 per job. Raises OSError if espeak-ng does not run."""
     if not available():
         raise OSError("the package espeakng-loader is not installed")
-    waves = []
-    for start in range(0, len(jobs), _SHARD):
-        shard = jobs[start : start + _SHARD]
-        order = [[text, f"ko+{voice}", speed, pitch] for _, text, voice, speed, pitch in shard]
-        worker = [sys.executable, "-P", str(Path(__file__).with_name("espeak.py"))]
-        try:
-            done = subprocess.run(worker, input=json.dumps(order).encode(), capture_output=True, timeout=120)
-        except subprocess.TimeoutExpired as error:
-            raise OSError("espeak-ng did not end within 120 s") from error
-        if done.returncode:
-            reason = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
-            raise OSError(reason[-1])
-        waves += _unpack(done.stdout)
+    shards = [jobs[start : start + _SHARD] for start in range(0, len(jobs), _SHARD)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # of threads that wait for a process each
+        waves = [wave for shard in pool.map(_speak_shard, shards) for wave in shard]
     if len(waves) != len(jobs):
         raise OSError(f"espeak-ng spoke {len(waves)} of {len(jobs)} lines")
     return waves
+
+
+def _speak_shard(shard: list[tuple[int, str, str, int, int]]) -> list[np.ndarray]:
+    order = [[text, f"ko+{voice}", speed, pitch] for _, text, voice, speed, pitch in shard]
+    worker = [sys.executable, "-P", str(Path(__file__).with_name("espeak.py"))]
+    try:
+        done = subprocess.run(worker, input=json.dumps(order).encode(), capture_output=True, timeout=120)
+    except subprocess.TimeoutExpired as error:
+        raise OSError("espeak-ng did not end within 120 s") from error
+    if done.returncode:
+        reason = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        raise OSError(reason[-1])
+    return _unpack(done.stdout)
 
 
 def _unpack(stream: bytes) -> list[np.ndarray]:

@@ -9,7 +9,6 @@ from toy import ROOT
 
 from lib import jobs
 from lib.emergency import one_ratio, recognition
-from lib.emergency.moments import timed
 
 RATIO = 0.5
 
@@ -31,13 +30,14 @@ def test_the_notebook_finds_it_done(job, tmp_path):
     assert one_ratio.main(["--profile", "smoke", "--ratio", str(RATIO)]) == 0
     before = saved(job)
     assert [name.split("/")[0] for name in before] == [f"epoch-{job.values['epochs']:04d}"]
-    task = recognition.task(job.values)
-    sets = [timed(part, task.fresh().mels) for part in task.parts[:2]]
-    here, anew = jobs.checkpoints(job.name), tmp_path / "anew"
-    found, trained = (
-        recognition.sweep(task.fresh, *sets, task.settings, [RATIO], seed=0, checkpoints=folder)[1][RATIO].digest()
-        for folder in (here, anew)
-    )
+    found = []
+    for folder in (jobs.checkpoints(job.name), tmp_path / "anew"):
+        where = {"seed": 0, "checkpoints": folder}
+        task = recognition.after_reading(recognition.task(job.values), **where)
+        sets = task.clips, task.validation
+        _, models = recognition.sweep(task.fresh, *sets, task.settings, [RATIO], lines=task.lines, **where)
+        found.append(models[RATIO].digest())
+    found, trained = found
     assert found == trained and saved(job) == before
 
 

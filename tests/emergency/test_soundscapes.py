@@ -316,7 +316,7 @@ def test_the_clip_before_the_microphone_is_the_sum_of_its_stems(stems, tmp_path,
         return mixture.astype(np.int16), {"band": (0.0, 8000.0), "coding": "linear", "drive": 0.0, "gain": 1.0}
 
     bank = speech_bank("train")
-    monkeypatch.setattr(soundscapes, "_microphone", ideal)
+    monkeypatch.setattr(soundscapes, "microphone", ideal)
     for k in range(4):
         drawn = soundscapes._clip(k, int(stems.numbers[k]), 11, "train", 64000, bank)
         assert np.array_equal(drawn["samples"], sums[k]) and np.array_equal(drawn["stems"], stems.stems[k])

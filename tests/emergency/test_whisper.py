@@ -1,6 +1,7 @@
 """The Whisper with a head: what it is made of, and that it is a Whisper still."""
 
 import json
+import unicodedata
 
 import pytest
 import torch
@@ -107,7 +108,8 @@ class TestText:
             tokens = torch.cat([tokens, model.text_logits(hidden, tokens)[:, -1:].argmax(-1)], 1)
         rows = [row[len(model.prompt) :].tolist() for row in tokens]
         cut = [row[: row.index(model.end)] if model.end in row else row for row in rows]
-        return [model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in cut]
+        texts = [model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in cut]
+        return [unicodedata.normalize("NFC", text) for text in texts]
 
     @torch.no_grad()
     def test_equals_decoding_without_cache(self, model):
@@ -133,7 +135,21 @@ class TestText:
     def test_any_text_survives_the_tokenizer(self, model):
         for text in ("살려주세요", "처음 보는 말 ABC 漢字 🔥"):
             ids = model.tokens_of([text])[0]
-            assert model.tokenizer.decode(ids, skip_special_tokens=True) == text
+            assert unicodedata.normalize("NFC", model.tokenizer.decode(ids, skip_special_tokens=True)) == text
+
+    def test_letters_are_put_together_to_syllables(self, model, monkeypatch):
+        """From scratch Hangul is written letter by letter; what comes out is not to be told from OpenAI's."""
+        assert model.jamo
+        (ids,) = model.tokens_of(["불이야"]).tolist()
+        letters = iter([*ids[len(PROMPT) :], model.end])  # in place of what the last layer finds likeliest
+
+        def dictated(states):
+            likeliest = torch.tensor(next(letters)).expand(states.shape[:2])
+            return torch.nn.functional.one_hot(likeliest, len(model.tokenizer)).float()
+
+        monkeypatch.setattr(model.whisper.proj_out, "forward", dictated)
+        assert model.transcribe(torch.zeros(1, 5, 16)) == ["불이야"]
+        assert model.tokens_of([unicodedata.normalize("NFD", "불이야")]).tolist() == [ids]
 
     def test_prompt_text_end(self, model):
         rows = model.tokens_of(["불이야", ""]).tolist()
@@ -192,6 +208,7 @@ class TestFolders:
             assert torch.equal(found(mels()), model(mels()))
         assert found.tokens_of(["가스가 새요"]).tolist() == model.tokens_of(["가스가 새요"]).tolist()
         assert [path.name for path in tmp_path.iterdir()] == ["model"]
+        assert found.jamo and whisper.from_checkpoint(tmp_path / "model", NAMES).jamo
 
     def test_saving_replaces_the_model_before(self, model, tmp_path):
         model.save(tmp_path / "model")
