@@ -38,8 +38,8 @@ class ReadingSettings:
     loss, the decoder has the rest."""
 
     epochs: int = 4
-    batch_size: int = 32
-    learning_rate: float = 4e-3
+    batch_size: int = 16
+    learning_rate: float = 3e-3
     letters: float = 0.3
     precision: str = "no"
     device: str = "auto"
