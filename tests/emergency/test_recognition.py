@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from lib.emergency import experiments, figures, recognition, sounds
+from lib.emergency import experiments, figures, recognition, sounds, whisper
 from lib.emergency import recognition_figures as drawings
 from lib.emergency.classes import EMERGENCY
+from lib.emergency.features import SILENCE
 from lib.emergency.moments import UNKNOWN, Heard, Settings, listen, moment_accuracy, timed
 from lib.emergency.recognition import choose, pareto
 from lib.emergency.soundscapes import draw_soundscapes
+from lib.emergency.spoken import lines_to_read
 from lib.emergency.whisper import WhisperSize
 from lib.metrics.moments import moment_scores
 
@@ -43,6 +45,45 @@ def right(listened):
     heard = Heard(wanted, 20.0 * torch.nn.functional.one_hot(test.labels, 20), test.texts)
     before = replace(listened.heard_before, texts=listened.validation.texts)
     return replace(listened, heard=heard, heard_before=before, temperature=1.0)
+
+
+class TestReading:
+    VALUES = {
+        "dataset": "soundscapes", "checkpoint": "", "seconds": 1.0, "seed": 0, "train_count": 40,
+        "validation_count": 20, "test_count": 20, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2,
+        "stack": 4, "hidden": 8, "reading_lines": 30, "reading_epochs": 1, "epochs": 1, "batch_size": 8,
+        "learning_rate": 1e-3, "optimizer": "muon", "time_mask": 0.0, "frequency_mask": 0.0, "precision": "no",
+        "device": "cpu",
+    }  # fmt: skip
+
+    def test_all_trainings_begin_with_what_was_read(self, tmp_path):
+        used = []
+        task = recognition.task(self.VALUES, used.append)
+        assert [(one.split, len(one)) for one in used] == [("train", 40), ("validation", 20), ("test", 20)]
+        assert len(task.samples) == 20 and set(task.lines.texts) >= set(lines_to_read(30, seed=0)) - {""}
+        read = recognition.after_reading(task, seed=0, checkpoints=tmp_path)
+        assert read.fresh().digest() == read.fresh().digest() != task.fresh().digest()
+        assert read.fresh() is not read.fresh() and (tmp_path / "reading").exists()
+
+    @pytest.mark.parametrize("change", [{"reading_epochs": 0}, {"checkpoint": "somewhere"}])
+    def test_who_can_read_or_need_not_does_not_learn_it(self, change, tmp_path, monkeypatch):
+        monkeypatch.setattr(recognition, "from_checkpoint", lambda name, classes, **how: whisper.build(
+            ["불"], classes, WhisperSize(16, 1, 1, 2, 300), **how))  # fmt: skip
+        task = recognition.task(self.VALUES | change)
+        assert task.lines is None and recognition.after_reading(task, seed=0, checkpoints=tmp_path) is task
+        assert not list(tmp_path.iterdir())
+
+    def test_the_same_lines_at_every_level_for_every_model(self, sets, fresh):
+        table = recognition.reading_table({"one": fresh(), "two": fresh()}, sets[2], [30, 0], seed=0)
+        one, two = (rows.reset_index(drop=True).drop(columns="model") for _, rows in table.groupby("model"))
+        assert one.equals(two) and table.clips.nunique() == 1
+        assert table.cer.between(table.cer_low, table.cer_high).all()
+        drawings.reading(table)
+
+    def test_without_clips_without_words_lines_are_said_in_silence(self, sets, fresh):
+        talking = replace(sets[2], texts=("불",) * len(sets[2]))
+        assert (recognition._wordless(talking) == SILENCE).all()
+        assert len(recognition._wordless(sets[2])) == sum(not text for text in sets[2].texts)
 
 
 class TestRatio:
