@@ -26,6 +26,7 @@ from toy import ROOT, notebook
 from lib import paths, plots
 from lib import run as module
 from lib.parameters import ParameterError
+from lib.redrawing import redraw
 from lib.run import Run, RunError
 
 NAME = "05_study"
@@ -646,6 +647,22 @@ def test_read_puts_the_seeds_together_as_they_were_saved():
     checksums = [data["checksum"] for data in sidecar(run, "tab1_all")["provenance"]["data"]]
     assert checksums == ["of 0", "of 1"]
     assert run.origin() == "toys, 1,200 train images; seeds 0, 1; profile quick."
+
+
+def test_a_figure_drawn_again_shows_and_names_every_seed():
+    for seed in (0, 1):
+        run = study(Data(checksum=f"of {seed}"), seed=seed)
+        run.save_figure("fig1_curves", drawing(), FRAME.assign(seed=seed), caption="Curves.", note="2 epochs")
+    run, shown = page(), []
+    redraw(run, "fig1_curves", lambda frame: shown.append(frame) or drawing(), "Curves over seeds.")
+    assert shown[0].seed.unique().tolist() == [0, 1]
+    found = sidecar(run, "fig1_curves")
+    assert found["caption"] == "Curves over seeds." and found["note"] == "2 epochs"
+    assert [data["checksum"] for data in found["provenance"]["data"]] == ["of 0", "of 1"]
+    saved = pd.read_csv(run.folder / "fig1_curves.csv", keep_default_na=False, na_values=[""])
+    pd.testing.assert_frame_equal(saved, shown[0], check_exact=True)
+    with pytest.raises(RunError, match="fig2_none of seed 0 is missing"):
+        redraw(run, "fig2_none", lambda frame: drawing(), "None.")
 
 
 def test_a_result_like_what_was_read_names_its_data_and_no_other():
