@@ -146,7 +146,10 @@ def _files(scope: Scope, counts: Counter) -> Iterator[Finding]:
             elif expected:
                 counts["hashes"] += 1
                 if sha256(path) != expected:
-                    yield Finding("error", f"{scope.name}/{name}", f"is not the file that {notebook} wrote", again)
+                    # Git cannot restore what it never had; such a file stays behind when newer results are pulled.
+                    remove = f"Remove {jobs.short(path)}, which git does not keep, or run {_make(scope, notebook)}."
+                    advice = remove if path.suffix in NOT_IN_GIT else again
+                    yield Finding("error", f"{scope.name}/{name}", f"is not the file that {notebook} wrote", advice)
         for identity, output in record["outputs"].items():
             sidecar, where = scope.sidecars.get(identity), f"{scope.name}/{identity}.json"
             if sidecar and sidecar["provenance"].get("files") != output["files"]:

@@ -137,7 +137,7 @@ def test_files_that_git_leaves_out_are_not_missed_but_checked_where_they_are(res
     assert verify.main(["check"]) == 0
     assert "3 PDF and NPZ files are not here" in capsys.readouterr().out
     results("fig31_line.pdf").write_bytes(b"another")
-    only_error("fig31_line.pdf")
+    only_error("fig31_line.pdf", "Remove", "which git does not keep")
 
 
 def test_a_file_that_no_record_names_is_an_orphan(results):
