@@ -4,7 +4,8 @@ espeak-ng keeps a state from line to line, so a line sounds the same only in a f
 spoke the same lines before it. Needs nothing but the standard library and `espeakng_loader`.
 
 stdin: JSON, a list of [text, voice, words per minute, pitch 0..100].
-stdout: per line, the number of samples (little-endian uint32) and 16-bit samples, after one uint32: the rate in Hz.
+stdout: one little-endian uint32, the rate in Hz; then per line two blocks, each after its length in bytes (uint32):
+16-bit samples, and JSON, [seconds, name] of every phoneme as it begins.
 """
 
 import ctypes
@@ -13,8 +14,19 @@ import struct
 import sys
 
 _SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: the callback hears all before espeak_Synth returns
+_PHONEME_EVENTS = 1  # espeakINITIALIZE: they leave the samples as they are
 _UTF8 = 1
 _RATE, _PITCH = 1, 3  # espeak_PARAMETER
+_LAST, _PHONEME = 0, 7  # espeak_EVENT_TYPE
+
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT; `name` is the union of a number, a pointer and eight characters."""
+
+    _fields_ = (
+        ("type", ctypes.c_int), ("message", ctypes.c_uint), ("text", ctypes.c_int), ("length", ctypes.c_int),
+        ("milliseconds", ctypes.c_int), ("sample", ctypes.c_int), ("user", ctypes.c_void_p), ("name", ctypes.c_char * 8),
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -22,15 +34,22 @@ def main() -> None:
 
     lines = json.load(sys.stdin)
     library = ctypes.CDLL(espeakng_loader.get_library_path())
-    heard = bytearray()
+    heard, phonemes = bytearray(), []
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-    def hear(samples, count, _events):
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Event))
+    def hear(samples, count, events):
         if samples and count > 0:
             heard.extend(ctypes.string_at(samples, 2 * count))
+        place = 0
+        while events[place].type != _LAST:
+            if events[place].type == _PHONEME:
+                name = events[place].name.decode(errors="replace").strip("',")  # without its stress
+                phonemes.append([events[place].milliseconds / 1000, name])
+            place += 1
         return 0
 
-    rate = library.espeak_Initialize(_SYNCHRONOUS, 0, str(espeakng_loader.get_data_path()).encode(), 0)
+    data = str(espeakng_loader.get_data_path()).encode()
+    rate = library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS)
     if rate <= 0:
         raise OSError(f"espeak-ng could not read its data in {espeakng_loader.get_data_path()}.")
     library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
@@ -48,11 +67,13 @@ def main() -> None:
         library.espeak_SetParameter(_PITCH, pitch, 0)
         library.espeak_ng_SetRandSeed(1)
         heard.clear()
+        phonemes.clear()
         encoded = text.encode()
         if library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None) != 0:
             raise OSError(f"espeak-ng could not say {text}.")
-        out.write(struct.pack("<I", len(heard) // 2))
-        out.write(heard)
+        for block in (heard, json.dumps(phonemes).encode()):
+            out.write(struct.pack("<I", len(block)))
+            out.write(block)
 
 
 if __name__ == "__main__":

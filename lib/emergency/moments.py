@@ -176,8 +176,7 @@ def with_lines(
         index = torch.randint(len(lines), chosen.shape, device=mel.device)
         decibels = LINES_OVER_CLIP[0] + torch.rand(len(chosen), device=mel.device) * LINES_OVER_CLIP[1]
         mel[chosen], onsets = mixed(mel[chosen], lines, index, decibels)
-        places = 2 * torch.arange(moments.shape[1], device=mel.device) - onsets[:, None]
-        spoken = (places >= 0) & (places < lines.frames[index, None])
+        _, spoken = lines.at(index, onsets, moments.shape[1])
         moments[chosen] = torch.where(spoken, UNKNOWN, moments[chosen])
         line[chosen] = index
     return mel, moments, line

@@ -8,7 +8,9 @@ in they are machine speech (see `speech`), and say nothing of how well real Kore
 """
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,12 +21,13 @@ from lib.emergency.events import RATE, Draw
 from lib.emergency.features import DECADES, FRAMES_PER_SECOND, SMALLEST, log_mel, scaled
 from lib.emergency.lines import LINES, lines
 from lib.emergency.soundscapes import draw_room, heard, microphone
-from lib.emergency.speech import speak, speech_bank
+from lib.emergency.speech import Utterance, speak, speech_bank
 from lib.fingerprint import source_hash
 
 WORDS = 3  # of a line, at most
 LONGEST = 2.4  # seconds
 _KNOWN = 0.6  # of the words are words
+POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2
 _TAIL = 0.15  # seconds that a room may go on sounding after a line
 _HEARD = 0.001  # a line is heard while its power is above this share of its maximum
 
@@ -33,21 +36,35 @@ _HEARD = 0.001  # a line is heard while its power is above this share of its max
 class Spoken:
     """Lines, each spoken alone.
 
-    rows: (all frames, mels) float16, log-mel of one line after the other. starts, frames: (N,) int64, where in `rows`
-    each begins and how many of its rows there are. texts: what is said. checksum: of all of it.
+    rows: (all frames, mels) float16, log-mel of one line after the other, each of an even number of frames. starts,
+    frames: (N,) int64, where in `rows` each begins and how many of its rows there are. texts: what is said.
+    phonemes: (all frames / 2,) int64, of each position of Whisper's encoder (20 ms) the number of the phoneme that is
+    said, 0 for none. progress: (all frames / 2,) float32, how much of its line's phonemes has been said then, 0 to 1,
+    or -1. kinds: how many numbers there are. checksum: of all of it.
     """
 
     rows: Tensor
     starts: Tensor
     frames: Tensor
     texts: tuple[str, ...]
+    phonemes: Tensor
+    progress: Tensor
+    kinds: int
     checksum: str
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def to(self, device: torch.device) -> "Spoken":
-        return replace(self, rows=self.rows.to(device), starts=self.starts.to(device), frames=self.frames.to(device))
+        moved = ("rows", "starts", "frames", "phonemes", "progress")
+        return replace(self, **{name: getattr(self, name).to(device) for name in moved})
+
+    def at(self, index: Tensor, onsets: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """(places, said), both (B, count): where in `phonemes` each of `count` positions of a clip is found, and whether
+        the line at `index` (B,), said from `onsets` (B,) in frames as `mixed` has it, is said then."""
+        places = torch.arange(count, device=index.device) - onsets[:, None] // 2
+        said = (places >= 0) & (places < self.frames[index, None] // 2)
+        return torch.where(said, self.starts[index, None] // 2 + places, 0), said
 
 
 def lines_to_read(count: int, *, seed: int) -> tuple[str, ...]:
@@ -78,37 +95,52 @@ def lines_to_read(count: int, *, seed: int) -> tuple[str, ...]:
 
 
 def spoken(count: int, *, seed: int, mels: int = 80, kind: str | None = None) -> Spoken:
-    """`count` lines to read, and those of the training, by the voices of the training: half of them dry, half in rooms
-    and by microphones of the soundscapes.
+    """`count` lines to read, by many voices, and those of the training by its own: half of them dry, half in rooms and
+    by microphones of the soundscapes.
 
     kind: of the `speech_bank`.
     """
     bank = speech_bank("train", kind)
-    texts = lines_to_read(count, seed=seed)
-    waves, digest = speak(texts, bank.kind)
-    draws = (Draw(seed, (place,)) for place in range(len(waves) + len(bank.utterances)))
-    both = [*zip(texts, waves, strict=True), *((one.text, one.samples) for one in bank.utterances)]
-    heard = ((text, _somewhere(wave, draw)) for (text, wave), draw in zip(both, draws, strict=True))
-    return _of(heard, mels, f"{digest} {bank.digest} {seed} {source_hash(__name__)}")
+    to_read = speak(lines_to_read(count, seed=seed), bank.kind)
+    both = to_read.utterances + bank.utterances
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waves = pool.map(lambda place: _somewhere(both[place].samples, Draw(seed, (place,))), range(len(both)))
+        return _of(both, waves, mels, f"{to_read.digest} {bank.digest} {seed} {source_hash(__name__)}")
 
 
 def read_aloud(split: str, *, mels: int = 80, kind: str | None = None) -> Spoken:
     """Every line of `split` by every voice of it, dry."""
     bank = speech_bank(split, kind)
-    return _of(((one.text, one.samples) for one in bank.utterances), mels, bank.digest)
+    return _of(bank.utterances, (one.samples for one in bank.utterances), mels, bank.digest)
 
 
-def _of(lines: Iterable[tuple[str, np.ndarray]], mels: int, source: str) -> Spoken:
-    """Lines of up to `LONGEST` seconds."""
+def _of(utterances: Sequence[Utterance], waves: Iterable[np.ndarray], mels: int, source: str) -> Spoken:
+    """Lines of up to `LONGEST` seconds; `waves` are the utterances as they are heard."""
     rows, kept = [], []
-    for text, wave in lines:
+    for one, wave in zip(utterances, waves, strict=True):
         mel = log_mel(scaled(torch.from_numpy(wave)[None]), mels)[0]
         if mel.shape[1] <= LONGEST * FRAMES_PER_SECOND:
-            rows.append(mel.mT.half())
-            kept.append(text)
+            rows.append(mel.mT[: mel.shape[1] // 2 * 2].half())
+            kept.append(one)
+    number = {name: k for k, name in enumerate(sorted({name for one in kept for _, name in one.phonemes}), 1)}
+    timed = [_when(one, number, len(mel) // 2) for one, mel in zip(kept, rows, strict=True)]
+    phonemes, progress = (torch.from_numpy(np.concatenate(part)) for part in zip(*timed, strict=True))
     frames = torch.tensor([len(one) for one in rows])
-    known = hashlib.sha256(repr((source, kept, mels)).encode()).hexdigest()
-    return Spoken(torch.cat(rows), frames.cumsum(0) - frames, frames, tuple(kept), known)
+    texts = tuple(one.text for one in kept)
+    known = hashlib.sha256(repr((source, texts, mels)).encode()).hexdigest()
+    return Spoken(torch.cat(rows), frames.cumsum(0) - frames, frames, texts, phonemes, progress, len(number) + 1, known)
+
+
+def _when(one: Utterance, number: Mapping[str, int], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(phonemes, progress) at the middles of `count` positions of 20 ms, as in `Spoken`."""
+    edges = np.array([onset for onset, _ in one.phonemes] + [len(one.samples) / RATE])
+    times = (np.arange(count) + 0.5) / POSITIONS_PER_SECOND
+    place = np.searchsorted(edges, times, side="right") - 1
+    said = (place >= 0) & (place < len(one.phonemes))
+    place = place.clip(0, len(one.phonemes) - 1)
+    numbers = np.array([number[name] for _, name in one.phonemes])[place]
+    share = (place + (times - edges[place]) / (edges[place + 1] - edges[place]).clip(1e-6)) / len(one.phonemes)
+    return np.where(said, numbers, 0), np.where(said, share, -1.0).astype(np.float32)
 
 
 def _somewhere(wave: np.ndarray, draw: Draw) -> np.ndarray:

@@ -47,7 +47,7 @@ class WhisperSize:
     encoder_layers: int = 3
     decoder_layers: int = 1
     heads: int = 4
-    tokens: int = 400  # of the byte-level BPE, at most: the bytes, the jamo and a few frequent syllables
+    tokens: int = 326  # of the byte-level BPE, at most: the bytes and the jamo, letter by letter as they are heard
 
 
 class MomentHead(nn.Sequential):
@@ -95,13 +95,15 @@ class EmergencyWhisper(nn.Module):
     def seconds_per_moment(self) -> float:
         return self.head.stack / POSITIONS_PER_SECOND
 
-    def encode(self, mel: Tensor) -> Tensor:
+    def encode(self, mel: Tensor, first: int = 0) -> Tensor:
         """Log-mels (B, mels, frames), 100 frames a second, up to 30 s -> hidden states (B, frames / 2, d_model).
+
+        first: the window's first position, where it stands for a part of a longer one.
 
         Raises:
             ValueError: the window is longer than the table of positions, or has another number of mels.
         """
-        return encode(self.whisper.model.encoder, mel)
+        return encode(self.whisper.model.encoder, mel, first)
 
     def moments(self, hidden: Tensor) -> Tensor:
         """Hidden states (B, n, d_model) -> logits (B, n // stack, classes), one row per moment."""
@@ -209,7 +211,7 @@ def load(folder: Path) -> EmergencyWhisper:
     return model.eval()
 
 
-def encode(encoder: nn.Module, mel: Tensor) -> Tensor:
+def encode(encoder: nn.Module, mel: Tensor, first: int = 0) -> Tensor:
     """transformers' WhisperEncoder on a window of any length up to its own, (B, mels, frames) -> (B, frames / 2, d).
 
     The same numbers as its `forward`, which takes windows of 30 s and no others.
@@ -218,12 +220,12 @@ def encode(encoder: nn.Module, mel: Tensor) -> Tensor:
     if mel.ndim != 3 or mel.shape[1] != bands:
         raise ValueError(f"log-mels are {tuple(mel.shape)}, expected (clips, {bands}, frames)")
     hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).mT
-    if hidden.shape[1] > positions:
+    if first + hidden.shape[1] > positions:
         raise ValueError(
             f"a window of {mel.shape[2] / FRAMES_PER_SECOND:g} s is longer than the encoder's "
             f"{positions / POSITIONS_PER_SECOND:g} s; cut it into shorter ones"
         )
-    hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+    hidden = hidden + encoder.embed_positions.weight[first : first + hidden.shape[1]]
     hidden = F.dropout(hidden, encoder.dropout, encoder.training)
     for layer in encoder.layers:
         hidden = layer(hidden, None)

@@ -53,12 +53,52 @@ class TestSpoken:
         found, (first, *_) = read_aloud("test"), speech_bank("test").utterances
         assert set(found.texts) <= HELD_OUT and found.texts[0] == first.text
         wanted = log_mel(scaled(torch.from_numpy(first.samples)[None]))[0].mT.half()
+        wanted = wanted[: len(wanted) // 2 * 2]
         assert torch.equal(found.rows[: found.frames[0]], wanted)
+
+
+class TestPhonemes:
+    def test_each_position_has_the_phoneme_that_is_said_then(self):
+        """As espeak-ng says when each begins: at the middle of the position, until the next."""
+        found, names = read_aloud("test"), set()
+        kept = [one for one in speech_bank("test").utterances if len(one.samples) // 160 <= 100 * LONGEST]
+        number: dict[str, int] = {}
+        for k in range(0, len(found), 20):
+            start, count = found.starts[k] // 2, found.frames[k] // 2
+            one = kept[k]
+            onsets = [onset for onset, _ in one.phonemes]
+            for place in range(int(count)):
+                now = [name for onset, name in one.phonemes if onset <= (place + 0.5) / 50]
+                found_number = found.phonemes[start + place].item()
+                if not now:
+                    assert found_number == 0 and found.progress[start + place] == -1
+                    continue
+                assert number.setdefault(now[-1], found_number) == found_number > 0
+                assert len(now) - 1 <= found.progress[start + place] * len(onsets) <= len(now)
+            names |= {name for _, name in one.phonemes}
+        assert len(set(number.values())) == len(number) <= len(names) < found.kinds
+
+    def test_progress_rises_through_a_line(self, some):
+        for start, count in zip(some.starts.tolist()[:30], some.frames.tolist()[:30], strict=True):
+            said = some.progress[start // 2 : (start + count) // 2]
+            said = said[said >= 0]
+            assert len(said) > 5 and (said.diff() > 0).all() and said[0] < 0.2 and said[-1] > 0.8
+
+    def test_places_in_a_clip(self):
+        places, said = tone(6).at(torch.tensor([0, 0]), torch.tensor([0, 5]), 5)
+        assert said.tolist() == [[True] * 3 + [False] * 2, [False] * 2 + [True] * 3]
+        assert places[said].tolist() == [0, 1, 2] * 2
+
+    def test_without_espeak_vowels_are_the_phonemes(self):
+        found = read_aloud("test", kind="babble")
+        assert 2 < found.kinds <= 22 and (found.phonemes > 0).float().mean() > 0.7
 
 
 def tone(frames, level=0.0, mels=4):
     """A line that is equally loud in all its cells, in decades."""
-    return Spoken(torch.full((frames, mels), (level + 4) / 4), torch.tensor([0]), torch.tensor([frames]), ("아",), "")
+    said = torch.ones(frames // 2).long(), (torch.arange(frames // 2) + 0.5) / max(frames // 2, 1)
+    return Spoken(torch.full((frames, mels), (level + 4) / 4), torch.tensor([0]), torch.tensor([frames]), ("아",), *said,
+                  2, "")  # fmt: skip
 
 
 class TestMixing:
