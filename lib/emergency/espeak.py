@@ -25,7 +25,8 @@ class _Event(ctypes.Structure):
 
     _fields_ = (
         ("type", ctypes.c_int), ("message", ctypes.c_uint), ("text", ctypes.c_int), ("length", ctypes.c_int),
-        ("milliseconds", ctypes.c_int), ("sample", ctypes.c_int), ("user", ctypes.c_void_p), ("name", ctypes.c_char * 8),
+        ("milliseconds", ctypes.c_int), ("sample", ctypes.c_int), ("user", ctypes.c_void_p),
+        ("name", ctypes.c_char * 8),
     )  # fmt: skip
 
 

@@ -61,7 +61,7 @@ def confusion(arrays: Arrays) -> Figure:
         filled = count > 0
         below.plot(confidence[filled], accuracy[filled], plots.MARKERS[place], linestyle="-", label=label)
     below.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
-    below.legend(loc="upper left", fontsize=6)
+    below.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=6)  # above the curves
     return figure
 
 

@@ -112,6 +112,8 @@ class Settings:
     shift: clips are turned round in time, cut where nothing is heard, so that what is heard begins anywhere.
     lines: share of the clips without words into which a line to read is mixed, if there are such lines: a text that is
         met once keeps the decoder from writing those of the training whatever it hears.
+    decoder: whether the decoder learns, too. One that has learned to read keeps that and no lines of the clips by
+        heart if it does not: the text's loss then teaches the encoder alone.
     time_mask, frequency_mask: SpecAugment (Park et al. 2019), the largest share of frames and of bands that one mask
         hides. A short training from scratch does better without.
     """
@@ -124,6 +126,7 @@ class Settings:
     optimizer: str = "adamw"
     shift: bool = True
     lines: float = 0.5
+    decoder: bool = True
     time_mask: float = 0.1
     frequency_mask: float = 0.2
     precision: str = "no"
@@ -210,6 +213,7 @@ def train(
         raise ValueError(f"{clips.name} has no texts: nothing can be learned from them; set the ratio to 0")
     accelerator = start(settings.device, settings.precision)
     untrained = model.digest()
+    model.whisper.model.decoder.requires_grad_(settings.decoder)
     made = optimizers(model, settings)
     batch_size = min(settings.batch_size, len(clips))  # somebody's first few recordings
     steps = len(epoch_batches(len(clips), batch_size, seed=0, epoch=0)) * settings.epochs
@@ -255,6 +259,7 @@ def train(
              "code": source_hash(__name__)},
         name=name,
     )  # fmt: skip
+    model.whisper.model.decoder.requires_grad_(True)
     model.eval().cpu()
     return history
 

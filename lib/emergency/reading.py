@@ -37,8 +37,8 @@ _WINDOW = round(LONGEST * FRAMES_PER_SECOND)  # frames
 
 @dataclass(frozen=True)
 class ReadingSettings:
-    """epochs: over all lines. learning_rate: of Muon and AdamW as in `moments.Settings`. phonemes, guide: weights of the
-    two losses beside the text's."""
+    """epochs: over all lines. learning_rate: of Muon and AdamW as in `moments.Settings`. phonemes, guide: weights of
+    the two losses beside the text's."""
 
     epochs: int = 4
     batch_size: int = 16

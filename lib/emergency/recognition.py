@@ -105,13 +105,14 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
 
 
 def after_reading(task: Task, *, seed: int, checkpoints: Path) -> Task:
-    """The same task, whose fresh model has learned to read; as it was where there is nothing to read."""
+    """The same task, whose fresh model has learned to read and whose decoder stays so; as it was where there is nothing
+    to read."""
     if task.lines is None:
         return task
     model = task.fresh()
     noise = _wordless(task.clips)
     learn(model, task.lines, noise, task.reading, seed=seed, checkpoint=checkpoints / "reading")
-    return replace(task, fresh=partial(copy.deepcopy, model))
+    return replace(task, fresh=partial(copy.deepcopy, model), settings=replace(task.settings, decoder=False))
 
 
 # --- The ratio ----------------------------------------------------------------------------------
@@ -432,9 +433,10 @@ def _right(clips: Timed, heard: Heard, stack: int) -> np.ndarray:
 def cer_table(listened: Listened, *, seed: int) -> pd.DataFrame:
     """tab49: CER by normaliser, of lines that were seen in training and of others.
 
-    Columns: lines, normaliser, seed, clips, cer, cer_low, cer_high (%)."""
+    Columns: lines, normaliser, seed, clips, cer, cer_low, cer_high, chance (%, `text.chance_cer`)."""
     return pd.DataFrame([
         {"lines": which, "normaliser": name, "seed": seed} | text.cer_row(some.texts, said.texts, name, seed=seed)
+        | {"chance": text.chance_cer(some.texts, said.texts, name, seed=seed)}
         for which, some, said in (("seen", listened.validation, listened.heard_before),
                                   ("unseen", listened.test, listened.heard))
         for name in text.NORMALISERS

@@ -23,29 +23,27 @@ def ratios(table: pd.DataFrame) -> Figure:
     """fig45: accuracy and CER over the ratio, and against each other with the front that no model is beyond.
 
     Bars are 95 % intervals of one seed, and standard deviations of several."""
-    figure, axes = plots.subplots(1, 3, height=2.3)
-    for place, name in enumerate(("moments", "clips")):
-        _over_ratios(axes[0], table, name, color=plots.COLOURS[place], marker=plots.MARKERS[place], label=name)
-    axes[0].set(xlabel="ratio of the text's loss", ylabel="accuracy (%)")
-    axes[0].legend(fontsize=6)
     known = table.dropna(subset="cer")
-    if len(known):
-        _over_ratios(axes[1], known, "cer", color=plots.COLOURS[2], marker="^")
-        summed = table.groupby("ratio", as_index=False)[["moments", "cer"]].mean()
-        front = summed[pareto(summed)].sort_values("cer")
-        axes[2].plot(front.cer, front.moments, color="0.6", linewidth=1, label="not beaten in both")
-        axes[2].plot(summed.cer, summed.moments, "o", color=plots.COLOURS[3])
-        for row in summed.dropna().itertuples():
-            axes[2].annotate(f"{row.ratio:g}", (row.cer, row.moments), xytext=(3, 3), textcoords="offset points",
-                             fontsize=6)  # fmt: skip
-        axes[2].legend(fontsize=6)
-    else:
-        for one in axes[1:]:
-            one.text(0.5, 0.5, "this set has no texts", ha="center", va="center", transform=one.transAxes, fontsize=7)
-    axes[1].set(
-        xlabel="ratio of the text's loss", ylabel="character error rate (%)", xlim=(table.ratio.min() - 0.05, 1.05)
-    )
-    axes[2].set(xlabel="character error rate (%)", ylabel="accuracy of moments (%)")
+    figure, axes = plots.subplots(1, 3, height=2.3) if len(known) else plots.subplots(1, 1, height=2.3, width=3.0)
+    accuracy, *others = np.atleast_1d(axes)
+    for place, name in enumerate(("moments", "clips")):
+        _over_ratios(accuracy, table, name, color=plots.COLOURS[place], marker=plots.MARKERS[place], label=name)
+    accuracy.set(xlabel="ratio of the text's loss", ylabel="accuracy (%)")
+    accuracy.legend(fontsize=6)
+    if not others:  # a set without texts
+        return figure
+    rate, both = others
+    _over_ratios(rate, known, "cer", color=plots.COLOURS[2], marker="^")
+    rate.set(xlabel="ratio of the text's loss", ylabel="character error rate (%)",
+             xlim=(table.ratio.min() - 0.05, 1.05))  # fmt: skip
+    summed = table.groupby("ratio", as_index=False)[["moments", "cer"]].mean()
+    front = summed[pareto(summed)].sort_values("cer")
+    both.plot(front.cer, front.moments, color="0.6", linewidth=1, label="not beaten in both")
+    both.plot(summed.cer, summed.moments, "o", color=plots.COLOURS[3])
+    for row in summed.dropna().itertuples():
+        both.annotate(f"{row.ratio:g}", (row.cer, row.moments), xytext=(3, 3), textcoords="offset points", fontsize=6)
+    both.legend(fontsize=6)
+    both.set(xlabel="character error rate (%)", ylabel="accuracy of moments (%)")
     return figure
 
 
@@ -115,16 +113,23 @@ def timelines(arrays: Arrays) -> Figure:
 
 
 def _spans(axes: Axes, row: np.ndarray, height: float, seconds: float, alarming: set[int], names: list[str]) -> None:
+    """Spans of one row, and what each is, where there is room for it; the longest is named in any case."""
     edges = [0, *(np.flatnonzero(np.diff(row)) + 1).tolist(), len(row)]
+    spans = [(start, stop, int(row[start])) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    heard = [span for span in spans if not _silent(span[2], names)]
+    longest = max(heard, key=lambda span: span[1] - span[0], default=None)
     step = seconds / len(row)
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        number = int(row[start])
-        silent = number < 0 or (number == 0 and names[0] == "silence")
-        colour = SILENCE if silent else ALARM if number in alarming else CALM
+    for span in spans:
+        start, stop, number = span
+        colour = SILENCE if span not in heard else ALARM if number in alarming else CALM
         axes.plot([start * step, stop * step], [height] * 2, color=colour, linewidth=5, solid_capstyle="butt")
-        if not silent and (stop - start) * step > 0.2 * seconds:
+        if span is longest or (span in heard and (stop - start) * step > 0.2 * seconds):
             axes.text((start + stop) * step / 2, height - 0.12, names[number], ha="center", va="top", fontsize=4.5,
                       color=colour)  # fmt: skip
+
+
+def _silent(number: int, names: list[str]) -> bool:
+    return number < 0 or (number == 0 and names[0] == "silence")
 
 
 def lines(table: pd.DataFrame) -> Figure:

@@ -60,9 +60,9 @@ class Spoken:
         return replace(self, **{name: getattr(self, name).to(device) for name in moved})
 
     def at(self, index: Tensor, onsets: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """(places, said), both (B, count): where in `phonemes` each of `count` positions of a clip is found, and whether
-        the line at `index` (B,), said from `onsets` (B,) in frames as `mixed` has it, is said then."""
-        places = torch.arange(count, device=index.device) - onsets[:, None] // 2
+        """(places, said), both (B, count): where in `phonemes` each of `count` positions of a clip is found, and
+        whether the line at `index` (B,), said from `onsets` (B,) in frames as `mixed` has it, is said then."""
+        places = torch.arange(count, device=index.device) - (onsets[:, None] + 1) // 2
         said = (places >= 0) & (places < self.frames[index, None] // 2)
         return torch.where(said, self.starts[index, None] // 2 + places, 0), said
 

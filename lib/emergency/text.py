@@ -115,6 +115,25 @@ def cer_row(
     return row
 
 
+def chance_cer(
+    references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER, *, seed: int, draws: int = 20
+) -> float:
+    """CER (%) of the same hypotheses, each beside the words of another clip: of who writes as much and hears nothing.
+
+    The mean over `draws` orders of the clips with words; NaN where fewer than two have words.
+    """
+    pairs = [pair for pair in zip(references, hypotheses, strict=True) if normalise(pair[0], normaliser)]
+    if len(pairs) < 2:
+        return np.nan
+    generator, wrong, said = np.random.default_rng(seed), 0, 0
+    for _ in range(draws):
+        order = generator.permutation(len(pairs))
+        beside = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))  # one round: none beside its own
+        counts = errors([one for one, _ in pairs], [pairs[beside[k]][1] for k in range(len(pairs))], normaliser)
+        wrong, said = wrong + counts[:, 0].sum(), said + counts[:, 1].sum()
+    return float(100 * wrong / said)
+
+
 def hallucinations(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[int, int, Counter[str]]:
     """(clips with words where none are said, clips where none are said, what was invented)."""
     silent = [normalise(two) for one, two in zip(references, hypotheses, strict=True) if not normalise(one)]

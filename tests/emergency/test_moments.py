@@ -125,7 +125,8 @@ class TestWithLines:
 
     def lines(self):
         rows = torch.full((30, 80), 1.0).half()
-        return Spoken(rows, torch.tensor([0, 20]), torch.tensor([20, 10]), ("불이야", "물"), "two")
+        return Spoken(rows, torch.tensor([0, 20]), torch.tensor([20, 10]), ("불이야", "물"),
+                      torch.ones(15).long(), torch.rand(15), 2, "two")  # fmt: skip
 
     def mixed(self, share, count=40):
         torch.manual_seed(0)
@@ -226,6 +227,16 @@ class TestTraining:
         whole.whisper.model.decoder.register_forward_hook(lambda *_: calls.append(1))
         found = moments._Losses(whole, ratio)(clips.mel.float(), clips.moments, whole.tokens_of(clips.texts))
         assert set(found) == terms and bool(calls) == (ratio > 0)
+
+    @pytest.mark.parametrize("learns", [True, False])
+    def test_the_decoder_learns_or_stays_as_it_was(self, learns):
+        clips, whole, before = timed(tones(8)), model(), model()
+        moments.train(whole, clips, clips, Settings(0.5, 1, 4, decoder=learns, device="cpu"), seed=0)
+        pairs = {name: torch.equal(one, other) for (name, one), other in
+                 zip(whole.named_parameters(), before.parameters(), strict=True)}  # fmt: skip
+        assert not any(same for name, same in pairs.items() if "encoder.layers" in name and "weight" in name)
+        assert all(same != learns for name, same in pairs.items() if "decoder.layers" in name and "fc1.weight" in name)
+        assert all(weight.requires_grad for weight in whole.whisper.model.decoder.parameters())
 
     def test_clips_without_texts_cannot_be_transcribed(self):
         clips = timed(tones(texts=False))

@@ -101,7 +101,7 @@ class TestGuide:
         assert reading.guide_loss(wrong, lengths, progress) > 0.7
 
     def test_by_hand(self):
-        """Two letters of unequal length, looked for anywhere: the mean of 1 - a Gaussian, and 1 where nothing is said."""
+        """Two letters of unequal length, looked for anywhere: 1 - a Gaussian on average, 1 where nothing is said."""
         lengths, progress = torch.tensor([[0.0, 3, 1]]), torch.tensor([[0.2, -1.0, 0.9]])
         even = torch.full((1, 2, 2, 3), 1 / 3)
         near = [torch.tensor([-((place - centre) ** 2) / 2 / reading.WIDTH**2]).exp().item()

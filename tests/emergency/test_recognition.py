@@ -64,6 +64,7 @@ class TestReading:
         read = recognition.after_reading(task, seed=0, checkpoints=tmp_path)
         assert read.fresh().digest() == read.fresh().digest() != task.fresh().digest()
         assert read.fresh() is not read.fresh() and (tmp_path / "reading").exists()
+        assert task.settings.decoder and not read.settings.decoder
 
     @pytest.mark.parametrize("change", [{"reading_epochs": 0}, {"checkpoint": "somewhere"}])
     def test_who_can_read_or_need_not_does_not_learn_it(self, change, tmp_path, monkeypatch):
@@ -187,7 +188,7 @@ class TestTables:
 
     def test_cer(self, listened):
         table = recognition.cer_table(right(listened), seed=0)
-        assert len(table) == 8 and (table.cer == 0).all()
+        assert len(table) == 8 and (table.cer == 0).all() and (table.chance > 50).all()
 
 
 class TestFigures:

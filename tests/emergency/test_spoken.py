@@ -85,7 +85,7 @@ class TestPhonemes:
             assert len(said) > 5 and (said.diff() > 0).all() and said[0] < 0.2 and said[-1] > 0.8
 
     def test_places_in_a_clip(self):
-        places, said = tone(6).at(torch.tensor([0, 0]), torch.tensor([0, 5]), 5)
+        places, said = tone(6).at(torch.tensor([0, 0]), torch.tensor([0, 3]), 5)
         assert said.tolist() == [[True] * 3 + [False] * 2, [False] * 2 + [True] * 3]
         assert places[said].tolist() == [0, 1, 2] * 2
 
@@ -97,8 +97,8 @@ class TestPhonemes:
 def tone(frames, level=0.0, mels=4):
     """A line that is equally loud in all its cells, in decades."""
     said = torch.ones(frames // 2).long(), (torch.arange(frames // 2) + 0.5) / max(frames // 2, 1)
-    return Spoken(torch.full((frames, mels), (level + 4) / 4), torch.tensor([0]), torch.tensor([frames]), ("아",), *said,
-                  2, "")  # fmt: skip
+    rows = torch.full((frames, mels), (level + 4) / 4)
+    return Spoken(rows, torch.tensor([0]), torch.tensor([frames]), ("아",), *said, 2, "")
 
 
 class TestMixing:

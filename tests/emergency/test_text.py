@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 from lib.data.catalog import DataError
 from lib.emergency import text
 from lib.emergency.lines import LINES
-from lib.emergency.text import aligned, cer, cer_row, errors, fit_text, hallucinations, normalise, stem_table
+from lib.emergency.text import (
+    aligned,
+    cer,
+    cer_row,
+    chance_cer,
+    errors,
+    fit_text,
+    hallucinations,
+    normalise,
+    stem_table,
+)
 
 words = st.text("가나다라 불이야.", max_size=12)
 
@@ -70,6 +80,22 @@ class TestCharacterErrors:
         assert row["cer_low"] == pytest.approx(12.5 - 1.96 * 1.25, abs=0.4)
         assert row["cer_high"] == pytest.approx(12.5 + 1.96 * 1.25, abs=0.4)
         assert math.isnan(cer_row([""], [""], seed=0)["cer_low"])
+
+
+class TestChance:
+    def test_of_two_it_is_the_other_one_s(self):
+        assert chance_cer(["가나", "다", ""], ["가나", "다라", "마"], seed=0) == pytest.approx(100 * (2 + 2) / 3)
+
+    def test_who_always_writes_the_same_is_no_better_than_chance(self):
+        said = ["불이야", "가스가 새요", "", "살려주세요"]
+        assert chance_cer(said, ["불이 나요"] * 4, seed=0) == pytest.approx(cer(said, ["불이 나요"] * 4))
+
+    def test_lines_by_heart_are_far_from_it(self):
+        said = ["불이야", "가스가 새요", "살려주세요", "감전됐어요"]
+        assert cer(said, said) == 0 and chance_cer(said, said, seed=0) > 70
+
+    def test_one_clip_has_none(self):
+        assert math.isnan(chance_cer(["불", ""], ["불", ""], seed=0))
 
 
 def test_hallucinations():
