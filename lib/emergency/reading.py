@@ -111,9 +111,7 @@ class _Reader(nn.Module):
         self.namer = nn.Linear(model.whisper.config.d_model, kinds)
         self.register_buffer("lengths", token_lengths(model), persistent=False)
 
-    def forward(
-        self, mel: Tensor, first: int, tokens: Tensor, phonemes: Tensor, progress: Tensor
-    ) -> dict[str, Tensor]:
+    def forward(self, mel: Tensor, first: int, tokens: Tensor, phonemes: Tensor, progress: Tensor) -> dict[str, Tensor]:
         hidden = self.model.encode(mel, first)
         with _attended(self.model) as attention:
             text = text_loss(self.model, hidden, tokens)
