@@ -15,8 +15,8 @@ from lib.emergency.cnn import Mels, Settings, Validated, Variant, cost_of, cross
 from lib.emergency.relevance import explain
 from lib.emergency.sounds import features_of
 from lib.emergency.soundscapes import STEMS, Soundscapes
+from lib.forking import side_by_side
 from lib.metrics import classification
-from lib.training import side_by_side
 
 SOURCE_VALIDATION = 666  # clips, on which the source ranked its seven
 

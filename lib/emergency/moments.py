@@ -13,7 +13,7 @@ import torchaudio.functional as TF
 from torch import Tensor, nn
 
 from lib.data.audio import Sounds
-from lib.emergency.features import HOP, RATE, log_mel, scaled
+from lib.emergency.features import DECADES, HOP, RATE, log_mel, scaled
 from lib.emergency.spoken import Spoken, mixed
 from lib.emergency.whisper import POSITIONS_PER_SECOND, EmergencyWhisper
 from lib.fingerprint import source_hash
@@ -22,6 +22,7 @@ from lib.training import epoch_batches, fit, gradient_step, prepare, start
 UNKNOWN = -100  # of a moment: not learned from and not counted
 MUON_SHARE = 5.0  # of AdamW's learning rate, with updates as large as AdamW's
 LINES_OVER_CLIP = 0.0, 20.0  # dB: the lowest level of a line that is mixed in, and the range of levels
+_KNOTS = 6  # of a random equaliser, at equal distances in mel
 _POSITION = RATE // POSITIONS_PER_SECOND  # samples, 20 ms
 
 
@@ -114,6 +115,7 @@ class Settings:
         met once keeps the decoder from writing those of the training whatever it hears.
     decoder: whether the decoder learns, too. One that has learned to read keeps that and no lines of the clips by
         heart if it does not: the text's loss then teaches the encoder alone.
+    equaliser: dB, the standard deviation of a random equaliser (`equalised`): other microphones, rooms and distances.
     time_mask, frequency_mask: SpecAugment (Park et al. 2019), the largest share of frames and of bands that one mask
         hides. A short training from scratch does better without.
     """
@@ -127,6 +129,7 @@ class Settings:
     shift: bool = True
     lines: float = 0.5
     decoder: bool = True
+    equaliser: float = 0.0
     time_mask: float = 0.1
     frequency_mask: float = 0.2
     precision: str = "no"
@@ -149,7 +152,7 @@ class Heard:
 
 
 def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Turn and mask: mel (B, mels, frames), moments (B, frames / 2) -> the same shapes.
+    """Turn, equalise and mask: mel (B, mels, frames), moments (B, frames / 2) -> the same shapes.
 
     said: (B,) bool, clips with words, which are cut only where class 0 is heard; others are cut anywhere.
     """
@@ -158,10 +161,23 @@ def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> t
         possible[:, 0] |= ~possible.any(1)  # nowhere to cut: stays
         cut = torch.multinomial(possible.float(), 1)[:, 0]
         mel, moments = _rolled(mel, -2 * cut[:, None, None]), _rolled(moments, -cut[:, None])
+    if settings.equaliser:
+        mel = equalised(mel, settings.equaliser)
     for share, axis in ((settings.frequency_mask, 1), (settings.time_mask, 2)):
         if share:
             mel = TF.mask_along_axis_iid(mel[:, None], ceil(share * mel.shape[axis]), 0.0, axis + 1)[:, 0]
     return mel, moments
+
+
+def equalised(mel: Tensor, decibels: float) -> Tensor:
+    """Log-mels (B, mels, frames), each as another microphone would have heard it.
+
+    A curve over the bands is added, straight between `_KNOTS` normal random levels of that standard deviation, and what
+    is then too far below the loudest cell is clamped, as `log_mel` does.
+    """
+    levels = torch.randn(len(mel), 1, _KNOTS, device=mel.device) * (decibels / 10 / 4)  # 10 dB are a decade, 1/4
+    mel = mel + F.interpolate(levels, size=mel.shape[1], mode="linear", align_corners=True).mT
+    return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - DECADES / 4)
 
 
 def with_lines(

@@ -11,6 +11,7 @@ and goes on from them; ratios that are missing it trains itself.
 
 import argparse
 import sys
+from dataclasses import replace
 
 from lib import jobs
 from lib.data.catalog import DataError
@@ -32,7 +33,8 @@ def train(profile: str, seed: int, ratio: float, params: str = "") -> None:
         raise ParameterError(f"{ratio:g} is none of the ratios of profile {profile}: {known}")
     where = {"seed": seed, "checkpoints": jobs.checkpoints(job.name)}
     task = recognition.after_reading(recognition.task(job.values), **where)
-    recognition.training(task.fresh, task.clips, task.validation, task.settings, ratio, lines=task.lines, **where)()
+    trial = replace(task.settings, epochs=job.values["ratio_epochs"])
+    recognition.training(task.fresh, task.clips, task.validation, trial, ratio, lines=task.lines, **where)()
 
 
 def main(arguments: list[str] | None = None) -> int:

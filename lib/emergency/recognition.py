@@ -24,6 +24,7 @@ from lib.emergency.soundscapes import STEMS, Soundscapes
 from lib.emergency.spoken import Spoken, mixed, read_aloud, spoken
 from lib.emergency.text import TextClassifier
 from lib.emergency.whisper import EmergencyWhisper, MomentHead, WhisperSize, build, from_checkpoint
+from lib.forking import side_by_side
 from lib.metrics import classification
 from lib.metrics.moments import (
     GAP,
@@ -35,7 +36,6 @@ from lib.metrics.moments import (
     moment_scores,
     psds_interval,
 )
-from lib.training import side_by_side
 
 STACK_CLIPS = 2000
 Build = Callable[[], EmergencyWhisper]  # a fresh model, the same each time
@@ -66,7 +66,7 @@ class Task:
     clips, validation, test: to train on, to choose on and to judge on. samples: of the last, (N, n) int16, 16 kHz.
     truth: what is known of the last, for soundscapes. lines: what a Whisper from scratch learns to read before all
     else, if it does, and reading: how. fresh: makes the model as it is before the trainings of the sweep.
-    settings: how these train it, at no ratio yet.
+    settings: how the chosen ratio trains it, at no ratio yet; the sweep may take fewer epochs.
     """
 
     clips: Timed
@@ -99,7 +99,7 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
         use(parts[0])
         sets.append(timed(parts.pop(0), mels))
     where = {name: values[name] for name in ("precision", "device")}
-    rest = {name: values[name] for name in ("optimizer", "time_mask", "frequency_mask")}
+    rest = {name: values[name] for name in ("optimizer", "equaliser", "time_mask", "frequency_mask")}
     settings = Settings(0.0, values["epochs"], values["batch_size"], values["learning_rate"], **rest, **where)
     return Task(*sets, samples, truth, lines, ReadingSettings(values["reading_epochs"], **where), fresh, settings)
 
@@ -166,7 +166,7 @@ def training(
     """One training of the sweep, to be called here or in a process of its own; it goes on from its checkpoint."""
     return partial(
         _trained, fresh(), clips, validation, replace(settings, ratio=ratio), seed=seed, score_every=settings.epochs,
-        lines=lines, checkpoint=checkpoints / f"ratio-{ratio:g}", name=f"ratio {ratio:g}",
+        lines=lines, checkpoint=checkpoints / f"ratio-{ratio:g}-of-{settings.epochs}", name=f"ratio {ratio:g}",
     )  # fmt: skip
 
 

@@ -219,7 +219,7 @@ def _draw_side_by_side(tasks: Sequence[tuple]) -> None:
     """Draw many shards on all cores and keep them; a few take less time than starting processes for them."""
     if len(tasks) < _SHARDS_WORTH_IT:
         return
-    from lib.training import side_by_side  # with torch, which nothing else here needs
+    from lib.forking import side_by_side  # with torch, which nothing else here needs
 
     side_by_side([partial(_keep, *task) for task in tasks], "cpu")
 

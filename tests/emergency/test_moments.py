@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from lib.data.audio import Sounds
 from lib.emergency import moments, sounds, whisper
 from lib.emergency.classes import NAMES
-from lib.emergency.features import SILENCE
-from lib.emergency.moments import UNKNOWN, Settings, Timed, augment, listen, starting_at, timed, with_lines
+from lib.emergency.features import SILENCE, log_mel
+from lib.emergency.moments import UNKNOWN, Settings, Timed, augment, equalised, listen, starting_at, timed, with_lines
 from lib.emergency.soundscapes import draw_soundscapes
 from lib.emergency.spoken import Spoken
 from lib.emergency.whisper import WhisperSize
@@ -118,6 +118,26 @@ class TestAugment:
                          self.settings(shift=False, time_mask=0.1, frequency_mask=0.2))  # fmt: skip
         hidden = mel == 0
         assert 0 < hidden.all(2).sum(1).max() <= 16 and 0 < hidden.all(1).sum(1).max() <= 10
+
+    def test_an_equaliser_is_a_filter(self):
+        torch.manual_seed(0)
+        mel = torch.rand(2000, 80, 20) * 0.1  # nothing near the clamp
+        found = equalised(mel, 6.0)
+        curve = (found - mel)[:, :, :1]
+        torch.testing.assert_close(found - mel, curve.expand_as(mel), atol=1e-6, rtol=0)  # the same at all times
+        edges = 40 * curve[:, [0, -1], 0]  # dB, where the curve is at its knots
+        assert edges.std(0).sub(6.0).abs().max() < 0.4 and edges.mean(0).abs().max() < 0.6
+        assert abs(float(torch.corrcoef(edges.T)[0, 1])) < 0.1
+        assert curve.diff(dim=1).abs().max() < 5 * 6 / 40 * 5 / 79 * 2  # smooth: no step of more than five deviations
+
+    def test_an_equaliser_keeps_eight_decades(self):
+        samples = torch.randn(4, 16000) * torch.linspace(0, 1, 16000)
+        mel = log_mel(samples / samples.abs().max())
+        assert equalised(mel, 0.0).equal(mel)
+        found = equalised(mel, 20.0)
+        assert (found.amax((1, 2)) - found.amin((1, 2))).max() <= 2 + 1e-6
+        assert augment(mel, torch.zeros(4, 50).long(), torch.zeros(4, dtype=torch.bool),
+                       self.settings(shift=False))[0].equal(mel)  # none unless asked for  # fmt: skip
 
 
 class TestWithLines:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from toy import ROOT
@@ -21,7 +22,7 @@ def job(tmp_path, monkeypatch):
 
 def saved(job) -> dict[str, int]:
     """Files of the checkpoint and when they were written."""
-    folder = jobs.checkpoints(job.name) / f"ratio-{RATIO:g}"
+    folder = jobs.checkpoints(job.name) / f"ratio-{RATIO:g}-of-{job.values['ratio_epochs']}"
     return {path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
 
 
@@ -29,13 +30,14 @@ def test_the_notebook_finds_it_done(job, tmp_path):
     assert RATIO in job.values["ratios"]
     assert one_ratio.main(["--profile", "smoke", "--ratio", str(RATIO)]) == 0
     before = saved(job)
-    assert [name.split("/")[0] for name in before] == [f"epoch-{job.values['epochs']:04d}"]
+    assert [name.split("/")[0] for name in before] == [f"epoch-{job.values['ratio_epochs']:04d}"]
     found = []
     for folder in (jobs.checkpoints(job.name), tmp_path / "anew"):
         where = {"seed": 0, "checkpoints": folder}
         task = recognition.after_reading(recognition.task(job.values), **where)
         sets = task.clips, task.validation
-        _, models = recognition.sweep(task.fresh, *sets, task.settings, [RATIO], lines=task.lines, **where)
+        trial = replace(task.settings, epochs=job.values["ratio_epochs"])
+        _, models = recognition.sweep(task.fresh, *sets, trial, [RATIO], lines=task.lines, **where)
         found.append(models[RATIO].digest())
     found, trained = found
     assert found == trained and saved(job) == before
@@ -48,7 +50,7 @@ def test_two_processes_share_one_training(job):
     variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *command], cwd=ROOT, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert [name.split("/")[0] for name in saved(job)] == [f"epoch-{job.values['epochs']:04d}"]
+    assert [name.split("/")[0] for name in saved(job)] == [f"epoch-{job.values['ratio_epochs']:04d}"]
 
 
 @pytest.mark.parametrize(

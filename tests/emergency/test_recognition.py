@@ -52,8 +52,8 @@ class TestReading:
         "dataset": "soundscapes", "checkpoint": "", "seconds": 1.0, "seed": 0, "train_count": 40,
         "validation_count": 20, "test_count": 20, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2,
         "stack": 4, "hidden": 8, "reading_lines": 30, "reading_epochs": 1, "epochs": 1, "batch_size": 8,
-        "learning_rate": 1e-3, "optimizer": "muon", "time_mask": 0.0, "frequency_mask": 0.0, "precision": "no",
-        "device": "cpu",
+        "learning_rate": 1e-3, "optimizer": "muon", "equaliser": 3.0, "time_mask": 0.0, "frequency_mask": 0.0,
+        "precision": "no", "device": "cpu",
     }  # fmt: skip
 
     def test_all_trainings_begin_with_what_was_read(self, tmp_path):

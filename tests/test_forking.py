@@ -1,0 +1,113 @@
+"""Trainings in forked processes: what they return, how they fail, and that they end with the one that began them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from toy import ROOT
+
+from lib import forking, training
+from lib.forking import side_by_side
+from lib.training import TrainingError
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere processes are started anew")
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_they_come_back_in_order(threads):
+    here, weights = os.getpid(), torch.arange(6.0)
+    found = side_by_side([lambda place=place: (place, torch.get_num_threads(), os.getpid()) for place in range(5)])
+    assert [place for place, *_ in found] == list(range(5))
+    if sys.platform.startswith("linux"):  # functions without a name cannot be sent, and need not be
+        assert {count for _, count, _ in found} == {1} and here not in {process for *_, process in found}
+    assert torch.equal(side_by_side([lambda: weights * 2, lambda: weights * 3])[1], weights * 3)
+    assert torch.get_num_threads() == 2 and os.environ.get("TQDM_DISABLE") is None
+
+
+def test_a_gradient_is_the_same_there_and_here(threads):
+    layer = torch.nn.Linear(300, 300)
+
+    def gradient() -> torch.Tensor:
+        layer.zero_grad()
+        layer(torch.ones(64, 300)).square().mean().backward()
+        return layer.weight.grad
+
+    here = gradient().clone()  # with two threads, which a forked process does not have
+    for there in side_by_side([gradient] * 3):
+        torch.testing.assert_close(there, here)
+
+
+def test_an_error_is_raised_here(threads):
+    def fails():
+        raise ValueError("no such ratio")
+
+    with pytest.raises(ValueError, match="no such ratio"):
+        side_by_side([lambda: 1, fails])
+    assert side_by_side([lambda: 1, lambda: 2]) == [1, 2]
+
+
+@linux
+def test_a_killed_process_is_told_of(threads):
+    with pytest.raises(TrainingError, match="killed"):
+        side_by_side([lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: 2])
+
+
+@linux
+def test_they_end_with_the_process_that_began_them(tmp_path):
+    program = f"""
+import os, time, torch
+from pathlib import Path
+from lib.forking import side_by_side
+torch.set_num_threads(2)
+def work(name):
+    Path({str(tmp_path)!r}, f"{{name}}-{{os.getpid()}}").touch()
+    time.sleep(600)
+side_by_side([lambda: work("one"), lambda: work("two")])
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    try:
+        wait(lambda: len(list(tmp_path.iterdir())) == 2)
+    finally:
+        parent.kill()
+        parent.wait()
+    children = [Path("/proc", path.name.split("-")[1]) for path in tmp_path.iterdir()]
+    wait(lambda: not any(running(child) for child in children))
+
+
+def running(process: Path) -> bool:
+    try:
+        return "State:\tZ" not in (process / "status").read_text()
+    except OSError:
+        return False
+
+
+def wait(done) -> None:
+    for _ in range(600):
+        if done():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not come to that within a minute")
+
+
+@pytest.mark.parametrize("change", ["platform", "accelerator", "threads"])
+def test_where_forking_is_not_safe_it_is_not_done(change, threads, monkeypatch):
+    if change == "platform":
+        monkeypatch.setattr(sys, "platform", "darwin")
+    elif change == "accelerator":
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    else:
+        torch.set_num_threads(1)
+    monkeypatch.setattr(training, "side_by_side", lambda trainings, device: (len(trainings), device))
+    assert forking.side_by_side([lambda: 1, lambda: 2], "cpu") == (2, "cpu")
