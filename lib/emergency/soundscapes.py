@@ -31,7 +31,7 @@ from lib.emergency.classes import CLASSES, EMERGENCY, NORMAL
 from lib.emergency.events import RATE, Draw
 from lib.emergency.speech import Bank, speech_bank
 
-VERSION = "2"
+VERSION = "3"
 SPLITS = ("train", "validation", "test")
 STEMS = ("speech", "event", "background")
 BANDS = 40  # of the energy: pairs of Whisper's 80 mel bands
