@@ -31,7 +31,7 @@ from lib.emergency.cnn import load_cnn, logits_of
 from lib.emergency.features import HOP, RATE, SILENT, log_mel, scaled
 from lib.emergency.int8 import quantised
 from lib.emergency.listener import WINDOW, Alarm, Listener, Rule
-from lib.emergency.moments import Heard, listen
+from lib.emergency.moments import Heard, listen, smoothed
 from lib.emergency.text import TextClassifier, load_text
 from lib.emergency.whisper import EmergencyWhisper
 from lib.emergency.whisper import load as load_whisper
@@ -188,6 +188,7 @@ class Recogniser:
         def score(samples: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
                 moments = self.whisper(log_mel(scaled(torch.from_numpy(samples)[None])))
+                moments = smoothed(moments, self.whisper.seconds_per_moment)
                 return (moments[0] / self.temperatures[ENCODER]).softmax(-1).numpy()
 
         step = self.whisper.seconds_per_moment

@@ -17,13 +17,31 @@ from lib.emergency.cnn import Mels
 from lib.emergency.encoder_relevance import ClipClassifier
 from lib.emergency.experiments import Judged, picture_arrays
 from lib.emergency.features import SILENCE
-from lib.emergency.moments import UNKNOWN, Heard, Settings, Timed, listen, moment_accuracy, starting_at, timed, train
+from lib.emergency.moments import (
+    UNKNOWN,
+    Heard,
+    Settings,
+    Timed,
+    listen,
+    moment_accuracy,
+    smoothed,
+    starting_at,
+    timed,
+    train,
+)
 from lib.emergency.reading import ReadingSettings, learn
 from lib.emergency.sounds import Sounds, three_sets
 from lib.emergency.soundscapes import STEMS, Soundscapes
 from lib.emergency.spoken import Spoken, mixed, read_aloud, spoken
 from lib.emergency.text import TextClassifier
-from lib.emergency.whisper import EmergencyWhisper, MomentHead, WhisperSize, build, from_checkpoint
+from lib.emergency.whisper import (
+    POSITIONS_PER_SECOND,
+    EmergencyWhisper,
+    MomentHead,
+    WhisperSize,
+    build,
+    from_checkpoint,
+)
 from lib.forking import side_by_side
 from lib.metrics import classification
 from lib.metrics.moments import (
@@ -295,7 +313,8 @@ def stacks(
                 )
                 optimizer.zero_grad(), loss.backward(), optimizer.step()
         with torch.no_grad():
-            found = torch.cat([head(part).argmax(2) for part in judged.split(64)]).repeat_interleave(stack, 1)
+            logits = smoothed(torch.cat([head(part) for part in judged.split(64)]), stack / POSITIONS_PER_SECOND)
+            found = logits.argmax(2).repeat_interleave(stack, 1)
         truth = test.moments[:, : found.shape[1]].numpy()
         true = events(truth, 0.02)
         row = {"stack": stack, "milliseconds": 20 * stack, "seed": seed}

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from lib.data.audio import Sounds
 from lib.emergency import moments, sounds, whisper
@@ -191,7 +194,7 @@ class TestTraining:
     @pytest.mark.parametrize("how", [{"learning_rate": 0.01}, {"optimizer": "muon", "learning_rate": 0.004}])
     def test_learns_what_is_heard_when_and_what_is_said(self, how):
         torch.manual_seed(0)
-        clips, whole = timed(tones(48)), model()
+        clips, whole = timed(tones(48, seconds=2.0)), model()
         settings = Settings(0.5, 30, 8, shift=False, **how)
         history = moments.train(whole, clips, clips, settings, seed=0, score_every=30)
         assert history.moment_accuracy.iloc[-1] > 90 and history.clip_accuracy.iloc[-1] > 95
@@ -322,9 +325,48 @@ class TestListening:
         heard = listen(whole, clips.mel)
         assert heard.texts[:4] == ("", "0", "", "1") and heard.texts[-1] == "11"
 
+    def test_moments_are_smoothed_and_clips_are_not(self):
+        whole, mel = model(), timed(tones()).mel
+        with torch.no_grad():
+            logits = whole(mel.float())
+        heard = listen(whole, mel, words=False)
+        torch.testing.assert_close(heard.moments, moments.smoothed(logits, whole.seconds_per_moment))
+        torch.testing.assert_close(heard.clips, whole.clip_logits(logits))
+        assert (heard.moments - logits.log_softmax(-1)).abs().max() > 1e-3
+
     def test_shapes(self):
         heard = listen(model(stack=4), timed(tones(5)).mel, batch_size=2)
         assert heard.moments.shape == (5, 12, 3) and heard.clips.shape == (5, 3) and len(heard.texts) == 5
+
+
+class TestSmoothing:
+    @pytest.mark.parametrize(("seconds", "beside"), [(0.08, 4), (0.04, 9), (0.02, 18), (1.0, 0)])
+    def test_is_the_mean_of_the_probabilities_that_there_are(self, seconds, beside):
+        logits = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(0))
+        likely, found = logits.softmax(-1), moments.smoothed(logits, seconds).exp()
+        for k in (0, 1, 25, 49):
+            around = likely[:, max(0, k - beside) : k + beside + 1].mean(1)
+            torch.testing.assert_close(found[:, k], around)
+
+    def test_a_single_slip_is_overruled_and_an_event_is_not(self):
+        wanted = torch.tensor([[0] * 15 + [1] * 20 + [0] * 15])
+        slips = wanted.clone()
+        slips[0, [5, 25, 45]] = torch.tensor([2, 0, 1])
+        assert (moments.smoothed(8.0 * F.one_hot(slips, 3), 0.08).argmax(-1) == wanted).all()
+
+    @given(
+        hnp.arrays(
+            np.float32, st.tuples(st.just(1), st.integers(1, 12), st.just(3)), elements=st.floats(-90, 90, width=32)
+        )
+    )
+    def test_gives_finite_logits_of_probabilities_at_any_length(self, logits):
+        found = moments.smoothed(torch.from_numpy(logits), 0.08)
+        assert found.isfinite().all() and found.shape == logits.shape
+        torch.testing.assert_close(found.exp().sum(-1), torch.ones(1, logits.shape[1]), atol=1e-5, rtol=0)
+
+    def test_what_is_sure_all_along_stays(self):
+        logits = torch.tensor([2.0, -1.0, 0.5]).expand(1, 30, 3)
+        torch.testing.assert_close(moments.smoothed(logits, 0.08), logits.log_softmax(-1))
 
 
 class TestAccuracy:
