@@ -19,6 +19,7 @@ from multiprocessing import active_children, get_context
 from typing import Any
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from lib import training
 from lib.training import TrainingError
@@ -69,6 +70,7 @@ def _alone(parent: int) -> None:
     if os.getppid() != parent:  # it was killed before it could be said
         os._exit(1)
     torch.set_num_threads(1)
+    threadpool_limits(1)  # NumPy's products of matrices, whose threads otherwise wait for each other on busy cores
     os.environ["TQDM_DISABLE"] = "1"  # a bar of its own in somebody else's notebook
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from toy import ROOT
 
 from lib import forking, training
@@ -34,6 +35,13 @@ def test_they_come_back_in_order(threads):
         assert {count for _, count, _ in found} == {1} and here not in {process for *_, process in found}
     assert torch.equal(side_by_side([lambda: weights * 2, lambda: weights * 3])[1], weights * 3)
     assert torch.get_num_threads() == 2 and os.environ.get("TQDM_DISABLE") is None
+
+
+@linux
+def test_products_of_matrices_take_one_thread_there(threads):
+    """Two processes with two threads each, on two cores, took twice as long as with one each."""
+    counts = [{pool["num_threads"] for pool in pools} for pools in side_by_side([threadpool_info] * 2)]
+    assert counts == [{1}, {1}]
 
 
 def test_a_gradient_is_the_same_there_and_here(threads):

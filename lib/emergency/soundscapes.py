@@ -42,7 +42,7 @@ CELL = 1280  # samples of a time cell of the energy: 8 of Whisper's frames, 80 m
 VOICE = 5, 30
 
 _SHARD = 100  # clips in a file of the cache
-_SHARDS_WORTH_IT = 4
+_SHARDS_WORTH_IT = 2
 _FLOOR = 10 ** (-30 / 10)  # an event lasts while its power is above this share of its maximum
 _FRAME = 160  # samples, for levels and labels: 10 ms
 
