@@ -23,7 +23,6 @@ from lib.emergency.moments import (
     Settings,
     Timed,
     listen,
-    moment_accuracy,
     smoothed,
     starting_at,
     timed,
@@ -151,11 +150,8 @@ def sweep(
     rows = []
     for ratio, model in trained.items():
         heard = listen(model, validation.mel, words=ratio > 0)
-        each, right = _right(validation, heard, model.head.stack), heard.clips.argmax(1) == validation.labels
-        low, high = classification.wilson(int(right.sum()), len(right))
         row = {"ratio": ratio, "seed": seed, "epochs": settings.epochs}
-        row |= _with_ends("moments", faithfulness.interval(each[~np.isnan(each)], seed=seed))
-        row |= _with_ends("clips", (100 * right.double().mean().item(), 100 * low, 100 * high))
+        row |= _shares(validation, heard, model.head.stack, "clips", seed)
         row |= _with_ends("cer", (np.nan,) * 3) | {"hallucinations": np.nan}
         if ratio > 0 and validation.texts is not None:
             invented, of, _ = text.hallucinations(validation.texts, heard.texts)
@@ -164,6 +160,14 @@ def sweep(
             row["hallucinations"] = 100 * invented / max(of, 1)
         rows.append(row)
     return pd.DataFrame(rows), trained
+
+
+def _shares(clips: Timed, heard: Heard, stack: int, name: str, seed: int) -> dict[str, float]:
+    """Moments and, as `name`, clips (%) that are named rightly, with their intervals."""
+    each, right = _right(clips, heard, stack), heard.clips.argmax(1) == clips.labels
+    low, high = classification.wilson(int(right.sum()), len(right))
+    row = _with_ends("moments", faithfulness.interval(each[~np.isnan(each)], seed=seed))
+    return row | _with_ends(name, (100 * right.double().mean().item(), 100 * low, 100 * high))
 
 
 def _with_ends(name: str, found: Sequence[float]) -> dict[str, float]:
@@ -255,7 +259,7 @@ def onsets(
     Two models: trained at 0 s, and on the same clips turned anywhere. Judged on test clips in which all that is heard
     takes `longest` seconds at most, turned so that it begins at each of `seconds`.
 
-    Columns: training, onset, seed, clips, moments and accuracy (%).
+    Columns: training, onset, seed, clips, moments and accuracy (%), each with its 95 % interval as in `sweep`.
     """
     at_zero, short = starting_at(clips, 0.0), test.part(_extent(test) <= longest, f"up to {longest:g} s")
     names = {"all at 0 s": False, "anywhere": True}
@@ -269,9 +273,8 @@ def onsets(
         for second in seconds:
             turned = starting_at(short, second)
             heard = listen(model, turned.mel, words=False)
-            right = (heard.clips.argmax(1) == turned.labels).float().mean().item()
-            rows.append({"training": name, "onset": second, "seed": seed, "clips": len(turned),
-                         "moments": moment_accuracy(heard.moments, turned), "accuracy": 100 * right})  # fmt: skip
+            row = {"training": name, "onset": second, "seed": seed, "clips": len(turned)}
+            rows.append(row | _shares(turned, heard, model.head.stack, "accuracy", seed))
     return pd.DataFrame(rows)
 
 

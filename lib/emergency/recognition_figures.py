@@ -59,11 +59,7 @@ def _over_ratios(axes: Axes, table: pd.DataFrame, name: str, **style) -> None:
 def reading(table: pd.DataFrame) -> Figure:
     """fig417: CER over the level of the line, a curve for each model; 95 % intervals of one seed."""
     figure, axes = plots.subplots(1, 1, height=2.4, width=3.5)
-    for place, (name, rows) in enumerate(table.groupby("model", sort=False)):
-        line = rows.groupby("decibels", as_index=False)[["cer", "cer_low", "cer_high"]].mean()
-        bars = np.abs(line[["cer_low", "cer_high"]].to_numpy() - line[["cer"]].to_numpy()).T
-        axes.errorbar(line.decibels, line.cer, bars, capsize=2, color=plots.COLOURS[place],
-                      marker=plots.MARKERS[place], label=name)  # fmt: skip
+    _lines_with_bars(axes, table, "decibels", "cer", "model")
     axes.axhline(100, color="0.6", linewidth=1, linestyle="--")
     axes.annotate("an empty page", (table.decibels.min(), 100), xytext=(0, 2), textcoords="offset points", fontsize=6)
     axes.set(xlabel="level of the line over the clip (dB)", ylabel="character error rate (%)", ylim=(0, None))
@@ -71,11 +67,20 @@ def reading(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def _lines_with_bars(axes: Axes, table: pd.DataFrame, x: str, y: str, kind: str) -> None:
+    """A line over `x` for each `kind`, with the intervals of `y`: of one seed, or their mean over several."""
+    for place, (name, rows) in enumerate(table.groupby(kind, sort=False)):
+        line = rows.groupby(x, as_index=False)[[y, f"{y}_low", f"{y}_high"]].mean()
+        bars = np.abs(line[[f"{y}_low", f"{y}_high"]].to_numpy() - line[[y]].to_numpy()).T
+        axes.errorbar(line[x], line[y], bars, capsize=2, color=plots.COLOURS[place], marker=plots.MARKERS[place],
+                      label=name)  # fmt: skip
+
+
 def onsets(table: pd.DataFrame) -> Figure:
-    """fig46: accuracy over the time at which the sound begins, for both trainings."""
+    """fig46: accuracy over the time at which the sound begins, for both trainings; 95 % intervals of one seed."""
     figure, axes = plots.subplots(1, 2, height=2.2, sharex=True)
     for one, (column, label) in zip(axes, (("moments", "moments"), ("accuracy", "clips")), strict=True):
-        plots.curves(one, table, "onset", column, "training")
+        _lines_with_bars(one, table, "onset", column, "training")
         one.set(xlabel="the sound begins at (s)", ylabel=f"accuracy of {label} (%)", ylim=(0, None))
     plots.legend_below(figure, axes[0])
     return figure

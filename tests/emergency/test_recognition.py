@@ -137,6 +137,9 @@ class TestOnsets:
                                    checkpoints=tmp_path)  # fmt: skip
         assert table.training.tolist() == ["all at 0 s"] * 2 + ["anywhere"] * 2
         assert table.clips.nunique() == 1 and 0 < table.clips[0] < 60
+        for share in ("moments", "accuracy"):
+            assert table[share].between(table[f"{share}_low"], table[f"{share}_high"]).all()
+            assert (table[f"{share}_low"] < table[f"{share}_high"]).all()
         drawings.onsets(table)
 
     def test_extent(self, sets):
