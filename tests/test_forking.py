@@ -1,6 +1,7 @@
 """Trainings in forked processes: what they return, how they fail, and that they end with the one that began them."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -55,6 +56,31 @@ def test_a_gradient_is_the_same_there_and_here(threads):
     here = gradient().clone()  # with two threads, which a forked process does not have
     for there in side_by_side([gradient] * 3):
         torch.testing.assert_close(there, here)
+
+
+@linux
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep little")
+def test_memory_that_was_freed_goes_back_to_the_system():
+    code = """
+import re, sys
+from pathlib import Path
+from lib.forking import give_back
+
+def held():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+parts = [bytearray(100_000) for _ in range(2000)]  # too small for pages of their own
+for part in parts:
+    part[::1000] = bytes(100)
+full, last = held(), parts[-1]
+del parts, part
+kept = held()
+give_back()
+print(full - kept, full - held())
+"""
+    found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    before, after = map(float, found.stdout.split())
+    assert after > 150 and after > before + 50
 
 
 def test_an_error_is_raised_here(threads):

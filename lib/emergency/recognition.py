@@ -41,7 +41,7 @@ from lib.emergency.whisper import (
     build,
     from_checkpoint,
 )
-from lib.forking import side_by_side
+from lib.forking import give_back, side_by_side
 from lib.metrics import classification
 from lib.metrics.moments import (
     GAP,
@@ -104,17 +104,18 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
     """
     counts = {name: values[name] for name in ("train_count", "validation_count", "test_count")}
     *parts, truth = three_sets(values["dataset"], seconds=values["seconds"], seed=values["seed"], **counts)
-    lines = None
-    if values["reading_epochs"] and not values["checkpoint"] and parts[0].texts is not None:
-        lines = spoken(values["reading_lines"], seed=values["seed"])
-    texts = parts[0].texts if lines is None else parts[0].texts + lines.texts
     size = WhisperSize(*(values[name] for name in ("d_model", "encoder_layers", "decoder_layers", "heads")))
     how = {name: values[name] for name in ("stack", "hidden", "seed")}
-    fresh = builder(values["checkpoint"], texts, parts[0].classes, size, **how)
-    mels, samples, sets = fresh().mels, parts[2].samples, []
+    texts, classes = parts[0].texts, parts[0].classes
+    fresh = builder(values["checkpoint"], texts, classes, size, **how)
+    mels, samples, sets, lines = fresh().mels, parts[2].samples, [], None
     while parts:
         use(parts[0])
         sets.append(timed(parts.pop(0), mels))
+    if values["reading_epochs"] and not values["checkpoint"] and texts is not None:
+        lines = spoken(values["reading_lines"], seed=values["seed"])
+        fresh = builder("", texts + lines.texts, classes, size, **how)
+    give_back()
     where = {name: values[name] for name in ("precision", "device")}
     rest = {name: values[name] for name in ("optimizer", "equaliser", "time_mask", "frequency_mask")}
     settings = Settings(0.0, values["epochs"], values["batch_size"], values["learning_rate"], **rest, **where)

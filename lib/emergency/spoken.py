@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -104,7 +105,11 @@ def spoken(count: int, *, seed: int, mels: int = 80, kind: str | None = None) ->
     to_read = speak(lines_to_read(count, seed=seed), bank.kind)
     both = to_read.utterances + bank.utterances
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        waves = pool.map(lambda place: _somewhere(both[place].samples, Draw(seed, (place,))), range(len(both)))
+        # Some at a time: all that are ready would wait in memory for their spectrograms.
+        waves = chain.from_iterable(
+            pool.map(lambda place: _somewhere(both[place].samples, Draw(seed, (place,))), places)
+            for places in (range(start, min(start + 64, len(both))) for start in range(0, len(both), 64))
+        )
         return _of(both, waves, mels, f"{to_read.digest} {bank.digest} {seed} {source_hash(__name__)}")
 
 
