@@ -60,7 +60,8 @@ def learn(
     """
     accelerator = start(settings.device, settings.precision)
     key = {"model": model.digest(), "settings": asdict(settings), "seed": seed, "lines": lines.checksum,
-           "noise": hashlib.sha256(noise.contiguous().numpy().data).hexdigest(), "code": source_hash(__name__)}  # fmt: skip
+           "noise": hashlib.sha256(noise.contiguous().numpy().data).hexdigest(),
+           "code": source_hash(__name__)}  # fmt: skip
     batch_size = min(settings.batch_size, len(lines))
     steps = len(lines) // batch_size * settings.epochs
     with torch.random.fork_rng():

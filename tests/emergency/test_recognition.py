@@ -104,7 +104,7 @@ class TestRatio:
     def test_side_by_side_is_one_after_the_other(self, sets, fresh, tmp_path):
         threads, found = torch.get_num_threads(), []
         try:
-            for count in (1, 2):
+            for count in (1, 3):  # two take turns, with both threads each
                 torch.set_num_threads(count)
                 _, models = recognition.sweep(fresh, *sets[:2], Settings(0.0, 1, 8), [0.0, 0.5], seed=0,
                                               checkpoints=tmp_path / str(count))  # fmt: skip
