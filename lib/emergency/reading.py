@@ -41,8 +41,8 @@ class ReadingSettings:
     the two losses beside the text's."""
 
     epochs: int = 4
-    batch_size: int = 32
-    learning_rate: float = 3e-3
+    batch_size: int = 16
+    learning_rate: float = 2e-3
     phonemes: float = 1.0
     guide: float = 1.0
     precision: str = "no"

@@ -200,6 +200,7 @@ def training(
 
 def _trained(model: EmergencyWhisper, *args, **kwargs) -> EmergencyWhisper:
     train(model, *args, **kwargs)
+    give_back()
     return model
 
 
@@ -258,24 +259,24 @@ def _wordless(clips: Timed) -> Tensor:
 
 def onsets(
     fresh: Build, clips: Timed, validation: Timed, test: Timed, settings: Settings, *, seconds: Sequence[float],
-    longest: float, seed: int, checkpoints: Path,
+    longest: float, seed: int, checkpoints: Path, lines: Spoken | None = None,
 ) -> pd.DataFrame:  # fmt: skip
     """fig46: does a model that was trained on sounds that all start at 0 s, as the source's do, hear later ones?
 
-    Two models: trained at 0 s, and on the same clips turned anywhere. Judged on test clips in which all that is heard
-    takes `longest` seconds at most, turned so that it begins at each of `seconds`.
+    Two models: trained at 0 s, and on the same clips turned anywhere, which is the sweep's at ratio 0. Judged on test
+    clips in which all that is heard takes `longest` seconds at most, turned so that it begins at each of `seconds`.
 
     Columns: training, onset, seed, clips, moments and accuracy (%), each with its 95 % interval as in `sweep`.
     """
-    at_zero, short = starting_at(clips, 0.0), test.part(_extent(test) <= longest, f"up to {longest:g} s")
-    names = {"all at 0 s": False, "anywhere": True}
-    trainings = [
-        partial(_trained, fresh(), at_zero, validation, replace(settings, ratio=0.0, shift=shift), seed=seed,
-                score_every=settings.epochs, checkpoint=checkpoints / f"onset-{name.replace(' ', '-')}", name=name)
-        for name, shift in names.items()
-    ]  # fmt: skip
-    rows = []
-    for name, model in zip(names, _each(trainings, settings.device), strict=True):
+    trainings = {
+        "all at 0 s": partial(
+            _trained, fresh(), starting_at(clips, 0.0), validation, replace(settings, ratio=0.0, shift=False),
+            seed=seed, score_every=settings.epochs, checkpoint=checkpoints / "onset-all-at-0-s", name="all at 0 s",
+        ),
+        "anywhere": training(fresh, clips, validation, settings, 0.0, seed=seed, checkpoints=checkpoints, lines=lines),
+    }  # fmt: skip
+    short, rows = test.part(_extent(test) <= longest, f"up to {longest:g} s"), []
+    for name, model in zip(trainings, _each(list(trainings.values()), settings.device), strict=True):
         for second in seconds:
             turned = starting_at(short, second)
             heard = listen(model, turned.mel, words=False)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib.emergency import experiments, figures, recognition, sounds, whisper
+from lib.emergency import experiments, figures, moments, recognition, sounds, whisper
 from lib.emergency import recognition_figures as drawings
 from lib.emergency.classes import EMERGENCY
 from lib.emergency.features import SILENCE
@@ -136,6 +136,11 @@ class TestOnsets:
         table = recognition.onsets(fresh, *sets[:3], Settings(0.0, 1, 8), seconds=[0.0, 1.0], longest=2.0, seed=0,
                                    checkpoints=tmp_path)  # fmt: skip
         assert table.training.tolist() == ["all at 0 s"] * 2 + ["anywhere"] * 2
+        # What was trained anywhere is the sweep's model at ratio 0, found and not trained again.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(moments, "augment", lambda *_: pytest.fail("trained again"))
+            sweep, _ = recognition.sweep(fresh, *sets[:2], Settings(0.0, 1, 8), [0.0], seed=0, checkpoints=tmp_path)
+        assert len(sweep) == 1
         assert table.clips.nunique() == 1 and 0 < table.clips[0] < 60
         for share in ("moments", "accuracy"):
             assert table[share].between(table[f"{share}_low"], table[f"{share}_high"]).all()
