@@ -385,8 +385,8 @@ def smoothed(logits: Tensor, seconds: float) -> Tensor:
     """Moments (N, moments, classes) of `seconds` each -> the same shape: log of the mean probabilities around each.
 
     Over `SMOOTHED`, or what there is of it at the ends. Sounds last: an answer that changes from moment to moment is
-    mostly wrong, and breaks an event into pieces. Detectors of sound events have long been read like this (Cakir et al.
-    2017, Convolutional recurrent neural networks for polyphonic sound event detection, there by medians).
+    mostly wrong, and breaks an event into pieces (Cances et al. 2019, Evaluation of post-processing algorithms for
+    polyphonic sound event detection, compare smoothing with other ways).
     """
     beside = int(SMOOTHED / seconds / 2 + 1e-6)
     likely = logits.float().softmax(-1).mT

@@ -17,17 +17,7 @@ from lib.emergency.cnn import Mels
 from lib.emergency.encoder_relevance import ClipClassifier
 from lib.emergency.experiments import Judged, picture_arrays
 from lib.emergency.features import SILENCE
-from lib.emergency.moments import (
-    UNKNOWN,
-    Heard,
-    Settings,
-    Timed,
-    listen,
-    smoothed,
-    starting_at,
-    timed,
-    train,
-)
+from lib.emergency.moments import UNKNOWN, Heard, Settings, Timed, listen, smoothed, starting_at, timed, train
 from lib.emergency.reading import ReadingSettings, learn
 from lib.emergency.sounds import Sounds, three_sets
 from lib.emergency.soundscapes import STEMS, Soundscapes

@@ -113,6 +113,16 @@ class TestRatio:
             torch.set_num_threads(threads)
         assert found[0] == found[1]
 
+    @pytest.mark.parametrize(("count", "beside"), [(1, False), (2, False), (3, True)])
+    def test_two_cores_are_not_shared(self, count, beside, monkeypatch):
+        threads = torch.get_num_threads()
+        monkeypatch.setattr(recognition, "side_by_side", lambda trainings, device: [device] * len(trainings))
+        try:
+            torch.set_num_threads(count)
+            assert recognition._each([lambda: 1, lambda: 2], "cpu") == (["cpu"] * 2 if beside else [1, 2])
+        finally:
+            torch.set_num_threads(threads)
+
     def table(self, *rows):
         return pd.DataFrame(rows, columns=["ratio", "moments", "cer"])
 

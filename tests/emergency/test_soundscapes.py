@@ -7,6 +7,8 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
@@ -22,6 +24,8 @@ from lib.emergency.speech import speech_bank
 
 pytestmark = pytest.mark.filterwarnings("ignore:This espeak-ng speaks differently", "ignore:espeak-ng does not run")
 SOUNDING = tuple(range(1, 20))
+SIDES = *events.FAMILIES.values(), events.DISTRACTORS, (events.BACKGROUNDS,)
+EVERY = tuple(family for sides in SIDES for side in sides for family in side)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -219,6 +223,15 @@ def test_validation_says_and_does_what_training_does():
         assert lines(number, "validation") == lines(number, "train")
         assert events.families(number, "validation") == events.families(number, "train")
     assert speech_bank("validation") is speech_bank("train")
+
+
+@pytest.mark.parametrize("family", EVERY, ids=lambda family: family.__name__)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(round(0.6 * events.RATE), round(4.4 * events.RATE)))
+@settings(max_examples=8, deadline=None)
+def test_a_family_makes_sound_of_any_length_and_the_same_twice(family, seed, n):
+    wave = family(events.Draw(seed, (0,)), n)
+    assert wave.shape == (n,) and np.isfinite(wave).all() and np.abs(wave).max() > 0
+    assert np.array_equal(wave, family(events.Draw(seed, (0,)), n))
 
 
 # --- What the clips hold --------------------------------------------------------------------------
