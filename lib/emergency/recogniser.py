@@ -35,6 +35,7 @@ from lib.emergency.moments import Heard, listen, smoothed
 from lib.emergency.text import TextClassifier, load_text
 from lib.emergency.whisper import EmergencyWhisper
 from lib.emergency.whisper import load as load_whisper
+from lib.forking import give_back
 
 CNN, ENCODER, TEXT = "CNN", "Whisper encoder", "decoder's text"
 SHORTEST = 1.0  # seconds of a recording
@@ -117,7 +118,9 @@ class Recogniser:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"There is no recogniser in {folder} ({error}). Notebook 06 writes one: run it.") from error
         found = replace(Recogniser.assemble(folder, alarming), temperatures=temperatures, rule=rule)
-        return found.in_int8() if precision == INT8 else found
+        found = found.in_int8() if precision == INT8 else found
+        give_back()  # 80 MB of a Whisper-base: what only the loading needed
+        return found
 
     def save(self, folder: Path) -> None:
         """Keep what the models in `folder` do not say themselves."""

@@ -91,7 +91,12 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
     """Load and set up what `values`, the parameters of notebook 04 by name, ask for. `use` is told of every data set.
 
     Of the clips that are not for the test no samples stay in memory.
+
+    Raises:
+        ValueError: a ratio of the sweep is none; told before anything is loaded.
     """
+    for ratio in values.get("ratios", ()):
+        Settings(ratio)
     counts = {name: values[name] for name in ("train_count", "validation_count", "test_count")}
     *parts, truth = three_sets(values["dataset"], seconds=values["seconds"], seed=values["seed"], **counts)
     size = WhisperSize(*(values[name] for name in ("d_model", "encoder_layers", "decoder_layers", "heads")))
@@ -223,17 +228,22 @@ def reading_table(
 
     levels: dB of the line over the clip. Columns: model, decibels, seed, clips, cer, cer_low, cer_high (%).
     """
-    around, rows = _wordless(clips), []
+    give_back()
+    around, rows, count = _wordless(clips), [], 32  # said and read at a time
     lines = read_aloud("test", mels=around.shape[1])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         around = around[torch.randint(len(around), (len(lines),))]
     for decibels in levels:
+        read: dict[str, list[str]] = {name: [] for name in models}
         with torch.random.fork_rng():  # the same places at every level
             torch.manual_seed(seed + 1)
-            mel, _ = mixed(around, lines, torch.arange(len(lines)), torch.full((len(lines),), float(decibels)))
-        for name, model in models.items():
-            found = text.cer_row(lines.texts, listen(model, mel, gated=False).texts, seed=seed)
+            for index in torch.arange(len(lines)).split(count):
+                mel, _ = mixed(around[index], lines, index, torch.full((len(index),), float(decibels)))
+                for name, model in models.items():
+                    read[name] += listen(model, mel, gated=False).texts
+        for name, texts in read.items():
+            found = text.cer_row(lines.texts, texts, seed=seed)
             rows.append({"model": name, "decibels": decibels, "seed": seed} | found)
     return pd.DataFrame(rows)
 
@@ -260,7 +270,7 @@ def onsets(
     """
     trainings = {
         "all at 0 s": partial(
-            _trained, fresh(), starting_at(clips, 0.0), validation, replace(settings, ratio=0.0, shift=False),
+            _trained, fresh(), clips, validation, replace(settings, ratio=0.0, at_start=True),
             seed=seed, score_every=settings.epochs, checkpoint=checkpoints / "onset-all-at-0-s", name="all at 0 s",
         ),
         "anywhere": training(fresh, clips, validation, settings, 0.0, seed=seed, checkpoints=checkpoints, lines=lines),
@@ -293,27 +303,29 @@ def stacks(
 ) -> pd.DataFrame:  # fmt: skip
     """tab48: heads that join 1, 2 or 4 positions, trained alike on the hidden states of the same encoder.
 
-    On the first `STACK_CLIPS` clips, whose hidden states fit into memory.
+    On the first `STACK_CLIPS` clips, whose hidden states fit into memory, in half precision.
 
     Columns: stack, milliseconds (of a moment), seed, parameters, accuracy and macro_f1 (%, at 20 ms for all), event_f1.
     """
-    clips = clips.part(torch.arange(len(clips)) < STACK_CLIPS, "for stacks")
-    hidden, judged = (_hidden(model, some.mel) for some in (clips, test))
+    give_back()
+    count = min(len(clips), STACK_CLIPS)
+    hidden, judged = _hidden(model, clips.mel[:count]), _hidden(model, test.mel)
     rows = []
     for stack in sizes:
         torch.manual_seed(seed)
         head = MomentHead(hidden.shape[2], len(clips.classes), stack, model.head[0].out_features)
-        wanted = clips.targets(stack)
+        wanted = clips.targets(stack)[:count]
         optimizer = torch.optim.AdamW(head.parameters(), learning_rate)
         for epoch in range(epochs):
-            order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(seed + epoch))
+            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + epoch))
             for index in order.split(64):
                 loss = torch.nn.functional.cross_entropy(
-                    head(hidden[index]).flatten(0, 1), wanted[index].flatten(), ignore_index=UNKNOWN
+                    head(hidden[index].float()).flatten(0, 1), wanted[index].flatten(), ignore_index=UNKNOWN
                 )
                 optimizer.zero_grad(), loss.backward(), optimizer.step()
         with torch.no_grad():
-            logits = smoothed(torch.cat([head(part) for part in judged.split(64)]), stack / POSITIONS_PER_SECOND)
+            logits = torch.cat([head(part.float()) for part in judged.split(64)])
+            logits = smoothed(logits, stack / POSITIONS_PER_SECOND)
             found = logits.argmax(2).repeat_interleave(stack, 1)
         truth = test.moments[:, : found.shape[1]].numpy()
         true = events(truth, 0.02)
@@ -328,8 +340,12 @@ def stacks(
 
 @torch.no_grad()
 def _hidden(model: EmergencyWhisper, mel: Tensor) -> Tensor:
+    """Hidden states (N, positions, d_model) in half precision of spectrograms (N, mels, frames)."""
     model.eval()
-    return torch.cat([model.encode(part.float()) for part in mel.split(32)])
+    found = mel.new_empty(len(mel), -(-mel.shape[2] // 2), model.whisper.config.d_model, dtype=torch.float16)
+    for place, part in zip(found.split(32), mel.split(32), strict=True):
+        place.copy_(model.encode(part.float()))
+    return found
 
 
 # --- The chosen model ---------------------------------------------------------------------------
@@ -510,6 +526,7 @@ def encoder_table(
 ) -> pd.DataFrame:
     """tab410: measure, seed, clips, value, low, high: areas of flipping for each method and a random order, and for
     soundscapes the stems' shares of CP-LRP's relevance and of energy, on clips that hold both speech and an event."""
+    give_back()
     judged, rows = listened.judged(), []
     mel, targets = listened.test.mel[chosen], listened.heard.clips[chosen].argmax(1)
 

@@ -76,6 +76,15 @@ class TestWhole:
         assert quick.whisper.model.decoder is model.whisper.model.decoder and model.digest() == before
         assert isinstance(model.head[0], nn.Linear) and quick.digest() != before
 
+    def test_no_weight_is_copied_as_it_was(self, model, monkeypatch):
+        large, copied = {id(one) for one in model.parameters() if one.ndim > 1}, []
+        copy = torch.nn.Parameter.__deepcopy__
+        monkeypatch.setattr(torch.nn.Parameter, "__deepcopy__",
+                            lambda one, memo: copied.append(id(one)) or copy(one, memo))  # fmt: skip
+        quantised(model)
+        positions = id(model.whisper.model.encoder.embed_positions.weight)
+        assert copied and large & set(copied) == {positions}
+
     def test_the_same_weights_give_the_same(self, model):
         one, two = quantised(model), quantised(model)
         mel = torch.randn(1, 80, 200)

@@ -56,6 +56,11 @@ class TestReading:
         "precision": "no", "device": "cpu",
     }  # fmt: skip
 
+    def test_a_ratio_that_is_none_is_told_before_anything_is_loaded(self, monkeypatch):
+        monkeypatch.setattr(recognition, "three_sets", lambda *_, **__: pytest.fail("loaded"))
+        with pytest.raises(ValueError, match="ratio is 2"):
+            recognition.task(self.VALUES | {"ratios": [0.5, 2.0]})
+
     def test_all_trainings_begin_with_what_was_read(self, tmp_path):
         used = []
         task = recognition.task(self.VALUES, used.append)
@@ -80,6 +85,19 @@ class TestReading:
         assert one.equals(two) and table.clips.nunique() == 1
         assert table.cer.between(table.cer_low, table.cer_high).all()
         drawings.reading(table)
+
+    def test_a_clip_of_its_own_for_each_line_whatever_their_number(self, sets, fresh, monkeypatch):
+        heard = []
+
+        def listened(model, mel, **how):
+            heard.append(mel)
+            return listen(model, mel, **how)
+
+        monkeypatch.setattr(recognition, "listen", listened)
+        table = recognition.reading_table({"one": fresh()}, sets[2], [20], seed=0)
+        clips = torch.cat(heard)
+        assert len(heard) > 1 and len(clips) == table.clips[0]
+        assert len({clip.numpy().tobytes() for clip in clips}) == len(clips)
 
     def test_without_clips_without_words_lines_are_said_in_silence(self, sets, fresh):
         talking = replace(sets[2], texts=("불",) * len(sets[2]))
