@@ -93,7 +93,7 @@ def stream(folder: Path) -> None:
             print(time.perf_counter() - begin)
     made.judge(Alarm(made.alarming[0], 1.0, 0.0, SECONDS, listener.newest), "kitchen", 0.0)
     made.whisper.transcribe(torch.randn(1, 50 * SECONDS, 512), TOKENS)  # which the gate may have left out
-    exec(_MEMORY)
+    exec(_MEMORY, {})
 
 
 def _printed(*arguments: str) -> list[float]:
