@@ -6,11 +6,10 @@ gives one class; the recogniser gives a class per moment and the CNN's vote as w
 runs only where something is heard. The encoder in 8 bits is timed here; whether it may be used is for
 `voting.int8_gate` to say, of trained weights.
 
-The stream is heard by a process of its own, which at last raises an alarm and asks all voters. The target is for the
-memory that is its own, at most: what it holds and nothing could give back. What it has mapped from files besides, the
-code of libraries and the weights as they lie on the disk, the system takes back where memory is short; with it the
-process is told as well, and of its own what `import torch` takes: a quarter of a gigabyte where PyTorch is built for
-GPUs, half of that where it is not.
+The stream is heard by a process of its own, which at last judges an alarm by all voters. The target is for the memory
+that is then its own: what it holds and cannot give back. What it has mapped from files besides, the code of libraries
+and the weights as they lie on the disk, the system takes back where memory is short; a row of its own has both, at
+most. Another has what `import torch` takes: a quarter of a gigabyte where PyTorch is built for GPUs, else half of that.
 """
 
 import subprocess
@@ -92,7 +91,8 @@ def stream(folder: Path) -> None:
         if hop >= SECONDS:
             print(time.perf_counter() - begin)
     made.judge(Alarm(made.alarming[0], 1.0, 0.0, SECONDS, listener.newest), "kitchen", 0.0)
-    made.whisper.transcribe(torch.randn(1, 50 * SECONDS, 512), TOKENS)  # which the gate may have left out
+    hidden = torch.randn(1, 50 * SECONDS, made.whisper.whisper.config.d_model)
+    made.whisper.transcribe(hidden, TOKENS)  # the voters decode only where something is heard
     exec(_MEMORY, {})
 
 

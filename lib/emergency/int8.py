@@ -1,6 +1,6 @@
 """A Whisper whose encoder and head compute in 8 bits: about a third of the time on a CPU, for a loss that is measured.
 
-    quick = quantised(model)   # says nearly the same; `Recogniser.quicker` asks how nearly before it is used
+    quick = quantised(model)   # says nearly the same; `voting.int8_gate` asks how nearly before it is used
 
 Weights are quantised once, each output by its own scale; activations anew for each call, by their range (dynamic
 quantisation, Jacob et al. 2018). Convolutions become linear layers of their windows, queries, keys and values one

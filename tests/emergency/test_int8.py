@@ -85,6 +85,11 @@ class TestWhole:
         positions = id(model.whisper.model.encoder.embed_positions.weight)
         assert copied and large & set(copied) == {positions}
 
+    def test_what_others_quantise_with_is_left_as_it_was(self, model):
+        before = torch.backends.quantized.engine
+        quantised(model)
+        assert torch.backends.quantized.engine == before
+
     def test_the_same_weights_give_the_same(self, model):
         one, two = quantised(model), quantised(model)
         mel = torch.randn(1, 80, 200)

@@ -1,11 +1,14 @@
 """From a recording to an alert, with small untrained voters: how it works, not how well."""
 
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from toy import ROOT
 
 from lib.data.catalog import DataError
 from lib.emergency import ensemble, whisper
@@ -262,3 +265,14 @@ class TestFolders:
         save_cnn(build_cnn(variant, 2), variant, ("dog", "rain"), folder / "cnn.safetensors")
         with pytest.raises(DataError, match="know different classes"):
             Recogniser.assemble(folder, EMERGENCY)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("int8", [False, True])
+def test_the_benchmark_s_stream(recogniser, folder, int8):
+    """Its process loads what was saved, hears every hop, judges an alarm, and tells its memory."""
+    (recogniser.in_int8() if int8 else recogniser).save(folder)
+    command = [sys.executable, ROOT / "benchmarks" / "recognition.py", folder]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
+    *hops, own, mapped = (float(word) for word in done.stdout.split())
+    assert len(hops) == 60 and min(hops) > 0 and 50 < own < mapped
