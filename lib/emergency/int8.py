@@ -10,9 +10,9 @@ layer. The decoder keeps its precision: its mistakes add up from word to word.
 import copy
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lib.emergency.packed import windows
 from lib.emergency.whisper import EmergencyWhisper
 
 
@@ -74,8 +74,7 @@ class Int8Convolution(nn.Module):
         self.linear = Int8Linear(conv.weight.flatten(1), conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        windows = F.pad(x, (self.padding, self.padding)).unfold(2, self.kernel, self.stride)
-        return self.linear(windows.transpose(1, 2).flatten(2)).mT  # windows: (B, channels, n / s, kernel)
+        return self.linear(windows(x, self.kernel, self.stride, self.padding)).mT
 
 
 class Int8Attention(nn.Module):

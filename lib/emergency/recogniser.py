@@ -32,6 +32,7 @@ from lib.emergency.features import HOP, RATE, SILENT, log_mel, scaled
 from lib.emergency.int8 import quantised
 from lib.emergency.listener import WINDOW, Alarm, Listener, Rule
 from lib.emergency.moments import Heard, listen, smoothed
+from lib.emergency.packed import packed
 from lib.emergency.text import TextClassifier, load_text
 from lib.emergency.whisper import EmergencyWhisper
 from lib.emergency.whisper import load as load_whisper
@@ -99,7 +100,7 @@ class Recogniser:
             DataError: one is missing or damaged, or they tell other classes apart.
         """
         cnn, classes = load_cnn(folder / "cnn.safetensors")
-        whisper, text = load_whisper(folder / "whisper"), load_text(folder / "text.json")
+        whisper, text = packed(load_whisper(folder / "whisper")), load_text(folder / "text.json")
         if whisper.classes != classes or text.classes != len(classes):
             raise DataError(f"The models in {folder} know different classes. Run notebooks 04 and 05 on the same data.")
         return Recogniser(cnn, whisper, text, classes, tuple(alarming))
