@@ -360,7 +360,7 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def listen(
-    model: EmergencyWhisper, mel: Tensor, *, words: bool = True, gated: bool = True, batch_size: int = 32
+    model: EmergencyWhisper, mel: Tensor, *, words: bool = True, gated: bool = True, batch_size: int = 16
 ) -> Heard:
     """What `model` hears in clips (N, mels, frames), each encoded once.
 

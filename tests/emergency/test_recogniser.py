@@ -1,6 +1,6 @@
 """From a recording to an alert, with small untrained voters: how it works, not how well."""
 
-import subprocess
+import importlib
 import sys
 import tracemalloc
 
@@ -268,11 +268,23 @@ class TestFolders:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-@pytest.mark.parametrize("int8", [False, True])
-def test_the_benchmark_s_stream(recogniser, folder, int8):
-    """Its process loads what was saved, hears every hop, judges an alarm, and tells its memory."""
-    (recogniser.in_int8() if int8 else recogniser).save(folder)
-    command = [sys.executable, ROOT / "benchmarks" / "recognition.py", folder]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT)
-    *hops, own, mapped = (float(word) for word in done.stdout.split())
-    assert len(hops) == 60 and min(hops) > 0 and 50 < own < mapped
+def test_the_benchmark(monkeypatch):
+    """With voters too small to measure: all of it runs, both streams too, and the targets find their rows."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    benchmark = importlib.import_module("recognition")
+    monkeypatch.setattr(benchmark, "SIZE", WhisperSize(16, 1, 1, 2))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the processes of the streams
+    threads = torch.get_num_threads()
+    table = benchmark.measure(rounds=1)
+    assert torch.get_num_threads() == threads
+    rows = table.set_index("task")
+    assert rows.relative[benchmark.PEER] == 1 and (rows.milliseconds.dropna() > 0).all()
+    for precision in ("float32", "int8"):
+        own, mapped = (rows.megabytes[f"stream, {what}, {precision}"]
+                       for what in ("memory of its own", "with files mapped, at most"))  # fmt: skip
+        assert rows.megabytes["of that, by import torch"] < own < mapped
+        assert rows.rounds[f"hop of a stream, p95, {precision}"] == benchmark.HOPS
+    targets = benchmark.check(table)
+    assert len(targets) == 4 and targets.measured.gt(0).all()
+    worse = table.assign(**{name: 1000 * table[name] for name in ("milliseconds", "relative", "megabytes")})
+    assert not benchmark.check(worse).met.any()
