@@ -1,4 +1,4 @@
-"""A Whisper whose encoder and head compute in 8 bits: about a third of the time on a CPU, for a loss that is measured.
+"""A Whisper whose encoder and head compute in 8 bits: less than half of the time on a CPU, for a loss that is measured.
 
     quick = quantised(model)   # says nearly the same; `voting.int8_gate` asks how nearly before it is used
 

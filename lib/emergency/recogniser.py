@@ -144,7 +144,7 @@ class Recogniser:
         return parts.hexdigest()
 
     def in_int8(self) -> "Recogniser":
-        """With an encoder that computes in 8 bits, in a third of the time on a CPU."""
+        """With an encoder that computes in 8 bits, in less than half of the time on a CPU."""
         return replace(self, whisper=quantised(self.whisper), precision=INT8)
 
     def hear(self, samples: Tensor, *, words: bool = True) -> Opinion:
