@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lib.data.audio import Sounds
 from lib.emergency.features import DECADES, HOP, RATE, log_mel, scaled
+from lib.emergency.muon import Muon
 from lib.emergency.spoken import Spoken, mixed
 from lib.emergency.whisper import POSITIONS_PER_SECOND, EmergencyWhisper
 from lib.fingerprint import source_hash
@@ -304,10 +305,12 @@ def optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.
         {"params": [weight for weight in rest if weight.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [weight for weight in rest if weight.ndim <= 1], "weight_decay": 0.0},
     ]
-    found: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, settings.learning_rate, betas=(0.9, 0.98))]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, settings.learning_rate, betas=(0.9, 0.98), fused=True)
+    ]
     if matrices:
-        found.append(torch.optim.Muon(list(matrices.values()), MUON_SHARE * settings.learning_rate,
-                                      weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"))  # fmt: skip
+        found.append(Muon(list(matrices.values()), MUON_SHARE * settings.learning_rate,
+                          weight_decay=settings.weight_decay))  # fmt: skip
     return found
 
 

@@ -328,7 +328,7 @@ class TestListening:
         loud = iter([torch.tensor([0, 1, 0, 1] * 6)])
         monkeypatch.setattr(whole, "clip_logits", lambda _: F.one_hot(next(loud), 3).float())
         monkeypatch.setattr(whole, "transcribe", lambda hidden: [f"{i}" for i in range(len(hidden))])
-        heard = listen(whole, clips.mel)
+        heard = listen(whole, clips.mel, batch_size=24)
         assert heard.texts[:4] == ("", "0", "", "1") and heard.texts[-1] == "11"
 
     def test_moments_are_smoothed_and_clips_are_not(self):
