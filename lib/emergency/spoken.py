@@ -8,10 +8,9 @@ in they are machine speech (see `speech`), and say nothing of how well real Kore
 """
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 
 import numpy as np
@@ -24,10 +23,12 @@ from lib.emergency.lines import LINES, lines
 from lib.emergency.soundscapes import draw_room, heard, microphone
 from lib.emergency.speech import Utterance, speak, speech_bank
 from lib.fingerprint import source_hash
+from lib.forking import side_by_side
 
 WORDS = 3  # of a line, at most
 LONGEST = 2.4  # seconds
 _KNOWN = 0.6  # of the words are words
+_AT_ONCE = 400  # utterances that one process takes at a time
 POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2
 _TAIL = 0.15  # seconds that a room may go on sounding after a line
 _HEARD = 0.001  # a line is heard while its power is above this share of its maximum
@@ -104,31 +105,36 @@ def spoken(count: int, *, seed: int, mels: int = 80, kind: str | None = None) ->
     bank = speech_bank("train", kind)
     to_read = speak(lines_to_read(count, seed=seed), bank.kind)
     both = to_read.utterances + bank.utterances
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # Some at a time: all that are ready would wait in memory for their spectrograms.
-        waves = chain.from_iterable(
-            pool.map(lambda place: _somewhere(both[place].samples, Draw(seed, (place,))), places)
-            for places in (range(start, min(start + 64, len(both))) for start in range(0, len(both), 64))
-        )
-        return _of(both, waves, mels, f"{to_read.digest} {bank.digest} {seed} {source_hash(__name__)}")
+    parts = [range(start, min(start + _AT_ONCE, len(both))) for start in range(0, len(both), _AT_ONCE)]
+    found = side_by_side([partial(_heard, [both[place] for place in part], part, seed, mels) for part in parts], "cpu")
+    rows = chain.from_iterable(found)
+    return _of(both, rows, mels, f"{to_read.digest} {bank.digest} {seed} {source_hash(__name__)}")
 
 
 def read_aloud(split: str, *, mels: int = 80, kind: str | None = None) -> Spoken:
     """Every line of `split` by every voice of it, dry."""
     bank = speech_bank(split, kind)
-    return _of(bank.utterances, (one.samples for one in bank.utterances), mels, bank.digest)
+    return _of(bank.utterances, (_rows(one.samples, mels) for one in bank.utterances), mels, bank.digest)
 
 
-def _of(utterances: Sequence[Utterance], waves: Iterable[np.ndarray], mels: int, source: str) -> Spoken:
-    """Lines of up to `LONGEST` seconds; `waves` are the utterances as they are heard."""
-    rows, kept = [], []
-    for one, wave in zip(utterances, waves, strict=True):
-        mel = log_mel(scaled(torch.from_numpy(wave)[None]), mels)[0]
-        if mel.shape[1] <= LONGEST * FRAMES_PER_SECOND:
-            rows.append(mel.mT[: mel.shape[1] // 2 * 2].half())
-            kept.append(one)
+def _heard(utterances: Sequence[Utterance], places: Iterable[int], seed: int, mels: int) -> list[Tensor]:
+    """`_rows` of each, somewhere; `places` among all utterances say by which numbers it is drawn where."""
+    return [_rows(_somewhere(one.samples, Draw(seed, (place,))), mels)
+            for one, place in zip(utterances, places, strict=True)]  # fmt: skip
+
+
+def _rows(wave: np.ndarray, mels: int) -> Tensor:
+    """(frames, mels) float16, log-mel of (n,) int16."""
+    return log_mel(scaled(torch.from_numpy(wave)[None]), mels)[0].mT.half()
+
+
+def _of(utterances: Sequence[Utterance], heard: Iterable[Tensor], mels: int, source: str) -> Spoken:
+    """Lines of up to `LONGEST` seconds; `heard`: the utterances' `_rows`."""
+    pairs = zip(utterances, heard, strict=True)
+    pairs = [(one, row[: len(row) // 2 * 2]) for one, row in pairs if len(row) <= LONGEST * FRAMES_PER_SECOND]
+    kept, rows = zip(*pairs, strict=True)
     number = {name: k for k, name in enumerate(sorted({name for one in kept for _, name in one.phonemes}), 1)}
-    timed = [_when(one, number, len(mel) // 2) for one, mel in zip(kept, rows, strict=True)]
+    timed = [_when(one, number, len(row) // 2) for one, row in pairs]
     phonemes, progress = (torch.from_numpy(np.concatenate(part)) for part in zip(*timed, strict=True))
     frames = torch.tensor([len(one) for one in rows])
     texts = tuple(one.text for one in kept)
