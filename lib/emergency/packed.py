@@ -43,8 +43,9 @@ class Blocks:
 
     def product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """x (…, inputs), weight (outputs, …) of `inputs` in all, bias (outputs,) or None -> (…, outputs)."""
-        # Tensors of inference mode have no versions, and cannot be changed outside it.
-        state = (weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        if weight.is_inference():  # made in inference mode: it has no version that would tell of a change
+            return F.linear(x, weight.flatten(1), bias)
+        state = (weight.data_ptr(), weight._version)
         if weight is not self._weight or state != self._state:
             self._blocks = torch.ops.mkldnn._reorder_linear_weight(weight.detach().flatten(1), _ROWS)
             self._weight, self._state = weight, state

@@ -131,6 +131,7 @@ class TestBlocks:
             x = torch.randn(3, 8)
             for _ in range(2):
                 torch.testing.assert_close(layer(x), nn.Linear.forward(layer, x))
+                layer.weight.mul_(2)  # of which nothing tells
 
     @needs_onednn
     def test_not_for_gradients_nor_other_numbers(self, fast, products):
