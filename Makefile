@@ -36,7 +36,7 @@ ifeq ($(ACTIVE),$(OWN))
 ACTIVE :=
 endif
 PYTHON := $(if $(ACTIVE),$(ACTIVE),$(OWN))/bin/python
-WORKFLOW = "$(PYTHON)" -m lib.workflow
+WORKFLOW = "$(PYTHON)" -m lib.press.workflow
 SELECTION = --profile "$$PROFILE" --seeds "$$SEEDS" --only "$$ONLY" --params "$$PARAMS" --jobs "$$JOBS" --cores "$$CORES"
 
 # The profile where one was asked for, else all.
@@ -70,16 +70,16 @@ plan: environment ## Tell what `make figures` would run and why
 	@$(WORKFLOW) plan $(SELECTION)
 
 verify: environment ## Check the stored results: whole, unaltered, of their profile, up to date (PROFILE= for one)
-	@"$(PYTHON)" -m lib.verify check $(CHOSEN)
+	@"$(PYTHON)" -m lib.press.verify check $(CHOSEN)
 
 diff: environment ## Show a figure or table beside its state in another folder or revision (FIG=, BASE=)
-	@"$(PYTHON)" -m lib.verify diff $(CHOSEN) --fig "$$FIG" --base "$$BASE"
+	@"$(PYTHON)" -m lib.press.verify diff $(CHOSEN) --fig "$$FIG" --base "$$BASE"
 
 site: environment ## Write build/site/index.html: all results of a profile, to read in a browser without a network
-	@"$(PYTHON)" -m lib.site --profile "$$PROFILE"
+	@"$(PYTHON)" -m lib.press.site --profile "$$PROFILE"
 
 paper: environment ## Set build/paper/paper-<profile>.pdf from the stored results (PROFILE=public unless given)
-	@"$(PYTHON)" -m lib.paper --profile "$(if $(filter file,$(origin PROFILE)),public,$$PROFILE)"
+	@"$(PYTHON)" -m lib.press.paper --profile "$(if $(filter file,$(origin PROFILE)),public,$$PROFILE)"
 
 test: environment ## Check the style and the imports, and run all tests, notebooks included
 	@$(MAKE) --no-print-directory lint

@@ -3,14 +3,15 @@
 #     snakemake --executor slurm --jobs 8 --rerun-triggers mtime --config profile=paper seeds="0 1 2"
 #
 # A job is `<profile>/seed-<k>/<notebook>`, or `<profile>/<notebook>` over all seeds. Whether
-# it is stale is decided by content in lib/staleness.py, which writes the inputs files below
+# it is stale is decided by content in lib/press/staleness.py, which writes the inputs files below
 # only when their content changes; times of sources never matter.
 import os
 import re
 import sys
 
 sys.path.insert(0, workflow.basedir)
-from lib import jobs, paths, staleness
+from lib import paths
+from lib.press import jobs, staleness
 
 # Paths below are relative to the output folder: wherever it is, no character of it is special.
 os.environ["OUTPUT_ROOT"] = str(paths.output_root())
@@ -56,4 +57,4 @@ rule notebook:
         python=sys.executable,
         root=workflow.basedir,
     shell:
-        "cd {params.root:q} && {params.python:q} -m lib.workflow run {wildcards.job:q} --threads {threads}"
+        "cd {params.root:q} && {params.python:q} -m lib.press.workflow run {wildcards.job:q} --threads {threads}"

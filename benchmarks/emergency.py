@@ -13,10 +13,10 @@ import torch
 from torch import nn
 from transformers import WhisperFeatureExtractor
 
-from lib.emergency.cnn import build_cnn, variants
+from lib.emergency.cnn.network import build_cnn, variants
+from lib.emergency.cnn.relevance import relevance
 from lib.emergency.features import RATE, log_mel
-from lib.emergency.relevance import relevance
-from lib.emergency.soundscapes import draw_soundscapes
+from lib.emergency.synthesis.soundscapes import draw_soundscapes
 from lib.timing import interleave, ratio
 
 CLIPS, SECONDS, CACHED = 16, 4, 100

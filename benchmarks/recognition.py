@@ -26,12 +26,12 @@ import torch
 
 from lib.data.decoding import RATE, decode
 from lib.emergency.classes import EMERGENCY, NAMES
-from lib.emergency.cnn import build_cnn, save_cnn, variants
-from lib.emergency.lines import LINES
-from lib.emergency.listener import Alarm
-from lib.emergency.recogniser import Recogniser
-from lib.emergency.text import fit_text
-from lib.emergency.whisper import WhisperSize, build
+from lib.emergency.cnn.network import build_cnn, save_cnn, variants
+from lib.emergency.recogniser.listener import Alarm
+from lib.emergency.recogniser.recogniser import Recogniser
+from lib.emergency.synthesis.lines import LINES
+from lib.emergency.whisper.model import WhisperSize, build
+from lib.emergency.whisper.text import fit_text
 from lib.timing import interleave, ratio
 
 SECONDS, TOKENS, HOPS = 4, 20, 60

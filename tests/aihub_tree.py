@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.emergency.classes import CLASSES
-from lib.emergency.lines import LINES
+from lib.emergency.synthesis.lines import LINES
 
 RATE = 44_100
 

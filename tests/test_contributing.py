@@ -75,7 +75,7 @@ def run(copy, *command: str) -> str:
 
 
 def test_the_notebook_leaves_its_figure_and_table(followed):
-    run(followed, "-m", "lib.workflow", "figures", "--profile", "smoke", "--only", NAME, "--cores", "1")
+    run(followed, "-m", "lib.press.workflow", "figures", "--profile", "smoke", "--only", NAME, "--cores", "1")
     folder = followed / "figures" / "smoke" / "seed-0"
     sidecar = json.loads((folder / "fig81_label_smoothing.json").read_text(encoding="utf-8"))
     assert sidecar["origin"].endswith("2 epochs; seed 0; profile smoke.")
@@ -84,7 +84,7 @@ def test_the_notebook_leaves_its_figure_and_table(followed):
 
 
 def test_the_notebook_has_the_form_of_all_once_its_outputs_are_stored(followed):
-    run(followed, "-m", "lib.workflow", "outputs", "--profile", "smoke", "--only", NAME, "--cores", "1")
+    run(followed, "-m", "lib.press.workflow", "outputs", "--profile", "smoke", "--only", NAME, "--cores", "1")
     form = f"(TestForm and {NAME}) or begins_alike or keep_the_order or in_the_smoke_profile"
     report = run(followed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_notebooks.py", "-k", form)
     assert int(re.search(r"(\d+) passed", report)[1]) > 10, report  # were they chosen at all?

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from toy import ROOT
 
-from lib import parameters
 from lib.data import catalog
+from lib.press import parameters
 
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 DOCUMENTS += sorted((ROOT / "paper" / "cards").glob("*.md"))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from toy import ROOT
 
-from lib import jobs, parameters
+from lib.press import jobs, parameters
 
 NAMES = parameters.notebooks()
 CHECKED = "nbval-check-output"

@@ -15,11 +15,19 @@ ROOT = Path(__file__).resolve().parent.parent
 # What the toys share with the real thing: everything that decides, orders and runs.
 WORKFLOW = [
     *("Makefile", "Snakefile", "pyproject.toml", "requirements.lock", ".ci/environment", "lib/__init__.py"),
-    *("lib/environment.py", "lib/paths.py", "lib/parameters.py", "lib/fingerprint.py", "lib/jobs.py"),
     *(
-        "lib/staleness.py",
-        "lib/execution.py",
-        "lib/workflow.py",
+        "lib/press/environment.py",
+        "lib/paths.py",
+        "lib/press/parameters.py",
+        "lib/press/fingerprint.py",
+        "lib/press/jobs.py",
+    ),
+    *(
+        "lib/sources.py",
+        "lib/press/__init__.py",
+        "lib/press/staleness.py",
+        "lib/press/execution.py",
+        "lib/press/workflow.py",
         "lib/data/__init__.py",
         "lib/data/catalog.py",
     ),
@@ -32,8 +40,8 @@ NOT_INHERITED = {
 }
 
 TOY_FILES = {
-    "lib/run.py": '''
-        """A stand-in without torch for the real `lib.run`: the same folders and the same kind of record."""
+    "lib/press/run.py": '''
+        """A stand-in without torch for the real `lib.press.run`: the same folders and the same kind of record."""
 
         import hashlib
         import json
@@ -97,19 +105,19 @@ TOY_FILES = {
 TOY_NOTEBOOKS = {
     "01_alpha": [
         'seed = 0\nprofile = "quick"\nepochs = 2\nrate = 0.1\ngroups = [1, 2]\ndataset = "shapes"',
-        "from lib.alpha import model\nfrom lib.run import Run\nrun = Run('01_alpha', globals())",
+        "from lib.alpha import model\nfrom lib.press.run import Run\nrun = Run('01_alpha', globals())",
         "run.save('fig_alpha', f'{model.value(epochs)},{seed}')",
         "run.finish()",
     ],
     "02_beta": [
         'seed = 0\nprofile = "quick"\nepochs = 2\nwait = 0.0',
-        "import time\nimport lib.beta\nfrom lib.run import Run\nrun = Run('02_beta', globals())",
+        "import time\nimport lib.beta\nfrom lib.press.run import Run\nrun = Run('02_beta', globals())",
         "time.sleep(wait)\nrun.save('fig_beta', f'{lib.beta.value(epochs)},{seed}')",
         "run.finish()",
     ],
     "03_summary": [
         'seeds = [0]\nprofile = "quick"',
-        "from lib.run import Run\nrun = Run('03_summary', globals())",
+        "from lib.press.run import Run\nrun = Run('03_summary', globals())",
         "text = '\\n'.join(p.read_text() for p in sorted(run.folder.glob('seed-*/*.csv')))",
         "run.save('tab_all', text)\nrun.finish()",
     ],

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib.categorical.arms import Arm
 from lib.categorical.training import Settings, make_step
-from lib.fingerprint import source_hash
+from lib.sources import source_hash
 from lib.timing import interleave, measured_once, ratio
 from lib.training import start
 

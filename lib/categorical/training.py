@@ -15,7 +15,7 @@ from lib.categorical.arms import Arm
 from lib.categorical.augment import Views
 from lib.categorical.models import Network, build_encoder
 from lib.categorical.momentum import Queue, slow_copy
-from lib.fingerprint import source_hash
+from lib.sources import source_hash
 from lib.training import epoch_batches, fit, prepare, start
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib.corregularization.baselines import mma, ocnn_over_layers, soft_orthogonality, srip
 from lib.corregularization.losses import SHORTEST, mean_over_layers, select_layers
 from lib.corregularization.models import build_model
-from lib.fingerprint import source_hash
+from lib.sources import source_hash
 from lib.timing import interleave, measured_once, ratio
 
 STEP = "training step"

@@ -200,7 +200,7 @@ def pruning(frame: pd.DataFrame) -> Figure:
 
 
 def differences(table: pd.DataFrame) -> Figure:
-    """Accuracy against the arm without penalty, with 95 % intervals. table: `lib.comparison.paired_table`.
+    """Accuracy against the arm without penalty, with 95 % intervals. table: `lib.metrics.comparison.paired_table`.
 
     With a `condition` column one panel per condition. One seed has no interval and shows a point alone.
     """

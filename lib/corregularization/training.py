@@ -17,7 +17,7 @@ from lib.corregularization.losses import layer_matrix, select_layers
 from lib.corregularization.models import build_model
 from lib.corregularization.responses import WhitenedPenalty
 from lib.data.augment import as_float, flip_and_shift
-from lib.fingerprint import source_hash
+from lib.sources import source_hash
 from lib.training import epoch_batches, fit, gradient_step, predict, prepare, start
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it

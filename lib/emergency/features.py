@@ -7,6 +7,7 @@ The same numbers as transformers' WhisperFeatureExtractor. Two things in them su
 And the signal is mirrored at its ends: the last frames change when something follows, even silence.
 """
 
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -21,6 +22,30 @@ DECADES = 8.0  # kept below the loudest cell of a clip
 PEAK = 0.7  # full scale 1: what clips are scaled to, as how far away a microphone stands tells nothing
 SILENT = 10 ** (-70 / 20)  # full scale 1: a clip whose loudest sample is below is silence
 SILENCE = (-10.0 + 4.0) / 4.0  # every cell of digital silence
+
+
+@dataclass(frozen=True)
+class Mels:
+    """Spectrograms of labelled clips, as the CNN takes them.
+
+    mel: (N, 1, mels, frames) float16. labels: (N,) int64, an index into `classes`. folds: (N,) int64, clips that
+    belong together share one. name: of the sounds behind them. checksum: of them and of the code of the features.
+    """
+
+    mel: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    folds: Tensor
+    name: str
+    checksum: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, chosen: Tensor, name: str) -> "Mels":
+        """The clips at a boolean mask; `name` tells this part from others of the same sounds."""
+        return replace(self, mel=self.mel[chosen], labels=self.labels[chosen], folds=self.folds[chosen],
+                       checksum=f"{self.checksum}/{name}")  # fmt: skip
 
 
 def log_mel(samples: Tensor, mels: int = 80) -> Tensor:

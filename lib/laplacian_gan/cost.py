@@ -13,10 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from lib.data.augment import as_float
-from lib.fingerprint import source_hash
 from lib.laplacian_gan import training
 from lib.laplacian_gan.arms import DCGAN, Arm
 from lib.laplacian_gan.models import Discriminator, Generator, parameter_count, resolutions
+from lib.sources import source_hash
 from lib.timing import interleave, measured_once, ratio
 from lib.training import prepare, start
 

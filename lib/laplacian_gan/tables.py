@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lib.comparison import mean_and_sd
 from lib.laplacian_gan.evaluation import NO_SOURCE
+from lib.metrics.comparison import mean_and_sd
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:

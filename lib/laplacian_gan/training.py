@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from lib.data.augment import as_float
-from lib.fingerprint import source_hash
 from lib.laplacian_gan import pyramid
 from lib.laplacian_gan.arms import Arm
 from lib.laplacian_gan.augment import augmentation_named
 from lib.laplacian_gan.losses import gradient_penalty, loss_named, zero_centred_penalty
 from lib.laplacian_gan.models import Chain, Discriminator, Generator, parameter_count, resolutions
+from lib.sources import source_hash
 from lib.training import epoch_batches, fit, prepare, start
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it

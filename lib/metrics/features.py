@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from lib import paths
 from lib.data import cache
 from lib.data.augment import as_float, flip_and_shift
-from lib.fingerprint import digest, source_hash
 from lib.metrics import MetricError, check_pixels
+from lib.sources import digest, source_hash
 from lib.training import epoch_batches, predict
 
 if TYPE_CHECKING:  # data enters a cache's key by its checksum, not by the code that loaded it

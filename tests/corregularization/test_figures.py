@@ -9,9 +9,9 @@ import torch
 from matplotlib import pyplot as plt
 
 from lib import plots
-from lib.comparison import paired_table
 from lib.corregularization import figures
 from lib.corregularization.analysis import coherence, similar_pairs
+from lib.metrics.comparison import paired_table
 
 pytestmark = pytest.mark.filterwarnings("error")
 

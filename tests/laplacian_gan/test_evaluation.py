@@ -11,12 +11,12 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from lib import plots
-from lib.comparison import paired_table
 from lib.data.images import load_images
 from lib.laplacian_gan import evaluation, experiments, figures, models, pictures, tables
 from lib.laplacian_gan.arms import LEVELS, PYRAMID, Arm, control_arms, level_arms
 from lib.laplacian_gan.training import Settings, train_arms
 from lib.metrics import features
+from lib.metrics.comparison import paired_table
 from lib.metrics.perceptual import load_lpips
 
 COUNT = 100

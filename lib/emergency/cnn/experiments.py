@@ -1,0 +1,308 @@
+"""What notebook 05 does: compare variants, judge the chosen one, and put what comes out into tables."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lib.emergency.cnn import faithfulness
+from lib.emergency.cnn.network import Settings, Validated, Variant, cost_of, cross_validate, logits_of, train_cnn
+from lib.emergency.cnn.relevance import explain
+from lib.emergency.data.sounds import features_of
+from lib.emergency.features import Mels
+from lib.emergency.synthesis.soundscapes import STEMS, Soundscapes
+from lib.forking import side_by_side
+from lib.metrics import classification
+
+SOURCE_VALIDATION = 666  # clips, on which the source ranked its seven
+
+
+def compare(
+    chosen: Iterable[Variant], clips: Mels, settings: Settings, *, seed: int, score_every: int, checkpoints: Path
+) -> dict[str, Validated]:
+    """`cross_validate` for each variant, by label."""
+    chosen = list(chosen)
+    how = {"seed": seed, "score_every": score_every}
+    trainings = [
+        partial(cross_validate, variant, clips, settings, **how,
+                checkpoint=checkpoints / f"compare-{variant.label.replace(' ', '-')}")
+        for variant in chosen
+    ]  # fmt: skip
+    found = side_by_side(trainings, settings.device)
+    return {variant.label: one for variant, one in zip(chosen, found, strict=True)}
+
+
+def curves(compared: dict[str, Validated], seed: int) -> pd.DataFrame:
+    """fig41: variant, seed, epoch, accuracy (% over the clips of all folds, each by the model that had not seen it)."""
+    frames = []
+    for label, one in compared.items():
+        scored = one.history.dropna(subset="accuracy").merge(_sizes(one), on="fold")
+        scored = scored.assign(right=scored.accuracy * scored["size"]).groupby("epoch")[["right", "size"]].sum()
+        frame = pd.DataFrame({"epoch": scored.index, "accuracy": scored.right / scored["size"]})
+        frames.append(frame.assign(variant=label, seed=seed))
+    return pd.concat(frames, ignore_index=True)[["variant", "seed", "epoch", "accuracy"]]
+
+
+def _sizes(one: Validated) -> pd.DataFrame:
+    folds = one.history.fold.unique()
+    return pd.DataFrame({"fold": folds, "size": [len(run.logits) for run in one.runs]})
+
+
+def variant_table(compared: dict[str, Validated], clips: Mels, *, seed: int) -> pd.DataFrame:
+    """tab41: variant, seed, parameters, mega_macs (of one clip), clips, folds, accuracy (%, cross-validated), low and
+    high (Wilson, 95 %), and low_666 and high_666, the interval that as many clips as the source's would give."""
+    rows = []
+    for label, one in compared.items():
+        right = int((one.logits.argmax(1) == clips.labels).sum())
+        low, high = classification.wilson(right, len(clips))
+        few = classification.wilson(round(right / len(clips) * SOURCE_VALIDATION), SOURCE_VALIDATION)
+        row = {"variant": label, "seed": seed} | cost_of(one.variant, clips.mel.shape[2:], len(clips.classes))
+        row |= {"clips": len(clips), "folds": len(one.runs), "accuracy": 100 * right / len(clips)}
+        rows.append(row | {"low": 100 * low, "high": 100 * high, "low_666": 100 * few[0], "high_666": 100 * few[1]})
+    return pd.DataFrame(rows)
+
+
+def best(table: pd.DataFrame) -> str:
+    """The variant with the highest cross-validated accuracy; of equals, the one that costs least."""
+    return table.sort_values(["accuracy", "mega_macs"], ascending=[False, True]).variant.iloc[0]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The chosen variant on clips that it was neither trained nor chosen on.
+
+    model: the network, or that of the first fold; explained: a mask of the clips that it may be explained on.
+    temperature: per clip, fitted without it.
+    """
+
+    clips: Mels
+    model: nn.Sequential
+    explained: Tensor
+    history: pd.DataFrame
+    logits: Tensor = field(repr=False)
+    temperature: Tensor = field(repr=False)
+
+    @property
+    def calibrated(self) -> Tensor:
+        return self.logits / self.temperature[:, None]
+
+
+def judge(
+    validated: Validated, clips: Mels, test: Mels | None, settings: Settings, *, seed: int, checkpoint: Path
+) -> Judged:
+    """Train the chosen variant on all `clips` and judge it on `test`; without a test set, on `clips` by folds.
+
+    The temperature comes from clips out of their folds: for a test set from those of the comparison, else for each fold
+    from all the others.
+    """
+    variant = validated.variant
+    if test is not None:
+        last = train_cnn(variant, clips, test, settings, seed=seed, score_every=settings.epochs, checkpoint=checkpoint)
+        fitted = classification.fit_temperature(validated.logits, clips.labels)
+        everything = torch.ones(len(test), dtype=torch.bool)
+        return Judged(test, last.model, everything, last.history, last.logits, torch.full((len(test),), fitted))
+    found = cross_validate(variant, clips, settings, seed=seed, score_every=settings.epochs, checkpoint=checkpoint)
+    temperature = torch.empty(len(clips))
+    for fold in clips.folds.unique():
+        out = clips.folds == fold
+        temperature[out] = classification.fit_temperature(found.logits[~out], clips.labels[~out])
+    first = clips.folds == clips.folds.min()
+    return Judged(clips, found.runs[0].model, first, found.history, found.logits, temperature)
+
+
+def test_table(judged: Judged, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
+    """tab45, two rows: the network as trained, and with its temperature. Columns as `classification.score_row`."""
+    clips = judged.clips
+    rows = []
+    for name, logits in (("as trained", judged.logits), ("calibrated", judged.calibrated)):
+        row = classification.score_row(logits, clips.labels, clips.classes, alarming)
+        temperature = judged.temperature.mean().item() if name == "calibrated" else 1.0
+        rows.append({"outputs": name, "seed": seed, "temperature": temperature} | row)
+    return pd.DataFrame(rows)
+
+
+def matrices(judged: Judged, alarming: Sequence[int]) -> dict[str, np.ndarray]:
+    """fig42: counts of all classes and of alarm against none (as in the table, by calibrated probabilities), names, and
+    reliability before and after calibration."""
+    clips = judged.clips
+    decided = classification.raised(judged.calibrated, alarming), torch.isin(clips.labels, torch.tensor(list(alarming)))
+    counts = classification.confusion(clips.labels, judged.logits.argmax(1), len(clips.classes))
+    tables = {
+        name: classification.reliability(logits.softmax(1), clips.labels)[["confidence", "accuracy", "count"]]
+        for name, logits in (("trained", judged.logits), ("calibrated", judged.calibrated))
+    }
+    return {
+        "counts": counts,
+        "binary": classification.binary(*decided) if len(alarming) else np.zeros((0, 0), int),
+        "names": np.array(clips.classes),
+        **{f"reliability_{name}": table.to_numpy() for name, table in tables.items()},
+    }
+
+
+# --- Relevance ----------------------------------------------------------------------------------
+
+METHODS = ("LRP", "input x gradient")
+
+
+def shown_clips(judged: Judged, names: Sequence[str], truth: Soundscapes | None) -> list[int]:
+    """One clip of each class in `names`: that which the network is surest of, right or not by the other classes.
+
+    Of soundscapes, one that holds speech and an event. A class without such a clip is left out.
+
+    Raises:
+        ValueError: a name is none of the classes.
+    """
+    clips, probabilities = judged.clips, judged.logits.softmax(1)
+    possible = judged.explained if truth is None else judged.explained & _both(truth)
+    found = []
+    for name in names:
+        if name not in clips.classes:
+            raise ValueError(f"there is no class {name!r} to show; the classes are {', '.join(clips.classes)}")
+        number = clips.classes.index(name)
+        own = (possible & (clips.labels == number)).nonzero()[:, 0]
+        if len(own):
+            found.append(int(own[probabilities[own, number].argmax()]))
+    return found
+
+
+def _both(truth: Soundscapes) -> Tensor:
+    """Which clips hold speech and an event."""
+    return torch.tensor([bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips])
+
+
+def relevance_pictures(judged: Judged, shown: Sequence[int], truth: Soundscapes | None) -> dict[str, np.ndarray]:
+    """fig43: mel and relevance (clips, mels, frames) for each clip's own class, its name, what it was taken for, and
+    spans (rows: clip, 0 event or 1 speech, onset, offset in s)."""
+    chosen = torch.tensor(list(shown), dtype=torch.long)
+    found = explain(judged.model, judged.clips.mel[chosen], judged.clips.labels[chosen])
+    return picture_arrays(judged, shown, truth, found)
+
+
+def picture_arrays(
+    judged: Judged, shown: Sequence[int], truth: Soundscapes | None, found: Tensor
+) -> dict[str, np.ndarray]:
+    """The arrays of `relevance_pictures`, with relevance (clips, 1, mels, frames) from whatever method."""
+    clips = judged.clips
+    chosen = torch.tensor(list(shown), dtype=torch.long)
+    spans = [
+        (place, kind, label.onset, label.offset)
+        for place, clip in enumerate(shown if truth is not None else ())
+        for kind, name in enumerate(("event", "speech"))
+        for label in truth.clips[clip].of(name)
+    ]
+    taken = judged.logits[chosen].argmax(1)
+    return {
+        "mel": clips.mel[chosen, 0].float().numpy(),
+        "relevance": found[:, 0].numpy(),
+        "names": np.array([clips.classes[label] for label in clips.labels[chosen]]),
+        "taken_for": np.array([clips.classes[label] for label in taken]),
+        "spans": np.array(spans, np.float64).reshape(-1, 4),
+    }
+
+
+def explained(judged: Judged, count: int, seed: int) -> Tensor:
+    """Indices of up to `count` clips, drawn from `seed`, on which explanations are measured."""
+    possible = judged.explained.nonzero()[:, 0]
+    order = torch.randperm(len(possible), generator=torch.Generator().manual_seed(seed))
+    return possible[order[:count]]
+
+
+def faithfulness_curves(judged: Judged, chosen: Tensor, *, steps: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(fig44, areas): what flipping and randomised weights do to the explanations of the predicted classes.
+
+    fig44: panel ("flipping", "randomised"), method, order, seed, x (share of tiles flipped, or layers drawn anew) and
+    value (mean probability, or rank correlation). areas: measure, seed, clips, value, low, high, as tab42.
+    """
+    mel, targets = judged.clips.mel[chosen], judged.logits[chosen].argmax(1)
+    frames, areas = [], []
+    for method in (*METHODS, "random"):
+        how = {"steps": steps, "seed": seed}
+        if method == "random":
+            found = torch.rand(mel.shape, generator=torch.Generator().manual_seed(seed))
+        else:
+            found = explain(judged.model, mel, targets, method)
+            table = faithfulness.randomised(judged.model, mel[:16], targets[:16], method, seed=seed)
+            table = table.rename(columns={"layers": "x", "correlation": "value"})
+            frames.append(table.assign(panel="randomised", method=method, order=""))
+        curves = {
+            order: faithfulness.flipping(judged.model, mel, found, targets, order=order, **how)
+            for order in ("most", "least")
+        }
+        areas.append(_row(f"flipping area, {method}", faithfulness.area(*curves.values()).numpy(), seed))
+        for order, curve in curves.items():
+            share = np.linspace(0, 1, steps + 1)
+            frame = pd.DataFrame({"x": share, "value": curve.mean(0).numpy()})
+            frames.append(frame.assign(panel="flipping", method=method, order=order))
+    figure = pd.concat(frames, ignore_index=True).assign(seed=seed)
+    return figure[["panel", "method", "order", "seed", "x", "value"]], pd.DataFrame(areas)
+
+
+def _row(measure: str, values: np.ndarray, seed: int) -> dict:
+    mean, low, high = faithfulness.interval(values, seed=seed)
+    return {"measure": measure, "seed": seed, "clips": len(values), "value": mean, "low": low, "high": high}
+
+
+def stem_rows(judged: Judged, truth: Soundscapes, *, seed: int) -> pd.DataFrame:
+    """Does the network look at the event or at the speech? Of test clips that hold both, for the predicted classes.
+
+    Rows of tab42: each stem's share of relevance and of energy (% of the whole, on cells where the stem
+    has more energy than the others together), their difference, and by how much accuracy (%) falls where the stem is
+    silent. For the last, stems are added up without the microphone.
+    """
+    chosen = _both(truth).nonzero()[:, 0]
+    mel, labels = judged.clips.mel[chosen], judged.clips.labels[chosen]
+    found = explain(judged.model, mel, judged.logits[chosen].argmax(1))
+    share = faithfulness.shares(found, truth.energy[chosen.numpy()])
+    right = _right(judged, truth, chosen, labels)
+    rows = [_row("accuracy, all stems (%)", 100 * right, seed)]
+    for place, stem in enumerate(STEMS):
+        relevant, energy = (100 * share[name][:, place] for name in ("relevance", "energy"))
+        rows.append(_row(f"relevance on {stem} (%)", relevant, seed))
+        rows.append(_row(f"energy of {stem} (%)", energy, seed))
+        rows.append(_row(f"relevance - energy, {stem} (points)", relevant - energy, seed))
+        without = _right(judged, truth, chosen, labels, without=place)
+        rows.append(_row(f"accuracy lost without {stem} (points)", 100 * (right - without), seed))
+    return pd.DataFrame(rows)
+
+
+def _right(
+    judged: Judged, truth: Soundscapes, chosen: Tensor, labels: Tensor, without: int | None = None
+) -> np.ndarray:
+    """Which clips are recognised, (n,) 0 or 1, from the sum of their stems but one."""
+    right = []
+    for part, wanted in zip(chosen.split(64), labels.split(64), strict=True):
+        stems = torch.from_numpy(truth.stems[part.numpy()]).float() / 32768
+        if without is not None:
+            stems[:, without] = 0
+        logits = logits_of(judged.model, features_of(stems.sum(1)))
+        right.append((logits.argmax(1) == wanted).float())
+    return torch.cat(right).numpy()
+
+
+def planted_rows(
+    validated: Validated, clips: Mels, test: Mels, settings: Settings, *, number: int, seed: int, checkpoint: Path
+) -> pd.DataFrame:
+    """Would LRP show a shortcut? A faint tone is planted into all training clips of class `number` and no others.
+
+    Rows of tab42, of test clips of the other classes with the tone: the share that is taken for class
+    `number` with it and without it (%), and how well LRP for that class finds the tone's cells (area under the ROC).
+    """
+    own = clips.labels == number
+    mel = clips.mel.clone()
+    mel[own] = faithfulness.with_cue(clips.mel[own], seed)[0]
+    cheating = Mels(mel, clips.labels, clips.classes, clips.folds, clips.name, f"{clips.checksum}/cue {number} {seed}")
+    model = train_cnn(validated.variant, cheating, test, settings, seed=seed, score_every=settings.epochs,
+                      checkpoint=checkpoint).model  # fmt: skip
+    others = test.mel[test.labels != number]
+    cued, mask = faithfulness.with_cue(others, seed + 1)
+    taken = {name: (logits_of(model, some).argmax(1) == number).float().numpy()
+             for name, some in (("with", cued), ("without", others))}  # fmt: skip
+    found = explain(model, cued, torch.full((len(cued),), number))
+    rows = [_row(f"shortcut taken, {name} the tone (%)", 100 * share, seed) for name, share in taken.items()]
+    rows.append(_row("planted tone found by LRP (area under ROC)", faithfulness.localisation(found, mask), seed))
+    return pd.DataFrame(rows)

@@ -1,0 +1,189 @@
+"""Is an explanation right? Flipping, randomised networks, and shares on cells whose truth is known."""
+
+import copy
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from scipy.stats import bootstrap as scipy_bootstrap
+from scipy.stats import spearmanr
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+
+from lib.emergency.cnn.relevance import explain
+from lib.training import predict
+
+TILE = (10, 20)  # mels and frames that are flipped together
+ORDERS = ("most", "least", "random")
+FILLS = ("quietest", "mean")
+
+
+def flipping(
+    model: nn.Module,
+    mel: Tensor,
+    relevance: Tensor,
+    targets: Tensor,
+    *,
+    order: str = "most",
+    fill: str = "quietest",
+    steps: int = 20,
+    tile: tuple[int, int] = TILE,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> Tensor:
+    """Probability of `targets` while tiles are taken away in the order of their relevance: (N, steps + 1).
+
+    Region flipping (Samek et al. 2017). Column k has k/steps of the tiles flipped, the first none and the last all.
+    The network is taken in evaluation mode. Beside the inputs, memory is that of one batch.
+
+    Args:
+        mel, relevance: (N, 1, mels, frames).
+        order: "most" relevant first, "least" relevant first, or "random" (from `seed`).
+        fill: what a tile gets that is taken away: the clip's "quietest" value of each band, as if nothing sounded
+            there, or the band's "mean" in the clip, which a network has seen more often.
+
+    Raises:
+        ValueError: an unknown order or fill, shapes that differ, or no step.
+    """
+    if order not in ORDERS or fill not in FILLS or mel.shape != relevance.shape or steps < 1:
+        raise ValueError(f"flipping takes the order {', '.join(ORDERS)}, the fill {', '.join(FILLS)}, relevance in the "
+                         f"shape of the clips and a step at least, not {order!r}, {fill!r}, {tuple(relevance.shape)} "
+                         f"for {tuple(mel.shape)} and {steps}")  # fmt: skip
+    tiles = F.avg_pool2d(_whole(relevance.float(), tile), tile).flatten(1)
+    generator = torch.Generator().manual_seed(seed)
+    rank = torch.rand(tiles.shape, generator=generator) if order == "random" else tiles
+    # The place of each tile in the order of flipping; stable, as many tiles may have no relevance at all.
+    place = rank.argsort(dim=1, descending=order != "least", stable=True).argsort(1)
+    shape = [-(-size // part) for size, part in zip(mel.shape[2:], tile, strict=True)]
+    place = place.view(len(mel), 1, *shape).repeat_interleave(tile[0], 2).repeat_interleave(tile[1], 3)
+    place = place[..., : mel.shape[2], : mel.shape[3]]
+    device = next(model.parameters()).device
+    columns = []
+    for step in range(steps + 1):
+        gone = place < round(step / steps * tiles.shape[1])
+        parts = zip(mel.split(batch_size), gone.split(batch_size), strict=True)
+        logits = predict(model, (_without(part.float(), tiles_gone, fill).to(device) for part, tiles_gone in parts))
+        columns.append(logits.softmax(1).cpu().gather(1, targets[:, None])[:, 0])
+    return torch.stack(columns, 1)
+
+
+def _without(mel: Tensor, gone: Tensor, fill: str) -> Tensor:
+    return torch.where(gone, mel.amin(3, keepdim=True) if fill == "quietest" else mel.mean(3, keepdim=True), mel)
+
+
+def _whole(relevance: Tensor, tile: tuple[int, int]) -> Tensor:
+    """Padded to whole tiles by what does not change their mean's order much: zeros."""
+    below, right = (-size % part for size, part in zip(relevance.shape[2:], tile, strict=True))
+    return F.pad(relevance, (0, right, 0, below))
+
+
+def area(most: Tensor, least: Tensor) -> Tensor:
+    """Area between the least-first and the most-first curve, (N,) in -1 to 1: above 0 where the order is right."""
+    width = most.shape[1] - 1
+    return torch.trapezoid(least - most, dx=1 / width, dim=1)
+
+
+def randomised(
+    model: nn.Sequential, mel: Tensor, targets: Tensor, method: str = "LRP", *, seed: int = 0
+) -> pd.DataFrame:
+    """Rank correlation of the explanation with that of networks whose layers are drawn anew, from the top down.
+
+    Cascading randomisation (Adebayo et al. 2018, Sanity Checks for Saliency Maps). An explanation that stays the same
+    does not explain what was learned. Of absolute relevance: a random network's logit is as often negative as positive
+    and takes the sign of all relevance with it, so that correlations of 0.8 and -0.8 would be averaged to nothing.
+    Rules like z_plus are known to depend little on upper layers (Sixt et al. 2020, When Explanations Lie).
+
+    Columns: layers (how many are random), correlation (Spearman's, mean over clips; NaN if the random network gives
+    no relevance at all).
+    """
+    first = explain(model, mel, targets, method).abs()
+    changed = copy.deepcopy(model)
+    learned = [layer for layer in changed.modules() if any(True for _ in layer.parameters(recurse=False))]
+    rows = [{"layers": 0, "correlation": 1.0}]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for layer in reversed(learned):
+            layer.reset_parameters()
+            if isinstance(layer, nn.BatchNorm2d):
+                continue  # goes with the convolution before it
+            other = explain(changed, mel, targets, method).abs()
+            pairs = zip(first.flatten(1).numpy(), other.flatten(1).numpy(), strict=True)
+            each = [spearmanr(a, b).statistic for a, b in pairs if np.ptp(a) and np.ptp(b)]
+            rows.append({"layers": len(rows), "correlation": float(np.mean(each)) if each else np.nan})
+    return pd.DataFrame(rows)
+
+
+def shares(relevance: Tensor, energy: np.ndarray) -> dict[str, np.ndarray]:
+    """Shares of relevance, of energy and of cells where each stem dominates, (N, stems) each.
+
+    Args:
+        relevance: (N, 1, mels, frames); what speaks against the class counts for nothing.
+        energy: (N, stems, bands, cells) power of each stem, as `Soundscapes.energy`. A stem dominates a cell if it has
+            more power than all others together; cells where none does belong to no stem.
+
+    Raises:
+        ValueError: relevance does not divide into the cells of the energy.
+    """
+    count, stems, bands, cells = energy.shape
+    mels, frames = relevance.shape[2:]
+    per_cell = -(-frames // cells)  # the last cell may be cut off
+    if len(relevance) != count or mels % bands or per_cell * (cells - 1) >= frames:
+        raise ValueError(
+            f"relevance {tuple(relevance.shape)} does not divide into the cells of the energy {energy.shape}"
+        )
+    positive = F.pad(relevance.clamp(min=0).double(), (0, per_cell * cells - frames)).numpy()
+    positive = positive.reshape(count, bands, mels // bands, cells, per_cell).sum((2, 4))
+    total = energy.sum(1, keepdims=True)
+    dominant = energy > total / 2
+
+    def share(of: np.ndarray) -> np.ndarray:
+        whole = of.sum((1, 2))
+        part = (of[:, None] * dominant).sum((2, 3))
+        return np.divide(part, whole[:, None], out=np.zeros_like(part), where=whole[:, None] > 0)
+
+    return {
+        "relevance": share(positive),
+        "energy": share(total[:, 0].astype(np.float64)),
+        "area": dominant.mean((2, 3)),
+    }
+
+
+def with_cue(mel: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """A planted shortcut: a faint high tone of half a second at a place drawn for each clip. (mel, mask of its cells).
+
+    mel: (N, 1, mels, frames); the mask is boolean, of that shape. The tone lies in the upper fifth of the bands,
+    halfway between the clip's mean and its loudest cell.
+
+    Raises:
+        ValueError: the clips are no longer than the tone.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    count, _, mels, frames = mel.shape
+    low, length = round(0.85 * mels), 50
+    if frames <= length:
+        raise ValueError(f"clips have {frames} frames, expected more than the {length} of the tone")
+    start = torch.randint(0, frames - length, (count, 1, 1, 1), generator=generator)
+    times, bands = torch.arange(frames), torch.arange(mels)[:, None]
+    mask = (times >= start) & (times < start + length) & (bands >= low) & (bands < low + 3)
+    whole = mel.float()
+    level = (whole.mean((2, 3), keepdim=True) + whole.amax((2, 3), keepdim=True)) / 2
+    return torch.where(mask, torch.maximum(whole, level), whole).to(mel.dtype), mask
+
+
+def localisation(relevance: Tensor, mask: Tensor) -> np.ndarray:
+    """How well relevance finds the cells of `mask`: area under the ROC curve per clip, (N,); 0.5 is chance."""
+    pairs = zip(mask.flatten(1).numpy(), relevance.flatten(1).numpy(), strict=True)
+    return np.array([roc_auc_score(wanted, found) for wanted, found in pairs])
+
+
+def interval(
+    values: np.ndarray, *, seed: int = 0, level: float = 0.95, rounds: int = 2000
+) -> tuple[float, float, float]:
+    """Mean with its bootstrap interval (percentile): (mean, low, high); no interval from fewer than two values."""
+    values = np.asarray(values, np.float64)
+    if len(values) < 2:
+        return (float(values.mean()) if len(values) else np.nan), np.nan, np.nan
+    found = scipy_bootstrap((values,), np.mean, n_resamples=rounds, confidence_level=level, method="percentile",
+                            rng=np.random.default_rng(seed), batch=200).confidence_interval  # fmt: skip
+    return float(values.mean()), float(found.low), float(found.high)

@@ -1,0 +1,305 @@
+"""A plain CNN on log-mel spectrograms, in the seven variants that study 4 compares."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from math import ceil
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+import torchaudio.functional as TF
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from lib.data.cache import atomic
+from lib.data.catalog import DataError
+from lib.emergency.features import Mels
+from lib.sources import source_hash
+from lib.training import epoch_batches, fit, gradient_step, predict, prepare, start
+
+POOLING = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """channels: filters of each block. convolutions: per block. pooling: "max" or "average", by 2 after every block.
+
+    stride: of the first convolution, along frequency and time. dropout: before the classifier.
+    """
+
+    label: str
+    channels: tuple[int, ...] = (16, 32, 64, 128)
+    convolutions: int = 1
+    kernel: int = 3
+    pooling: str = "max"
+    stride: tuple[int, int] = (2, 2)
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        if self.pooling not in POOLING:
+            raise ValueError(f"{self.label}: pooling {self.pooling!r} is unknown; choose one of {', '.join(POOLING)}")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"{self.label}: a kernel of {self.kernel} has no middle; choose an odd one")
+
+
+def variants(width: int = 16) -> list[Variant]:
+    """The seven: one plain network, and one change at a time. width: filters of the first block."""
+    plain = Variant("plain", tuple(width * factor for factor in (1, 2, 4, 8)))
+    return [
+        plain,
+        replace(plain, label="deeper", convolutions=2),
+        replace(plain, label="wider", channels=tuple(2 * n for n in plain.channels)),
+        replace(plain, label="kernel 5", kernel=5),
+        replace(plain, label="average pooling", pooling="average"),
+        replace(plain, label="dropout 0.3", dropout=0.3),
+        replace(plain, label="stride 4 in time", stride=(2, 4)),
+    ]
+
+
+def build_cnn(variant: Variant, classes: int, mels: int = 80) -> nn.Sequential:
+    """Log-mels (B, 1, mels, frames) -> logits (B, classes), from 32 frames on (64 at stride 4).
+
+    The last maps are averaged over time alone: at which frequency something sounds tells what it is.
+
+    Raises:
+        ValueError: mels are too few for the poolings.
+    """
+    layers: list[nn.Module] = []
+    before = 1
+    for block, channels in enumerate(variant.channels):
+        for place in range(variant.convolutions):
+            stride = variant.stride if block == place == 0 else 1
+            layers += [
+                nn.Conv2d(before, channels, variant.kernel, stride, variant.kernel // 2, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+            ]
+            before = channels
+        if block < len(variant.channels) - 1:
+            layers.append(POOLING[variant.pooling](2))
+    rows = -(-mels // variant.stride[0]) // 2 ** (len(variant.channels) - 1)
+    if not rows:
+        raise ValueError(f"{variant.label}: nothing is left of {mels} mels after {len(variant.channels)} blocks")
+    layers += [nn.AdaptiveAvgPool2d((rows, 1)), nn.Flatten()]
+    if variant.dropout:
+        layers.append(nn.Dropout(variant.dropout))
+    return nn.Sequential(*layers, nn.Linear(before * rows, classes))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all variants of an experiment share.
+
+    shift: clips are rolled in time by up to this share of their length.
+    time_mask, frequency_mask: SpecAugment (Park et al. 2019), the largest share of frames and of bands that one mask
+        hides.
+    mixup: of Beta(mixup, mixup) (Zhang et al. 2018); 0 leaves clips unmixed.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    learning_rate: float = 3e-3  # peak of a one-cycle schedule (Smith & Topin 2018), AdamW
+    weight_decay: float = 1e-2
+    shift: float = 1.0
+    time_mask: float = 0.2
+    frequency_mask: float = 0.2
+    mixup: float = 0.0
+    precision: str = "no"
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is left of a variant after training."""
+
+    variant: Variant
+    model: nn.Sequential
+    history: pd.DataFrame  # per epoch: loss, and on the validation clips validation_loss, accuracy (%)
+    logits: Tensor = field(repr=False)  # (N, classes) of the validation clips
+
+
+def augment(mel: Tensor, targets: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Roll, mix and mask: mel (B, 1, mels, frames), targets (B, classes) -> the same shapes.
+
+    Each clip is drawn for on its own; what is hidden becomes 0, the middle of the features' range.
+    """
+    count, _, mels, frames = mel.shape
+    if settings.shift:
+        most = round(settings.shift * frames)
+        start = torch.randint(-most, most + 1, (count, 1, 1, 1), device=mel.device)
+        places = (torch.arange(frames, device=mel.device) - start) % frames
+        mel = mel.gather(-1, places.expand(-1, -1, mels, -1))
+    if settings.mixup:
+        share = torch.distributions.Beta(settings.mixup, settings.mixup).sample((count,)).to(mel)
+        share = torch.maximum(share, 1 - share)  # the clip itself outweighs its partner
+        partner = torch.randperm(count, device=mel.device)
+        mel = torch.lerp(mel[partner], mel, share[:, None, None, None])
+        targets = torch.lerp(targets[partner], targets, share[:, None])
+    for share, axis in ((settings.frequency_mask, 2), (settings.time_mask, 3)):
+        if share:
+            mel = TF.mask_along_axis_iid(mel, ceil(share * mel.shape[axis]), 0.0, axis)
+    return mel, targets
+
+
+def train_cnn(
+    variant: Variant,
+    train: Mels,
+    validation: Mels,
+    settings: Settings,
+    *,
+    seed: int,
+    score_every: int = 1,
+    checkpoint: Path | None = None,
+) -> Trained:
+    """Train one variant; every `score_every` epochs and after the last it is scored on the validation clips.
+
+    Fewer clips than a batch holds are one batch.
+    """
+    settings = replace(settings, batch_size=min(settings.batch_size, len(train)))
+    accelerator = start(settings.device, settings.precision)
+    torch.manual_seed(seed)
+    model = build_cnn(variant, len(train.classes), train.mel.shape[2])
+    # Norms and offsets are not decayed: decay moves their output, and says nothing about the filters' size.
+    decayed = [weight for weight in model.parameters() if weight.ndim > 1]
+    others = [weight for weight in model.parameters() if weight.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, settings.learning_rate)
+    steps = len(epoch_batches(len(train), settings.batch_size, seed=0, epoch=0)) * settings.epochs
+    warm_up = 0.25 if steps != 4 else 0.375  # OneCycleLR divides by zero where the warm-up is exactly one step
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.learning_rate, total_steps=steps, pct_start=warm_up, cycle_momentum=False
+    )
+    network, optimizer, scheduler = prepare(accelerator, model, optimizer, scheduler)
+    torch.manual_seed(seed + 1)
+    device = accelerator.device
+    mel, targets = train.mel.to(device), F.one_hot(train.labels, len(train.classes)).float().to(device)
+
+    def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:
+        index = index.to(device)
+        inputs, wanted = augment(mel[index].float(), targets[index], settings)
+        return {"loss": F.cross_entropy(network(inputs), wanted)}
+
+    def evaluate(epoch: int) -> dict[str, float]:
+        if epoch not in (0, settings.epochs) and epoch % score_every:
+            return {}
+        logits = logits_of(model, validation.mel)
+        right = (logits.argmax(1) == validation.labels).float().mean().item()
+        return {"validation_loss": F.cross_entropy(logits, validation.labels).item(), "accuracy": 100 * right}
+
+    history = fit(
+        accelerator,
+        gradient_step(accelerator, network, optimizer, scheduler, losses),
+        lambda epoch: epoch_batches(
+            len(train),
+            settings.batch_size,
+            seed=seed,
+            epoch=epoch,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+        ),
+        epochs=settings.epochs,
+        evaluate=evaluate,
+        checkpoint=checkpoint,
+        key={
+            "variant": asdict(replace(variant, label="")),
+            "settings": asdict(settings),
+            "score_every": score_every,
+            "seed": seed,
+            "train": train.checksum,
+            "validation": validation.checksum,
+            "code": source_hash(__name__),
+        },
+        name=variant.label,
+    )
+    model = accelerator.unwrap_model(network)
+    return Trained(variant, model.eval().cpu(), history, logits_of(model, validation.mel))
+
+
+def logits_of(model: nn.Module, mel: Tensor, batch_size: int = 64) -> Tensor:
+    """(N, 1, mels, frames) -> (N, classes) float32 on the CPU, in evaluation mode."""
+    device = next(model.parameters()).device
+    return predict(model, (chunk.to(device).float() for chunk in mel.split(batch_size))).cpu()
+
+
+@dataclass(frozen=True)
+class Validated:
+    """A variant on every fold: histories joined (with a column fold) and every clip's logits from the model that had
+    not seen it."""
+
+    variant: Variant
+    runs: tuple[Trained, ...]
+    history: pd.DataFrame
+    logits: Tensor = field(repr=False)
+
+
+def cross_validate(
+    variant: Variant,
+    clips: Mels,
+    settings: Settings,
+    *,
+    seed: int,
+    score_every: int = 1,
+    checkpoint: Path | None = None,
+) -> Validated:
+    """Train `variant` once per fold, on the clips of all other folds.
+
+    Raises:
+        ValueError: there are fewer than two folds.
+    """
+    folds = clips.folds.unique().tolist()
+    if len(folds) < 2:
+        raise ValueError(f"cross-validation needs two folds at least, and the clips have {len(folds)}")
+    runs, logits = [], torch.zeros(len(clips), len(clips.classes))
+    for fold in folds:
+        out = clips.folds == fold
+        run = train_cnn(variant, clips.part(~out, f"without {fold}"), clips.part(out, f"fold {fold}"), settings,
+                        seed=seed, score_every=score_every,
+                        checkpoint=None if checkpoint is None else checkpoint / f"fold-{fold}")  # fmt: skip
+        logits[out] = run.logits
+        runs.append(run)
+    history = pd.concat([run.history.assign(fold=fold) for fold, run in zip(folds, runs, strict=True)])
+    return Validated(variant, tuple(runs), history.reset_index(drop=True), logits)
+
+
+def cost_of(variant: Variant, shape: Sequence[int], classes: int) -> dict[str, float]:
+    """Parameters and millions of multiply-adds for one clip of `shape` (mels, frames)."""
+    model = build_cnn(variant, classes, shape[0]).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 1, *shape))
+    return {"parameters": sum(p.numel() for p in model.parameters()), "mega_macs": counter.get_total_flops() / 2e6}
+
+
+def save_cnn(model: nn.Sequential, variant: Variant, classes: Sequence[str], path: Path) -> None:
+    """Write weights, variant and classes to one file, which appears whole or not at all."""
+    about = {"variant": json.dumps(asdict(variant)), "classes": json.dumps(list(classes), ensure_ascii=False)}
+    weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
+    try:
+        with atomic(path) as temporary:
+            save_file(weights, temporary, about)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"The CNN could not be written to {path} ({error}). Free some space there.") from error
+
+
+def load_cnn(path: Path) -> tuple[nn.Sequential, tuple[str, ...]]:
+    """(network in evaluation mode, its classes), of 80 mels, as `save_cnn` wrote it.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    if not path.exists():
+        raise DataError(f"There is no CNN in {path}. Notebook 05 writes one: run it first.")
+    try:
+        with safe_open(path, "pt") as file:
+            about, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        found = json.loads(about["variant"])
+        variant = Variant(**found | {"channels": tuple(found["channels"]), "stride": tuple(found["stride"])})
+        classes = tuple(json.loads(about["classes"]))
+        model = build_cnn(variant, len(classes))
+        model.load_state_dict(weights)
+    except Exception as error:  # whatever the readers raise, the cure is the same
+        raise DataError(f"The CNN in {path} is damaged ({error}). Delete it, and run notebook 05 again.") from error
+    return model.eval(), classes

@@ -1,0 +1,213 @@
+"""The sounds of study 4 from any data set, and what of them a network takes.
+
+train = load("soundscapes", "train", count=1000, seconds=4.0)
+clips = mels(train)
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib import paths
+from lib.data.audio import Sounds, load_sounds
+from lib.data.cache import checksum
+from lib.data.catalog import DataError, data_root
+from lib.data.images import balanced
+from lib.emergency.classes import EMERGENCY, NAMES, find
+from lib.emergency.data import aihub
+from lib.emergency.features import HOP, Mels, log_mel, scaled
+from lib.emergency.synthesis.soundscapes import Soundscapes, draw_soundscapes
+from lib.sources import source_hash
+
+FOLDS = 5
+NARROW = 5500  # Hz: microphones of soundscapes that hear no higher are one corpus, the others another
+COUNT = {"train": 2000, "validation": 400, "test": 600}  # soundscapes, when no count is asked for
+
+
+def load(
+    dataset: str,
+    split: str,
+    *,
+    seconds: float = 4.0,
+    count: int | None = None,
+    seed: int = 0,
+    root: str = "",
+) -> Sounds:
+    """One split of "soundscapes" (built in, synthetic), "aihub", "esc50" or "folder:<path>" as clips of `seconds`.
+
+    "aihub" is split as in the source, "aihub-strict" so that no line that is tested was learned.
+
+    Raises:
+        DataError: the data is missing or damaged, or the arguments ask for what it cannot give.
+    """
+    if dataset in ("aihub", "aihub-strict"):
+        return _aihub(dataset, split, seconds, count, seed, root)
+    if dataset != "soundscapes":
+        return load_sounds(dataset, split, seconds=seconds, count=count, seed=seed, root=root)
+    if split not in COUNT:
+        raise DataError(f"Soundscapes are drawn for 'train', 'validation' and 'test', not for {split!r}.")
+    return of_soundscapes(draw_soundscapes(count or COUNT[split], seed=seed, split=split, seconds=seconds), split)
+
+
+def load_sets(
+    dataset: str, *, train_count: int = 0, test_count: int = 0, seconds: float = 4.0, seed: int = 0, root: str = ""
+) -> tuple[Sounds, Sounds | None, Soundscapes | None]:
+    """(clips to train on, clips to judge on, what is known of the latter); counts of 0 take all there are.
+
+    ESC-50 has no test set: it is judged by its folds, and the second is None. The third is for soundscapes alone.
+    """
+    how = {"seconds": seconds, "seed": seed, "root": root}
+    if dataset == "esc50":
+        return load(dataset, "all", count=train_count or None, **how), None, None
+    train = load(dataset, "train", count=train_count or None, **how)
+    if dataset != "soundscapes":
+        return train, load(dataset, "test", count=test_count or None, **how), None
+    truth = draw_soundscapes(test_count or COUNT["test"], seed=seed, split="test", seconds=seconds, stems=True)
+    return train, of_soundscapes(truth, "test"), truth
+
+
+def three_sets(
+    dataset: str,
+    *,
+    train_count: int = 0,
+    validation_count: int = 0,
+    test_count: int = 0,
+    seconds: float = 4.0,
+    seed: int = 0,
+    root: str = "",
+) -> tuple[Sounds, Sounds, Sounds, Soundscapes | None]:
+    """(clips to train on, to choose on, to judge on, what is known of the last); counts of 0 take all there are.
+
+    Of ESC-50, the first fold is the test and the second the validation; of a folder, the validation is one fold of its
+    training clips. The fourth is for soundscapes alone.
+    """
+    how = {"seconds": seconds, "seed": seed, "root": root}
+    if dataset == "esc50":
+        whole = load(dataset, "all", count=train_count or None, **how)
+        first, second = whole.folds.unique()[:2]
+        return (*_by_mask(whole, (whole.folds != first) & (whole.folds != second), whole.folds == second,
+                          whole.folds == first), None)  # fmt: skip
+    if dataset == "soundscapes":
+        drawn = draw_soundscapes(test_count or COUNT["test"], seed=seed, split="test", seconds=seconds)
+        parts = [load(dataset, split, count=count or None, **how)
+                 for split, count in (("train", train_count), ("validation", validation_count))]  # fmt: skip
+        return (*parts, of_soundscapes(drawn, "test"), drawn)
+    train = load(dataset, "train", count=train_count or None, **how)
+    test = load(dataset, "test", count=test_count or None, **how)
+    if dataset in ("aihub", "aihub-strict"):
+        return train, load(dataset, "validation", count=validation_count or None, **how), test, None
+    out = train.folds == train.folds.min()
+    return (*_by_mask(train, ~out, out), test, None)
+
+
+def _by_mask(sounds: Sounds, *masks: Tensor) -> list[Sounds]:
+    return [sounds.subset(mask) for mask in masks]
+
+
+def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
+    """Soundscapes as the sounds of a data set like any other: of what is known of them, the spans and the words."""
+    index = torch.arange(len(drawn.numbers))
+    return Sounds(
+        samples=torch.from_numpy(drawn.samples),
+        labels=torch.from_numpy(drawn.numbers),
+        classes=NAMES,
+        folds=index // len(NAMES) % FOLDS,  # each round over the classes goes to one fold
+        names=tuple(f"{split} {i}" for i in index.tolist()),
+        name="soundscapes (synthetic)" if drawn.speech == "espeak" else "soundscapes (synthetic, babble for speech)",
+        checksum=drawn.digest,
+        split=split,
+        spans=tuple(tuple((label.onset, label.offset) for label in clip.labels if label.kind != "distractor")
+                    for clip in drawn.clips),
+        texts=tuple(clip.transcript for clip in drawn.clips),
+        corpora=tuple("narrow microphones" if clip.band[1] < NARROW else "wide microphones" for clip in drawn.clips),
+    )  # fmt: skip
+
+
+def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: int, root: str) -> Sounds:
+    """Prepared once into `build/cache/aihub`; silence, which the set does not have, stays a class without clips."""
+    base = data_root(root)
+    controls = sorted(folder for folder in (base / "aihub-controls").glob("*") if folder.is_dir())
+    catalogue = aihub.read_catalogue(base / "aihub", controls=controls)
+    parts = (aihub.split_strict if dataset == "aihub-strict" else aihub.split_source)(catalogue.rows, seed)
+    if split not in parts:
+        raise DataError(f"AI Hub's sounds are split into {', '.join(parts)}; there is no {split!r}.")
+    chosen = parts[split]
+    if count is not None:
+        chosen = chosen[balanced(np.array([catalogue.rows[index].number for index in chosen]), count, seed)]
+    where = f"{base}\0{dataset}\0{seed}\0{count}\0{seconds}"
+    folder = (
+        paths.build() / "cache" / "aihub" / hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    )
+    aihub.prepare(catalogue, {split: chosen}, folder, seconds=seconds)
+    ready = aihub.load_prepared(folder, split)
+    samples = torch.from_numpy(ready.samples(np.arange(len(ready))))
+    labels = torch.from_numpy(ready.numbers)
+    # A line is heard from many speakers, and is learned by heart: all of them share a fold.
+    folds = [_hash(row.line or row.json) % FOLDS for row in ready.rows]
+    rejected = dict(Counter(catalogue.rejected) + Counter(ready.rejected))
+    name = "AI Hub emergency sounds" + (" (strict split)" if dataset == "aihub-strict" else "")
+    name += f", {sum(rejected.values()):,} files rejected" if rejected else ""
+    return Sounds(samples, labels, NAMES, torch.tensor(folds), tuple(row.wav for row in ready.rows), name,
+                  checksum(samples.numpy().view(np.uint8), labels.numpy()), split, rejected,
+                  tuple(((row.onset, row.offset),) for row in ready.rows),
+                  tuple(row.line for row in ready.rows),
+                  tuple(catalogue.roots[row.root].name for row in ready.rows))  # fmt: skip
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:4], "big")
+
+
+def mels(sounds: Sounds, batch_size: int = 16) -> Mels:
+    """Whisper's log-mels of all clips, float16."""
+    mel = torch.empty(
+        len(sounds), 1, 80, sounds.samples.shape[1] // HOP, dtype=torch.float16
+    )  # joined parts take twice
+    for place, batch in zip(mel.split(batch_size), sounds.samples.split(batch_size), strict=True):
+        place.copy_(features_of(batch))
+    # A network that was trained on other features does not go on with these.
+    checksum = f"{sounds.checksum}/features {source_hash('lib.emergency.features')[:16]}"
+    return Mels(mel, sounds.labels, sounds.classes, sounds.folds, sounds.name, checksum)
+
+
+def features_of(samples: Tensor) -> Tensor:
+    """Clips (B, n), int16 or float32 in -1 to 1, scaled to the same peak -> log-mels (B, 1, 80, n // 160) float32."""
+    return log_mel(scaled(samples))[:, None]
+
+
+def in_folds(clips: Mels, folds: int) -> Mels:
+    """The same clips in fewer folds; 0 leaves them.
+
+    Raises:
+        ValueError: the clips have fewer folds than asked for.
+    """
+    have = clips.folds.unique()
+    if not folds or folds == len(have):
+        return clips
+    if folds > len(have):
+        raise ValueError(f"folds={folds} is more than the {len(have)} folds of {clips.name}; lower it, or 0 takes all")
+    joined = torch.searchsorted(have, clips.folds) % folds
+    return Mels(clips.mel, clips.labels, clips.classes, joined, clips.name, f"{clips.checksum}/{folds} folds")
+
+
+def alarming(classes: Sequence[str], names: Sequence[str] = ()) -> tuple[int, ...]:
+    """Indices of the classes that are emergencies: those in `names`, or else those that the source calls so.
+
+    Raises:
+        ValueError: a name is none of the classes.
+    """
+    unknown = [name for name in names if name not in classes]
+    if unknown:
+        raise ValueError(f"there is no class {unknown[0]!r} to alarm at; the classes are {', '.join(classes)}")
+    return tuple(i for i, name in enumerate(classes) if (name in names if names else _emergency(name)))
+
+
+def _emergency(name: str) -> bool:
+    try:
+        return find(name).number in EMERGENCY
+    except KeyError:
+        return False

@@ -1,0 +1,93 @@
+"""Widgets: drop in a recording or speak, and see what the recogniser makes of it."""
+
+import tempfile
+from pathlib import Path
+
+import anywidget
+import ipywidgets
+import numpy as np
+import pandas as pd
+import torch
+import traitlets
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from lib.data.catalog import DataError
+from lib.emergency import figures
+from lib.emergency.cnn.relevance import explain
+from lib.emergency.features import log_mel, scaled
+from lib.emergency.recogniser import ensemble
+from lib.emergency.recogniser.recogniser import FLOAT32, Recogniser, Report
+from lib.emergency.whisper import relevance as encoder_relevance
+
+LONGEST = 60  # seconds that a microphone records at most
+
+
+class Microphone(anywidget.AnyWidget):
+    """A button that records with the reader's browser; `recording` is then the file that it made (webm, ogg or mp4)."""
+
+    _esm = Path(__file__).with_name("microphone.js")
+    recording = traitlets.Bytes().tag(sync=True)
+    longest = traitlets.Int(LONGEST).tag(sync=True)  # seconds
+
+
+def drop_in(recogniser: Recogniser, location: str = "") -> ipywidgets.VBox:
+    """A button for a file of any common format, one for the microphone, and below them what is heard.
+
+    A file is read on the machine that runs the notebook, a microphone is that of the reader's browser. Nothing of it is
+    kept, and no alert is sent.
+    """
+    upload = ipywidgets.FileUpload(accept="audio/*,video/*", description="Recording")
+    microphone, below = Microphone(), ipywidgets.Output()
+
+    def hear(name: str, content: bytes) -> None:
+        below.clear_output()
+        with below:
+            show(recogniser, name, content, location)
+
+    upload.observe(lambda change: [hear(file["name"], bytes(file["content"])) for file in change["new"]], "value")
+    microphone.observe(lambda change: change["new"] and hear("The recording", change["new"]), "recording")
+    return ipywidgets.VBox([ipywidgets.HBox([upload, microphone]), below])
+
+
+def show(recogniser: Recogniser, name: str, content: bytes, location: str = "") -> None:
+    """Display timeline, relevance, votes, words and alerts of a file's `content`, or say why there are none."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / (Path(name).name or "recording")
+        path.write_bytes(content)
+        try:
+            report = recogniser.follow(path, location)
+        except (DataError, ValueError) as error:
+            print(str(error).replace(f"{folder}/", ""))
+            return
+    display(picture(recogniser, report), vote_table(recogniser, report))
+    print(f'Words: "{report.opinion.texts[0]}"' if report.opinion.texts[0] else "No words.")
+    print("\n".join(alert.message() for alert in report.alerts) or "No alert.")
+
+
+def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
+    """Of the window in which an emergency is likeliest: voter, hears, emergency (probability), and the vote."""
+    votes = {name: logits / recogniser.temperatures[name] for name, logits in report.opinion.votes.items()}
+    alarming = list(recogniser.alarming)
+    rows = [(name, recogniser.classes[int(logits[0].argmax())], float(logits.softmax(1)[0, alarming].sum()))
+            for name, logits in votes.items()]  # fmt: skip
+    upheld = bool(ensemble.majority(votes, alarming))
+    probability = float(ensemble.mean_probability(votes).exp()[0, alarming].sum())
+    rows.append(("2 of 3", "an emergency" if upheld else "no emergency", probability))
+    return pd.DataFrame(rows, columns=["voter", "hears", "emergency"])
+
+
+def picture(recogniser: Recogniser, report: Report) -> Figure:
+    """The timeline, and of the likeliest window the spectrogram and what in it spoke for its class."""
+    mel = log_mel(scaled(torch.from_numpy(report.window)[None]))
+    votes = {name: logits / recogniser.temperatures[name] for name, logits in report.opinion.votes.items()}
+    number = ensemble.mean_probability(votes).argmax(1)
+    maps = {"CNN": explain(recogniser.cnn, mel[:, None], number)[0, 0]}
+    if recogniser.precision == FLOAT32:  # of an encoder in 8 bits there is no gradient
+        maps["encoder"] = encoder_relevance.explain(recogniser.whisper, mel, number)[0]
+    alarming = list(recogniser.alarming)
+    return figures.heard({
+        "times": report.times, "probability": report.probabilities[:, alarming].sum(1),
+        "alarms": np.array(report.alarms, float).reshape(-1, 2), "threshold": np.array(recogniser.rule.on),
+        "at": np.array(report.at), "mel": mel[0].numpy(), "name": np.array(recogniser.classes[int(number)]),
+    }, {name: found.numpy() for name, found in maps.items()})  # fmt: skip

@@ -1,0 +1,206 @@
+"""What notebook 06 does: let the three voters vote, look for shortcuts, and follow a recording to its alerts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from lib.data.audio import Sounds
+from lib.emergency.features import RATE
+from lib.emergency.recogniser import ensemble
+from lib.emergency.recogniser.recogniser import ENCODER, Opinion, Recogniser, Report
+from lib.emergency.whisper import text
+from lib.emergency.whisper.training import Timed, timed
+from lib.metrics.classification import wilson
+from lib.metrics.moments import alarm_curve
+
+RULES = ((1, 1), (5, 25), (12, 25), (3, 5))  # k of n moments
+
+
+def parts(recogniser: Recogniser) -> pd.DataFrame:
+    """fig411: name, inside, parameters, below, read off the models."""
+
+    def size(model: torch.nn.Module) -> int:
+        return sum(weight.numel() for weight in model.parameters())
+
+    whisper, config = recogniser.whisper, recogniser.whisper.whisper.config
+    encoder, decoder = whisper.whisper.model.encoder, whisper.whisper.model.decoder
+    vocabulary = len(recogniser.text.pipeline[0].vocabulary_)
+    head, last = whisper.head, recogniser.cnn[-1]
+    convolutions = sum(isinstance(part, torch.nn.Conv2d) for part in recogniser.cnn)
+    rows = [
+        ("log-mel", f"{whisper.mels} bands, 100 frames/s", 0, ""),
+        ("CNN", f"{convolutions} convolutions,\n{last.in_features} → {last.out_features}", size(recogniser.cnn),
+         "log-mel"),
+        ("Whisper encoder", f"{config.encoder_layers} × {config.d_model}, layers × width", size(encoder), "log-mel"),
+        ("moments", f"{head[0].in_features} → {head[0].out_features} → {head[2].out_features}, each "
+                    f"{1000 * whisper.seconds_per_moment:.0f} ms", size(head), "Whisper encoder"),
+        ("Whisper decoder", f"{config.decoder_layers} × {config.d_model}, layers × width", size(decoder),
+         "Whisper encoder"),
+        ("text classifier", f"{vocabulary:,} character n-grams", recogniser.text.pipeline[1].coef_.size,
+         "Whisper decoder"),
+        ("vote", "2 of 3", 0, "CNN, moments, text classifier"),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["name", "inside", "parameters", "below"])
+
+
+def gains(
+    recogniser: Recogniser, sounds: Sounds, opinion: Opinion, decibels: Sequence[float], *, seed: int
+) -> pd.DataFrame:
+    """tab411: decisions (emergency or not, by the vote) that change when clips are louder or softer: decibels, seed,
+    clips, changed (%)."""
+    before = ensemble.majority(opinion.votes, recogniser.alarming)
+    samples, rows = sounds.samples.float() / 32768, []
+    for level in decibels:
+        after = ensemble.majority(recogniser.hear(samples * 10 ** (level / 20)).votes, recogniser.alarming)
+        rows.append({"decibels": level, "seed": seed, "clips": len(sounds),
+                     "changed": 100 * (before != after).float().mean().item()})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def silence_audit(clips: Timed, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
+    """tab412: can emergencies be told from the rest by moments in which nothing of either is heard?
+
+    Features: mean and standard deviation of each band over those moments, of clips that have half a second of them.
+    Columns: told_apart, seed, and those of `ensemble.audit`.
+    """
+    nothing = (clips.moments == 0).repeat_interleave(2, 1)[:, : clips.mel.shape[2]]
+    possible = (nothing.sum(1) >= 50) & (clips.labels != 0)
+    features = []
+    for mel, where in zip(clips.mel[possible].float(), nothing[possible], strict=True):
+        some = mel[:, where]
+        features.append(torch.cat([some.mean(1), some.std(1)]))
+    groups = torch.isin(clips.labels[possible], torch.tensor(list(alarming))).numpy()
+    features = torch.stack(features) if features else torch.zeros(0, 2 * clips.mel.shape[1])
+    row = ensemble.audit(features.numpy(), np.where(groups, "emergency", "none"), seed=seed)
+    return pd.DataFrame([{"told_apart": "emergency from none, by the background alone", "seed": seed} | row])
+
+
+def corpora_left_out(sets: Sequence[Sounds], alarming: Sequence[int], *, seed: int) -> pd.DataFrame | None:
+    """tab413: what a listener loses on recordings of a corpus that it has never heard; None where there is but one.
+
+    The listener is a logistic regression on the mean and standard deviation of each mel band, which takes seconds to
+    train anew for each corpus; it stands for the shortcuts that there are, not for what the voters make of them.
+    Columns: those of `ensemble.leave_one_corpus_out`.
+    """
+    if any(part.corpora is None for part in sets) or len({name for part in sets for name in part.corpora}) < 2:
+        return None
+    mels = torch.cat([timed(part).mel.float() for part in sets])
+    features = torch.cat([mels.mean(2), mels.std(2)], 1).numpy()
+    labels, classes = torch.cat([part.labels for part in sets]), sets[0].classes
+
+    def fit(learned: np.ndarray, judged: np.ndarray) -> torch.Tensor:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+        model.fit(features[learned], labels[learned].numpy())
+        logits = torch.full((len(judged), len(classes)), -torch.inf)
+        logits[:, model[-1].classes_] = torch.from_numpy(model.predict_log_proba(features[judged])).float()
+        return logits
+
+    corpora = np.concatenate([np.array(part.corpora) for part in sets])
+    return ensemble.leave_one_corpus_out(fit, corpora, labels, classes, alarming, seed=seed)
+
+
+def false_alarms(recogniser: Recogniser, opinion: Opinion, labels: torch.Tensor, *, seed: int) -> pd.DataFrame:
+    """fig412: `alarm_curve` of the encoder's moments, with the rules `RULES`."""
+    alarming = recogniser.moment_probabilities(opinion)[:, :, list(recogniser.alarming)].sum(2)
+    emergency = torch.isin(labels, torch.tensor(list(recogniser.alarming))).numpy()
+    rules = [(k, n) for k, n in RULES if n <= alarming.shape[1]]
+    return alarm_curve(alarming, emergency, seconds=recogniser.whisper.seconds_per_moment, rules=rules).assign(
+        seed=seed
+    )
+
+
+def an_evening(
+    sounds: Sounds, alarming: Sequence[int], *, calm: int = 4, emergencies: int = 2
+) -> tuple[np.ndarray, list]:
+    """(samples, spans) of a recording made of test clips: `calm` clips without emergency, one with, and again.
+
+    spans: (start, stop in s, emergency or not) of what is heard. The clips are the first of their kind, in order.
+    """
+    alarms = torch.isin(sounds.labels, torch.tensor(list(alarming)))
+    quiet, loud = ((~alarms).nonzero()[:, 0].tolist(), alarms.nonzero()[:, 0].tolist())
+    order = []
+    for turn in range(emergencies):
+        order += quiet[turn * calm : (turn + 1) * calm] + loud[turn : turn + 1]
+    order += quiet[emergencies * calm : emergencies * calm + 2]
+    seconds, spans = sounds.samples.shape[1] / RATE, []
+    for place, index in enumerate(order):
+        for onset, offset in sounds.spans[index] if sounds.spans else ():
+            spans.append((place * seconds + onset, place * seconds + offset, bool(alarms[index])))
+    return sounds.samples[order].flatten().numpy(), spans
+
+
+def recording_arrays(
+    recogniser: Recogniser, samples: np.ndarray, report: Report, spans: Sequence[tuple[float, float, bool]] = ()
+) -> dict[str, np.ndarray]:
+    """fig413: samples; spans (start, stop in s, emergency or not) of what is known to be heard; times and probability
+    (of an emergency) of moments; alarms (at, upheld by the vote); threshold."""
+    return {
+        "samples": samples, "spans": np.array(spans, float).reshape(-1, 3), "times": report.times,
+        "probability": report.probabilities[:, list(recogniser.alarming)].sum(1),
+        "alarms": np.array(report.alarms, float).reshape(-1, 2), "threshold": np.array(recogniser.rule.on),
+    }  # fmt: skip
+
+
+MOST_LOST, MOST_WRONG = 0.1, 0.2  # points of accuracy, and of the character error rate, that int8 may cost
+
+
+def int8_gate(
+    recogniser: Recogniser, sounds: Sounds, opinion: Opinion, *, seed: int
+) -> tuple[Recogniser, pd.DataFrame]:
+    """The recogniser in int8 if it is as good on these clips, else as it is; and what was compared.
+
+    As good: neither the encoder's accuracy of classes nor the vote's of emergency or not falls by more than `MOST_LOST`
+    points, and the character error rate, where texts are known, does not rise by more than `MOST_WRONG`. Of fewer than
+    a thousand clips, a single one is more than that.
+
+    sounds: clips that no voter was trained on. opinion: the recogniser's, of them.
+    Columns: precision, seed, clips, accuracy, binary_accuracy, cer (%), used.
+    """
+    emergency = torch.isin(sounds.labels, torch.tensor(list(recogniser.alarming)))
+    quick = recogniser.in_int8()
+    rows = []
+    for one, said in ((recogniser, opinion), (quick, quick.hear(sounds.samples))):
+        voted = ensemble.majority(said.votes, recogniser.alarming) == emergency
+        right = said.votes[ENCODER].argmax(1) == sounds.labels
+        rows.append({"precision": one.precision, "seed": seed, "clips": len(sounds),
+                     "accuracy": 100 * right.double().mean().item(),
+                     "binary_accuracy": 100 * voted.double().mean().item(),
+                     "cer": np.nan if sounds.texts is None else text.cer(sounds.texts, said.texts)})  # fmt: skip
+    table = pd.DataFrame(rows)
+    before, after = rows
+    lost = max(before[name] - after[name] for name in ("accuracy", "binary_accuracy"))
+    good = lost <= MOST_LOST + 1e-9 and not after["cer"] - before["cer"] > MOST_WRONG
+    return (quick if good else recogniser), table.assign(used=[not good, good])
+
+
+def stems(references: Sequence[str], hypotheses: Sequence[str], *, seed: int) -> pd.DataFrame:
+    """tab414: `text.stem_table` of the stems that were said or heard, with the seed."""
+    table = text.stem_table(references, hypotheses).assign(seed=seed)
+    return table[(table.clips > 0) | (table.invented > 0) | (table.stem == "any")].reset_index(drop=True)
+
+
+def invented(references: Sequence[str], hypotheses: Sequence[str], *, seed: int, most: int = 5) -> pd.DataFrame:
+    """tab415: of clips in which nothing is said: text ("any" first, then the `most` frequent ones), seed, clips (all of
+    them), count with that text, share of it with low and high (%, Wilson, 95 %)."""
+    count, clips, texts = text.hallucinations(references, hypotheses)
+    rows = []
+    for name, often in [("any", count), *texts.most_common(most)]:
+        low, high = wilson(often, clips)
+        share = 100 * often / clips if clips else np.nan
+        rows.append({"text": name, "seed": seed, "clips": clips, "count": often, "share": share,
+                     "low": 100 * low, "high": 100 * high})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def said_to(recogniser: Recogniser, opinion: Opinion, sounds: Sounds, count: int = 8) -> pd.DataFrame:
+    """What each voter makes of the first `count` clips: clip, class, one column per voter, text."""
+    names = sounds.classes
+    table = pd.DataFrame({"class": [names[label] for label in sounds.labels[:count]]})
+    for voter, logits in opinion.votes.items():
+        table[voter] = [names[number] for number in logits[:count].argmax(1)]
+    return table.assign(text=list(opinion.texts[:count]))

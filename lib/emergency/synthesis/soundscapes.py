@@ -1,0 +1,513 @@
+"""The built-in clips of study 4: synthetic emergencies (위급상황) and ordinary scenes with known truth.
+
+A clip is speech, an event of its class and a background, each in the same room, heard by a microphone.
+What it holds, and when, is known exactly: onsets and offsets, the words, and the energy of each stem in
+every cell of time and frequency. Level, room, microphone, timing, length and signal-to-noise ratio are
+drawn without regard to the class, as are the distractors: sounds that alarm and mean nothing.
+
+The clips are synthetic, all of them. No number made with them says how well real emergencies are found.
+
+Clip i depends on (seed, split, i), on the clip's length and on the classes asked for: 100 clips are the
+first 100 of 1,000. The same versions of NumPy, SciPy and espeak-ng give the same bytes on every run.
+"""
+
+import hashlib
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import scipy
+from scipy import fft, signal
+
+from lib import paths
+from lib.data.cache import atomic
+from lib.emergency.classes import CLASSES, EMERGENCY, NORMAL
+from lib.emergency.synthesis import events
+from lib.emergency.synthesis.events import RATE, Draw
+from lib.emergency.synthesis.speech import Bank, speech_bank
+
+VERSION = "3"
+SPLITS = ("train", "validation", "test")
+STEMS = ("speech", "event", "background")
+BANDS = 40  # of the energy: pairs of Whisper's 80 mel bands
+CELL = 1280  # samples of a time cell of the energy: 8 of Whisper's frames, 80 ms
+
+# dB of who calls or talks over the background noise. A raised voice has 68 dB at a metre, a loud one 75, a shout 82
+# (ANSI S3.5-1997); homes are at 40 to 60.
+VOICE = 5, 30
+
+_SHARD = 100  # clips in a file of the cache
+_SHARDS_WORTH_IT = 2
+_FLOOR = 10 ** (-30 / 10)  # an event lasts while its power is above this share of its maximum
+_FRAME = 160  # samples, for levels and labels: 10 ms
+
+
+@dataclass(frozen=True)
+class Label:
+    """Something heard from `onset` to `offset` (seconds in the clip, reverberation down to -30 dB included).
+
+    kind: "speech", "event" or "distractor". name: the class, or the distractor. source: the voice or the family.
+    snr: active level over the background noise in dB. text: what is said.
+    """
+
+    onset: float
+    offset: float
+    kind: str
+    name: str
+    source: str
+    snr: float
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What is known of clip `index`, of class `number`.
+
+    rt60: reverberation time in seconds, 0 in the open. band: lowest and highest frequency (Hz) of the microphone.
+    coding: "linear" or "mu-law" (8 bits). drive: how far in dB the microphone was driven into clipping, mostly 0.
+    gain: from the sum of the stems to the microphone.
+    """
+
+    index: int
+    number: int
+    labels: tuple[Label, ...]
+    transcript: str
+    background: str
+    rt60: float
+    band: tuple[float, float]
+    coding: str
+    drive: float
+    gain: float
+
+    def of(self, kind: str) -> tuple[Label, ...]:
+        """The labels of `kind`."""
+        return tuple(label for label in self.labels if label.kind == kind)
+
+
+@dataclass(frozen=True)
+class Soundscapes:
+    """Clips of one stream.
+
+    samples: (N, n) int16 at 16 kHz, as the microphone hears them.
+    numbers: (N,) int64, the class of the source, 0..19.
+    energy: (N, 3, BANDS, cells) float32, power of each of `STEMS` before the microphone (whose filter is the
+        same for all), summed over a cell, full scale 1. Relevance on Whisper's (80, frames) log-mel fits it
+        after summing 2 bands x 8 frames.
+    stems: (N, 3, n) int16, their sum is the clip before the microphone; None unless asked for.
+    speech: "espeak", or "babble" where espeak-ng does not run.
+    digest: SHA-256 of samples and numbers.
+    """
+
+    samples: np.ndarray
+    numbers: np.ndarray
+    clips: tuple[Clip, ...]
+    energy: np.ndarray
+    stems: np.ndarray | None
+    speech: str
+    digest: str
+
+
+def draw_soundscapes(
+    count: int,
+    *,
+    seed: int = 0,
+    split: str = "train",
+    seconds: float = 4.0,
+    stems: bool = False,
+    classes: Sequence[int] | None = None,
+    speech: str | None = None,
+) -> Soundscapes:
+    """The first `count` clips of the stream (seed, split), drawn once and then read from `build/cache`.
+
+    Any 20 clips in a row from a multiple of 20 (for n chosen `classes`: n) hold each class once. Training
+    and test share no voice, no line and no family of generators; validation has training's, in other scenes.
+
+    classes: numbers of the source, all of 0..19 if None.
+    speech: "espeak", "babble", or None for the first that runs here.
+
+    Raises:
+        ValueError: an argument is out of range or a class is unknown.
+    """
+    chosen = _check(count, seed, split, seconds, classes)
+    bank = speech_bank(split, speech)
+    n = round(seconds * RATE)
+    key = _key(bank, chosen, n)
+    place = folder() / f"{key}-{split}-{seed}{'-stems' if stems else ''}"
+    tasks = [
+        (place / f"{start // _SHARD:05d}.npz", start, min(_SHARD, count - start), seed, split, n, stems, chosen, bank)
+        for start in range(0, count, _SHARD)
+    ]
+    _draw_side_by_side([task for task in tasks if not task[0].exists()])
+    joined, known, done = {}, [], 0
+    for task in tasks:  # one in memory at a time, beside all
+        shard = _shard(*task)
+        known += shard.pop("clips")
+        for name, values in shard.items():
+            whole = joined.setdefault(name, np.empty((count, *values.shape[1:]), values.dtype))
+            whole[done : done + len(values)] = values
+        done = len(known)
+    clips = tuple(known)
+    numbers = np.array([clip.number for clip in clips], np.int64)
+    digest = hashlib.sha256(repr(joined["samples"].shape).encode())
+    digest.update(np.ascontiguousarray(joined["samples"], "<i2").data)
+    digest.update(numbers.astype("<i8").data)
+    return Soundscapes(joined["samples"], numbers, clips, joined["energy"], joined.get("stems"), bank.kind,
+                       digest.hexdigest())  # fmt: skip
+
+
+def datasheet(split: str = "train") -> dict[str, str]:
+    """What the notebook prints beside results on these clips."""
+    bank = speech_bank(split)
+    return {
+        "what": "synthetic clips: procedural events, machine speech, simulated rooms and microphones",
+        "generator": f"version {VERSION}, NumPy {np.__version__}, SciPy {scipy.__version__}",
+        "speech": {"espeak": "espeak-ng, Korean", "babble": "vowel babble: espeak-ng does not run here"}[bank.kind],
+        "speech SHA-256": bank.digest,
+        "classes": "19 of the source and silence, in equal numbers",
+        "held out for the test": "voices, lines, families of event generators, families of distractors",
+        "can show": "timing against known onsets, calibration, speed, where relevance lies, failure by level, "
+        "room and distractor, and whether code runs",
+        "cannot show": "recall or false alarms on real emergencies, character error rate of real Korean, "
+        "how AI Hub's recordings would rank the models",
+        "known gaps": "no overlapping talkers, no moving sources, one microphone; espeak-ng's Korean lacks nasal "
+        "assimilation and emotion; events follow recipes, not recordings",
+    }
+
+
+def folder() -> Path:
+    return paths.build() / "cache" / "soundscapes"
+
+
+def _check(count: int, seed: int, split: str, seconds: float, classes: Sequence[int] | None) -> tuple[int, ...]:
+    if count < 1:
+        raise ValueError(f"count is {count}, expected at least 1 clip to draw.")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, expected 0 or more.")
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, expected 'train', 'validation' or 'test'.")
+    if not 1 <= seconds <= 30:
+        raise ValueError(f"seconds is {seconds}, expected 1 to 30.")
+    chosen = tuple(range(len(CLASSES))) if classes is None else tuple(int(number) for number in classes)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(len(CLASSES))):
+        raise ValueError(f"classes are {chosen}, expected different numbers of 0 to {len(CLASSES) - 1}.")
+    return chosen
+
+
+# --- Cache --------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _sources() -> str:
+    here = Path(__file__).parent
+    digest = hashlib.sha256(f"{VERSION} {np.__version__} {scipy.__version__}".encode())
+    for name in ("../classes", "lines", "speech", "events", "soundscapes"):
+        digest.update((here / f"{name}.py").read_bytes())
+    return digest.hexdigest()
+
+
+def _key(bank: Bank, chosen: tuple[int, ...], n: int) -> str:
+    """Changes with everything that changes the clips; the seed and the split are in the folder's name."""
+    return hashlib.sha256(repr((_sources(), bank.digest, chosen, n)).encode()).hexdigest()[:16]
+
+
+def _draw_side_by_side(tasks: Sequence[tuple]) -> None:
+    """Draw many shards on all cores and keep them; a few take less time than starting processes for them."""
+    if len(tasks) < _SHARDS_WORTH_IT:
+        return
+    from lib.forking import side_by_side  # with torch, which nothing else here needs
+
+    side_by_side([partial(_keep, *task) for task in tasks], "cpu")
+
+
+def _keep(*task) -> None:
+    _shard(*task)
+
+
+def _shard(path, start, count, seed, split, n, stems, chosen, bank) -> dict:
+    """Clips start..start + count of the stream: as many as there are from the file, the rest drawn and kept."""
+    kept = _read(path, n, stems)
+    have = len(kept["clips"]) if kept else 0
+    if have < count:
+        order = _order(start + have, start + count, seed, split, chosen)
+        drawn = [_clip(index, number, seed, split, n, bank) for index, number in order]
+        fresh = {name: np.stack([one[name] for one in drawn]) for name in ("samples", "energy")}
+        if stems:
+            fresh["stems"] = np.stack([one["stems"] for one in drawn])
+        if kept:
+            fresh = {name: np.concatenate([kept[name], value]) for name, value in fresh.items()}
+        kept = fresh | {"clips": (kept["clips"] if kept else []) + [one["clip"] for one in drawn]}
+        _write(path, kept)
+    return {name: value[:count] for name, value in kept.items()}
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
+
+
+def _write(path: Path, shard: dict) -> None:
+    arrays = {name: value for name, value in shard.items() if name != "clips"}
+    arrays["text"] = np.frombuffer(json.dumps([asdict(clip) for clip in shard["clips"]]).encode(), np.uint8)
+    try:
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **arrays, digest=np.array(_digest(arrays)))
+    except OSError as error:
+        warnings.warn(f"The clips could not be kept in {path} ({error}): they will be drawn again next time. "
+                      f"Free some space or set OUTPUT_ROOT to a folder that has it.",
+                      stacklevel=4)  # fmt: skip
+
+
+def _read(path: Path, n: int, stems: bool) -> dict | None:
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        digest = str(arrays.pop("digest"))
+        if _digest(arrays) == digest and arrays["samples"].shape[1] == n and ("stems" in arrays) == stems:
+            clips = [_clip_of(row) for row in json.loads(arrays.pop("text").tobytes())]
+            return arrays | {"clips": clips}
+    except FileNotFoundError:
+        return None
+    except Exception:  # a damaged archive raises whatever its damaged part causes
+        pass
+    warnings.warn(f"The cache file {path} is damaged: it is made again.", stacklevel=4)
+    return None
+
+
+def _clip_of(row: dict) -> Clip:
+    return Clip(**row | {"labels": tuple(Label(**label) for label in row["labels"]), "band": tuple(row["band"])})
+
+
+# --- Drawing ------------------------------------------------------------------------------------
+
+
+def _order(start: int, stop: int, seed: int, split: str, chosen: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(index, class) of clips start..stop: each round over the classes in an order of its own."""
+    pairs, size = [], len(chosen)
+    for turn in range(start // size, -(-stop // size)):
+        order = np.argsort(Draw(seed, (SPLITS.index(split), 1, turn)).unit(size), kind="stable")
+        pairs += [(turn * size + k, chosen[place]) for k, place in enumerate(order)]
+    return [pair for pair in pairs if start <= pair[0] < stop]
+
+
+def _clip(index: int, number: int, seed: int, split: str, n: int, bank: Bank) -> dict:
+    draw = Draw(seed, (SPLITS.index(split), 0, index))
+    room = draw_room(draw)
+    family = draw.choice(events.BACKGROUNDS)
+    noise = family(draw, n)
+    layers = {name: np.zeros(n) for name in STEMS}
+    layers["background"] += noise / _power(noise) ** 0.5
+    labels = []
+
+    def add(stem, dry, onset, snr, **label):
+        """Let `dry` sound in the room from `onset` (s, may be negative), `snr` dB over the noise where it is active."""
+        wet, delay = heard(draw, dry, room)
+        place = round(onset * RATE)
+        part = wet[max(-place, 0) : n - place]
+        place = max(place, 0)
+        if not part.any():
+            return
+        part = part * (10 ** (snr / 20) / _active(part))
+        layers[stem][place : place + len(part)] += part
+        first, last = _span(part)
+        # What is cut by the clip's beginning sounds from its first sample; what is not, when it has come the way.
+        first = max(first, delay) if onset > 0 else first
+        labels.append(
+            Label(round((place + first) / RATE, 4), round((place + last) / RATE, 4), snr=round(snr, 2), **label)
+        )
+
+    transcript = ""
+    if number:
+        content = draw.unit()
+        if content < 0.92:
+            source = draw.choice(events.families(number, split))
+            for _ in range(1 + draw.chance(0.25)):
+                length = draw.between(0.8, n / RATE) if draw.chance(0.7) else n / RATE * 1.1
+                onset = draw.between(-0.25 * length, n / RATE - 0.6 * length)
+                sound = source(draw, round(length * RATE)) * events.fade(round(length * RATE), 0.002, 0.01)
+                # The louder of two draws: a class that is hardly ever heard cannot be learnt.
+                snr = max(draw.between(-5, 20), draw.between(-5, 20))
+                add("event", sound, onset, snr, kind="event", name=CLASSES[number].name,
+                    source=source.__name__)  # fmt: skip
+        if content > 0.46:
+            one = draw.choice(bank.of(number))
+            dry, onset = _say(draw, one.samples, n)
+            add("speech", dry, onset, draw.between(*VOICE), kind="speech", name=CLASSES[number].name,
+                source=one.voice, text=one.text)  # fmt: skip
+            transcript = one.text
+        if draw.chance(0.3):
+            source = draw.choice(events.distractors(split))
+            length = draw.between(0.6, 2.0)
+            add("background", source(draw, round(length * RATE)), draw.between(-0.1, n / RATE - 0.5),
+                draw.between(-5, 20), kind="distractor", name=source.__name__, source=source.__name__)  # fmt: skip
+        if draw.chance(0.25):
+            # A television: alarm words where nothing has happened, anything where something has.
+            programme = draw.choice(EMERGENCY if number in NORMAL or draw.chance(0.5) else NORMAL)
+            one = draw.choice(bank.of(programme))
+            dry, onset = _say(draw, one.samples, n)
+            dry = signal.sosfilt(_television(), dry)
+            add("background", dry, onset, draw.between(-5, 12), kind="distractor", name="television",
+                source=one.voice, text=one.text)  # fmt: skip
+
+    mixture = sum(layers.values())
+    if number:
+        scale = 0.9 * 32767 / np.abs(mixture).max()
+    else:
+        scale = 32767 * 10 ** (draw.between(-60, -40) / 20) / np.sqrt(_power(mixture))
+        scale = min(scale, 0.9 * 32767 / np.abs(mixture).max())
+    stems = np.stack([np.rint(layers[name] * scale) for name in STEMS])
+    samples, chain = microphone(draw, stems.sum(0), quiet=not number)
+    clip = Clip(index, number, tuple(sorted(labels, key=lambda label: (label.onset, label.kind))), transcript,
+                family.__name__, round(room.rt60, 3), **chain)  # fmt: skip
+    return {"samples": samples, "stems": stems.astype(np.int16), "energy": _energy(stems / 32768), "clip": clip}
+
+
+def _say(draw: Draw, samples: np.ndarray, n: int) -> tuple[np.ndarray, float]:
+    """A recorded line, up to 7 % faster or slower, and an onset at which it fits, if it fits at all."""
+    length = int(len(samples) * draw.between(0.93, 1.07))
+    wave = np.interp(np.linspace(0, len(samples) - 1, length), np.arange(len(samples)), samples.astype(np.float64))
+    return wave, draw.between(0, max((n - length) / RATE - 0.1, 0))
+
+
+def _power(wave: np.ndarray) -> float:
+    return float(np.mean(wave**2)) + 1e-20
+
+
+def _frames(wave: np.ndarray) -> np.ndarray:
+    """Mean power per 10 ms: (frames,)."""
+    padded = np.pad(wave, (0, -len(wave) % _FRAME))
+    return (padded**2).reshape(-1, _FRAME).mean(1)
+
+
+def _active(wave: np.ndarray) -> float:
+    """Root mean square over the frames that are above -30 dB of the loudest."""
+    power = _frames(wave)
+    return float(np.sqrt(power[power >= _FLOOR * power.max()].mean()))
+
+
+def _span(wave: np.ndarray) -> tuple[int, int]:
+    """First and last sample of the frames above -30 dB of the loudest."""
+    power = _frames(wave)
+    loud = np.flatnonzero(power >= _FLOOR * power.max())
+    return int(loud[0]) * _FRAME, min((int(loud[-1]) + 1) * _FRAME, len(wave))
+
+
+# --- Room, television, microphone -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Room:
+    """rt60: 0 in the open. size: metres."""
+
+    rt60: float
+    size: np.ndarray
+    microphone: np.ndarray
+
+
+def draw_room(draw: Draw) -> Room:
+    size = np.array([draw.between(2.0, 7.0), draw.between(1.8, 5.0), draw.between(2.2, 3.2)])
+    rt60 = 0.0 if draw.chance(0.15) else draw.around(0.2, 0.9)
+    return Room(rt60, size, size * draw.between(0.1, 0.9, 3))
+
+
+def heard(draw: Draw, dry: np.ndarray, room: Room) -> tuple[np.ndarray, int]:
+    """(wet, delay): `dry` at a random place of the room, and the samples sound takes from there.
+
+    Direct sound, the six first reflections of a box (image sources), and a tail of noise that decays by
+    60 dB in `rt60`; in the open, the ground's reflection alone.
+    """
+    source = room.size * draw.between(0.1, 0.9, 3)
+    images = np.concatenate([[source], np.repeat(source[None], 6, 0)])
+    for axis in range(3):
+        images[1 + 2 * axis, axis] *= -1
+        images[2 + 2 * axis, axis] = 2 * room.size[axis] - images[2 + 2 * axis, axis]
+    if not room.rt60:
+        images = images[[0, 5]]  # z = 0 is the ground
+    distance = np.maximum(np.linalg.norm(images - room.microphone, axis=1), 0.3)
+    delays = np.rint(distance / 343 * RATE).astype(np.int64)
+    keep = draw.between(0.3, 0.85)  # of the amplitude at a wall
+    response = np.zeros(max(int(room.rt60 * RATE), int(delays.max()) + 1))
+    np.add.at(response, delays, distance[0] / distance * np.where(np.arange(len(images)) == 0, 1, keep))
+    ratio = draw.between(-3, 12)
+    if room.rt60:
+        start = int(delays[0]) + 30
+        m = len(response) - start
+        tail = draw.noise(m) * np.exp(-6.9 * np.arange(m) / (room.rt60 * RATE)) * np.minimum(1, np.arange(m) / 200)
+        tail = signal.lfilter([0.5, 0.4], [1], tail)  # air and walls take the highs
+        response[start:] += tail * np.sqrt(10 ** (-ratio / 10) / (np.sum(tail**2) + 1e-20))
+    size = fft.next_fast_len(len(dry) + len(response), real=True)
+    wet = fft.irfft(fft.rfft(dry, size) * fft.rfft(response, size), size)[: len(dry) + len(response) - 1]
+    wet[: delays[0]] = 0  # rounding of the transform
+    return wet, int(delays[0])
+
+
+@lru_cache(maxsize=1)
+def _television() -> np.ndarray:
+    return signal.butter(2, (300, 3400), "bandpass", fs=RATE, output="sos")
+
+
+def microphone(draw: Draw, mixture: np.ndarray, quiet: bool) -> tuple[np.ndarray, dict]:
+    """(n,) int16 and what was done: the microphone's band and resonance, gain, noise, clipping, coding."""
+    low, high = draw.around(30, 250), draw.around(3500, 7800)
+    wave = signal.sosfilt(signal.butter(1, low, "highpass", fs=RATE, output="sos"), mixture / 32768)
+    wave = signal.sosfilt(signal.butter(3, high, fs=RATE, output="sos"), wave)
+    numerator, denominator = signal.iirpeak(draw.around(400, 3400), draw.between(0.7, 3), fs=RATE)
+    wave = wave + (10 ** (draw.between(-5, 6) / 20) - 1) * signal.lfilter(numerator, denominator, wave)
+    peak = np.abs(wave).max() + 1e-12
+    level = 10 ** (draw.between(-30, -0.5) / 20)
+    drive = draw.between(3, 15) if draw.chance(0.08) and not quiet else 0.0
+    if drive:
+        level = 0.999
+    gain = 10 ** (draw.between(-6, 0) / 20) if quiet else level * 10 ** (drive / 20) / peak
+    wave = wave * gain + 10 ** (draw.between(-85, -60) / 20) * draw.noise(len(wave))
+    wave = np.clip(wave, -0.999, 0.999)
+    coding = "mu-law" if draw.chance(0.1) else "linear"
+    if coding == "mu-law":
+        code = np.rint(np.sign(wave) * np.log1p(255 * np.abs(wave)) / np.log(256) * 127) / 127
+        wave = np.sign(code) * np.expm1(np.abs(code) * np.log(256)) / 255
+        wave = np.clip(wave, -0.999, 0.999)
+    done = {
+        "band": (round(low, 1), round(high, 1)),
+        "coding": coding,
+        "drive": round(drive, 2),
+        "gain": float(f"{gain:.6g}"),
+    }
+    return np.rint(wave * 32767).astype(np.int16), done
+
+
+# --- Energy -------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def _filters() -> np.ndarray:
+    """(201, BANDS) Whisper's 80 mel filters (Slaney's scale and norm, 400-point transform), added in pairs."""
+    top = 15 + 27 * np.log(8) / np.log(6.4)  # mel of 8 kHz
+    mel = np.linspace(0, top, 82)
+    edges = np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
+    hertz = np.linspace(0, RATE / 2, 201)[:, None]
+    left, middle, right = edges[:-2], edges[1:-1], edges[2:]
+    weights = np.minimum((hertz - left) / (middle - left), (right - hertz) / (right - middle)).clip(0)
+    return (weights * 2 / (right - left)).reshape(201, BANDS, 2).sum(2)
+
+
+def _energy(stems: np.ndarray) -> np.ndarray:
+    """(3, n) -> (3, BANDS, cells) float32: mel power summed over the frames of each cell."""
+    n = stems.shape[1]
+    window = np.hanning(401)[:-1]
+    padded = np.pad(stems, ((0, 0), (200, 200 + _FRAME)))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, 400, axis=1)[:, ::_FRAME][:, : -(-n // _FRAME)]
+    power = np.zeros((*frames.shape[:2], BANDS))
+    for stem in range(len(stems)):
+        if stems[stem].any():
+            spectrum = fft.rfft((frames[stem] * window).astype(np.float32), axis=-1)
+            power[stem] = (spectrum.real**2 + spectrum.imag**2).astype(np.float64) @ _filters()
+    step = CELL // _FRAME
+    power = np.pad(power, ((0, 0), (0, -power.shape[1] % step), (0, 0)))
+    return power.reshape(len(stems), -1, step, BANDS).sum(2).transpose(0, 2, 1).astype(np.float32)

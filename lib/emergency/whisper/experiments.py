@@ -1,0 +1,556 @@
+"""What notebook 04 does: choose the ratio of two losses, judge the Whisper that it gives, and look into it."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib.emergency.cnn import faithfulness
+from lib.emergency.cnn.experiments import Judged, picture_arrays
+from lib.emergency.data.sounds import Sounds, three_sets
+from lib.emergency.features import SILENCE, Mels
+from lib.emergency.synthesis.soundscapes import STEMS, Soundscapes
+from lib.emergency.synthesis.spoken import Spoken, mixed, read_aloud, spoken
+from lib.emergency.whisper import relevance as encoder_relevance
+from lib.emergency.whisper import text
+from lib.emergency.whisper.model import (
+    POSITIONS_PER_SECOND,
+    EmergencyWhisper,
+    MomentHead,
+    WhisperSize,
+    build,
+    from_checkpoint,
+)
+from lib.emergency.whisper.pretraining import ReadingSettings, learn
+from lib.emergency.whisper.relevance import ClipClassifier
+from lib.emergency.whisper.text import TextClassifier
+from lib.emergency.whisper.training import UNKNOWN, Heard, Settings, Timed, listen, smoothed, starting_at, timed, train
+from lib.forking import give_back, side_by_side
+from lib.metrics import classification
+from lib.metrics.moments import (
+    GAP,
+    SHORTEST,
+    event_f1,
+    event_interval,
+    events,
+    moment_interval,
+    moment_scores,
+    psds_interval,
+)
+
+STACK_CLIPS = 2000
+Build = Callable[[], EmergencyWhisper]  # a fresh model, the same each time
+
+# The source's numbers for its Model 2 (%), on its own test set of AI Hub.
+SOURCE = {
+    "accuracy of moments": 93.38, "accuracy of clips": 97.4, "emergency or not": 99.85,
+    "character error rate, seen lines": 12.63, "emergency or not, from the text": 96.21,
+}  # fmt: skip
+
+
+def builder(
+    checkpoint: str, texts: Sequence[str] | None, classes: Sequence[str], size: WhisperSize, *, stack: int, hidden: int,
+    seed: int,
+) -> Build:  # fmt: skip
+    """From scratch with a tokenizer of the `texts` where `checkpoint` is "", else from that folder or hub name."""
+    how = {"stack": stack, "hidden": hidden, "seed": seed}
+    if checkpoint:
+        return lambda: from_checkpoint(checkpoint, classes, **how)
+    lines = [text for text in texts or classes if text]
+    return lambda: build(lines, classes, size, **how)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the parameters of notebook 04 name.
+
+    clips, validation, test: to train on, to choose on and to judge on. samples: of the last, (N, n) int16, 16 kHz.
+    truth: what is known of the last, for soundscapes. lines: what a Whisper from scratch learns to read before all
+    else, if it does, and reading: how. fresh: makes the model as it is before the trainings of the sweep.
+    settings: how the chosen ratio trains it, at no ratio yet; the sweep may take fewer epochs.
+    """
+
+    clips: Timed
+    validation: Timed
+    test: Timed
+    samples: Tensor
+    truth: Soundscapes | None
+    lines: Spoken | None
+    reading: ReadingSettings
+    fresh: Build
+    settings: Settings
+
+
+def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds: None) -> Task:
+    """Load and set up what `values`, the parameters of notebook 04 by name, ask for. `use` is told of every data set.
+
+    Of the clips that are not for the test no samples stay in memory.
+
+    Raises:
+        ValueError: a ratio of the sweep is none; told before anything is loaded.
+    """
+    for ratio in values.get("ratios", ()):
+        Settings(ratio)
+    counts = {name: values[name] for name in ("train_count", "validation_count", "test_count")}
+    *parts, truth = three_sets(values["dataset"], seconds=values["seconds"], seed=values["seed"], **counts)
+    size = WhisperSize(*(values[name] for name in ("d_model", "encoder_layers", "decoder_layers", "heads")))
+    how = {name: values[name] for name in ("stack", "hidden", "seed")}
+    texts, classes = parts[0].texts, parts[0].classes
+    fresh = builder(values["checkpoint"], texts, classes, size, **how)
+    mels, samples, sets, lines = fresh().mels, parts[2].samples, [], None
+    while parts:
+        use(parts[0])
+        sets.append(timed(parts.pop(0), mels))
+    if values["reading_epochs"] and not values["checkpoint"] and texts is not None:
+        lines = spoken(values["reading_lines"], seed=values["seed"])
+        fresh = builder("", texts + lines.texts, classes, size, **how)
+    give_back()
+    where = {name: values[name] for name in ("precision", "device")}
+    rest = {name: values[name] for name in ("optimizer", "equaliser", "time_mask", "frequency_mask")}
+    settings = Settings(0.0, values["epochs"], values["batch_size"], values["learning_rate"], **rest, **where)
+    return Task(*sets, samples, truth, lines, ReadingSettings(values["reading_epochs"], **where), fresh, settings)
+
+
+def after_reading(task: Task, *, seed: int, checkpoints: Path) -> Task:
+    """The same task, whose fresh model has learned to read and whose decoder stays so; as it was where there is nothing
+    to read."""
+    if task.lines is None:
+        return task
+    model = task.fresh()
+    noise = _wordless(task.clips)
+    learn(model, task.lines, noise, task.reading, seed=seed, checkpoint=checkpoints / "reading")
+    return replace(task, fresh=partial(copy.deepcopy, model), settings=replace(task.settings, decoder=False))
+
+
+# --- The ratio ----------------------------------------------------------------------------------
+
+
+def sweep(
+    fresh: Build, clips: Timed, validation: Timed, settings: Settings, ratios: Sequence[float], *, seed: int,
+    checkpoints: Path, lines: Spoken | None = None,
+) -> tuple[pd.DataFrame, dict[float, EmergencyWhisper]]:  # fmt: skip
+    """(fig45, models by ratio). Of the validation clips, each with its 95 % interval in `_low` and `_high` (Wilson's
+    for clips, else a bootstrap over them).
+
+    Columns: ratio, seed, epochs, moments, clips (%), cer, hallucinations (%; NaN without texts).
+    """
+    where = {"seed": seed, "checkpoints": checkpoints, "lines": lines}
+    trainings = [training(fresh, clips, validation, settings, ratio, **where) for ratio in ratios]
+    trained = dict(zip(ratios, _each(trainings, settings.device), strict=True))
+    rows = []
+    for ratio, model in trained.items():
+        heard = listen(model, validation.mel, words=ratio > 0)
+        row = {"ratio": ratio, "seed": seed, "epochs": settings.epochs}
+        row |= _shares(validation, heard, model.head.stack, "clips", seed)
+        row |= _with_ends("cer", (np.nan,) * 3) | {"hallucinations": np.nan}
+        if ratio > 0 and validation.texts is not None:
+            invented, of, _ = text.hallucinations(validation.texts, heard.texts)
+            found = text.cer_row(validation.texts, heard.texts, seed=seed)
+            row |= _with_ends("cer", (found["cer"], found["cer_low"], found["cer_high"]))
+            row["hallucinations"] = 100 * invented / max(of, 1)
+        rows.append(row)
+    return pd.DataFrame(rows), trained
+
+
+def _shares(clips: Timed, heard: Heard, stack: int, name: str, seed: int) -> dict[str, float]:
+    """Moments and, as `name`, clips (%) that are named rightly, with their intervals."""
+    each, right = _right(clips, heard, stack), heard.clips.argmax(1) == clips.labels
+    low, high = classification.wilson(int(right.sum()), len(right))
+    row = _with_ends("moments", faithfulness.interval(each[~np.isnan(each)], seed=seed))
+    return row | _with_ends(name, (100 * right.double().mean().item(), 100 * low, 100 * high))
+
+
+def _with_ends(name: str, found: Sequence[float]) -> dict[str, float]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+
+
+def _each(trainings: Sequence[Callable[[], EmergencyWhisper]], device: str) -> list[EmergencyWhisper]:
+    """What each training gives. On two cores they take hardly longer in turn, with both, and half a gigabyte less."""
+    return side_by_side(trainings, device) if torch.get_num_threads() > 2 else [one() for one in trainings]
+
+
+def training(
+    fresh: Build,
+    clips: Timed,
+    validation: Timed,
+    settings: Settings,
+    ratio: float,
+    *,
+    seed: int,
+    checkpoints: Path,
+    lines: Spoken | None = None,
+) -> Callable[[], EmergencyWhisper]:
+    """One training of the sweep, to be called here or in a process of its own; it goes on from its checkpoint."""
+    return partial(
+        _trained, fresh(), clips, validation, replace(settings, ratio=ratio), seed=seed, score_every=settings.epochs,
+        lines=lines, checkpoint=checkpoints / f"ratio-{ratio:g}-of-{settings.epochs}", name=f"ratio {ratio:g}",
+    )  # fmt: skip
+
+
+def _trained(model: EmergencyWhisper, *args, **kwargs) -> EmergencyWhisper:
+    train(model, *args, **kwargs)
+    give_back()
+    return model
+
+
+def choose(table: pd.DataFrame) -> float:
+    """The ratio whose model does best by accuracy of moments and by 100 - CER (not below 0) together.
+
+    Of ratios that train both, if there are such.
+    """
+    both = table[(table.ratio > 0) & (table.ratio < 1)]
+    some = both if len(both) else table
+    score = some.moments + (100 - some.cer).clip(lower=0).fillna(0)
+    return float(some.ratio[score.idxmax()])
+
+
+def pareto(table: pd.DataFrame) -> np.ndarray:
+    """Which rows no other beats in both accuracy of moments and CER, (rows,) bool; a row without CER is none."""
+    values = table[["moments", "cer"]].to_numpy()
+    beaten = [
+        np.isnan(one[1]) or any(((other[0] >= one[0]) and (other[1] <= one[1]) and (other != one).any())
+                                for other in values if not np.isnan(other[1]))
+        for one in values
+    ]  # fmt: skip
+    return ~np.array(beaten)
+
+
+def reading_table(
+    models: Mapping[str, EmergencyWhisper], clips: Timed, levels: Sequence[float], *, seed: int
+) -> pd.DataFrame:
+    """fig417: what is read of the test's lines, by the test's voices, when each is said in a clip without words.
+
+    levels: dB of the line over the clip. Columns: model, decibels, seed, clips, cer, cer_low, cer_high (%).
+    """
+    give_back()
+    around, rows, count = _wordless(clips), [], 32  # said and read at a time
+    lines = read_aloud("test", mels=around.shape[1])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        around = around[torch.randint(len(around), (len(lines),))]
+    for decibels in levels:
+        read: dict[str, list[str]] = {name: [] for name in models}
+        with torch.random.fork_rng():  # the same places at every level
+            torch.manual_seed(seed + 1)
+            for index in torch.arange(len(lines)).split(count):
+                mel, _ = mixed(around[index], lines, index, torch.full((len(index),), float(decibels)))
+                for name, model in models.items():
+                    read[name] += listen(model, mel, gated=False).texts
+        for name, texts in read.items():
+            found = text.cer_row(lines.texts, texts, seed=seed)
+            rows.append({"model": name, "decibels": decibels, "seed": seed} | found)
+    return pd.DataFrame(rows)
+
+
+def _wordless(clips: Timed) -> Tensor:
+    """Spectrograms of the clips without words; silence where there are none."""
+    chosen = torch.tensor([not said for said in clips.texts])
+    return clips.mel[chosen] if chosen.any() else torch.full_like(clips.mel[:1], SILENCE)
+
+
+# --- Onsets -------------------------------------------------------------------------------------
+
+
+def onsets(
+    fresh: Build, clips: Timed, validation: Timed, test: Timed, settings: Settings, *, seconds: Sequence[float],
+    longest: float, seed: int, checkpoints: Path, lines: Spoken | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """fig46: does a model that was trained on sounds that all start at 0 s, as the source's do, hear later ones?
+
+    Two models: trained at 0 s, and on the same clips turned anywhere, which is the sweep's at ratio 0. Judged on test
+    clips in which all that is heard takes `longest` seconds at most, turned so that it begins at each of `seconds`.
+
+    Columns: training, onset, seed, clips, moments and accuracy (%), each with its 95 % interval as in `sweep`.
+    """
+    trainings = {
+        "all at 0 s": partial(
+            _trained, fresh(), clips, validation, replace(settings, ratio=0.0, at_start=True),
+            seed=seed, score_every=settings.epochs, checkpoint=checkpoints / "onset-all-at-0-s", name="all at 0 s",
+        ),
+        "anywhere": training(fresh, clips, validation, settings, 0.0, seed=seed, checkpoints=checkpoints, lines=lines),
+    }  # fmt: skip
+    short, rows = test.part(_extent(test) <= longest, f"up to {longest:g} s"), []
+    for name, model in zip(trainings, _each(list(trainings.values()), settings.device), strict=True):
+        for second in seconds:
+            turned = starting_at(short, second)
+            heard = listen(model, turned.mel, words=False)
+            row = {"training": name, "onset": second, "seed": seed, "clips": len(turned)}
+            rows.append(row | _shares(turned, heard, model.head.stack, "accuracy", seed))
+    return pd.DataFrame(rows)
+
+
+def _extent(clips: Timed) -> Tensor:
+    """Seconds from the first sound of a class to the last, (N,); more than a clip where nothing is heard."""
+    heard = clips.moments > 0
+    places = torch.arange(heard.shape[1])
+    last = torch.where(heard, places, -1).amax(1)
+    first = torch.where(heard, places, heard.shape[1]).amin(1)
+    return torch.where(heard.any(1), (last - first + 1) / 50, float("inf"))
+
+
+# --- Stacks -------------------------------------------------------------------------------------
+
+
+def stacks(
+    model: EmergencyWhisper, clips: Timed, test: Timed, *, sizes: Sequence[int], epochs: int, learning_rate: float,
+    seed: int,
+) -> pd.DataFrame:  # fmt: skip
+    """tab48: heads that join 1, 2 or 4 positions, trained alike on the hidden states of the same encoder.
+
+    On the first `STACK_CLIPS` clips, whose hidden states fit into memory, in half precision.
+
+    Columns: stack, milliseconds (of a moment), seed, parameters, accuracy and macro_f1 (%, at 20 ms for all), event_f1.
+    """
+    give_back()
+    count = min(len(clips), STACK_CLIPS)
+    hidden, judged = _hidden(model, clips.mel[:count]), _hidden(model, test.mel)
+    rows = []
+    for stack in sizes:
+        torch.manual_seed(seed)
+        head = MomentHead(hidden.shape[2], len(clips.classes), stack, model.head[0].out_features)
+        wanted = clips.targets(stack)[:count]
+        optimizer = torch.optim.AdamW(head.parameters(), learning_rate)
+        for epoch in range(epochs):
+            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + epoch))
+            for index in order.split(64):
+                loss = torch.nn.functional.cross_entropy(
+                    head(hidden[index].float()).flatten(0, 1), wanted[index].flatten(), ignore_index=UNKNOWN
+                )
+                optimizer.zero_grad(), loss.backward(), optimizer.step()
+        with torch.no_grad():
+            logits = torch.cat([head(part.float()) for part in judged.split(64)])
+            logits = smoothed(logits, stack / POSITIONS_PER_SECOND)
+            found = logits.argmax(2).repeat_interleave(stack, 1)
+        truth = test.moments[:, : found.shape[1]].numpy()
+        true = events(truth, 0.02)
+        row = {"stack": stack, "milliseconds": 20 * stack, "seed": seed}
+        row |= {"parameters": sum(weight.numel() for weight in head.parameters())}
+        row |= moment_scores(found.numpy(), truth) | {
+            "event_f1": event_f1(events(found.numpy(), 0.02), true)["event_f1"]
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def _hidden(model: EmergencyWhisper, mel: Tensor) -> Tensor:
+    """Hidden states (N, positions, d_model) in half precision of spectrograms (N, mels, frames)."""
+    model.eval()
+    found = mel.new_empty(len(mel), -(-mel.shape[2] // 2), model.whisper.config.d_model, dtype=torch.float16)
+    for place, part in zip(found.split(32), mel.split(32), strict=True):
+        place.copy_(model.encode(part.float()))
+    return found
+
+
+# --- The chosen model ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Listened:
+    """The chosen model on clips that it was not trained on, and what of it goes on to the figures.
+
+    temperature: of the clips' logits, from the validation clips. reader: from text to class.
+    """
+
+    model: EmergencyWhisper
+    test: Timed
+    heard: Heard
+    validation: Timed
+    heard_before: Heard
+    temperature: float
+    reader: TextClassifier | None
+
+    def judged(self) -> Judged:
+        """The encoder as a classifier of clips, for what is done with the CNN as well."""
+        clips = self.test
+        mels = Mels(clips.mel[:, None], clips.labels, clips.classes, torch.zeros(len(clips), dtype=torch.long),
+                    clips.name, clips.checksum)  # fmt: skip
+        return Judged(mels, ClipClassifier(self.model), torch.ones(len(clips), dtype=torch.bool), pd.DataFrame(),
+                      self.heard.clips, torch.full((len(clips),), self.temperature))  # fmt: skip
+
+
+def judge(model: EmergencyWhisper, clips: Timed, validation: Timed, test: Timed, ratio: float) -> Listened:
+    """Hear both sets, calibrate on the validation clips, and learn from the training clips' texts what they mean."""
+    before, heard = (listen(model, some.mel, words=ratio > 0) for some in (validation, test))
+    temperature = classification.fit_temperature(before.clips, validation.labels)
+    reader = None if clips.texts is None or not ratio else text.fit_text(clips.texts, clips.labels, len(clips.classes))
+    return Listened(model, test, heard, validation, before, temperature, reader)
+
+
+def recognition_table(listened: Listened, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
+    """tab44: measure, seed, count (of what), value, low, high (95 %), validation with validation_low and
+    validation_high (the same of the validation clips), source (its number, on its own test set).
+
+    Intervals: Wilson's for shares of clips, bootstrap over clips for the rest; none for the calibration error.
+    """
+    columns = ("count", "value", "low", "high")
+    test = _measures(listened, listened.test, listened.heard, alarming, seed)
+    before = _measures(listened, listened.validation, listened.heard_before, alarming, seed)
+    rows = [
+        {"measure": measure, "seed": seed, **dict(zip(columns, found, strict=True)),
+         **dict(zip(("validation", "validation_low", "validation_high"), before.get(measure, [np.nan] * 4)[1:],
+                    strict=True)),
+         "source": SOURCE.get(measure, np.nan)}
+        for measure, found in test.items()
+    ]  # fmt: skip
+    if listened.reader is not None:
+        # Soundscapes are tested on lines that nobody trained on, and validated on those that were.
+        for which, some, said in (("unseen", listened.test, listened.heard),
+                                  ("seen", listened.validation, listened.heard_before)):  # fmt: skip
+            row, measure = text.cer_row(some.texts, said.texts, seed=seed), f"character error rate, {which} lines"
+            found = (row["clips"], row["cer"], row["cer_low"], row["cer_high"])
+            rows.append({"measure": measure, "seed": seed, **dict(zip(columns, found, strict=True)),
+                         "source": SOURCE.get(measure, np.nan)})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _measures(
+    listened: Listened, clips: Timed, heard: Heard, alarming: Sequence[int], seed: int
+) -> dict[str, tuple[int, float, float, float]]:
+    """measure: (count, value, low, high) of what was heard in `clips`."""
+    stack, found = listened.model.head.stack, {}
+    each = _right(clips, heard, stack)
+    known = ~np.isnan(each)
+    found["accuracy of moments"] = (int(known.sum()), *faithfulness.interval(each[known], seed=seed))
+    if has_times(clips):
+        step = listened.model.seconds_per_moment
+        predicted, wanted = heard.moments.argmax(2).numpy(), clips.targets(stack).numpy()
+        found["macro F1 of moments"] = (int((wanted >= 0).sum()), *moment_interval(predicted, wanted, seed=seed))
+        true = events(clips.moments.numpy(), 0.02)
+        ours = events(predicted, step, gap=GAP, shortest=SHORTEST)
+        found["event F1, collars of 200 ms"] = (len(true), *event_interval(ours, true, len(clips), seed=seed))
+        likely = heard.moments.softmax(2).numpy()
+        found["PSDS1 (0 to 1)"] = (len(true), *psds_interval(likely, true, seconds=step, seed=seed))
+    score = classification.score_row(heard.clips / listened.temperature, clips.labels, clips.classes, alarming)
+    for measure, name in (("accuracy of clips", "accuracy"), ("emergency or not", "binary_accuracy"),
+                          ("missed emergencies", "miss_rate"), ("false alarms", "false_alarms")):  # fmt: skip
+        found[measure] = _scored(score, name)
+    found["calibration error of clips"] = (score["clips"], score["ece"], np.nan, np.nan)
+    if listened.reader is not None:
+        invented, of, _ = text.hallucinations(clips.texts, heard.texts)
+        low, high = classification.wilson(invented, of)
+        found["clips with invented words"] = (of, 100 * invented / max(of, 1), 100 * low, 100 * high)
+        # And what the text would be worth if the decoder made no mistake.
+        for measure, texts in (("emergency or not, from the text", heard.texts),
+                               ("emergency or not, from what was said", clips.texts)):  # fmt: skip
+            score = classification.score_row(listened.reader.logits(texts), clips.labels, clips.classes, alarming)
+            found[measure] = _scored(score, "binary_accuracy")
+    return found
+
+
+def _scored(score: Mapping[str, Any], name: str) -> tuple[int, float, float, float]:
+    return (score["clips"], *(score[f"{name}{end}"] for end in ("", "_low", "_high")))
+
+
+def has_times(clips: Timed) -> bool:
+    """Whether it is known when something of a class is heard."""
+    return clips.classes[0] == "silence" and bool((clips.moments == 0).any())
+
+
+def clip_accuracies(listened: Listened) -> np.ndarray:
+    """Share (%) of each clip's known moments that are right, (N,); NaN where none is known."""
+    return _right(listened.test, listened.heard, listened.model.head.stack)
+
+
+def _right(clips: Timed, heard: Heard, stack: int) -> np.ndarray:
+    wanted = clips.targets(stack)
+    known = wanted != UNKNOWN
+    right = ((heard.moments.argmax(2) == wanted) & known).sum(1)
+    return (100 * right / known.sum(1)).numpy().astype(np.float64)
+
+
+def cer_table(listened: Listened, *, seed: int) -> pd.DataFrame:
+    """tab49: CER by normaliser, of lines that were seen in training and of others.
+
+    Columns: lines, normaliser, seed, clips, cer, cer_low, cer_high, chance (%, `text.chance_cer`)."""
+    return pd.DataFrame([
+        {"lines": which, "normaliser": name, "seed": seed} | text.cer_row(some.texts, said.texts, name, seed=seed)
+        | {"chance": text.chance_cer(some.texts, said.texts, name, seed=seed)}
+        for which, some, said in (("seen", listened.validation, listened.heard_before),
+                                  ("unseen", listened.test, listened.heard))
+        for name in text.NORMALISERS
+    ])  # fmt: skip
+
+
+def read_lines(listened: Listened, count: int) -> pd.DataFrame:
+    """fig49: the first `count` clips with words of each kind of line: lines, reference, hypothesis."""
+    rows = []
+    for which, some, said in (("seen", listened.validation, listened.heard_before),
+                              ("unseen", listened.test, listened.heard)):  # fmt: skip
+        spoken = [pair for pair in zip(some.texts, said.texts, strict=True) if pair[0]]
+        rows += [{"lines": which, "reference": one, "hypothesis": two} for one, two in spoken[:count]]
+    return pd.DataFrame(rows)
+
+
+def timelines(
+    listened: Listened, alarming: Sequence[int], samples: Tensor, *, ranks: Sequence[float] = (0.9, 0.5, 0.1)
+) -> dict[str, np.ndarray]:
+    """fig48: clips by rule: of all with something to hear, those at these ranks of accuracy in [0, 1] (1 is the best).
+
+    samples (clips, n) int16, mel (clips, mels, frames), truth and found (clips, moments) classes, alarming, names,
+    accuracy (%), ranks.
+    """
+    each = clip_accuracies(listened)
+    heard = (listened.test.moments > 0).any(1).numpy() & ~np.isnan(each)
+    order = np.flatnonzero(heard)[np.argsort(each[heard], kind="stable")]
+    chosen = [int(order[round(rank * (len(order) - 1))]) for rank in ranks]
+    return {
+        "samples": samples[chosen].numpy(), "mel": listened.test.mel[chosen].numpy(),
+        "truth": listened.test.targets(listened.model.head.stack)[chosen].numpy(),
+        "found": listened.heard.moments.argmax(2)[chosen].numpy(),
+        "alarming": np.array(list(alarming)), "names": np.array(listened.test.classes), "accuracy": each[chosen],
+        "ranks": np.array(list(ranks)),
+    }  # fmt: skip
+
+
+# --- Explanation --------------------------------------------------------------------------------
+
+
+def encoder_pictures(
+    judged: Judged, listened: Listened, shown: Sequence[int], truth: Soundscapes | None
+) -> dict[str, np.ndarray]:
+    """fig410: as `experiments.relevance_pictures`, with CP-LRP through the encoder."""
+    mel, labels = listened.test.mel[list(shown)], listened.test.labels[list(shown)]
+    found = encoder_relevance.explain(listened.model, mel, labels)[:, None] if len(mel) else mel[:, None].float()
+    return picture_arrays(judged, shown, truth, found)
+
+
+def encoder_table(
+    listened: Listened, chosen: Tensor, truth: Soundscapes | None, *, steps: int, seed: int
+) -> pd.DataFrame:
+    """tab410: measure, seed, clips, value, low, high: areas of flipping for each method and a random order, and for
+    soundscapes the stems' shares of CP-LRP's relevance and of energy, on clips that hold both speech and an event."""
+    give_back()
+    judged, rows = listened.judged(), []
+    mel, targets = listened.test.mel[chosen], listened.heard.clips[chosen].argmax(1)
+
+    def add(measure: str, values: np.ndarray) -> None:
+        mean, low, high = faithfulness.interval(values, seed=seed)
+        rows.append({"measure": measure, "seed": seed, "clips": len(values), "value": mean, "low": low, "high": high})
+
+    for method in (*encoder_relevance.METHODS, "random"):
+        if method == "random":
+            found = torch.rand(mel.shape, generator=torch.Generator().manual_seed(seed))
+        else:
+            found = encoder_relevance.explain(listened.model, mel, targets, method)
+        curves = [faithfulness.flipping(judged.model, mel[:, None], found[:, None], targets, order=order, steps=steps,
+                                        seed=seed) for order in ("most", "least")]  # fmt: skip
+        add(f"flipping area, {method}", faithfulness.area(*curves).numpy())
+    if truth is not None:
+        both = torch.tensor([bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips])
+        some = both.nonzero()[:, 0]
+        found = encoder_relevance.explain(listened.model, listened.test.mel[some], listened.heard.clips[some].argmax(1))
+        share = faithfulness.shares(found[:, None], truth.energy[some.numpy()])
+        for place, stem in enumerate(STEMS):
+            relevant, energy = (100 * share[name][:, place] for name in ("relevance", "energy"))
+            add(f"relevance on {stem} (%)", relevant)
+            add(f"energy of {stem} (%)", energy)
+            add(f"relevance - energy, {stem} (points)", relevant - energy)
+    return pd.DataFrame(rows)

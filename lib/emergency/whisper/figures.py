@@ -1,0 +1,246 @@
+"""Figures of notebooks 04 and 06, drawn from saved data alone."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from lib import plots
+from lib.emergency.features import RATE
+from lib.emergency.whisper.experiments import pareto
+from lib.emergency.whisper.text import aligned
+
+Arrays = Mapping[str, np.ndarray]
+
+# As in the source: red for emergencies, blue for none, black for silence; the red and blue of the palette.
+ALARM, CALM, SILENCE = plots.COLOURS[1], plots.COLOURS[0], "black"
+
+
+def ratios(table: pd.DataFrame) -> Figure:
+    """fig45: accuracy and CER over the ratio, and against each other with the front that no model is beyond.
+
+    Bars are 95 % intervals of one seed, and standard deviations of several."""
+    known = table.dropna(subset="cer")
+    figure, axes = plots.subplots(1, 3, height=2.3) if len(known) else plots.subplots(1, 1, height=2.3, width=3.0)
+    accuracy, *others = np.atleast_1d(axes)
+    for place, name in enumerate(("moments", "clips")):
+        _over_ratios(accuracy, table, name, color=plots.COLOURS[place], marker=plots.MARKERS[place], label=name)
+    accuracy.set(xlabel="ratio of the text's loss", ylabel="accuracy (%)")
+    accuracy.legend(fontsize=6)
+    if not others:  # a set without texts
+        return figure
+    rate, both = others
+    _over_ratios(rate, known, "cer", color=plots.COLOURS[2], marker="^")
+    rate.set(xlabel="ratio of the text's loss", ylabel="character error rate (%)",
+             xlim=(table.ratio.min() - 0.05, 1.05))  # fmt: skip
+    summed = table.groupby("ratio", as_index=False)[["moments", "cer"]].mean()
+    front = summed[pareto(summed)].sort_values("cer")
+    both.plot(front.cer, front.moments, color="0.6", linewidth=1, label="not beaten in both")
+    both.plot(summed.cer, summed.moments, "o", color=plots.COLOURS[3])
+    for row in summed.dropna().itertuples():
+        both.annotate(f"{row.ratio:g}", (row.cer, row.moments), xytext=(3, 3), textcoords="offset points", fontsize=6)
+    both.legend(fontsize=6)
+    both.set(xlabel="character error rate (%)", ylabel="accuracy of moments (%)")
+    return figure
+
+
+def _over_ratios(axes: Axes, table: pd.DataFrame, name: str, **style) -> None:
+    line = plots.mean_and_spread(table, ["ratio"], name).sort_values("ratio")
+    bars = line["std"].to_numpy()
+    if table.seed.nunique() == 1:
+        one = table.sort_values("ratio")
+        bars = np.abs(one[[f"{name}_low", f"{name}_high"]].to_numpy() - one[[name]].to_numpy()).T
+    axes.errorbar(line.ratio, line["mean"], bars, capsize=2, **style)
+
+
+def reading(table: pd.DataFrame) -> Figure:
+    """fig417: CER over the level of the line, a curve for each model; 95 % intervals of one seed."""
+    figure, axes = plots.subplots(1, 1, height=2.4, width=3.5)
+    _lines_with_bars(axes, table, "decibels", "cer", "model")
+    axes.axhline(100, color="0.6", linewidth=1, linestyle="--")
+    axes.annotate("an empty page", (table.decibels.min(), 100), xytext=(0, 2), textcoords="offset points", fontsize=6)
+    axes.set(xlabel="level of the line over the clip (dB)", ylabel="character error rate (%)", ylim=(0, None))
+    axes.legend(fontsize=6)
+    return figure
+
+
+def _lines_with_bars(axes: Axes, table: pd.DataFrame, x: str, y: str, kind: str) -> None:
+    """A line over `x` for each `kind`, with the intervals of `y`: of one seed, or their mean over several."""
+    for place, (name, rows) in enumerate(table.groupby(kind, sort=False)):
+        line = rows.groupby(x, as_index=False)[[y, f"{y}_low", f"{y}_high"]].mean()
+        bars = np.abs(line[[f"{y}_low", f"{y}_high"]].to_numpy() - line[[y]].to_numpy()).T
+        axes.errorbar(line[x], line[y], bars, capsize=2, color=plots.COLOURS[place], marker=plots.MARKERS[place],
+                      label=name)  # fmt: skip
+
+
+def onsets(table: pd.DataFrame) -> Figure:
+    """fig46: accuracy over the time at which the sound begins, for both trainings; 95 % intervals of one seed."""
+    figure, axes = plots.subplots(1, 2, height=2.2, sharex=True)
+    for one, (column, label) in zip(axes, (("moments", "moments"), ("accuracy", "clips")), strict=True):
+        _lines_with_bars(one, table, "onset", column, "training")
+        one.set(xlabel="the sound begins at (s)", ylabel=f"accuracy of {label} (%)", ylim=(0, None))
+    plots.legend_below(figure, axes[0])
+    return figure
+
+
+def timelines(arrays: Arrays) -> Figure:
+    """fig48: waveform and spectrogram; above them what is heard, truth over prediction."""
+    count = len(arrays["samples"])
+    figure, axes = plots.subplots(3, count, height=3.2, squeeze=False, sharex="col", height_ratios=[0.5, 1, 1.4])
+    alarming = set(arrays["alarming"].tolist())
+    names = [str(name) for name in arrays["names"]]
+    for column in range(count):
+        above, wave, mel = axes[:, column]
+        samples = arrays["samples"][column]
+        seconds = len(samples) / RATE
+        for height, row, label in ((1, arrays["truth"], "truth"), (0, arrays["found"], "found")):
+            _spans(above, row[column], height, seconds, alarming, names)
+            if column == 0:
+                above.text(-0.02 * seconds, height, label, ha="right", va="center", fontsize=6)
+        above.set(ylim=(-0.5, 1.5), yticks=[], xlim=(0, seconds))
+        above.set_axis_off()
+        place = f"rank {100 * arrays['ranks'][column]:.0f} %, {arrays['accuracy'][column]:.0f} % right"
+        above.set_title(place, fontsize=7)
+        wave.plot(np.arange(len(samples)) / RATE, samples / 32768, color="0.35", linewidth=0.3, rasterized=True)
+        mel.imshow(arrays["mel"][column].astype(np.float32), cmap="magma", origin="lower", aspect="auto",
+                   extent=(0, seconds, 0, arrays["mel"].shape[1]))  # fmt: skip
+        mel.grid(False)
+        mel.set_xlabel("time (s)")
+    axes[1, 0].set_ylabel("amplitude")
+    axes[2, 0].set_ylabel("mel band")
+    handles = [axes[0, 0].plot([], [], color=colour, linewidth=4, label=label)[0]
+               for colour, label in ((ALARM, "emergency"), (CALM, "no emergency"), (SILENCE, "silence"))]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _spans(axes: Axes, row: np.ndarray, height: float, seconds: float, alarming: set[int], names: list[str]) -> None:
+    """Spans of one row, and what each is, where there is room for it; the longest is named in any case."""
+    edges = [0, *(np.flatnonzero(np.diff(row)) + 1).tolist(), len(row)]
+    spans = [(start, stop, int(row[start])) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    heard = [span for span in spans if not _silent(span[2], names)]
+    longest = max(heard, key=lambda span: span[1] - span[0], default=None)
+    step = seconds / len(row)
+    for span in spans:
+        start, stop, number = span
+        colour = SILENCE if span not in heard else ALARM if number in alarming else CALM
+        axes.plot([start * step, stop * step], [height] * 2, color=colour, linewidth=5, solid_capstyle="butt")
+        if span is longest or (span in heard and (stop - start) * step > 0.2 * seconds):
+            axes.text((start + stop) * step / 2, height - 0.12, names[number], ha="center", va="top", fontsize=4.5,
+                      color=colour)  # fmt: skip
+
+
+def _silent(number: int, names: list[str]) -> bool:
+    return number < 0 or (number == 0 and names[0] == "silence")
+
+
+def lines(table: pd.DataFrame) -> Figure:
+    """fig49: what was said, and below it what was read: wrong characters in red, missing ones as a gap."""
+    kinds = list(table.lines.unique())
+    most = int(table.lines.value_counts().max()) if len(table) else 1
+    figure, axes = plots.subplots(1, max(len(kinds), 1), height=0.36 * most + 0.4, squeeze=False)
+    for one, kind in zip(axes[0], kinds, strict=False):
+        for place, row in enumerate(table[table.lines == kind].itertuples()):
+            _line(one, row.reference, row.hypothesis if isinstance(row.hypothesis, str) else "", -place)
+        one.set(xlim=(0, 16), ylim=(-most + 0.3, 0.8))
+        one.set_title(f"{kind} in training", fontsize=7)
+        one.set_axis_off()
+    return figure
+
+
+def _line(axes: Axes, reference: str, hypothesis: str, height: float) -> None:
+    """Both below each other, a character a column."""
+    column = 0.0
+    for kind, said, read in aligned(reference, hypothesis):
+        for place in range(max(len(said), len(read))):
+            axes.text(column, height, said[place : place + 1], fontsize=6.5, va="center")
+            axes.text(column, height - 0.38, read[place : place + 1] or "·", fontsize=6.5, va="center",
+                      color="0.45" if kind == "equal" else ALARM)  # fmt: skip
+            column += 0.75
+    if not reference and not hypothesis:
+        axes.text(0, height, "(nothing)", fontsize=6)
+
+
+def alarms(table: pd.DataFrame) -> Figure:
+    """fig412: false alarms per hour against missed emergencies, a line per rule, with 95 % intervals of some points."""
+    figure, axes = plots.subplots(height=2.8, width=4.4)
+    for place, (rule, part) in enumerate(table.groupby("rule", sort=False)):
+        colour = plots.COLOURS[place % len(plots.COLOURS)]
+        line = part.groupby("threshold", as_index=False)[
+            ["alarms_per_hour", "miss_rate", "alarms_low", "alarms_high", "miss_low", "miss_high"]].mean()  # fmt: skip
+        axes.plot(line.alarms_per_hour, line.miss_rate, color=colour, marker=plots.MARKERS[place], markersize=2.5,
+                  label=f"{rule} moments")  # fmt: skip
+        middle = line.iloc[[len(line) // 2]]
+        axes.errorbar(middle.alarms_per_hour, middle.miss_rate,
+                      [middle.miss_rate - middle.miss_low, middle.miss_high - middle.miss_rate],
+                      [middle.alarms_per_hour - middle.alarms_low, middle.alarms_high - middle.alarms_per_hour],
+                      color=colour, linewidth=0.7, capsize=2)  # fmt: skip
+    axes.set(xlabel="false alarms per hour of clips without emergency", ylabel="missed emergencies (%)", ylim=(0, None))
+    axes.legend(fontsize=6)
+    return figure
+
+
+def architecture(rows: pd.DataFrame) -> Figure:
+    """fig411: the ensemble; `ensemble_parts`: name, inside (what it is made of), parameters, below (what it reads)."""
+    figure, axes = plots.subplots(height=3.4)
+    axes.set(xlim=(0, 10), ylim=(0, 10))
+    axes.set_axis_off()
+    where = {"log-mel": (5, 0.9), "CNN": (1.6, 4.2), "Whisper encoder": (5, 3.2), "moments": (5, 6.1),
+             "Whisper decoder": (8.2, 5.0), "text classifier": (8.2, 7.0), "vote": (5, 9.0)}  # fmt: skip
+    for row in rows.itertuples():
+        x, y = where[row.name]
+        axes.add_patch(FancyBboxPatch((x - 1.35, y - 0.62), 2.7, 1.24, boxstyle="round,pad=0.05", linewidth=0.8,
+                                      edgecolor="0.3", facecolor="#F2F2F2"))  # fmt: skip
+        size = f"\n{row.parameters:,} weights" if row.parameters else ""
+        axes.text(x, y, f"{row.name}\n{row.inside}{size}", ha="center", va="center", fontsize=5.6)
+        for below in str(row.below).split(", "):
+            if below in where:
+                axes.annotate("", xy=(x, y - 0.7), xytext=(where[below][0], where[below][1] + 0.7),
+                              arrowprops={"arrowstyle": "->", "linewidth": 0.8, "color": "0.3"})  # fmt: skip
+    return figure
+
+
+def recording(arrays: Arrays) -> Figure:
+    """fig413: a recording heard as a stream: waveform, probability of an emergency, alarms."""
+    figure, (wave, line) = plots.subplots(2, 1, height=2.6, sharex=True)
+    samples = arrays["samples"]
+    time = np.arange(len(samples)) / RATE
+    wave.plot(time, samples / 32768, color="0.35", linewidth=0.3, rasterized=True)
+    wave.set_ylabel("amplitude")
+    for start, stop, emergency in arrays["spans"]:
+        wave.axvspan(start, stop, color=ALARM if emergency else CALM, alpha=0.2, linewidth=0)
+    line.plot(arrays["times"], arrays["probability"], color="0.2", linewidth=0.9)
+    line.axhline(float(arrays["threshold"]), color="0.6", linewidth=0.8, linestyle="--")
+    for at, upheld in arrays["alarms"]:
+        line.axvline(at, color=ALARM if upheld else "0.6", linewidth=1.4, linestyle="-" if upheld else ":")
+    line.set(xlabel="time (s)", ylabel="probability of\nan emergency", ylim=(0, 1.02))
+    handles = [wave.plot([], [], color=colour, linewidth=5, alpha=0.4, label=label)[0]
+               for colour, label in ((ALARM, "emergency, truth"), (CALM, "no emergency, truth"))]  # fmt: skip
+    raised = ((ALARM, "-", "alert"), ("0.6", ":", "alarm that the vote overruled"))
+    handles += [line.plot([], [], color=colour, linestyle=style, label=label)[0] for colour, style, label in raised]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return figure
+
+
+def votes(table: pd.DataFrame) -> Figure:
+    """fig414: accuracy of emergency or not, of voters and votes, with intervals, beside the source's numbers."""
+    figure, axes = plots.subplots(height=2.2, width=4.8)
+    names: Sequence[str] = list(table.voter.unique())
+    for place, name in enumerate(names):
+        rows = table[table.voter == name]
+        mean = rows[["binary_accuracy", "binary_accuracy_low", "binary_accuracy_high", "source"]].mean()
+        axes.plot([mean.binary_accuracy_low, mean.binary_accuracy_high], [place] * 2, color=CALM, linewidth=1.6)
+        axes.plot(rows.binary_accuracy, [place] * len(rows), "o", color=CALM)
+        if not np.isnan(mean.source):
+            axes.plot(mean.source, place, "D", color=ALARM, markersize=3)
+    axes.plot([], [], "o", color=CALM, label="here, with 95 %")
+    axes.plot([], [], "D", color=ALARM, label="the source, on AI Hub")
+    axes.set(
+        yticks=range(len(names)), yticklabels=names, ylim=(len(names), -1), xlabel="emergency or not, accuracy (%)"
+    )
+    axes.grid(axis="y", visible=False)
+    axes.legend(fontsize=6, loc="lower left")
+    return figure

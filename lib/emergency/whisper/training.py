@@ -1,0 +1,413 @@
+"""What is heard at which moment: clips with their times and words, and a Whisper that learns both."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from math import ceil
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+import torchaudio.functional as TF
+from torch import Tensor, nn
+
+from lib.data.audio import Sounds
+from lib.emergency.features import DECADES, HOP, RATE, log_mel, scaled
+from lib.emergency.synthesis.spoken import Spoken, mixed
+from lib.emergency.whisper.model import POSITIONS_PER_SECOND, EmergencyWhisper
+from lib.muon import Muon
+from lib.sources import source_hash
+from lib.training import epoch_batches, fit, gradient_step, prepare, start
+
+UNKNOWN = -100  # of a moment: not learned from and not counted
+MUON_SHARE = 5.0  # of AdamW's learning rate, with updates as large as AdamW's
+LINES_OVER_CLIP = 0.0, 20.0  # dB: the lowest level of a line that is mixed in, and the range of levels
+SMOOTHED = 0.72  # seconds over which probabilities are averaged; validation clips give about the same from 0.5 to 1
+_KNOTS = 6  # of a random equaliser, at equal distances in mel
+_POSITION = RATE // POSITIONS_PER_SECOND  # samples, 20 ms
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Clips with what is heard when.
+
+    mel: (N, mels, frames) float16. labels: (N,) int64, the classes of whole clips. classes: their names.
+    moments: (N, frames / 2) int64, the class at each position of Whisper's encoder (20 ms), or `UNKNOWN`.
+    texts: what is said in each clip, "" for nothing; None where the data set does not know.
+    name, checksum: of the sounds behind them, of their times and of their words.
+    """
+
+    mel: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    moments: Tensor
+    texts: tuple[str, ...] | None
+    name: str
+    checksum: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def part(self, chosen: Tensor, name: str) -> "Timed":
+        """The clips at a boolean mask; `name` tells this part from others of the same sounds."""
+        texts = self.texts and tuple(text for text, one in zip(self.texts, chosen.tolist(), strict=True) if one)
+        return Timed(self.mel[chosen], self.labels[chosen], self.classes, self.moments[chosen], texts, self.name,
+                     f"{self.checksum}/{name}")  # fmt: skip
+
+    def targets(self, stack: int) -> Tensor:
+        """(N, moments) int64: of each `stack` positions the class in their middle."""
+        count = self.moments.shape[1] // stack
+        return self.moments[:, : count * stack].view(len(self), count, stack)[:, :, stack // 2]
+
+
+def timed(sounds: Sounds, mels: int = 80, batch_size: int = 16) -> Timed:
+    """Spectrograms of `sounds`, each scaled to the same peak, and their moments.
+
+    Where the data set says when its classes are heard (`spans`), all other moments are of class 0, silence. Where it
+    does not, every moment is of the clip's class but digital silence, which is `UNKNOWN`.
+    """
+    mel = torch.empty(len(sounds), mels, sounds.samples.shape[1] // HOP, dtype=torch.float16)
+    for place, batch in zip(mel.split(batch_size), sounds.samples.split(batch_size), strict=True):
+        place.copy_(log_mel(scaled(batch), mels))
+    count = mel.shape[2] // 2
+    if sounds.spans is None:
+        loud = sounds.samples[:, : count * _POSITION].view(len(sounds), count, _POSITION).bool().any(2)
+        moments = torch.where(loud, sounds.labels[:, None], UNKNOWN)
+    else:
+        moments = torch.zeros(len(sounds), count, dtype=torch.long)
+        for row, label, spans in zip(moments, sounds.labels.tolist(), sounds.spans, strict=True):
+            for onset, offset in spans:
+                row[round(onset * POSITIONS_PER_SECOND) : round(offset * POSITIONS_PER_SECOND)] = label
+    known = hashlib.sha256(repr((sounds.spans, sounds.texts)).encode()).hexdigest()
+    return Timed(mel, sounds.labels, sounds.classes, moments, sounds.texts, sounds.name, f"{sounds.checksum}/{known}")
+
+
+def starting_at(clips: Timed, second: float) -> Timed:
+    """The same clips turned round in time, so that in each the first sound of a class begins at `second`.
+
+    Clips in which nothing is heard stay as they are.
+    """
+    mel, moments = _begun(clips.mel, clips.moments, second)
+    checksum = f"{clips.checksum}/starting at {second:g} s"
+    return Timed(mel, clips.labels, clips.classes, moments, clips.texts, clips.name, checksum)
+
+
+def _begun(mel: Tensor, moments: Tensor, second: float) -> tuple[Tensor, Tensor]:
+    heard = (moments != 0) & (moments != UNKNOWN)
+    first = torch.where(heard.any(1), heard.int().argmax(1), 0)
+    by = torch.where(heard.any(1), round(second * POSITIONS_PER_SECOND) - first, 0)
+    return _rolled(mel, 2 * by[:, None, None]), _rolled(moments, by[:, None])
+
+
+def _rolled(values: Tensor, by: Tensor) -> Tensor:
+    """(N, …, n), each row turned by its own number of places, (N, 1, …), to the right."""
+    places = torch.arange(values.shape[-1], device=values.device)
+    return values.gather(-1, ((places - by) % values.shape[-1]).expand(values.shape))
+
+
+# --- Training -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Settings:
+    """ratio: of the text's loss; the moments' loss gets the rest. 0 is a classifier, 1 a transcriber.
+
+    optimizer: "adamw", for a trained Whisper, or "muon" (Jordan et al. 2024), which takes a fresh one as far in half
+        the steps: matrices are updated by their orthogonalised momentum, at `MUON_SHARE` times the learning rate, and
+        all else by AdamW.
+    shift: clips are turned round in time, cut where nothing is heard, so that what is heard begins anywhere.
+    at_start: they are turned so that it begins at 0 s instead, as in the source's recordings.
+    lines: share of the clips without words into which a line to read is mixed, if there are such lines: a text that is
+        met once keeps the decoder from writing those of the training whatever it hears.
+    decoder: whether the decoder learns, too. One that has learned to read keeps that and no lines of the clips by
+        heart if it does not: the text's loss then teaches the encoder alone.
+    equaliser: dB, the standard deviation of a random equaliser (`equalised`): other microphones, rooms and distances.
+    time_mask, frequency_mask: SpecAugment (Park et al. 2019), the largest share of frames and of bands that one mask
+        hides. A short training from scratch does better without.
+    """
+
+    ratio: float = 0.5
+    epochs: int = 10
+    batch_size: int = 16
+    learning_rate: float = 1e-3  # peak of a one-cycle schedule (Smith & Topin 2018)
+    weight_decay: float = 1e-2
+    optimizer: str = "adamw"
+    shift: bool = True
+    at_start: bool = False
+    lines: float = 0.5
+    decoder: bool = True
+    equaliser: float = 0.0
+    time_mask: float = 0.1
+    frequency_mask: float = 0.2
+    precision: str = "no"
+    device: str = "auto"
+
+    def __post_init__(self):
+        if not 0 <= self.ratio <= 1:
+            raise ValueError(f"ratio is {self.ratio}, expected 0 (moments alone) to 1 (text alone)")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ValueError(f"optimizer is {self.optimizer!r}, expected 'adamw' or 'muon'")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a model heard in clips: logits of moments (N, moments, classes), `smoothed`; of clips (N, classes); text."""
+
+    moments: Tensor = field(repr=False)
+    clips: Tensor = field(repr=False)
+    texts: tuple[str, ...]
+
+
+def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Turn, equalise and mask: mel (B, mels, frames), moments (B, frames / 2) -> the same shapes.
+
+    said: (B,) bool, clips with words, which are cut only where class 0 is heard; others are cut anywhere.
+    """
+    if settings.at_start:
+        mel, moments = _begun(mel, moments, 0.0)
+    elif settings.shift:
+        possible = (moments == 0) | ~said[:, None]
+        possible[:, 0] |= ~possible.any(1)  # nowhere to cut: stays
+        cut = torch.multinomial(possible.float(), 1)[:, 0]
+        mel, moments = _rolled(mel, -2 * cut[:, None, None]), _rolled(moments, -cut[:, None])
+    if settings.equaliser:
+        mel = equalised(mel, settings.equaliser)
+    for share, axis in ((settings.frequency_mask, 1), (settings.time_mask, 2)):
+        if share:
+            mel = TF.mask_along_axis_iid(mel[:, None], ceil(share * mel.shape[axis]), 0.0, axis + 1)[:, 0]
+    return mel, moments
+
+
+def equalised(mel: Tensor, decibels: float) -> Tensor:
+    """Log-mels (B, mels, frames), each as another microphone would have heard it.
+
+    A curve over the bands is added, straight between `_KNOTS` normal random levels of that standard deviation, and what
+    is then too far below the loudest cell is clamped, as `log_mel` does.
+    """
+    levels = torch.randn(len(mel), 1, _KNOTS, device=mel.device) * (decibels / 10 / 4)  # 10 dB are a decade, 1/4
+    mel = mel + F.interpolate(levels, size=mel.shape[1], mode="linear", align_corners=True).mT
+    return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - DECADES / 4)
+
+
+def with_lines(
+    mel: Tensor, moments: Tensor, said: Tensor, lines: Spoken, share: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mix a line into every clip without words with probability `share`.
+
+    (mel, moments, line): line (B,) int64, which of `lines`, or -1. Moments in which it is said become `UNKNOWN`: lines
+    of any words belong to no class.
+    """
+    mel, moments = mel.clone(), moments.clone()
+    chosen = (~said & (torch.rand(len(mel), device=mel.device) < share)).nonzero()[:, 0]
+    line = torch.full_like(moments[:, 0], -1)
+    if len(chosen):
+        index = torch.randint(len(lines), chosen.shape, device=mel.device)
+        decibels = LINES_OVER_CLIP[0] + torch.rand(len(chosen), device=mel.device) * LINES_OVER_CLIP[1]
+        mel[chosen], onsets = mixed(mel[chosen], lines, index, decibels)
+        _, spoken = lines.at(index, onsets, moments.shape[1])
+        moments[chosen] = torch.where(spoken, UNKNOWN, moments[chosen])
+        line[chosen] = index
+    return mel, moments, line
+
+
+def train(
+    model: EmergencyWhisper,
+    clips: Timed,
+    validation: Timed,
+    settings: Settings,
+    *,
+    seed: int,
+    lines: Spoken | None = None,
+    score_every: int = 1,
+    checkpoint: Path | None = None,
+    name: str = "Whisper",
+) -> pd.DataFrame:
+    """Train `model` on moments and words together; every `score_every` epochs and after the last it is scored.
+
+    The loss is (1 - ratio) x cross-entropy of moments + ratio x cross-entropy of the text's tokens. Clips without
+    words count as those with an empty text, lest the decoder invent some, but for those into which one of `lines` is
+    mixed (`with_lines`). At ratio 0 the decoder is not run.
+
+    Returns the history: per epoch label_loss and text_loss (weighted), and of the validation clips moment_accuracy and
+    clip_accuracy (%).
+
+    Raises:
+        ValueError: the ratio asks for texts, and the clips have none.
+    """
+    if settings.ratio and clips.texts is None:
+        raise ValueError(f"{clips.name} has no texts: nothing can be learned from them; set the ratio to 0")
+    accelerator = start(settings.device, settings.precision)
+    untrained = model.digest()
+    model.whisper.model.decoder.requires_grad_(settings.decoder)
+    made = optimizers(model, settings)
+    batch_size = min(settings.batch_size, len(clips))  # somebody's first few recordings
+    steps = len(epoch_batches(len(clips), batch_size, seed=0, epoch=0)) * settings.epochs
+    network, *others = prepare(accelerator, _Losses(model, settings.ratio), *made, *one_cycles(made, steps))
+    device = accelerator.device
+    mel, moments = clips.mel.to(device), clips.moments.to(device)
+    texts = clips.texts if settings.ratio else ("",) * len(clips)
+    reads = lines is not None and settings.ratio > 0 and settings.lines > 0
+    tokens = model.tokens_of(texts + lines.texts if reads else texts).to(device)
+    lines = lines.to(device) if reads else None
+    said = torch.tensor([bool(text) for text in texts], device=device)
+    torch.manual_seed(seed + 1)
+    model.train()
+
+    def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:
+        index = index.to(device)
+        heard, wanted = augment(mel[index].float(), moments[index], said[index], settings)
+        if reads:
+            heard, wanted, line = with_lines(heard, wanted, said[index], lines, settings.lines)
+            index = torch.where(line < 0, index, len(clips) + line)
+        return network(heard, wanted, tokens[index])
+
+    def evaluate(epoch: int) -> dict[str, float]:
+        if epoch not in (0, settings.epochs) and epoch % score_every:
+            return {}
+        heard = listen(model, validation.mel, words=False)
+        right = (heard.clips.argmax(1) == validation.labels).float().mean().item()
+        model.train()
+        return {"moment_accuracy": moment_accuracy(heard.moments, validation), "clip_accuracy": 100 * right}
+
+    history = fit(
+        accelerator,
+        gradient_step(accelerator, network, others[: len(made)], others[len(made) :], losses),
+        lambda epoch: epoch_batches(
+            len(clips), batch_size, seed=seed, epoch=epoch,
+            process=accelerator.process_index, processes=accelerator.num_processes,
+        ),
+        epochs=settings.epochs,
+        evaluate=evaluate,
+        checkpoint=checkpoint,
+        key={"model": untrained, "settings": asdict(settings), "score_every": score_every, "seed": seed,
+             "lines": lines and lines.checksum, "train": clips.checksum, "validation": validation.checksum,
+             "code": source_hash(__name__)},
+        name=name,
+    )  # fmt: skip
+    model.whisper.model.decoder.requires_grad_(True)
+    model.eval().cpu()
+    return history
+
+
+def optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.Optimizer]:
+    """AdamW, and with "muon" that for the matrices between hidden states as well."""
+    learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    matrices = {}
+    if settings.optimizer == "muon":
+        # Not the tables of tokens and positions, whose rows are learned one by one, nor the last layer of the head.
+        last = f"head.{len(model.head) - 1}."
+        matrices = {name: weight for name, weight in learned.items()
+                    if weight.ndim == 2 and "embed" not in name and not name.startswith(last)}  # fmt: skip
+    rest = [weight for name, weight in learned.items() if name not in matrices]
+    # Norms, biases and tables of positions are not decayed: decay says nothing about them.
+    groups = [
+        {"params": [weight for weight in rest if weight.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [weight for weight in rest if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
+    found: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, settings.learning_rate, betas=(0.9, 0.98), fused=True)
+    ]
+    if matrices:
+        found.append(Muon(list(matrices.values()), MUON_SHARE * settings.learning_rate,
+                          weight_decay=settings.weight_decay))  # fmt: skip
+    return found
+
+
+def one_cycles(made: Sequence[torch.optim.Optimizer], steps: int) -> list[torch.optim.lr_scheduler.OneCycleLR]:
+    """Of each optimizer's rates: up to them in a quarter of `steps`, and down to next to nothing."""
+    warm_up = 0.25 if steps != 4 else 0.375  # OneCycleLR divides by zero where the warm-up is exactly one step
+    return [
+        torch.optim.lr_scheduler.OneCycleLR(
+            one, [group["lr"] for group in one.param_groups], total_steps=steps, pct_start=warm_up, cycle_momentum=False
+        )
+        for one in made
+    ]
+
+
+class _Losses(nn.Module):
+    """Both losses in one forward, as several GPUs need it."""
+
+    def __init__(self, model: EmergencyWhisper, ratio: float):
+        super().__init__()
+        self.model, self.ratio = model, ratio
+
+    def forward(self, mel: Tensor, moments: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        model, terms = self.model, {}
+        hidden = model.encode(mel)
+        if self.ratio < 1:
+            logits = model.moments(hidden)
+            count, stack = logits.shape[1], model.head.stack
+            wanted = moments[:, : count * stack].view(len(mel), count, stack)[:, :, stack // 2]
+            terms["label_loss"] = (1 - self.ratio) * _cross_entropy(logits, wanted)
+        if self.ratio > 0:
+            terms["text_loss"] = self.ratio * text_loss(model, hidden, tokens)
+        return terms
+
+
+def text_loss(model: EmergencyWhisper, hidden: Tensor, tokens: Tensor) -> Tensor:
+    """Mean cross-entropy of the tokens that follow the prompt, up to the first end of text; tokens as `tokens_of`'s."""
+    tokens = tokens[:, : int((tokens != model.end).sum(1).max()) + 1]  # what all rows end in is not computed
+    skipped = len(model.prompt) - 1  # the prompt is given, not learned
+    wanted = tokens[:, 1:].clone()
+    wanted[tokens[:, :-1] == model.end] = UNKNOWN  # one end of text is enough
+    logits = model.text_logits(hidden, tokens[:, :-1])[:, skipped:]
+    return _cross_entropy(logits, wanted[:, skipped:])
+
+
+def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Mean over all that is known, 0 if nothing is; logits (B, n, classes), wanted (B, n)."""
+    summed = F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=UNKNOWN, reduction="sum")
+    return summed / (wanted != UNKNOWN).sum().clamp_min(1)
+
+
+@torch.inference_mode()
+def listen(
+    model: EmergencyWhisper, mel: Tensor, *, words: bool = True, gated: bool = True, batch_size: int = 16
+) -> Heard:
+    """What `model` hears in clips (N, mels, frames), each encoded once.
+
+    words: also what is said; gated: where any class but silence is heard, and nowhere else.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    moments, clips, texts = [], [], []
+    for batch in mel.split(batch_size):
+        hidden = model.encode(batch.to(device).float())
+        logits = model.moments(hidden)
+        scores = model.clip_logits(logits)
+        moments.append(smoothed(logits, model.seconds_per_moment).cpu())
+        clips.append(scores.cpu())
+        said = [""] * len(batch)
+        if words:
+            loud = (
+                (scores.argmax(1) != 0)
+                if gated and model.classes[0] == "silence"
+                else torch.ones(len(batch), dtype=torch.bool)
+            )
+            places = loud.nonzero()[:, 0].tolist()
+            for place, text in zip(places, model.transcribe(hidden[loud]) if places else [], strict=True):
+                said[place] = text
+        texts += said
+    return Heard(torch.cat(moments), torch.cat(clips), tuple(texts))
+
+
+def smoothed(logits: Tensor, seconds: float) -> Tensor:
+    """Moments (N, moments, classes) of `seconds` each -> the same shape: log of the mean probabilities around each.
+
+    Over `SMOOTHED`, or what there is of it at the ends. Sounds last: an answer that changes from moment to moment is
+    mostly wrong, and breaks an event into pieces (Cances et al. 2019, Evaluation of post-processing algorithms for
+    polyphonic sound event detection, compare smoothing with other ways).
+    """
+    beside = int(SMOOTHED / seconds / 2 + 1e-6)
+    likely = logits.float().softmax(-1).mT
+    likely = F.avg_pool1d(likely, 2 * beside + 1, 1, beside, count_include_pad=False)
+    return likely.mT.clamp_min(1e-12).log()
+
+
+def moment_accuracy(logits: Tensor, clips: Timed) -> float:
+    """Moments (%) whose likeliest class is the true one; logits (N, moments, classes)."""
+    stack = clips.moments.shape[1] // logits.shape[1]
+    wanted = clips.targets(stack)
+    known = wanted != UNKNOWN
+    return 100 * (logits.argmax(-1) == wanted)[known].float().mean().item()

@@ -1,0 +1,59 @@
+"""Are the requirements of pyproject.toml met by the Python that runs this file?
+
+    python lib/press/environment.py        lists what is missing and exits with 1; silent and 0 if all is there
+
+Runs before anything is installed, hence on the standard library alone (`packaging` is among
+the requirements: without it the answer is no), and quickly, hence without importing any of
+what it looks for.
+"""
+
+import re
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
+
+
+def requirements() -> list[str]:
+    """The project's own and its development requirements, as written."""
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    extras = project.get("optional-dependencies", {})
+    return [*project.get("dependencies", []), *extras.get("dev", [])]
+
+
+def unmet() -> list[str]:
+    """One sentence for each requirement that is not installed in a fitting version."""
+    try:
+        from packaging.requirements import Requirement
+    except ImportError:
+        return ["packaging is not installed"]
+    found = []
+    for text in requirements():
+        requirement = Requirement(text)
+        if requirement.marker and not requirement.marker.evaluate():
+            continue
+        version = _version(requirement.name)
+        if version is None:
+            found.append(f"{requirement.name} is not installed")
+        elif not requirement.specifier.contains(version, prereleases=True):
+            found.append(f"{requirement.name} {version} is installed; needed: {requirement.specifier}")
+    name = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["name"]
+    if _version(name) is None:
+        found.append(f"{name} itself is not installed")
+    return found
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(re.sub(r"[-_.]+", "-", name).lower())
+    except metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    missing = unmet()
+    for sentence in missing:
+        print(sentence)
+    sys.exit(bool(missing))

@@ -1,0 +1,214 @@
+"""Running one job: papermill with a private kernel, and a clear end whatever happens.
+
+The notebook is executed into `build/running/` and moved to `build/executed/` on success
+alone, so that neither a failed nor a killed run leaves anything that looks finished.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+
+from filelock import Timeout
+
+from lib import paths
+from lib.press import fingerprint, jobs, staleness
+
+# Libraries that start as many threads as the machine has cores unless they are told.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+)
+LONGEST_SOCKET_PATH = 100  # the limit is 103 bytes on macOS, 107 on Linux
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def run(name: str, threads: int) -> int:
+    """Run one job as its inputs file describes it; returns the exit status. Called by Snakemake."""
+    job = json.loads(jobs.inputs_file(name).read_text(encoding="utf-8"))
+    try:
+        with jobs.lock(name, "run"):
+            return _run(job, name, threads)
+    except Timeout:
+        _say(f"{jobs.title(name)} is being run already by another process; not started twice.")
+        return 1
+
+
+def _run(job: dict, name: str, threads: int) -> int:
+    title = jobs.title(name)
+    running = jobs.running(name)
+    for path in (running, jobs.executed(name), jobs.failed(name)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+    _set_environment(job, threads)
+    reads = staleness.records_of(job["reads"])
+    _say(f"start   {title}, {threads} thread{'s' if threads > 1 else ''}")
+    begin = time.monotonic()
+    try:
+        _execute(paths.NOTEBOOKS / f"{job['notebook']}.ipynb", running, job["parameters"])
+        if not jobs.record(name).exists():
+            raise RuntimeError("The notebook came to its end without `run.finish()`, so there is no record of it.")
+    except Exception as error:  # whatever it was, the copy must be kept and the reason told
+        copy = jobs.failed(name)
+        if running.exists():
+            os.replace(running, copy)
+        seconds = time.monotonic() - begin
+        _say(f"FAILED  {title} after {seconds:.0f} s{_explain(error, copy)}")
+        return 1
+    staleness.remove_leftovers(name)
+    # The data set anew: a run may have downloaded it.
+    used = {"inputs": job["parts"] | fingerprint.data_parts(job["parameters"]), "reads": reads}
+    jobs.write_atomically(jobs.made_from(name), json.dumps(used, indent=1, ensure_ascii=False) + "\n")
+    os.replace(running, jobs.executed(name))
+    _say(f"done    {title} in {time.monotonic() - begin:.0f} s")
+    return 0
+
+
+def _set_environment(job: dict, threads: int) -> None:
+    """What the kernel inherits: one number of threads for all libraries, fixed hashes, the folder."""
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+    os.environ.update(
+        PYTHONHASHSEED="0",
+        TOKENIZERS_PARALLELISM="false",
+        CUBLAS_WORKSPACE_CONFIG=":4096:8",  # cuBLAS repeats itself only with this
+        TQDM_DISABLE="1",  # a progress bar in a stored copy says nothing
+        JUPYTER_PREFER_ENV_PATH="1",  # else a `python3` kernel of the user's takes precedence
+        PYDEVD_DISABLE_FILE_VALIDATION="1",
+        RUN_FOLDER=job["folder"],
+    )
+    os.environ.pop("JUPYTER_PATH", None)
+    root = str(paths.ROOT)
+    before = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != root]
+    os.environ["PYTHONPATH"] = os.pathsep.join([root, *before])
+
+
+def _execute(notebook: Path, copy: Path, values: dict) -> None:
+    """papermill, started once more if the kernel did not come up (which is mostly a matter of load)."""
+    for attempt in (1, 2):
+        # A folder of its own, with a short name: IPC sockets lie in it, and their paths are limited.
+        folder = tempfile.mkdtemp(prefix="nb-")
+        os.environ["JUPYTER_RUNTIME_DIR"] = folder
+        try:
+            _papermill(notebook, copy, values, Path(folder))
+            return
+        except RuntimeError as error:
+            if attempt == 2 or _running_cell(copy) is not None or not _is_start_failure(error):
+                raise
+            _say(f"        the kernel did not start ({error}); trying once more")
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _papermill(notebook: Path, copy: Path, values: dict, folder: Path) -> None:
+    import papermill  # some seconds, and only a run needs it
+    from jupyter_client.manager import AsyncKernelManager
+
+    class PrivateKernelManager(AsyncKernelManager):
+        """Sockets in a private folder: no port to race for when several kernels start at once."""
+
+        def __init__(self, **keywords):
+            super().__init__(**keywords)
+            self.connection_file = str(folder / "k.json")
+            if os.name == "posix" and len(str(folder / "k-ipc-5").encode()) <= LONGEST_SOCKET_PATH:
+                self.transport = "ipc"
+                self.ip = str(folder / "k-ipc")
+
+    papermill.execute_notebook(
+        _verbatim(notebook),
+        _verbatim(copy),
+        values,
+        kernel_name="python3",
+        progress_bar=False,
+        cwd=str(paths.ROOT),
+        kernel_manager_class=PrivateKernelManager,
+    )
+
+
+def _verbatim(path: Path) -> str:
+    """papermill reads a path as a format string."""
+    return str(path).replace("{", "{{").replace("}", "}}")
+
+
+def _is_start_failure(error: RuntimeError) -> bool:
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    return not isinstance(error, DeadKernelError | PapermillExecutionError)
+
+
+def _explain(error: Exception, copy: Path) -> str:
+    """What went wrong, in which cell, with the traceback, and where the copy is."""
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    where = f"\nThe notebook up to here: {jobs.short(copy)}" if copy.exists() else ""
+    if isinstance(error, PapermillExecutionError):
+        source, problem = error.source, "\n".join([ANSI.sub("", line) for line in error.traceback])
+        problem = problem or f"{error.ename}: {error.evalue}"
+    elif isinstance(error, DeadKernelError):
+        source = _running_cell(copy) or ""
+        peak = _peak_memory()
+        problem = f"The kernel died, probably out of memory{f' (it had taken {peak:.1f} GB)' if peak else ''}."
+        problem += " Smaller batches, JOBS=1 or a smaller profile need less."
+    else:
+        return f"\n{type(error).__name__}: {error}{where}"
+    return f" in the cell\n\n{textwrap.indent(source.strip(), '    | ')}\n\n{problem}\n{where}\n"
+
+
+def _running_cell(copy: Path) -> str | None:
+    """The source of the cell that was started last, if any was."""
+    try:
+        cells = json.loads(copy.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError):
+        return None
+    started = [cell for cell in cells if (cell["metadata"].get("papermill") or {}).get("start_time")]
+    return "".join(started[-1]["source"]) if started else None
+
+
+def _peak_memory() -> float | None:
+    """The most memory that a finished child of this process, the kernel, has had, in GB."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)
+
+
+def _say(text: str) -> None:
+    """A line of its own, whatever else is said at this moment.
+
+    In one piece: without a buffer (PYTHONUNBUFFERED) `print` writes a line and its end apart, and a notebook that
+    runs beside this one gets in between.
+    """
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def store_outputs(notebook: Path, copy: Path) -> bool:
+    """Put the outputs of `copy`'s checked cells into `notebook`, strip all others; True if it changed."""
+    executed = {cell["id"]: cell for cell in json.loads(copy.read_text(encoding="utf-8"))["cells"]}
+    before = notebook.read_text(encoding="utf-8")
+    content = json.loads(before)
+    for cell in content["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        checked = "nbval-check-output" in cell["metadata"].get("tags", [])
+        source = executed[cell["id"]] if checked else {"outputs": [], "execution_count": None}
+        cell["outputs"], cell["execution_count"] = source["outputs"], source["execution_count"]
+        cell["metadata"] = {key: value for key, value in cell["metadata"].items() if key == "tags"}
+    kept = ("kernelspec", "language_info")
+    content["metadata"] = {key: content["metadata"][key] for key in kept if key in content["metadata"]}
+    content["metadata"].get("language_info", {}).pop("version", None)
+    after = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+    if after != before:
+        jobs.write_atomically(notebook, after)
+    return after != before

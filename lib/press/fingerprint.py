@@ -1,0 +1,109 @@
+"""What a run depends on, by content.
+
+A run is stale when its own cells, its parameters, a `lib` module that it imports (at any
+depth, through the import graph), the lock file or its data changed. Code is compared
+without comments and docstrings, so that explaining something never costs an hour of
+training; times of files never matter.
+"""
+
+import ast
+import json
+import sys
+from functools import cache
+from typing import Any
+
+from lib import paths, sources
+from lib.data import catalog
+from lib.press import parameters
+
+
+def notebook_hash(notebook: str) -> str:
+    """The hash of what the cells say; outputs, counts, metadata and the layout of code are no part of it."""
+    parts = []
+    for cell in _cells(notebook):
+        source = "".join(cell["source"])
+        code = cell["cell_type"] == "code"
+        parts.append([cell["cell_type"], sources.normalised(source) if code else source.strip()])
+    return sources.sha256(json.dumps(parts))
+
+
+def imported_modules(notebook: str) -> list[str]:
+    """The `lib` modules that the notebook's code names in its imports."""
+    known = sources.import_graph().modules
+    found = set()
+    for cell in _cells(notebook):
+        if cell["cell_type"] != "code":
+            continue
+        for node in _imports("".join(cell["source"])):
+            if isinstance(node, ast.Import):
+                found.update(alias.name for alias in node.names if alias.name.split(".")[0] == "lib")
+            elif node.module and node.module.split(".")[0] == "lib":
+                found.add(node.module)
+                inside = {f"{node.module}.{alias.name}" for alias in node.names}
+                found.update(inside & known)
+    return sorted(found)
+
+
+def inputs(
+    notebook: str,
+    profile: str,
+    overrides: dict[str, Any] | None = None,
+    seed: int | None = None,
+    seeds: list[int] | None = None,
+) -> dict[str, str]:
+    """Everything that one run depends on, named so that a change can be told in words."""
+    values = run_parameters(notebook, profile, overrides, seed, seeds)
+    return parts_of(notebook, values)
+
+
+def run_parameters(notebook, profile, overrides=None, seed=None, seeds=None) -> dict[str, Any]:
+    """The resolved parameters with the seed, or for a notebook over all seeds the seeds, of one run."""
+    values = parameters.resolve(notebook, profile, overrides)
+    if seed is not None and "seed" in values:
+        values["seed"] = seed
+    if seeds is not None and "seeds" in values:
+        values["seeds"] = list(seeds)
+    return values
+
+
+def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
+    """As `inputs`, for parameters that are already resolved."""
+    parts = {"notebook": notebook_hash(notebook)}
+    parts |= {f"parameter {name}": repr(value) for name, value in sorted(values.items())}
+    modules = imported_modules(notebook)
+    parts |= {f"module {name}": value for name, value in sources.module_hashes(*modules).items()}
+    if "module lib.press.claims" in parts:  # which reads them
+        parts["the source's claims"] = sources.sha256(paths.CLAIMS.read_text(encoding="utf-8"))
+    parts["lock file"] = sources.sha256(paths.LOCK.read_text(encoding="utf-8"))
+    # The lock pins some packages per Python version, so the version belongs to it.
+    parts["Python version"] = "{}.{}".format(*sys.version_info)
+    return parts | data_parts(values)
+
+
+def data_parts(values: dict[str, Any]) -> dict[str, str]:
+    """The state of the data set that the parameters name, if they name one."""
+    if not isinstance(values.get("dataset"), str):
+        return {}
+    dataset, root = values["dataset"], values.get("data_root") or ""
+    return {f"data {dataset}": _signature(dataset, root)}
+
+
+@cache  # scanning a large folder takes seconds, and every seed asks
+def _signature(dataset: str, root: str) -> str:
+    return catalog.signature(dataset, root)
+
+
+def _cells(notebook: str) -> list[dict]:
+    parameters.check_notebook(notebook)
+    path = paths.NOTEBOOKS / f"{notebook}.ipynb"
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def _imports(source: str) -> list[ast.Import | ast.ImportFrom]:
+    """Import statements anywhere in a cell; a cell with `%magic` or `!shell` lines is read without those."""
+    lines = ["pass" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines()]
+    try:
+        tree = ast.parse("\n".join(lines))
+    except SyntaxError:
+        return []
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]

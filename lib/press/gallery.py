@@ -1,0 +1,123 @@
+"""The stored results of a profile at a glance: what notebook 00 shows.
+
+Nothing is computed here. A figure is shown as notebook 07 drew it over all seeds, where it did, else as the first
+seed's run did.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from IPython.display import Image, Markdown, display
+from matplotlib.figure import Figure
+from PIL import Image as Picture
+
+from lib import paths, plots
+from lib.press.verify import scopes
+
+THUMBNAIL = 420  # pixels, the longer side
+WIDTH = 760  # pixels, of a figure in the notebook
+OWN = "00_overview"  # whose own figures are not shown in it
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A stored figure: its picture, and its caption with what it was made from."""
+
+    id: str
+    notebook: str
+    caption: str
+    picture: Path
+    data: tuple[dict, ...]  # the data sets that it was made from
+
+
+def figures(profile: str) -> dict[str, Shown]:
+    """All figures in `figures/<profile>`, by id, in the paper's order.
+
+    ParameterError where nothing has been made there.
+    """
+    found: dict[str, Shown] = {}
+    for scope in scopes(profile):  # that over all seeds comes first
+        for name, sidecar in scope.sidecars.items():
+            picture = scope.folder / f"{name}.png"
+            origin = sidecar["provenance"]
+            if sidecar["kind"] == "figure" and picture.exists() and name not in found and origin["notebook"] != OWN:
+                caption = f"{sidecar['caption']} {sidecar['origin']}"
+                found[name] = Shown(name, origin["notebook"], caption, picture, tuple(origin["data"]))
+    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+
+
+def runs(profile: str) -> pd.DataFrame:
+    """One row for each finished run: notebook, seeds, figures, tables, data sets, minutes and commit."""
+    rows = []
+    for scope in scopes(profile):
+        for notebook, record in scope.records.items():
+            made = [scope.sidecars[name] for name in record["outputs"] if name in scope.sidecars]
+            origins = [sidecar["provenance"] for sidecar in made]
+            rows.append(
+                {
+                    "notebook": notebook,
+                    "seed": "all" if scope.seed is None else str(scope.seed),
+                    "figures": sum(sidecar["kind"] == "figure" for sidecar in made),
+                    "tables": sum(sidecar["kind"] == "table" for sidecar in made),
+                    "data": "; ".join(dict.fromkeys(data["name"] for data in record["data"])),
+                    "minutes": max((origin["seconds"] for origin in origins), default=np.nan) / 60,
+                    "commit": "; ".join(dict.fromkeys(short_commit(origin["commit"]) for origin in origins)),
+                }
+            )
+    frame = pd.DataFrame(rows, columns=["notebook", "seed", "figures", "tables", "data", "minutes", "commit"])
+    return frame.sort_values(["notebook", "seed"], ignore_index=True)
+
+
+def short_commit(commit: str) -> str:
+    """`8424344` or `8424344 + changes` of a commit as provenance has it; "unknown" stays."""
+    return re.sub(r"^([0-9a-f]{7})[0-9a-f]{33}", r"\1", commit)
+
+
+def show(found: Mapping[str, Shown], name: str) -> None:
+    """Display one figure with its caption, or what to do where it has not been made."""
+    if name not in found:
+        display(Markdown(f"`{name}` is not among these results; `make plan` tells which notebooks are still to run."))
+        return
+    display(Image(filename=found[name].picture, width=WIDTH), Markdown(f"*{found[name].caption}*"))
+
+
+def sheet(found: Mapping[str, Shown], columns: int = 5) -> Figure:
+    """All figures as thumbnails under their ids."""
+    rows = max(1, -(-len(found) // columns))
+    figure, axes = plots.subplots(rows, columns, height=1.15 * rows + 0.1, squeeze=False)
+    for cell in axes.flat:
+        cell.set_axis_off()
+    for cell, shown in zip(axes.flat, found.values(), strict=False):
+        with Picture.open(shown.picture) as picture:
+            small = picture.convert("RGB")
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        cell.imshow(np.asarray(small), interpolation="antialiased")
+        cell.set_title(shown.id, fontsize=5, pad=2)
+    return figure
+
+
+def listed(found: Mapping[str, Shown]) -> pd.DataFrame:
+    """One row for each figure: id, notebook, file relative to the repository, caption; `.attrs` as `Run.read` gives."""
+    rows = [
+        {"id": shown.id, "notebook": shown.notebook, "file": _relative(shown.picture), "caption": shown.caption}
+        for shown in found.values()
+    ]
+    frame = pd.DataFrame(rows, columns=["id", "notebook", "file", "caption"])
+    data = [used for shown in found.values() for used in shown.data]
+    once = [used for place, used in enumerate(data) if used not in data[:place]]
+    frame.attrs |= {"note": "each figure names its own sizes", "data": once}
+    return frame
+
+
+def _relative(path: Path) -> str:
+    return path.relative_to(paths.output_root()).as_posix()
+
+
+def _order(name: str) -> tuple[str, int, str]:
+    """fig13 before fig110: the first digit is the study's, the rest a number."""
+    digits = name.split("_")[0].lstrip("figtab")
+    return (digits[:1], int(digits[1:]), name) if digits[1:].isdecimal() else ("9", 0, name)

@@ -1,0 +1,208 @@
+"""What there is to run: one job for each notebook and seed, and where its files are.
+
+A job is one run of one notebook: per seed where the notebook has a `seed`, once over all
+seeds where it has `seeds` or neither. Its name is its place below `figures/` and `build/*/`:
+
+    build/inputs/<job>.json      what the job depends on now, and all it needs to run
+    build/running/<job>.ipynb    the copy while it runs
+    build/executed/<job>.ipynb   the finished copy, there only after success
+    build/executed/<job>.json    what the finished copy was made from
+    build/previous/<job>.json    the record of the run before, until the next one succeeds
+    build/failed/<job>.ipynb     the copy of a failed run, with the error
+    figures/<job>.json           the record that the notebook's `lib.press.run.Run` writes at its end
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from lib import paths
+from lib.press import fingerprint, parameters
+from lib.press.parameters import ParameterError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook, with its parameters, for one seed or over all of them (`seed` None)."""
+
+    notebook: str
+    profile: str
+    folder: str
+    seed: int | None
+    values: dict[str, Any] = field(hash=False)
+    parts: dict[str, str] = field(hash=False)
+    reads: tuple[str, ...]  # names of the jobs whose results this one reads
+    most_threads: int | None = None
+
+    @property
+    def name(self) -> str:
+        """`quick/seed-0/03_corregularization`: its place below `figures/` and below `build/*/`."""
+        scope = [] if self.seed is None else [f"seed-{self.seed}"]
+        return "/".join([self.folder, *scope, self.notebook])
+
+    @property
+    def title(self) -> str:
+        return title(self.name)
+
+    def threads(self, cores: int, jobs: int) -> int:
+        return min(max(1, cores // jobs), self.most_threads or cores)
+
+    def description(self) -> dict[str, Any]:
+        """All that running it needs; as the content of its inputs file also what makes it stale."""
+        return {
+            "job": self.name,
+            "notebook": self.notebook,
+            "profile": self.profile,
+            "folder": self.folder,
+            "seed": self.seed,
+            "parameters": self.values,
+            "reads": list(self.reads),
+            "parts": self.parts,
+        }
+
+
+def title(job: str) -> str:
+    folder, *scope, notebook = job.split("/")
+    seed = scope[0].replace("-", " ") if scope else "all seeds"
+    return f"{notebook} ({folder}, {seed})"
+
+
+def executed(job: str) -> Path:
+    return paths.build() / "executed" / f"{job}.ipynb"
+
+
+def made_from(job: str) -> Path:
+    return paths.build() / "executed" / f"{job}.json"
+
+
+def inputs_file(job: str) -> Path:
+    return paths.build() / "inputs" / f"{job}.json"
+
+
+def running(job: str) -> Path:
+    return paths.build() / "running" / f"{job}.ipynb"
+
+
+def failed(job: str) -> Path:
+    return paths.build() / "failed" / f"{job}.ipynb"
+
+
+def checkpoints(job: str) -> Path:
+    return paths.build() / "checkpoints" / job
+
+
+def record(job: str) -> Path:
+    return paths.figures() / f"{job}.json"
+
+
+def previous_record(job: str) -> Path:
+    return paths.build() / "previous" / f"{job}.json"
+
+
+def lock(job: str, kind: str) -> FileLock:
+    """A lock that ends with the process that holds it. `make` holds one from the start, a run its own."""
+    path = paths.build() / "locks" / f"{job}.{kind}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path, timeout=0)
+
+
+def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> list[Job]:
+    """The jobs asked for and those whose results they read, each after what it reads.
+
+    `seeds` and `only` are lists separated by spaces; empty means the profile's seeds and all
+    notebooks but those that it skips. ParameterError where anything is unknown or of the wrong type.
+    """
+    settings = parameters.load_profile(profile)
+    seed_list = _seeds(seeds) if seeds.strip() else settings.get("seeds", [0])
+    skipped = {name: parameters.profile_entry(name, profile).get("skip") for name in parameters.notebooks()}
+    asked = only.split() or [name for name, reason in skipped.items() if not reason]
+    if not asked:
+        raise ParameterError(f"No notebooks in {paths.NOTEBOOKS}")
+    for notebook in asked:
+        parameters.check_notebook(notebook)
+        if skipped[notebook]:
+            raise ParameterError(f"Profile '{profile}' has no {notebook}: {skipped[notebook]}")
+    ordered = _in_order(asked, profile)
+    overrides = parameters.parse_assignments(params)
+    known = {notebook: parameters.defaults(notebook) for notebook in ordered}
+    parameters.check_names(overrides, known)
+    mine = {
+        notebook: {name: value for name, value in overrides.items() if name in known[notebook]} for notebook in ordered
+    }
+    custom = any(_is_custom(notebook, profile, mine[notebook]) for notebook in ordered)
+    folder = paths.folder_name(profile, custom)
+    names: dict[str, list[str]] = {}
+    jobs = []
+    for notebook in ordered:
+        entry = parameters.profile_entry(notebook, profile)
+        for seed in seed_list if "seed" in known[notebook] else [None]:
+            reads = []
+            for other in entry.get("reads") or []:
+                same_seed = [name for name in names[other] if f"/seed-{seed}/" in name]
+                reads += same_seed or names[other]
+            values = fingerprint.run_parameters(notebook, profile, mine[notebook], seed, seed_list)
+            parts = fingerprint.parts_of(notebook, values)
+            job = Job(notebook, profile, folder, seed, values, parts, tuple(reads), entry.get("threads"))
+            names.setdefault(notebook, []).append(job.name)
+            jobs.append(job)
+    return jobs
+
+
+def _is_custom(notebook: str, profile: str, overrides: dict[str, Any]) -> bool:
+    """Whether a setting differs from the profile's, so that the results are not the profile's."""
+    usual, now = parameters.resolve(notebook, profile), parameters.resolve(notebook, profile, overrides)
+    return any(usual[name] != now[name] for name in usual if name not in parameters.NOT_SETTINGS)
+
+
+def _seeds(text: str) -> list[int]:
+    words = text.replace(",", " ").split()
+    if not all(word.isdecimal() for word in words):
+        raise ParameterError(f'SEEDS takes whole numbers, such as SEEDS="0 1 2"; found "{text}"')
+    return list(dict.fromkeys(int(word) for word in words))
+
+
+def _in_order(asked: list[str], profile: str) -> list[str]:
+    """`asked` and everything they read, the read ones first."""
+    ordered: list[str] = []
+
+    def visit(notebook: str, above: tuple[str, ...]) -> None:
+        if notebook in above:
+            circle = " → ".join([*above, notebook])
+            raise ParameterError(f"Profile '{profile}': notebooks read each other in a circle: {circle}")
+        for other in parameters.profile_entry(notebook, profile).get("reads") or []:
+            visit(other, (*above, notebook))
+        if notebook not in ordered:
+            ordered.append(notebook)
+
+    for notebook in asked:
+        visit(notebook, ())
+    return ordered
+
+
+def short(path: Path) -> str:
+    """The path as one would type it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def read_json(path: Path) -> dict | None:
+    """The file's content; None where there is no file or no JSON in it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,166 @@
+"""`make paper`: the PDF, set by Typst from what stands in `figures/`.
+
+Typst sees one folder, `build/paper/<profile>/`: the sources in `paper/`, the pictures, and `results.json` with the
+captions, tables and provenance of all results. No number is typed in the sources; they look values up there. A
+result that the profile lacks is taken from `soundscapes` or `quick`, and its caption says so; one that exists nowhere
+becomes a box with the command that makes it.
+
+Nothing in the PDF depends on the time, the machine's fonts or a network: the same results give the same bytes.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+import time
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import typst
+from PIL import Image
+
+from lib import paths
+from lib.data.cache import atomic
+from lib.press import gallery, jobs, parameters
+from lib.press.parameters import ParameterError
+from lib.press.verify import scopes
+
+SOURCES = paths.ROOT / "paper"
+PROJECT = paths.ROOT / "pyproject.toml"
+FALLBACKS = ("soundscapes", "quick")  # what one profile lacks is looked for in these, in this order
+HANGUL = Path(find_spec("koreanize_matplotlib").origin).parent / "fonts"  # without importing it: it changes matplotlib
+WHITE = 250  # of 255; what is darker is ink
+
+
+def write(profile: str) -> Path:
+    """Set the paper from `figures/<profile>`; returns the PDF's path, `build/paper/paper-<profile>.pdf`.
+
+    ParameterError for a profile without results, a damaged result, or sources that Typst refuses.
+    """
+    folder = paths.build() / "paper" / profile
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(SOURCES, folder)
+    results = collect(profile, folder)
+    (folder / "results.json").write_text(json.dumps(results, ensure_ascii=False), encoding="utf-8")
+    try:
+        content = typst.compile(
+            str(folder / "paper.typ"), root=str(folder), font_paths=[str(HANGUL)], ignore_system_fonts=True, timestamp=0
+        )
+    except typst.TypstError as error:
+        raise ParameterError(f"Typst could not set the paper: {error}. Sources and data are in {folder}") from error
+    target = folder.parent / f"paper-{profile}.pdf"
+    with atomic(target) as partial:
+        partial.write_bytes(content)
+    return target
+
+
+def collect(profile: str, folder: Path) -> dict[str, Any]:
+    """What the sources look up, the pictures copied into `folder`.
+
+    figures, tables: by id, and by `<profile>:<id>` for those of one profile alone, over all seeds where notebook 07
+    made them, else of the first seed; runs: one row for each finished run with a hash over its inputs and one over
+    its outputs; data: the sets that they used, with checksums; versions: of the packages; repository: its address;
+    notebooks: their names; lock: a hash over the packages' versions.
+    """
+    found: dict[str, Any] = {"profile": profile, "figures": {}, "tables": {}, "versions": {}, "runs": [], "data": []}
+    found["notebooks"] = parameters.notebooks()
+    found["repository"] = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+    found["lock"] = hashlib.sha256((paths.ROOT / "requirements.lock").read_bytes()).hexdigest()[:8]
+    for name in dict.fromkeys((profile, *FALLBACKS)):
+        if name == profile or (paths.figures() / name).is_dir():
+            _collect_profile(name, folder, found)
+    if not found["figures"] and not found["tables"]:
+        raise ParameterError(f"{profile} has no results: run `make figures PROFILE={profile}` first")
+    return found
+
+
+def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
+    """Add what this profile has and an earlier one has not."""
+    own = name == found["profile"]
+    for scope in scopes(name):
+        for unreadable in scope.unreadable:
+            path = jobs.short(scope.folder / f"{unreadable}.json")
+            raise ParameterError(f"{path} cannot be read as JSON; `make verify` tells what else is wrong")
+        for identity, sidecar in scope.sidecars.items():
+            origin = sidecar["provenance"]
+            if own:
+                found["versions"] |= origin["versions"]
+            group = found[f"{sidecar['kind']}s"]
+            exact = f"{name}:{identity}"  # whoever means this profile's and not the first that there is
+            if exact in group or origin["notebook"] == gallery.OWN:
+                continue
+            group[exact] = {
+                "caption": sidecar["caption"],
+                "origin": sidecar["origin"],
+                "notebook": origin["notebook"],
+                "commit": origin["commit"],
+            }
+            if sidecar["kind"] == "figure":
+                group[exact] |= _picture(scope.folder / f"{identity}.png", folder)
+            else:
+                group[exact] |= {"columns": sidecar["columns"], "data": sidecar["data"]}
+            group.setdefault(identity, group[exact])
+    hashes = _hashes(name)
+    rows = gallery.runs(name).astype(object)
+    for row in rows.where(pd.notna(rows), None).to_dict("records"):
+        if row["notebook"] != gallery.OWN:
+            found["runs"].append(row | {"profile": name} | hashes[row["notebook"], row["seed"]])
+    for used in (used for scope in scopes(name) for record in scope.records.values() for used in record["data"]):
+        entry = {key: used.get(key, "images") for key in ("name", "split", "count", "unit", "checksum")}
+        if entry not in found["data"]:
+            found["data"].append(entry)
+
+
+def _hashes(profile: str) -> dict[tuple[str, str], dict[str, str]]:
+    """By notebook and seed, its hash of inputs and one over the hashes of all that it made."""
+    found = {}
+    for scope in scopes(profile):
+        for notebook, record in scope.records.items():
+            made = json.dumps({name: output["files"] for name, output in record["outputs"].items()}, sort_keys=True)
+            key = notebook, "all" if scope.seed is None else str(scope.seed)
+            found[key] = {"inputs": record["inputs"][:8], "outputs": hashlib.sha256(made.encode()).hexdigest()[:8]}
+    return found
+
+
+def _picture(path: Path, folder: Path) -> dict[str, Any]:
+    """Copy a figure's picture; its name, width over height, and the upper share of it that is the drawing."""
+    target = folder / "figures" / path.parent.relative_to(paths.figures()) / path.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with Image.open(path) as picture:
+            inked = (np.asarray(picture.convert("L")) < WHITE).any(1)  # (rows,)
+            proportion = picture.width / picture.height
+        shutil.copyfile(path, target)
+    except (OSError, SyntaxError) as error:
+        raise ParameterError(f"{jobs.short(path)} is no whole picture ({error}); `make verify` tells more") from error
+    return {"file": target.relative_to(folder).as_posix(), "proportion": proportion, "shown": _drawing(inked)}
+
+
+def _drawing(inked: np.ndarray) -> float:
+    """The share of rows above the line of provenance, which `Run.save_figure` writes below a gap of 12 white rows."""
+    used = np.flatnonzero(inked)
+    ends = used[:-1][np.diff(used) > 9]  # lines of that text are closer together
+    return float(ends[-1] + 5) / len(inked) if len(ends) else 1.0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lib.press.paper", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="public", help="a folder of figures/")
+    options = parser.parse_args(arguments)
+    started = time.monotonic()
+    try:
+        path = write(options.profile)
+    except ParameterError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    print(f"{jobs.short(path)}: {path.stat().st_size / 1e6:.1f} MB, in {time.monotonic() - started:.1f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

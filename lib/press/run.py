@@ -1,0 +1,447 @@
+"""One run of one notebook: its seed, its device, its folder, and what it hands over.
+
+    run = Run("03_corregularization", globals())
+    train = run.use(load_images(dataset, "train"))
+    run.save_figure("fig34_loss_curves", figure, frame, caption="…")
+    run.save_table("tab31_accuracy", frame, caption="…")
+    run.finish()
+
+Nothing else writes below `figures/`. Every figure is saved with the data that it shows and a
+JSON file that says where it came from; every table as CSV, LaTeX and JSON. Files appear
+whole or not at all.
+"""
+
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import random
+import re
+import subprocess
+import textwrap
+import time
+import zipfile
+from collections.abc import Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from lib import paths, sources
+from lib.plots import arrange, use_style
+from lib.press import fingerprint, parameters
+
+PNG_DPI = 200
+KINDS = ("png", "pdf", "csv", "npz", "tex", "json")
+VERSIONS = ("torch", "torchvision", "accelerate", "numpy", "pandas", "scipy", "matplotlib")
+
+
+class RunError(RuntimeError):
+    """A result could not be saved or read; the message says what to do."""
+
+
+class Run:
+    """The one object through which a notebook touches files.
+
+    `values` are the notebook's `globals()`: the names of its parameters cell are looked up
+    there, and their values, with the content of all code and data, make the `inputs` hash
+    that every result carries. A run whose settings are not those of its profile goes to
+    `figures/<profile>-custom/`, so that trying something out never replaces results.
+    """
+
+    def __init__(self, notebook: str, values: Mapping[str, Any]):
+        missing = [name for name in parameters.defaults(notebook) if name not in values]
+        if missing:
+            raise RunError(f"{notebook} has the parameters {missing} but no values for them; run its parameters cell")
+        self.notebook = notebook
+        self.parameters = {name: values[name] for name in parameters.defaults(notebook)}
+        self.profile: str = self.parameters.get("profile", "quick")
+        self.seed: int = self.parameters.get("seed", 0)
+        self.seeds: list[int] | None = self.parameters.get("seeds")
+        self.device: str = self.parameters.get("device", "auto")
+        expected = parameters.resolve(notebook, self.profile)
+        custom = any(
+            self.parameters[name] != expected[name] for name in expected if name not in parameters.NOT_SETTINGS
+        )
+        self._home = os.environ.get("RUN_FOLDER") or paths.folder_name(self.profile, custom)  # set by `make figures`
+        scope = f"seed-{self.seed}" if self.seeds is None else ""
+        self.folder = paths.figures() / self._home / scope
+        self.checkpoints = paths.build() / "checkpoints" / self._home / (scope or "all") / notebook
+        self.models = paths.build() / "models" / self._home / (scope or "all")  # what one notebook leaves for another
+        self._started = time.monotonic()
+        self._parts = fingerprint.parts_of(notebook, self.parameters)
+        self._data: list[dict[str, str | int]] = []
+        self._outputs: dict[str, dict] = {}
+        self._metrics: list[dict] = []
+        # From here on the folder is not the result of a finished run, until `finish` says so.
+        with _saving(self._record):
+            self._record.unlink(missing_ok=True)
+        use_style()
+        seed_everything(self.seed)
+
+    # What the run reads
+
+    def use(self, data):
+        """Register a data set (images or sounds), so that every result names it; returns it unchanged."""
+        self._data.append(
+            {
+                "name": data.name,
+                "split": data.split,
+                "count": len(data),
+                "unit": data.unit,
+                "checksum": data.checksum,
+            }
+        )
+        return data
+
+    def has(self, name: str) -> bool:
+        """Whether every seed of this profile has figure or table `name`: some data sets do not allow all of them."""
+        seeds = self.seeds if self.seeds is not None else [self.seed]
+        folder = paths.figures() / self._home
+        return bool(seeds) and all((folder / f"seed-{seed}" / f"{name}.csv").exists() for seed in seeds)
+
+    def read(self, name: str) -> pd.DataFrame:
+        """The saved data of figure or table `name` from every seed of this profile, with a `seed` column.
+
+        What it was made from is in `.attrs`: "note", its sizes and budget, and "data", its data sets. A figure or
+        table of it is saved with `like=` this frame, and names them.
+        """
+        if self.seeds == []:
+            raise RunError(f"{self.notebook} was given no seeds, so there is no {name} to read; set seeds to [0], say")
+        frames, used = [], []
+        for seed in self.seeds if self.seeds is not None else [self.seed]:
+            path = paths.figures() / self._home / f"seed-{seed}" / f"{name}.csv"
+            try:
+                # Only an empty field is missing: "None" and "NA" are the words that they are.
+                frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
+                sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+            except (OSError, ValueError) as error:
+                what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+                raise RunError(
+                    f"{name} of seed {seed} {what} ({path}). Run `make figures PROFILE={self.profile} "
+                    f'SEEDS="{seed}"` first.'
+                ) from error
+            frames.append(frame.assign(seed=seed))
+            used += [data for data in sidecar["provenance"]["data"] if data not in used]
+        self._data += [data for data in used if data not in self._data]
+        found = pd.concat(frames, ignore_index=True)
+        found.attrs |= {"note": sidecar["note"], "data": used}
+        return found
+
+    # What the run hands over
+
+    def save_figure(
+        self,
+        name: str,
+        figure: Figure,
+        data: pd.DataFrame | Mapping[str, Any],
+        *,
+        caption: str,
+        note: str = "",
+        like: pd.DataFrame | None = None,
+        without_data: bool = False,
+        **provenance: Any,
+    ) -> None:
+        """Save `figure` as PNG and PDF, the data it shows as CSV (frame) or NPZ (arrays), and its provenance.
+
+        note: sizes and budget behind this figure where they differ from the whole data sets.
+        like: a frame from `read` that this shows; note and data sets are taken from there.
+        without_data: the figure shows nothing of the data sets in use.
+        provenance: further facts for the sidecar, such as extractor="domain".
+        """
+        note, used = self._behind(note, like, without_data)
+        origin = self.origin(note, used)
+        # Below all that is drawn, so that the picture alone says what it was made from.
+        arrange(figure)
+        drawn = figure.get_tightbbox()  # inches
+        right, below = drawn.x1 / figure.get_figwidth(), (drawn.y0 - 0.06) / figure.get_figheight()
+        lines = textwrap.fill(origin, max(40, int(26 * (drawn.x1 - drawn.x0))))  # what fits below the drawing
+        stamp = figure.text(right, below, lines, ha="right", va="top", fontsize=5, color="0.4", parse_math=False)
+        files = {}
+        try:
+            for kind, options in {
+                "png": {"dpi": PNG_DPI, "metadata": {"Software": None, "Inputs": self.inputs}},
+                "pdf": {"metadata": {"CreationDate": None, "Producer": None, "Keywords": self.inputs}},
+            }.items():
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=0.04, **options)
+                files[f"{name}.{kind}"] = buffer.getvalue()
+        finally:
+            stamp.remove()
+        files |= {f"{name}.csv": _csv(data)} if isinstance(data, pd.DataFrame) else {f"{name}.npz": _npz(data)}
+        self._hand_over(name, "figure", files, caption, note, used, provenance)
+
+    def save_table(
+        self,
+        name: str,
+        table: pd.DataFrame,
+        *,
+        caption: str,
+        note: str = "",
+        digits: int = 4,
+        like: pd.DataFrame | None = None,
+        without_data: bool = False,
+        **provenance: Any,
+    ) -> pd.DataFrame:
+        """Save `table` as CSV (full precision), LaTeX (booktabs, `digits` significant) and JSON (for Typst).
+
+        Returns the table, to be shown as the cell's output.
+        """
+        note, used = self._behind(note, like, without_data)
+        origin = self.origin(note, used)
+        latex = table.to_latex(
+            index=False,
+            escape=True,
+            na_rep="–",
+            float_format=lambda value: f"{value:.{digits}g}",
+            caption=_latex_text(f"{caption} {origin}"),
+            label=f"tab:{name}",
+            position="htb",
+        )
+        files = {f"{name}.csv": _csv(table), f"{name}.tex": latex.encode()}
+        body = {"columns": [str(column) for column in table.columns], "data": table.to_numpy(object).tolist()}
+        self._hand_over(name, "table", files, caption, note, used, provenance, body)
+        return table
+
+    def metric(self, name: str, value: float, *, unit: str = "", note: str = "", **facts: Any) -> None:
+        """Record one number with its unit and what it was measured on."""
+        self._metrics.append(
+            {
+                "name": name,
+                "value": float(value),
+                "unit": unit,
+                "origin": self.origin(note),
+                "seed": self.seed,
+                **facts,
+            }
+        )
+
+    def finish(self) -> None:
+        """Declare the run complete: write its record and remove what an older run left and this one did not make."""
+        record = {
+            "notebook": self.notebook,
+            "inputs": self.inputs,
+            "parameters": self.parameters,
+            "data": self._data,
+            "metrics": self._metrics,
+            "outputs": self._outputs,
+        }
+        with _saving(self._record):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._remove_leftovers()
+            _write({self._record: _json(record)})
+        print(f"{len(self._outputs)} figures and tables in {os.path.relpath(self.folder, paths.output_root())}")
+
+    # What the run knows of itself
+
+    @property
+    def inputs(self) -> str:
+        """Hash of what decides the results: code, parameters, data, lock file; not the commit or the time."""
+        return sources.digest(self._parts | {"data in use": json.dumps(self._data)})[:16]
+
+    def _behind(self, note: str, like: pd.DataFrame | None, without_data: bool) -> tuple[str, list[dict]]:
+        """Note and data sets of a result."""
+        if like is None:
+            return note, [] if without_data else self._data
+        if "data" not in like.attrs:
+            raise RunError("`like` is a frame as `read` gave it; tables made from one may have lost where it came from")
+        return note or like.attrs["note"], like.attrs["data"]
+
+    def origin(self, note: str = "", used: list[dict] | None = None) -> str:
+        """One line for captions: data (by default all that is in use), sizes, seeds, profile."""
+        sizes: dict[tuple[str, str], list[str]] = {}
+        for data in self._data if used is None else used:
+            size = f"{data['count']:,}" + (f" {data['split']}" if data["split"] != "all" else "")
+            # Results of before sounds were read do not name their unit.
+            counts = sizes.setdefault((str(data["name"]), data.get("unit", "images")), [])
+            counts += [size] if size not in counts else []
+        parts = [f"{name}, {' + '.join(counts)} {unit}" for (name, unit), counts in sizes.items()] or ["no data set"]
+        seeds = [self.seed] if self.seeds is None else self.seeds
+        parts += [note] if note else []
+        parts += [
+            f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
+            f"profile {self.profile}",
+        ]
+        if self._home != self.profile:
+            parts[-1] += " with other settings"
+        return "; ".join(parts) + "."
+
+    @property
+    def _record(self) -> Path:
+        return self.folder / f"{self.notebook}.json"
+
+    def _remove_leftovers(self) -> None:
+        """Remove what older runs of this notebook left here, finished or not, and this one did not make."""
+        for sidecar in self.folder.glob("*.json"):
+            try:
+                provenance = json.loads(sidecar.read_text(encoding="utf-8"))["provenance"]
+                theirs = provenance["notebook"] != self.notebook or sidecar.stem in self._outputs
+                files = [] if theirs else [*provenance["files"], sidecar.name]
+            except (ValueError, LookupError, TypeError):
+                continue  # a record, or not ours
+            for file in files:
+                (self.folder / file).unlink(missing_ok=True)
+        # What a process left that died between writing and renaming.
+        for file in [self._record.name, *(f"{name}.*" for name in self._outputs)]:
+            for partial in self.folder.glob(f".{file}.*.partial"):
+                partial.unlink(missing_ok=True)
+
+    def _hand_over(
+        self, name, kind, files: dict[str, bytes], caption, note, used: list[dict], provenance, body=None
+    ) -> None:
+        if name in self._outputs:
+            raise RunError(f"{name} was saved already in this run; every figure and table needs an id of its own")
+        if not re.fullmatch(r"\w+", name) or name == self.notebook:
+            raise RunError(
+                f"{name!r} cannot be an id: it names files, so it takes letters, digits and _, and the notebook's own "
+                "name belongs to its record; use one such as fig34_loss_curves"
+            )
+        hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+        sidecar = {
+            "id": name,
+            "kind": kind,
+            "caption": caption,
+            "origin": self.origin(note, used),
+            "note": note,
+            **(body or {}),
+            "provenance": self._provenance(used) | provenance | {"files": hashes},
+        }
+        files = files | {f"{name}.json": _json(sidecar)}
+        with _saving(self.folder / name):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _write({self.folder / file: content for file, content in files.items()})
+            for kind in KINDS:  # a figure that showed a frame may show arrays now
+                if f"{name}.{kind}" not in files:
+                    (self.folder / f"{name}.{kind}").unlink(missing_ok=True)
+        self._outputs[name] = {"kind": kind, "files": hashes}
+
+    def _provenance(self, used: list[dict]) -> dict[str, Any]:
+        return {
+            "notebook": self.notebook,
+            "profile": self.profile,
+            "parameters": self.parameters,
+            "seed": self.seed if self.seeds is None else self.seeds,
+            "data": used,
+            "inputs": self.inputs,
+            "commit": _commit(),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: metadata.version(name) for name in VERSIONS},
+            },
+            "device": _device_name(self.device),
+            "threads": torch.get_num_threads(),
+            "seconds": round(time.monotonic() - self._started, 1),
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, and ask torch for deterministic kernels where it has them."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+
+
+def _device_name(device: str) -> str:
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"CPU ({os.cpu_count()} cores)"
+
+
+def _commit() -> str:
+    """The commit that is checked out, with "+ changes" if code differs from it; "unknown" outside git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "lib", "notebooks", "profiles", "requirements.lock")
+        return git("rev-parse", "HEAD") + (" + changes" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    return frame.to_csv(index=False, lineterminator="\n").encode()
+
+
+def _npz(arrays: Mapping[str, Any]) -> bytes:
+    """As `np.savez_compressed`, but without the time, with any name, and never with pickled objects."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asarray(array), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON's own types: NaN is null, infinity a word, NumPy's and torch's numbers are numbers."""
+    match value:
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case np.ndarray() | np.generic() | torch.Tensor():
+            return _plain(value.tolist())
+        case float():
+            return value if math.isfinite(value) else None if math.isnan(value) else str(value)
+        case None | str() | int():
+            return value
+    return None if value is pd.NA or value is pd.NaT else str(value)
+
+
+# What LaTeX takes for commands.
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+}
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _write(files: Mapping[Path, bytes]) -> None:
+    """Write whole or not at all: readers see the old file or the new one.
+
+    All contents are on disk before the first file appears, so that a full disk changes nothing.
+    """
+    partials = {path.with_name(f".{path.name}.{os.getpid()}.partial"): path for path in files}
+    try:
+        for partial, path in partials.items():
+            partial.write_bytes(files[path])
+        for partial, path in partials.items():
+            partial.replace(path)
+    finally:
+        for partial in partials:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _saving(path: Path):
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path} could not be saved: {error.strerror or error}. Free some space or fix the folder's permissions "
+            "and run again; results saved before are kept, and training goes on from its last checkpoint."
+        ) from error

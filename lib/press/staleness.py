@@ -1,0 +1,117 @@
+"""Which jobs are stale, and why: decided by content alone, and told in words."""
+
+import json
+import os
+
+from lib.press import jobs
+from lib.press.jobs import Job, read_json, sha256, title, write_atomically
+
+LARGEST_CHECKED_FILE = 1_000_000  # bytes; larger files of a record are only looked for
+
+
+def plan(selected: list[Job]) -> dict[str, list[str]]:
+    """For each job the reasons to run it, in words; none where it is up to date."""
+    why: dict[str, list[str]] = {}
+    for job in selected:
+        why[job.name] = reasons(job)
+        if not why[job.name]:
+            why[job.name] = [f"after {title(name)}" for name in job.reads if why[name]]
+    return why
+
+
+def reasons(job: Job) -> list[str]:
+    """Why this job by itself is stale, whatever happens to those that it reads."""
+    before = read_json(jobs.made_from(job.name))
+    if not jobs.executed(job.name).exists():
+        if jobs.failed(job.name).exists():
+            return ["failed last time"]
+        if before is None:
+            return ["not run yet"]
+    if before is None:
+        return ["nothing is known about its last run"]
+    found = _differences(before["inputs"], job.parts)
+    found += _changed_reads(before["reads"], records_of(job.reads))
+    if not jobs.executed(job.name).exists():
+        return found or ["its last run did not finish"]
+    return found + damage(job.name)
+
+
+def damage(job: str) -> list[str]:
+    """What is missing from, or altered in, the files that a finished job left."""
+    content = read_json(jobs.record(job))
+    if content is None:
+        return ["its record is missing"]
+    found = []
+    for name, expected in files_of(content).items():
+        path = jobs.record(job).parent / name
+        if not path.exists():
+            found.append(f"{name} is missing")
+        elif expected and path.stat().st_size <= LARGEST_CHECKED_FILE and sha256(path) != expected:
+            found.append(f"{name} was altered")
+    return found
+
+
+def files_of(content: dict) -> dict[str, str | None]:
+    """All files that a record speaks for, with their hashes; None for sidecars, which hold times."""
+    files: dict[str, str | None] = {}
+    for identity, output in content.get("outputs", {}).items():
+        files |= {f"{identity}.json": None, **output.get("files", {})}
+    return files
+
+
+def remove_leftovers(job: str) -> None:
+    """Remove what an earlier run left and the finished one did not make again, such as a renamed figure."""
+    before, now = read_json(jobs.previous_record(job)) or {}, read_json(jobs.record(job)) or {}
+    for name in files_of(before).keys() - files_of(now).keys():
+        (jobs.record(job).parent / name).unlink(missing_ok=True)
+    jobs.previous_record(job).unlink(missing_ok=True)
+
+
+def records_of(names) -> dict[str, str]:
+    """The hash of each job's record, empty where there is none."""
+    return {job: sha256(jobs.record(job)) if jobs.record(job).exists() else "" for job in names}
+
+
+def _differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    found = []
+    for part in [*now, *(part for part in before if part not in now)]:
+        old, new = before.get(part), now.get(part)
+        if old == new:
+            continue
+        kind, _, rest = part.partition(" ")
+        label = rest if kind == "module" else part
+        if old is None or new is None:
+            found.append(f"{label} {'is new' if old is None else 'is gone'}")
+        elif kind in ("parameter", "Python"):
+            found.append(f"{label}: {old} → {new}")
+        else:
+            found.append(f"{label} changed")
+    return found
+
+
+def _changed_reads(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    changed = [f"the results of {title(job)} changed" for job in now if now[job] != before.get(job)]
+    return changed + [f"no longer reads {title(job)}" for job in before if job not in now]
+
+
+def prepare(job: Job) -> None:
+    """Make Snakemake, which looks at files alone, see the job as `reasons` does.
+
+    A stale job has no executed copy: it is no result any more. An up-to-date one has an
+    inputs file that is older than its results. Otherwise the inputs file is left alone
+    while its content is the same.
+    """
+    stale = bool(reasons(job))
+    if stale:
+        jobs.executed(job.name).unlink(missing_ok=True)
+        if jobs.record(job.name).exists():
+            # Snakemake removes it before the run, and then nobody knew what the last one had left.
+            write_atomically(jobs.previous_record(job.name), jobs.record(job.name).read_text(encoding="utf-8"))
+    content = json.dumps(job.description(), indent=1, ensure_ascii=False) + "\n"
+    path = jobs.inputs_file(job.name)
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        write_atomically(path, content)
+    if not stale:
+        oldest = min(jobs.executed(job.name).stat().st_mtime, jobs.record(job.name).stat().st_mtime) - 1
+        if path.stat().st_mtime > oldest:
+            os.utime(path, (oldest, oldest))

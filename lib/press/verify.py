@@ -1,0 +1,465 @@
+"""`make verify` and `make diff`: are the stored results whole and what they say, and what changed in them.
+
+`make verify` reads `figures/<profile>/` alone and changes nothing. An *error* is a result that
+is not what it claims to be: a file missing, altered or without a record, a run that did not
+finish, another profile's result, no commit. A *warning* is a result that still is what its
+sidecar says but is not what the repository would make now: stale, never run, made from
+uncommitted code or from a commit that this history lacks. Only errors make the exit status 1,
+since whether hours of training are worth repeating for a changed line is not for a check to decide.
+
+PDF and NPZ files stay out of git, so in a fresh clone they are counted and not missed.
+"""
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageDraw, ImageFont
+
+from lib import paths, sources
+from lib.data.cache import atomic
+from lib.press import fingerprint, jobs, parameters, staleness
+from lib.press.jobs import Job, read_json, sha256
+from lib.press.parameters import ParameterError
+
+NOT_IN_GIT = (".pdf", ".npz")  # as in .gitignore
+TEMPORARY = ("smoke", "-custom")  # ends of folders that `make clean` removes
+SHOWN_REASONS = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, where, and what to do about it."""
+
+    level: str  # "error" or "warning"
+    where: str
+    what: str
+    todo: str
+
+    def __str__(self) -> str:
+        return f"{self.level:7}  {self.where}: {self.what}. {self.todo}"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What one seed's folder, or that over all seeds, holds."""
+
+    folder: Path
+
+    @cached_property
+    def _contents(self) -> dict[str, dict | None]:
+        return {path.stem: read_json(path) for path in sorted(self.folder.glob("*.json"))}
+
+    @property
+    def name(self) -> str:
+        """`public/seed-0` or `public`."""
+        return self.folder.relative_to(paths.figures()).as_posix()
+
+    @property
+    def seed(self) -> int | None:
+        return int(self.folder.name.removeprefix("seed-")) if _is_seed(self.folder) else None
+
+    @property
+    def unreadable(self) -> list[str]:
+        return [name for name, content in self._contents.items() if not isinstance(content, dict)]
+
+    @cached_property
+    def sidecars(self) -> dict[str, dict]:
+        """By id, what stands beside each figure and table."""
+        return {name: content for name, content in self._contents.items() if "provenance" in (content or {})}
+
+    @cached_property
+    def records(self) -> dict[str, dict]:
+        """By notebook, what each finished run says that it made."""
+        return {name: content for name, content in self._contents.items() if "outputs" in (content or {})}
+
+    def files(self) -> list[Path]:
+        return sorted(path for path in self.folder.iterdir() if path.is_file())
+
+
+def scopes(folder: str) -> list[Scope]:
+    """The folder over all seeds, then those of the seeds in their order."""
+    top = paths.figures() / folder
+    if not top.is_dir():
+        raise ParameterError(f"There is no {jobs.short(top)}: run `make figures PROFILE={folder}` first")
+    seeds = [path for path in top.iterdir() if _is_seed(path)]
+    return [Scope(top), *sorted(map(Scope, seeds), key=lambda scope: scope.seed)]
+
+
+def _is_seed(path: Path) -> bool:
+    return path.is_dir() and path.name.removeprefix("seed-").isdecimal()
+
+
+def kept_folders() -> list[str]:
+    """The folders of results that stay: all but those that `make clean` removes."""
+    found = sorted(path.name for path in paths.figures().glob("*") if path.is_dir())
+    return [name for name in found if not name.endswith(TEMPORARY)]
+
+
+# -- verify ----------------------------------------------------------------------------------
+
+
+def verify(folder: str) -> tuple[list[Finding], Counter]:
+    """All findings in one folder of `figures/`, errors first, and how much was looked at."""
+    found, counts = [], Counter()
+    places, commits = scopes(folder), history(paths.ROOT)
+    for scope in places:
+        found += _files(scope, counts)
+        found += _unfinished_and_orphaned(scope)
+        found += _provenance(scope, folder, commits)
+    if folder in parameters.profiles():
+        found += _currency(folder, places, counts)
+    elif folder.removesuffix("-custom") not in parameters.profiles():
+        found.append(
+            Finding("error", folder, "no profile has this name", f"Add profiles/{folder}.yaml or remove the folder.")
+        )
+    counts["seeds"] = len(places) - 1
+    return sorted(found, key=lambda finding: finding.level), counts
+
+
+def _files(scope: Scope, counts: Counter) -> Iterator[Finding]:
+    """What the records speak for is there, and unchanged."""
+    for name in scope.unreadable:
+        where = f"{scope.name}/{name}.json"
+        yield Finding(
+            "error", where, "cannot be read as JSON", f"Restore it with `git restore`, or run {_make(scope)}."
+        )
+    for notebook, record in scope.records.items():
+        counts["runs"] += 1
+        counts["figures and tables"] += len(record["outputs"])
+        again = f"Restore it with `git restore`, or run {_make(scope, notebook)}."
+        for name, expected in staleness.files_of(record).items():
+            path = scope.folder / name
+            if not path.exists():
+                if path.suffix in NOT_IN_GIT:
+                    counts["not in git"] += 1
+                else:
+                    yield Finding("error", f"{scope.name}/{name}", f"is missing, though {notebook} made it", again)
+            elif expected:
+                counts["hashes"] += 1
+                if sha256(path) != expected:
+                    # Git cannot restore what it never had; such a file stays behind when newer results are pulled.
+                    remove = f"Remove {jobs.short(path)}, which git does not keep, or run {_make(scope, notebook)}."
+                    advice = remove if path.suffix in NOT_IN_GIT else again
+                    yield Finding("error", f"{scope.name}/{name}", f"is not the file that {notebook} wrote", advice)
+        for identity, output in record["outputs"].items():
+            sidecar, where = scope.sidecars.get(identity), f"{scope.name}/{identity}.json"
+            if sidecar and sidecar["provenance"].get("files") != output["files"]:
+                yield Finding("error", where, f"is of another run than {notebook}'s record", again)
+            elif sidecar and "columns" in sidecar and not _same_table(sidecar, scope.folder / f"{identity}.csv"):
+                yield Finding("error", where, "does not hold the table that the CSV file beside it holds", again)
+
+
+def _same_table(sidecar: dict, path: Path) -> bool:
+    """Whether a table's sidecar, which carries no hash, says the same as its hashed CSV file."""
+    if not path.exists():
+        return True  # told already
+    frame = pd.DataFrame(sidecar["data"], columns=sidecar["columns"], dtype=object)
+    return frame.to_csv(index=False, lineterminator="\n").encode() == path.read_bytes()
+
+
+def _unfinished_and_orphaned(scope: Scope) -> Iterator[Finding]:
+    """Files that no record speaks for."""
+    known = {f"{notebook}.json" for notebook in scope.records}
+    for record in scope.records.values():
+        known |= staleness.files_of(record).keys()
+    orphans: dict[str, list[str]] = {}
+    for path in scope.files():
+        if path.name.endswith(".partial"):
+            where = f"{scope.name}/{path.name}"
+            yield Finding("warning", where, "was left by a run that was killed", f"Remove {jobs.short(path)}.")
+        elif path.name not in known and not path.name.startswith(".") and path.stem not in scope.unreadable:
+            orphans.setdefault(path.stem, []).append(path.name)
+    unfinished = Counter()
+    for identity, names in orphans.items():
+        notebook = scope.sidecars.get(identity, {}).get("provenance", {}).get("notebook")
+        if notebook in parameters.notebooks() and notebook not in scope.records:
+            unfinished[notebook] += 1
+            continue
+        shown = ", ".join(names)
+        place = jobs.short(scope.folder / identity)
+        yield Finding("error", f"{scope.name}/{identity}", f"no run's record names {shown}", f"Remove {place}.*")
+    for notebook, count in unfinished.items():
+        what = f"did not finish: {count} figures and tables have no record"
+        yield Finding("error", f"{scope.name}/{notebook}", what, f"Run {_make(scope, notebook)}.")
+
+
+def history(root: Path) -> frozenset[str] | None:
+    """All commits that lead to the one checked out in `root`; None where that cannot be told.
+
+    So it is outside git, in an archive unpacked inside another repository, and in a shallow clone.
+    """
+
+    def git(*arguments: str) -> list[str]:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+
+    try:
+        top, shallow = git("rev-parse", "--show-toplevel", "--is-shallow-repository")
+        whole = shallow == "false" and Path(top).resolve() == root.resolve()
+        return frozenset(git("rev-list", "HEAD")) if whole else None
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None) -> Iterator[Finding]:
+    """Sidecars say the profile and seed that the folder says, and a commit of `commits`. One line for each run."""
+    profile, wrong = folder.removesuffix("-custom"), Counter()
+    for sidecar in scope.sidecars.values():
+        origin = sidecar["provenance"]
+        notebook, commit = origin.get("notebook", "?"), str(origin.get("commit") or "unknown")
+        if origin.get("profile") != profile:
+            what = f"of profile {origin.get('profile')} in the folder of {profile}"
+            wrong["error", notebook, what, f"Run {_make(scope, notebook)}."] += 1
+        if scope.seed is not None and origin.get("seed") != scope.seed:
+            what = f"of seed {origin.get('seed')} in the folder of seed {scope.seed}"
+            wrong["error", notebook, what, f"Run {_make(scope, notebook)}."] += 1
+        if commit == "unknown":
+            todo = f"In a git clone, run {_make(scope, notebook)}."
+            wrong["error", notebook, "without the commit that made them", todo] += 1
+        elif commit.endswith(" + changes"):
+            what = f"made from commit {commit[:7]} with changes that were not committed"
+            wrong["warning", notebook, what, "Commit, and run again where the exact code matters."] += 1
+        if commits is not None and commit != "unknown" and commit[:40] not in commits:
+            what = f"name commit {commit[:7]}, which is not in this repository's history"
+            record = jobs.short(scope.folder / f"{notebook}.json")
+            todo = f"Fetch or merge it; where the exact code matters, remove {record} and run {_make(scope, notebook)}."
+            wrong["warning", notebook, what, todo] += 1
+    for (level, notebook, what, todo), count in wrong.items():
+        yield Finding(level, f"{scope.name}/{notebook}", f"{count} figures and tables {what}", todo)
+
+
+def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Finding]:
+    """What the profile asks for and nobody ran, and what would come out otherwise today."""
+    by_seed = {scope.seed: scope for scope in places}
+    seeds = [seed for seed in by_seed if seed is not None]
+    for seed in parameters.load_profile(profile).get("seeds", [0]):
+        if seed not in by_seed:
+            todo = f'Run `make figures PROFILE={profile} SEEDS="{seed}"`.'
+            yield Finding("warning", f"{profile}/seed-{seed}", "the profile's seed was never run", todo)
+    current: dict[str, bool] = {}
+    for job in jobs.select(profile, seeds=" ".join(map(str, seeds))):
+        scope = by_seed.get(job.seed)
+        record = scope and scope.records.get(job.notebook)
+        if not record:
+            yield from _never_run(job, scope)
+            continue
+        why = _reasons(job, record)
+        if not why and (after := [jobs.title(name) for name in job.reads if current.get(name) is False]):
+            why = [f"after {name}" for name in after]
+        current[job.name] = not why
+        if why == [ABSENT]:
+            counts["without data"] += 1
+        elif why:
+            shown = why if len(why) <= SHOWN_REASONS else [*why[: SHOWN_REASONS - 1], f"and {len(why) - 2} more"]
+            todo = f"If it matters, run {_make(job, job.notebook)}."
+            yield Finding("warning", job.name, f"is stale ({'; '.join(shown)})", todo)
+    for scope in places:
+        for notebook in scope.records.keys() - set(parameters.notebooks()):
+            todo = f"Remove {jobs.short(scope.folder / notebook)}.json and what it names."
+            yield Finding("error", f"{scope.name}/{notebook}", "there is no notebook of this name", todo)
+
+
+ABSENT = "its data set is not here"
+
+
+def _never_run(job: Job, scope: Scope | None) -> Iterator[Finding]:
+    unfinished = scope and any(
+        sidecar["provenance"].get("notebook") == job.notebook for sidecar in scope.sidecars.values()
+    )
+    if not unfinished:  # else it is an error, told already
+        yield Finding("warning", job.name, "was never run", f"Run {_make(job, job.notebook)}.")
+
+
+def _reasons(job: Job, record: dict) -> list[str]:
+    """Why the recorded results are not what the notebook would give now; none where they are."""
+    data = {"data in use": json.dumps(record["data"])}
+    if sources.digest(job.parts | data)[:16] == record["inputs"]:
+        return []
+    if jobs.executed(job.name).exists() and jobs.made_from(job.name).exists():  # made here: all is known
+        damaged = staleness.damage(job.name)
+        return [reason for reason in staleness.reasons(job) if reason not in damaged]
+    then, now = record["parameters"], json.loads(json.dumps(job.values))
+    changed = [
+        f"{name}: {then.get(name, 'nothing')} → {now.get(name, 'nothing')}"
+        for name in {**then, **now}
+        if then.get(name) != now.get(name)
+    ]
+    if not changed and "absent" in fingerprint.data_parts(job.values).values():
+        return [ABSENT]
+    return changed or ["code, data or packages are not those that it was made from"]
+
+
+def _make(place: Scope | Job, notebook: str = "") -> str:
+    """The command that makes a scope's results again."""
+    profile = place.name.split("/")[0].removesuffix("-custom")
+    only = f" ONLY={notebook}" if notebook else ""
+    seed = f' SEEDS="{place.seed}"' if place.seed is not None else ""
+    return f"`make figures PROFILE={profile}{only}{seed}`"
+
+
+def show(folder: str, found: list[Finding], counts: Counter) -> int:
+    """Print what `verify` found; returns the number of errors."""
+    for finding in found:
+        print(finding)
+    levels = Counter(finding.level for finding in found)
+    print(
+        f"{folder}: {counts['runs']} runs, {counts['seeds']} seeds, {counts['figures and tables']} figures and tables, "
+        f"{counts['hashes']} hashes recomputed: {levels['error']} errors, {levels['warning']} warnings."
+    )
+    if counts["not in git"]:
+        print(f"  {counts['not in git']} PDF and NPZ files are not here: they stay out of git.")
+    if counts["without data"]:
+        print(f"  {counts['without data']} runs could not be told stale or not: their data set is not here.")
+    return levels["error"]
+
+
+# -- diff ------------------------------------------------------------------------------------
+
+
+def diff(identity: str, base: str, folders: list[str]) -> list[tuple[Path, str]]:
+    """Compare figure or table `identity` with its state in `base`, a folder or a git revision.
+
+    A folder is searched for `figures/<profile>/…` (another clone), `<profile>/…`, `seed-<k>/…` and the
+    file itself, in this order. Returns (what was written to `build/diff/`, what it shows in words), or the
+    result's own path where nothing changed.
+    ParameterError where either side has no such figure or table.
+    """
+    found, without_base = [], []
+    for folder in folders:
+        for scope in scopes(folder):
+            for kind, compare in (("png", compare_pictures), ("csv", compare_tables)):
+                path = scope.folder / f"{identity}.{kind}"
+                if not path.exists():
+                    continue
+                old, new = _old(path, base), path.read_bytes()
+                if old is None:
+                    without_base.append(jobs.short(path))
+                elif old == new:
+                    found.append((path, "no difference"))
+                else:
+                    target = paths.build() / "diff" / scope.name / path.name
+                    try:
+                        found.append((target, compare(old, new, target)))
+                    except (OSError, SyntaxError, ValueError) as error:
+                        raise ParameterError(
+                            f"{jobs.short(path)}, here or in {base}, cannot be read ({error}): `make verify` tells more"
+                        ) from error
+    if not found and without_base:
+        raise ParameterError(f"'{base}' is no folder or git revision that has {without_base[0]}")
+    if not found:
+        known = {name for folder in folders for scope in scopes(folder) for name in scope.sidecars}
+        near = sorted(name for name in known if identity and name.startswith(identity))
+        hint = f"; there is {', '.join(near)}" if near else ""
+        raise ParameterError(f"No figure or table is called '{identity}' in figures/ of {', '.join(folders)}{hint}")
+    return found
+
+
+def _old(path: Path, base: str) -> bytes | None:
+    """The content of a result in another folder or revision; None where it has none."""
+    relative = path.relative_to(paths.figures())
+    if Path(base).is_dir():
+        below = [Path("figures", relative), relative, Path(*relative.parts[1:]), Path(relative.name)]
+        found = [Path(base) / name for name in below if (Path(base) / name).is_file()]
+        return found[0].read_bytes() if found else None
+    if base.startswith("-"):
+        return None  # never an option of git's
+    command = ["git", "-C", str(paths.ROOT), "show", f"{base}:figures/{relative.as_posix()}"]
+    shown = subprocess.run(command, capture_output=True)
+    return shown.stdout if shown.returncode == 0 else None
+
+
+def compare_pictures(old: bytes, new: bytes, target: Path) -> str:
+    """Write old, new and their difference side by side; returns the share of differing pixels in words.
+
+    Pictures of different sizes are laid upon each other at the upper left; a pixel that only one
+    has counts as differing.
+    """
+    before, after = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in (old, new))
+    height, width = (max(before.shape[axis], after.shape[axis]) for axis in (0, 1))
+    first, second = _padded(before, height, width), _padded(after, height, width)
+    apart = np.abs(first - second).max(axis=2)
+    in_one_alone = np.isnan(first[..., 0]) != np.isnan(second[..., 0])
+    apart = np.where(in_one_alone, 255, np.nan_to_num(apart))
+    differs = apart > 0
+    faded = 200 + 55 * np.nan_to_num(second, nan=255).mean(axis=2, keepdims=True).repeat(3, axis=2) / 255
+    strength = (0.35 + 0.65 * apart / 255)[..., None]
+    change = np.where(differs[..., None], (1 - strength) * 255 + strength * np.array([200, 0, 0]), faded)
+
+    margin, gap = 44, 12
+    sheet = Image.new("RGB", (3 * width + 2 * gap, height + margin), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(24)
+    for column, (title, image) in enumerate((("old", first), ("new", second), ("difference", change))):
+        left = column * (width + gap)
+        draw.text((left + 6, 8), title, fill="black", font=font)
+        sheet.paste(Image.fromarray(np.nan_to_num(image, nan=235).round().astype(np.uint8)), (left, margin))
+    with atomic(target) as temporary:
+        sheet.save(temporary, format="png")
+    sizes = "" if before.shape == after.shape else f"; {_size(before)} → {_size(after)} pixels"
+    return f"{differs.mean():.2%} of the pixels differ{sizes}"
+
+
+def _padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """(H, W, 3) as float32 of the given size, NaN where the image has nothing."""
+    canvas = np.full((height, width, 3), np.nan, np.float32)
+    canvas[: image.shape[0], : image.shape[1]] = image
+    return canvas
+
+
+def _size(image: np.ndarray) -> str:
+    return f"{image.shape[1]} × {image.shape[0]}"
+
+
+def compare_tables(old: bytes, new: bytes, target: Path) -> str:
+    """Write the fields that differ as CSV (row, column, old, new, difference); returns their number in words."""
+    before, after = (pd.read_csv(io.BytesIO(csv), dtype=str, keep_default_na=False) for csv in (old, new))
+    columns = [*after.columns, *(name for name in before.columns if name not in after.columns)]
+    rows = range(max(len(before), len(after)))
+    before, after = (frame.astype(object).reindex(index=rows, columns=columns) for frame in (before, after))
+    same = (before == after) | (before.isna() & after.isna())  # missing: a row or column that only the other has
+    places = (~same).to_numpy().nonzero()
+    rows = [(row + 1, columns[at], before.iat[row, at], after.iat[row, at]) for row, at in zip(*places, strict=True)]
+    changes = pd.DataFrame(rows, columns=["row", "column", "old", "new"])
+    numbers = [pd.to_numeric(changes[side], errors="coerce") for side in ("new", "old")]
+    changes["difference"] = numbers[0] - numbers[1]
+    with atomic(target) as temporary:
+        changes.to_csv(temporary, index=False, lineterminator="\n", na_rep="")
+    return f"{len(changes)} of {before.size} fields differ"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lib.press.verify", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("check", "diff"):
+        command = commands.add_parser(name)
+        command.add_argument("--profile", default="", help="a folder of figures/; default: all that are kept")
+    command.add_argument("--fig", required=True, help="id of a figure or table, such as fig34_loss_curves")
+    command.add_argument("--base", required=True, help="folder or git revision to compare with")
+    options = parser.parse_args(arguments)
+    try:
+        folders = [options.profile] if options.profile else kept_folders()
+        if not folders:
+            raise ParameterError(f"There are no results in {jobs.short(paths.figures())}: run `make figures` first")
+        if options.command == "check":
+            return 1 if sum([show(folder, *verify(folder)) for folder in folders]) else 0
+        if not options.fig or not options.base:
+            raise ParameterError("make diff takes FIG=<id> and BASE=<folder or git revision>")
+        for path, words in diff(options.fig, options.base, folders):
+            print(f"{jobs.short(path)}: {words}")
+    except ParameterError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

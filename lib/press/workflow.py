@@ -1,0 +1,166 @@
+"""`make figures` and `make plan`: decide what is stale, hand it to Snakemake, tell what came of it.
+
+What there is to run is in `lib.press.jobs`, whether it is stale in `lib.press.staleness`. Snakemake orders
+the stale jobs, runs them in parallel and goes on after failures; `lib.press.execution` runs one.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import Timeout
+
+from lib import paths
+from lib.press import jobs
+from lib.press.jobs import Job
+from lib.press.parameters import ParameterError
+from lib.press.staleness import plan
+
+INTERRUPTED = 130  # what shells return after Ctrl-C
+
+
+def show_plan(selected: list[Job]) -> None:
+    """`make plan`: what would run and why. Changes nothing."""
+    why = plan(selected)
+    stale = [job for job in selected if why[job.name]]
+    print(f"{len(stale)} of {len(selected)} notebook runs to do")
+    for job in stale:
+        print(f"\n  {job.title}")
+        shown = why[job.name] if len(why[job.name]) <= 8 else [*why[job.name][:7], "…"]
+        for reason in shown:
+            print(f"    - {reason}")
+    fresh = [job.title for job in selected if not why[job.name]]
+    if fresh:
+        print("\n  Up to date: " + ", ".join(fresh))
+
+
+def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
+    """`make figures`: run what is stale. Returns the exit status."""
+    why = plan(selected)
+    stale = [job for job in selected if why[job.name]]
+    if not stale:
+        print(f"Nothing to do: all {len(selected)} notebook runs are up to date.")
+        return 0
+    print(f"{len(stale)} of {len(selected)} notebook runs to do (`make plan` tells why)", flush=True)
+    with contextlib.ExitStack() as locks:
+        for job in stale:
+            try:
+                locks.enter_context(jobs.lock(job.name, "make"))
+            except Timeout:
+                print(f"{job.title} is being run by another `make figures`. Wait for it, or move this")
+                print("run's output elsewhere with OUTPUT_ROOT=<folder>.")
+                return 1
+        status, log = _snakemake(options)
+    if status == INTERRUPTED:
+        print("\nInterrupted. The next `make figures` goes on from here.")
+        return status
+    left: list[Job] = []
+    for job in selected:
+        waits = {other.name for other in left}.intersection(job.reads)
+        if waits or not jobs.executed(job.name).exists():
+            left.append(job)
+    if not left and status == 0:
+        log.unlink()
+        print(f"Done: figures and tables are in {jobs.short(paths.figures() / selected[0].folder)}")
+        return 0
+    _tell_what_is_left(left, log)
+    return status or 1
+
+
+def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
+    """Hand over to Snakemake. Its own words go to a log; what the jobs say goes to the terminal."""
+    log = paths.build() / f"snakemake-{os.getpid()}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    selection = {name: getattr(options, name) for name in ("profile", "seeds", "only", "params")}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", paths.ROOT / "Snakefile"]
+    command += ["--cores", options.cores, "--resources", f"slots={options.jobs}"]
+    command += ["--rerun-triggers", "mtime", "--rerun-incomplete", "--keep-going", "--quiet", "progress"]
+    # Its lock would outlive a killed run; the locks here are released by the operating system.
+    command += ["--nolock", "--scheduler", "greedy", "--profile", "none", "--workflow-profile", "none"]
+    command += ["--config", *(f"{name}={json.dumps(value)}" for name, value in selection.items())]
+    command += [f"jobs={options.jobs}"]
+    with log.open("w") as stream:
+        process = subprocess.Popen([str(word) for word in command], cwd=paths.ROOT, stderr=stream)
+        try:
+            return process.wait(), log
+        except KeyboardInterrupt:
+            process.wait()  # it got the signal as well and is ending its jobs
+            return INTERRUPTED, log
+
+
+def _tell_what_is_left(left: list[Job], log: Path) -> None:
+    print(f"\n{len(left)} notebook runs did not finish:" if left else "\nSnakemake reports an error:")
+    for job in left:
+        copy = jobs.failed(job.name)
+        state = f"failed, see {jobs.short(copy)}" if copy.exists() else "not reached"
+        print(f"  {job.title}: {state}")
+    if not any(jobs.failed(job.name).exists() for job in left):
+        print(log.read_text(encoding="utf-8", errors="replace")[-3000:])
+    print(f"Snakemake's own log: {jobs.short(log)}")
+
+
+def store_outputs(selected: list[Job]) -> None:
+    """`make outputs`: put the outputs of checked cells into the notebooks in git, and no others."""
+    from lib.press import execution
+
+    for job in {job.notebook: job for job in reversed(selected)}.values():
+        if execution.store_outputs(paths.NOTEBOOKS / f"{job.notebook}.ipynb", jobs.executed(job.name)):
+            print(f"Wrote the checked outputs of {job.notebook}")
+
+
+def available_cores() -> int:
+    """Cores that this process may use, which in a container or on a cluster are not all of the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lib.press.workflow", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("figures", "plan", "outputs"):
+        command = commands.add_parser(name)
+        command.add_argument("--profile", default="quick")
+        command.add_argument("--seeds", default="", help="such as '0 1 2'; default: the profile's")
+        command.add_argument("--only", default="", help="names of notebooks; default: all")
+        command.add_argument("--params", default="", help="such as 'epochs=3 dataset=cifar10'")
+        command.add_argument("--jobs", default="", help="notebooks at a time; default: 1")
+        command.add_argument("--cores", default="", help="default: all that this process may use")
+    run = commands.add_parser("run", help="run one job (called by Snakemake)")
+    run.add_argument("job")
+    run.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    if options.command == "run":
+        from lib.press import execution
+
+        return execution.run(options.job, options.threads)
+    try:
+        options.jobs = _count("JOBS", options.jobs, 1)
+        options.cores = _count("CORES", options.cores, available_cores())
+        selected = jobs.select(options.profile, options.seeds, options.only, options.params)
+    except ParameterError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    if options.command == "plan":
+        show_plan(selected)
+        return 0
+    status = make_figures(selected, options)
+    if options.command == "outputs" and status == 0:
+        store_outputs(selected)
+    return status
+
+
+def _count(name: str, text: str, default: int) -> int:
+    if not text.strip():
+        return default
+    if not text.strip().isdecimal() or int(text) < 1:
+        raise ParameterError(f'{name} takes a positive whole number; found "{text}"')
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""The hash of code: of modules of `lib` and all that they import, without comments and docstrings.
+
+Explaining something never costs an hour of training, and times of files never matter.
+"""
+
+import ast
+import hashlib
+import json
+from collections.abc import Collection
+from functools import cache
+
+import grimp
+
+from lib import paths
+
+
+def source_hash(*modules: str) -> str:
+    """One hash over the given `lib` modules and everything in `lib` that they import, but not this module.
+
+    What is kept under such a hash (a checkpoint, a measurement) is not made by the code that hashes.
+    """
+    return digest({name: module_hash(name) for name in closure(*modules, without={__name__})})
+
+
+def module_hashes(*modules: str) -> dict[str, str]:
+    """One hash for each module of the transitive import closure, packages' `__init__` included."""
+    return {name: module_hash(name) for name in closure(*modules)}
+
+
+def closure(*modules: str, without: Collection[str] = ()) -> list[str]:
+    """The modules and all of `lib` that importing them executes, `without` some and what only they import."""
+    graph = import_graph()
+    found: set[str] = set(without)
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module in found:
+            continue
+        if module not in graph.modules:
+            raise ImportError(f"No module named '{module}' in lib")
+        found.add(module)
+        waiting += graph.find_modules_directly_imported_by(module)
+        waiting += [".".join(module.split(".")[:n]) for n in range(1, module.count(".") + 1)]
+    return sorted(found - set(without))
+
+
+@cache
+def module_hash(module: str) -> str:
+    """The hash of one module's code without comments and docstrings."""
+    base = paths.ROOT.joinpath(*module.split("."))
+    path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
+    return sha256(normalised(path.read_text(encoding="utf-8")))
+
+
+def normalised(source: str) -> str:
+    """The code without comments, docstrings and layout; the text itself where it is not Python."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return source
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str):
+                del node.body[0]
+    return ast.dump(tree)
+
+
+def digest(parts: dict[str, str]) -> str:
+    """One hash over all parts."""
+    return sha256(json.dumps(parts, sort_keys=True))
+
+
+@cache
+def import_graph() -> grimp.ImportGraph:
+    # No cache on disk: building takes some milliseconds, a stale cache would cost results.
+    return grimp.build_graph("lib", cache_dir=None, exclude_type_checking_imports=True)
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,204 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from lib.emergency import figures
+from lib.emergency.classes import EMERGENCY
+from lib.emergency.cnn import experiments
+from lib.emergency.cnn.experiments import Judged
+from lib.emergency.cnn.network import Settings, Trained, Validated, Variant, build_cnn
+from lib.emergency.data import sounds
+from lib.emergency.features import Mels
+from lib.emergency.synthesis.soundscapes import draw_soundscapes
+from lib.metrics.classification import fit_temperature
+
+VARIANT = Variant("tiny", channels=(4, 8))
+SETTINGS = Settings(epochs=1, batch_size=8)
+
+
+def clips(count=40, classes=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    mel = torch.randn(count, 1, 32, 40, generator=generator).half()
+    names = tuple("abcdefgh"[:classes])
+    return Mels(mel, torch.arange(count) % classes, names, torch.arange(count) // 4 % 2, "noise", f"noise-{seed}")
+
+
+def validated(some, right):
+    """A variant that recognises the clips where `right`, and takes the others for the next class."""
+    wrong = (some.labels + 1) % len(some.classes)
+    logits = 5.0 * nn.functional.one_hot(torch.where(right, some.labels, wrong), len(some.classes)).float()
+    runs, rows = [], []
+    for fold in some.folds.unique().tolist():
+        out = some.folds == fold
+        runs.append(Trained(VARIANT, None, None, logits[out]))
+        rows += [{"epoch": epoch, "fold": fold, "accuracy": 100 * right[out].float().mean().item() * epoch / 2}
+                 for epoch in (0, 1, 2)]  # fmt: skip
+    history = pd.DataFrame(rows)
+    history.loc[history.epoch == 1, "accuracy"] = np.nan  # not scored
+    return Validated(VARIANT, tuple(runs), history, logits)
+
+
+def test_curves_weigh_folds_by_their_size():
+    some = clips(40)
+    some = replace(some, folds=(torch.arange(40) >= 10).long())  # 10 and 30 clips
+    right = torch.arange(40) < 10  # all of the first fold, none of the second
+    table = experiments.curves({"tiny": validated(some, right)}, seed=3)
+    assert table.columns.tolist() == ["variant", "seed", "epoch", "accuracy"]
+    assert table.epoch.tolist() == [0, 2] and table.accuracy.iloc[-1] == pytest.approx(25)
+
+
+def test_variant_table_counts_clips_out_of_fold():
+    some = clips(40)
+    found = {"good": validated(some, torch.arange(40) >= 4), "bad": validated(some, torch.arange(40) >= 20)}
+    table = experiments.variant_table(found, some, seed=1)
+    assert table.accuracy.tolist() == [90, 50] and (table.clips == 40).all() and (table.folds == 2).all()
+    assert ((table.low < table.accuracy) & (table.accuracy < table.high)).all()
+    assert (table.high - table.low > table.high_666 - table.low_666).all(), "666 clips tell more than 40"
+    assert experiments.best(table) == "good"
+    assert experiments.best(table.assign(accuracy=50, mega_macs=[2.0, 1.0])) == "bad", "the cheaper of equals"
+
+
+def judge(test, tmp_path):
+    some = clips(40)
+    return some, experiments.judge(
+        validated(some, torch.arange(40) >= 4), some, test, SETTINGS, seed=0, checkpoint=tmp_path / "chosen"
+    )
+
+
+def test_a_test_set_is_judged_by_one_network_with_the_temperature_out_of_fold(tmp_path):
+    test = clips(24, seed=1)
+    some, judged = judge(test, tmp_path)
+    assert judged.clips is test and judged.logits.shape == (24, 4) and judged.explained.all()
+    expected = fit_temperature(validated(some, torch.arange(40) >= 4).logits, some.labels)
+    assert judged.temperature.unique().tolist() == pytest.approx([expected])
+    assert torch.allclose(judged.calibrated * expected, judged.logits)
+
+
+def test_without_a_test_set_each_fold_is_judged_by_a_network_that_has_not_seen_it(tmp_path):
+    some, judged = judge(None, tmp_path)
+    assert judged.clips is some and judged.logits.shape == (40, 4)
+    assert judged.explained.tolist() == (some.folds == 0).tolist()
+    for fold in (0, 1):
+        out = some.folds == fold
+        expected = fit_temperature(judged.logits[~out], some.labels[~out])
+        assert judged.temperature[out].unique().tolist() == pytest.approx([expected]), "fitted on the other fold"
+
+
+def test_tables_and_pictures_of_what_was_judged(tmp_path):
+    _, judged = judge(clips(24, seed=1), tmp_path)
+    table = experiments.test_table(judged, (0, 1), seed=2)
+    assert table.outputs.tolist() == ["as trained", "calibrated"] and table.temperature.iloc[0] == 1
+    assert table.accuracy.nunique() == 1, "a temperature does not change what is recognised"
+    arrays = experiments.matrices(judged, (0, 1))
+    assert arrays["counts"].sum() == 24 == arrays["binary"].sum()
+    assert np.trace(arrays["counts"]) / 24 * 100 == pytest.approx(table.accuracy.iloc[0])
+    assert np.trace(arrays["binary"]) / 24 * 100 == pytest.approx(table.binary_accuracy.iloc[0])
+    assert len(figures.confusion(arrays).axes) >= 3
+    assert figures.confusion(experiments.matrices(judged, ())), "no class alarms"
+
+
+# -- Relevance, on soundscapes -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def heard():
+    truth = draw_soundscapes(60, split="test", seconds=1.0, stems=True)
+    mels = sounds.mels(sounds.of_soundscapes(truth, "test"))
+    torch.manual_seed(0)
+    model = build_cnn(VARIANT, len(mels.classes)).eval()
+    logits = torch.randn(60, len(mels.classes))
+    return Judged(mels, model, torch.ones(60, dtype=torch.bool), None, logits, torch.ones(60)), truth
+
+
+def test_the_clip_shown_is_the_surest_of_its_class_with_speech_and_event(heard):
+    judged, truth = heard
+    names = [judged.clips.classes[number] for number in EMERGENCY]
+    shown = experiments.shown_clips(judged, names, truth)
+    assert shown
+    for clip in shown:
+        number = truth.numbers[clip]
+        rivals = [i for i, one in enumerate(truth.clips)
+                  if one.number == number and one.of("speech") and one.of("event")]  # fmt: skip
+        probability = judged.logits.softmax(1)[:, number]
+        assert clip in rivals and probability[clip] == max(probability[i] for i in rivals)
+    with pytest.raises(ValueError, match="no class 'fires' to show"):
+        experiments.shown_clips(judged, ["fires"], truth)
+
+
+def test_pictures_hold_the_spans_of_the_truth(heard):
+    judged, truth = heard
+    shown = experiments.shown_clips(judged, ["fire", "collapse"], truth)
+    arrays = experiments.relevance_pictures(judged, shown, truth)
+    assert arrays["mel"].shape == arrays["relevance"].shape == (len(shown), 80, 100)
+    for place, clip in enumerate(shown):
+        for kind, name in enumerate(("event", "speech")):
+            spans = arrays["spans"][(arrays["spans"][:, 0] == place) & (arrays["spans"][:, 1] == kind)][:, 2:]
+            assert spans.tolist() == [[label.onset, label.offset] for label in truth.clips[clip].of(name)]
+    assert figures.relevance(arrays, 1.0)
+    nothing = experiments.relevance_pictures(judged, [], None)
+    assert figures.relevance(nothing, 1.0) and nothing["mel"].shape[0] == 0
+
+
+def test_stem_rows_without_a_stem_that_the_network_ignores(heard):
+    """A network that hears nothing but a constant loses nothing by silence."""
+    judged, truth = heard
+    deaf = build_cnn(VARIANT, len(judged.clips.classes)).eval()
+    nn.init.zeros_(deaf[-1].weight)
+    table = experiments.stem_rows(replace(judged, model=deaf), truth, seed=0).set_index("measure").value
+    for stem in ("speech", "event", "background"):
+        assert table[f"accuracy lost without {stem} (points)"] == 0
+        assert table[f"relevance on {stem} (%)"] == 0
+    assert 0 < table["energy of event (%)"] < 100
+
+
+def test_stem_rows_are_consistent(heard):
+    judged, truth = heard
+    table = experiments.stem_rows(judged, truth, seed=0).set_index("measure")
+    both = sum(bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips)
+    assert (table.clips == both).all()
+    shares = [table.value[f"relevance on {stem} (%)"] for stem in ("speech", "event", "background")]
+    assert 0 < sum(shares) <= 100 + 1e-6
+    for stem in ("speech", "event", "background"):
+        difference = table.value[f"relevance on {stem} (%)"] - table.value[f"energy of {stem} (%)"]
+        assert table.value[f"relevance - energy, {stem} (points)"] == pytest.approx(difference)
+
+
+def test_faithfulness_of_every_method(heard):
+    judged, _ = heard
+    chosen = experiments.explained(judged, 6, seed=1)
+    assert len(chosen) == 6 == len(set(chosen.tolist()))
+    assert torch.equal(chosen, experiments.explained(judged, 6, seed=1))
+    frame, areas = experiments.faithfulness_curves(judged, chosen, steps=3, seed=0)
+    assert set(frame.panel) == {"flipping", "randomised"} and set(frame.method) == {*experiments.METHODS, "random"}
+    start = frame[(frame.panel == "flipping") & (frame.x == 0)].value
+    assert start.max() - start.min() < 1e-6, "nothing is flipped yet"
+    assert len(areas) == 3 and (areas.clips == 6).all()
+    assert figures.faithfulness(frame)
+
+
+def test_a_planted_shortcut_is_taken_and_found(tmp_path):
+    """Noise, and a tone in one class: there is nothing else to learn."""
+    some, test = clips(80, seed=0), clips(40, seed=1)
+    some = replace(some, mel=torch.randn(80, 1, 40, 120).half() * 0.3)
+    test = replace(test, mel=torch.randn(40, 1, 40, 120).half() * 0.3)
+    settings = Settings(epochs=5, batch_size=8, learning_rate=0.01, time_mask=0, frequency_mask=0)
+    rows = experiments.planted_rows(
+        validated(some, torch.arange(80) >= 0), some, test, settings, number=2, seed=0, checkpoint=tmp_path / "planted"
+    ).set_index("measure")
+    taken = rows.value.filter(like="shortcut taken")
+    assert taken.iloc[0] > 80 > 50 > taken.iloc[1]
+    found = rows.loc["planted tone found by LRP (area under ROC)"]
+    assert found.value > 0.8 and found.clips == 30
+
+
+def test_variants_are_drawn_with_their_intervals():
+    some = clips(40)
+    found = {name: validated(some, torch.arange(40) >= bad) for name, bad in (("plain", 4), ("deeper", 20))}
+    figure = figures.variants(experiments.curves(found, 0), experiments.variant_table(found, some, seed=0))
+    left, right = figure.axes[:2]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["plain", "deeper"]
+    assert len(left.lines) == 2

@@ -1,0 +1,424 @@
+import copy
+import threading
+
+import captum.attr
+import pytest
+import torch
+from torch import nn
+from torch.func import jacrev
+from zennit.attribution import Gradient
+from zennit.composites import EpsilonGammaBox, EpsilonPlus
+from zennit.torchvision import SequentialMergeBatchNorm
+
+from lib.emergency.cnn.network import build_cnn, variants
+from lib.emergency.cnn.relevance import FIRST, RULES, explain, relevance
+
+
+def small_net(bias=True, norm=True, seed=0, inputs=1):
+    """Two blocks with batch statistics that are not 0 and 1."""
+    torch.manual_seed(seed)
+    layers, before = [], inputs
+    for channels in (4, 6):
+        layers.append(nn.Conv2d(before, channels, 3, padding=1, bias=bias))
+        if norm:
+            layer = nn.BatchNorm2d(channels)
+            layer.running_mean.normal_(0, 0.3)
+            layer.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, 0, 0.3)
+            layers.append(layer)
+        layers += [nn.ReLU(), nn.MaxPool2d(2)]
+        before = channels
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d((2, 1)), nn.Flatten(), nn.Linear(12, 3, bias=bias))
+    return net.double().eval()
+
+
+def signed(count=2, seed=1, shape=(1, 8, 12)):
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+def correlation(a, b):
+    return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1].item()
+
+
+# -- Against the rules as they are written in the textbook ---------------------------------------
+
+
+def backwards(matrix, bias, a, relevance_of_outputs, rule, gamma, box):
+    """The rules of a linear map z = W a + b, W (outputs, inputs), by their formulas."""
+    positive, negative = matrix.clamp(min=0), matrix.clamp(max=0)
+    if rule == "epsilon":
+        contributions = matrix * a
+        rest = bias
+    elif rule in ("z_plus", "both_signs"):
+        contributions, rest = (matrix * a).clamp(min=0), bias.clamp(min=0)
+    elif rule == "gamma":  # what has the sign of the output counts for more
+        contributions, rest = matrix * a, bias
+        up = ((contributions.sum(1) + rest) > 0)[:, None]
+        contributions = contributions + gamma * torch.where(up, contributions.clamp(min=0), contributions.clamp(max=0))
+        rest = rest + gamma * torch.where(up[:, 0], rest.clamp(min=0), rest.clamp(max=0))
+    else:
+        contributions, rest = matrix * a - positive * box[0] - negative * box[1], 0.0
+    z = contributions.sum(1) + rest
+    z = z + 1e-6 * torch.where(z < 0, -1.0, 1.0)
+    return (contributions / z[:, None] * relevance_of_outputs[:, None]).sum(0)
+
+
+def oracle(net, x, target, rule, first, gamma=0.25, box=None):
+    """Relevance of one input (1, C, H, W), layer by layer from Jacobian matrices. Slow."""
+    layers, inputs, a = list(net), [], x
+    for layer in layers:
+        inputs.append(a)
+        a = layer(a)
+    found = torch.zeros_like(a[0])
+    found[target] = a[0, target]
+    convolutions = [place for place, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
+    skip = set()
+    for place in reversed(range(len(layers))):
+        layer, entering = layers[place], inputs[place]
+        if isinstance(layer, nn.BatchNorm2d):  # one map with the convolution before it
+            skip.add(place - 1)
+            layer, entering, place = nn.Sequential(layers[place - 1], layer), inputs[place - 1], place - 1
+        elif place in skip:
+            continue
+        if isinstance(layer, (nn.ReLU, nn.Flatten)):
+            found = found.reshape(entering[0].shape)
+            continue
+        flat = entering.flatten()
+
+        def run(vector, layer=layer, entering=entering):
+            return layer(vector.view_as(entering)).flatten()
+
+        matrix = jacrev(run)(flat)
+        bias = run(flat) - matrix @ flat
+        chosen = "epsilon"
+        if place in convolutions:
+            chosen = first if place == convolutions[0] and first != "same" else rule
+        found = backwards(matrix, bias, flat, found.flatten(), chosen, gamma, box).view_as(entering[0])
+    return found
+
+
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_is_that_of_the_textbook(rule, first, norm):
+    net, x, targets = small_net(norm=norm), signed(3), torch.tensor([0, 2, 1])
+    found = relevance(net, x, targets, rule=rule, first=first, box=(-4.0, 4.0))
+    for place, target in enumerate(targets.tolist()):
+        expected = oracle(net, x[place : place + 1], target, rule, first, box=(-4.0, 4.0))
+        # The oracle adds its epsilon at poolings too.
+        assert torch.allclose(found[place], expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def unusual(kind):
+    """Networks in which activations are signed between convolutions, or convolutions are not plain ones."""
+    torch.manual_seed(0)
+    layers = {
+        "no ReLU between": [nn.Conv2d(2, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 6, 2), nn.AvgPool2d(2)],
+        "ReLU after pooling": [nn.Conv2d(2, 4, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(4, 6, 2), nn.ReLU()],
+        "groups": [nn.Conv2d(2, 4, 3, groups=2), nn.ReLU(), nn.Conv2d(4, 6, 3, groups=2, stride=2), nn.ReLU()],
+        "signed groups": [nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU()],
+        "same": [nn.Conv2d(2, 4, (2, 3), padding="same"), nn.ReLU(), nn.Conv2d(4, 6, 4, padding="same"), nn.ReLU()],
+        "valid": [
+            nn.Conv2d(2, 4, 3, padding="valid", dilation=2),
+            nn.ReLU(),
+            nn.Conv2d(4, 4, 2, bias=False),
+            nn.ReLU(),
+        ],
+        "average first": [nn.AvgPool2d(2), nn.Conv2d(2, 4, 3), nn.ReLU()],
+    }[kind]
+    body = nn.Sequential(*layers, nn.Flatten()).double()
+    return nn.Sequential(*body, nn.Linear(body(signed(1, shape=(2, 8, 12))).shape[1], 3).double()).eval()
+
+
+KINDS = ["no ReLU between", "ReLU after pooling", "groups", "signed groups", "same", "valid", "average first"]
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("rule", RULES)
+def test_so_it_is_in_unusual_networks(rule, first, kind):
+    net, x = unusual(kind), signed(1, shape=(2, 8, 12))
+    if kind == "average first" and first == "z_box":
+        with pytest.raises(ValueError, match="a rule for inputs"):
+            relevance(net, x, 2, rule=rule, first=first)
+        return
+    found = relevance(net, x, 2, rule=rule, first=first, box=(-4.0, 4.0))
+    expected = oracle(net, x, 2, rule, first, box=(-4.0, 4.0))
+    assert torch.allclose(found[0], expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize(("mode", "pad"), [("reflect", nn.ReflectionPad2d), ("circular", nn.CircularPad2d),
+                                           ("replicate", nn.ReplicationPad2d), ("zeros", nn.ZeroPad2d)])  # fmt: skip
+def test_padding_is_a_layer_before_the_convolution(mode, pad, first):
+    torch.manual_seed(0)
+    with_padding, without = (nn.Conv2d(1, 4, 3, padding=(2, 1), padding_mode=mode), nn.Conv2d(1, 4, 3))
+    without.load_state_dict(with_padding.state_dict())
+    rest = [nn.ReLU(), nn.Flatten(), nn.Linear(480, 3)]
+    net, x = nn.Sequential(with_padding, *rest).double(), signed(1)
+    margins = pad((1, 1, 2, 2))
+    padded = margins(x).detach()
+    box = (-4.0, 4.0)
+    found = relevance(net, x, 1, first=first, box=box)
+    inside = relevance(nn.Sequential(without, *rest).double(), padded, 1, first=first, box=box)
+    if mode == "zeros":  # a cell of the padding is no input, and its box is 0 to 0
+        if first != "z_box":
+            assert torch.allclose(found, inside[..., 2:-2, 1:-1])
+        return
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad((margins(x) * inside).sum(), x)  # each copy's relevance to what it is a copy of
+    assert torch.allclose(found, expected)
+
+
+# -- Against other libraries ---------------------------------------------------------------------
+
+
+def zennit_relevance(net, x, target, composite):
+    with Gradient(net, composite) as attributor:
+        return attributor(x, lambda output: nn.functional.one_hot(target, output.shape[1]).to(output) * output)[1]
+
+
+@pytest.mark.parametrize("first", ["both_signs", "z_box"])
+def test_zennit_finds_the_same(first):
+    net, x, target = small_net(), signed(4, shape=(1, 16, 20)), torch.tensor([0, 1, 2, 0])
+    rules = {"both_signs": "z_plus", "z_box": "gamma"}[first]
+    merge = [SequentialMergeBatchNorm()]
+    if first == "both_signs":
+        composite = EpsilonPlus(epsilon=1e-6, canonizers=merge)
+    else:
+        composite = EpsilonGammaBox(low=-4.0, high=4.0, gamma=0.25, epsilon=1e-6, canonizers=merge)
+    expected = zennit_relevance(copy.deepcopy(net), x.clone(), target, composite)
+    found = relevance(net, x, target, rule=rules, first=first, box=(-4.0, 4.0))
+    assert correlation(found, expected) > 0.9999
+    if first == "both_signs":
+        assert torch.allclose(found, expected, rtol=1e-3, atol=1e-6)
+
+
+def folded(net):
+    """The network with its batch norms folded, and a view in the place of Flatten, which captum refuses."""
+    layers = [copy.deepcopy(layer) for layer in net]
+    found = []
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm2d):
+            found[-1] = nn.utils.fusion.fuse_conv_bn_eval(found[-1], layer)
+        else:
+            found.append(layer)
+    return found
+
+
+class Viewed(nn.Module):
+    def __init__(self, layers):
+        super().__init__()
+        self.body, self.head = nn.Sequential(*layers[:-2]), layers[-1]
+
+    def forward(self, x):
+        return self.head(self.body(x).flatten(1))
+
+
+def captum_relevance(net, x, target, rules=None):
+    viewed = Viewed(folded(net))
+    for layer, rule in (rules or (lambda viewed: []))(viewed):
+        layer.rule = rule
+    return captum.attr.LRP(viewed).attribute(x.clone().requires_grad_(), target=target), viewed
+
+
+def test_captum_finds_the_same_by_epsilon():
+    net, x, target = small_net(), signed(3), torch.tensor([0, 1, 2])
+    expected, _ = captum_relevance(net, x, target)
+    found = relevance(net, x, target, rule="epsilon", first="same")
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def alpha_beta(viewed):
+    return [(layer, captum.attr._utils.lrp_rules.Alpha1_Beta0_Rule()) for layer in viewed.body
+            if isinstance(layer, nn.Conv2d)]  # fmt: skip
+
+
+def test_captum_finds_the_same_by_z_plus_where_inputs_are_not_negative():
+    net, x, target = small_net(bias=False, norm=False), signed(3).abs(), torch.tensor([0, 1, 2])
+    expected, _ = captum_relevance(net, x, target, alpha_beta)
+    assert correlation(relevance(net, x, target, first="same"), expected) > 0.9999
+
+
+def test_captum_is_wrong_on_signed_inputs():
+    """Once this fails, captum's LRP can be thought of again (see the module)."""
+    net, x, target = small_net(bias=False, norm=False), signed(3), torch.tensor([0, 1, 2])
+    wrong, _ = captum_relevance(net, x, target, alpha_beta)
+    assert correlation(relevance(net, x, target), wrong) < 0.9
+
+
+def test_captum_forgets_its_rules_after_one_call():
+    """Once this fails, captum's LRP can be thought of again (see the module)."""
+    net, x, target = small_net(bias=False, norm=False), signed(3).abs(), torch.tensor([0, 1, 2])
+    first, viewed = captum_relevance(net, x, target, alpha_beta)
+    second = captum.attr.LRP(viewed).attribute(x.clone().requires_grad_(), target=target)
+    assert not torch.allclose(first, second, rtol=0.1)
+
+
+def test_captum_refuses_flatten():
+    """Once this fails, captum's LRP can be thought of again (see the module)."""
+    with pytest.raises(TypeError, match="Flatten"):
+        captum.attr.LRP(nn.Sequential(*folded(small_net()))).attribute(signed(1), target=0)
+
+
+# -- Properties ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", FIRST)
+@pytest.mark.parametrize("rule", RULES)
+def test_nothing_is_lost_without_biases(rule, first):
+    net, x = small_net(bias=False, norm=False), signed(8)
+    logits, targets = net(x), torch.arange(8) % 3
+    found = relevance(net, x, targets, rule=rule, first=first).sum((1, 2, 3))
+    expected = logits.gather(1, targets[:, None])[:, 0]
+    assert ((found - expected).abs() <= 1e-3 * expected.abs() + 1e-5).all()
+
+
+def test_z_plus_gives_a_positive_logit_to_positive_relevance_alone():
+    """Without negative weights in the classifier nothing speaks against a class."""
+    net = small_net(bias=False, norm=False)
+    with torch.no_grad():
+        net[-1].weight.abs_()
+    assert (relevance(net, signed(4), 1) >= 0).all()
+
+
+@pytest.mark.parametrize("variant", variants(4), ids=lambda variant: variant.label)
+def test_every_variant_can_be_explained_and_is_left_as_it_was(variant):
+    torch.manual_seed(0)
+    net = build_cnn(variant, 5).train()
+    net[1].running_mean.normal_()
+    before = copy.deepcopy(net.state_dict())
+    x = torch.randn(2, 1, 80, 120)
+    first, second = (relevance(net, x, torch.tensor([1, 4])) for _ in range(2))
+    assert torch.equal(first, second) and first.shape == x.shape and first.isfinite().all()
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert net.training and all(weight.grad is None for weight in net.parameters())
+    assert not any(module._forward_hooks or module._backward_hooks for module in net.modules())
+    assert x.grad is None and not x.requires_grad
+
+
+@pytest.mark.parametrize("first", FIRST)
+def test_a_batch_is_explained_as_its_members_are(first):
+    net, x, targets = small_net(), signed(5), torch.tensor([0, 1, 2, 1, 0])
+    whole = relevance(net, x, targets, first=first)
+    for place in range(5):
+        alone = relevance(net, x[place : place + 1], targets[place].item(), first=first)
+        assert torch.allclose(whole[place : place + 1], alone)
+
+
+def test_threads_do_not_disturb_each_other():
+    net, x = small_net(), signed(4)
+    expected = {(rule, first): relevance(net, x, 1, rule=rule, first=first) for rule in RULES for first in FIRST[:2]}
+    wrong = []
+
+    def work(key):
+        for _ in range(10):
+            if not torch.equal(relevance(net, x, 1, rule=key[0], first=key[1]), expected[key]):
+                wrong.append(key)
+
+    threads = [threading.Thread(target=work, args=(key,)) for key in expected]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_it_works_where_gradients_are_off(mode):
+    with mode():
+        off = relevance(small_net(), signed(), torch.tensor([0, 2]))
+    assert torch.equal(off, relevance(small_net(), signed(), torch.tensor([0, 2])))
+
+
+def test_autocast_changes_nothing():
+    net, x = small_net().float(), signed().float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = relevance(net, x, 0)
+    assert torch.equal(found, relevance(net, x, 0))
+
+
+def test_an_error_on_the_way_leaves_the_network_as_it_was():
+    net = small_net().train()
+    before = copy.deepcopy(net.state_dict())
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):  # comes with the last layer
+        relevance(net[:-1].append(nn.Linear(11, 3).double()), signed(), 0)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert net.training and not any(module._forward_hooks or module._backward_hooks for module in net.modules())
+
+
+# -- Explaining in batches -----------------------------------------------------------------------
+
+
+def test_batches_and_half_precision_change_nothing():
+    net, mel = small_net().float(), signed(7).half()
+    targets = torch.arange(7) % 3
+    for method in ("LRP", "input x gradient"):
+        found = explain(net, mel, targets, method, batch_size=3)
+        assert found.dtype == torch.float32
+        assert torch.allclose(found, explain(net, mel, targets, method, batch_size=7), atol=1e-6)
+    assert torch.allclose(explain(net, mel, targets), relevance(net, mel.float(), targets), atol=1e-6)
+
+
+def test_explaining_leaves_the_mode_and_the_inputs_alone():
+    net, mel = small_net().float().train(), signed(2).float()
+    net[1].eval()
+    modes = [part.training for part in net.modules()]
+    expected = explain(copy.deepcopy(net).eval(), mel, torch.tensor([0, 1]), "input x gradient")
+    assert torch.equal(explain(net, mel, torch.tensor([0, 1]), "input x gradient"), expected)
+    assert [part.training for part in net.modules()] == modes and not mel.requires_grad
+
+
+def test_input_x_gradient_is_epsilon_lrp_by_another_way():
+    """For ReLU networks the two are the same up to epsilon (Shrikumar et al. 2016)."""
+    net, x = small_net().float(), signed(4).float()
+    targets = torch.tensor([0, 1, 2, 0])
+    product = explain(net, x, targets, "input x gradient")
+    assert torch.allclose(product, relevance(net, x, targets, rule="epsilon", first="same"), atol=1e-4)
+
+
+# -- What is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", [nn.GELU(), nn.Sigmoid(), nn.LayerNorm(12), nn.Conv1d(1, 1, 1), nn.BatchNorm2d(1)])
+def test_a_layer_without_a_rule_is_named(layer):
+    with pytest.raises(TypeError, match=type(layer).__name__):
+        relevance(nn.Sequential(layer, nn.Flatten(), nn.Linear(96, 3)).double(), signed(), 0)
+
+
+def test_what_only_looks_like_a_known_layer_is_refused():
+    class Odd(nn.ReLU):
+        def forward(self, x):
+            return x.abs()
+
+    with pytest.raises(TypeError, match="Odd"):
+        relevance(nn.Sequential(Odd(), nn.Flatten(), nn.Linear(96, 3)).double(), signed(), 0)
+
+
+@pytest.mark.parametrize("change", [{"rule": "z+"}, {"first": "flat"}])
+def test_unknown_rules_are_refused(change):
+    with pytest.raises(ValueError, match="choose from"):
+        relevance(small_net(), signed(), 0, **change)
+
+
+@pytest.mark.parametrize("targets", [3, -1, 0.5, torch.tensor([0, 1, 2]), torch.tensor([[0], [1]])])
+def test_targets_that_do_not_fit_are_refused(targets):
+    with pytest.raises(ValueError, match="targets are"):
+        relevance(small_net(), signed(), targets)
+
+
+def test_a_network_that_does_not_classify_is_refused():
+    with pytest.raises(ValueError, match="gives .*, expected"):
+        relevance(small_net()[:-2], signed(), 0)
+
+
+def test_inputs_outside_of_the_box_are_refused():
+    with pytest.raises(ValueError, match="outside of the box"):
+        relevance(small_net(), signed(), 0, first="z_box", box=(0.0, 1.0))
+
+
+def test_an_unknown_method_is_refused():
+    with pytest.raises(ValueError, match="input x gradient"):
+        explain(small_net(), signed(), torch.zeros(2, dtype=torch.long), "gradients")

@@ -1,0 +1,249 @@
+"""The vote, against closed forms."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.emergency.recogniser import ensemble
+from lib.emergency.recogniser.ensemble import (
+    MAJORITY,
+    MEAN,
+    STACKED,
+    audit,
+    calibrated,
+    class_matched,
+    ensemble_table,
+    if_independent,
+    leave_one_corpus_out,
+    majority,
+    majority_class,
+    mcnemar,
+    mean_probability,
+    overlap_table,
+    stacking,
+)
+
+CLASSES, ALARMING = ("silence", "fire", "gas", "indoor"), (1, 2)
+
+
+def sure(*classes, of=4, by=5.0):
+    return by * F.one_hot(torch.tensor(classes), of).float()
+
+
+def noisy(labels, accuracy, seed, of=4):
+    """Logits of a voter that is right with this probability, and else names another class."""
+    draw = torch.Generator().manual_seed(seed)
+    wrong = (labels + torch.randint(1, of, labels.shape, generator=draw)) % of
+    right = torch.rand(len(labels), generator=draw) < accuracy
+    return 3 * F.one_hot(torch.where(right, labels, wrong), of) + torch.rand(len(labels), of, generator=draw)
+
+
+class TestMajority:
+    def test_two_of_three_name_some_emergency(self):
+        votes = {"a": sure(1, 1, 0, 3), "b": sure(2, 0, 0, 1), "c": sure(0, 3, 3, 2)}
+        assert majority(votes, ALARMING).tolist() == [True, False, False, True]
+
+    @given(st.lists(st.tuples(*[st.integers(0, 3)] * 3), min_size=1, max_size=8), st.permutations("abc"))
+    def test_the_order_of_voters_does_not_matter(self, rows, order):
+        votes = {name: sure(*column) for name, column in zip("abc", zip(*rows, strict=True), strict=True)}
+        other = {name: votes[name] for name in order}
+        assert majority(votes, ALARMING).equal(majority(other, ALARMING))
+        assert [sum(one == "abc"[k] for k in range(3)) for one in order]
+
+    def test_of_two_both(self):
+        votes = {"a": sure(1, 1, 0), "b": sure(2, 0, 3)}
+        assert majority(votes, ALARMING).tolist() == [True, False, False]
+
+    def test_of_independent_voters(self):
+        labels = torch.tensor([1, 3]).repeat(20_000)
+        votes = {}
+        for seed, accuracy in enumerate((0.9, 0.8, 0.7)):
+            right = torch.rand(40_000, generator=torch.Generator().manual_seed(seed)) < accuracy
+            votes[str(seed)] = sure(*torch.where(right, labels, 4 - labels).tolist())
+        found = (majority(votes, ALARMING) == (labels == 1)).float().mean().item()
+        assert found == pytest.approx(if_independent((0.9, 0.8, 0.7)), abs=0.005)
+
+    def test_closed_form(self):
+        assert if_independent((0.9, 0.9, 0.9)) == pytest.approx(3 * 0.9**2 - 2 * 0.9**3)
+        assert if_independent((0.9985, 0.9960, 0.9621)) == pytest.approx(0.99979, abs=1e-5)  # the source's three
+
+    def test_classes(self):
+        votes = {"a": sure(1, 1, 0), "b": sure(1, 2, 3, by=9.0), "c": sure(0, 3, 2, by=2.0)}
+        assert majority_class(votes).tolist() == [1, 2, 3]  # two agree; the surest of three; the surest of three
+
+
+class TestProbabilities:
+    def test_mean(self):
+        votes = {"a": torch.tensor([[0.8, 0.2]]).log(), "b": torch.tensor([[0.4, 0.6]]).log()}
+        torch.testing.assert_close(mean_probability(votes).exp(), torch.tensor([[0.6, 0.4]]))
+
+    def test_temperature_comes_from_the_validation(self):
+        labels = torch.arange(4).repeat(200)
+        voter = noisy(labels, 0.7, 0)
+        found = calibrated({"a": 10 * voter}, labels, {"a": 10 * voter[:5]})["a"]
+        torch.testing.assert_close(found, calibrated({"a": voter}, labels, {"a": voter[:5]})["a"], atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(found.exp().sum(1), torch.ones(5))
+
+    def test_stacking_learns_whom_to_trust(self):
+        labels = torch.arange(4).repeat(100)
+        good, bad = noisy(labels, 0.9, 1), noisy(labels, 0.25, 2)
+        found = stacking({"a": bad, "b": good}, labels, {"a": bad, "b": good}, 4)
+        assert (found.argmax(1) == good.argmax(1)).float().mean() > 0.95
+        torch.testing.assert_close(found.exp().sum(1), torch.ones(400), atol=1e-5, rtol=1e-5)
+
+    def test_stacking_without_some_class(self):
+        labels = torch.tensor([0, 1, 3] * 20)
+        votes = {"a": noisy(labels, 0.9, 1)}
+        assert stacking(votes, labels, votes, 4)[:, 2].max() <= -20
+
+
+class TestMcNemar:
+    @pytest.mark.parametrize(("fixed", "broken", "p"), [(14, 4, 0.0309), (20, 10, 0.0987), (3, 0, 0.25), (0, 0, 1.0)])
+    def test_by_hand(self, fixed, broken, p):
+        before = torch.tensor([False] * fixed + [True] * broken + [True, False])
+        after = torch.tensor([True] * fixed + [False] * broken + [True, False])
+        assert mcnemar(before, after) == {"fixed": fixed, "broken": broken, "p": pytest.approx(p, abs=1e-4)}
+
+
+class TestTables:
+    def votes(self, count=2000):
+        labels = torch.arange(4).repeat(count // 4)
+        voters = {name: noisy(labels, accuracy, seed) for seed, (name, accuracy)
+                  in enumerate({"CNN": 0.6, "Whisper encoder": 0.8, "decoder's text": 0.5}.items())}  # fmt: skip
+        return voters, labels
+
+    def test_ensemble(self):
+        votes, labels = self.votes()
+        half = torch.arange(len(labels)) % 8 < 4
+        parts = [{name: logits[chosen] for name, logits in votes.items()} for chosen in (half, ~half)]
+        table = ensemble_table(parts[0], labels[half], parts[1], labels[~half], CLASSES, ALARMING, seed=3)
+        table = table.set_index("voter")
+        assert list(table.index) == [*votes, MAJORITY, MEAN, STACKED] and set(table.seed) == {3}
+        assert table.loc[[MEAN, STACKED], "accuracy"].min() >= table.loc["Whisper encoder", "accuracy"] - 1
+        assert table.loc["CNN", "source"] == 99.60 and np.isnan(table.loc[MEAN, "source"])
+        assert set(table.against.dropna()) == {"Whisper encoder"}
+        emergency = torch.isin(labels[~half], torch.tensor(ALARMING))
+        wanted = (majority(parts[1], ALARMING) == emergency).float().mean().item()
+        assert table.loc[MAJORITY, "binary_accuracy"] == pytest.approx(100 * wanted)
+
+    def test_a_change_of_order_changes_nothing(self):
+        votes, labels = self.votes(400)
+        order = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+        mixed = {name: logits[order] for name, logits in votes.items()}
+        one = ensemble_table(votes, labels, votes, labels, CLASSES, ALARMING, seed=0)
+        two = ensemble_table(votes, labels, mixed, labels[order], CLASSES, ALARMING, seed=0)
+        np.testing.assert_allclose(one.accuracy, two.accuracy, atol=0.3)  # the regression's solver sums in order
+
+    def test_overlap_of_independent_errors(self):
+        labels = torch.tensor([1, 3]).repeat(20_000)
+        draw = torch.Generator().manual_seed(0)
+        votes = {name: sure(*torch.where(torch.rand(40_000, generator=draw) < 0.8, labels, 4 - labels).tolist())
+                 for name in "ab"}  # fmt: skip
+        row = overlap_table(votes, labels, ALARMING, seed=0).iloc[0]
+        assert row.both_wrong == pytest.approx(4, abs=0.3) and row.if_independent == pytest.approx(4, abs=0.3)
+        assert abs(row.q) < 0.05 and abs(row.kappa) < 0.02
+
+    def test_overlap_of_twins(self):
+        labels = torch.tensor([1, 3, 1, 3])
+        votes = {name: sure(1, 3, 3, 3) for name in "ab"}
+        row = overlap_table(votes, labels, ALARMING, seed=0).iloc[0]
+        assert (row.both_wrong, row.q, row.kappa) == (25, 1, 1)
+
+
+class TestAudit:
+    def test_nothing_to_tell_apart(self):
+        draw = np.random.default_rng(0)
+        found = audit(draw.normal(size=(400, 10)), draw.integers(0, 2, 400))
+        assert found["low"] < 50 < found["high"] + 3 and found["chance"] == 50
+
+    def test_a_recording_chain_is_found(self):
+        draw = np.random.default_rng(0)
+        groups = np.repeat(["one", "other"], [300, 60])
+        found = audit(draw.normal(size=(360, 10)) + (groups == "one")[:, None], groups)
+        assert found["low"] > 80
+
+    def test_the_interval_stays_a_percentage(self):
+        groups = np.repeat([0, 1], 30)
+        found = audit(np.random.default_rng(0).normal(size=(60, 4)) + 2.2 * groups[:, None], groups)
+        assert found["balanced_accuracy"] > 95 and found["high"] == 100
+
+    @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3)), min_size=1, max_size=40))
+    def test_class_matched(self, clips):
+        corpora, labels = (np.array(column) for column in zip(*clips, strict=True))
+        names = set(corpora)
+        wanted = {label: min(clips.count((name, label)) for name in names) for label in set(labels.tolist())}
+        if not sum(wanted.values()):
+            with pytest.raises(ValueError, match="no class occurs in all of the corpora"):
+                class_matched(corpora, labels)
+            return
+        chosen = class_matched(corpora, labels)
+        assert len(set(chosen)) == len(chosen)
+        for name in names:
+            for label, count in wanted.items():
+                assert ((corpora[chosen] == name) & (labels[chosen] == label)).sum() == count
+
+    def test_classes_alone_do_not_betray_a_corpus(self):
+        """Features that tell the class and nothing else: corpora of other classes differ, matched ones do not."""
+        draw = np.random.default_rng(0)
+        corpora = np.repeat(["one", "other"], 400)
+        labels = np.where(draw.random(800) < np.where(corpora == "one", 0.9, 0.1), 0, 1)
+        features = np.eye(2)[labels] + 0.1 * draw.normal(size=(800, 2))
+        assert audit(features, corpora)["low"] > 80
+        chosen = class_matched(corpora, labels)
+        assert abs(audit(features[chosen], corpora[chosen])["balanced_accuracy"] - 50) < 12
+
+    def test_too_few(self):
+        with pytest.raises(ValueError, match="two groups of 5 recordings at least; found 6 of a, 2 of b"):
+            audit(np.zeros((8, 2)), np.array(list("aaaaaabb")))
+
+
+class TestLeaveOneCorpusOut:
+    """Two corpora: a cue that means the opposite in the other one, and a weaker one that is the same in both."""
+
+    labels = torch.tensor([1, 3]).repeat(100)
+    corpora = np.repeat(["one", "other"], 100)
+
+    def fit(self, features):
+        def fitted(learned, judged):
+            assert not set(learned) & set(judged)
+            centre = torch.stack([features[learned][self.labels[learned] == label].mean(0) for label in (1, 3)])
+            distance = torch.cdist(features[judged], centre)
+            found = torch.full((len(judged), 4), -9.0)
+            found[:, [1, 3]] = -distance
+            return found
+
+        return fitted
+
+    def test_a_shortcut_fails_where_it_does_not_hold(self):
+        side = (self.labels == 1).float() * 2 - 1
+        shortcut = side * torch.where(torch.from_numpy(self.corpora == "one"), 1.0, -1.0)
+        features = torch.stack([5 * shortcut, side], 1)
+        table = leave_one_corpus_out(self.fit(features), self.corpora, self.labels, CLASSES, ALARMING)
+        table = table.set_index(["trained_on", "corpus"])
+        assert table.loc["other corpora", "binary_accuracy"].tolist() == [0, 0]
+        assert table.loc["all corpora", "binary_accuracy"].min() > 40, "heard both, it trusts neither sign alone"
+        assert (table.clips == 100).all() and (table.new_class == 0).all()
+
+    def test_a_true_cue_holds_everywhere(self):
+        side = (self.labels == 1).float() * 2 - 1
+        table = leave_one_corpus_out(self.fit(side[:, None]), self.corpora, self.labels, CLASSES, ALARMING, seed=2)
+        assert table.binary_accuracy.tolist() == [100] * 4 and set(table.seed) == {2}
+        assert table.trained_on.tolist() == ["other corpora", "all corpora"] * 2
+
+    def test_classes_of_one_corpus_alone(self):
+        labels = self.labels.clone()
+        labels[:25] = 2
+        table = leave_one_corpus_out(lambda _, judged: sure(*labels[judged].tolist()), self.corpora, labels, CLASSES,
+                                     ALARMING)  # fmt: skip
+        assert table.groupby("corpus").new_class.first().tolist() == [25, 0]
+
+    def test_one_corpus(self):
+        with pytest.raises(ValueError, match="but one corpus, soundscapes"):
+            leave_one_corpus_out(None, np.array(["soundscapes"] * 4), self.labels[:4], CLASSES, ALARMING)
+
+
+def test_the_source_s_voters_are_ours():
+    assert set(ensemble.SOURCE) == {"CNN", "Whisper encoder", "decoder's text", MAJORITY}

@@ -1,0 +1,168 @@
+"""Streams: windows, one timeline, one alarm."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lib.emergency.recogniser.listener import KEPT, Alarm, Listener, Rule
+
+SECONDS, CLASSES = 0.08, 3
+
+
+def by_level(samples):
+    """A stand-in for a network: moments above a tenth of full scale are class 2, else class 0."""
+    loud = np.abs(samples[: 50 * 1280].reshape(50, 1280)).max(1) > 0.1
+    return np.eye(CLASSES)[np.where(loud, 2, 0)]
+
+
+def listener(score=by_level, **rule):
+    return Listener(score, (1, 2), SECONDS, CLASSES, Rule(**{"k": 5, "n": 25} | rule))
+
+
+def sound(seconds, *spans, level=0.5, floor=0.01):
+    """int16: noise at `floor` of full scale, and at `level` within the spans (s)."""
+    time = np.arange(round(seconds * 16_000)) / 16_000
+    loud = np.zeros(len(time), bool)
+    for start, stop in spans:
+        loud |= (time >= start) & (time < stop)
+    draw = np.random.default_rng(0)
+    return np.rint(32767 * draw.uniform(-1, 1, len(time)) * np.where(loud, level, floor)).astype(np.int16)
+
+
+def alarms(listener, samples, cuts=()):
+    parts = np.split(samples, sorted(cuts))
+    return [alarm for part in parts for alarm in listener.feed(part)]
+
+
+def plain(found: list[Alarm]):
+    return [(alarm.number, alarm.probability, alarm.onset, alarm.at, alarm.samples.tobytes()) for alarm in found]
+
+
+class TestAlarms:
+    def test_one_per_event_with_its_onset(self):
+        found = alarms(listener(), sound(20, (7.3, 8.8)))
+        assert [alarm.number for alarm in found] == [2]
+        assert found[0].onset == pytest.approx(7.3, abs=0.1) and found[0].at in (8.0, 9.0)
+        assert found[0].probability > 0.4 and len(found[0].samples) == 64_000
+
+    def test_a_long_event_is_one(self):
+        assert len(alarms(listener(refractory=2.0), sound(30, (5, 20)))) == 1
+
+    def test_the_next_one_after_the_refractory_time(self):
+        two = sound(40, (5, 6.5), (25, 26.5))
+        assert len(alarms(listener(refractory=5.0), two)) == 2
+        assert len(alarms(listener(refractory=60.0), two)) == 1
+
+    def test_too_short(self):
+        assert not alarms(listener(), sound(12, (5, 5.2)))
+
+    def test_quiet(self):
+        assert not alarms(listener(), sound(12))
+
+    @settings(max_examples=25, deadline=None)
+    @given(st.lists(st.integers(0, 16_000 * 14), max_size=30))
+    def test_how_sound_is_cut_does_not_matter(self, cuts):
+        samples = sound(14, (3.1, 4.9), (9.0, 9.4))
+        assert plain(alarms(listener(), samples, cuts)) == plain(alarms(listener(), samples))
+
+    @pytest.mark.parametrize("gain", [0.1, 10.0])
+    def test_a_level_rule_hears_levels(self, gain):
+        """What is scored is the sound as it is; a network that is to ignore its gain has to do so itself."""
+        quiet = sound(12, (5, 7), level=0.05)
+        assert bool(alarms(listener(), (quiet * gain).clip(-32768, 32767).astype(np.int16))) == (gain > 1)
+
+
+class TestEndsAndOverrulings:
+    def test_the_last_part_of_a_second_is_heard_at_the_end(self):
+        samples = sound(9.6, (8.9, 9.6))
+        one = listener()
+        assert not alarms(one, samples)
+        [alarm] = one.finish()
+        assert alarm.at == pytest.approx(9.6) and alarm.onset == pytest.approx(8.9, abs=0.1)
+        assert one.timeline()[0][-1] == pytest.approx(9.6 - SECONDS)
+        assert np.array_equal(one.newest, samples[-64_000:])
+
+    @pytest.mark.parametrize("seconds", [3.0, 9.0])
+    def test_nothing_is_left_of_whole_hops_or_less_than_a_window(self, seconds):
+        one = listener()
+        one.feed(sound(seconds, (1, 3)))
+        assert one.finish() == []
+
+    def test_an_overruled_alarm_holds_up_no_other(self):
+        """Else a harmless noise would make it deaf for as long as the refractory time."""
+        samples, one, found = sound(30, (5, 7), (15, 17)), listener(refractory=60.0), []
+        for second in range(30):
+            for alarm in one.feed(samples[second * 16_000 : (second + 1) * 16_000]):
+                found.append(alarm.at)
+                if alarm.at < 12:
+                    one.overruled()
+        assert any(at < 12 for at in found) and sum(at > 12 for at in found) == 1
+
+    def test_what_was_upheld_before_still_counts(self):
+        one = listener(refractory=60.0)
+        assert len(one.feed(sound(8, (5, 7)))) == 1
+        one.overruled()
+        assert len(one.feed(sound(8, (0, 0)))) + len(one.feed(sound(8, (5, 7)))) >= 1
+
+    def test_a_short_recording_is_one_window(self):
+        one = Listener(lambda samples: np.eye(CLASSES)[[2] * 25], (1, 2), SECONDS, CLASSES, window=2.0)
+        [alarm] = one.feed(sound(2, (0, 2)))
+        assert alarm.onset == 0 and alarm.at == 2 and len(alarm.samples) == 32_000
+
+
+class TestSilence:
+    def test_is_no_emergency_where_the_first_class_is_one(self):
+        one = Listener(lambda _: pytest.fail("scored"), (0, 2), SECONDS, CLASSES)
+        assert not alarms(one, np.zeros(20 * 16_000, np.int16))
+
+    @pytest.mark.parametrize("samples", [np.zeros(20 * 16_000, np.int16), sound(20, floor=2e-4)])
+    def test_is_not_scored_and_never_alarms(self, samples):
+        one = listener(lambda _: pytest.fail("scored"))
+        assert not alarms(one, samples) and one.scored == 0
+        assert (one.timeline()[1].argmax(1) == 0).all()
+
+
+class TestTimeline:
+    def test_is_averaged_over_the_windows_that_hold_a_moment(self):
+        answers = iter([0.0, 0.4, 0.8, 0.2, 0.6])
+        one = listener(lambda _: np.tile([1 - (p := next(answers)), p, 0], (50, 1)), on=1.0, off=1.0)
+        one.feed(sound(8))
+        times, found = one.timeline()
+        assert times[0] == 4 and times[-1] == pytest.approx(8 - SECONDS)
+        # The first second is held by windows 2 to 5, the last by the fifth alone.
+        assert found[0, 1] == pytest.approx((0.4 + 0.8 + 0.2 + 0.6) / 4) and found[-1, 1] == pytest.approx(0.6)
+        np.testing.assert_allclose(found.sum(1), 1)
+
+    def test_a_moment_is_where_it_is_heard(self):
+        """Windows begin each second, which 0.08 s does not divide."""
+        one = listener()
+        one.feed(sound(9, (6.4, 7.2)))
+        times, found = one.timeline()
+        heard = times[found[:, 2] > 0.5]
+        assert heard[0] == pytest.approx(6.4, abs=0.08) and heard[-1] == pytest.approx(7.12, abs=0.08)
+
+    def test_before_the_first_window(self):
+        one = listener()
+        one.feed(sound(3))
+        assert one.timeline()[1].shape == (0, CLASSES)
+
+
+class TestMemory:
+    def test_is_bounded(self):
+        one = listener()
+        one.feed(sound(60))
+        assert len(one._sound) <= KEPT * 16_000 and len(one._covered) == 4
+
+
+class TestArguments:
+    def test_floats(self):
+        with pytest.raises(TypeError, match="a chunk is float64"):
+            listener().feed(np.zeros(5))
+
+    @pytest.mark.parametrize(
+        ("rule", "words"), [({"k": 6, "n": 5}, "k=6 of n=5"), ({"on": 0.2, "off": 0.5}, "off=0.5")]
+    )
+    def test_rules(self, rule, words):
+        with pytest.raises(ValueError, match=words):
+            Rule(**rule)

@@ -1,0 +1,291 @@
+"""From a recording to an alert, with small untrained voters: how it works, not how well."""
+
+import importlib
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from toy import ROOT
+
+from lib.data.catalog import DataError
+from lib.emergency.classes import EMERGENCY, NAMES
+from lib.emergency.cnn.network import build_cnn, save_cnn, variants
+from lib.emergency.recogniser import ensemble
+from lib.emergency.recogniser.listener import Rule
+from lib.emergency.recogniser.recogniser import CNN, ENCODER, TEXT, Recogniser
+from lib.emergency.whisper import model as whisper
+from lib.emergency.whisper.model import WhisperSize
+from lib.emergency.whisper.text import fit_text
+
+LINES = ["불이야", "불났어요", "밥 먹자", "밥 줘"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """As notebooks 04 and 05 leave it."""
+    torch.manual_seed(0)
+    made = whisper.build(LINES, NAMES, WhisperSize(16, 1, 1, 2, 300), hidden=8).eval()
+    made.save(tmp_path / "whisper")
+    fit_text(LINES, torch.tensor([8, 8, 15, 15]), 20).save(tmp_path / "text.json")
+    variant = variants(2)[0]
+    save_cnn(build_cnn(variant, 20).eval(), variant, NAMES, tmp_path / "cnn.safetensors")
+    return tmp_path
+
+
+@pytest.fixture
+def recogniser(folder):
+    return Recogniser.assemble(folder, EMERGENCY)
+
+
+def clips(count=3, seconds=4.0, seed=0):
+    draw = np.random.default_rng(seed)
+    return torch.from_numpy(
+        (3000 * draw.normal(size=(count, round(seconds * 16_000)))).clip(-32768, 32767).astype(np.int16)
+    )
+
+
+def alarming(recogniser, number=8):
+    """The same voters, made to call everything class `number`."""
+    with torch.no_grad():
+        for layer in (recogniser.cnn[-1], recogniser.whisper.head[2]):
+            layer.bias[:] = 50.0 * torch.eye(20)[number]
+    return recogniser
+
+
+class TestHearing:
+    def test_every_voter_has_a_say(self, recogniser):
+        found = recogniser.hear(clips())
+        assert list(found.votes) == [CNN, ENCODER, TEXT] and len(found.texts) == 3
+        assert {logits.shape for logits in found.votes.values()} == {(3, 20)} and found.moments.shape == (3, 50, 20)
+
+    @pytest.mark.parametrize("seconds", [1.0, 1.37, 4.0, 5.0])
+    @pytest.mark.parametrize("level", [0, 1])
+    def test_clips_of_other_lengths(self, recogniser, seconds, level):
+        """Moments of silent clips are as many as those of others."""
+        found = recogniser.hear(level * clips(2, seconds))
+        positions = -(-(round(seconds * 16_000) // 160) // 2)
+        assert found.moments.shape == (2, positions // 4, 20) and (found.moments[0, 0, 0] == 20) == (level == 0)
+
+    def test_of_silent_clips_no_network_is_asked(self, recogniser, monkeypatch):
+        alone = recogniser.hear(clips())
+        mixed = recogniser.hear(
+            torch.cat([torch.zeros(1, 64_000, dtype=torch.int16), clips(), torch.ones(1, 64_000, dtype=torch.int16)])
+        )
+        torch.testing.assert_close(mixed.moments[1:4], alone.moments)
+        assert mixed.texts[1:4] == alone.texts and mixed.texts[0] == mixed.texts[4] == ""
+        for name in (CNN, ENCODER):
+            assert mixed.votes[name].argmax(1)[[0, 4]].tolist() == [0, 0]
+        monkeypatch.setattr(recogniser.whisper, "encode", lambda *_: pytest.fail("encoded"))
+        monkeypatch.setattr(recogniser.whisper, "transcribe", lambda *_: pytest.fail("decoded"))
+        assert not ensemble.majority(recogniser.hear(torch.zeros(3, 64_000)).votes, EMERGENCY).any()
+
+    @pytest.mark.parametrize("samples", [torch.zeros(64_000), torch.zeros(2, 1000), torch.full((1, 64_000), torch.nan),
+                                         torch.full((1, 64_000), torch.inf)])  # fmt: skip
+    def test_what_is_no_clip(self, recogniser, samples):
+        with pytest.raises(ValueError, match="clips (are|hold)"):
+            recogniser.hear(samples)
+
+    @pytest.mark.parametrize("decibels", [-20, 20])
+    def test_gain_does_not_matter(self, recogniser, decibels):
+        samples = clips().float() / 32768
+        one, two = (recogniser.hear(some).votes for some in (samples, samples * 10 ** (decibels / 20)))
+        for name in (CNN, ENCODER):
+            torch.testing.assert_close(one[name], two[name], atol=1e-3, rtol=1e-3)
+
+    def test_calibrated(self, recogniser):
+        labels = torch.tensor([8, 15, 0])
+        fitted = recogniser.calibrated(recogniser.hear(clips()), labels)
+        assert set(fitted.temperatures) == {CNN, ENCODER, TEXT} and fitted.temperatures[CNN] != 1
+        wanted = ensemble.fit_temperature(recogniser.hear(clips()).votes[CNN], labels)
+        assert fitted.temperatures[CNN] == pytest.approx(wanted)
+
+
+class TestStreams:
+    def chunks(self, seconds=12, step=1000):
+        samples = clips(1, seconds)[0].numpy()
+        return [samples[i : i + step] for i in range(0, len(samples), step)]
+
+    def test_an_alert_says_all(self, recogniser):
+        found = list(alarming(recogniser).watch(self.chunks(), "부엌", started=1000.0))
+        assert len(found) == 1
+        alert = found[0]
+        assert (alert.kind, alert.korean, alert.location, alert.raised) == ("fire", "화재", "부엌", 1004.0)
+        assert alert.probability > 0.5 and {CNN, ENCODER} <= set(alert.votes) and len(alert.samples) == 64_000
+        assert alert.onset == 0 and alert.model == recogniser.digest()
+
+    def test_one_voter_of_three_is_not_enough(self, recogniser):
+        alarming(recogniser)
+        with torch.no_grad():
+            recogniser.cnn[-1].bias[:] = 50.0 * torch.eye(20)[15]
+        recogniser.text.silent[:] = torch.eye(20)[15].log().clamp_min(-20)
+        recogniser.whisper.transcribe = lambda hidden: [""] * len(hidden)
+        assert not list(recogniser.watch(self.chunks()))
+
+    def test_silence_calls_nobody(self, recogniser, monkeypatch):
+        monkeypatch.setattr(recogniser.whisper, "encode", lambda *_: pytest.fail("encoded"))
+        monkeypatch.setattr(recogniser.whisper, "transcribe", lambda *_: pytest.fail("decoded"))
+        assert not list(alarming(recogniser).watch([np.zeros(16_000, np.int16)] * 20))
+
+    def test_nothing_is_decoded_while_nothing_happens(self, recogniser, monkeypatch):
+        monkeypatch.setattr(recogniser.whisper, "transcribe", lambda *_: pytest.fail("decoded"))
+        assert not list(alarming(recogniser, 15).watch(self.chunks()))
+
+    def test_nothing_is_written_while_nothing_happens(self, recogniser, tmp_path, monkeypatch, caplog):
+        monkeypatch.chdir(tmp_path)
+        before = sorted(tmp_path.rglob("*"))
+        list(alarming(recogniser, 15).watch(self.chunks()))
+        assert sorted(tmp_path.rglob("*")) == before and not caplog.text
+
+    def test_a_file_that_is_none(self, recogniser, tmp_path):
+        (tmp_path / "night.wav").write_bytes(b"no sound at all")
+        for follow in (recogniser.follow, lambda path: list(recogniser.watch(path))):
+            with pytest.raises(DataError, match="night.wav"):
+                follow(tmp_path / "night.wav")
+
+    def test_an_overruled_alarm_is_asked_about_again(self, recogniser, monkeypatch):
+        asked = []
+        monkeypatch.setattr(Recogniser, "judge", lambda self, alarm, *_: asked.append(alarm.at))
+        assert not list(alarming(recogniser).watch(self.chunks()))
+        assert asked == [4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0]
+
+
+class TestSources:
+    """A file, an array or a stream: the same sound, the same report."""
+
+    def sources(self, folder, seconds):
+        samples = clips(1, seconds)[0].numpy()
+        soundfile.write(folder / "night.flac", samples, 16_000)
+        yield folder / "night.flac"
+        yield str(folder / "night.flac")
+        yield samples
+        yield torch.from_numpy(samples)
+        yield samples.astype(np.float32) / 32768
+        yield (samples[start : start + 777] for start in range(0, len(samples), 777))
+        yield [samples[:5], samples[5:5], samples[5:]]
+
+    @pytest.mark.parametrize("seconds", [1.0, 2.5, 4.0, 9.7])
+    def test_are_heard_alike(self, recogniser, tmp_path, seconds):
+        loud = alarming(recogniser)
+        reports = [loud.follow(source, "부엌", started=5.0) for source in self.sources(tmp_path, seconds)]
+        first = reports[0]
+        assert [alert.kind for alert in first.alerts] == ["fire"] and first.alerts[0].location == "부엌"
+        for other in reports[1:]:
+            assert other.alerts == first.alerts and other.alarms == first.alarms and other.at == first.at
+            np.testing.assert_array_equal(other.probabilities, first.probabilities)
+            assert np.array_equal(other.window, first.window) and other.opinion.texts == first.opinion.texts
+        if seconds >= 4:
+            assert [list(loud.watch(source, "부엌", started=5.0)) for source in self.sources(tmp_path, seconds)] == [
+                list(first.alerts)
+            ] * 7
+
+    def test_the_timeline_covers_it_without_gaps(self, recogniser):
+        report = recogniser.follow(clips(1, 9.7)[0].numpy())
+        steps = np.diff(report.times)
+        assert report.times[0] == 0 and 9.7 - 0.09 <= report.times[-1] + 0.08 <= 9.7 + 1e-6
+        assert steps.min() > 0.035 and steps.max() < 0.125
+        np.testing.assert_allclose(report.probabilities.sum(1), 1, rtol=1e-5)
+
+    def test_moments_are_averaged_over_the_windows_that_hold_them(self, recogniser):
+        samples = clips(1, 8.0)[0]
+        report = recogniser.follow(samples.numpy())
+        windows = recogniser.hear(samples.unfold(0, 64_000, 16_000))
+        each = recogniser.moment_probabilities(windows)  # (5 windows, 50, 20)
+        moment = np.abs(report.times - 3.0).argmin()  # at 3 s: held by windows at 0, 1, 2 and 3 s
+        wanted = np.mean([each[start, int((report.times[moment] - start + 0.04) / 0.08)] for start in range(4)], 0)
+        np.testing.assert_allclose(report.probabilities[moment], wanted, atol=1e-5)
+
+    def test_the_likeliest_window_is_opened(self, recogniser):
+        report = recogniser.follow(clips(1, 8.0)[0].numpy())
+        start = round(report.at * 16_000)
+        assert np.array_equal(report.window, clips(1, 8.0)[0].numpy()[start : start + 64_000])
+        torch.testing.assert_close(
+            report.opinion.moments, recogniser.hear(torch.from_numpy(report.window)[None]).moments
+        )
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            np.zeros((2, 64_000), np.int16),
+            np.zeros(64_000, np.int32),
+            np.full(64_000, np.nan),
+            np.zeros(900, np.int16),
+            [],
+        ],
+    )
+    def test_no_source(self, recogniser, source):
+        with pytest.raises(ValueError, match="sound"):
+            recogniser.follow(source)
+
+    def test_hours_take_the_memory_of_seconds(self, recogniser, tmp_path):
+        """Silence, so that the test is short: 3 h, of which a whole copy would take 345 MB."""
+        with soundfile.SoundFile(tmp_path / "night.flac", "w", 16_000, 1) as file:
+            for _ in range(3 * 60):
+                file.write(np.zeros(60 * 16_000, np.int16))
+        tracemalloc.start()
+        assert not list(recogniser.watch(tmp_path / "night.flac"))
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 20e6
+
+
+class TestFolders:
+    def test_save_and_load(self, recogniser, folder):
+        fitted = recogniser.calibrated(recogniser.hear(clips()), torch.tensor([8, 15, 0]))
+        fitted.save(folder)
+        found = Recogniser.load(folder)
+        assert found.digest() == fitted.digest() and found.rule == Rule() and found.alarming == EMERGENCY
+        fitted.in_int8().save(folder)
+        found = Recogniser.load(folder)
+        assert found.precision == "int8" and found.digest() == fitted.in_int8().digest() != fitted.digest()
+
+    def test_another_threshold_is_another_recogniser(self, recogniser, folder):
+        from dataclasses import replace
+
+        assert replace(recogniser, rule=Rule(on=0.9)).digest() != recogniser.digest()
+
+    def test_not_yet_calibrated(self, folder):
+        with pytest.raises(DataError, match="no recogniser .*Notebook 06 writes one"):
+            Recogniser.load(folder)
+
+    @pytest.mark.parametrize(("name", "notebook"), [("cnn.safetensors", "05"), ("text.json", "04")])
+    def test_a_voter_is_missing(self, folder, name, notebook):
+        (folder / name).unlink()
+        with pytest.raises(DataError, match=f"Notebook {notebook} writes one: run it first"):
+            Recogniser.assemble(folder, EMERGENCY)
+
+    def test_a_damaged_cnn(self, folder):
+        (folder / "cnn.safetensors").write_bytes(b"0" * 100)
+        with pytest.raises(DataError, match="damaged .*run notebook 05 again"):
+            Recogniser.assemble(folder, EMERGENCY)
+
+    def test_other_classes(self, folder):
+        variant = variants(2)[0]
+        save_cnn(build_cnn(variant, 2), variant, ("dog", "rain"), folder / "cnn.safetensors")
+        with pytest.raises(DataError, match="know different classes"):
+            Recogniser.assemble(folder, EMERGENCY)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_benchmark(monkeypatch):
+    """With voters too small to measure: all of it runs, both streams too, and the targets find their rows."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    benchmark = importlib.import_module("recognition")
+    monkeypatch.setattr(benchmark, "SIZE", WhisperSize(16, 1, 1, 2))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the processes of the streams
+    threads = torch.get_num_threads()
+    table = benchmark.measure(rounds=1)
+    assert torch.get_num_threads() == threads
+    rows = table.set_index("task")
+    assert rows.relative[benchmark.PEER] == 1 and (rows.milliseconds.dropna() > 0).all()
+    for precision in ("float32", "int8"):
+        own, mapped = (rows.megabytes[f"stream, {what}, {precision}"]
+                       for what in ("memory of its own", "with files mapped, at most"))  # fmt: skip
+        assert rows.megabytes["of that, by import torch"] < own < mapped
+        assert rows.rounds[f"hop of a stream, p95, {precision}"] == benchmark.HOPS
+    targets = benchmark.check(table)
+    assert len(targets) == 4 and targets.measured.gt(0).all()
+    worse = table.assign(**{name: 1000 * table[name] for name in ("milliseconds", "relative", "megabytes")})
+    assert not benchmark.check(worse).met.any()

@@ -1,0 +1,224 @@
+"""Notebook 06's functions, with small untrained voters."""
+
+import datetime as dt
+import tempfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from lib.emergency.classes import EMERGENCY
+from lib.emergency.data import sounds
+from lib.emergency.recogniser import drop_in, ensemble, voting
+from lib.emergency.recogniser.recogniser import CNN, ENCODER, TEXT, Opinion, Recogniser
+from lib.emergency.whisper import figures as drawings
+from lib.emergency.whisper.training import timed
+from tests.data.test_decoding import av_file, tone
+from tests.emergency.recogniser.test_recogniser import alarming, folder, recogniser  # noqa: F401 (fixtures)
+
+
+@pytest.fixture(scope="module")
+def test_set():
+    return sounds.load("soundscapes", "test", count=60)
+
+
+def test_parts_are_read_off_the_models(recogniser):  # noqa: F811
+    table = voting.parts(recogniser).set_index("name")
+    assert table.loc["CNN", "parameters"] == sum(weight.numel() for weight in recogniser.cnn.parameters())
+    assert table.loc["moments", "inside"] == "64 → 8 → 20, each 80 ms"
+    drawings.architecture(table.reset_index())
+
+
+def test_gain_changes_nothing(recogniser):  # noqa: F811
+    many = sounds.load("soundscapes", "test", count=240)  # so that one decision on the edge is less than a percent
+    opinion = recogniser.hear(many.samples)
+    table = voting.gains(recogniser, many, opinion, [-20, 0, 20], seed=0)
+    assert table.decibels.tolist() == [-20, 0, 20] and table.changed.max() <= 1
+
+
+def test_backgrounds_of_soundscapes_tell_nothing(test_set):
+    row = voting.silence_audit(timed(sounds.load("soundscapes", "test", count=240)), EMERGENCY, seed=0).iloc[0]
+    assert row.low < 60 and row.chance == 50 and row.clips > 60
+
+
+class TestCorporaLeftOut:
+    def test_a_shortcut_shows(self, test_set):
+        """Each corpus marks its classes by pitches of its own: what is learned on one says nothing about the other."""
+        draw = torch.Generator().manual_seed(0)
+        labels = torch.arange(80) % 2 * 4 + 1  # two classes
+        corpora = tuple("first" if index < 40 else "second" for index in range(80))
+        time = torch.arange(16000) / 16000
+        pitches = {True: (400.0, 900.0), False: (1800.0, 3600.0)}
+        pitch = torch.tensor([pitches[index < 40][int(labels[index] == 5)] for index in range(80)])
+        tone = torch.sin(2 * np.pi * pitch[:, None] * time) * 3000
+        samples = (tone + 300 * torch.randn(80, 16000, generator=draw)).to(torch.int16)
+        marked = replace(test_set.subset(slice(40)), samples=samples, labels=labels, corpora=corpora,
+                         folds=labels, names=("",) * 80, spans=None, texts=None)  # fmt: skip
+        table = voting.corpora_left_out([marked.subset(slice(0, 80, 2)), marked.subset(slice(1, 80, 2))], [5], seed=1)
+        table = table.set_index(["corpus", "trained_on"])
+        assert (table.xs("all corpora", level=1).accuracy > 95).all() and (table.seed == 1).all()
+        assert (table.xs("other corpora", level=1).accuracy < 75).all() and (table.clips == 40).all()
+
+    def test_soundscapes_have_two_and_esc50_one(self, test_set):
+        table = voting.corpora_left_out([test_set], EMERGENCY, seed=0)
+        assert set(table.corpus) == {"narrow microphones", "wide microphones"} and len(table) == 4
+        assert voting.corpora_left_out([replace(test_set, corpora=None)], EMERGENCY, seed=0) is None
+        assert voting.corpora_left_out([replace(test_set, corpora=("one",) * 60)], EMERGENCY, seed=0) is None
+
+
+def test_false_alarms(recogniser, test_set):  # noqa: F811
+    opinion = recogniser.hear(test_set.samples, words=False)
+    table = voting.false_alarms(recogniser, opinion, test_set.labels, seed=2)
+    assert set(table.rule) == {f"{k} of {n}" for k, n in voting.RULES} and (table.seed == 2).all()
+    assert table.hours.iloc[0] == pytest.approx(
+        (~torch.isin(test_set.labels, torch.tensor(EMERGENCY))).sum() * 4 / 3600
+    )
+    drawings.alarms(table)
+
+
+class TestEvening:
+    def test_is_made_of_calm_clips_and_emergencies(self, test_set):
+        samples, spans = voting.an_evening(test_set, EMERGENCY, calm=3, emergencies=2)
+        assert len(samples) == (3 + 1 + 3 + 1 + 2) * 64_000
+        assert {12 <= start < 16 or 28 <= start < 32 for start, _, emergency in spans if emergency} == {True}
+
+    def test_is_followed_to_its_alerts(self, recogniser, test_set):  # noqa: F811
+        samples, spans = voting.an_evening(test_set, EMERGENCY, calm=2, emergencies=1)
+        report = alarming(recogniser).follow(samples)
+        arrays = voting.recording_arrays(recogniser, samples, report, spans)
+        assert len(arrays["times"]) == len(arrays["probability"]) and (np.diff(arrays["times"]) > 0).all()
+        assert arrays["times"][0] == 0 and arrays["times"][-1] < len(samples) / 16_000
+        assert len(report.alerts) == len(arrays["alarms"]) == 1 and arrays["alarms"][0, 1]
+        drawings.recording(arrays)
+
+
+class TestInt8:
+    def clips(self, count=40):
+        return sounds.load("soundscapes", "validation", count=count)
+
+    def opened(self, monkeypatch, recogniser, sounds, change):  # noqa: F811
+        """The gate where int8 answers as the other precision does, but for `change`."""
+        opinion = recogniser.hear(sounds.samples)
+        monkeypatch.setattr(Recogniser, "hear", lambda self, samples: change(opinion))
+        return voting.int8_gate(recogniser, sounds, opinion, seed=3)
+
+    def test_as_good(self, recogniser, monkeypatch):  # noqa: F811
+        found, table = self.opened(monkeypatch, recogniser, self.clips(), lambda opinion: opinion)
+        assert found.precision == "int8" and table.used.tolist() == [False, True]
+        assert table.precision.tolist() == ["float32", "int8"] and (table.seed == 3).all()
+
+    @pytest.mark.parametrize("voter", [ENCODER, "all"])
+    def test_one_clip_of_forty_is_too_many(self, recogniser, monkeypatch, voter):  # noqa: F811
+        clips = self.clips()
+        with torch.no_grad():  # voters that are right everywhere
+            right = 9.0 * torch.eye(20)[clips.labels]
+        monkeypatch.setattr(
+            Recogniser,
+            "hear",
+            lambda self, samples: Opinion({CNN: right, ENCODER: right, TEXT: right}, right[:, None], clips.texts),
+        )
+        opinion = recogniser.hear(clips.samples)
+        place = int(torch.isin(clips.labels, torch.tensor(EMERGENCY)).nonzero()[0, 0])
+        wrong = right.clone()
+        wrong[place] = 9.0 * torch.eye(20)[15]
+        votes = {name: wrong if voter in (name, "all") else right for name in (CNN, ENCODER, TEXT)}
+        monkeypatch.setattr(Recogniser, "hear", lambda self, samples: replace(opinion, votes=votes))
+        found, table = voting.int8_gate(recogniser, clips, opinion, seed=0)
+        assert found is recogniser and table.used.tolist() == [True, False]
+        assert table.accuracy.tolist() == [100, 97.5] and table.binary_accuracy[1] == (97.5 if voter == "all" else 100)
+
+    def test_worse_texts(self, recogniser, monkeypatch):  # noqa: F811
+        clips = self.clips()
+        opinion = replace(recogniser.hear(clips.samples), texts=clips.texts)
+        monkeypatch.setattr(Recogniser, "hear", lambda self, samples: replace(opinion, texts=("엉뚱",) * len(clips)))
+        found, table = voting.int8_gate(recogniser, clips, opinion, seed=0)
+        assert found is recogniser and table.cer[0] == 0 and table.cer[1] > 50
+
+    def test_in_earnest(self, recogniser):  # noqa: F811
+        clips = self.clips(60)
+        found, table = voting.int8_gate(recogniser, clips, recogniser.hear(clips.samples), seed=0)
+        lost = max(table.accuracy[0] - table.accuracy[1], table.binary_accuracy[0] - table.binary_accuracy[1])
+        assert (found.precision == "int8") == (lost <= 0.1 and table.cer[1] - table.cer[0] <= 0.2)
+
+
+class TestWords:
+    said, heard = ("불이야", "살려줘", "", "", ""), ("불이야", "밥", "자막", "자막", "")
+
+    def test_stems_that_matter(self):
+        table = voting.stems(self.said, self.heard, seed=4).set_index("stem")
+        assert set(table.index) == {"불이", "살려", "any"} and (table.seed == 4).all()
+        assert table.recall.to_dict() == {"불이": 100, "살려": 0, "any": 50}
+
+    def test_what_was_invented(self):
+        table = voting.invented(self.said, self.heard, seed=4)
+        assert table.text.tolist() == ["any", "자막"] and table["count"].tolist() == [2, 2]
+        assert (table.clips == 3).all() and table.share[0] == pytest.approx(200 / 3)
+        assert table.low[0] < table.share[0] < table.high[0]
+
+    def test_something_is_said_everywhere(self):
+        assert np.isnan(voting.invented(["불"], ["불"], seed=0).share).all()
+
+
+def test_said_to(recogniser, test_set):  # noqa: F811
+    table = voting.said_to(recogniser, recogniser.hear(test_set.samples[:10]), test_set, 5)
+    assert table.columns.tolist() == ["class", CNN, ENCODER, TEXT, "text"] and len(table) == 5
+
+
+def test_votes_are_drawn(recogniser, test_set):  # noqa: F811
+    votes = recogniser.hear(test_set.samples).votes
+    table = ensemble.ensemble_table(votes, test_set.labels, votes, test_set.labels, test_set.classes, EMERGENCY, seed=0)
+    drawings.votes(table)
+
+
+class TestDropIn:
+    def file(self, samples, tmp_path, name="a.wav"):
+        soundfile.write(tmp_path / name, samples, 16_000)
+        return (tmp_path / name).read_bytes()
+
+    def test_a_file(self, recogniser, test_set, tmp_path, capsys):  # noqa: F811
+        box = drop_in.drop_in(alarming(recogniser), "kitchen")
+        upload = box.children[0].children[0]
+        content = self.file(test_set.samples[:3].flatten().numpy(), tmp_path)
+        upload.value = ({"name": "a.wav", "type": "audio/wav", "size": len(content), "content": memoryview(content),
+                         "last_modified": dt.datetime.now(dt.UTC)},)  # fmt: skip
+        out = capsys.readouterr().out
+        assert "fire (화재) at kitchen" in out and "Figure" in out and "2 of 3  an emergency" in out
+
+    def test_the_microphone(self, recogniser, tmp_path, capsys):  # noqa: F811
+        """What Chrome and Firefox record, opus in webm, and Safari, AAC in mp4."""
+        microphone = drop_in.drop_in(alarming(recogniser)).children[0].children[1]
+        for container, codec in (("webm", "libopus"), ("mp4", "aac")):
+            microphone.recording = av_file(tone(440, 48_000, 5), container, codec, 48_000)
+            assert "fire (화재)" in capsys.readouterr().out
+        microphone.recording = b""  # as a widget is reset
+        assert not capsys.readouterr().out
+
+    @pytest.mark.parametrize("precision", ["float32", "int8"])
+    def test_less_than_a_window(self, recogniser, tmp_path, capsys, precision):  # noqa: F811
+        some = recogniser if precision == "float32" else recogniser.in_int8()
+        drop_in.show(replace(some, alarming=()), "a.wav", self.file(tone(440, seconds=1.5), tmp_path))
+        assert "No alert." in capsys.readouterr().out
+
+    @pytest.mark.parametrize(("content", "words"), [(b"hello", "is not a recording"), (b"", "is empty")])
+    def test_no_recording(self, recogniser, capsys, content, words):  # noqa: F811
+        drop_in.show(recogniser, "a.txt", content)
+        out = capsys.readouterr().out
+        assert out.startswith("a.txt") and words in out and "/tmp" not in out and len(out.splitlines()) == 1
+
+    def test_too_short(self, recogniser, tmp_path, capsys):  # noqa: F811
+        drop_in.show(recogniser, "a.wav", self.file(np.ones(8000) / 3, tmp_path))
+        assert capsys.readouterr().out == "a.wav holds 0.5 s of sound, and 1 s is the least that is heard\n"
+
+    def test_silence(self, recogniser, tmp_path, capsys):  # noqa: F811
+        drop_in.show(alarming(recogniser), "a.wav", self.file(np.zeros(96_000), tmp_path))
+        out = capsys.readouterr().out
+        assert "No alert." in out and "No words." in out
+
+    def test_nothing_of_it_is_kept(self, recogniser, tmp_path, monkeypatch):  # noqa: F811
+        content = self.file(tone(440, seconds=5), tmp_path)
+        (tmp_path / "empty").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "empty"))
+        drop_in.show(alarming(recogniser), "a.wav", content)
+        assert not list((tmp_path / "empty").iterdir())

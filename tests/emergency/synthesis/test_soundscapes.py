@@ -1,0 +1,412 @@
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+from lib import paths
+from lib.emergency.classes import CLASSES
+from lib.emergency.synthesis import events, soundscapes, speech
+from lib.emergency.synthesis.lines import LINES, lines
+from lib.emergency.synthesis.soundscapes import BANDS, STEMS, datasheet, draw_soundscapes
+from lib.emergency.synthesis.speech import speech_bank
+
+pytestmark = pytest.mark.filterwarnings("ignore:This espeak-ng speaks differently", "ignore:espeak-ng does not run")
+SOUNDING = tuple(range(1, 20))
+SIDES = *events.FAMILIES.values(), events.DISTRACTORS, (events.BACKGROUNDS,)
+EVERY = tuple(family for sides in SIDES for side in sides for family in side)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def output(tmp_path_factory):
+    """A cache of the module's own: what these tests see is drawn by the code under test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTPUT_ROOT", str(tmp_path_factory.mktemp("output")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def train(output):
+    return draw_soundscapes(300, seed=11)
+
+
+@pytest.fixture(scope="module")
+def held_out(output):
+    return draw_soundscapes(120, seed=11, split="test")
+
+
+@pytest.fixture(scope="module")
+def stems(output):
+    return draw_soundscapes(40, seed=11, stems=True)
+
+
+# --- Form, determinism, cache ---------------------------------------------------------------------
+
+
+def test_form_of_the_result(train, stems):
+    assert train.samples.shape == (300, 64000) and train.samples.dtype == np.int16
+    assert train.numbers.shape == (300,) and train.numbers.dtype == np.int64
+    assert train.energy.shape == (300, 3, BANDS, 50) and train.energy.dtype == np.float32
+    assert train.stems is None and stems.stems.shape == (40, 3, 64000) and stems.stems.dtype == np.int16
+    assert [clip.index for clip in train.clips] == list(range(300))
+    assert [clip.number for clip in train.clips] == train.numbers.tolist()
+    for row in train.numbers.reshape(-1, 20):
+        assert sorted(row) == list(range(20)), "every round holds each class once"
+    assert len({tuple(row) for row in train.numbers.reshape(-1, 20)}) > 10, "in an order of its own"
+
+
+def test_stems_change_nothing_else(train, stems):
+    assert np.array_equal(stems.samples, train.samples[:40]) and stems.clips == train.clips[:40]
+    assert np.array_equal(stems.energy, train.energy[:40])
+
+
+@pytest.mark.parametrize("count", [1, 45])
+def test_a_smaller_count_is_the_beginning_of_a_larger_one(train, count, tmp_path, monkeypatch):
+    few = draw_soundscapes(count, seed=11)
+    assert np.array_equal(few.samples, train.samples[:count]) and few.clips == train.clips[:count]
+    bank = speech_bank("train")
+    monkeypatch.setattr(soundscapes, "folder", lambda: tmp_path)  # nothing kept: drawn anew
+    monkeypatch.setattr(soundscapes, "speech_bank", lambda *_: bank)
+    monkeypatch.setattr(soundscapes, "_SHARD", 4)
+    few = draw_soundscapes(min(count, 6), seed=11)
+    assert np.array_equal(few.samples, train.samples[: len(few.clips)]) and few.clips == train.clips[: len(few.clips)]
+
+
+def test_same_bytes_in_another_process(held_out, tmp_path):
+    """espeak-ng included: it speaks the lines again."""
+    code = ("from lib.emergency.synthesis.soundscapes import draw_soundscapes as d; a = d(12, seed=11, split='test'); "
+            "print(a.digest, *a.clips, sep='|')")  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True, cwd=paths.ROOT,
+        env=os.environ | {"OUTPUT_ROOT": str(tmp_path), "PYTHONPATH": str(paths.ROOT)},
+    )  # fmt: skip
+    here = draw_soundscapes(12, seed=11, split="test")
+    assert np.array_equal(here.samples, held_out.samples[:12])
+    assert done.stdout.strip() == "|".join(map(str, (here.digest, *here.clips)))
+
+
+def test_clips_are_the_same_whoever_draws_them(monkeypatch, tmp_path):
+    """In this process, or in several at a time that keep a file each."""
+    monkeypatch.setattr(soundscapes, "_SHARD", 4)
+    threads, digests = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / str(count)))
+            digests.append(draw_soundscapes(18, seed=3, seconds=1.0).digest)
+    finally:
+        torch.set_num_threads(threads)
+    assert digests[0] == digests[1]
+
+
+def test_what_is_kept_is_not_drawn_again(train, monkeypatch):
+    def drawn(*arguments):
+        raise AssertionError("a clip was drawn")
+
+    monkeypatch.setattr(soundscapes, "_clip", drawn)
+    again = draw_soundscapes(300, seed=11)
+    assert again.digest == train.digest and again.clips == train.clips
+    assert np.array_equal(again.energy, train.energy)
+
+
+def test_a_damaged_file_is_made_again():
+    whole = draw_soundscapes(3, seed=21, split="test")
+    [path] = soundscapes.folder().glob("*-test-21/*.npz")
+    path.write_bytes(path.read_bytes()[:-5000])
+    with pytest.warns(UserWarning, match="damaged"):
+        assert draw_soundscapes(3, seed=21, split="test").digest == whole.digest
+    assert draw_soundscapes(3, seed=21, split="test").digest == whole.digest
+
+
+def test_splits_and_seeds_share_no_clip():
+    drawn = [draw_soundscapes(5, seed=s, split=split) for s in (0, 1) for split in soundscapes.SPLITS]
+    assert len({clip.tobytes() for one in drawn for clip in one.samples}) == 30
+
+
+def test_other_lengths_and_chosen_classes():
+    clips = draw_soundscapes(6, seconds=1.53, classes=(8, 15), stems=True)
+    assert clips.samples.shape == (6, 24480) and clips.energy.shape == (6, 3, BANDS, 20)
+    assert np.bincount(clips.numbers).nonzero()[0].tolist() == [8, 15]
+    assert all(0 <= label.onset < label.offset <= 1.53 for clip in clips.clips for label in clip.labels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"count": 0}, "at least 1"),
+        ({"seed": -1}, "0 or more"),
+        ({"split": "valid"}, "'validation' or 'test'"),
+        ({"seconds": 0.5}, "1 to 30"),
+        ({"classes": ()}, "different numbers"),
+        ({"classes": (3, 3)}, "different numbers"),
+        ({"classes": (20,)}, "different numbers"),
+        ({"speech": "festival"}, "'espeak', 'babble'"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        draw_soundscapes(**{"count": 1} | arguments)
+
+
+# --- Speech ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not speech.available(), reason="espeakng-loader is not installed")
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_espeak_says_what_it_said_for_the_published_results(split):
+    assert speech_bank(split, "espeak").digest == speech.DIGESTS[split]
+
+
+@pytest.mark.parametrize("kind", [None, "babble"])
+def test_every_line_in_every_voice(kind):
+    bank = speech_bank("test", kind)
+    said = {(one.number, one.text, one.voice) for one in bank.utterances}
+    expected = {(k, text, voice) for k in LINES for text in lines(k, "test") for voice in speech.voices("test")}
+    assert said == expected and len(bank.utterances) == len(expected)
+    for one in bank.utterances:
+        assert one.samples.dtype == np.int16 and np.abs(one.samples).max() == 16000
+        assert 0.2 < len(one.samples) / speech.RATE < 3.5, one.text
+    assert not any(c.isdigit() for one in bank.utterances for c in one.text), "digits are written as syllables"
+
+
+def test_without_espeak_the_clips_babble_and_say_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
+    monkeypatch.setattr(speech, "available", lambda: False)
+    with pytest.warns(UserWarning, match="espeakng-loader"):
+        clips = draw_soundscapes(8, split="test")
+    assert clips.speech == "babble" and any(clip.transcript for clip in clips.clips)
+    assert "babble" in datasheet("test")["speech"]
+    with pytest.raises(OSError, match="not installed"):
+        draw_soundscapes(8, split="test", speech="espeak")
+
+
+def test_a_worker_that_fails_is_an_oserror(tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
+    monkeypatch.setattr(speech, "available", lambda: True)
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    with pytest.raises(OSError, match="exit code 1"):
+        speech_bank("test", "espeak")
+
+
+# --- Splits ---------------------------------------------------------------------------------------
+
+
+def test_training_and_test_share_no_voice_line_or_family(train, held_out):
+    assert not set(speech.voices("train")) & set(speech.voices("test"))
+    for number in SOUNDING:
+        assert not set(lines(number, "train")) & set(lines(number, "test"))
+        ours, theirs = events.families(number, "train"), events.families(number, "test")
+        assert len(ours) >= 3 and theirs and not set(ours) & set(theirs)
+    every = [family for pair in events.FAMILIES.values() for side in pair for family in side]
+    assert len(set(every)) == len(every), "a family belongs to one class"
+    assert not set(events.distractors("train")) & set(events.distractors("test"))
+    for kind in ("speech", "event", "distractor"):
+        seen, unseen = ({(one.source, one.text) for clip in part.clips for one in clip.of(kind)}
+                        for part in (train, held_out))  # fmt: skip
+        assert seen and unseen and not {s for s, _ in seen} & {s for s, _ in unseen}
+        assert not {text for _, text in seen if text} & {text for _, text in unseen}
+
+
+def test_validation_says_and_does_what_training_does():
+    for number in SOUNDING:
+        assert lines(number, "validation") == lines(number, "train")
+        assert events.families(number, "validation") == events.families(number, "train")
+    assert speech_bank("validation") is speech_bank("train")
+
+
+@pytest.mark.parametrize("family", EVERY, ids=lambda family: family.__name__)
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(round(0.6 * events.RATE), round(4.4 * events.RATE)))
+@settings(max_examples=8, deadline=None)
+def test_a_family_makes_sound_of_any_length_and_the_same_twice(family, seed, n):
+    wave = family(events.Draw(seed, (0,)), n)
+    assert wave.shape == (n,) and np.isfinite(wave).all() and np.abs(wave).max() > 0
+    assert np.array_equal(wave, family(events.Draw(seed, (0,)), n))
+
+
+# --- What the clips hold --------------------------------------------------------------------------
+
+
+def test_samples_are_sound_and_only_driven_microphones_clip(train):
+    peak = np.abs(train.samples.astype(int)).max(1) / 32767
+    drive = np.array([clip.drive for clip in train.clips])
+    assert (train.samples.astype(float).std(1) > 1).all() and np.isfinite(train.energy).all()
+    assert peak[drive == 0].max() < 0.97
+    assert 0.03 < (drive > 0).mean() < 0.16 and (peak[drive > 0] > 0.99).all()
+    assert drive[drive > 0].min() >= 3 and drive.max() <= 15
+    assert not drive[train.numbers == 0].any()
+
+
+def test_settings_have_wide_ranges_in_every_group(train):
+    emergency = np.isin(train.numbers, range(1, 15))
+    sounding = train.numbers > 0
+    for part in (emergency, sounding & ~emergency):
+        clips = [train.clips[k] for k in np.flatnonzero(part)]
+        rt60 = np.array([clip.rt60 for clip in clips])
+        assert 0.05 < (rt60 == 0).mean() < 0.3 and rt60[rt60 > 0].min() < 0.3
+        assert 0.75 < rt60.max() <= 0.9
+        for kind, (low, high) in (("event", (-5, 20)), ("speech", (5, 30))):
+            snr = np.array([label.snr for clip in clips for label in clip.of(kind)])
+            assert snr.min() >= low and snr.max() <= high and np.ptp(snr) > 20
+        low, high = np.array([clip.band for clip in clips]).T
+        assert low.min() < 50 and low.max() > 180 and high.min() < 4000 and high.max() > 7000
+        assert {clip.coding for clip in clips} == {"linear", "mu-law"}
+        assert {clip.background for clip in clips} == {family.__name__ for family in events.BACKGROUNDS}
+        level = 20 * np.log10(train.samples[part].astype(float).std(1) / 32767)
+        assert np.ptp(level) > 25
+        assert 0.35 < np.mean([bool(clip.transcript) for clip in clips]) < 0.72
+        assert np.mean([bool(clip.of("event")) for clip in clips]) > 0.75
+        assert 0.2 < np.mean([bool(clip.of("distractor")) for clip in clips]) < 0.7
+        onset = np.array([label.onset for clip in clips for label in clip.of("event")])
+        assert onset.min() == 0 and onset.max() > 2.2, "events begin anywhere, also before the clip"
+
+
+def test_a_television_says_alarm_words_where_nothing_has_happened(train):
+    alarms = {text for number in range(1, 15) for text in lines(number, "train")}
+    said = [label.text for clip in train.clips if clip.number >= 15 for label in clip.of("distractor") if label.text]
+    assert said and set(said) <= alarms
+    assert not any(label.text in clip.transcript for clip in train.clips if clip.number >= 15
+                   for label in clip.of("distractor") if label.text)  # fmt: skip
+    dropped = Counter(label.name for clip in train.clips if clip.number >= 15 for label in clip.of("distractor"))
+    assert {"dropped_pan", "television"} <= set(dropped)
+
+
+def test_labels_name_the_class_and_the_words(train):
+    for clip in train.clips:
+        assert all(0 <= label.onset < label.offset <= 4 for label in clip.labels)
+        assert len(clip.of("speech")) <= 1 and len(clip.of("event")) <= 2
+        assert clip.transcript == "".join(label.text for label in clip.of("speech"))
+        assert {label.name for label in clip.of("speech") + clip.of("event")} <= {CLASSES[clip.number].name}
+        if clip.number:
+            assert clip.of("speech") or clip.of("event")
+            assert not clip.transcript or clip.transcript in lines(clip.number, "train")
+
+
+def test_silence_holds_nothing_but_a_quiet_background(stems, train):
+    for k in np.flatnonzero(stems.numbers == 0):
+        assert not stems.clips[k].labels and not stems.clips[k].transcript
+        assert not stems.stems[k, :2].any() and stems.stems[k, 2].any()
+    level = 20 * np.log10(train.samples[train.numbers == 0].astype(float).std(1) / 32767)
+    assert level.max() < -38
+
+
+def test_strong_labels_lie_where_the_stem_has_its_energy(stems):
+    checked = Counter()
+    for clip, waves in zip(stems.clips, stems.stems, strict=True):
+        for kind, wave in zip(("speech", "event"), waves.astype(float), strict=False):
+            inside = np.zeros(len(wave), bool)
+            for label in clip.of(kind):
+                inside[round(label.onset * 16000) : round(label.offset * 16000)] = True
+            if not inside.any():
+                assert not wave.any()
+                continue
+            assert (wave[inside] ** 2).sum() > 0.98 * (wave**2).sum(), (clip.index, kind)
+            if len(clip.of(kind)) == 1:  # and it begins and ends there
+                [label] = clip.of(kind)
+                first, last = round(label.onset * 16000), round(label.offset * 16000)
+                power = [(wave[max(a, 0) : b] ** 2).mean() for a, b in ((first, first + 320), (last - 320, last))]
+                loudest = (wave[: len(wave) // 160 * 160] ** 2).reshape(-1, 160).mean(1).max()
+                assert min(power) > 10**-3.5 * loudest, (clip.index, kind)
+            checked[kind] += 1
+    assert min(checked.values()) > 12
+
+
+def test_the_clip_before_the_microphone_is_the_sum_of_its_stems(stems, tmp_path, monkeypatch):
+    sums = stems.stems.sum(1, dtype=np.int64)
+    assert np.abs(sums[stems.numbers > 0]).max(1) == pytest.approx(0.9 * 32767, abs=2)
+    assert STEMS == ("speech", "event", "background")
+
+    def ideal(draw, mixture, quiet):
+        return mixture.astype(np.int16), {"band": (0.0, 8000.0), "coding": "linear", "drive": 0.0, "gain": 1.0}
+
+    bank = speech_bank("train")
+    monkeypatch.setattr(soundscapes, "microphone", ideal)
+    for k in range(4):
+        drawn = soundscapes._clip(k, int(stems.numbers[k]), 11, "train", 64000, bank)
+        assert np.array_equal(drawn["samples"], sums[k]) and np.array_equal(drawn["stems"], stems.stems[k])
+
+
+def test_the_signal_to_noise_ratio_is_what_the_label_says():
+    clips = draw_soundscapes(20, seed=5, stems=True)
+    compared = 0
+    for clip, waves in zip(clips.clips, clips.stems.astype(float), strict=True):
+        if clip.of("distractor") or len(clip.of("event")) != 1:
+            continue
+        [label] = clip.of("event")
+        power = (waves[1] ** 2).reshape(-1, 160).mean(1)
+        active = power[power >= power.max() / 1000].mean()
+        assert 10 * np.log10(active / (waves[2] ** 2).mean()) == pytest.approx(label.snr, abs=1)
+        compared += 1
+    assert compared > 3
+
+
+def test_energy_is_that_of_the_stems(stems):
+    """A cell is loud where its stem is, in time and in frequency."""
+    from_energy = stems.energy.astype(float).sum((2, 3))
+    for k in range(20):
+        for stem, total in zip(stems.stems[k], from_energy[k], strict=True):
+            assert bool(stem.any()) == (total > 0)
+    tone = np.zeros((3, 64000))
+    tone[1, 16000:32000] = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
+    cells = soundscapes._energy(tone)
+    assert not cells[0].any() and not cells[2].any()
+    time_share = cells[1].sum(0) / cells[1].sum()
+    assert time_share[12:26].sum() > 0.999 and not time_share[:12].any()
+    mel = 1000 / (200 / 3) / ((15 + 27 * np.log(8) / np.log(6.4)) / 81)  # in mel bands of Whisper
+    assert cells[1].sum(1).argmax() in (int((mel - 1) // 2), int(mel // 2))
+
+
+# --- No shortcut ----------------------------------------------------------------------------------
+
+
+def scalars(samples):
+    """(N, 10) what a clip's loudness, colour and length say: no classifier should need no more than that."""
+    wave = samples / 32768.0
+    power = np.abs(np.fft.rfft(wave, axis=1)) ** 2
+    hertz = np.fft.rfftfreq(wave.shape[1], 1 / 16000)
+    share = power / power.sum(1, keepdims=True)
+    centroid = share @ hertz
+    bandwidth = np.sqrt(share @ hertz**2 - centroid**2)
+    rolloff = hertz[(share.cumsum(1) < 0.85).sum(1)]
+    frames = 10 * np.log10((wave.reshape(len(wave), -1, 320) ** 2).mean(2) + 1e-10)
+    level = 10 * np.log10((wave**2).mean(1))
+    peak = 20 * np.log10(np.abs(wave).max(1))
+    floor = np.quantile(frames, 0.1, axis=1)
+    duration = (frames > floor[:, None] + 10).mean(1)
+    crossings = np.diff(np.signbit(wave), axis=1).mean(1)
+    flatness = np.log(power + 1e-12).mean(1) - np.log(power.mean(1))
+    return np.stack([level, peak, peak - level, centroid, bandwidth, rolloff, floor, duration, crossings, flatness], 1)
+
+
+def test_simple_scalars_do_not_tell_emergencies_from_ordinary_scenes(train, held_out):
+    models = {
+        "tree": DecisionTreeClassifier(max_depth=2, class_weight="balanced", random_state=0),
+        "logistic": make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000)),
+    }
+    sounding = train.numbers > 0
+    x, y = scalars(train.samples[sounding]), train.numbers[sounding] < 15
+    others = held_out.numbers > 0
+    for name, model in models.items():
+        model.fit(x, y)
+        fitted = balanced_accuracy_score(y, model.predict(x))
+        unseen = balanced_accuracy_score(
+            held_out.numbers[others] < 15, model.predict(scalars(held_out.samples[others]))
+        )
+        print(f"{name}: {fitted:.3f} on its own clips, {unseen:.3f} on the test's")
+        assert fitted < 0.75 and unseen < 0.75, name
+
+
+def test_the_data_sheet_calls_the_clips_synthetic():
+    sheet = datasheet()
+    assert sheet["what"].startswith("synthetic") and soundscapes.VERSION in sheet["generator"]
+    assert sheet["cannot show"] and sheet["can show"]

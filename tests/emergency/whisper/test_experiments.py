@@ -1,0 +1,259 @@
+"""Notebook 04's functions: the ratio, onsets, stacks, tables and figures."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lib.emergency import figures
+from lib.emergency.classes import EMERGENCY
+from lib.emergency.cnn import experiments
+from lib.emergency.data import sounds
+from lib.emergency.features import SILENCE
+from lib.emergency.synthesis.soundscapes import draw_soundscapes
+from lib.emergency.synthesis.spoken import lines_to_read
+from lib.emergency.whisper import experiments as recognition
+from lib.emergency.whisper import figures as drawings
+from lib.emergency.whisper import model as whisper
+from lib.emergency.whisper import training as moments
+from lib.emergency.whisper.experiments import choose, pareto
+from lib.emergency.whisper.model import WhisperSize
+from lib.emergency.whisper.training import UNKNOWN, Heard, Settings, listen, moment_accuracy, timed
+from lib.metrics.moments import moment_scores
+
+SIZE = WhisperSize(16, 1, 1, 2, 300)
+
+
+@pytest.fixture(scope="module")
+def sets():
+    drawn = draw_soundscapes(60, split="test")
+    parts = [sounds.load("soundscapes", split, count=40) for split in ("train", "validation")]
+    return *(timed(part) for part in parts), timed(sounds.of_soundscapes(drawn, "test")), drawn
+
+
+@pytest.fixture(scope="module")
+def fresh(sets):
+    return recognition.builder("", sets[0].texts, sets[0].classes, SIZE, stack=4, hidden=8, seed=0)
+
+
+@pytest.fixture(scope="module")
+def listened(sets, fresh):
+    return recognition.judge(fresh(), *sets[:3], ratio=0.5)
+
+
+def right(listened):
+    """The same, as if everything had been heard."""
+    test = listened.test
+    wanted = torch.nn.functional.one_hot(test.targets(4), 20).float() * 20
+    heard = Heard(wanted, 20.0 * torch.nn.functional.one_hot(test.labels, 20), test.texts)
+    before = replace(listened.heard_before, texts=listened.validation.texts)
+    return replace(listened, heard=heard, heard_before=before, temperature=1.0)
+
+
+class TestReading:
+    VALUES = {
+        "dataset": "soundscapes", "checkpoint": "", "seconds": 1.0, "seed": 0, "train_count": 40,
+        "validation_count": 20, "test_count": 20, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2,
+        "stack": 4, "hidden": 8, "reading_lines": 30, "reading_epochs": 1, "epochs": 1, "batch_size": 8,
+        "learning_rate": 1e-3, "optimizer": "muon", "equaliser": 3.0, "time_mask": 0.0, "frequency_mask": 0.0,
+        "precision": "no", "device": "cpu",
+    }  # fmt: skip
+
+    def test_a_ratio_that_is_none_is_told_before_anything_is_loaded(self, monkeypatch):
+        monkeypatch.setattr(recognition, "three_sets", lambda *_, **__: pytest.fail("loaded"))
+        with pytest.raises(ValueError, match="ratio is 2"):
+            recognition.task(self.VALUES | {"ratios": [0.5, 2.0]})
+
+    def test_all_trainings_begin_with_what_was_read(self, tmp_path):
+        used = []
+        task = recognition.task(self.VALUES, used.append)
+        assert [(one.split, len(one)) for one in used] == [("train", 40), ("validation", 20), ("test", 20)]
+        assert len(task.samples) == 20 and set(task.lines.texts) >= set(lines_to_read(30, seed=0)) - {""}
+        read = recognition.after_reading(task, seed=0, checkpoints=tmp_path)
+        assert read.fresh().digest() == read.fresh().digest() != task.fresh().digest()
+        assert read.fresh() is not read.fresh() and (tmp_path / "reading").exists()
+        assert task.settings.decoder and not read.settings.decoder
+
+    @pytest.mark.parametrize("change", [{"reading_epochs": 0}, {"checkpoint": "somewhere"}])
+    def test_who_can_read_or_need_not_does_not_learn_it(self, change, tmp_path, monkeypatch):
+        monkeypatch.setattr(recognition, "from_checkpoint", lambda name, classes, **how: whisper.build(
+            ["불"], classes, WhisperSize(16, 1, 1, 2, 300), **how))  # fmt: skip
+        task = recognition.task(self.VALUES | change)
+        assert task.lines is None and recognition.after_reading(task, seed=0, checkpoints=tmp_path) is task
+        assert not list(tmp_path.iterdir())
+
+    def test_the_same_lines_at_every_level_for_every_model(self, sets, fresh):
+        table = recognition.reading_table({"one": fresh(), "two": fresh()}, sets[2], [30, 0], seed=0)
+        one, two = (rows.reset_index(drop=True).drop(columns="model") for _, rows in table.groupby("model"))
+        assert one.equals(two) and table.clips.nunique() == 1
+        assert table.cer.between(table.cer_low, table.cer_high).all()
+        drawings.reading(table)
+
+    def test_a_clip_of_its_own_for_each_line_whatever_their_number(self, sets, fresh, monkeypatch):
+        heard = []
+
+        def listened(model, mel, **how):
+            heard.append(mel)
+            return listen(model, mel, **how)
+
+        monkeypatch.setattr(recognition, "listen", listened)
+        table = recognition.reading_table({"one": fresh()}, sets[2], [20], seed=0)
+        clips = torch.cat(heard)
+        assert len(heard) > 1 and len(clips) == table.clips[0]
+        assert len({clip.numpy().tobytes() for clip in clips}) == len(clips)
+
+    def test_without_clips_without_words_lines_are_said_in_silence(self, sets, fresh):
+        talking = replace(sets[2], texts=("불",) * len(sets[2]))
+        assert (recognition._wordless(talking) == SILENCE).all()
+        assert len(recognition._wordless(sets[2])) == sum(not text for text in sets[2].texts)
+
+
+class TestRatio:
+    def test_sweep(self, sets, fresh, tmp_path):
+        settings = Settings(0.0, 1, 8)
+        table, models = recognition.sweep(fresh, *sets[:2], settings, [0.0, 0.5], seed=0, checkpoints=tmp_path)
+        assert table.ratio.tolist() == [0, 0.5] and list(models) == [0.0, 0.5]
+        assert np.isnan(table.cer[0]) and table.cer[1] > 0 and table.moments.between(0, 100).all()
+        for name in ("moments", "clips"):
+            assert table[name].between(table[f"{name}_low"], table[f"{name}_high"]).all()
+        heard = listen(models[0.5], sets[1].mel, words=False)
+        assert table.moments[1] == pytest.approx(moment_accuracy(heard.moments, sets[1]), abs=1e-3)
+        assert models[0.0].digest() != models[0.5].digest() != fresh().digest()
+        drawings.ratios(table)
+        drawings.ratios(pd.concat([table, table.assign(seed=1)]))
+
+    def test_side_by_side_is_one_after_the_other(self, sets, fresh, tmp_path):
+        threads, found = torch.get_num_threads(), []
+        try:
+            for count in (1, 3):  # two take turns, with both threads each
+                torch.set_num_threads(count)
+                _, models = recognition.sweep(fresh, *sets[:2], Settings(0.0, 1, 8), [0.0, 0.5], seed=0,
+                                              checkpoints=tmp_path / str(count))  # fmt: skip
+                found.append([model.digest() for model in models.values()])
+        finally:
+            torch.set_num_threads(threads)
+        assert found[0] == found[1]
+
+    @pytest.mark.parametrize(("count", "beside"), [(1, False), (2, False), (3, True)])
+    def test_two_cores_are_not_shared(self, count, beside, monkeypatch):
+        threads = torch.get_num_threads()
+        monkeypatch.setattr(recognition, "side_by_side", lambda trainings, device: [device] * len(trainings))
+        try:
+            torch.set_num_threads(count)
+            assert recognition._each([lambda: 1, lambda: 2], "cpu") == (["cpu"] * 2 if beside else [1, 2])
+        finally:
+            torch.set_num_threads(threads)
+
+    def table(self, *rows):
+        return pd.DataFrame(rows, columns=["ratio", "moments", "cer"])
+
+    def test_choice(self):
+        assert choose(self.table((0.0, 90, np.nan), (0.3, 80, 50), (0.7, 70, 30), (1.0, 5, 10))) == 0.7
+        assert choose(self.table((0.3, 80, 500), (0.7, 79, 100))) == 0.3  # a CER above 100 is as bad as 100
+        assert choose(self.table((0.0, 80, np.nan))) == 0  # no texts
+
+    def test_pareto(self):
+        front = pareto(self.table((0.0, 90, np.nan), (0.3, 80, 50), (0.5, 79, 60), (0.7, 70, 30), (1.0, 5, 40)))
+        assert front.tolist() == [False, True, False, True, False]
+
+    def test_without_texts(self):
+        ends = {"moments_low": 78.0, "moments_high": 82.0, "clips_low": 45.0, "clips_high": 55.0}
+        table = self.table((0.0, 80, np.nan)).assign(seed=0, clips=50.0, **ends)
+        drawings.ratios(table)
+
+
+class TestOnsets:
+    def test_table(self, sets, fresh, tmp_path):
+        table = recognition.onsets(fresh, *sets[:3], Settings(0.0, 1, 8), seconds=[0.0, 1.0], longest=2.0, seed=0,
+                                   checkpoints=tmp_path)  # fmt: skip
+        assert table.training.tolist() == ["all at 0 s"] * 2 + ["anywhere"] * 2
+        # What was trained anywhere is the sweep's model at ratio 0, found and not trained again.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(moments, "augment", lambda *_: pytest.fail("trained again"))
+            sweep, _ = recognition.sweep(fresh, *sets[:2], Settings(0.0, 1, 8), [0.0], seed=0, checkpoints=tmp_path)
+        assert len(sweep) == 1
+        assert table.clips.nunique() == 1 and 0 < table.clips[0] < 60
+        for share in ("moments", "accuracy"):
+            assert table[share].between(table[f"{share}_low"], table[f"{share}_high"]).all()
+            assert (table[f"{share}_low"] < table[f"{share}_high"]).all()
+        drawings.onsets(table)
+
+    def test_extent(self, sets):
+        extent = recognition._extent(sets[2])
+        for seconds, clip, row in zip(extent.tolist(), sets[3].clips, sets[2].moments, strict=True):
+            labels = [label for label in clip.labels if label.kind != "distractor"]
+            if row.any():
+                wanted = max(label.offset for label in labels) - min(label.onset for label in labels)
+                assert seconds == pytest.approx(wanted, abs=0.05)
+            else:
+                assert seconds == float("inf")
+
+
+def test_stacks(sets, listened):
+    table = recognition.stacks(listened.model, *(sets[0], sets[2]), sizes=[1, 4], epochs=1, learning_rate=1e-3, seed=0)
+    assert table.milliseconds.tolist() == [20, 80] and table.parameters[1] > table.parameters[0]
+    assert table.accuracy.between(0, 100).all() and table.event_f1.notna().all()
+
+
+class TestTables:
+    def test_a_perfect_ear(self, listened):
+        table = recognition.recognition_table(right(listened), EMERGENCY, seed=1).set_index("measure")
+        assert (table.seed == 1).all()
+        for measure in ("accuracy of moments", "macro F1 of moments", "accuracy of clips", "emergency or not"):
+            assert table.value[measure] == 100
+        assert table.value["PSDS1 (0 to 1)"] > 0.95 and table.value["event F1, collars of 200 ms"] > 80
+        assert table.value["missed emergencies"] == table.value["false alarms"] == 0
+        assert table.value["character error rate, seen lines"] == table.value["character error rate, unseen lines"] == 0
+        assert table.value["clips with invented words"] == 0
+        assert table.value["emergency or not, from the text"] == table.value["emergency or not, from what was said"]
+        assert set(recognition.SOURCE) <= set(table.index)
+        both = table.drop(index=[name for name in table.index if "lines" in name])
+        assert both.validation.notna().all()
+        known = both.drop(index="calibration error of clips")
+        assert (known.low <= known.value).all() and (known.value <= known.high).all()
+
+    def test_moments_are_counted_as_elsewhere(self, listened):
+        each = recognition.clip_accuracies(listened)
+        wanted = listened.test.targets(4).numpy()
+        assert np.nanmean(each) == pytest.approx(
+            moment_scores(listened.heard.moments.argmax(2).numpy(), wanted)["accuracy"])  # fmt: skip
+
+    def test_without_times_and_words(self, listened):
+        test = replace(listened.test, moments=listened.test.labels[:, None].expand(-1, 200).clone(), texts=None,
+                       classes=tuple(f"class {k}" for k in range(20)))  # fmt: skip
+        test.moments[0] = UNKNOWN
+        table = recognition.recognition_table(replace(listened, test=test, reader=None), (1,), seed=0)
+        assert not table.measure.str.contains("F1|PSDS|character|text").any() and len(table) == 6
+
+    def test_cer(self, listened):
+        table = recognition.cer_table(right(listened), seed=0)
+        assert len(table) == 8 and (table.cer == 0).all() and (table.chance > 50).all()
+
+
+class TestFigures:
+    def test_timelines_by_rank(self, listened):
+        samples = torch.randint(-99, 99, (60, 64_000), dtype=torch.int16)
+        found = recognition.timelines(listened, EMERGENCY, samples)
+        assert found["truth"].shape == found["found"].shape == (3, 50) and (np.diff(found["accuracy"]) <= 0).all()
+        drawings.timelines(found)
+
+    def test_lines(self, listened):
+        table = recognition.read_lines(listened, 3)
+        assert table.lines.tolist() == ["seen"] * 3 + ["unseen"] * 3 and all(table.reference)
+        drawings.lines(table)
+        drawings.lines(table[:0])
+
+    def test_confusion_and_relevance(self, listened, sets):
+        judged = listened.judged()
+        figures.confusion(experiments.matrices(judged, EMERGENCY))
+        picked = experiments.shown_clips(judged, ["fire"], sets[3])
+        pictures = recognition.encoder_pictures(judged, listened, picked, sets[3])
+        assert pictures["relevance"].shape == (len(picked), 80, 400)
+        figures.relevance(pictures, 4.0)
+
+    def test_encoder_table(self, listened, sets):
+        table = recognition.encoder_table(listened, torch.arange(3), sets[3], steps=2, seed=0).set_index("measure")
+        shares = [table.value[f"energy of {stem} (%)"] for stem in ("speech", "event", "background")]
+        assert sum(shares) <= 100.01 and "flipping area, attention rollout" in table.index

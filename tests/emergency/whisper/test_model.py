@@ -1,0 +1,257 @@
+"""The Whisper with a head: what it is made of, and that it is a Whisper still."""
+
+import json
+import unicodedata
+
+import pytest
+import torch
+from transformers import WhisperConfig, WhisperForConditionalGeneration
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from lib.data.catalog import DataError
+from lib.emergency.classes import NAMES
+from lib.emergency.whisper import model as whisper
+from lib.emergency.whisper.model import PROMPT, SHORTEST, MomentHead, WhisperSize
+
+LINES = ("살려주세요", "불이야", "가스가 새요", "저녁 뭐 먹을까")
+SIZE = WhisperSize(d_model=16, encoder_layers=2, decoder_layers=2, heads=2, tokens=300)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return whisper.build(LINES, NAMES, SIZE, stack=4, hidden=8).eval()
+
+
+def mels(clips=2, frames=400, seed=0):
+    return torch.randn(clips, 80, frames, generator=torch.Generator().manual_seed(seed))
+
+
+class TestEncoder:
+    def test_equals_transformers_on_thirty_seconds(self, model):
+        mel = mels(1, 3000)
+        with torch.no_grad():
+            wanted = model.whisper.model.encoder(mel).last_hidden_state
+            torch.testing.assert_close(model.encode(mel), wanted, rtol=0, atol=1e-5)
+
+    def test_a_short_window_equals_an_encoder_whose_table_is_as_short(self, model):
+        config = WhisperConfig.from_dict(model.whisper.config.to_dict() | {"max_source_positions": 200})
+        short, weights = WhisperEncoder(config).eval(), model.whisper.model.encoder.state_dict()
+        short.load_state_dict(weights | {"embed_positions.weight": weights["embed_positions.weight"][:200]})
+        with torch.no_grad():
+            torch.testing.assert_close(model.encode(mels()), short(mels()).last_hidden_state, rtol=0, atol=1e-5)
+
+    def test_a_clip_does_not_depend_on_its_batch(self, model):
+        with torch.no_grad():
+            torch.testing.assert_close(model(mels(3))[:1], model(mels(3)[:1]), rtol=0, atol=1e-5)
+
+    def test_too_long_a_window(self, model):
+        with pytest.raises(ValueError, match=r"window of 31 s is longer than the encoder's 30 s; cut it"):
+            model.encode(mels(1, 3100))
+
+    def test_other_mels(self, model):
+        with pytest.raises(ValueError, match=r"\(1, 128, 400\), expected \(clips, 80, frames\)"):
+            model.encode(torch.zeros(1, 128, 400))
+
+
+class TestMoments:
+    def test_the_source_s_head(self):
+        head = MomentHead(768, 20)
+        assert [tuple(layer.weight.shape) for layer in (head[0], head[2])] == [(512, 3072), (20, 512)]
+
+    @pytest.mark.parametrize("stack", [1, 2, 4])
+    def test_each_sees_its_own_positions(self, stack):
+        head = MomentHead(6, 3, stack, 5)
+        hidden = torch.randn(2, 12, 6, requires_grad=True)
+        logits = head(hidden)
+        assert logits.shape == (2, 12 // stack, 3)
+        logits[0, 1].sum().backward()
+        seen = hidden.grad.abs().sum(2) > 0
+        assert seen[0].nonzero()[:, 0].tolist() == list(range(stack, 2 * stack)) and not seen[1].any()
+
+    def test_positions_that_fill_no_moment_are_left_out(self):
+        assert MomentHead(6, 3, 4, 5)(torch.zeros(1, 11, 6)).shape == (1, 2, 3)
+
+    def test_seconds(self, model):
+        assert model.seconds_per_moment == 0.08
+
+
+class TestClips:
+    def sure(self, *numbers):
+        """(1, moments, 20) logits that are all but certain."""
+        return 40 * torch.eye(20)[list(numbers)][None]
+
+    def test_the_class_heard_longest(self, model):
+        assert model.clip_logits(self.sure(*[0] * 30, *[8] * 11, *[3] * 9)).argmax() == 8
+
+    def test_its_logits_are_seconds(self, model):
+        scores = model.clip_logits(self.sure(*[0] * 30, *[8] * 11, *[3] * 9))[0].exp()
+        assert scores[8].item() == pytest.approx(11 * 0.08, rel=1e-4)
+        assert scores[3].item() == pytest.approx(9 * 0.08, rel=1e-4)
+        assert scores[0].item() == pytest.approx(SHORTEST)
+
+    def test_silence(self, model):
+        assert model.clip_logits(self.sure(*[0] * 50)).argmax() == 0
+        assert model.clip_logits(self.sure(*[0] * 48, 8, 8)).argmax() == 0  # 0.16 s
+        assert model.clip_logits(self.sure(*[0] * 47, 8, 8, 8)).argmax() == 8  # 0.24 s
+
+    def test_other_classes_have_no_silence(self):
+        model = whisper.build(LINES, ("dog", "rain"), SIZE, hidden=8)
+        logits = 40 * torch.eye(2)[[0, 0, 0, 1, 1]][None]
+        assert model.clip_logits(logits).argmax() == 0
+
+
+class TestText:
+    def plain(self, model, hidden, most):
+        """Greedy decoding without any cache."""
+        tokens = torch.tensor([model.prompt] * len(hidden))
+        for _ in range(most):
+            tokens = torch.cat([tokens, model.text_logits(hidden, tokens)[:, -1:].argmax(-1)], 1)
+        rows = [row[len(model.prompt) :].tolist() for row in tokens]
+        cut = [row[: row.index(model.end)] if model.end in row else row for row in rows]
+        texts = [model.tokenizer.decode(row, skip_special_tokens=True).strip() for row in cut]
+        return [unicodedata.normalize("NFC", text) for text in texts]
+
+    @torch.no_grad()
+    def test_equals_decoding_without_cache(self, model):
+        torch.manual_seed(1)
+        hidden = 5 * torch.randn(4, 50, 16)
+        assert model.transcribe(hidden, 12) == self.plain(model, hidden, 12)
+
+    @torch.no_grad()
+    def test_a_clip_does_not_depend_on_its_batch(self, model):
+        torch.manual_seed(2)
+        hidden = 5 * torch.randn(3, 50, 16)
+        assert model.transcribe(hidden, 8) == [model.transcribe(one[None], 8)[0] for one in hidden]
+
+    @torch.no_grad()
+    def test_hidden_states_are_looked_at_once_per_clip(self, model, monkeypatch):
+        calls = []
+        projection = model.whisper.model.decoder.layers[0].encoder_attn.k_proj
+        hook = projection.register_forward_hook(lambda *_: calls.append(1))
+        model.transcribe(torch.randn(2, 50, 16), 6)
+        hook.remove()
+        assert len(calls) == 1
+
+    def test_any_text_survives_the_tokenizer(self, model):
+        for text in ("살려주세요", "처음 보는 말 ABC 漢字 🔥"):
+            ids = model.tokens_of([text])[0]
+            assert unicodedata.normalize("NFC", model.tokenizer.decode(ids, skip_special_tokens=True)) == text
+
+    def test_letters_are_put_together_to_syllables(self, model, monkeypatch):
+        """From scratch Hangul is written letter by letter; what comes out is not to be told from OpenAI's."""
+        assert model.jamo
+        (ids,) = model.tokens_of(["불이야"]).tolist()
+        letters = iter([*ids[len(PROMPT) :], model.end])  # in place of what the last layer finds likeliest
+
+        def dictated(states):
+            likeliest = torch.tensor(next(letters)).expand(states.shape[:2])
+            return torch.nn.functional.one_hot(likeliest, len(model.tokenizer)).float()
+
+        monkeypatch.setattr(model.whisper.proj_out, "forward", dictated)
+        assert model.transcribe(torch.zeros(1, 5, 16)) == ["불이야"]
+        assert model.tokens_of([unicodedata.normalize("NFD", "불이야")]).tolist() == [ids]
+
+    def test_prompt_text_end(self, model):
+        rows = model.tokens_of(["불이야", ""]).tolist()
+        assert all(row[:4] == model.prompt for row in rows) and len(set(model.prompt)) == 4
+        assert rows[0][-1] == model.end and set(rows[1][4:]) == {model.end}
+        assert model.tokenizer.convert_ids_to_tokens(model.prompt) == list(PROMPT)
+
+    def test_too_long_a_text(self, model):
+        with pytest.raises(ValueError, match="and the decoder has 64 positions"):
+            model.tokens_of(["漢字" * 40])
+
+    def test_an_end_at_once_is_an_empty_text(self, model, monkeypatch):
+        monkeypatch.setattr(model, "end", int(model.text_logits(torch.zeros(1, 5, 16), torch.tensor([model.prompt]))
+                                              [0, -1].argmax()))  # fmt: skip
+        assert model.transcribe(torch.zeros(1, 5, 16)) == [""]
+
+
+class TestOneEncoderPass:
+    @torch.no_grad()
+    def test_serves_moments_and_text(self, model):
+        from lib.emergency.whisper.training import listen
+
+        calls = []
+        hook = model.whisper.model.encoder.conv1.register_forward_hook(lambda *_: calls.append(1))
+        listen(model, mels(4), batch_size=2)
+        hook.remove()
+        assert len(calls) == 2  # batches
+
+
+class TestBuilding:
+    def test_same_seed_same_model(self, model):
+        assert whisper.build(LINES, NAMES, SIZE, stack=4, hidden=8).digest() == model.digest()
+        assert whisper.build(LINES, NAMES, SIZE, stack=4, hidden=8, seed=1).digest() != model.digest()
+
+    def test_leaves_the_random_state_alone(self):
+        torch.manual_seed(5)
+        wanted = torch.rand(1)
+        torch.manual_seed(5)
+        whisper.build(LINES, NAMES, SIZE, hidden=8)
+        assert torch.equal(torch.rand(1), wanted)
+
+    def test_position_do_not_drown_the_sound(self, model):
+        """With the standard deviation of large models, 0.02, positions would be a hundred times louder."""
+        with torch.no_grad():
+            encoder = whisper.build(LINES, NAMES, WhisperSize()).whisper.model.encoder
+            sound = torch.nn.functional.gelu(encoder.conv2(torch.nn.functional.gelu(encoder.conv1(mels()))))
+        assert 0.1 < sound.std() / encoder.embed_positions.weight[:200].std() < 10
+
+
+class TestFolders:
+    def test_save_and_load(self, model, tmp_path):
+        model.save(tmp_path / "model")
+        found = whisper.load(tmp_path / "model")
+        assert found.digest() == model.digest() and found.classes == model.classes
+        with torch.no_grad():
+            assert torch.equal(found(mels()), model(mels()))
+        assert found.tokens_of(["가스가 새요"]).tolist() == model.tokens_of(["가스가 새요"]).tolist()
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
+        assert found.jamo and whisper.from_checkpoint(tmp_path / "model", NAMES).jamo
+
+    def test_saving_replaces_the_model_before(self, model, tmp_path):
+        model.save(tmp_path / "model")
+        other = whisper.build(LINES, NAMES, SIZE, stack=2, hidden=8, seed=3)
+        other.save(tmp_path / "model")
+        assert whisper.load(tmp_path / "model").digest() == other.digest()
+
+    def test_nothing_there(self, tmp_path):
+        with pytest.raises(DataError, match="no Whisper with a head in .*Notebook 04 writes one"):
+            whisper.load(tmp_path / "nothing")
+
+    @pytest.mark.parametrize("name", ["head.json", "head.safetensors", "model.safetensors", "tokenizer.json"])
+    def test_damaged(self, model, tmp_path, name):
+        model.save(tmp_path / "model")
+        path = tmp_path / "model" / name
+        path.write_bytes(path.read_bytes()[:40])
+        with pytest.raises(DataError, match=r"damaged .*run notebook 04 again"):
+            whisper.load(tmp_path / "model")
+
+    def test_nothing_is_left_of_a_failed_save(self, model, tmp_path, monkeypatch):
+        monkeypatch.setattr(json, "dumps", lambda *_, **__: (_ for _ in ()).throw(OSError("No space left on device")))
+        with pytest.raises(DataError, match="No space left on device"):
+            model.save(tmp_path / "model")
+        assert not list(tmp_path.iterdir())
+
+
+class TestCheckpoints:
+    """The hub's own format, in a folder that is written here: there is no network."""
+
+    def test_weights_and_tokens_are_the_checkpoint_s(self, tmp_path):
+        torch.manual_seed(0)
+        made = whisper.build(LINES, NAMES, SIZE)
+        made.whisper.save_pretrained(tmp_path)
+        made.tokenizer.save_pretrained(tmp_path)
+        found = whisper.from_checkpoint(tmp_path, ("dog", "rain"), stack=2, hidden=8).eval()
+        theirs = WhisperForConditionalGeneration.from_pretrained(tmp_path).eval()
+        with torch.no_grad():
+            wanted = theirs.model.encoder(mels(1, 3000)).last_hidden_state
+            torch.testing.assert_close(found.encode(mels(1, 3000)), wanted, rtol=0, atol=1e-5)
+            assert found(mels()).shape == (2, 100, 2)
+        assert found.prompt == made.prompt and found.end == made.end
+
+    def test_neither_a_folder_nor_a_network(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        with pytest.raises(DataError, match=r"checkpoint '.*nowhere' could not be loaded .*openai/whisper-small"):
+            whisper.from_checkpoint(str(tmp_path / "nowhere"), NAMES)

@@ -1,0 +1,196 @@
+"""Character errors, and from words to classes."""
+
+import math
+import unicodedata
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.data.catalog import DataError
+from lib.emergency.synthesis.lines import LINES
+from lib.emergency.whisper import text
+from lib.emergency.whisper.text import (
+    aligned,
+    cer,
+    cer_row,
+    chance_cer,
+    errors,
+    fit_text,
+    hallucinations,
+    normalise,
+    stem_table,
+)
+
+words = st.text("가나다라 불이야.", max_size=12)
+
+
+def distance(one, two):
+    """Levenshtein, by its definition."""
+    row = list(range(len(two) + 1))
+    for i, a in enumerate(one, 1):
+        before, row[0] = row[0], i
+        for j, b in enumerate(two, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (a != b))
+    return row[-1]
+
+
+class TestNormalisers:
+    def test_each_is_the_one_before_and_something_more(self):
+        line = "  살려 주세요,  빨리! "
+        assert [normalise(line, name) for name in text.NORMALISERS] == [
+            "살려 주세요, 빨리!", "살려 주세요 빨리", "살려주세요빨리", unicodedata.normalize("NFD", "살려주세요빨리"),
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("name", text.NORMALISERS)
+    @given(line=words)
+    def test_nfd_is_nfc(self, name, line):
+        assert normalise(unicodedata.normalize("NFD", line), name) == normalise(line, name)
+        assert normalise(normalise(line, name), name) == normalise(line, name)
+
+    def test_unknown(self):
+        with pytest.raises(ValueError, match="no normaliser 'basic'; choose one of NFC, no punctuation"):
+            normalise("불", "basic")
+
+
+class TestCharacterErrors:
+    @given(st.lists(st.tuples(words, words), max_size=5))
+    def test_equal_levenshtein(self, pairs):
+        plain = [(normalise(one), normalise(two)) for one, two in pairs]
+        wanted = [(distance(one, two), len(one)) for one, two in plain if one]
+        assert errors(*zip(*pairs, strict=True) if pairs else ([], [])).tolist() == [list(row) for row in wanted]
+
+    def test_corpus_level(self):
+        assert cer(["가나다라", "가"], ["가나다라", "나"]) == pytest.approx(20)  # not the mean of 0 and 100
+
+    def test_words_where_none_are_said_do_not_count(self):
+        assert cer(["", "가나"], ["자막 제공", "가나"]) == 0
+        assert math.isnan(cer([""], ["자막"]))
+
+    def test_invented_characters_exceed_a_hundred(self):
+        assert cer(["가"], ["나다라"]) == 300
+
+    def test_interval(self):
+        references, hypotheses = ["가나다라"] * 100, ["가나다라", "가나다마"] * 50
+        row = cer_row(references, hypotheses, seed=0)
+        assert row["cer"] == 12.5 and row["clips"] == 100
+        # The mean of n shares of 0 or 1/4: standard error 0.125 / sqrt(100).
+        assert row["cer_low"] == pytest.approx(12.5 - 1.96 * 1.25, abs=0.4)
+        assert row["cer_high"] == pytest.approx(12.5 + 1.96 * 1.25, abs=0.4)
+        assert math.isnan(cer_row([""], [""], seed=0)["cer_low"])
+
+
+class TestChance:
+    def test_of_two_it_is_the_other_one_s(self):
+        assert chance_cer(["가나", "다", ""], ["가나", "다라", "마"], seed=0) == pytest.approx(100 * (2 + 2) / 3)
+
+    def test_who_always_writes_the_same_is_no_better_than_chance(self):
+        said = ["불이야", "가스가 새요", "", "살려주세요"]
+        assert chance_cer(said, ["불이 나요"] * 4, seed=0) == pytest.approx(cer(said, ["불이 나요"] * 4))
+
+    def test_lines_by_heart_are_far_from_it(self):
+        said = ["불이야", "가스가 새요", "살려주세요", "감전됐어요"]
+        assert cer(said, said) == 0 and chance_cer(said, said, seed=0) > 70
+
+    def test_one_clip_has_none(self):
+        assert math.isnan(chance_cer(["불", ""], ["불", ""], seed=0))
+
+
+def test_hallucinations():
+    count, of, what = hallucinations(["", "", " ", "불이야"], ["자막", "", "자막", "불"])
+    assert (count, of, what) == (2, 3, {"자막": 2})
+
+
+class TestAligned:
+    def test_pieces(self):
+        assert aligned("불이 났어요", "불이 나써요!") == [
+            ("equal", "불이 ", "불이 "), ("substitute", "났어", "나써"), ("equal", "요", "요"),
+        ]  # fmt: skip
+
+    @given(words, words)
+    def test_pieces_make_up_both(self, one, two):
+        pieces = aligned(one, two)
+        for place, whole in ((1, one), (2, two)):
+            assert "".join(piece[place] for piece in pieces) == normalise(whole, "no punctuation")
+        assert all((a == b) == (kind == "equal") for kind, a, b in pieces)
+
+
+def test_stems():
+    table = stem_table(["살려 주세요", "제발 살려줘", "밥 먹자", ""], ["살려주세요", "제발", "살려", ""]).set_index(
+        "stem"
+    )
+    assert table.loc["살려"].tolist()[:2] == [2, 50.0] and table.loc["살려", "invented"] == 1
+    assert table.loc["any", "clips"] == 2 and math.isnan(table.loc["지진", "recall"])
+
+
+class TestClassifier:
+    def lines(self, split):
+        pairs = [(line, number) for number in LINES for line in LINES[number][split]]
+        return [line for line, _ in pairs], torch.tensor([number for _, number in pairs])
+
+    def test_knows_what_it_has_read(self):
+        lines, numbers = self.lines(0)
+        found = fit_text(lines, numbers, 20).logits(lines)
+        assert found.shape == (114, 20) and (found.argmax(1) == numbers).float().mean() > 0.95
+
+    def test_reads_lines_that_it_has_not(self):
+        fitted = fit_text(*self.lines(0), 20)
+        lines, numbers = self.lines(1)
+        assert (fitted.logits(lines).argmax(1) == numbers).float().mean() > 0.4  # chance is 1 in 19
+
+    def test_log_probabilities(self):
+        found = fit_text(*self.lines(0), 20).logits(["불이야", ""])
+        torch.testing.assert_close(found.exp().sum(1), torch.ones(2))
+
+    def test_no_words_is_evidence_too(self):
+        texts, labels = (
+            ["불이야", "불났어요", "밥 먹자", "밥 줘"] + [""] * 10,
+            torch.tensor([1, 1, 2, 2] + [0] * 9 + [2]),
+        )
+        found = fit_text(texts, labels, 3).logits(["", " ! "])
+        assert found.argmax(1).tolist() == [0, 0]
+        torch.testing.assert_close(found[0].exp(), torch.tensor([9.5, 0.5, 1.5]) / 11.5)
+
+    def test_a_class_without_words_is_all_but_impossible(self):
+        fitted = fit_text(["불이야", "불났어요", "밥 먹자", "밥 줘"], torch.tensor([1, 1, 2, 2]), 5)
+        assert fitted.logits(["불이야"])[0, [0, 3, 4]].max() < -15
+
+    def test_doubt_does_not_raise_a_class_without_words(self):
+        """Of random texts nothing can be learned: the temperature is high, and still only two classes are possible."""
+        draw = np.random.default_rng(0)
+        texts = ["".join(draw.choice(list("가나다라마바사"), 5)) for _ in range(60)]
+        fitted = fit_text(texts, torch.from_numpy(draw.integers(1, 3, 60)), 20)
+        assert fitted.temperature > 2
+        torch.testing.assert_close(fitted.logits(texts)[:, [1, 2]].exp().sum(1), torch.ones(60), atol=1e-6, rtol=0)
+
+    def test_the_same_every_time(self):
+        lines, numbers = self.lines(0)
+        one, two = (fit_text(lines, numbers, 20).logits(["문이 잠겼어요"]) for _ in range(2))
+        assert torch.equal(one, two)
+
+    def test_order_does_not_matter(self):
+        lines, numbers = self.lines(0)
+        order = np.random.default_rng(0).permutation(len(lines))
+        one = fit_text(lines, numbers, 20)
+        two = fit_text([lines[i] for i in order], numbers[torch.from_numpy(order)], 20)
+        weights = [fitted.pipeline[-1].coef_ for fitted in (one, two)]
+        np.testing.assert_allclose(*weights, atol=1e-2)
+
+    def test_saved_and_loaded(self, tmp_path):
+        fitted = fit_text(*self.lines(0), 20)
+        fitted.save(tmp_path / "text.json")
+        lines = [*self.lines(1)[0], ""]
+        assert torch.equal(text.load_text(tmp_path / "text.json").logits(lines), fitted.logits(lines))
+
+    @pytest.mark.parametrize(("content", "words"), [(None, "no text classifier"), ("{", "damaged"), ("{}", "damaged")])
+    def test_nothing_to_load(self, tmp_path, content, words):
+        if content is not None:
+            (tmp_path / "text.json").write_text(content)
+        with pytest.raises(DataError, match=f"{words}.*otebook 04"):
+            text.load_text(tmp_path / "text.json")
+
+    def test_one_class_alone(self):
+        with pytest.raises(ValueError, match="two classes at least"):
+            fit_text(["불이야", ""], torch.tensor([1, 0]), 2)

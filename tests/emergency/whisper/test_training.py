@@ -1,0 +1,404 @@
+"""Clips with times and words, and a Whisper that learns both."""
+
+import unicodedata
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from lib.data.audio import Sounds
+from lib.emergency.classes import NAMES
+from lib.emergency.data import sounds
+from lib.emergency.features import SILENCE, log_mel
+from lib.emergency.synthesis.soundscapes import draw_soundscapes
+from lib.emergency.synthesis.spoken import Spoken
+from lib.emergency.whisper import model as whisper
+from lib.emergency.whisper import training as moments
+from lib.emergency.whisper.model import WhisperSize
+from lib.emergency.whisper.training import (
+    UNKNOWN,
+    Settings,
+    Timed,
+    augment,
+    equalised,
+    listen,
+    starting_at,
+    timed,
+    with_lines,
+)
+
+SIZE = WhisperSize(d_model=16, encoder_layers=1, decoder_layers=1, heads=2, tokens=300)
+
+
+def tones(count=24, classes=3, seconds=1.0, spans=True, texts=True):
+    """Clips of class k: silence, and from a quarter to three quarters of the clip a tone of its own pitch."""
+    draw = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    time = np.arange(round(seconds * 16_000)) / 16_000
+    heard = (time >= seconds / 4) & (time < 3 * seconds / 4)
+    waves = [np.sin(2 * np.pi * 400 * 3**label * time) * heard * 0.3 * bool(label) for label in labels]
+    samples = np.rint((np.stack(waves) + draw.normal(0, 1e-4, (count, len(time)))) * 32767).astype(np.int16)
+    return Sounds(
+        torch.from_numpy(samples), torch.from_numpy(labels), ("silence", "low", "high")[:classes],
+        torch.zeros(count, dtype=torch.long), ("",) * count, "tones", "t", "train",
+        spans=tuple(((seconds / 4, 3 * seconds / 4),) if label else () for label in labels) if spans else None,
+        texts=tuple(("", "불이야", "살려주세요")[label] for label in labels) if texts else None,
+    )  # fmt: skip
+
+
+def model(classes=("silence", "low", "high"), stack=2, seed=0):
+    return whisper.build(("불이야", "살려주세요"), classes, SIZE, stack=stack, hidden=8, seed=seed)
+
+
+class TestTimed:
+    def test_soundscapes_say_what_is_heard_when(self):
+        drawn = draw_soundscapes(40, split="test")
+        clips = timed(sounds.of_soundscapes(drawn, "test"))
+        assert clips.mel.shape == (40, 80, 400) and clips.moments.shape == (40, 200)
+        for row, clip, text in zip(clips.moments, drawn.clips, clips.texts, strict=True):
+            assert set(row.tolist()) <= {0, clip.number} and text == clip.transcript
+            for label in clip.labels:
+                middle = round((label.onset + label.offset) / 2 * 50)
+                if label.kind != "distractor":
+                    assert row[min(middle, 199)] == clip.number
+            heard = sum(label.offset - label.onset for label in clip.labels if label.kind != "distractor")
+            assert (row > 0).sum() <= heard * 50 + 2 * len(clip.labels)
+
+    def test_without_times_every_moment_is_of_the_clip_s_class_but_digital_silence(self):
+        some = tones(spans=False)
+        some.samples[1, : 8_000 + 100] = 0
+        clips = timed(some)
+        assert clips.moments[1].tolist() == [UNKNOWN] * 25 + [1] * 25
+        assert clips.moments[2].tolist() == [2] * 50
+
+    def test_targets_are_those_in_the_middle_of_a_moment(self):
+        clips = timed(tones())
+        assert clips.targets(1).equal(clips.moments)
+        assert clips.targets(4).shape == (24, 12)
+        assert clips.targets(2)[1].tolist() == clips.moments[1, 1::2].tolist()
+
+    def test_times_and_words_are_part_of_the_checksum(self):
+        sums = {timed(tones(spans=spans, texts=texts)).checksum for spans in (0, 1) for texts in (0, 1)}
+        assert len(sums) == 4
+
+
+class TestStartingAt:
+    @pytest.mark.parametrize("second", [0.0, 0.3])
+    def test_the_first_sound_begins_there(self, second):
+        clips = timed(tones())
+        turned = starting_at(clips, second)
+        first = round(second * 50)
+        for row, before in zip(turned.moments, clips.moments, strict=True):
+            if before.any():
+                assert (row > 0).int().argmax() == first
+            assert row.sum() == before.sum()
+        by = first - round(0.25 * 50)
+        torch.testing.assert_close(turned.mel[1], clips.mel[1].roll(2 * by, -1))
+        assert turned.mel[0].equal(clips.mel[0])  # silence
+        assert turned.checksum != clips.checksum
+
+
+class TestAugment:
+    def settings(self, **kwargs):
+        return Settings(**{"time_mask": 0.0, "frequency_mask": 0.0} | kwargs)
+
+    def test_spectrogram_and_moments_turn_together(self):
+        ramp = torch.arange(50).repeat(64, 1)
+        mel = ramp.repeat_interleave(2, 1)[:, None].expand(-1, 80, -1).float()
+        turned, moments_ = augment(mel, ramp, torch.zeros(64, dtype=torch.bool), self.settings())
+        assert turned[:, 0, ::2].long().equal(moments_) and len(moments_[:, 0].unique()) > 20
+
+    def test_at_the_start_as_if_the_clips_had_been_turned_before(self):
+        clips, wanted = timed(tones()), starting_at(timed(tones()), 0.0)
+        said = torch.zeros(24, dtype=torch.bool)
+        mel, turned = augment(clips.mel.float(), clips.moments, said, self.settings(at_start=True))
+        assert mel.equal(wanted.mel.float()) and turned.equal(wanted.moments) and not turned.equal(clips.moments)
+
+    def test_no_word_is_cut_in_two(self):
+        torch.manual_seed(0)
+        clips = timed(tones())
+        _, turned = augment(clips.mel.float(), clips.moments, torch.ones(24, dtype=torch.bool), self.settings())
+        for row, before in zip(turned, clips.moments, strict=True):
+            assert row.sum() == before.sum()
+            assert (row > 0).int().diff().abs().sum() <= 2  # one stretch
+
+    def test_stays_where_there_is_nowhere_to_cut(self):
+        full = torch.ones(3, 50, dtype=torch.long)
+        _, turned = augment(torch.randn(3, 80, 100), full, torch.ones(3, dtype=torch.bool), self.settings())
+        assert turned.equal(full)
+
+    def test_masks_hide_at_most_their_share(self):
+        torch.manual_seed(0)
+        said = torch.zeros(200, dtype=torch.bool)
+        mel, _ = augment(torch.ones(200, 80, 100), torch.ones(200, 50), said,
+                         self.settings(shift=False, time_mask=0.1, frequency_mask=0.2))  # fmt: skip
+        hidden = mel == 0
+        assert 0 < hidden.all(2).sum(1).max() <= 16 and 0 < hidden.all(1).sum(1).max() <= 10
+
+    def test_an_equaliser_is_a_filter(self):
+        torch.manual_seed(0)
+        mel = torch.rand(2000, 80, 20) * 0.1  # nothing near the clamp
+        found = equalised(mel, 6.0)
+        curve = (found - mel)[:, :, :1]
+        torch.testing.assert_close(found - mel, curve.expand_as(mel), atol=1e-6, rtol=0)  # the same at all times
+        edges = 40 * curve[:, [0, -1], 0]  # dB, where the curve is at its knots
+        assert edges.std(0).sub(6.0).abs().max() < 0.4 and edges.mean(0).abs().max() < 0.6
+        assert abs(float(torch.corrcoef(edges.T)[0, 1])) < 0.1
+        assert curve.diff(dim=1).abs().max() < 5 * 6 / 40 * 5 / 79 * 2  # smooth: no step of more than five deviations
+
+    def test_an_equaliser_keeps_eight_decades(self):
+        samples = torch.randn(4, 16000) * torch.linspace(0, 1, 16000)
+        mel = log_mel(samples / samples.abs().max())
+        assert equalised(mel, 0.0).equal(mel)
+        found = equalised(mel, 20.0)
+        assert (found.amax((1, 2)) - found.amin((1, 2))).max() <= 2 + 1e-6
+        assert augment(mel, torch.zeros(4, 50).long(), torch.zeros(4, dtype=torch.bool),
+                       self.settings(shift=False))[0].equal(mel)  # none unless asked for  # fmt: skip
+
+
+class TestWithLines:
+    """Lines to read in clips without words."""
+
+    def lines(self):
+        rows = torch.full((30, 80), 1.0).half()
+        return Spoken(rows, torch.tensor([0, 20]), torch.tensor([20, 10]), ("불이야", "물"),
+                      torch.ones(15).long(), torch.rand(15), 2, "two")  # fmt: skip
+
+    def mixed(self, share, count=40):
+        torch.manual_seed(0)
+        mel, wanted = torch.full((count, 80, 100), SILENCE), torch.ones(count, 50).long()
+        said = torch.arange(count) % 2 == 0
+        return mel, wanted, said, with_lines(mel, wanted, said, self.lines(), share)
+
+    def test_clips_with_words_stay_as_they_are(self):
+        mel, wanted, said, (heard, moments, line) = self.mixed(1.0)
+        assert (line[said] == -1).all() and (line[~said] >= 0).all() and set(line[~said].tolist()) == {0, 1}
+        assert torch.equal(heard[said], mel[said]) and (moments[said] == 1).all()
+        assert (wanted == 1).all() and (mel == SILENCE).all()  # what was given is left alone
+
+    def test_moments_in_which_a_line_is_said_are_unknown(self):
+        _, _, said, (heard, moments, line) = self.mixed(1.0)
+        for row, known, which in zip(heard[~said], moments[~said], line[~said].tolist(), strict=True):
+            line = row[0] > 1.0005  # of itself 1, with what is heard beside it more
+            assert torch.equal(known == UNKNOWN, line.view(50, 2)[:, 0])
+            assert (known[known != UNKNOWN] == 1).all() and line.sum() == (20, 10)[which]
+
+    def test_of_none_and_of_a_share(self):
+        mel, _, _, (heard, _, line) = self.mixed(0.0)
+        assert torch.equal(heard, mel) and (line == -1).all()
+        _, _, said, (_, _, line) = self.mixed(0.5, 400)
+        assert 70 < (line >= 0).sum() < 130 and (line[said] == -1).all()
+
+    def test_they_are_learned_from_where_there_is_a_decoder_to_learn(self):
+        """And change nothing at ratio 0."""
+        clips = timed(tones(8))
+        clips = replace(clips, texts=("",) * 8)
+        found = {}
+        for ratio in (0.0, 1.0):
+            for lines in (None, self.lines()):
+                one = whisper.build(("불이야", "물"), clips.classes, SIZE, stack=2, hidden=8)
+                history = moments.train(one, clips, clips, Settings(ratio, 1, 4, device="cpu"), seed=0, lines=lines)
+                found[ratio, lines is None] = one.digest(), history.iloc[-1].get("text_loss")
+        assert found[0.0, True] == found[0.0, False]
+        assert found[1.0, True][0] != found[1.0, False][0] and found[1.0, True][1] != found[1.0, False][1]
+
+
+class TestTraining:
+    @pytest.mark.parametrize("how", [{"learning_rate": 0.01}, {"optimizer": "muon", "learning_rate": 0.004}])
+    def test_learns_what_is_heard_when_and_what_is_said(self, how):
+        torch.manual_seed(0)
+        clips, whole = timed(tones(48, seconds=2.0)), model()
+        settings = Settings(0.5, 30, 8, shift=False, **how)
+        history = moments.train(whole, clips, clips, settings, seed=0, score_every=30)
+        assert history.moment_accuracy.iloc[-1] > 90 and history.clip_accuracy.iloc[-1] > 95
+        heard = listen(whole, clips.mel)
+        assert np.mean([one == two for one, two in zip(heard.texts, clips.texts, strict=True)]) > 0.9
+
+    def test_muon_gets_the_matrices_between_hidden_states(self):
+        whole = model()
+        adam, muon = moments.optimizers(whole, Settings(optimizer="muon", learning_rate=0.001))
+        names = {weight: name for name, weight in whole.named_parameters()}
+        given = [[names[weight] for group in one.param_groups for weight in group["params"]] for one in (adam, muon)]
+        learned = [name for name, weight in whole.named_parameters() if weight.requires_grad]
+        assert sorted(given[0] + given[1]) == sorted(learned)
+        assert {weight.ndim for group in muon.param_groups for weight in group["params"]} == {2}
+        assert "head.0.weight" in given[1] and "whisper.model.encoder.layers.0.fc1.weight" in given[1]
+        assert {"head.2.weight", "whisper.model.decoder.embed_tokens.weight"} <= set(given[0])
+        assert muon.param_groups[0]["lr"] == pytest.approx(moments.MUON_SHARE * 0.001)
+        assert len(moments.optimizers(whole, Settings())) == 1
+
+    def test_the_losses_are_the_textbook_s(self):
+        torch.manual_seed(0)
+        clips, whole = timed(tones(4)), model()
+        tokens = whole.tokens_of(clips.texts)
+        mel = clips.mel.float()
+        terms = moments._Losses(whole.eval(), 0.3)(mel, clips.moments, tokens)
+        hidden = whole.encode(mel)
+        wanted = clips.targets(2)
+        by_hand = [-F.log_softmax(row, 0)[k] for row, k in zip(whole(mel).flatten(0, 1), wanted.flatten(), strict=True)]
+        torch.testing.assert_close(terms["label_loss"], 0.7 * torch.stack(by_hand).mean())
+        logits, by_hand = whole.text_logits(hidden, tokens), []
+        for clip, text in enumerate(clips.texts):
+            ids = [*whole.tokenizer.encode(unicodedata.normalize("NFD", text), add_special_tokens=False), whole.end]
+            by_hand += [-F.log_softmax(logits[clip, 3 + k], 0)[token] for k, token in enumerate(ids)]
+        torch.testing.assert_close(terms["text_loss"], 0.3 * torch.stack(by_hand).mean())
+
+    def test_what_is_unknown_is_not_learned_from(self):
+        clips, whole = timed(tones(4)), model().eval()
+        losses = moments._Losses(whole, 0.0)
+        unknown = torch.full_like(clips.moments, UNKNOWN)
+        assert losses(clips.mel.float(), unknown, None)["label_loss"] == 0
+        half = clips.moments.clone()
+        half[2:] = UNKNOWN
+        one, two = (
+            losses(clips.mel.float()[:n], m, None)["label_loss"] for n, m in ((4, half), (2, clips.moments[:2]))
+        )
+        torch.testing.assert_close(one, two)
+
+    @pytest.mark.parametrize(("ratio", "terms"), [(0.0, {"label_loss"}), (0.5, {"label_loss", "text_loss"}),
+                                                  (1.0, {"text_loss"})])  # fmt: skip
+    def test_the_ratio_decides_what_runs(self, ratio, terms):
+        clips, whole = timed(tones(2)), model()
+        calls = []
+        whole.whisper.model.decoder.register_forward_hook(lambda *_: calls.append(1))
+        found = moments._Losses(whole, ratio)(clips.mel.float(), clips.moments, whole.tokens_of(clips.texts))
+        assert set(found) == terms and bool(calls) == (ratio > 0)
+
+    @pytest.mark.parametrize("learns", [True, False])
+    def test_the_decoder_learns_or_stays_as_it_was(self, learns):
+        clips, whole, before = timed(tones(8)), model(), model()
+        moments.train(whole, clips, clips, Settings(0.5, 1, 4, decoder=learns, device="cpu"), seed=0)
+        pairs = {name: torch.equal(one, other) for (name, one), other in
+                 zip(whole.named_parameters(), before.parameters(), strict=True)}  # fmt: skip
+        assert not any(same for name, same in pairs.items() if "encoder.layers" in name and "weight" in name)
+        assert all(same != learns for name, same in pairs.items() if "decoder.layers" in name and "fc1.weight" in name)
+        assert all(weight.requires_grad for weight in whole.whisper.model.decoder.parameters())
+
+    def test_clips_without_texts_cannot_be_transcribed(self):
+        clips = timed(tones(texts=False))
+        with pytest.raises(ValueError, match="tones has no texts: .* set the ratio to 0"):
+            moments.train(model(), clips, clips, Settings(0.5), seed=0)
+        history = moments.train(model(), clips, clips, Settings(0.0, 1, 8), seed=0)
+        assert "text_loss" not in history
+
+    def test_a_ratio_beyond_one(self):
+        with pytest.raises(ValueError, match="ratio is 1.5"):
+            Settings(1.5)
+
+    @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+    def test_continued_equals_uninterrupted(self, tmp_path, monkeypatch, optimizer):
+        clips = timed(tones())
+        settings = Settings(0.5, 3, 8, optimizer=optimizer)
+        uninterrupted = model()
+        history = moments.train(uninterrupted, clips, clips, settings, seed=0)
+        real, calls = moments.moment_accuracy, []
+
+        def dies(*args):
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return real(*args)
+
+        monkeypatch.setattr(moments, "moment_accuracy", dies)
+        with pytest.raises(KeyboardInterrupt):
+            moments.train(model(), clips, clips, settings, seed=0, checkpoint=tmp_path / "c")
+        monkeypatch.setattr(moments, "moment_accuracy", real)
+        continued = model()
+        again = moments.train(continued, clips, clips, settings, seed=0, checkpoint=tmp_path / "c")
+        assert continued.digest() == uninterrupted.digest() and history.equals(again)
+
+    def test_other_first_weights_start_anew(self, tmp_path):
+        clips, settings = timed(tones()), Settings(0.0, 1, 8)
+        trained = [model(seed=seed) for seed in (0, 1)]
+        for one in trained:
+            moments.train(one, clips, clips, settings, seed=0, checkpoint=tmp_path / "c")
+        assert trained[0].digest() != trained[1].digest()
+
+    def test_fewer_clips_than_a_batch(self):
+        clips = timed(tones(4))
+        history = moments.train(model(), clips, clips, Settings(0.0, 1, 16), seed=0)
+        assert history.label_loss.notna().sum() == 1
+
+
+class TestListening:
+    def test_silence_is_never_decoded(self, monkeypatch):
+        whole = model()
+        with torch.no_grad():
+            whole.head[2].bias[:] = torch.tensor([50.0, 0, 0])
+        monkeypatch.setattr(whole, "transcribe", lambda *_: pytest.fail("decoded"))
+        heard = listen(whole, timed(tones()).mel)
+        assert heard.texts == ("",) * 24 and not heard.clips.argmax(1).any()
+
+    def test_texts_stay_with_their_clips(self, monkeypatch):
+        whole = model()
+        clips = timed(tones())
+        loud = iter([torch.tensor([0, 1, 0, 1] * 6)])
+        monkeypatch.setattr(whole, "clip_logits", lambda _: F.one_hot(next(loud), 3).float())
+        monkeypatch.setattr(whole, "transcribe", lambda hidden: [f"{i}" for i in range(len(hidden))])
+        heard = listen(whole, clips.mel, batch_size=24)
+        assert heard.texts[:4] == ("", "0", "", "1") and heard.texts[-1] == "11"
+
+    def test_moments_are_smoothed_and_clips_are_not(self):
+        whole, mel = model(), timed(tones()).mel
+        with torch.no_grad():
+            logits = whole(mel.float())
+        heard = listen(whole, mel, words=False)
+        torch.testing.assert_close(heard.moments, moments.smoothed(logits, whole.seconds_per_moment))
+        torch.testing.assert_close(heard.clips, whole.clip_logits(logits))
+        assert (heard.moments - logits.log_softmax(-1)).abs().max() > 1e-3
+
+    def test_shapes(self):
+        heard = listen(model(stack=4), timed(tones(5)).mel, batch_size=2)
+        assert heard.moments.shape == (5, 12, 3) and heard.clips.shape == (5, 3) and len(heard.texts) == 5
+
+
+class TestSmoothing:
+    @pytest.mark.parametrize(("seconds", "beside"), [(0.08, 4), (0.04, 9), (0.02, 18), (1.0, 0)])
+    def test_is_the_mean_of_the_probabilities_that_there_are(self, seconds, beside):
+        logits = torch.randn(2, 50, 3, generator=torch.Generator().manual_seed(0))
+        likely, found = logits.softmax(-1), moments.smoothed(logits, seconds).exp()
+        for k in (0, 1, 25, 49):
+            around = likely[:, max(0, k - beside) : k + beside + 1].mean(1)
+            torch.testing.assert_close(found[:, k], around)
+
+    def test_a_single_slip_is_overruled_and_an_event_is_not(self):
+        wanted = torch.tensor([[0] * 15 + [1] * 20 + [0] * 15])
+        slips = wanted.clone()
+        slips[0, [5, 25, 45]] = torch.tensor([2, 0, 1])
+        assert (moments.smoothed(8.0 * F.one_hot(slips, 3), 0.08).argmax(-1) == wanted).all()
+
+    @given(
+        hnp.arrays(
+            np.float32, st.tuples(st.just(1), st.integers(1, 12), st.just(3)), elements=st.floats(-90, 90, width=32)
+        )
+    )
+    def test_gives_finite_logits_of_probabilities_at_any_length(self, logits):
+        found = moments.smoothed(torch.from_numpy(logits), 0.08)
+        assert found.isfinite().all() and found.shape == logits.shape
+        torch.testing.assert_close(found.exp().sum(-1), torch.ones(1, logits.shape[1]), atol=1e-5, rtol=0)
+
+    def test_what_is_sure_all_along_stays(self):
+        logits = torch.tensor([2.0, -1.0, 0.5]).expand(1, 30, 3)
+        torch.testing.assert_close(moments.smoothed(logits, 0.08), logits.log_softmax(-1))
+
+
+class TestAccuracy:
+    def test_counts_known_moments_alone(self):
+        clips = timed(tones(3))
+        wanted = clips.targets(2)
+        logits = F.one_hot(wanted, 3).float()
+        assert moments.moment_accuracy(logits, clips) == 100
+        logits[0] = logits[0].roll(1, -1)
+        assert moments.moment_accuracy(logits, clips) == pytest.approx(200 / 3)
+        unknown = Timed(clips.mel, clips.labels, clips.classes, torch.where(torch.arange(3)[:, None] == 0, UNKNOWN,
+                        clips.moments), clips.texts, clips.name, clips.checksum)  # fmt: skip
+        assert moments.moment_accuracy(logits, unknown) == 100
+
+
+def test_classes_of_the_soundscapes():
+    assert timed(sounds.load("soundscapes", "validation", count=20)).classes == NAMES

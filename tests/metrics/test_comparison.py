@@ -1,0 +1,123 @@
+"""The paired comparison over seeds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from lib.metrics.comparison import mean_and_sd, paired_table
+
+
+def results(**accuracies):
+    """Rows of `summary` for arms with one value per seed."""
+    return pd.DataFrame(
+        [
+            {"arm": arm.replace("_", " "), "seed": seed, "accuracy": value}
+            for arm, values in accuracies.items()
+            for seed, value in enumerate(values)
+        ]
+    )
+
+
+PLAIN = [80.0, 81.5, 79.2, 80.4, 80.9]
+BETTER = [81.1, 82.4, 80.6, 81.2, 82.3]
+WORSE = [70.3, 72.0, 69.9, 69.1, 71.5]
+SIMILAR = [80.3, 81.1, 79.5, 80.0, 81.2]
+
+
+def test_the_paired_comparison_is_that_of_scipy():
+    table = paired_table(results(plain=PLAIN, other=BETTER, worse=WORSE, similar=SIMILAR), baseline="plain")
+    assert list(table.arm) == ["plain", "other", "worse", "similar"]
+    for arm, values in {"other": BETTER, "worse": WORSE, "similar": SIMILAR}.items():
+        row = table.set_index("arm").loc[arm]
+        test = stats.ttest_rel(values, PLAIN)
+        interval = test.confidence_interval(0.95)
+        assert row.seeds == 5
+        assert row["mean"] == pytest.approx(np.mean(values))
+        assert row.sd == pytest.approx(np.std(values, ddof=1))
+        assert row.difference == pytest.approx(np.mean(values) - np.mean(PLAIN))
+        assert row.p == pytest.approx(test.pvalue)
+        assert (row.ci_low, row.ci_high) == pytest.approx((interval.low, interval.high))
+    assert list(table.verdict) == ["baseline", "better", "worse", "no difference shown"]
+
+
+def test_the_pairing_counts_and_not_the_order_of_rows():
+    rows = results(plain=PLAIN, other=BETTER)
+    mixed = rows.sample(frac=1, random_state=1)
+    table = paired_table(rows, baseline="plain").set_index("arm")
+    pd.testing.assert_frame_equal(paired_table(mixed, baseline="plain").set_index("arm").loc[table.index], table)
+    assert table.p["other"] < stats.ttest_ind(BETTER, PLAIN).pvalue
+
+
+def test_the_baseline_is_not_compared_with_itself():
+    row = paired_table(results(plain=PLAIN, other=BETTER), baseline="plain").iloc[0]
+    assert row.verdict == "baseline"
+    assert row[["difference", "ci_low", "ci_high", "p"]].isna().all()
+    assert row["mean"] == pytest.approx(np.mean(PLAIN))
+
+
+def test_one_seed_gives_a_difference_and_no_test():
+    table = paired_table(results(plain=[80.0], other=[81.0]), baseline="plain").set_index("arm")
+    row = table.loc["other"]
+    assert row.difference == pytest.approx(1)
+    assert row[["sd", "ci_low", "ci_high", "p"]].isna().all()
+    assert row.verdict == "one seed: no test"
+
+
+@pytest.mark.filterwarnings("error")  # SciPy would warn of lost precision
+def test_identical_values_show_no_difference():
+    row = paired_table(results(plain=PLAIN, other=PLAIN), baseline="plain").set_index("arm").loc["other"]
+    assert row.difference == 0
+    assert np.isnan(row.p)
+    assert row.verdict == "no difference shown"
+
+
+def test_each_condition_is_compared_with_its_own_baseline():
+    few = results(plain=PLAIN, other=BETTER).assign(condition="few images", classes=2)
+    all_images = results(plain=BETTER, other=WORSE).assign(condition="all images", classes=3)
+    table = paired_table(pd.concat([few, all_images]), baseline="plain", by=["condition", "classes"])
+    assert list(table.columns[:3]) == ["condition", "classes", "arm"]
+    assert list(table.condition) == ["few images"] * 2 + ["all images"] * 2  # as they came
+    assert list(table.verdict) == ["baseline", "better", "baseline", "worse"]
+    one = paired_table(pd.concat([few, all_images]), baseline="plain", by=["condition"])
+    assert one.difference.tolist()[1::2] == pytest.approx(table.difference.tolist()[1::2])
+
+
+def test_seeds_that_only_one_arm_has_are_left_out_of_the_difference():
+    rows = results(plain=PLAIN, other=BETTER[:3])
+    row = paired_table(rows, baseline="plain").set_index("arm").loc["other"]
+    assert row.seeds == 3
+    assert row.p == pytest.approx(stats.ttest_rel(BETTER[:3], PLAIN[:3]).pvalue)
+
+
+def test_other_columns_can_be_compared():
+    rows = results(plain=PLAIN, other=BETTER).rename(columns={"accuracy": "rms"})
+    assert paired_table(rows, baseline="plain", value="rms").difference[1] == pytest.approx(
+        np.mean(BETTER) - np.mean(PLAIN)
+    )
+
+
+def test_a_missing_baseline_is_named_with_the_arms_there_are():
+    with pytest.raises(ValueError, match="no arm is called 'none'; arms: other, plain"):
+        paired_table(results(plain=PLAIN, other=BETTER), baseline="none")
+
+
+def test_where_lower_is_better():
+    table = paired_table(results(plain=PLAIN, other=BETTER, worse=WORSE), baseline="plain", lower_is_better=True)
+    assert list(table.verdict) == ["baseline", "worse", "better"]
+    exact = paired_table(results(plain=[3.0, 4.0], other=[2.0, 3.0]), baseline="plain", lower_is_better=True)
+    assert exact.verdict[1] == "better"
+
+
+def test_mean_and_sd_have_one_row_per_group_in_the_order_of_the_rows():
+    rows = pd.DataFrame({"arm": ["b", "a", "b", "a"], "seed": [0, 0, 1, 1], "score": [1.0, 5.0, 3.0, 5.0]})
+    table = mean_and_sd(rows, ["arm"], ["score"])
+    assert list(table.columns) == ["arm", "seeds", "score", "score_sd"]
+    assert table.arm.tolist() == ["b", "a"] and table.seeds.tolist() == [2, 2]
+    assert table.score.tolist() == [2, 5] and table.score_sd.tolist() == pytest.approx([2**0.5, 0])
+
+
+def test_one_seed_has_no_sd():
+    assert (
+        mean_and_sd(pd.DataFrame({"arm": ["a"], "seed": [0], "score": [1.0]}), ["arm"], ["score"]).score_sd.isna().all()
+    )

@@ -1,0 +1,181 @@
+"""The source's numbers beside ours: what may be called reproduced, and what not."""
+
+import ast
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import paths
+from lib.press import claims
+from lib.press.claims import Claim, Found, Ours, find, load, status, table
+
+PAPER = paths.ROOT / "paper"
+SETTINGS = {0.05, 95.0}  # the level of the tests and of the intervals
+NO_RESULTS = {
+    "README.md": {1.5, 1.8, 3.11},  # GB of memory; Python
+    "01_laplacian_gan.ipynb": {0.1, 0.999},  # betas of AdamW
+    "02_categorical_similarity.ipynb": {0.2, 2.3979, 3.5835},  # worked examples of the agreement and the loss
+    "04_emergency_whisper.ipynb": {0.2, 0.72, 10.0, 100.0},  # seconds; ranks of accuracy; the error of an empty page
+    # Chance; the source's three, were their errors independent; what 8 bits may cost.
+    "06_emergency_ensemble.ipynb": {50.0, 99.98, 0.1, 0.2},
+}
+CLAIM = Claim("a", "accuracy", 90.0, "%", "higher", "AI Hub", "slide 1", Ours("tab1", "accuracy", {"arm": "CNN"}))
+
+
+def results(folder, values, data="AI Hub", **columns):
+    for seed, value in enumerate(values):
+        (folder / f"seed-{seed}").mkdir(parents=True)
+        rows = [{"arm": "CNN", "accuracy": value, **columns}, {"arm": "other", "accuracy": 0, **columns}]
+        pd.DataFrame(rows).to_csv(folder / f"seed-{seed}" / "tab1.csv", index=False)
+        (folder / f"seed-{seed}" / "tab1.json").write_text(json.dumps({"provenance": {"data": [{"name": data}]}}))
+    return folder
+
+
+def test_values_over_seeds_are_those_of_the_selected_row(tmp_path):
+    shown = table([CLAIM], results(tmp_path, [89, 90, 94]), range(3)).iloc[0]
+    assert (shown.ours, shown.sd, shown.seeds) == (91, np.std([89, 90, 94], ddof=1), 3)
+    assert shown.status == "reproduced"
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_reproduced_is_the_prediction_interval(inside):
+    values = (80.0, 81.0, 82.0)  # t(0.975, 2) = 4.302653, sd = 1: half = 4.968275
+    claim = replace(CLAIM, value=81 + 4.968275 + (-1e-4 if inside else 1e-4))
+    assert (status(claim, Found(values, "AI Hub")) == "reproduced") == inside
+
+
+@pytest.mark.parametrize(
+    ("claim", "found"),
+    [
+        (CLAIM, Found((90.0,) * 3, "ESC-50")),
+        (replace(CLAIM, data=None), Found((90.0,) * 3, "AI Hub")),
+        (CLAIM, Found((90.0,) * 3, "AI Hub", unmet="extractor: domain")),
+        (CLAIM, Found((90.0,) * 2, "AI Hub")),
+    ],
+)
+def test_equal_values_are_not_reproduced_on_other_data_features_or_few_seeds(claim, found):
+    assert status(claim, found).startswith("not run at this scale: ")
+
+
+def test_needs_are_read_from_the_rows(tmp_path):
+    needing = replace(CLAIM, ours=replace(CLAIM.ours, needs={"extractor": "inception"}))
+    found = find(needing, results(tmp_path, [90] * 3, extractor="domain (shapes)"), range(3))
+    assert status(needing, found) == "not run at this scale: extractor: domain (shapes)"
+
+
+def test_order_to_the_other_claim_counts():
+    other = replace(CLAIM, id="b", value=80.0), Found((91.0,) * 3, "AI Hub")
+    assert status(CLAIM, Found((89.0, 90.0, 91.0), "AI Hub"), other) == "differs in its order to b"
+
+
+def test_missing_table_is_not_run(tmp_path):
+    assert status(CLAIM, find(CLAIM, tmp_path, [0])).startswith("not run: ")
+
+
+def test_wrong_column_and_row_are_told(tmp_path):
+    folder = results(tmp_path, [90])
+    with pytest.raises(ValueError, match="no column 'recall'; it has arm, accuracy"):
+        find(replace(CLAIM, ours=Ours("tab1", "recall", {})), folder, [0])
+    with pytest.raises(ValueError, match="2 rows of tab1.csv"):
+        find(replace(CLAIM, ours=Ours("tab1", "accuracy", {})), folder, [0])
+
+
+def test_a_row_that_a_data_set_does_not_give_is_not_run(tmp_path):
+    assert find(replace(CLAIM, ours=Ours("tab1", "accuracy", {"arm": "x"})), results(tmp_path, [90]), [0]) is None
+
+
+def test_the_rows_of_every_claim_are_in_the_committed_tables():
+    """The built-in set has words, times and alarms: what a claim selects is there, or its name is mistyped."""
+    folder = paths.ROOT / "figures" / "quick"
+    for claim in claims.load():
+        if claim.ours and (folder / "seed-0" / f"{claim.ours.table}.csv").exists():
+            assert find(claim, folder, [0]) is not None, claim.id
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [("direction: up", "direction is 'up'"), ("than: b", "names no claim: 'b'"), ("size: 1", "unexpected keyword")],
+)
+def test_wrong_entries_are_told(tmp_path, change, message):
+    fields = "{id: a, statement: s, value: 1, unit: x, direction: higher, data: d, where: w, ours: null, reason: r}"
+    key = change.split(":")[0]
+    entry = fields.replace("direction: higher", change) if key == "direction" else fields[:-1] + f", {change}}}"
+    (tmp_path / "claims.yaml").write_text(f"claims:\n- {entry}\n")
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path / "claims.yaml")
+
+
+@pytest.mark.parametrize("profile", ["quick", "public"])
+def test_the_sources_claims_fit_the_committed_tables(profile):
+    shown = table(load(), paths.ROOT / "figures" / profile, [0, 1, 2])
+    assert not shown.status.eq("reproduced").any()  # neither profile runs on the source's data
+    assert shown[shown.id.str.startswith("s1-")].seeds.gt(0).all()
+
+
+def test_counts_of_the_source_agree_with_each_other():
+    value = {claim.id: claim.value for claim in claims.load()}
+    assert value["s4-training"] + value["s4-validation"] + value["s4-test"] == value["s4-clips"]
+
+
+def readers_text():
+    """What a reader takes for findings: documents, notebooks' markdown and their code's words, the paper's text."""
+    for path in [paths.ROOT / "README.md", paths.ROOT / "CHANGELOG.md", *sorted((PAPER / "cards").glob("*.md"))]:
+        yield path.name, re.sub(r"^```.*?^```", " ", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        told = {kind: [] for kind in ("markdown", "code")}
+        for cell in cells:
+            told[cell["cell_type"]].append("".join(cell["source"]))
+        yield path.name, "\n\n".join(told["markdown"] + [words for code in told["code"] for words in literals(code)])
+    for path in sorted(PAPER.rglob("*.typ")):
+        yield path.name, typst_words(path.read_text(encoding="utf-8"))
+
+
+def literals(code):
+    """The words of captions and notes in a cell: its strings, without what f-strings fill in."""
+    found = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
+    return [text for text in found if isinstance(text, str) and " " in text]
+
+
+def typst_words(source):
+    """Text and captions; not comments, names in quotes and lengths."""
+    return re.sub(r"//.*|\"[^\"\n]*\"|\b(?:width|inset|size|radius): *[\d.]+(?:%|em|pt)", " ", source)
+
+
+MEASURES = "FID|KID|LPIPS|NMI|CER|[Aa]ccurac(?:y|ies)|[Ee]rror rate|[Rr]ecall"
+
+
+def typed_results(text):
+    """Decimals, percentages, points, and what measures "are", outside code, links, formulas, headings and licences."""
+    prose = re.sub(
+        r"\bCC BY[A-Z-]* \d\.\d|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)|^#{1,6} [^\n]*",
+        " ",
+        text,
+        flags=re.DOTALL | re.MULTILINE,
+    )
+    number = r"(?<![\w.])(\d+(?:\.\d+)?)"
+    found = re.findall(rf"{number}(?=\s*(?:%|percent|points?\b))|(?<![\w.])(\d+\.\d+)(?!\w|\.\d)", prose)
+    found += re.findall(rf"\b(?:{MEASURES})\b(?: \w+)? (?:of|is|are|was|to|reaches|at) {number}", prose)
+    return list(dict.fromkeys("".join(groups) for groups in found))
+
+
+def test_typed_results_are_found():
+    assert typed_results("# 1.1 Heading\n\nFID 3.5\n\n## 1.2 Another\n\nCC BY-NC 3.0, FID 4.5.") == ["3.5", "4.5"]
+    assert typed_results("FID is 12.5, accuracy 93 %, `lr=0.1`, $x = 0.5$, [tab](a-1.5.csv), 3 seeds") == ["12.5", "93"]
+    assert typed_results("gains 2 points to 61 percent; FID falls to 12, version 0.1.0") == ["2", "61", "12"]
+    assert literals('note = f"{3} of 1.5 GB"\nx = "tab13"') == [" of 1.5 GB"]
+    assert typed_results(typst_words('#fig("fig1.5", width: 80%)\n#tab("a", caption: [It is 7.5.]) // 8.5')) == ["7.5"]
+
+
+@pytest.mark.parametrize(("name", "text"), [pytest.param(*found, id=found[0]) for found in readers_text()])
+def test_no_result_is_typed_by_hand(name, text):
+    allowed = {claim.value for claim in load()} | SETTINGS | NO_RESULTS.get(name, set())
+    typed = [number for number in typed_results(text) if float(number) not in allowed]
+    assert not typed, (
+        f"{name}: {', '.join(typed)} looks like a result. Results come from figures/ and paper/claims.yaml and are not "
+        "typed; a setting goes to NO_RESULTS above, with what it is."
+    )

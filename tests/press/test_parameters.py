@@ -1,0 +1,205 @@
+"""Strict parameters: what is valid, what is not, and what the message says."""
+
+import subprocess
+import sys
+
+import pytest
+import yaml
+from toy import notebook
+
+from lib import paths
+from lib.press import parameters
+from lib.press.parameters import ParameterError, defaults, parse_assignments, resolve
+
+CELL = """
+'''What to run.'''
+seed = 0
+profile: str = "quick"
+epochs = 2  # passes over the data
+rate = 0.1
+augment = True
+dataset = "shapes"
+groups = [1, 2]
+weights = [0, 0.5]
+limit = None
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Two notebooks and an empty profile; returns a function that writes the profile."""
+    monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(paths, "PROFILES", tmp_path)
+    monkeypatch.setattr(parameters, "_load_profile", parameters._load_profile.__wrapped__)
+    (tmp_path / "03_study.ipynb").write_text(notebook([CELL, "double = 2 * epochs"]))
+    (tmp_path / "07_results.ipynb").write_text(notebook(["seeds = [0]"]))
+
+    def write(content):
+        (tmp_path / "public.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+
+    write("")
+    return write
+
+
+def profile(**values) -> dict:
+    return {"notebooks": {"03_study": {"parameters": values}}}
+
+
+def test_defaults_are_the_literals_of_the_tagged_cell(folder):
+    values = defaults("03_study")
+    assert list(values)[:3] == ["seed", "profile", "epochs"]
+    assert values["weights"] == [0, 0.5] and values["limit"] is None and "double" not in values
+
+
+def test_the_profile_goes_over_the_cell_and_the_command_line_over_both(folder):
+    folder(profile(epochs=5, rate=1, dataset="cifar10"))
+    values = resolve("03_study", "public", {"epochs": 7})
+    assert (values["epochs"], values["dataset"], values["profile"]) == (7, "cifar10", "public")
+    assert values["rate"] == 1.0 and isinstance(values["rate"], float)
+
+
+def test_a_notebook_without_the_parameter_profile_is_given_none(folder):
+    assert resolve("07_results", "public") == {"seeds": [0]}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"groups": [4]}, {"groups": []}, {"weights": [1, 2]}, {"limit": 3}, {"limit": "x"}, {"augment": False}],
+    ids=str,
+)
+def test_values_of_the_same_type_are_taken(folder, value):
+    assert resolve("03_study", "public", value) | value == resolve("03_study", "public", value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("epochs", True, "to True (bool); expected int, such as 2"),
+        ("epochs", 3.0, "to 3.0 (float); expected int"),
+        ("epochs", "3", "to '3' (str); expected int"),
+        ("epochs", None, "to None (NoneType); expected int"),
+        ("rate", "1e-3", "to '1e-3' (str); expected float, such as 0.1"),
+        ("rate", True, "expected float"),
+        ("augment", 1, "to 1 (int); expected bool, such as True"),
+        ("dataset", 3, "expected str, such as 'shapes'"),
+        ("groups", 3, "expected a list of int, such as [1, 2]"),
+        ("groups", [1, 2.5], "expected a list of int"),
+        ("groups", [True], "expected a list of int"),
+        ("weights", ["a"], "expected a list of float"),
+    ],
+)
+def test_a_wrong_type_is_an_error(folder, name, value, expected):
+    folder(profile(**{name: value}))
+    with pytest.raises(ParameterError) as error:
+        resolve("03_study", "public")
+    assert f"Profile 'public' sets '{name}' of 03_study to" in str(error.value)
+    assert expected in str(error.value)
+    folder("")
+    with pytest.raises(ParameterError, match=f"The command line sets '{name}'"):
+        resolve("03_study", "public", {name: value})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (profile(epoch=1), "sets 'epoch' of 03_study, which has no such parameter; did you mean 'epochs'"),
+        (profile(seed=1), "SEEDS sets it"),
+        ({"notebooks": {"03_studdy": {}}}, "unknown name '03_studdy'; did you mean '03_study'"),
+        ({"notebook": {}}, "unknown name 'notebook'; did you mean 'notebooks'"),
+        ({"notebooks": {"03_study": {"parameter": {}}}}, "did you mean 'parameters'"),
+        ({"notebooks": {"07_results": {"reads": ["03"]}}}, "unknown name '03'"),
+        ({"notebooks": {"07_results": {"reads": "03_study"}}}, "reads must be a list"),
+        ({"notebooks": {"03_study": {"threads": 0}}}, "threads must be a positive integer"),
+        ({"seeds": 3}, "seeds must be a list like"),
+        ({"seeds": [True]}, "seeds must be a list like"),
+        ("a: [", "is not valid YAML"),
+        ("- a", "expected `name: value` entries"),
+    ],
+)
+def test_a_wrong_profile_is_an_error(folder, content, message):
+    folder(content)
+    with pytest.raises(ParameterError) as error:
+        resolve("03_study", "public")
+    assert message in str(error.value)
+
+
+def test_empty_entries_of_a_profile_are_valid(folder):
+    folder("notebooks:\n  03_study:\n  07_results:\n    parameters:\n    reads:\n")
+    assert resolve("03_study", "public")["epochs"] == 2
+
+
+def test_unknown_names_are_told_with_the_nearest(folder):
+    with pytest.raises(ParameterError, match="'03_stdy'; did you mean '03_study'"):
+        resolve("03_stdy", "public")
+    with pytest.raises(ParameterError, match="'publc'; did you mean 'public'"):
+        resolve("03_study", "publc")
+    with pytest.raises(ParameterError, match="valid: public"):
+        resolve("03_study", "xyz")
+
+
+@pytest.mark.parametrize(
+    "line", ["double = 2 * epochs", "epochs = width = 3", "import torch", "print(3)", "a.b = 3", "size: int"]
+)
+def test_the_cell_may_only_hold_literals(folder, line):
+    (paths.NOTEBOOKS / "03_study.ipynb").write_text(notebook([f"epochs = 2\n{line}"]))
+    with pytest.raises(ParameterError, match="may only hold `name = literal`, but has:") as error:
+        defaults("03_study")
+    assert line in str(error.value)
+
+
+def test_there_is_exactly_one_parameters_cell(folder):
+    content = notebook(["a = 1", "b = 2"])
+    (paths.NOTEBOOKS / "03_study.ipynb").write_text(
+        content.replace('"metadata": {},', '"metadata": {"tags": ["parameters"]},')
+    )
+    with pytest.raises(ParameterError, match="has 2 cells tagged 'parameters'"):
+        defaults("03_study")
+    (paths.NOTEBOOKS / "03_study.ipynb").write_text(content.replace('"parameters"', '"other"'))
+    with pytest.raises(ParameterError, match="has 0 cells"):
+        defaults("03_study")
+
+
+def test_assignments_are_literals_or_strings():
+    text = "epochs=3 dataset=folder:/x/y groups=[1,2] rate=1e-3 augment=false"
+    text += """ name='a b' digits="'3'" none=None"""
+    assert parse_assignments(text) == {
+        "epochs": 3,
+        "dataset": "folder:/x/y",
+        "groups": [1, 2],
+        "rate": 0.001,
+        "augment": False,
+        "name": "a b",
+        "digits": "3",
+        "none": None,
+    }
+    assert isinstance(parse_assignments("rate=1e-3")["rate"], float)
+    assert parse_assignments("  ") == {}
+    assert parse_assignments("path=a=b") == {"path": "a=b"}
+    words = {"shown": ["fire", "gas accident", 3, True]}
+    assert parse_assignments("shown=[fire,'gas accident',3,true]") == words
+    assert parse_assignments("""shown="['fire', 'gas accident', 3, True]" """) == words
+    assert parse_assignments("shown=['fire']") == {"shown": ["fire"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs", "which is not of the form name=value"),
+        ("epochs=3 =4", "not of the form"),
+        ("groups=[1, 2]", "write lists without spaces"),
+        ("name='a", "cannot be read"),
+        ("seed=3", "use SEEDS=3"),
+        ("profile=x", "use PROFILE=x"),
+        ("epochs=3 epochs=4", "twice"),
+    ],
+)
+def test_unreadable_assignments_are_errors(text, message):
+    with pytest.raises(ParameterError) as error:
+        parse_assignments(text)
+    assert message in str(error.value)
+
+
+def test_importing_is_quick():
+    """`make figures` with nothing to do imports this; torch alone would take seconds."""
+    code = "import sys, lib.press.workflow; print({'torch', 'numpy', 'papermill'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=paths.ROOT, text=True).strip() == "set()"

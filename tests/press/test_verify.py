@@ -1,0 +1,373 @@
+"""What `make verify` finds in results that were damaged in one known way, and what `make diff` draws."""
+
+import io
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from matplotlib.figure import Figure
+from PIL import Image
+from toy import notebook
+
+from lib import paths, plots
+from lib.press import fingerprint, verify
+from lib.press import run as module
+from lib.press.parameters import ParameterError
+from lib.press.run import Run
+
+CELL = 'profile = "quick"\nseed = 0\ndevice = "cpu"\nepochs = 2'
+PAGE = 'profile = "quick"\nseeds = [0, 1]'
+TABLE = pd.DataFrame({"arm": ["None", "NA"], "n": [1, 2], "loss": [1 / 3, np.nan], "top": [np.inf, 1e-9]})
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass(frozen=True)
+class Results:
+    """A folder with the results of `quick`, two seeds and a page over both."""
+
+    root: Path
+
+    def __call__(self, name: str) -> Path:
+        return self.root / "figures" / "quick" / name
+
+    def edit(self, name: str, change: Callable[[dict], object]) -> None:
+        content = json.loads(self(name).read_text(encoding="utf-8"))
+        change(content)
+        self(name).write_text(json.dumps(content), encoding="utf-8")
+
+
+def point_at(root: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(paths, "NOTEBOOKS", root / "notebooks")
+    patch.setattr(paths, "PROFILES", root / "profiles")
+    patch.setenv("OUTPUT_ROOT", str(root))
+    patch.delenv("RUN_FOLDER", raising=False)
+    patch.setattr(module, "_commit", lambda: COMMIT)
+    patch.setattr(verify, "history", lambda root: frozenset({COMMIT}))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """Results as notebooks write them. Not to be changed."""
+    root = tmp_path_factory.mktemp("made")
+    (root / "notebooks").mkdir()
+    (root / "profiles").mkdir()
+    for name, cell in (("03_study", CELL), ("07_page", PAGE)):
+        (root / "notebooks" / f"{name}.ipynb").write_text(notebook([cell, "from lib.press.run import Run"]))
+    (root / "profiles" / "quick.yaml").write_text("seeds: [0, 1]\nnotebooks: {07_page: {reads: [03_study]}}")
+    (root / "profiles" / "smoke.yaml").write_text("notebooks: {03_study: {parameters: {epochs: 1}}}")
+    with pytest.MonkeyPatch.context() as patch:
+        point_at(root, patch)
+        patch.setitem(plots.STYLE, "pdf.fonttype", 3)  # subsetting fonts as published takes most of the time
+        values = {"profile": "quick", "device": "cpu", "epochs": 2}
+        for seed in (0, 1):
+            write(Run("03_study", values | {"seed": seed}))
+        write(Run("07_page", {"profile": "quick", "seeds": [0, 1]}))
+    return root
+
+
+def write(run: Run) -> None:
+    figure = Figure(figsize=(1.5, 1))
+    figure.add_subplot().plot([0, 1], [0, run.seed])
+    run.save_figure("fig31_line", figure, TABLE, caption="A line.")
+    run.save_table("tab31_all", TABLE, caption="All.")
+    run.finish()
+
+
+@pytest.fixture
+def results(made, tmp_path, monkeypatch) -> Results:
+    """Results of one's own."""
+    shutil.copytree(made, tmp_path / "own")
+    point_at(tmp_path / "own", monkeypatch)
+    return Results(tmp_path / "own")
+
+
+def found(level: str) -> list[str]:
+    return [str(finding) for finding in verify.verify("quick")[0] if finding.level == level]
+
+
+def only_error(*words: str) -> None:
+    """There is one error, which says all these words and what to do."""
+    errors = found("error")
+    assert len(errors) == 1, errors
+    assert all(word in errors[0] for word in words), errors[0]
+    assert any(word in errors[0] for word in ("run `make", "Run `make", "Remove", "Restore", "Add")), errors[0]
+    assert verify.main(["check"]) == 1
+
+
+# -- verify ----------------------------------------------------------------------------------
+
+
+def test_whole_results_have_no_finding(results, capsys):
+    assert verify.verify("quick")[0] == []
+    assert verify.main(["check", "--profile", "quick"]) == 0
+    # Three runs; each with a figure (PNG, PDF, CSV) and a table (CSV, LaTeX).
+    assert "quick: 3 runs, 2 seeds, 6 figures and tables, 15 hashes" in capsys.readouterr().out
+
+
+def test_a_changed_file_is_an_error(results):
+    path = results("seed-1/tab31_all.csv")
+    path.write_bytes(path.read_bytes().replace(b"None", b"none"))
+    errors = found("error")
+    assert len(errors) == 2  # the table in the sidecar is not that of the file either
+    assert "quick/seed-1/tab31_all.csv" in errors[0] and 'ONLY=03_study SEEDS="1"' in errors[0]
+
+
+def test_a_number_changed_in_a_sidecar_is_an_error_though_it_has_no_hash(results):
+    results.edit("tab31_all.json", lambda sidecar: sidecar["data"][0].__setitem__(1, 3))
+    only_error("quick/tab31_all.json", "CSV")
+
+
+@pytest.mark.parametrize("name", ["seed-0/fig31_line.png", "seed-0/fig31_line.json", "tab31_all.tex"])
+def test_a_missing_file_is_an_error(results, name):
+    results(name).unlink()
+    only_error(f"quick/{name}", "is missing")
+
+
+def test_files_that_git_leaves_out_are_not_missed_but_checked_where_they_are(results, capsys):
+    for path in results("").rglob("*.pdf"):
+        path.unlink()
+    assert verify.main(["check"]) == 0
+    assert "3 PDF and NPZ files are not here" in capsys.readouterr().out
+    results("fig31_line.pdf").write_bytes(b"another")
+    only_error("fig31_line.pdf", "Remove", "which git does not keep")
+
+
+def test_a_file_that_no_record_names_is_an_orphan(results):
+    shutil.copy(results("fig31_line.png"), results("fig32_old.png"))
+    only_error("quick/fig32_old", "Remove")
+
+
+def test_a_figure_left_by_an_older_run_is_an_orphan(results):
+    for kind in ("png", "csv", "json"):
+        shutil.copy(results(f"fig31_line.{kind}"), results(f"fig30_renamed.{kind}"))
+    only_error("quick/fig30_renamed", "fig30_renamed.png", "fig30_renamed.json")
+
+
+def test_a_run_without_record_did_not_finish(results):
+    results("seed-0/03_study.json").unlink()
+    only_error("quick/seed-0/03_study", "did not finish", "2 figures and tables")
+    assert not any("never run" in warning for warning in found("warning"))
+
+
+def test_what_a_killed_run_left_is_told(results):
+    results("seed-0/.fig31_line.png.17.partial").touch()
+    assert ["killed" in warning for warning in found("warning")] == [True] and not found("error")
+
+
+def test_results_of_another_profile_are_an_error(results):
+    """Smoke results copied into the paper's folder are whole by every hash."""
+    for seed in (0, 1):
+        for name in ("fig31_line", "tab31_all"):
+            results.edit(f"seed-{seed}/{name}.json", lambda sidecar: sidecar["provenance"].update(profile="smoke"))
+    errors = found("error")
+    assert len(errors) == 2 and all("2 figures and tables of profile smoke" in error for error in errors)
+
+
+def test_results_of_another_seed_are_an_error(results):
+    shutil.rmtree(results("seed-1"))
+    shutil.copytree(results("seed-0"), results("seed-1"))
+    only_error("quick/seed-1/03_study", "of seed 0 in the folder of seed 1")
+
+
+@pytest.mark.parametrize("commit", ["unknown", "", None])
+def test_a_sidecar_without_commit_is_an_error(results, commit):
+    results.edit("fig31_line.json", lambda sidecar: sidecar["provenance"].update(commit=commit))
+    only_error("quick/07_page", "without the commit")
+
+
+def test_uncommitted_code_is_a_warning(results):
+    results.edit("fig31_line.json", lambda sidecar: sidecar["provenance"].update(commit=f"{COMMIT} + changes"))
+    assert not found("error") and ["0123456 with changes" in warning for warning in found("warning")] == [True]
+
+
+@pytest.mark.parametrize("commits", [frozenset(), None])
+def test_a_commit_that_the_history_lacks_is_a_warning_where_that_can_be_told(results, monkeypatch, commits):
+    monkeypatch.setattr(verify, "history", lambda root: commits)
+    warnings = found("warning")
+    assert len(warnings) == (0 if commits is None else 3) and not found("error")  # a line for each run
+    assert all("2 figures and tables name commit 0123456, which is not in" in warning for warning in warnings)
+    assert all("remove" in warning and "`make figures PROFILE=quick ONLY=" in warning for warning in warnings)
+
+
+def test_the_history_is_of_what_is_checked_out_and_not_told_where_it_is_cut_or_anothers(tmp_path):
+    def git(*arguments: str, at: str = "whole") -> str:
+        command = ["git", "-C", str(tmp_path / at), "-c", "user.name=a", "-c", "user.email=a@b", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    (tmp_path / "whole" / "inside").mkdir(parents=True)
+    git("init", "-q")
+    assert verify.history(tmp_path / "whole") is None  # no commit yet
+    for word in ("first", "second"):
+        git("commit", "-q", "--allow-empty", "-m", word)
+    git("checkout", "-q", "-b", "other")
+    git("commit", "-q", "--allow-empty", "-m", "aside")
+    git("checkout", "-q", "-")
+    assert verify.history(tmp_path / "whole") == {git("rev-parse", "HEAD"), git("rev-parse", "HEAD~1")}
+    git("clone", "-q", "--depth", "1", (tmp_path / "whole").as_uri(), str(tmp_path / "shallow"))
+    git("worktree", "add", "-q", str(tmp_path / "beside"), "other")
+    assert len(verify.history(tmp_path / "beside")) == 3
+    assert [verify.history(tmp_path / name) for name in ("shallow", "whole/inside", ".")] == [None] * 3
+
+
+def test_a_sidecar_of_another_run_than_the_record_is_an_error(results):
+    results.edit("fig31_line.json", lambda sidecar: sidecar["provenance"]["files"].popitem())
+    only_error("quick/fig31_line.json", "another run")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", ""])
+def test_a_damaged_record_is_an_error(results, content):
+    results("07_page.json").write_text(content)
+    errors = found("error")
+    assert any("07_page.json: cannot be read" in error for error in errors)
+
+
+def test_a_changed_setting_makes_a_run_stale_which_is_a_warning(results):
+    (results.root / "profiles" / "quick.yaml").write_text(
+        "seeds: [0, 1]\nnotebooks: {03_study: {parameters: {epochs: 5}}, 07_page: {reads: [03_study]}}"
+    )
+
+    warnings = found("warning")
+    assert sum("stale (epochs: 2 → 5)" in warning for warning in warnings) == 2
+    assert sum("stale (after 03_study" in warning for warning in warnings) == 1  # the page reads them
+    assert verify.main(["check"]) == 0
+
+
+def test_changed_code_makes_a_run_stale(results):
+    path = results.root / "notebooks" / "07_page.ipynb"
+    path.write_text(notebook([PAGE, "from lib.press.run import Run", "1 + 1"]))
+    assert ["quick/07_page: is stale (code" in warning for warning in found("warning")] == [True]
+
+
+def test_without_its_data_set_a_run_is_not_called_stale(results, capsys, monkeypatch):
+    monkeypatch.setattr(fingerprint, "data_parts", lambda values: {"data cifar10": "absent"})
+    assert found("warning") == [] and verify.main(["check"]) == 0
+    assert "3 runs could not be told stale or not" in capsys.readouterr().out
+
+
+def test_a_seed_that_the_profile_asks_for_and_nobody_ran_is_a_warning(results):
+    shutil.rmtree(results("seed-1"))
+    warnings = found("warning")
+    assert any("quick/seed-1: the profile's seed was never run" in warning for warning in warnings)
+
+
+def test_a_notebook_that_is_gone_leaves_an_error(results):
+    (results.root / "notebooks" / "07_page.ipynb").unlink()
+    (results.root / "profiles" / "quick.yaml").write_text("seeds: [0, 1]")
+    only_error("quick/07_page", "no notebook of this name")
+
+
+def test_folders_that_are_cleaned_are_checked_only_when_asked_for(results, capsys):
+    for name in ("smoke", "quick-custom"):
+        shutil.copytree(results(""), results.root / "figures" / name)
+    assert verify.main(["check"]) == 0 and capsys.readouterr().out.count("hashes recomputed") == 1
+    assert verify.main(["check", "--profile", "quick-custom"]) == 0  # its settings are no profile's
+    assert verify.main(["check", "--profile", "smoke"]) == 1
+
+
+def test_an_unknown_profile_is_one_clear_error(results, capsys):
+    assert verify.main(["check", "--profile", "nothing"]) == 2
+    assert "make figures PROFILE=nothing" in capsys.readouterr().err
+
+
+# -- diff ------------------------------------------------------------------------------------
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+images = arrays.arrays(
+    np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6), st.just(3)), elements=st.integers(0, 255)
+)
+
+
+@given(old=images, new=images)
+def test_the_share_counts_pixels_that_differ_or_that_one_alone_has(tmp_path_factory, old, new):
+    target = tmp_path_factory.mktemp("sheet") / "sheet.png"
+    height, width = max(len(old), len(new)), max(old.shape[1], new.shape[1])
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            both = all(y < len(image) and x < image.shape[1] for image in (old, new))
+            neither = not any(y < len(image) and x < image.shape[1] for image in (old, new))
+            count += not neither and (not both or tuple(old[y, x]) != tuple(new[y, x]))
+    words = verify.compare_pictures(png(old), png(new), target)
+    assert words.startswith(f"{count / (height * width):.2%} of the pixels differ")
+    assert ("→" in words) == (old.shape != new.shape)
+
+
+def test_the_sheet_shows_old_new_and_where_they_differ(tmp_path):
+    old, new = np.full((20, 30, 3), 255, np.uint8), np.full((20, 30, 3), 255, np.uint8)
+    old[5, 6], new[5, 6] = (0, 0, 255), (0, 255, 0)
+    verify.compare_pictures(png(old), png(new), tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))[-20:]
+    first, second, change = sheet[:, :30], sheet[:, -72:-42], sheet[:, -30:]
+    assert (first == old).all() and (second == new).all()
+    red = (change[..., 0] > 150) & (change[..., 1] < 50)
+    assert red[5, 6] and red.sum() == 1 and (change[~red] == 255).all()
+
+
+def test_tables_are_compared_field_by_field(tmp_path):
+    old, new = b"arm,loss\nplain,0.5\nGram,0.25\n", b"arm,loss,n\nplain,0.75,3\nGram,0.25,3\nnull,1,3\n"
+    words = verify.compare_tables(old, new, tmp_path / "t.csv")
+    changes = pd.read_csv(tmp_path / "t.csv", dtype=str, keep_default_na=False)
+    assert words == "6 of 9 fields differ"
+    assert changes.iloc[0].tolist() == ["1", "loss", "0.5", "0.75", "0.25"]
+    assert {(row, column) for row, column in zip(changes.row, changes.column, strict=True)} == {
+        ("1", "loss"), ("1", "n"), ("2", "n"), ("3", "arm"), ("3", "loss"), ("3", "n"),
+    }  # fmt: skip
+
+
+def test_diff_with_a_folder_in_any_of_its_layouts(results, made, capsys):
+    results("seed-0/tab31_all.csv").write_text("arm,n,loss,top\nNone,1,0.5,inf\nNA,2,,1e-09\n")
+    for base in (made, made / "figures", made / "figures" / "quick"):
+        assert verify.main(["diff", "--fig", "tab31_all", "--base", str(base)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 3 and sum("no difference" in line for line in lines) == 2
+        assert sum("1 of 8 fields differ" in line for line in lines) == 1
+    assert (results.root / "build" / "diff" / "quick" / "seed-0" / "tab31_all.csv").exists()
+
+
+def test_diff_with_a_git_revision(results, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "ROOT", results.root)
+    git = ["git", "-C", str(results.root), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "results"]):
+        subprocess.run([*git, *command], check=True)
+    shutil.copy(results("fig31_line.png"), results("seed-1/fig31_line.png"))
+    assert verify.main(["diff", "--fig", "fig31_line", "--base", "HEAD"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("of the pixels differ" in line for line in lines) == 1 and len(lines) == 6
+
+
+@pytest.mark.parametrize(
+    ("figure", "base", "says"),
+    [("fig99_no", ".", "fig99_no"), ("fig31", ".", "there is fig31_line"), ("fig31_line", "-p", "'-p'"),
+     ("fig31_line", "no-such-base", "no-such-base"),
+     ("", ".", "FIG="), ("fig31_line", "", "BASE=")],
+)  # fmt: skip
+def test_diff_says_what_is_missing(results, capsys, figure, base, says):
+    assert verify.main(["diff", f"--fig={figure}", f"--base={base}"]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["fig31_line.png", "tab31_all.csv"])
+def test_diff_with_a_damaged_file_is_one_clear_error(results, made, capsys, name):
+    results(name).write_bytes(results(name).read_bytes()[:40] if name.endswith("png") else b"")
+    assert verify.main(["diff", f"--fig={name.split('.')[0]}", f"--base={made}"]) == 2
+    assert f"quick/{name}" in (told := capsys.readouterr().err) and "make verify" in told and "Traceback" not in told
+
+
+def test_a_custom_base_raises_the_error_of_arguments(results):
+    with pytest.raises(ParameterError, match="nothing"):
+        verify.diff("fig31_line", "nothing", ["quick"])

@@ -1,0 +1,446 @@
+"""The workflow as its users meet it: real `make`, Snakemake, papermill and kernels over toy notebooks."""
+
+import io
+import json
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from toy import ROOT, Repository
+
+NOTHING = "Nothing to do"
+ALPHA, BETA, SUMMARY = "01_alpha (quick, seed 0)", "02_beta (quick, seed 0)", "03_summary (quick, all seeds)"
+# The file appears with its content in it.
+SAY_AND_WAIT = "import os; open('pid', 'w').write(str(os.getpid())); os.rename('pid', 'kernel.pid'); time.sleep(wait)"
+
+
+def ran(output: str) -> list[str]:
+    """The runs that `make figures` says it finished, in its order."""
+    return re.findall(r"^done +(.*) in \d+ s$", output, re.MULTILINE)
+
+
+def planned(toy: Repository, *arguments: str) -> dict[str, list[str]]:
+    """What `make plan` says: the reasons of each run that is to be done."""
+    found: dict[str, list[str]] = {}
+    for line in toy.make("plan", *arguments).splitlines():
+        if run := re.fullmatch(r"  (\S+ \(.*\))", line):
+            found[run[1]] = []
+        elif reason := re.fullmatch(r"    - (.*)", line):
+            found[list(found)[-1]].append(reason[1])
+    return found
+
+
+# -- a first run ---------------------------------------------------------------------------
+
+
+def test_first_run_makes_everything_in_order(built_toy):
+    toy, output = built_toy
+    assert ran(output) == [ALPHA, BETA, SUMMARY]
+    assert toy.read("figures/quick/tab_all.csv") == "2,0\n20,0"
+    for place in ("figures/quick/seed-0/01_alpha.json", "build/executed/quick/seed-0/01_alpha.ipynb"):
+        assert toy.exists(place)
+    assert not list(toy.folder.glob("build/running/**/*.ipynb"))
+
+
+def test_executed_copy_shows_all_parameters(built_toy):
+    cells = json.loads(built_toy[0].read("build/executed/quick/seed-0/01_alpha.ipynb"))["cells"]
+    injected = next(cell for cell in cells if "injected-parameters" in cell["metadata"]["tags"])
+    assert "groups = [1, 2]" in "".join(injected["source"])
+
+
+def test_committed_results_without_build_are_no_reason_to_skip(toy):
+    """As in a fresh clone: figures are in git, build/ is not."""
+    toy.make("clean", "PROFILE=quick")
+    assert toy.exists("figures/quick/seed-0/01_alpha.json") and not toy.exists("build")
+    assert set(planned(toy)) == {ALPHA, BETA, SUMMARY}
+
+
+# -- what makes a run stale ----------------------------------------------------------------
+
+
+def test_touching_and_explaining_rerun_nothing(toy):
+    for path in toy.folder.rglob("*"):
+        if ".snakemake" not in path.parts and path.is_file():
+            path.touch()
+    toy.replace("lib/alpha/model.py", "# a comment", "# another comment")
+    toy.replace("lib/alpha/model.py", '"""The value."""', '"""The value, explained."""')
+    toy.replace("lib/common.py", "UNIT = 1", "UNIT  =  1")
+    assert NOTHING in toy.make("figures")
+
+
+def test_editing_a_module_of_one_study_reruns_that_study_alone(toy):
+    toy.replace("lib/alpha/model.py", "epochs * UNIT", "epochs * UNIT + 1")
+    assert planned(toy) == {ALPHA: ["lib.alpha.model changed"], SUMMARY: [f"after {ALPHA}"]}
+    toy.replace("notebooks/01_alpha.ipynb", "fig_alpha", "fig_first")  # and with a new name for its figure
+    assert ran(toy.make("figures")) == [ALPHA, SUMMARY]
+    assert toy.read("figures/quick/tab_all.csv") == "20,0\n3,0"
+    assert not list(toy.folder.glob("figures/quick/seed-0/fig_alpha.*"))  # nothing of the old one is left
+    assert NOTHING in toy.make("figures")
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "expected"),
+    [
+        ("lib/common.py", "UNIT = 1", "UNIT = 2", {ALPHA: "lib.common changed", BETA: "lib.common changed"}),
+        ("lib/alpha/__init__.py", "", "x = 1\n", {ALPHA: "lib.alpha changed"}),
+        (
+            "requirements.lock",
+            "grimp==",
+            "grimp== ",
+            dict.fromkeys([ALPHA, BETA, SUMMARY], "lock file changed"),
+        ),
+        ("notebooks/02_beta.ipynb", "run.finish()", "run.finish( );1", {BETA: "notebook changed"}),
+        ("notebooks/01_alpha.ipynb", "epochs = 2", "epochs = 3", {ALPHA: "parameter epochs: 2 → 3"}),
+        (
+            "profiles/quick.yaml",
+            "notebooks:",
+            "notebooks:\n  02_beta: {parameters: {epochs: 7}}",
+            {BETA: "parameter epochs: 2 → 7"},
+        ),
+        (
+            "profiles/quick.yaml",
+            "[01_alpha, 02_beta]",
+            "[01_alpha]",
+            {SUMMARY: f"no longer reads {BETA}"},
+        ),
+    ],
+    ids=["shared module", "package init", "lock", "cell", "default", "profile", "reads"],
+)
+def test_plan_tells_what_changed(toy, path, old, new, expected):
+    if old:
+        toy.replace(path, old, new)
+    else:
+        toy.write(path, new)
+    found = planned(toy)
+    for run, reason in expected.items():
+        assert reason in found[run]
+    assert set(found) == {*expected, SUMMARY}
+
+
+def test_planning_and_taking_back_an_edit_rerun_nothing(toy):
+    toy.replace("lib/beta.py", "10 *", "20 *")
+    assert set(planned(toy)) == {BETA, SUMMARY}
+    toy.replace("lib/beta.py", "20 *", "10 *")
+    assert NOTHING in toy.make("figures")
+
+
+def test_a_deleted_figure_is_made_again(toy):
+    (toy.folder / "figures/quick/seed-0/fig_beta.csv").unlink()
+    toy.write("figures/quick/seed-0/fig_alpha.csv", "typed by hand")
+    found = planned(toy)
+    assert found[BETA] == ["fig_beta.csv is missing"] and found[ALPHA] == ["fig_alpha.csv was altered"]
+    assert ran(toy.make("figures", "ONLY=02_beta")) == [BETA]
+    assert toy.read("figures/quick/seed-0/fig_beta.csv") == "20,0" and set(planned(toy)) == {ALPHA, SUMMARY}
+
+
+def test_equal_results_of_an_earlier_notebook_spare_the_later_one(toy):
+    """A new value of a parameter that changes no result: 03_summary, read for it, stays as it is."""
+    toy.replace("notebooks/01_alpha.ipynb", "rate = 0.1", "rate = 0.2")
+    assert ran(toy.make("figures", "ONLY=01_alpha")) == [ALPHA]
+    assert NOTHING in toy.make("figures")
+
+
+def test_snakemake_alone_sees_the_same(toy):
+    """On a cluster Snakemake is called directly; it must not find stale what the plan finds up to date."""
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--rerun-triggers", "mtime"]
+    options = {"cwd": toy.folder, "env": toy.environment, "capture_output": True, "text": True, "check": True}
+    subprocess.run(["rm", "-rf", ".snakemake"], cwd=toy.folder, check=True)
+    for path in toy.folder.glob("build/inputs/**/*.json"):
+        path.touch()
+    assert "Nothing to be done" in subprocess.run(command, **options).stdout
+
+
+# -- failures ------------------------------------------------------------------------------
+
+
+def test_a_failed_notebook_is_kept_apart_and_the_others_go_on(toy):
+    toy.replace("lib/alpha/model.py", "return epochs * UNIT", "raise ArithmeticError('the loss is NaN')")
+    toy.replace("lib/beta.py", "10 *", "30 *")
+    output = toy.make("figures", status=1)
+    assert ran(output) == [BETA]
+    assert f"FAILED  {ALPHA}" in output
+    assert "run.save('fig_alpha', f'{model.value(epochs)},{seed}')" in output  # the cell
+    assert "ArithmeticError: the loss is NaN" in output and "lib/alpha/model.py" in output  # the traceback
+    assert "build/failed/quick/seed-0/01_alpha.ipynb" in output and f"{SUMMARY}: not reached" in output
+    assert "ArithmeticError" in toy.read("build/failed/quick/seed-0/01_alpha.ipynb")
+    assert not toy.exists("build/executed/quick/seed-0/01_alpha.ipynb")
+    assert not toy.exists("figures/quick/seed-0/01_alpha.json")
+    assert planned(toy)[ALPHA] == ["failed last time"]
+    toy.replace("lib/alpha/model.py", "raise ArithmeticError('the loss is NaN')", "return epochs * UNIT")
+    assert ran(toy.make("figures")) == [ALPHA, SUMMARY]
+    assert not toy.exists("build/failed/quick/seed-0/01_alpha.ipynb")
+
+
+def test_a_dead_kernel_and_a_missing_record_are_told(toy):
+    toy.replace("lib/beta.py", "return 10", "import os, signal; os.kill(os.getpid(), signal.SIGKILL); return 10")
+    toy.replace("notebooks/01_alpha.ipynb", "run.finish()", "pass")
+    output = toy.make("figures", status=1)
+    assert "The kernel died, probably out of memory (it had taken 0." in output
+    assert "time.sleep(wait)" in output and "build/failed/quick/seed-0/02_beta.ipynb" in output
+    assert "without `run.finish()`" in output and "build/failed/quick/seed-0/01_alpha.ipynb" in output
+
+
+def test_kill_9_leaves_nothing_that_looks_finished_and_the_next_run_goes_on(toy):
+    toy.replace("lib/alpha/model.py", "epochs * UNIT", "epochs * UNIT * 2")
+    toy.replace("notebooks/02_beta.ipynb", "time.sleep(wait)", SAY_AND_WAIT)
+    process = toy.start("figures", "PARAMS=wait=600")
+    try:
+        toy.wait_for("kernel.pid", process)
+        kernel = psutil.Process(int(toy.read("kernel.pid")))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    custom = "quick-custom/seed-0"
+    assert toy.exists(f"build/executed/{custom}/01_alpha.ipynb")  # finished before
+    assert not toy.exists(f"build/executed/{custom}/02_beta.ipynb")
+    assert not toy.exists(f"figures/{custom}/02_beta.json")
+    # The kernel is in a session of its own, so that the signal missed it; it has to notice by itself.
+    _, alive = psutil.wait_procs([kernel], timeout=30)
+    assert not alive or kernel.status() == psutil.STATUS_ZOMBIE
+    # The same settings but for the time: 01_alpha is not run again.
+    output = toy.make("figures", "PARAMS=wait=0.5")
+    assert ran(output) == ["02_beta (quick-custom, seed 0)", "03_summary (quick-custom, all seeds)"]
+
+
+def test_two_makes_at_once_do_not_mix(toy):
+    toy.replace("notebooks/02_beta.ipynb", "time.sleep(wait)", SAY_AND_WAIT)
+    first = toy.start("figures", "ONLY=02_beta", "PARAMS=wait=600")
+    try:
+        toy.wait_for("kernel.pid", first)
+        output = toy.make("figures", "ONLY=02_beta", "PARAMS=wait=600", status=1)
+        assert "02_beta (quick-custom, seed 0) is being run by another `make figures`" in output
+        assert first.poll() is None
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.communicate()
+
+
+# -- settings ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["PARAMS=epoch=3"], "'epoch', which no notebook of this run has; did you mean 'epochs'?"),
+        (["PARAMS=epochs=3.5"], "to 3.5 (float); expected int, such as 2"),
+        (["PARAMS=seed=3"], "use SEEDS=3"),
+        (["ONLY=01_alhpa"], "Unknown notebook '01_alhpa'; did you mean '01_alpha'?"),
+        (["PROFILE=quik"], "Unknown profile 'quik'; did you mean 'quick'?"),
+        (["SEEDS=a"], "SEEDS takes whole numbers"),
+        (["JOBS=0"], "JOBS takes a positive whole number"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_wrong_settings_fail_before_anything_starts(built_toy, arguments, message):
+    output = built_toy[0].make("figures", *arguments, status=1)
+    assert message in output and "Traceback" not in output and "start " not in output
+
+
+def test_a_typo_in_a_profile_fails_before_anything_starts(toy):
+    toy.write("profiles/quick.yaml", "notebooks: {01_alpha: {parameters: {epcohs: 3}}}")
+    output = toy.make("figures", status=1)
+    assert "Profile 'quick' sets 'epcohs' of 01_alpha, which has no such parameter; did you mean" in output
+    assert "Traceback" not in output and "start " not in output
+
+
+def test_what_a_profile_skips_is_not_run_and_asking_for_it_tells_why(toy):
+    toy.write("profiles/quick.yaml", "notebooks: {02_beta: {skip: it needs speech}, 03_summary: {reads: [01_alpha]}}")
+    assert set(planned(toy, "PARAMS=rate=0.2")) == {
+        name.replace("quick,", "quick-custom,") for name in (ALPHA, SUMMARY)
+    }
+    assert "Profile 'quick' has no 02_beta: it needs speech" in toy.make("figures", "ONLY=02_beta", status=1)
+
+
+# Comes back, with the threads that it was given, once two processes are here at a time.
+MEET = """
+
+def meet():
+    import os
+    import time
+    from pathlib import Path
+
+    place = Path(os.environ["OUTPUT_ROOT"]) / "build" / "meeting"
+    place.mkdir(exist_ok=True)
+    (place / str(os.getpid())).touch()
+    for _ in range(600):
+        if len(list(place.iterdir())) == 2:
+            return int(os.environ["OMP_NUM_THREADS"])
+        time.sleep(0.1)
+    raise TimeoutError("alone")
+"""
+
+
+def test_profiles_seeds_and_parallel_runs(toy):
+    """Two seeds at a time, each told its share of the cores, and one notebook over both."""
+    toy.replace("lib/alpha/model.py", "return epochs", "return meet()")
+    toy.write("lib/alpha/model.py", toy.read("lib/alpha/model.py") + MEET)
+    output = toy.make("figures", "PROFILE=smoke", "ONLY=03_summary", "JOBS=2", "CORES=2")
+    assert "start   01_alpha (smoke, seed 1), 1 thread\n" in output
+    assert toy.read("figures/smoke/tab_all.csv") == "1,0\n1,1"
+    assert NOTHING in toy.make("figures", "PROFILE=smoke", "ONLY=03_summary")
+
+
+def test_seed_zero_alone_is_not_every_seed(toy):
+    """Snakemake turns `seeds="0"` into a number, and zero is easily taken for nothing."""
+    output = toy.make("figures", "PROFILE=smoke", "ONLY=01_alpha", "SEEDS=0")
+    assert ran(output) == ["01_alpha (smoke, seed 0)"]
+
+
+def test_parameters_of_the_command_line_go_to_a_folder_of_their_own(toy):
+    output = toy.make("figures", "PARAMS=epochs=5 groups=[3,4]", "ONLY=03_summary")
+    assert ran(output)[-1] == "03_summary (quick-custom, all seeds)"
+    assert toy.read("figures/quick-custom/tab_all.csv") == "5,0\n50,0"
+    assert toy.read("figures/quick/tab_all.csv") == "2,0\n20,0"
+    assert NOTHING in toy.make("figures")
+    assert NOTHING in toy.make("figures", "PARAMS=epochs=2")  # the profile's own value
+
+
+def test_output_root_moves_everything_that_is_written(toy, tmp_path):
+    toy.environment["OUTPUT_ROOT"] = str(tmp_path / "else {where}")  # papermill takes a path for a format
+    toy.write("images/pictures/a.png", "")
+    toy.replace("notebooks/01_alpha.ipynb", "shapes", "folder:pictures")
+    toy.make("figures", "ONLY=01_alpha", "DATA_ROOT=images")  # relative to the repository, not to the output
+    inputs = json.loads((tmp_path / "else {where}/build/inputs/quick/seed-0/01_alpha.json").read_text())
+    assert inputs["parts"]["data folder:pictures"] != "absent"
+    assert (tmp_path / "else {where}/figures/quick/seed-0/01_alpha.json").exists()
+    assert not list(toy.folder.glob("build/running/**/*.ipynb"))
+
+
+def test_outputs_are_stored_for_checked_cells_alone(toy):
+    content = json.loads(toy.read("notebooks/01_alpha.ipynb"))
+    content["cells"][2]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "left over"}]
+    content["cells"][3]["metadata"]["tags"] = ["nbval-check-output", "keep_output"]
+    content["cells"][3]["source"] = "run.finish()\nprint(epochs)"
+    toy.write("notebooks/01_alpha.ipynb", json.dumps(content))
+    toy.make("outputs", "ONLY=01_alpha", "SEEDS=0")
+    cells = json.loads(toy.read("notebooks/01_alpha.ipynb"))["cells"]
+    assert len(cells) == 4 and cells[2]["outputs"] == []
+    assert cells[3]["outputs"][0]["text"] == ["1\n"] and cells[3]["execution_count"]
+    assert NOTHING in toy.make("figures", "PROFILE=smoke", "ONLY=01_alpha", "SEEDS=0")
+
+
+def test_clean_keeps_results(toy):
+    for name in ("smoke", "quick-custom", "public"):
+        toy.write(f"figures/{name}/a.json", "{}")
+    toy.make("clean")
+    left = {path.name for path in (toy.folder / "figures").iterdir()}
+    assert left == {"quick", "public"} and not toy.exists("build")
+
+
+# -- the environment -----------------------------------------------------------------------
+
+FAKE_PYTHON = """#!/bin/sh
+# Stands for Python, venv and pip: notes every call; `pip install -r` fails while there is a file `broken`.
+echo "$*" >> "$CALLS"
+case "$*" in
+    *"-m venv"*) for folder; do :; done; mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python" ;;
+    *"install"*"-r "*) test ! -e broken ;;
+    *"sys.version_info"*) test ! -e old ;;
+    *--version*) echo "Python 3.8.1" ;;
+esac
+"""
+
+
+@pytest.fixture
+def bare(fresh_toy, tmp_path) -> Repository:
+    """A repository without an active environment, with a stand-in for Python that installs nothing."""
+    fake = tmp_path / "python"
+    fake.write_text(FAKE_PYTHON)
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    fresh_toy.environment |= {"BOOTSTRAP": str(fake), "CALLS": str(tmp_path / "calls")}
+    del fresh_toy.environment["VIRTUAL_ENV"]
+    return fresh_toy
+
+
+def _pip_calls(bare: Repository) -> list[str]:
+    calls = Path(bare.environment["CALLS"])
+    found = [line for line in calls.read_text().splitlines() if "pip install" in line]
+    calls.write_text("")
+    return found
+
+
+def test_environment_is_made_once_and_follows_the_lock(bare):
+    bare.make("environment")
+    assert len(_pip_calls(bare)) == 2
+    bare.make("environment")
+    assert _pip_calls(bare) == []
+    bare.replace("requirements.lock", "grimp==", "grimp== ")
+    bare.make("environment")
+    assert len(_pip_calls(bare)) == 2
+
+
+def test_an_interrupted_installation_is_not_taken_for_complete(bare):
+    bare.write("broken", "")
+    bare.make("environment", status=1)
+    (bare.folder / "broken").unlink()
+    _pip_calls(bare)
+    bare.make("environment")
+    assert len(_pip_calls(bare)) == 2
+
+
+def test_an_old_python_is_told(bare):
+    bare.write("old", "")
+    assert "no Python from 3.11 to 3.14 found" in bare.make("environment", status=1)
+    bare.environment["VIRTUAL_ENV"] = str(bare.folder / "active")
+    bare.write("active/bin/python", FAKE_PYTHON)
+    (bare.folder / "active/bin/python").chmod(0o755)
+    assert "has Python 3.8.1; Python 3.11 to 3.14 is needed" in bare.make("environment", status=1)
+
+
+def test_conda_is_used_unless_it_is_its_base(bare):
+    bare.write("conda/bin/python", FAKE_PYTHON)
+    (bare.folder / "conda/bin/python").chmod(0o755)
+    bare.environment |= {"CONDA_PREFIX": str(bare.folder / "conda"), "CONDA_DEFAULT_ENV": "studies"}
+    bare.make("environment")
+    assert not bare.exists(".venv")
+    bare.environment["CONDA_DEFAULT_ENV"] = "base"
+    bare.make("environment")
+    assert bare.exists(".venv")
+
+
+def test_make_help_names_every_command():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())
+    shown = set(re.findall(r"^  (\w+)  ", subprocess.check_output(["make", "help"], cwd=ROOT, text=True), re.M))
+    assert phony <= shown
+
+
+# -- one run -------------------------------------------------------------------------------
+
+
+def test_a_kernel_that_does_not_start_is_tried_once_more(tmp_path, monkeypatch):
+    from lib.press import execution
+
+    calls = []
+
+    def papermill(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise RuntimeError("Kernel didn't respond in 60 seconds")
+
+    monkeypatch.setattr(execution, "_papermill", papermill)
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", "")
+    execution._execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {})
+    assert len(calls) == 2
+
+
+def test_a_line_is_written_in_one_piece(monkeypatch):
+    """As unbuffered output passes each piece on at once, and another run's may come between."""
+    from lib.press import execution
+
+    pieces = []
+
+    class Pipe(io.StringIO):
+        def write(self, piece):
+            pieces.append(piece)
+            return super().write(piece)
+
+    monkeypatch.setattr(sys, "stdout", Pipe())
+    execution._say("done    01_alpha")
+    assert pieces == ["done    01_alpha\n"]
