@@ -17,7 +17,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from lib import paths
-from lib.press import fingerprint, jobs, staleness
+from lib.press import fingerprint, jobs, parameters, staleness
 
 # Libraries that start as many threads as the machine has cores unless they are told.
 THREAD_VARIABLES = (
@@ -53,7 +53,8 @@ def _run(job: dict, name: str, threads: int) -> int:
     _say(f"start   {title}, {threads} thread{'s' if threads > 1 else ''}")
     begin = time.monotonic()
     try:
-        _execute(paths.NOTEBOOKS / f"{job['notebook']}.ipynb", running, job["parameters"])
+        values = parameters.for_cell(job["notebook"], job["parameters"])
+        _execute(paths.NOTEBOOKS / f"{job['notebook']}.ipynb", running, values)
         if not jobs.record(name).exists():
             raise RuntimeError("The notebook came to its end without `run.finish()`, so there is no record of it.")
     except Exception as error:  # whatever it was, the copy must be kept and the reason told

@@ -71,7 +71,9 @@ def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
     parts = {"notebook": notebook_hash(notebook)}
     parts |= {f"parameter {name}": repr(value) for name, value in sorted(values.items())}
     modules = imported_modules(notebook)
-    parts |= {f"module {name}": value for name, value in sources.module_hashes(*modules).items()}
+    # What a module `defaults` holds are parameters, and named as such above.
+    hashes = sources.module_hashes(*modules)
+    parts |= {f"module {name}": value for name, value in hashes.items() if not name.endswith(".defaults")}
     if "module lib.press.claims" in parts:  # which reads them
         parts["the source's claims"] = sources.sha256(paths.CLAIMS.read_text(encoding="utf-8"))
     parts["lock file"] = sources.sha256(paths.LOCK.read_text(encoding="utf-8"))

@@ -9,7 +9,9 @@ with the default; here it is an error before a kernel starts.
 import ast
 import difflib
 import json
+import re
 import shlex
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import yaml
 from lib import paths
 
 TAG = "parameters"
+MORE = "more"  # the parameter that holds those of a `defaults` module
 SET_BY_THE_WORKFLOW = {"seed": "SEEDS", "seeds": "SEEDS", "profile": "PROFILE"}
 # Where a run happens and which of several equal runs it is; all other parameters are settings.
 NOT_SETTINGS = (*SET_BY_THE_WORKFLOW, "device")
@@ -40,12 +43,43 @@ def profiles() -> list[str]:
 
 
 def defaults(notebook: str) -> dict[str, Any]:
-    """The literals of the notebook's `parameters` cell.
+    """The literals of the notebook's `parameters` cell and of the `defaults` module that it imports, by name.
+
+    The cell holds what a reader may want to change; all else, with its explanation, is in `lib/<study>/defaults.py`.
+    Profiles and the command line do not tell them apart. In an opened notebook the cell's `more` sets the latter.
 
     Read with `ast` and not with `papermill.inspect_notebook`, whose import alone takes
     seconds and whose pattern misses quoted and dotted annotations.
     """
-    return dict(_defaults(_notebook_path(notebook)))
+    path = _notebook_path(notebook)
+    cell, further = _of_file(path), _further(path)
+    if twice := sorted(cell.keys() & further.keys()):
+        raise ParameterError(f"{path.name} has {twice} both in its '{TAG}' cell and among its defaults in lib")
+    return {name: value for name, value in cell.items() if name != MORE} | further
+
+
+def for_cell(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Resolved values as papermill puts them below the `parameters` cell: those of `defaults` modules are in `more`."""
+    further = _further(_notebook_path(notebook))
+    own = {name: value for name, value in values.items() if name not in further}
+    return own | ({MORE: {name: values[name] for name in further}} if further else {})
+
+
+def of_globals(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
+    """The values in an opened notebook: those of its cell, and its `more` over the defaults in lib.
+
+    ParameterError for names of the cell that have no value, and for unknown names or wrong types in `more`.
+    """
+    known, further = defaults(notebook), _further(_notebook_path(notebook))
+    if missing := [name for name in known if name not in namespace and name not in further]:
+        raise ParameterError(f"{notebook} has the parameters {missing} but no values for them; run its parameters cell")
+    values = {name: namespace[name] for name in known if name not in further} | further
+    given = namespace.get(MORE, {}) if further else {}
+    if not isinstance(given, dict):
+        raise ParameterError(f"`{MORE}` of {notebook} is {given!r}; expected a dictionary such as {{'epochs': 3}}")
+    for name, value in given.items():
+        values[name] = _checked(name, value, further, f"`{MORE}`", notebook)
+    return {name: values[name] for name in known}
 
 
 def profile_entry(notebook: str, profile: str) -> dict[str, Any]:
@@ -127,8 +161,21 @@ def _notebook_path(notebook: str) -> Path:
     return paths.NOTEBOOKS / f"{notebook}.ipynb"
 
 
-def _defaults(path: Path) -> dict[str, Any]:
+def _of_file(path: Path) -> dict[str, Any]:
     return _read_parameters_cell(path, path.stat().st_mtime_ns)
+
+
+def _further(path: Path) -> dict[str, Any]:
+    """The literals of the module `defaults` that the notebook imports from a package of lib; empty if none."""
+    if MORE not in _of_file(path):
+        return {}
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    package = re.search(r"^from (lib\.[\w.]+) import (?:\w+, )*defaults\b", code, re.MULTILINE)
+    if not package:
+        raise ParameterError(f"{path.name} has `{MORE}`, but no line `from lib.<study> import defaults`")
+    module = paths.ROOT.joinpath(*package[1].split("."), "defaults.py")
+    return _literals(module.read_text(encoding="utf-8"), str(module.relative_to(paths.ROOT)))
 
 
 @cache
@@ -137,12 +184,16 @@ def _read_parameters_cell(path: Path, _changed: int) -> dict[str, Any]:
     tagged = [cell for cell in cells if TAG in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
         raise ParameterError(f"{path.name} has {len(tagged)} cells tagged '{TAG}'; it needs exactly one")
-    source = "".join(tagged[0]["source"])
+    return _literals("".join(tagged[0]["source"]), f"The '{TAG}' cell of {path.name}")
+
+
+def _literals(source: str, where: str) -> dict[str, Any]:
+    """The values of a source of nothing but `name = literal`."""
     values: dict[str, Any] = {}
     try:
         statements = ast.parse(source).body
     except SyntaxError as error:
-        raise ParameterError(f"The '{TAG}' cell of {path.name} is not Python: {error}") from None
+        raise ParameterError(f"{where} is not Python: {error}") from None
     for number, statement in enumerate(statements):
         if number == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             continue  # a docstring
@@ -158,7 +209,7 @@ def _read_parameters_cell(path: Path, _changed: int) -> dict[str, Any]:
         except (ValueError, TypeError):
             line = ast.unparse(statement)
             raise ParameterError(
-                f"The '{TAG}' cell of {path.name} may only hold `name = literal`, but has: {line}\n"
+                f"{where} may only hold `name = literal`, but has: {line}\n"
                 "Derive values in the next cell: papermill's values come after this one."
             ) from None
     return values

@@ -28,6 +28,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -58,11 +59,8 @@ class Run:
     """
 
     def __init__(self, notebook: str, values: Mapping[str, Any]):
-        missing = [name for name in parameters.defaults(notebook) if name not in values]
-        if missing:
-            raise RunError(f"{notebook} has the parameters {missing} but no values for them; run its parameters cell")
         self.notebook = notebook
-        self.parameters = {name: values[name] for name in parameters.defaults(notebook)}
+        self.parameters = parameters.of_globals(notebook, values)
         self.profile: str = self.parameters.get("profile", "quick")
         self.seed: int = self.parameters.get("seed", 0)
         self.seeds: list[int] | None = self.parameters.get("seeds")
@@ -88,6 +86,10 @@ class Run:
         seed_everything(self.seed)
 
     # What the run reads
+
+    def design(self, defaults: ModuleType) -> SimpleNamespace:
+        """The values of the parameters that are listed in the module `defaults` and not in the parameters cell."""
+        return SimpleNamespace(**{name: self.parameters[name] for name in vars(defaults) if name in self.parameters})
 
     def use(self, data):
         """Register a data set (images or sounds), so that every result names it; returns it unchanged."""

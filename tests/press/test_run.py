@@ -619,7 +619,7 @@ def test_parameters_without_values_are_an_error():
     given = values()
     del given["rate"], given["epochs"]
     with pytest.raises(
-        RunError, match=r"05_study has the parameters \['epochs', 'rate'\] but no values.*run its param"
+        ParameterError, match=r"05_study has the parameters \['epochs', 'rate'\] but no values.*run its param"
     ):
         Run(NAME, given)
 

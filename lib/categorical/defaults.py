@@ -1,0 +1,20 @@
+"""Defaults of what notebook 02 takes beyond its parameters cell.
+
+Profiles and `PARAMS` set these by name like those of the cell; in an opened notebook `more` does.
+The values are those of the *quick* profile.
+"""
+
+augmentation = "crops"  # of the two views: "crops" or "affine" (digits, letters)
+smallest_crop = 0.4  # smallest share of an image's area in a view
+hue = 0.5  # largest shift of hue between views, in turns of the colour circle: 0.5 makes any colour of any other
+learning_rate = 0.2  # of SGD, at the batch size of the cell
+score_every = 4  # epochs between two points of the training curves
+queue = 500  # negatives kept in the queue, codes or embeddings
+momentum = 0.9  # of the momentum encoder that fills the queue; 0.99 for long trainings
+other_counts = [5, 20]  # numbers of clusters besides the number of classes
+ablation_epochs = 5  # of all experiments but the main comparison
+ablation_count = 500  # their training images; 0 takes all
+size_positions = [1, 4, 16]  # values of L that are compared
+size_categories = [10]  # values of K that are compared
+digits_epochs = 0  # of the check on scikit-learn's digits; 0 leaves it out
+cost_rounds = 2  # repetitions when costs are timed

@@ -1,0 +1,21 @@
+"""Defaults of what notebook 03 takes beyond its parameters cell.
+
+Profiles and `PARAMS` set these by name like those of the cell; in an opened notebook `more` does.
+The values are those of the *quick* profile.
+"""
+
+learning_rate = 0.004  # of AdamW
+small_count = 640  # training images of all experiments but the first; 0 takes all
+small_epochs = 5  # epochs of these experiments
+reduced_share = 0.25  # of small_count, in the condition "little data"
+label_noise = 0.4  # share of random labels in the condition "label noise"
+tuning_count = 400  # held-out split included, images on which strengths are tuned; 0 takes all
+tuning_epochs = 3  # of each strength tried
+resnet_count = 64  # images for ResNet-18; 0 takes all
+resnet_epochs = 1  # of ResNet-18
+packing_ratios = [0.5, 1.0, 2.0, 4.0, 8.0]  # vectors per dimension
+packing_dimension = 27  # d of the packed unit vectors
+packing_steps = 300  # of Adam, for each packing
+packing_starts = 1  # random starts of each packing
+cost_models = ["vanilla"]  # "vanilla", "resnet18"; the latter takes a minute more
+cost_rounds = 3  # repetitions when costs are timed

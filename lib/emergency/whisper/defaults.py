@@ -1,0 +1,25 @@
+"""Defaults of what notebook 04 takes beyond its parameters cell.
+
+Profiles and `PARAMS` set these by name like those of the cell; in an opened notebook `more` does.
+The values are those of the *quick* profile.
+"""
+
+d_model = 64  # width of a Whisper from scratch
+encoder_layers = 2  # of a Whisper from scratch
+decoder_layers = 2  # of a Whisper from scratch
+reading_epochs = 4  # speech-recognition pre-training of a Whisper from scratch; 0 for none
+reading_lines = 2000  # spoken lines for pre-training, besides those of the training clips
+heads = 2  # attention heads of a Whisper from scratch
+stack = 4  # encoder positions of 20 ms joined into one frame that is classified
+hidden = 256  # units of the MLP head
+batch_size = 32  # clips per step
+learning_rate = 0.004  # peak of the one-cycle schedule
+optimizer = "muon"  # "muon"; "adamw" for a trained Whisper
+equaliser = 6.0  # dB: strength of a random equaliser that varies the microphone at every step
+time_mask = 0.0  # SpecAugment: largest share of frames that a mask hides
+frequency_mask = 0.0  # SpecAugment: largest share of mel bands that a mask hides
+ratio_epochs = 2  # of each ratio's training, and of those of figure 46
+stack_epochs = 4  # of each head in table 48
+latest = 2.0  # seconds: last onset in figure 46
+explained_count = 48  # clips on which explanations are measured
+flip_steps = 10  # points of each flipping curve

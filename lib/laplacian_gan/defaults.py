@@ -1,0 +1,15 @@
+"""Defaults of what notebook 01 takes beyond its parameters cell.
+
+Profiles and `PARAMS` set these by name like those of the cell; in an opened notebook `more` does.
+The values are those of the *quick* profile.
+"""
+
+more_datasets = []  # the first comparison is repeated on these
+control_width = 16  # channels, in all experiments but the first
+control_epochs = 2  # of all experiments but the first
+ema = 0.99  # decay of the averaged generator
+levels = [4, 8, 16, 32]  # pixels: resolutions at which the pyramid is given
+noise_strengths = [1.0]  # standard deviation of noise added to the levels (of unit variance), an arm each
+sample_count = 500  # generated images per model, against as many real ones
+lpips_pairs = 200  # pairs of images behind each LPIPS
+cost_rounds = 2  # repetitions when costs are timed
