@@ -179,7 +179,7 @@ def smoke_jobs() -> list[jobs.Job]:
 
 @pytest.mark.parametrize("job", smoke_jobs(), ids=lambda job: job.notebook)
 def test_notebook_runs_and_prints_what_is_stored(job, output, environment):
-    counts = run_nbval(job.notebook, job.values, output, environment)
+    counts = run_nbval(job.notebook, parameters.for_cell(job.notebook, job.values), output, environment)
     assert counts["tests"] == len([cell for cell in cells(job.notebook) if source(cell).strip()]) + 1  # the injected
     assert counts["failures"] == counts["errors"] == counts["skipped"] == 0
     assert (output / "figures" / f"{job.name}.json").exists()
@@ -193,7 +193,12 @@ def test_a_second_run_from_nothing_gives_the_same_bytes(job, output, environment
         shutil.copytree(output / "build" / "cost", tmp_path / "build" / "cost")
     if job.reads:  # a run starts from what others have left for it
         shutil.copytree(output / "build" / "models", tmp_path / "build" / "models")
-    run_nbval(job.notebook, job.values, tmp_path, environment | {"OUTPUT_ROOT": str(tmp_path)})
+    run_nbval(
+        job.notebook,
+        parameters.for_cell(job.notebook, job.values),
+        tmp_path,
+        environment | {"OUTPUT_ROOT": str(tmp_path)},
+    )
     second = json.loads((tmp_path / "figures" / f"{job.name}.json").read_text(encoding="utf-8"))
     assert second == first  # holds the sha256 of every PNG, PDF, CSV, NPZ and LaTeX file
     assert first["outputs"]
