@@ -8,7 +8,9 @@ CORES ?=
 PARAMS ?=
 FIG ?=
 BASE ?=
-# Values reach the commands through the environment, where no character of theirs means anything to a shell.
+# Values reach the commands through the environment, where no character of theirs means anything to a shell;
+# nor does a $ mean anything to make.
+$(foreach name,PROFILE SEEDS ONLY JOBS CORES PARAMS FIG BASE,$(eval override $(name) := $$(value $(name))))
 export PROFILE SEEDS ONLY JOBS CORES PARAMS FIG BASE
 # Empty is as good as unset for these, but not the same to every program.
 ifneq ($(DATA_ROOT),)

@@ -5,6 +5,7 @@
 # A job is `<profile>/seed-<k>/<notebook>`, or `<profile>/<notebook>` over all seeds. Whether
 # it is stale is decided by content in lib/press/staleness.py, which writes the inputs files below
 # only when their content changes; times of sources never matter.
+import json
 import os
 import re
 import sys
@@ -21,8 +22,12 @@ os.environ["DATA_ROOT"] = str(paths.data_root())
 workdir: paths.output_root()
 
 
+# What `make figures` selects; called directly, Snakemake has its --config.
+SELECTION = {**config, **json.loads(os.environ.get("SELECTION", "{}"))}
+
+
 def setting(name, default=""):
-    value = config.get(name, "")  # Snakemake reads seeds="0" as the number zero: not the same as no seeds
+    value = SELECTION.get(name, "")  # Snakemake reads seeds="0" as the number zero: not the same as no seeds
     return default if value in ("", None) else str(value)
 
 
@@ -54,7 +59,8 @@ rule notebook:
     resources:
         slots=1,
     params:
-        python=sys.executable,
-        root=workflow.basedir,
+        # Functions, as Snakemake looks for wildcards in the braces of a string.
+        python=lambda wildcards: sys.executable,
+        root=lambda wildcards: workflow.basedir,
     shell:
         "cd {params.root:q} && {params.python:q} -m lib.press.workflow run {wildcards.job:q} --threads {threads}"

@@ -128,8 +128,10 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
         if skipped[notebook]:
             raise ParameterError(f"Profile '{profile}' has no {notebook}: {skipped[notebook]}")
     ordered = _in_order(asked, profile)
-    overrides = parameters.parse_assignments(params)
     known = {notebook: parameters.defaults(notebook) for notebook in ordered}
+    overrides = parameters.parse_assignments(
+        params, {name: v for values in known.values() for name, v in values.items()}
+    )
     parameters.check_names(overrides, known)
     mine = {
         notebook: {name: value for name, value in overrides.items() if name in known[notebook]} for notebook in ordered

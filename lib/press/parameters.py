@@ -113,16 +113,23 @@ def resolve(notebook: str, profile: str, overrides: dict[str, Any] | None = None
     return values
 
 
-def parse_assignments(text: str) -> dict[str, Any]:
+def parse_assignments(text: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`epochs=3 dataset=folder:/x groups=[1,2]` as a dictionary.
 
-    Values are Python literals where they read as such (`true` and `false` too), strings
-    otherwise, also in a list: `shown=[fire,'gas accident']`. Quote a string that would read as a number: `name="'3'"`.
+    Quotes group, as in a shell: `dataset='folder:/my birds'`; all else stands for itself, backslashes too. The value
+    of a parameter that is a string in `known` is taken as it is. Others are Python literals where they read as such
+    (`true` and `false` too), strings otherwise, also in a list: `shown=[fire,'gas accident']`.
     """
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
+    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""
     try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise ParameterError(f"The command line's parameters cannot be read: {error}: {text}") from None
+        words = list(lexer)
+    except ValueError:
+        raise ParameterError(
+            f"The command line's parameters have a quote that is not closed: {text}\n"
+            "Put a value that holds one into quotes of the other kind: "
+            """PARAMS='dataset="folder:/home/me/it's mine"'"""
+        ) from None
     values = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -135,7 +142,7 @@ def parse_assignments(text: str) -> dict[str, Any]:
             raise ParameterError(f"'{name}' is not set through PARAMS; use {SET_BY_THE_WORKFLOW[name]}={value}")
         if name in values:
             raise ParameterError(f"The command line sets '{name}' twice")
-        values[name] = _literal(value)
+        values[name] = value if isinstance((known or {}).get(name), str) else _literal(value)
     return values
 
 

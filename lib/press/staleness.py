@@ -107,7 +107,7 @@ def prepare(job: Job) -> None:
         if jobs.record(job.name).exists():
             # Snakemake removes it before the run, and then nobody knew what the last one had left.
             write_atomically(jobs.previous_record(job.name), jobs.record(job.name).read_text(encoding="utf-8"))
-    content = json.dumps(job.description(), indent=1, ensure_ascii=False) + "\n"
+    content = json.dumps(job.description(), indent=1) + "\n"
     path = jobs.inputs_file(job.name)
     if not path.exists() or path.read_text(encoding="utf-8") != content:
         write_atomically(path, content)

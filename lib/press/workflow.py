@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from filelock import Timeout
@@ -46,6 +47,7 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
         print(f"Nothing to do: all {len(selected)} notebook runs are up to date.")
         return 0
     print(f"{len(stale)} of {len(selected)} notebook runs to do (`make plan` tells why)", flush=True)
+    begin = time.time()
     with contextlib.ExitStack() as locks:
         for job in stale:
             try:
@@ -67,7 +69,7 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
         log.unlink()
         print(f"Done: figures and tables are in {jobs.short(paths.figures() / selected[0].folder)}")
         return 0
-    _tell_what_is_left(left, log)
+    _tell_what_is_left(left, log, begin)
     return status or 1
 
 
@@ -75,16 +77,16 @@ def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
     """Hand over to Snakemake. Its own words go to a log; what the jobs say goes to the terminal."""
     log = paths.build() / f"snakemake-{os.getpid()}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    selection = {name: getattr(options, name) for name in ("profile", "seeds", "only", "params")}
+    selection = {name: getattr(options, name) for name in ("profile", "seeds", "only", "params", "jobs")}
     command = [sys.executable, "-m", "snakemake", "--snakefile", paths.ROOT / "Snakefile"]
     command += ["--cores", options.cores, "--resources", f"slots={options.jobs}"]
     command += ["--rerun-triggers", "mtime", "--rerun-incomplete", "--keep-going", "--quiet", "progress"]
     # Its lock would outlive a killed run; the locks here are released by the operating system.
     command += ["--nolock", "--scheduler", "greedy", "--profile", "none", "--workflow-profile", "none"]
-    command += ["--config", *(f"{name}={json.dumps(value)}" for name, value in selection.items())]
-    command += [f"jobs={options.jobs}"]
+    # Not by --config, which would read the values as YAML.
+    environment = os.environ | {"SELECTION": json.dumps(selection)}
     with log.open("w") as stream:
-        process = subprocess.Popen([str(word) for word in command], cwd=paths.ROOT, stderr=stream)
+        process = subprocess.Popen([str(word) for word in command], cwd=paths.ROOT, stderr=stream, env=environment)
         try:
             return process.wait(), log
         except KeyboardInterrupt:
@@ -92,13 +94,18 @@ def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
             return INTERRUPTED, log
 
 
-def _tell_what_is_left(left: list[Job], log: Path) -> None:
+def _tell_what_is_left(left: list[Job], log: Path, begin: float) -> None:
+    """Which jobs failed in this run, begun at time `begin`; where none did, what Snakemake says."""
+
+    def failed(job: Job) -> bool:
+        copy = jobs.failed(job.name)  # it may be there from an earlier run
+        return copy.exists() and copy.stat().st_mtime >= begin
+
     print(f"\n{len(left)} notebook runs did not finish:" if left else "\nSnakemake reports an error:")
     for job in left:
-        copy = jobs.failed(job.name)
-        state = f"failed, see {jobs.short(copy)}" if copy.exists() else "not reached"
+        state = f"failed, see {jobs.short(jobs.failed(job.name))}" if failed(job) else "not reached"
         print(f"  {job.title}: {state}")
-    if not any(jobs.failed(job.name).exists() for job in left):
+    if not any(map(failed, left)):
         print(log.read_text(encoding="utf-8", errors="replace")[-3000:])
     print(f"Snakemake's own log: {jobs.short(log)}")
 

@@ -1,10 +1,13 @@
 """Strict parameters: what is valid, what is not, and what the message says."""
 
+import shlex
 import subprocess
 import sys
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from toy import notebook
 
 from lib import paths
@@ -187,7 +190,7 @@ def test_assignments_are_literals_or_strings():
         ("epochs", "which is not of the form name=value"),
         ("epochs=3 =4", "not of the form"),
         ("groups=[1, 2]", "write lists without spaces"),
-        ("name='a", "cannot be read"),
+        ("name='a", "a quote that is not closed"),
         ("seed=3", "use SEEDS=3"),
         ("profile=x", "use PROFILE=x"),
         ("epochs=3 epochs=4", "twice"),
@@ -197,6 +200,23 @@ def test_unreadable_assignments_are_errors(text, message):
     with pytest.raises(ParameterError) as error:
         parse_assignments(text)
     assert message in str(error.value)
+
+
+def test_text_for_a_string_is_taken_as_it_is():
+    known = {"dataset": "shapes", "epochs": 2}
+    assert parse_assignments("dataset=3 epochs=3", known) == {"dataset": "3", "epochs": 3}
+    assert parse_assignments(r"dataset=folder:C:\new", known)["dataset"] == r"folder:C:\new"
+    assert parse_assignments("""dataset="folder:/it's #1" """, known)["dataset"] == "folder:/it's #1"
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_any_text_arrives_as_it_is(text):
+    assert parse_assignments(f"dataset={shlex.quote(text)} epochs=3", {"dataset": ""}) == {"dataset": text, "epochs": 3}
+
+
+@given(st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))))
+def test_any_list_of_words_arrives_as_it_is(words):
+    assert parse_assignments(f"shown={shlex.quote(repr(words))}", {"shown": []}) == {"shown": words}
 
 
 def test_importing_is_quick():

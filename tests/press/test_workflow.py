@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import stat
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from toy import ROOT, Repository
+from toy import ROOT, Repository, make_toy
 
 NOTHING = "Nothing to do"
 ALPHA, BETA, SUMMARY = "01_alpha (quick, seed 0)", "02_beta (quick, seed 0)", "03_summary (quick, all seeds)"
@@ -299,6 +300,30 @@ def test_parameters_of_the_command_line_go_to_a_folder_of_their_own(toy):
     assert toy.read("figures/quick/tab_all.csv") == "2,0\n20,0"
     assert NOTHING in toy.make("figures")
     assert NOTHING in toy.make("figures", "PARAMS=epochs=2")  # the profile's own value
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["folder:/home/me/새사진", "folder:/my birds: #1", 'it\'s "so" \\n', "$HOME $$ %s {0} {x}", "[1]", "3", "é\té"],
+)
+def test_a_value_arrives_as_it_was_given(toy, text):
+    toy.replace("notebooks/01_alpha.ipynb", 'dataset = \\"shapes\\"', "name = ''")
+    toy.replace("notebooks/01_alpha.ipynb", "f'{model.value(epochs)},{seed}'", "name")
+    toy.make("figures", "ONLY=01_alpha", f"PARAMS=name={shlex.quote(text)}")
+    assert (toy.folder / "figures/quick-custom/seed-0/fig_alpha.csv").read_bytes().decode() == text
+
+
+def test_a_clone_may_have_braces_in_its_path(tmp_path):
+    toy = make_toy(tmp_path / "a {b} {c")
+    assert ran(toy.make("figures", "ONLY=01_alpha")) == [ALPHA]
+
+
+def test_what_broke_is_told_and_not_an_older_failure(toy):
+    toy.replace("notebooks/01_alpha.ipynb", "run.finish()", "1 / 0")
+    assert "failed, see" in toy.make("figures", status=1)
+    toy.write("Snakefile", "raise ValueError('broken on purpose')\n" + toy.read("Snakefile"))
+    output = toy.make("figures", status=1)
+    assert "failed, see" not in output and "broken on purpose" in output
 
 
 def test_output_root_moves_everything_that_is_written(toy, tmp_path):
