@@ -168,9 +168,16 @@ def scan(folder: Path) -> list[File]:
     return sorted(found, key=lambda file: file.name)
 
 
+# Files and folders that synchronising and desktop software leaves among one's own (compared without case).
+OF_SOFTWARE = frozenset(
+    ["thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "lost+found", "@eadir", "@tmp", "#recycle", "#snapshot",
+     "$recycle.bin", "system volume information", "found.000", "network trash folder", "temporary items"]
+)  # fmt: skip
+
+
 def hidden(name: str) -> bool:
     """What file managers and archivers leave behind."""
-    return name.startswith((".", "__MACOSX")) or name in ("Thumbs.db", "desktop.ini", "lost+found")
+    return name.startswith((".", "__MACOSX")) or name.casefold() in OF_SOFTWARE
 
 
 def signature(dataset: str, root: str = "") -> str:

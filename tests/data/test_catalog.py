@@ -138,3 +138,17 @@ def test_nearest_sound_set():
 def test_import_is_free_of_torch():
     code = "import sys, lib.data.catalog; assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=paths.ROOT)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", ".AppleDouble", "__MACOSX"],
+)
+def test_what_software_leaves_in_a_folder_is_not_data(tmp_path, name):
+    for folder in ("bird", name, f"bird/{name}"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.jpg").touch()
+    assert [file.name for file in catalog.scan(tmp_path)] == ["bird/1.jpg"]
+    (tmp_path / "icon").mkdir()
+    (tmp_path / "icon" / "1.jpg").touch()  # a class of one's own
+    assert len(catalog.scan(tmp_path)) == 2

@@ -318,6 +318,15 @@ def test_a_clone_may_have_braces_in_its_path(tmp_path):
     assert ran(toy.make("figures", "ONLY=01_alpha")) == [ALPHA]
 
 
+def test_a_clone_has_the_same_bytes_whatever_git_is_set_to(tmp_path):
+    if not (ROOT / ".git").exists():
+        pytest.skip("this folder is no git clone")
+    clone = ["git", "clone", "--quiet", "--config", "core.autocrlf=true", ROOT, tmp_path / "clone"]
+    subprocess.run(clone, check=True)
+    committed = subprocess.run(["git", "show", "HEAD:Makefile"], cwd=ROOT, capture_output=True, check=True).stdout
+    assert (tmp_path / "clone" / "Makefile").read_bytes() == committed and b"\r" not in committed
+
+
 def test_what_broke_is_told_and_not_an_older_failure(toy):
     toy.replace("notebooks/01_alpha.ipynb", "run.finish()", "1 / 0")
     assert "failed, see" in toy.make("figures", status=1)

@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ logging.getLogger("apprise").setLevel(logging.INFO)  # what it says at DEBUG hol
 
 FIRST_RETRY, LAST_RETRY = 5.0, 3600.0  # seconds after a failed try; doubled each time
 SAME = 60.0  # seconds within which an alert of the same kind and place is the same
+# What the files of an alert have to hold.
+FACTS = {"kind": str, "location": str, "message": str, "raised": (int, float)}
+STATE = {"told": dict, "tries": int, "next": (int, float), "confirmed": bool}
 
 
 @dataclass(frozen=True)
@@ -68,19 +71,23 @@ class Alert:
 
 
 class Outbox:
-    """Alerts in a folder, each with its sound and with who has been told.
+    """Alerts in a folder, each with its sound and with the addresses that it has reached.
 
     family, emergency: addresses as apprise reads them (https://github.com/caronc/apprise). The emergency contact gets
-    what a person has confirmed, and nothing else.
+    what a person has confirmed, and nothing else. An alert that cannot be read is moved to `damaged/`, with a warning.
     """
 
     def __init__(self, folder: Path, family: Sequence[str] = (), emergency: Sequence[str] = ()):
         self.folder = Path(folder)
-        self._who = {"family": apprise.Apprise(), "emergency": apprise.Apprise()}
-        for name, addresses in (("family", family), ("emergency", emergency)):
+        # One sender for each address, so that a retry leaves out those that were reached. They are noted by a hash,
+        # as an address may hold a password.
+        self._senders: dict[str, dict[str, apprise.Apprise]] = {"family": {}, "emergency": {}}
+        for group, addresses in (("family", family), ("emergency", emergency)):
             for address in addresses:
-                if not self._who[name].add(address):
-                    raise ValueError(f"{name}: an address is none that apprise knows; see its list of services")
+                sender = apprise.Apprise()
+                if not sender.add(address):
+                    raise ValueError(f"{group}: an address is none that apprise knows; see its list of services")
+                self._senders[group][f"{group} {hashlib.sha256(address.encode()).hexdigest()[:8]}"] = sender
 
     def put(self, alert: Alert) -> str | None:
         """Keep `alert`; its name, or None if one of its kind was raised at its place within `SAME` seconds."""
@@ -106,32 +113,47 @@ class Outbox:
         return alert.name
 
     def send(self, now: float | None = None) -> list[str]:
-        """Try once to tell whoever is due; the names of alerts that are now told to all of them.
+        """Attempt every pending delivery once; returns the alerts that have reached all recipients.
 
-        What fails is due again after 5 s, 10 s, 20 s … an hour at most, and `waiting` shows its tries.
+        What fails is due again after 5 s, 10 s, 20 s … an hour at most, and `waiting` shows its tries. Every second
+        try leaves the sound out, for a receiver that does not take it (too large, say).
+
+        Raises:
+            DataError: something was sent, but the disk does not take a note of it; it will be sent again.
         """
-        now, done = time.time() if now is None else now, []
+        now, done, unnoted = time.time() if now is None else now, [], []
         with self._lock():
             for alert in self.waiting():
-                if alert["next"] > now:
+                # Later than any retry could be: the clock has been set back.
+                if now < alert["next"] <= now + LAST_RETRY:
                     continue
-                told, complete = dict(alert["told"]), True
-                for who in self._due(alert):
-                    clip = str(self.folder / alert["name"] / "clip.flac")
-                    sent = self._who[who].notify(body=alert["message"], title=f"Emergency? {alert['kind']}",
-                                                 notify_type=apprise.NotifyType.WARNING, attach=clip)  # fmt: skip
-                    if sent:
-                        told[who] = now
-                        # Written after each: a crash between two repeats one message at most, and loses none.
-                        self._note(alert["name"], told=told, tries=0, next=0.0)
-                    else:
-                        complete = False
-                if complete:
-                    done.append(alert["name"])
-                else:
-                    wait = min(FIRST_RETRY * 2 ** alert["tries"], LAST_RETRY)
-                    self._note(alert["name"], told=told, tries=alert["tries"] + 1, next=now + wait)
+                try:
+                    if self._deliver(alert, now):
+                        done.append(alert["name"])
+                except OSError as error:
+                    unnoted.append(f"{alert['name']} ({error})")
+        if unnoted:
+            raise DataError(f"It could not be noted in {self.folder} who has received {', '.join(unnoted)}. Free some "
+                            "space there; until then these alerts are sent again and again.")  # fmt: skip
         return done
+
+    def _deliver(self, alert: dict, now: float) -> bool:
+        """Send to every address that is due; whether all were reached. OSError where this cannot be noted."""
+        told, due = dict(alert["told"]), self._due(alert)
+        for group in due:
+            for address, sender in self._senders[group].items():
+                if address not in told and _sent(sender, alert, self.folder / alert["name"] / "clip.flac"):
+                    told[address] = now
+                    # Written after each: a crash between two repeats one message at most, and loses none.
+                    self._note(alert["name"], told=told, tries=0, next=0.0)
+            if self._senders[group].keys() <= told.keys():
+                told[group] = now  # an address that is added later is not sent what is over
+        if complete := told.keys() >= set(due):
+            self._note(alert["name"], told=told)
+        else:
+            wait = min(FIRST_RETRY * 2 ** min(alert["tries"], 10), LAST_RETRY)
+            self._note(alert["name"], told=told, tries=alert["tries"] + 1, next=now + wait)
+        return complete
 
     def confirm(self, name: str) -> None:
         """A person says that it is an emergency: the emergency contact is due.
@@ -140,23 +162,38 @@ class Outbox:
             DataError: there is no alert of this name.
         """
         with self._lock():
-            if not (self.folder / name / "state.json").exists():
+            if not (self.folder / name / "alert.json").exists():
                 raise DataError(f"There is no alert {name!r} in {self.folder}.")
             self._note(name, confirmed=True, next=0.0)
 
     def waiting(self, everything: bool = False) -> list[dict[str, Any]]:
-        """Alerts that somebody is still to be told of, oldest first: their facts, who was told, and how many tries
-        have failed; with `everything`, all alerts."""
+        """Pending alerts, oldest first: their facts, the addresses reached, and how many tries have failed; with
+        `everything`, all alerts."""
         found = []
-        for path in sorted(self.folder.glob("[0-9]*/alert.json")):
-            alert = json.loads(path.read_text(encoding="utf-8")) | _state(path.parent)
+        for folder in sorted(self.folder.glob("[0-9]*/")):
+            alert = _checked(folder / "alert.json", FACTS)
+            if alert is None:
+                self._set_aside(folder)
+                continue
+            alert |= _state(folder) | {"name": folder.name}
             if everything or self._due(alert):
                 found.append(alert)
         return found
 
+    def _set_aside(self, folder: Path) -> None:
+        """Move an alert whose text cannot be read out of the way of the others; its sound stays with it."""
+        aside = self.folder / "damaged" / f"{folder.name}-{time.time_ns()}"
+        try:
+            aside.parent.mkdir(mode=0o700, exist_ok=True)
+            folder.rename(aside)
+        except OSError:
+            aside = folder  # a full or read-only disk: it is passed over each time
+        logging.getLogger(__name__).warning("The alert %s cannot be read; what is left of it is in %s. Listen to its "
+                                            "clip.flac: nobody was sent it.", folder.name, aside)  # fmt: skip
+
     def _due(self, alert: dict) -> list[str]:
         allowed = ["family", "emergency"] if alert["confirmed"] else ["family"]
-        return [who for who in allowed if len(self._who[who]) and who not in alert["told"]]
+        return [group for group in allowed if self._senders[group] and group not in alert["told"]]
 
     def _note(self, name: str, **changes: Any) -> None:
         folder = self.folder / name
@@ -168,7 +205,29 @@ class Outbox:
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    """Who was reached and when the next try is; as at first where that cannot be read: twice is better than never."""
+    return _checked(folder / "state.json", STATE) or {"told": {}, "tries": 0, "next": 0.0, "confirmed": False}
+
+
+def _checked(path: Path, kinds: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any] | None:
+    """The content of a JSON file; None where it is missing, no JSON, or lacks one of `kinds`."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    whole = isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in kinds.items())
+    return content if whole else None
+
+
+def _sent(sender: apprise.Apprise, alert: dict, clip: Path) -> bool:
+    """Send one alert to one address; whether it was taken."""
+    sound = {"attach": str(clip)} if alert["tries"] % 2 == 0 and clip.exists() else {}
+    try:
+        return bool(sender.notify(body=alert["message"], title=f"Emergency? {alert['kind']}",
+                                  notify_type=apprise.NotifyType.WARNING, **sound))  # fmt: skip
+    except Exception as error:  # whatever one sender does, the others are to be tried
+        logging.getLogger(__name__).warning("%s could not be sent: %s", alert["name"], type(error).__name__)
+        return False
 
 
 def _write(path: Path, content: dict) -> None:

@@ -186,3 +186,82 @@ def test_logs_hold_neither_words_nor_places(tmp_path, server, caplog):
     box.put(alert(transcript="비밀번호는 사과", location="서울시 어딘가"))
     box.send(now=1.0), box.send(now=100.0)
     assert not re.search("사과|어딘가", caplog.text)
+
+
+class TestWhatMustNotStopTheOthers:
+    @pytest.mark.parametrize("content", [None, "", "{", "null", "[]", "{}", '{"told": 3}'], ids=repr)
+    @pytest.mark.parametrize("file", ["alert.json", "state.json"])
+    def test_a_damaged_alert(self, tmp_path, server, caplog, file, content):
+        address, received, _ = server
+        box = Outbox(tmp_path, family=[address])
+        damaged = box.put(alert())
+        if content is None:
+            (tmp_path / damaged / file).unlink()
+        else:
+            (tmp_path / damaged / file).write_text(content)
+        whole = box.put(alert(kind="fall", raised=1.8e9 + 9))
+        sent = box.send()
+        assert whole in sent and box.send() == [] and not box.waiting()
+        if file == "state.json":  # its words are there: sent twice is better than never
+            assert damaged in sent and len(received) == 2
+        else:
+            assert len(received) == 1 and f"{damaged} cannot be read" in caplog.text
+            (aside,) = (tmp_path / "damaged").iterdir()
+            assert (aside / "clip.flac").exists()
+
+    def test_a_receiver_that_refuses_the_sound_gets_the_words(self, tmp_path, server):
+        address, received, answers = server
+        answers += [413]
+        box = Outbox(tmp_path, family=[address])
+        name = box.put(alert())
+        assert box.send(now=100.0) == [] and box.send(now=105.0) == [name]
+        ((_, message),) = received
+        assert "화재" in message["message"] and not message["attachments"]
+
+    def test_of_several_addresses_only_those_not_reached_are_tried_again(self, tmp_path, server):
+        address, received, answers = server
+        answers += [200, 500]
+        box = Outbox(tmp_path, family=[f"{address}/a", f"{address}/b"])
+        name = box.put(alert())
+        assert box.send(now=100.0) == [] and [path for path, _ in received] == ["/a"]
+        assert box.send(now=105.0) == [name] and [path for path, _ in received] == ["/a", "/b"]
+        assert address not in (tmp_path / name / "state.json").read_text()  # it may hold a password
+
+    def test_an_address_that_is_added_later_is_not_sent_what_is_over(self, tmp_path, server):
+        address, received, _ = server
+        box = Outbox(tmp_path, family=[address])
+        name = box.put(alert())
+        assert box.send() == [name]
+        assert Outbox(tmp_path, family=[address, f"{address}/new"]).send() == [] and len(received) == 1
+
+    def test_a_clock_that_was_set_back(self, tmp_path, server):
+        address, _, answers = server
+        answers += [500]
+        box = Outbox(tmp_path, family=[address])
+        name = box.put(alert())
+        assert box.send(now=4e9) == [] and box.send(now=1.8e9) == [name]
+
+    def test_a_sender_that_raises(self, tmp_path, server, monkeypatch):
+        address, received, _ = server
+        box = Outbox(tmp_path, family=[f"{address}/a", f"{address}/b"])
+        name = box.put(alert())
+        first = next(iter(box._senders["family"].values()))
+        monkeypatch.setattr(first, "notify", lambda **_: 1 / 0)
+        assert box.send(now=100.0) == [] and [path for path, _ in received] == ["/b"]
+        monkeypatch.undo()
+        assert box.send(now=105.0) == [name] and [path for path, _ in received] == ["/b", "/a"]
+
+    def test_a_disk_that_fills_while_sending(self, tmp_path, server, monkeypatch):
+        address, received, _ = server
+        box = Outbox(tmp_path, family=[address])
+        names = [box.put(alert()), box.put(alert(kind="fall"))]
+
+        def full(path, content):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("lib.emergency.recogniser.alert._write", full)
+        with pytest.raises(DataError, match="could not be noted.*No space left.*Free some") as error:
+            box.send()
+        assert len(received) == 2 and all(name in str(error.value) for name in names)
+        monkeypatch.undo()
+        assert sorted(box.send()) == sorted(names)
