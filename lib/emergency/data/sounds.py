@@ -18,7 +18,7 @@ from lib.data.cache import checksum
 from lib.data.catalog import DataError, data_root
 from lib.data.images import balanced
 from lib.emergency.classes import EMERGENCY, NAMES, find
-from lib.emergency.data import aihub
+from lib.emergency.data import aihub, aihub_shards, aihub_splits
 from lib.emergency.features import HOP, Mels, log_mel, scaled
 from lib.emergency.synthesis.soundscapes import Soundscapes, draw_soundscapes
 from lib.sources import source_hash
@@ -132,7 +132,9 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
     base = data_root(root)
     controls = sorted(folder for folder in (base / "aihub-controls").glob("*") if folder.is_dir())
     catalogue = aihub.read_catalogue(base / "aihub", controls=controls)
-    parts = (aihub.split_strict if dataset == "aihub-strict" else aihub.split_source)(catalogue.rows, seed)
+    parts = (aihub_splits.split_strict if dataset == "aihub-strict" else aihub_splits.split_source)(
+        catalogue.rows, seed
+    )
     if split not in parts:
         raise DataError(f"AI Hub's sounds are split into {', '.join(parts)}; there is no {split!r}.")
     chosen = parts[split]
@@ -142,8 +144,8 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
     folder = (
         paths.build() / "cache" / "aihub" / hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     )
-    aihub.prepare(catalogue, {split: chosen}, folder, seconds=seconds)
-    ready = aihub.load_prepared(folder, split)
+    aihub_shards.prepare(catalogue, {split: chosen}, folder, seconds=seconds)
+    ready = aihub_shards.load_prepared(folder, split)
     samples = torch.from_numpy(ready.samples(np.arange(len(ready))))
     labels = torch.from_numpy(ready.numbers)
     # A line is heard from many speakers, and is learned by heart: all of them share a fold.

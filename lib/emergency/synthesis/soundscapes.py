@@ -28,7 +28,8 @@ from lib import paths
 from lib.data.cache import atomic
 from lib.emergency.classes import CLASSES, EMERGENCY, NORMAL
 from lib.emergency.synthesis import events
-from lib.emergency.synthesis.events import RATE, Draw
+from lib.emergency.synthesis.generators import RATE, Draw, fade
+from lib.emergency.synthesis.rooms import _television, draw_room, heard, microphone
 from lib.emergency.synthesis.speech import Bank, speech_bank
 
 VERSION = "3"
@@ -205,7 +206,7 @@ def _check(count: int, seed: int, split: str, seconds: float, classes: Sequence[
 def _sources() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256(f"{VERSION} {np.__version__} {scipy.__version__}".encode())
-    for name in ("../classes", "lines", "speech", "events", "soundscapes"):
+    for name in ("../classes", "lines", "speech", "generators", "emergencies", "events", "rooms", "soundscapes"):
         digest.update((here / f"{name}.py").read_bytes())
     return digest.hexdigest()
 
@@ -331,7 +332,7 @@ def _clip(index: int, number: int, seed: int, split: str, n: int, bank: Bank) ->
             for _ in range(1 + draw.chance(0.25)):
                 length = draw.between(0.8, n / RATE) if draw.chance(0.7) else n / RATE * 1.1
                 onset = draw.between(-0.25 * length, n / RATE - 0.6 * length)
-                sound = source(draw, round(length * RATE)) * events.fade(round(length * RATE), 0.002, 0.01)
+                sound = source(draw, round(length * RATE)) * fade(round(length * RATE), 0.002, 0.01)
                 # The louder of two draws: a class that is hardly ever heard cannot be learnt.
                 snr = max(draw.between(-5, 20), draw.between(-5, 20))
                 add("event", sound, onset, snr, kind="event", name=CLASSES[number].name,
@@ -397,89 +398,6 @@ def _span(wave: np.ndarray) -> tuple[int, int]:
     power = _frames(wave)
     loud = np.flatnonzero(power >= _FLOOR * power.max())
     return int(loud[0]) * _FRAME, min((int(loud[-1]) + 1) * _FRAME, len(wave))
-
-
-# --- Room, television, microphone -----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Room:
-    """rt60: 0 in the open. size: metres."""
-
-    rt60: float
-    size: np.ndarray
-    microphone: np.ndarray
-
-
-def draw_room(draw: Draw) -> Room:
-    size = np.array([draw.between(2.0, 7.0), draw.between(1.8, 5.0), draw.between(2.2, 3.2)])
-    rt60 = 0.0 if draw.chance(0.15) else draw.around(0.2, 0.9)
-    return Room(rt60, size, size * draw.between(0.1, 0.9, 3))
-
-
-def heard(draw: Draw, dry: np.ndarray, room: Room) -> tuple[np.ndarray, int]:
-    """(wet, delay): `dry` at a random place of the room, and the samples sound takes from there.
-
-    Direct sound, the six first reflections of a box (image sources), and a tail of noise that decays by
-    60 dB in `rt60`; in the open, the ground's reflection alone.
-    """
-    source = room.size * draw.between(0.1, 0.9, 3)
-    images = np.concatenate([[source], np.repeat(source[None], 6, 0)])
-    for axis in range(3):
-        images[1 + 2 * axis, axis] *= -1
-        images[2 + 2 * axis, axis] = 2 * room.size[axis] - images[2 + 2 * axis, axis]
-    if not room.rt60:
-        images = images[[0, 5]]  # z = 0 is the ground
-    distance = np.maximum(np.linalg.norm(images - room.microphone, axis=1), 0.3)
-    delays = np.rint(distance / 343 * RATE).astype(np.int64)
-    keep = draw.between(0.3, 0.85)  # of the amplitude at a wall
-    response = np.zeros(max(int(room.rt60 * RATE), int(delays.max()) + 1))
-    np.add.at(response, delays, distance[0] / distance * np.where(np.arange(len(images)) == 0, 1, keep))
-    ratio = draw.between(-3, 12)
-    if room.rt60:
-        start = int(delays[0]) + 30
-        m = len(response) - start
-        tail = draw.noise(m) * np.exp(-6.9 * np.arange(m) / (room.rt60 * RATE)) * np.minimum(1, np.arange(m) / 200)
-        tail = signal.lfilter([0.5, 0.4], [1], tail)  # air and walls take the highs
-        response[start:] += tail * np.sqrt(10 ** (-ratio / 10) / (np.sum(tail**2) + 1e-20))
-    size = fft.next_fast_len(len(dry) + len(response), real=True)
-    wet = fft.irfft(fft.rfft(dry, size) * fft.rfft(response, size), size)[: len(dry) + len(response) - 1]
-    wet[: delays[0]] = 0  # rounding of the transform
-    return wet, int(delays[0])
-
-
-@lru_cache(maxsize=1)
-def _television() -> np.ndarray:
-    return signal.butter(2, (300, 3400), "bandpass", fs=RATE, output="sos")
-
-
-def microphone(draw: Draw, mixture: np.ndarray, quiet: bool) -> tuple[np.ndarray, dict]:
-    """(n,) int16 and what was done: the microphone's band and resonance, gain, noise, clipping, coding."""
-    low, high = draw.around(30, 250), draw.around(3500, 7800)
-    wave = signal.sosfilt(signal.butter(1, low, "highpass", fs=RATE, output="sos"), mixture / 32768)
-    wave = signal.sosfilt(signal.butter(3, high, fs=RATE, output="sos"), wave)
-    numerator, denominator = signal.iirpeak(draw.around(400, 3400), draw.between(0.7, 3), fs=RATE)
-    wave = wave + (10 ** (draw.between(-5, 6) / 20) - 1) * signal.lfilter(numerator, denominator, wave)
-    peak = np.abs(wave).max() + 1e-12
-    level = 10 ** (draw.between(-30, -0.5) / 20)
-    drive = draw.between(3, 15) if draw.chance(0.08) and not quiet else 0.0
-    if drive:
-        level = 0.999
-    gain = 10 ** (draw.between(-6, 0) / 20) if quiet else level * 10 ** (drive / 20) / peak
-    wave = wave * gain + 10 ** (draw.between(-85, -60) / 20) * draw.noise(len(wave))
-    wave = np.clip(wave, -0.999, 0.999)
-    coding = "mu-law" if draw.chance(0.1) else "linear"
-    if coding == "mu-law":
-        code = np.rint(np.sign(wave) * np.log1p(255 * np.abs(wave)) / np.log(256) * 127) / 127
-        wave = np.sign(code) * np.expm1(np.abs(code) * np.log(256)) / 255
-        wave = np.clip(wave, -0.999, 0.999)
-    done = {
-        "band": (round(low, 1), round(high, 1)),
-        "coding": coding,
-        "drive": round(drive, 2),
-        "gain": float(f"{gain:.6g}"),
-    }
-    return np.rint(wave * 32767).astype(np.int16), done
 
 
 # --- Energy -------------------------------------------------------------------------------------

@@ -21,9 +21,7 @@ from lib.emergency.synthesis.spoken import Spoken, mixed, read_aloud, spoken
 from lib.emergency.whisper import relevance as encoder_relevance
 from lib.emergency.whisper import text
 from lib.emergency.whisper.model import (
-    POSITIONS_PER_SECOND,
     EmergencyWhisper,
-    MomentHead,
     WhisperSize,
     build,
     from_checkpoint,
@@ -31,21 +29,18 @@ from lib.emergency.whisper.model import (
 from lib.emergency.whisper.pretraining import ReadingSettings, learn
 from lib.emergency.whisper.relevance import ClipClassifier
 from lib.emergency.whisper.text import TextClassifier
-from lib.emergency.whisper.training import UNKNOWN, Heard, Settings, Timed, listen, smoothed, starting_at, timed, train
+from lib.emergency.whisper.training import UNKNOWN, Heard, Settings, Timed, listen, timed, train
 from lib.forking import give_back, side_by_side
 from lib.metrics import classification
 from lib.metrics.moments import (
     GAP,
     SHORTEST,
-    event_f1,
     event_interval,
     events,
     moment_interval,
-    moment_scores,
     psds_interval,
 )
 
-STACK_CLIPS = 2000
 Build = Callable[[], EmergencyWhisper]  # a fresh model, the same each time
 
 # The source's numbers for its Model 2 (%), on its own test set of AI Hub.
@@ -143,12 +138,12 @@ def sweep(
     """
     where = {"seed": seed, "checkpoints": checkpoints, "lines": lines}
     trainings = [training(fresh, clips, validation, settings, ratio, **where) for ratio in ratios]
-    trained = dict(zip(ratios, _each(trainings, settings.device), strict=True))
+    trained = dict(zip(ratios, all_trained(trainings, settings.device), strict=True))
     rows = []
     for ratio, model in trained.items():
         heard = listen(model, validation.mel, words=ratio > 0)
         row = {"ratio": ratio, "seed": seed, "epochs": settings.epochs}
-        row |= _shares(validation, heard, model.head.stack, "clips", seed)
+        row |= frame_shares(validation, heard, model.head.stack, "clips", seed)
         row |= _with_ends("cer", (np.nan,) * 3) | {"hallucinations": np.nan}
         if ratio > 0 and validation.texts is not None:
             invented, of, _ = text.hallucinations(validation.texts, heard.texts)
@@ -159,7 +154,7 @@ def sweep(
     return pd.DataFrame(rows), trained
 
 
-def _shares(clips: Timed, heard: Heard, stack: int, name: str, seed: int) -> dict[str, float]:
+def frame_shares(clips: Timed, heard: Heard, stack: int, name: str, seed: int) -> dict[str, float]:
     """Moments and, as `name`, clips (%) that are named rightly, with their intervals."""
     each, right = _right(clips, heard, stack), heard.clips.argmax(1) == clips.labels
     low, high = classification.wilson(int(right.sum()), len(right))
@@ -171,7 +166,7 @@ def _with_ends(name: str, found: Sequence[float]) -> dict[str, float]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
 
 
-def _each(trainings: Sequence[Callable[[], EmergencyWhisper]], device: str) -> list[EmergencyWhisper]:
+def all_trained(trainings: Sequence[Callable[[], EmergencyWhisper]], device: str) -> list[EmergencyWhisper]:
     """What each training gives. On two cores they take hardly longer in turn, with both, and half a gigabyte less."""
     return side_by_side(trainings, device) if torch.get_num_threads() > 2 else [one() for one in trainings]
 
@@ -189,12 +184,20 @@ def training(
 ) -> Callable[[], EmergencyWhisper]:
     """One training of the sweep, to be called here or in a process of its own; it goes on from its checkpoint."""
     return partial(
-        _trained, fresh(), clips, validation, replace(settings, ratio=ratio), seed=seed, score_every=settings.epochs,
-        lines=lines, checkpoint=checkpoints / f"ratio-{ratio:g}-of-{settings.epochs}", name=f"ratio {ratio:g}",
-    )  # fmt: skip
+        train_and_return,
+        fresh(),
+        clips,
+        validation,
+        replace(settings, ratio=ratio),
+        seed=seed,
+        score_every=settings.epochs,
+        lines=lines,
+        checkpoint=checkpoints / f"ratio-{ratio:g}-of-{settings.epochs}",
+        name=f"ratio {ratio:g}",
+    )
 
 
-def _trained(model: EmergencyWhisper, *args, **kwargs) -> EmergencyWhisper:
+def train_and_return(model: EmergencyWhisper, *args, **kwargs) -> EmergencyWhisper:
     train(model, *args, **kwargs)
     give_back()
     return model
@@ -253,100 +256,6 @@ def _wordless(clips: Timed) -> Tensor:
     """Spectrograms of the clips without words; silence where there are none."""
     chosen = torch.tensor([not said for said in clips.texts])
     return clips.mel[chosen] if chosen.any() else torch.full_like(clips.mel[:1], SILENCE)
-
-
-# --- Onsets -------------------------------------------------------------------------------------
-
-
-def onsets(
-    fresh: Build, clips: Timed, validation: Timed, test: Timed, settings: Settings, *, seconds: Sequence[float],
-    longest: float, seed: int, checkpoints: Path, lines: Spoken | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """fig46: does a model that was trained on sounds that all start at 0 s, as the source's do, hear later ones?
-
-    Two models: trained at 0 s, and on the same clips turned anywhere, which is the sweep's at ratio 0. Judged on test
-    clips in which all that is heard takes `longest` seconds at most, turned so that it begins at each of `seconds`.
-
-    Columns: training, onset, seed, clips, moments and accuracy (%), each with its 95 % interval as in `sweep`.
-    """
-    trainings = {
-        "all at 0 s": partial(
-            _trained, fresh(), clips, validation, replace(settings, ratio=0.0, at_start=True),
-            seed=seed, score_every=settings.epochs, checkpoint=checkpoints / "onset-all-at-0-s", name="all at 0 s",
-        ),
-        "anywhere": training(fresh, clips, validation, settings, 0.0, seed=seed, checkpoints=checkpoints, lines=lines),
-    }  # fmt: skip
-    short, rows = test.part(_extent(test) <= longest, f"up to {longest:g} s"), []
-    for name, model in zip(trainings, _each(list(trainings.values()), settings.device), strict=True):
-        for second in seconds:
-            turned = starting_at(short, second)
-            heard = listen(model, turned.mel, words=False)
-            row = {"training": name, "onset": second, "seed": seed, "clips": len(turned)}
-            rows.append(row | _shares(turned, heard, model.head.stack, "accuracy", seed))
-    return pd.DataFrame(rows)
-
-
-def _extent(clips: Timed) -> Tensor:
-    """Seconds from the first sound of a class to the last, (N,); more than a clip where nothing is heard."""
-    heard = clips.moments > 0
-    places = torch.arange(heard.shape[1])
-    last = torch.where(heard, places, -1).amax(1)
-    first = torch.where(heard, places, heard.shape[1]).amin(1)
-    return torch.where(heard.any(1), (last - first + 1) / 50, float("inf"))
-
-
-# --- Stacks -------------------------------------------------------------------------------------
-
-
-def stacks(
-    model: EmergencyWhisper, clips: Timed, test: Timed, *, sizes: Sequence[int], epochs: int, learning_rate: float,
-    seed: int,
-) -> pd.DataFrame:  # fmt: skip
-    """tab48: heads that join 1, 2 or 4 positions, trained alike on the hidden states of the same encoder.
-
-    On the first `STACK_CLIPS` clips, whose hidden states fit into memory, in half precision.
-
-    Columns: stack, milliseconds (of a moment), seed, parameters, accuracy and macro_f1 (%, at 20 ms for all), event_f1.
-    """
-    give_back()
-    count = min(len(clips), STACK_CLIPS)
-    hidden, judged = _hidden(model, clips.mel[:count]), _hidden(model, test.mel)
-    rows = []
-    for stack in sizes:
-        torch.manual_seed(seed)
-        head = MomentHead(hidden.shape[2], len(clips.classes), stack, model.head[0].out_features)
-        wanted = clips.targets(stack)[:count]
-        optimizer = torch.optim.AdamW(head.parameters(), learning_rate)
-        for epoch in range(epochs):
-            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + epoch))
-            for index in order.split(64):
-                loss = torch.nn.functional.cross_entropy(
-                    head(hidden[index].float()).flatten(0, 1), wanted[index].flatten(), ignore_index=UNKNOWN
-                )
-                optimizer.zero_grad(), loss.backward(), optimizer.step()
-        with torch.no_grad():
-            logits = torch.cat([head(part.float()) for part in judged.split(64)])
-            logits = smoothed(logits, stack / POSITIONS_PER_SECOND)
-            found = logits.argmax(2).repeat_interleave(stack, 1)
-        truth = test.moments[:, : found.shape[1]].numpy()
-        true = events(truth, 0.02)
-        row = {"stack": stack, "milliseconds": 20 * stack, "seed": seed}
-        row |= {"parameters": sum(weight.numel() for weight in head.parameters())}
-        row |= moment_scores(found.numpy(), truth) | {
-            "event_f1": event_f1(events(found.numpy(), 0.02), true)["event_f1"]
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-@torch.no_grad()
-def _hidden(model: EmergencyWhisper, mel: Tensor) -> Tensor:
-    """Hidden states (N, positions, d_model) in half precision of spectrograms (N, mels, frames)."""
-    model.eval()
-    found = mel.new_empty(len(mel), -(-mel.shape[2] // 2), model.whisper.config.d_model, dtype=torch.float16)
-    for place, part in zip(found.split(32), mel.split(32), strict=True):
-        place.copy_(model.encode(part.float()))
-    return found
 
 
 # --- The chosen model ---------------------------------------------------------------------------

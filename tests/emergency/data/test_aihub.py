@@ -16,17 +16,10 @@ from hypothesis import strategies as st
 from lib.data.catalog import DataError
 from lib.data.decoding import Unreadable, decode
 from lib.emergency.classes import NORMAL
-from lib.emergency.data import aihub
-from lib.emergency.data.aihub import (
-    REASONS,
-    SOURCE,
-    Row,
-    load_prepared,
-    prepare,
-    read_catalogue,
-    split_source,
-    split_strict,
-)
+from lib.emergency.data import aihub, aihub_shards
+from lib.emergency.data.aihub import REASONS, SOURCE, Row, read_catalogue
+from lib.emergency.data.aihub_shards import load_prepared, prepare
+from lib.emergency.data.aihub_splits import split_source, split_strict
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +36,7 @@ def small(tmp_path):
 
 
 def stem(row: Row) -> str:
-    return aihub._stem(row.wav).removesuffix("_label")
+    return aihub.stem_of(row.wav).removesuffix("_label")
 
 
 def assert_true(tree, catalogue):
@@ -414,7 +407,7 @@ def test_splits_refuse_what_cannot_be_split():
 
 @pytest.fixture
 def shards_of_five(monkeypatch):
-    monkeypatch.setattr(aihub, "_SHARD", 5)
+    monkeypatch.setattr(aihub_shards, "_SHARD", 5)
 
 
 def everything(catalogue):
@@ -431,7 +424,7 @@ def count_decoding(monkeypatch, limit=10**9):
         seen.append(path)
         return decode(path, seconds=seconds)
 
-    monkeypatch.setattr(aihub, "decode", counted)
+    monkeypatch.setattr(aihub_shards, "decode", counted)
     return seen
 
 
@@ -612,7 +605,7 @@ def test_start_of_the_file_leaves_out_later_events(small, tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_clips(whole, tmp_path, monkeypatch):
     _, catalogue = whole
-    monkeypatch.setattr(aihub, "_SHARD", 4)
+    monkeypatch.setattr(aihub_shards, "_SHARD", 4)
     peaks = []
     for count in (8, 8, 72):  # the first fills caches
         tracemalloc.start()
@@ -629,7 +622,7 @@ def test_a_file_that_may_not_be_read_stops_the_run(whole, tmp_path, monkeypatch)
     def fail(path, *, seconds=None):
         raise Unreadable(f"{path} cannot be read.", "no access")
 
-    monkeypatch.setattr(aihub, "decode", fail)
+    monkeypatch.setattr(aihub_shards, "decode", fail)
     with pytest.raises(DataError, match="wav cannot be read"):
         prepare(catalogue, {"train": [0]}, tmp_path)
 

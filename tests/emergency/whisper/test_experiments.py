@@ -14,6 +14,7 @@ from lib.emergency.data import sounds
 from lib.emergency.features import SILENCE
 from lib.emergency.synthesis.soundscapes import draw_soundscapes
 from lib.emergency.synthesis.spoken import lines_to_read
+from lib.emergency.whisper import ablations
 from lib.emergency.whisper import experiments as recognition
 from lib.emergency.whisper import figures as drawings
 from lib.emergency.whisper import model as whisper
@@ -142,7 +143,7 @@ class TestRatio:
         monkeypatch.setattr(recognition, "side_by_side", lambda trainings, device: [device] * len(trainings))
         try:
             torch.set_num_threads(count)
-            assert recognition._each([lambda: 1, lambda: 2], "cpu") == (["cpu"] * 2 if beside else [1, 2])
+            assert recognition.all_trained([lambda: 1, lambda: 2], "cpu") == (["cpu"] * 2 if beside else [1, 2])
         finally:
             torch.set_num_threads(threads)
 
@@ -166,7 +167,7 @@ class TestRatio:
 
 class TestOnsets:
     def test_table(self, sets, fresh, tmp_path):
-        table = recognition.onsets(fresh, *sets[:3], Settings(0.0, 1, 8), seconds=[0.0, 1.0], longest=2.0, seed=0,
+        table = ablations.onsets(fresh, *sets[:3], Settings(0.0, 1, 8), seconds=[0.0, 1.0], longest=2.0, seed=0,
                                    checkpoints=tmp_path)  # fmt: skip
         assert table.training.tolist() == ["all at 0 s"] * 2 + ["anywhere"] * 2
         # What was trained anywhere is the sweep's model at ratio 0, found and not trained again.
@@ -181,7 +182,7 @@ class TestOnsets:
         drawings.onsets(table)
 
     def test_extent(self, sets):
-        extent = recognition._extent(sets[2])
+        extent = ablations._extent(sets[2])
         for seconds, clip, row in zip(extent.tolist(), sets[3].clips, sets[2].moments, strict=True):
             labels = [label for label in clip.labels if label.kind != "distractor"]
             if row.any():
@@ -192,7 +193,7 @@ class TestOnsets:
 
 
 def test_stacks(sets, listened):
-    table = recognition.stacks(listened.model, *(sets[0], sets[2]), sizes=[1, 4], epochs=1, learning_rate=1e-3, seed=0)
+    table = ablations.stacks(listened.model, *(sets[0], sets[2]), sizes=[1, 4], epochs=1, learning_rate=1e-3, seed=0)
     assert table.milliseconds.tolist() == [20, 80] and table.parameters[1] > table.parameters[0]
     assert table.accuracy.between(0, 100).all() and table.event_f1.notna().all()
 

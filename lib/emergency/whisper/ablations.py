@@ -1,0 +1,121 @@
+"""Two ablations of the encoder's classifier: sounds that begin later, and longer or shorter frames."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from lib.emergency.synthesis.spoken import Spoken
+from lib.emergency.whisper.experiments import Build, all_trained, frame_shares, train_and_return, training
+from lib.emergency.whisper.model import (
+    POSITIONS_PER_SECOND,
+    EmergencyWhisper,
+    MomentHead,
+)
+from lib.emergency.whisper.training import UNKNOWN, Settings, Timed, listen, smoothed, starting_at
+from lib.forking import give_back
+from lib.metrics.moments import (
+    event_f1,
+    events,
+    moment_scores,
+)
+
+STACK_CLIPS = 2000
+
+
+# --- Onsets -------------------------------------------------------------------------------------
+
+
+def onsets(
+    fresh: Build, clips: Timed, validation: Timed, test: Timed, settings: Settings, *, seconds: Sequence[float],
+    longest: float, seed: int, checkpoints: Path, lines: Spoken | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """fig46: does a model that was trained on sounds that all start at 0 s, as the source's do, hear later ones?
+
+    Two models: trained at 0 s, and on the same clips turned anywhere, which is the sweep's at ratio 0. Judged on test
+    clips in which all that is heard takes `longest` seconds at most, turned so that it begins at each of `seconds`.
+
+    Columns: training, onset, seed, clips, moments and accuracy (%), each with its 95 % interval as in `sweep`.
+    """
+    trainings = {
+        "all at 0 s": partial(
+            train_and_return, fresh(), clips, validation, replace(settings, ratio=0.0, at_start=True),
+            seed=seed, score_every=settings.epochs, checkpoint=checkpoints / "onset-all-at-0-s", name="all at 0 s",
+        ),
+        "anywhere": training(fresh, clips, validation, settings, 0.0, seed=seed, checkpoints=checkpoints, lines=lines),
+    }  # fmt: skip
+    short, rows = test.part(_extent(test) <= longest, f"up to {longest:g} s"), []
+    for name, model in zip(trainings, all_trained(list(trainings.values()), settings.device), strict=True):
+        for second in seconds:
+            turned = starting_at(short, second)
+            heard = listen(model, turned.mel, words=False)
+            row = {"training": name, "onset": second, "seed": seed, "clips": len(turned)}
+            rows.append(row | frame_shares(turned, heard, model.head.stack, "accuracy", seed))
+    return pd.DataFrame(rows)
+
+
+def _extent(clips: Timed) -> Tensor:
+    """Seconds from the first sound of a class to the last, (N,); more than a clip where nothing is heard."""
+    heard = clips.moments > 0
+    places = torch.arange(heard.shape[1])
+    last = torch.where(heard, places, -1).amax(1)
+    first = torch.where(heard, places, heard.shape[1]).amin(1)
+    return torch.where(heard.any(1), (last - first + 1) / 50, float("inf"))
+
+
+# --- Stacks -------------------------------------------------------------------------------------
+
+
+def stacks(
+    model: EmergencyWhisper, clips: Timed, test: Timed, *, sizes: Sequence[int], epochs: int, learning_rate: float,
+    seed: int,
+) -> pd.DataFrame:  # fmt: skip
+    """tab48: heads that join 1, 2 or 4 positions, trained alike on the hidden states of the same encoder.
+
+    On the first `STACK_CLIPS` clips, whose hidden states fit into memory, in half precision.
+
+    Columns: stack, milliseconds (of a moment), seed, parameters, accuracy and macro_f1 (%, at 20 ms for all), event_f1.
+    """
+    give_back()
+    count = min(len(clips), STACK_CLIPS)
+    hidden, judged = _hidden(model, clips.mel[:count]), _hidden(model, test.mel)
+    rows = []
+    for stack in sizes:
+        torch.manual_seed(seed)
+        head = MomentHead(hidden.shape[2], len(clips.classes), stack, model.head[0].out_features)
+        wanted = clips.targets(stack)[:count]
+        optimizer = torch.optim.AdamW(head.parameters(), learning_rate)
+        for epoch in range(epochs):
+            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + epoch))
+            for index in order.split(64):
+                loss = torch.nn.functional.cross_entropy(
+                    head(hidden[index].float()).flatten(0, 1), wanted[index].flatten(), ignore_index=UNKNOWN
+                )
+                optimizer.zero_grad(), loss.backward(), optimizer.step()
+        with torch.no_grad():
+            logits = torch.cat([head(part.float()) for part in judged.split(64)])
+            logits = smoothed(logits, stack / POSITIONS_PER_SECOND)
+            found = logits.argmax(2).repeat_interleave(stack, 1)
+        truth = test.moments[:, : found.shape[1]].numpy()
+        true = events(truth, 0.02)
+        row = {"stack": stack, "milliseconds": 20 * stack, "seed": seed}
+        row |= {"parameters": sum(weight.numel() for weight in head.parameters())}
+        row |= moment_scores(found.numpy(), truth) | {
+            "event_f1": event_f1(events(found.numpy(), 0.02), true)["event_f1"]
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@torch.no_grad()
+def _hidden(model: EmergencyWhisper, mel: Tensor) -> Tensor:
+    """Hidden states (N, positions, d_model) in half precision of spectrograms (N, mels, frames)."""
+    model.eval()
+    found = mel.new_empty(len(mel), -(-mel.shape[2] // 2), model.whisper.config.d_model, dtype=torch.float16)
+    for place, part in zip(found.split(32), mel.split(32), strict=True):
+        place.copy_(model.encode(part.float()))
+    return found
