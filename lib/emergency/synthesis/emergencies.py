@@ -8,6 +8,7 @@ from lib.emergency.synthesis.generators import (
     Draw,
     band,
     beats,
+    breath,
     bursts,
     cough,
     fade,
@@ -265,7 +266,7 @@ def cough_wheeze(draw: Draw, n: int) -> np.ndarray:
     coughs = voiced(draw, n, cough, (0.2, 0.4), (0.05, 0.9))
     hertz = draw.around(300, 900) * slow(draw, n, 2, 0.9, 1.1)
     wheeze = harmonics(draw, hertz, (1, 0.4, 0.2)) * slow(draw, n, 1.5, 0, 1)
-    return mixed((1, coughs), (draw.between(0.1, 0.4), wheeze), (0.3, voiced(draw, n, _breath, (0.4, 0.9), (0.1, 0.4))))
+    return mixed((1, coughs), (draw.between(0.1, 0.4), wheeze), (0.3, voiced(draw, n, breath, (0.4, 0.9), (0.1, 0.4))))
 
 
 def sobbing(draw: Draw, n: int) -> np.ndarray:
@@ -276,7 +277,7 @@ def sobbing(draw: Draw, n: int) -> np.ndarray:
         * pulse
         * slow(draw, n, 1, 0.2, 1)
     )
-    return mixed((1, cry), (draw.between(0.2, 0.6), voiced(draw, n, _breath, (0.15, 0.4), (0.1, 0.5))))
+    return mixed((1, cry), (draw.between(0.2, 0.6), voiced(draw, n, breath, (0.15, 0.4), (0.1, 0.5))))
 
 
 def choking(draw: Draw, n: int) -> np.ndarray:
@@ -284,12 +285,12 @@ def choking(draw: Draw, n: int) -> np.ndarray:
     fits = voiced(draw, n, lambda d, m: mixed((1, cough(d, m)), (d.between(0.4, 1.2), groan(d, m))),
                    (0.15, 0.6), (0.1, 0.8))  # fmt: skip
     moans = voiced(draw, n, groan, (0.4, 1.2), (0.3, 1.2))
-    breaths = voiced(draw, n, _breath, (0.1, 0.35), (0.05, 0.3))
+    breaths = voiced(draw, n, breath, (0.1, 0.35), (0.05, 0.3))
     return mixed((draw.between(0.3, 1), fits), (draw.between(0.2, 1), moans), (draw.between(0.2, 1), breaths))
 
 
 def gasping(draw: Draw, n: int) -> np.ndarray:
-    air = voiced(draw, n, _breath, (0.2, 0.6), (0.05, 0.3))
+    air = voiced(draw, n, breath, (0.2, 0.6), (0.05, 0.3))
     moans = voiced(draw, n, groan, (0.3, 0.9), (0.2, 0.8))
     return mixed(
         (1, air),
