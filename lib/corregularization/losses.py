@@ -271,6 +271,7 @@ def mean_over_layers(
         layers = select_layers(model)
         loss = cross_entropy(model(x), y) + strength * mean_over_layers(layers, groups=8)
 
+    A layer with less than two filters for each group is divided into fewer groups, half as many as it has filters.
     Added to the loss on every process of a DDP job it counts once, as DDP averages gradients.
     """
     if not layers:
@@ -278,7 +279,9 @@ def mean_over_layers(
     values = []
     for name, layer in layers.items():
         try:
-            values.append(penalty(layer_matrix(layer), **options))
+            matrix = layer_matrix(layer)
+            most = {"groups": max(1, min(options["groups"], len(matrix) // 2))} if "groups" in options else {}
+            values.append(penalty(matrix, **options | most))
         except PenaltyError as error:
             raise PenaltyError(f"layer {name!r}: {error}") from None
     return torch.stack(values).mean()

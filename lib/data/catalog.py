@@ -15,6 +15,7 @@ A set is looked for under `data_root()`: the official archive first, then an unp
 import difflib
 import hashlib
 import os
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,11 +83,21 @@ def locate(dataset: str, root: str = "") -> Source | None:
         return None
     if dataset.startswith("folder:"):
         folder = folder_path(dataset, root)
+        folder = next((path for path in _spellings(folder) if path.is_dir()), folder)
         return Source("folder", folder) if folder.is_dir() else None  # the user's: empty is an error later
     if dataset in BUILT_IN or not _plain(dataset):
         return None
     # A set that has no official form known here is a folder of its name.
     return _plain_folder(base / dataset.removesuffix("-strict"))
+
+
+def _spellings(folder: Path) -> list[Path]:
+    """The path as given, and with each folder spelled as a Mac (NFD) or others (NFC) would: they look the same."""
+    found = [Path(folder.anchor)]
+    for name in folder.parts[1 if folder.anchor else 0 :]:
+        names = dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))])
+        found = [path / each for path in found for each in names if len(names) == 1 or (path / each).exists()]
+    return found
 
 
 def _plain_folder(folder: Path) -> Source | None:
@@ -173,6 +184,21 @@ OF_SOFTWARE = frozenset(
     ["thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "lost+found", "@eadir", "@tmp", "#recycle", "#snapshot",
      "$recycle.bin", "system volume information", "found.000", "network trash folder", "temporary items"]
 )  # fmt: skip
+
+
+def readable(path: str) -> str:
+    """A path as text that can be shown and compared: NFC; a name that is not UTF-8 on disk is CP949, as some
+    tools unpack Korean archives."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        path = "/".join(os.fsencode(name).decode("cp949", "replace") if _undecoded(name) else name
+                        for name in path.split("/"))  # fmt: skip
+    return unicodedata.normalize("NFC", path)
+
+
+def _undecoded(name: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def hidden(name: str) -> bool:

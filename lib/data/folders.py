@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,16 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from lib.data.catalog import DataError, File, hidden, scan
+from lib.data.catalog import DataError, File, hidden, readable, scan
 
 # Pillow registers these without being able to read images from them unaided.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
-_OTHER_SPLITS = {"val", "valid", "validation", "dev"}
+_SPLITS = {
+    **dict.fromkeys(("train", "training", "trn", "학습", "훈련"), "train"),
+    **dict.fromkeys(("test", "testing", "tst", "시험", "평가", "테스트"), "test"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation", "holdout", "검증"), "other"),
+}
+_DATA = r"(data|set|dataset|split|images?|img|audio|sounds?|데이터|용)$"  # said of any split
 _SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -83,21 +89,43 @@ def _groups(folder: Path, split: str, kind: Kind) -> dict[str, list[File]]:
     """{class: its files} of one split."""
     files = scan(folder)
     top = _folders(folder)
-    if {"train", "test"} <= set(top):
-        parts = {name: _classes(folder, name, files, kind) for name in ("train", "test")}
+    named: dict[str, list[str]] = {}
+    for name in top:
+        named.setdefault(_split(name), []).append(name)
+    if all(len(named.get(name, [])) == 1 for name in ("train", "test")):
+        parts = {name: _classes(folder, named[name][0], files, kind) for name in ("train", "test")}
         _same_classes(folder, parts["train"], parts["test"])
+        if rest := sorted(set(top) - {named["train"][0], named["test"][0]}):
+            warnings.warn(f"Of {folder} only train and test are read, not {_words(rest)}.", stacklevel=2)
         if split == "all":
             return {name: members + parts["test"][name] for name, members in parts["train"].items()}
         return parts[split]
-    if top and set(top) <= {"train", "test"} | _OTHER_SPLITS:
+    if (top and "" not in named) or len(named.keys() - {""}) > 1:
         raise DataError(
-            f"{folder} holds {_words(top)} but not both train and test. Expected both, or class folders "
-            f"alone, which are split 80 : 20. Rename or add a folder."
+            f"{folder} holds {_words(top)} but not both train and test, once each. Expected both, or class folders "
+            f"alone, which are split 80 : 20. Rename, join or add folders."
+        )
+    inner: dict[str, set[str]] = {}
+    for parts in (file.name.split("/") for file in files):
+        if len(parts) > 2:
+            inner.setdefault(parts[0], set()).add(parts[1])
+    nested = {name for names in inner.values() if len({_split(name) for name in names} - {""}) > 1 for name in names}
+    if nested:
+        raise DataError(
+            f"{folder} holds folders of splits ({_words(sorted(nested))}) inside of class folders. Expected the splits "
+            "above the classes, train/<class>/ and test/<class>/. Move them there."
         )
     classes = _classes(folder, "", files, kind)
     if split == "all":
         return classes
     return {name: _share(folder, name, members, split, kind) for name, members in classes.items()}
+
+
+def _split(name: str) -> str:
+    """ "train", "test" or "other" for a folder that is named as a split is, in any usual spelling; else ""."""
+    words = re.findall(r"[^\W\d_]+", readable(name).casefold())
+    word = re.sub(_DATA, "", "".join(word for word in words if not re.fullmatch(_DATA, word)))
+    return _SPLITS.get(word, "")
 
 
 def _folders(folder: Path) -> list[str]:
@@ -138,7 +166,11 @@ def _classes(folder: Path, part: str, files: list[File], kind: Kind) -> dict[str
             )
     if beside:
         warnings.warn(f"{beside} {kind.one}s beside the class folders of {folder / part} are ignored.", stacklevel=2)
-    return groups
+    # One name in NFC and NFD, as of a Mac and another computer, is one class.
+    classes: dict[str, list[File]] = {}
+    for name, members in groups.items():
+        classes.setdefault(readable(name), []).extend(members)
+    return classes
 
 
 def _same_classes(folder: Path, train: dict, test: dict) -> None:

@@ -5,6 +5,7 @@ import pickle
 import shutil
 import socket
 import tarfile
+import unicodedata
 import warnings
 import zipfile
 from collections import Counter
@@ -637,3 +638,91 @@ def test_celeba_images_alone(tmp_path):
         warnings.simplefilter("error")
         images = load_images("celeba", "train", size=32, root=str(tmp_path))
     assert (len(images), images.name, images.classes) == (8, "CelebA (image folder)", ("face",))
+
+
+def pictures(folder, count=10):
+    folder.mkdir(parents=True)
+    for number in range(count):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Train", "Test"),
+        ("TRAIN", "TESTING"),
+        ("training", "test"),
+        ("train_images", "test-set"),
+        ("Trainset", "tst"),
+        ("1_train", "2_test"),
+        ("images_train", "images_test"),
+        ("학습", "평가"),
+        ("train2_images", "test2_images"),
+    ],
+)
+def test_splits_in_any_usual_spelling(tmp_path, names):
+    for split, count in zip(names, (3, 2), strict=True):
+        for kind in ("bird", "ship"):
+            pictures(tmp_path / split / kind, count)
+    train, test = (load_images(f"folder:{tmp_path}", split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (6, 4) and train.classes == test.classes == ("bird", "ship")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Train", "Val"),
+        ("Training", "Validation"),
+        ("TEST",),
+        ("eval", "holdout"),
+        ("train1", "train2", "test"),
+        ("Train", "Val", "birds"),
+    ],
+)
+def test_half_a_split_is_no_list_of_classes(tmp_path, names):
+    for name in names:
+        pictures(tmp_path / name)
+    with pytest.raises(DataError, match="but not both train and test"):
+        load_images(f"folder:{tmp_path}", "train")
+
+
+def test_folders_inside_of_classes_may_have_any_single_name(tmp_path):
+    pictures(tmp_path / "vehicle" / "train")
+    pictures(tmp_path / "exam" / "test")
+    assert load_images(f"folder:{tmp_path}", "train").classes == ("exam", "vehicle")
+
+
+@pytest.mark.parametrize("splits", [("Train", "Test"), ("train", "val")])
+def test_splits_inside_of_classes_are_not_mixed(tmp_path, splits):
+    for kind in ("bird", "ship"):
+        for split in splits:
+            pictures(tmp_path / kind / split)
+    with pytest.raises(DataError, match="splits .*inside of class folders.*train/<class>/"):
+        load_images(f"folder:{tmp_path}", "train")
+
+
+def test_what_is_not_read_beside_the_splits_is_said(tmp_path):
+    for name in ("train", "test", "Validation"):
+        pictures(tmp_path / name / "bird")
+    with pytest.warns(UserWarning, match="only train and test are read, not Validation"):
+        load_images(f"folder:{tmp_path}", "train")
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for kind in ("bus", "train"):
+        pictures(tmp_path / kind)
+    assert load_images(f"folder:{tmp_path}", "train").classes == ("bus", "train")
+
+
+def test_names_that_look_the_same_are_the_same(tmp_path):
+    """A Mac writes Hangul letter by letter (NFD), others by syllable (NFC)."""
+    composed, apart = "새", unicodedata.normalize("NFD", "새")
+    pictures(tmp_path / apart / "train" / composed)
+    pictures(tmp_path / apart / "test" / apart)
+    assert load_images(f"folder:{tmp_path / composed}", "test").classes == (composed,)
+
+
+def test_a_folder_name_in_cp949_can_be_shown(tmp_path):
+    pictures(tmp_path / os.fsdecode("화재".encode("cp949")))
+    pictures(tmp_path / "b")
+    assert load_images(f"folder:{tmp_path}", "train").classes == ("b", "화재")

@@ -50,7 +50,7 @@ def relevance(
 
     Args:
         model: nested nn.Sequential of Conv2d, BatchNorm2d right after it, ReLU, MaxPool2d, AvgPool2d,
-            AdaptiveAvgPool2d, Dropout, Flatten and Linear.
+            AdaptiveAvgPool2d, any dropout, Flatten and Linear; subclasses of nn.Sequential that keep its forward, too.
         inputs: (B, channels, height, width), of the weights' type and device.
         targets: class per input (B,), or one for all.
         rule: of convolutions after the first, "epsilon", "z_plus" or "gamma"; linear layers take epsilon.
@@ -64,6 +64,11 @@ def relevance(
     if rule not in RULES or first not in FIRST:
         raise ValueError(f"there is no rule {rule!r} with {first!r}; choose from {', '.join(RULES)} and, for the first "
                          f"convolution, {', '.join(FIRST)}")  # fmt: skip
+    if inputs.ndim != 4:
+        raise ValueError(
+            f"inputs are {tuple(inputs.shape)}, expected (B, channels, height, width); "
+            "a log-mel (B, mels, frames) becomes one by mel[:, None]"
+        )
     targets = torch.as_tensor(targets)
     if targets.dtype.is_floating_point or targets.shape not in ((), inputs.shape[:1]):
         raise ValueError(f"targets are {targets.dtype} {tuple(targets.shape)}, expected a class for all inputs or one "
@@ -257,7 +262,7 @@ def _linear(layer: nn.Linear) -> Layer:
 
 _PLAIN: dict[type, Callable[[nn.Module], Layer]] = {
     nn.ReLU: lambda layer: F.relu,
-    nn.Dropout: lambda layer: lambda a: a,
+    **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout), lambda layer: lambda a: a),
     nn.Identity: lambda layer: lambda a: a,
     nn.Flatten: lambda layer: lambda a: a.flatten(layer.start_dim, layer.end_dim),
     nn.AdaptiveAvgPool2d: lambda layer: lambda a: F.adaptive_avg_pool2d(a, layer.output_size),
@@ -268,7 +273,7 @@ _PLAIN: dict[type, Callable[[nn.Module], Layer]] = {
 
 
 def _flat(model: nn.Module) -> list[nn.Module]:
-    if type(model) is nn.Sequential:
+    if isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
         return [layer for part in model for layer in _flat(part)]
     return [model]
 

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from lib.data.catalog import DataError, scan
+from lib.data.catalog import DataError, readable, scan
 from lib.emergency.classes import NORMAL, find
 
 RATE = 16_000
@@ -120,7 +120,7 @@ class Tally:
 
     def add(self, reason: str, name: str, count: int = 1) -> None:
         self.rejected[reason] = self.rejected.get(reason, 0) + count
-        self.first.setdefault(reason, text_of(name))
+        self.first.setdefault(reason, readable(name))
 
 
 # --- Catalogue ----------------------------------------------------------------------------------
@@ -343,26 +343,9 @@ def _count_spare_audio(tree: _Tree, used: set[str], unused: Counter, tally: Tall
 # --- Names --------------------------------------------------------------------------------------
 
 
-def text_of(path: str) -> str:
-    """NFC. A name that is not UTF-8 on disk is CP949, as some tools unpack it."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        path = "/".join(_cp949(name) for name in path.split("/"))
-    return unicodedata.normalize("NFC", path)
-
-
-def _cp949(name: str) -> str:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(name).decode("cp949", "replace")
-    return name
-
-
 def stem_of(name: str) -> str:
     """File name without folders and, if it has one of these, without extension ("5.화재_1" has none)."""
-    name = text_of(name.rpartition("/")[2])
+    name = readable(name.rpartition("/")[2])
     stem, _, extension = name.rpartition(".")
     return stem if extension.lower() in _KNOWN else name
 
@@ -371,7 +354,7 @@ def stem_of(name: str) -> str:
 def _place(folder: str) -> tuple[str, int | None]:
     """(part, class) that the names of nested folders tell, the innermost first."""
     part, number = "", None
-    for name in text_of(folder).split("/"):
+    for name in readable(folder).split("/"):
         if found := _PART.fullmatch(name):
             part = found[1].capitalize()
         number = _class(name) or number

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lib.emergency.data.aihub import SOURCE, SPLITS, Row, letters_of, stem_of, text_of
+from lib.data.catalog import readable
+from lib.emergency.data.aihub import SOURCE, SPLITS, Row, letters_of, stem_of
 
 
 def split_source(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
@@ -98,7 +99,7 @@ def _ranks(rows: Sequence[Row], seed: int) -> list[tuple[bytes, str, int]]:
     ranks = []
     for row in rows:
         name = f"{seed} {row.number} {row.part} {stem_of(row.wav)} {row.onset}"
-        ranks.append((hashlib.sha256(name.encode()).digest(), text_of(row.wav), row.root))
+        ranks.append((hashlib.sha256(name.encode()).digest(), readable(row.wav), row.root))
     return ranks
 
 

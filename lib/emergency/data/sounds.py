@@ -15,7 +15,7 @@ from torch import Tensor
 from lib import paths
 from lib.data.audio import Sounds, load_sounds
 from lib.data.cache import checksum
-from lib.data.catalog import DataError, data_root
+from lib.data.catalog import DataError, data_root, readable
 from lib.data.images import balanced
 from lib.emergency.classes import EMERGENCY, NAMES, find
 from lib.emergency.data import aihub, aihub_shards, aihub_splits
@@ -202,6 +202,7 @@ def alarming(classes: Sequence[str], names: Sequence[str] = ()) -> tuple[int, ..
     Raises:
         ValueError: a name is none of the classes.
     """
+    classes, names = [readable(name) for name in classes], [readable(name) for name in names]  # NFC and NFD are one
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise ValueError(f"there is no class {unknown[0]!r} to alarm at; the classes are {', '.join(classes)}")

@@ -34,6 +34,7 @@ POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2  # the encoder's second convolutio
 SHORTEST = 0.2  # seconds of a class below which a clip is called silence
 PROMPT = ("<|startoftranscript|>", "<|ko|>", "<|transcribe|>", "<|notimestamps|>")
 _END = "<|endoftext|>"
+BANDS = 80  # mel bands of all Whispers but large-v3 and turbo
 _PREFIX = "<|startofprev|>"  # Whisper's tokenizer asks for it; nothing here begins with text from before
 
 logging.disable_progress_bar()  # a model is loaded in a moment, and notebooks keep what is printed
@@ -258,19 +259,69 @@ def from_checkpoint(
     """A Whisper of the model hub ("openai/whisper-small") or of a folder in its format, with a fresh head.
 
     Raises:
-        DataError: it is neither here nor to be had.
+        DataError: it is neither here nor to be had, is no whole multilingual Whisper of 80 mel bands, or has adapters.
     """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        name = folder
+        if adapters := sorted(path.name for path in folder.glob("adapter_*")):
+            raise DataError(
+                f"The Whisper checkpoint {str(name)!r} has adapter files ({', '.join(adapters)}), which would be "
+                "ignored. Merge them into the model (peft's merge_and_unload) and save that."
+            )
+    elif str(name).startswith(("~", ".", "/")):
+        raise DataError(
+            f"The Whisper checkpoint {str(name)!r} could not be loaded (there is no such folder). Give one in the "
+            'format of the hub, or, where there is a network, a name ("openai/whisper-small").'
+        )
     try:
-        whisper = WhisperForConditionalGeneration.from_pretrained(name, dtype=torch.float32)
+        whisper, report = WhisperForConditionalGeneration.from_pretrained(
+            name, dtype=torch.float32, output_loading_info=True
+        )
         tokenizer = WhisperTokenizer.from_pretrained(name)
     except Exception as error:  # no network, no such model, a damaged file: each reader raises its own
         raise DataError(
             f"The Whisper checkpoint {str(name)!r} could not be loaded ({type(error).__name__}: {error}). Give a "
             'folder in the format of the hub, or, where there is a network, a name ("openai/whisper-small").'
         ) from error
+    if fault := _fault(whisper, tokenizer, report):
+        raise DataError(f"The Whisper checkpoint {str(name)!r} {fault}")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return EmergencyWhisper(whisper, tokenizer, classes, stack=stack, hidden=hidden)
+
+
+def _fault(whisper: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, report: dict) -> str:
+    """Why a checkpoint that transformers has loaded cannot serve, and what to do; empty if it can."""
+    missing = sorted(set(report["missing_keys"]) - {"proj_out.weight"})  # tied to the embedding
+    if faulty := missing or [str(key) for key in report["mismatched_keys"]]:
+        return (
+            f"is not whole, or no Whisper: {len(faulty)} weights are missing or of another shape ({faulty[0]}, …), "
+            "and would start at random. Save the whole model with save_pretrained."
+        )
+    known = tokenizer.get_vocab()
+    unknown = [token for token in (_END, *PROMPT) if token not in known]
+    if len(known) <= len(PROMPT) + 2 or _END in unknown:
+        return (
+            "has no tokenizer files, as a Trainer's checkpoint may lack them. Copy them there from the model that it "
+            "was trained from (tokenizer.save_pretrained)."
+        )
+    if unknown:
+        return (
+            f"is not multilingual: its tokenizer has no {', '.join(unknown)}. Take a model without .en in its name, "
+            "such as openai/whisper-base."
+        )
+    if max(known[token] for token in (_END, *PROMPT)) >= whisper.config.vocab_size:
+        return (
+            f"and its tokenizer do not belong together: {len(known)} tokens, but {whisper.config.vocab_size} rows in "
+            "the embedding. Save both from the same model."
+        )
+    if whisper.config.num_mel_bins != BANDS:
+        return (
+            f"takes {whisper.config.num_mel_bins} mel bands, as large-v3 and turbo do; this study has {BANDS}. Take "
+            "openai/whisper-large-v2 or a smaller one."
+        )
+    return ""
 
 
 def train_tokenizer(lines: Iterable[str], tokens: int) -> WhisperTokenizer:

@@ -422,3 +422,20 @@ def test_inputs_outside_of_the_box_are_refused():
 def test_an_unknown_method_is_refused():
     with pytest.raises(ValueError, match="input x gradient"):
         explain(small_net(), signed(), torch.zeros(2, dtype=torch.long), "gradients")
+
+
+def test_dropouts_and_subclasses_of_sequential_are_plain():
+    class Block(nn.Sequential):
+        pass
+
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
+    inputs = torch.rand(2, 1, 8, 8)
+    wanted = relevance(nn.Sequential(*layers), inputs, 1)
+    other = nn.Sequential(Block(*layers[:2], nn.Dropout2d(0.5)), *layers[2:], nn.AlphaDropout())
+    torch.testing.assert_close(relevance(other, inputs, 1), wanted)
+
+
+def test_a_log_mel_without_channels_is_told_what_to_do():
+    with pytest.raises(ValueError, match=r"inputs are \(2, 80, 30\).*mel\[:, None\]"):
+        relevance(nn.Sequential(nn.Conv2d(1, 4, 3)), torch.rand(2, 80, 30), 0)

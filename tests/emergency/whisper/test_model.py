@@ -5,6 +5,7 @@ import unicodedata
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -255,3 +256,50 @@ class TestCheckpoints:
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         with pytest.raises(DataError, match=r"checkpoint '.*nowhere' could not be loaded .*openai/whisper-small"):
             whisper.from_checkpoint(str(tmp_path / "nowhere"), NAMES)
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """A whole checkpoint."""
+        made = whisper.build(LINES, NAMES, SIZE)
+        made.whisper.save_pretrained(tmp_path)
+        made.tokenizer.save_pretrained(tmp_path)
+        return tmp_path
+
+    def test_home(self, folder, monkeypatch):
+        monkeypatch.setenv("HOME", str(folder.parent))
+        assert whisper.from_checkpoint(f"~/{folder.name}", NAMES).mels == 80
+        with pytest.raises(DataError, match=r"'~/plain' could not be loaded \(there is no such folder"):
+            whisper.from_checkpoint("~/plain", NAMES)
+
+    def test_a_trainer_s_folder_without_tokenizer(self, folder):
+        for path in folder.iterdir():
+            if path.name not in ("config.json", "generation_config.json", "model.safetensors"):
+                path.unlink()
+        with pytest.raises(DataError, match="no tokenizer files.*tokenizer.save_pretrained"):
+            whisper.from_checkpoint(folder, NAMES)
+
+    def test_english_only(self, folder):
+        for path in folder.glob("*token*"):
+            path.write_text(path.read_text(encoding="utf-8").replace("<|ko|>", "<|xx|>"), encoding="utf-8")
+        with pytest.raises(DataError, match=r"not multilingual: its tokenizer has no <\|ko\|>.*without .en"):
+            whisper.from_checkpoint(folder, NAMES)
+
+    @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+    def test_adapters(self, folder, name):
+        (folder / name).write_text("{}")
+        with pytest.raises(DataError, match=f"adapter files.*{name}.*merge_and_unload"):
+            whisper.from_checkpoint(folder, NAMES)
+
+    def test_half_a_model(self, folder):
+        weights = load_file(folder / "model.safetensors")
+        dropped = next(name for name in weights if "encoder.layers" in name)
+        left = {name: weight for name, weight in weights.items() if name != dropped}
+        save_file(left, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(DataError, match=f"not whole.*{dropped}"):
+            whisper.from_checkpoint(folder, NAMES)
+
+    def test_other_mel_bands(self, folder):
+        config = WhisperConfig.from_pretrained(folder, num_mel_bins=128)
+        WhisperForConditionalGeneration(config).save_pretrained(folder)
+        with pytest.raises(DataError, match="takes 128 mel bands.*large-v2"):
+            whisper.from_checkpoint(folder, NAMES)
