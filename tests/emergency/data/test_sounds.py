@@ -97,3 +97,9 @@ def test_rejected_files_are_counted_by_reason(tmp_path):
 def test_without_aihub_the_message_says_where_to_apply(tmp_path):
     with pytest.raises(DataError, match="170"):
         sounds.load("aihub", "train", root=str(tmp_path))
+
+
+def test_a_name_is_found_in_nfc_and_nfd():
+    composed, apart = (unicodedata.normalize(form, "화재") for form in ("NFC", "NFD"))
+    for classes, name in (((composed, "개"), apart), ((apart, "개"), composed)):
+        assert sounds.alarming(classes, [name]) == (0,)
