@@ -1,10 +1,10 @@
-"""Independent trainings side by side on a CPU, in processes that share the memory of this one.
+"""Independent trainings side by side, each in a process of its own.
 
     models = side_by_side([partial(train, one), partial(train, other)])
 
 A process that is started anew imports PyTorch and transformers anew: three seconds and half a gigabyte each, which
 Binder does not have. One that is forked has them already, and the data, too. Forking is safe where the processes keep
-to one thread each and no accelerator is in use; everywhere else they are started anew (`lib.training.side_by_side`).
+to one thread each and no accelerator is in use; everywhere else they are started anew, by joblib.
 """
 
 import ctypes
@@ -12,17 +12,27 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import active_children, get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import cloudpickle
 import torch
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from threadpoolctl import threadpool_limits
 
-from lib import training
 from lib.training import TrainingError
+
+KILLED = (
+    "a training's process was killed, as a rule for want of memory. Use a smaller batch or network, or one "
+    "thread (CORES=1), which trains one at a time. What was finished is kept: run again to go on."
+)
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _work: Sequence[Callable[[], Any]] = ()  # what a forked process finds, without its being sent
@@ -31,21 +41,21 @@ _work: Sequence[Callable[[], Any]] = ()  # what a forked process finds, without 
 def side_by_side(trainings: Sequence[Callable[[], Any]], device: str = "auto") -> list[Any]:
     """What each of these independent trainings, functions without arguments, returns, in order.
 
-    On a CPU they run in processes of one thread each, as many at a time as torch may use threads: a small network's
-    operations are too short to be shared by several threads, and two trainings at a time take half the time of one
-    after the other. The processes end with this one, even if it is killed. An accelerator is shared by its own
-    scheduler, and they run in turn.
+    They run in processes of one thread each, as many at a time as torch may use threads: a small network's operations
+    are too short to be shared by several threads, and two trainings at a time take half the time of one after the
+    other. So it is on a GPU, which waits for the one thread that sends it operations. The processes end with this
+    one, even if it is killed.
 
     Raises:
         TrainingError: the process of one was killed. Whatever a training raises is raised here.
     """
     global _work
     workers = min(len(trainings), torch.get_num_threads())
-    # A process whose gradients were ever computed by an accelerator's threads cannot be forked for more of them.
-    if workers < 2 or not sys.platform.startswith("linux") or torch.accelerator.is_available() or _work:
-        return training.side_by_side(trainings, device)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if workers < 2 or _work or int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return [one() for one in trainings]
+    # A process whose gradients were ever computed by an accelerator's threads cannot be forked for more of them.
+    if not sys.platform.startswith("linux") or torch.accelerator.is_available():
+        return _anew(trainings, workers)
     _work, before = trainings, set(active_children())
     give_back()  # lest each process write into its own copy of what is free
     sys.stdout.flush(), sys.stderr.flush()  # what waits there would be written once by each
@@ -53,10 +63,7 @@ def side_by_side(trainings: Sequence[Callable[[], Any]], device: str = "auto") -
     try:
         return [pickle.loads(found) for found in pool.map(_call, range(len(trainings)))]
     except BrokenProcessPool as error:
-        raise TrainingError(
-            "a training's process was killed, as a rule for want of memory. Use a smaller batch or network, or one "
-            "thread (CORES=1), which trains one at a time. What was finished is kept: run again to go on."
-        ) from error
+        raise TrainingError(KILLED) from error
     except BaseException:  # an interrupt among them: what still runs is of no use
         for process in set(active_children()) - before:
             process.terminate()
@@ -85,3 +92,50 @@ def _alone(parent: int) -> None:
 def _call(place: int) -> bytes:
     # Pickled here: tensors that are sent as they are stay in this process's memory, which ends with it.
     return pickle.dumps(_work[place]())
+
+
+def _anew(trainings: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
+    """In new processes. What they work on is written to a file once and mapped by all, so that it takes memory once."""
+    settings = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    try:
+        # What is mapped cannot be deleted on every system; it is then left to the system.
+        with TemporaryDirectory(prefix="trainings-", ignore_cleanup_errors=True) as folder:
+            file = Path(folder) / "all.pt"
+            _write(trainings, file)
+            pool = Parallel(workers, backend="loky", inner_max_num_threads=1)
+            found = pool(delayed(_read_and_call)(file, place, settings) for place in range(len(trainings)))
+            return [pickle.loads(one) for one in found]
+    except TerminatedWorkerError as error:
+        raise TrainingError(KILLED) from error
+
+
+def _write(trainings: Sequence[Callable[[], Any]], file: Path) -> None:
+    try:
+        torch.save(list(trainings), file, pickle_module=cloudpickle)  # which knows functions within functions
+    except (OSError, RuntimeError) as error:  # a full disk is either
+        raise TrainingError(f"what is to be trained could not be written to {file} ({error}). Free some space there, "
+                            "or name a folder that has it with TMPDIR.") from error  # fmt: skip
+
+
+def _read_and_call(file: Path, place: int, settings: tuple[bool, bool]) -> bytes:
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(settings[0], warn_only=True)
+    torch.backends.cudnn.benchmark = settings[1]
+    os.environ["TQDM_DISABLE"] = "1"
+    return pickle.dumps(torch.load(file, mmap=True, weights_only=False)[place]())  # written by this very program
+
+
+def train_each(
+    train: Callable[..., Any], arms: Iterable[Any], *, device: str, checkpoints: Path | None = None
+) -> dict[str, Any]:
+    """What `train(arm, checkpoint=folder)` returns for each of `arms`, by its label; they run side by side.
+
+    Each arm has a folder below `checkpoints`, named after its label. ValueError where two labels name one folder.
+    """
+    arms = list(arms)
+    folders = ["".join(c if c.isalnum() else "-" for c in arm.label.lower()).strip("-") for arm in arms]
+    if len(set(folders)) < len(arms):
+        raise ValueError(f"arms need labels that differ in letters or digits, as they name folders: {folders}")
+    places = [None if checkpoints is None else checkpoints / folder for folder in folders]
+    trainings = [partial(train, arm, checkpoint=place) for arm, place in zip(arms, places, strict=True)]
+    return dict(zip([arm.label for arm in arms], side_by_side(trainings, device), strict=True))

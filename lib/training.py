@@ -17,7 +17,6 @@ import shutil
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from filelock import FileLock, Timeout
-from joblib import Parallel, delayed
-from joblib.externals.loky.process_executor import TerminatedWorkerError
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 Terms = dict[str, Tensor]
@@ -94,12 +92,102 @@ def gradient_step(
     return step
 
 
+class MovingAverage(AveragedModel):
+    """A network's exponential moving average: weights averaged, buffers as the network has them.
+
+    decay: of the average; ramp: let it start at 1/10 and rise, (1 + n)/(10 + n) after n updates, so that a short
+    training is not all start. Unlike its base class it reads nothing back from the device, which a GPU would have to
+    be waited for and a CUDA graph cannot hold.
+    """
+
+    def __init__(self, network: nn.Module, decay: float, *, ramp: bool = False):
+        super().__init__(network)
+        self.decay, self.ramp = decay, ramp
+
+    @torch.no_grad()
+    def update_parameters(self, network: nn.Module) -> None:
+        weight = torch.full((), 1 - self.decay, device=self.n_averaged.device)
+        if self.ramp:
+            weight = torch.maximum(weight, 9 / (10 + self.n_averaged))
+        means = list(self.module.parameters())
+        change = torch._foreach_sub([value.detach() for value in network.parameters()], means)
+        torch._foreach_mul_(change, weight)
+        torch._foreach_add_(means, change)
+        for mine, other in zip(self.module.buffers(), network.buffers(), strict=True):
+            mine.copy_(other)
+        self.n_averaged += 1
+
+
+class Captured:
+    """A step that a GPU is given as one CUDA graph: a small network's time goes into launching its many operations.
+
+    step(batch) works on a tensor of one shape, reads nothing back and draws from the device's generator alone. The
+    first calls run as they are, so that everything is allocated; then the operations are recorded, and from then on
+    repeated on the batch at hand. On a CPU, and with several processes, every call runs as it is. Terms are valid
+    until the next call.
+    """
+
+    WARM_UP = 3
+
+    def __init__(self, accelerator: Accelerator, step: Callable[[Tensor], Terms]):
+        self.step, self.calls, self.graph = step, 0, None
+        self.usable = accelerator.device.type == "cuda" and accelerator.num_processes == 1
+
+    def __call__(self, batch: Tensor) -> Terms:
+        if not self.usable:
+            return self.step(batch)
+        if self.graph is None:
+            self.calls += 1
+            if self.calls <= self.WARM_UP:
+                return self._aside(batch)
+            self.batch = batch.clone()
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.terms = self.step(self.batch)
+        self.batch.copy_(batch)
+        self.graph.replay()
+        return self.terms
+
+    def _aside(self, batch: Tensor) -> Terms:
+        """On another stream, as what is allocated there is not taken for the graph's."""
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            terms = self.step(batch)
+        torch.cuda.current_stream().wait_stream(aside)
+        return terms
+
+
 def _several(one: Any) -> Sequence[Any]:
     return () if one is None else one if isinstance(one, Sequence) else (one,)
 
 
+def shuffled(accelerator: Accelerator, count: int, batch_size: int, seed: int) -> Callable[[int], list[Tensor]]:
+    """`batches` for `fit`: of each epoch this process's share of `epoch_batches`, moved to the device at once."""
+
+    def batches(epoch: int) -> list[Tensor]:
+        return epoch_batches(
+            count,
+            batch_size,
+            seed=seed,
+            epoch=epoch,
+            process=accelerator.process_index,
+            processes=accelerator.num_processes,
+            device=accelerator.device,
+        )
+
+    return batches
+
+
 def epoch_batches(
-    count: int, batch_size: int, *, seed: int, epoch: int, process: int = 0, processes: int = 1
+    count: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    process: int = 0,
+    processes: int = 1,
+    device: torch.device | str = "cpu",
 ) -> list[Tensor]:
     """Indices of one epoch's batches, a function of (seed, epoch) alone.
 
@@ -112,7 +200,7 @@ def epoch_batches(
             "use a smaller batch_size or more samples"
         )
     mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> 1)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(mixed))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(mixed)).to(device)
     batches = order[: count // batch_size * batch_size].view(-1, batch_size)
     return list(batches[: len(batches) // processes * processes][process::processes])
 
@@ -282,48 +370,6 @@ def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> t
             f"Delete the folder {folder} and run again to train from the start."
         ) from error
     return int(newest.name[6:]), rows
-
-
-def side_by_side(trainings: Sequence[Callable[[], Any]], device: str = "auto") -> list[Any]:
-    """What each of these independent trainings, functions of modules with their arguments, returns, in order.
-
-    On a CPU they run in processes of one thread each, as many at a time as torch may use threads: a small network's
-    operations are too short to be shared by several threads, and two trainings at a time take half the time of one
-    after the other. What they work on is written to a file once and mapped by all, so that it takes memory once. A GPU
-    is shared by its own scheduler, and they run in turn.
-
-    Raises:
-        TrainingError: one of them failed, its process was killed, or the disk is full.
-    """
-    workers = min(len(trainings), torch.get_num_threads())
-    on_gpu = device != "cpu" and torch.cuda.is_available()
-    if workers < 2 or on_gpu or int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        return [training() for training in trainings]
-    try:
-        # What is mapped cannot be deleted on every system; it is then left to the system.
-        with TemporaryDirectory(prefix="trainings-", ignore_cleanup_errors=True) as folder:
-            file = Path(folder) / "all.pt"
-            _write(trainings, file)
-            pool = Parallel(workers, backend="loky", inner_max_num_threads=1)
-            return pool(delayed(_alone)(file, place) for place in range(len(trainings)))
-    except TerminatedWorkerError as error:
-        raise TrainingError(
-            "a training's process was killed, as a rule for want of memory. Use a smaller batch or network, or one "
-            "thread (CORES=1), which trains one at a time. What was finished is kept: run again to go on."
-        ) from error
-
-
-def _write(trainings: Sequence[Callable[[], Any]], file: Path) -> None:
-    try:
-        torch.save(list(trainings), file)
-    except (OSError, RuntimeError) as error:  # a full disk is either
-        raise TrainingError(f"what is to be trained could not be written to {file} ({error}). Free some space there, "
-                            "or name a folder that has it with TMPDIR.") from error  # fmt: skip
-
-
-def _alone(file: Path, place: int) -> Any:
-    torch.set_num_threads(1)
-    return torch.load(file, mmap=True, weights_only=False)[place]()  # written above, by this very program
 
 
 @torch.no_grad()

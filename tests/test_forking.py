@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 from toy import ROOT
 
-from lib import forking, training
-from lib.forking import side_by_side
+from lib import forking
+from lib.forking import side_by_side, train_each
 from lib.training import TrainingError
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere processes are started anew")
@@ -145,5 +146,35 @@ def test_where_forking_is_not_safe_it_is_not_done(change, threads, monkeypatch):
         monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     else:
         torch.set_num_threads(1)
-    monkeypatch.setattr(training, "side_by_side", lambda trainings, device: (len(trainings), device))
-    assert forking.side_by_side([lambda: 1, lambda: 2], "cpu") == (2, "cpu")
+    monkeypatch.setattr(forking, "_anew", lambda trainings, workers: (len(trainings), workers))
+    found = forking.side_by_side([lambda: 1, lambda: 2], "cpu")
+    assert found == ([1, 2] if change == "threads" else (2, 2))
+
+
+def test_new_processes_have_data_settings_and_functions_within_functions(threads, monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    weights = torch.arange(4.0)
+
+    def training(factor):
+        return weights * factor, torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), os.getpid()
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        found = side_by_side([lambda: training(2), lambda: training(3)])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for factor, (product, count, deterministic, process) in zip((2, 3), found, strict=True):
+        assert torch.equal(product, weights * factor) and count == 1 and deterministic and process != os.getpid()
+
+
+@dataclass
+class Arm:
+    label: str
+
+
+def test_each_arm_has_its_folder_and_its_place(threads, tmp_path):
+    found = train_each(
+        lambda arm, checkpoint: checkpoint, [Arm("A, p = 2"), Arm("b")], device="cpu", checkpoints=tmp_path
+    )
+    assert found == {"A, p = 2": tmp_path / "a--p---2", "b": tmp_path / "b"}
+    assert train_each(lambda arm, checkpoint: checkpoint, [Arm("c")], device="cpu") == {"c": None}

@@ -7,6 +7,7 @@ import socket
 from contextlib import redirect_stderr
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,11 +15,23 @@ import tqdm.notebook
 from accelerate import Accelerator
 from accelerate.state import PartialState
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from toy_training import BATCHES, PROCESSES, train, train_and_be_killed, train_and_wait, train_linear
 from toy_training import train_with_small_files as train_on_full_disk
 
 from lib import training
-from lib.training import STEPS_BETWEEN_CHECKS, TrainingError, epoch_batches, fit, gradient_step, predict, prepare, start
+from lib.training import (
+    STEPS_BETWEEN_CHECKS,
+    Captured,
+    MovingAverage,
+    TrainingError,
+    epoch_batches,
+    fit,
+    gradient_step,
+    predict,
+    prepare,
+    start,
+)
 
 PATIENCE = 60  # seconds that a process may take on a busy machine
 
@@ -602,3 +615,58 @@ def test_predict_restores_the_mode_of_every_layer():
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2).eval())
     predict(model, [torch.randn(4, 2)])
     assert model.training and not model[1].training
+
+
+# Averages, and steps captured for a GPU.
+
+
+@pytest.mark.parametrize("ramp", [False, True])
+def test_a_moving_average_is_torchs_to_rounding(ramp):
+    layer = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    mean = MovingAverage(layer, 0.9, ramp=ramp)
+    expected = [weight.detach().clone() for weight in layer.parameters()]
+    for step in range(12):
+        nn.init.normal_(layer[0].weight)
+        layer[1].running_mean.fill_(step)
+        mean.update_parameters(layer)
+        decay = min(0.9, (1 + step) / (10 + step)) if ramp else 0.9
+        get_ema_multi_avg_fn(decay)(expected, list(layer.parameters()), None)
+    torch.testing.assert_close(list(mean.module.parameters()), expected)
+    assert mean.module[1].running_mean.eq(11).all()
+
+
+def captured_run(device: str, *, captured: bool) -> tuple[list[float], list[torch.Tensor]]:
+    """Ten steps of a small network with noise; losses and weights."""
+    accelerator = start(device)
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
+    layer, optimizer = prepare(
+        accelerator, layer, torch.optim.AdamW(layer.parameters(), 0.01, fused=True, capturable=device == "cuda")
+    )
+    mean = MovingAverage(layer, 0.9, ramp=True).to(accelerator.device)
+
+    def losses(network, batch):
+        return {"loss": (network(batch + 0.1 * torch.randn_like(batch)) - batch.sum(1, keepdim=True)).square().mean()}
+
+    plain = gradient_step(accelerator, layer, optimizer, None, losses)
+
+    def step(batch):
+        terms = plain(batch)
+        mean.update_parameters(layer)
+        return terms
+
+    step = Captured(accelerator, step) if captured else step
+    batches = torch.randn(10, 32, 8, generator=torch.Generator().manual_seed(1)).to(accelerator.device)
+    torch.manual_seed(2)
+    found = [step(batch)["loss"].item() for batch in batches]
+    return found, [weight.detach().cpu().clone() for weight in (*layer.parameters(), *mean.parameters())]
+
+
+@pytest.mark.parametrize(
+    "device",
+    ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"))],
+)
+def test_a_captured_step_is_the_step(device):
+    expected, found = (captured_run(device, captured=captured) for captured in (False, True))
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
+    torch.testing.assert_close(found[1], expected[1])

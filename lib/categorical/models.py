@@ -17,7 +17,10 @@ class SmallResNet(nn.Module):
         blocks = [BasicBlock(width, width)]
         for stage in range(1, stages):
             before, after = width * 2 ** (stage - 1), width * 2**stage
-            shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=2, bias=False), nn.BatchNorm2d(after))
+            # The pooling takes every other pixel. As the convolution's own stride this overwrites foreign memory on
+            # CPUs without AVX-512 where it has fewer than 8 channels in channels_last (PyTorch 2.11, oneDNN 3.10).
+            every_other = nn.MaxPool2d(1, stride=2)
+            shortcut = nn.Sequential(every_other, nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after))
             blocks.append(BasicBlock(before, after, stride=2, downsample=shortcut))
         self.blocks = nn.Sequential(*blocks)
         self.features = width * 2 ** (stages - 1)

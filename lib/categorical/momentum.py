@@ -2,7 +2,8 @@
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from lib.training import MovingAverage
 
 
 class Queue(nn.Module):
@@ -47,13 +48,11 @@ class Queue(nn.Module):
         self.pushed = state["pushed"]
 
 
-def slow_copy(network: nn.Module, momentum: float = 0.99) -> AveragedModel:
+def slow_copy(network: nn.Module, momentum: float = 0.99) -> MovingAverage:
     """The key encoder: an exponential moving average of all weights, heads included (He et al. 2020, eq. 2).
 
     Batch norm keeps statistics of its own batches, as in MoCo. `copy.update_parameters(network)` after each step.
     """
     if not 0 <= momentum < 1:
         raise ValueError(f"momentum is in [0, 1), not {momentum}")
-    copy = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(momentum))
-    copy.n_averaged.fill_(1)  # it starts as the network itself: the first update is an average already
-    return copy.requires_grad_(False)
+    return MovingAverage(network, momentum).requires_grad_(False)

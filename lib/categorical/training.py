@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -15,8 +16,9 @@ from lib.categorical.arms import Arm
 from lib.categorical.augment import Views
 from lib.categorical.models import Network, build_encoder
 from lib.categorical.momentum import Queue, slow_copy
+from lib.forking import train_each
 from lib.sources import source_hash
-from lib.training import epoch_batches, fit, prepare, start
+from lib.training import epoch_batches, fit, prepare, shuffled, start
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
     from lib.data.images import Images
@@ -87,14 +89,7 @@ def train_arm(
     history = fit(
         accelerator,
         parts.step,
-        lambda epoch: epoch_batches(
-            len(train),
-            settings.batch_size,
-            seed=seed,
-            epoch=epoch,
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
-        ),
+        shuffled(accelerator, len(train), settings.batch_size, seed),
         epochs=settings.epochs,
         evaluate=evaluate,
         checkpoint=checkpoint,
@@ -143,7 +138,7 @@ def make_step(accelerator: Accelerator, arm: Arm, pixels: Tensor, settings: Sett
     pixels = pixels.to(accelerator.device)
 
     def step(index: Tensor) -> Terms:
-        first, second = views(pixels[index.to(pixels.device)])
+        first, second = views(pixels[index])
         optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():
             if slow is None:
@@ -202,29 +197,8 @@ def objective(arm: Arm, outputs: Tensor, keys: Tensor, queue: Tensor | None) -> 
 
 
 def train_arms(
-    arms: Iterable[Arm],
-    train: "Images",
-    settings: Settings,
-    *,
-    seed: int,
-    score: Callable[[Trained], Mapping[str, float]] | None = None,
-    score_key: str = "",
-    checkpoints: Path | None = None,
+    arms: Iterable[Arm], train: "Images", settings: Settings, *, checkpoints: Path | None = None, **options: Any
 ) -> dict[str, Trained]:
     """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm."""
-    arms = list(arms)
-    slugs = ["".join(c if c.isalnum() else "-" for c in arm.label.lower()).strip("-") for arm in arms]
-    if len(set(slugs)) < len(slugs):
-        raise ValueError(f"arms need labels that differ in letters or digits, as they name folders: {slugs}")
-    return {
-        arm.label: train_arm(
-            arm,
-            train,
-            settings,
-            seed=seed,
-            score=score,
-            score_key=score_key,
-            checkpoint=None if checkpoints is None else checkpoints / slug,
-        )
-        for arm, slug in zip(arms, slugs, strict=True)
-    }
+    each = partial(train_arm, train=train, settings=settings, **options)
+    return train_each(each, arms, device=settings.device, checkpoints=checkpoints)

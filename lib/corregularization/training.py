@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ from lib.corregularization.losses import layer_matrix, select_layers
 from lib.corregularization.models import build_model
 from lib.corregularization.responses import WhitenedPenalty
 from lib.data.augment import as_float, flip_and_shift
+from lib.forking import train_each
 from lib.sources import source_hash
-from lib.training import epoch_batches, fit, gradient_step, predict, prepare, start
+from lib.training import epoch_batches, fit, gradient_step, predict, prepare, shuffled, start
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
     from lib.data.images import Images
@@ -108,7 +110,6 @@ def train_arm(
     train, test = train.to(accelerator.device), test.to(accelerator.device)
 
     def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:
-        index = index.to(train.pixels.device)
         pixels = train.pixels[index]
         if settings.augment:
             pixels = flip_and_shift(pixels)
@@ -125,14 +126,7 @@ def train_arm(
     history = fit(
         accelerator,
         gradient_step(accelerator, network, optimizer, scheduler, losses),
-        lambda epoch: epoch_batches(
-            len(train),
-            settings.batch_size,
-            seed=seed,
-            epoch=epoch,
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
-        ),
+        shuffled(accelerator, len(train), settings.batch_size, seed),
         epochs=settings.epochs,
         evaluate=evaluate,
         checkpoint=checkpoint,
@@ -170,25 +164,8 @@ def train_arms(
     checkpoints: Path | None = None,
 ) -> dict[str, Trained]:
     """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm."""
-    arms = list(arms)
-    labels = [arm.label for arm in arms]
-    if len({_slug(label) for label in labels}) < len(labels):
-        raise ValueError(f"arms need labels that differ in letters or digits, as they name folders: {labels}")
-    return {
-        arm.label: train_arm(
-            arm,
-            train,
-            test,
-            settings,
-            seed=seed,
-            checkpoint=None if checkpoints is None else checkpoints / _slug(arm.label),
-        )
-        for arm in arms
-    }
-
-
-def _slug(label: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in label.lower()).strip("-")
+    each = partial(train_arm, train=train, test=test, settings=settings, seed=seed)
+    return train_each(each, arms, device=settings.device, checkpoints=checkpoints)
 
 
 def with_label_noise(images: "Images", share: float, *, seed: int) -> "Images":

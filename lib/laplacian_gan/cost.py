@@ -18,7 +18,7 @@ from lib.laplacian_gan.arms import DCGAN, Arm
 from lib.laplacian_gan.models import Discriminator, Generator, parameter_count, resolutions
 from lib.sources import source_hash
 from lib.timing import interleave, measured_once, ratio
-from lib.training import prepare, start
+from lib.training import MovingAverage, prepare, start
 
 CLASSIC = "classic example"
 
@@ -94,16 +94,11 @@ def our_step(size: int, width: int, precision: str, arm: Arm = DCGAN, device: st
     """`training`'s step of a fresh arm as it is run there, with the moving average: step(real, number) -> terms."""
     accelerator = start(device, precision)
     players = [part for part in training.networks(arm, size, width) if part is not None]
-    mean = training.averaged(players[0], 0.999).to(accelerator.device)
+    mean = MovingAverage(players[0], 0.999, ramp=True).to(accelerator.device)
     prepared = prepare(accelerator, *players, *(training.optimizer_of(part, arm) for part in players))
-    update = training.STEPS[arm.kind](accelerator, arm, prepared, torch.ones(len(resolutions(size))))
-
-    def step(real: Tensor, number: int = 0) -> dict[str, Tensor]:
-        terms = update(real, number)
-        mean.update_parameters(accelerator.unwrap_model(prepared[0]))
-        return terms
-
-    return step
+    scales = torch.ones(len(resolutions(size)), device=accelerator.device)
+    step = training.step_of(accelerator, arm, prepared, scales, mean, read=lambda real: real)
+    return lambda real, number=0: step((number, real))
 
 
 def _four(step: Callable, real: Tensor) -> None:

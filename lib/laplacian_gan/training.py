@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,16 +10,16 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from lib.data.augment import as_float
+from lib.forking import train_each
 from lib.laplacian_gan import pyramid
 from lib.laplacian_gan.arms import Arm
 from lib.laplacian_gan.augment import augmentation_named
 from lib.laplacian_gan.losses import gradient_penalty, loss_named, zero_centred_penalty
 from lib.laplacian_gan.models import Chain, Discriminator, Generator, parameter_count, resolutions
 from lib.sources import source_hash
-from lib.training import epoch_batches, fit, prepare, start
+from lib.training import Captured, MovingAverage, fit, prepare, shuffled, start
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
     from lib.data.images import Images
@@ -27,7 +28,7 @@ CALIBRATION_BATCHES = 16
 SAMPLES_AT_ONCE = 250
 
 Bands = dict[int, Tensor]
-Step = Callable[[Tensor, int], dict[str, Tensor]]  # real images (n, 3, h, w), number of the step
+Step = Callable[[Tensor, bool], dict[str, Tensor]]  # real images (n, 3, h, w), whether the penalty is due
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def conditions(images: Tensor, arm: Arm, scales: Tensor) -> Bands:
         if arm.condition == "zeros":
             band = torch.zeros_like(band)
         elif arm.condition == "shuffled":
-            band = band[torch.randperm(len(band)).to(band.device)]
+            band = band[torch.randperm(len(band), device=band.device)]
         elif arm.condition == "noise":
             band = torch.randn_like(band)
         if arm.level_noise:
@@ -156,16 +157,6 @@ def calibrate(generator: nn.Module, arm: Arm, scales: Tensor, train: "Images", b
     generator.eval()
 
 
-def averaged(generator: nn.Module, decay: float) -> AveragedModel:
-    """The moving average of a generator's weights; it starts fast, so that a short training is not all start."""
-
-    def average(means: Iterable[Tensor], values: Iterable[Tensor], steps: Tensor | int) -> None:
-        steps = float(steps)
-        torch._foreach_lerp_(list(means), list(values), 1 - min(decay, (1 + steps) / (10 + steps)))
-
-    return AveragedModel(generator, multi_avg_fn=average)
-
-
 def train_arm(
     arm: Arm,
     train: "Images",
@@ -185,7 +176,7 @@ def train_arm(
     torch.manual_seed(seed)
     scales = scales_of(train)
     generator, discriminator = networks(arm, train.pixels.shape[-1], settings.width)
-    mean_generator = averaged(generator, settings.ema)
+    mean_generator = MovingAverage(generator, settings.ema, ramp=True)
     players = [part for part in (generator, discriminator) if part is not None]
     optimizers = [optimizer_of(part, arm) for part in players]
     parameters = {"generator": parameter_count(generator)}
@@ -196,13 +187,7 @@ def train_arm(
     torch.manual_seed(seed + 1)
     train = train.to(accelerator.device)
     scales = scales.to(accelerator.device)
-    update = STEPS[arm.kind](accelerator, arm, prepared, scales)
-
-    def step(batch: tuple[int, Tensor]) -> dict[str, Tensor]:
-        number, index = batch
-        terms = update(as_float(train.pixels[index.to(train.pixels.device)]), number)
-        mean_generator.update_parameters(accelerator.unwrap_model(prepared[0]))
-        return terms
+    step = step_of(accelerator, arm, prepared, scales, mean_generator, lambda index: as_float(train.pixels[index]))
 
     def trained(history: pd.DataFrame) -> Trained:
         calibrate(mean_generator.module, arm, scales, train, settings.batch_size)
@@ -216,15 +201,10 @@ def train_arm(
                 row |= score(trained(pd.DataFrame()))
         return row
 
+    shares = shuffled(accelerator, len(train), settings.batch_size, seed)
+
     def batches(epoch: int) -> list[tuple[int, Tensor]]:
-        indices = epoch_batches(
-            len(train),
-            settings.batch_size,
-            seed=seed,
-            epoch=epoch,
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
-        )
+        indices = shares(epoch)
         return list(enumerate(indices, (epoch - 1) * len(indices)))
 
     history = fit(
@@ -247,6 +227,29 @@ def train_arm(
     return trained(history)
 
 
+def step_of(
+    accelerator, arm: Arm, parts, scales: Tensor, mean_generator: MovingAverage, read: Callable[[Tensor], Tensor]
+) -> Callable[[tuple[int, Tensor]], dict[str, Tensor]]:
+    """One step of an arm with its moving average, for `fit`: step((number, batch)) -> terms.
+
+    read(batch) returns real images (n, 3, h, w). Steps with and without a gradient penalty are captured apart.
+    """
+    update = STEPS[arm.kind](accelerator, arm, parts, scales)
+
+    def one(batch: Tensor, penalised: bool) -> dict[str, Tensor]:
+        terms = update(read(batch), penalised)
+        mean_generator.update_parameters(accelerator.unwrap_model(parts[0]))
+        return terms
+
+    variants = [Captured(accelerator, partial(one, penalised=penalised)) for penalised in (False, True)]
+
+    def step(batch: tuple[int, Tensor]) -> dict[str, Tensor]:
+        number, index = batch
+        return variants[number % arm.penalty_every == 0](index)
+
+    return step
+
+
 def networks(arm: Arm, size: int, width: int) -> tuple[nn.Module, nn.Module | None]:
     """Generator and discriminator of an arm; a decoder has no discriminator, a chain one for each step."""
     if arm.kind == "lapgan":
@@ -263,7 +266,12 @@ def networks(arm: Arm, size: int, width: int) -> tuple[nn.Module, nn.Module | No
 def optimizer_of(part: nn.Module, arm: Arm) -> torch.optim.Optimizer:
     """AdamW with the settings of the arm; its defaults are those of the source."""
     return torch.optim.AdamW(
-        part.parameters(), arm.learning_rate, betas=(arm.beta1, 0.999), weight_decay=arm.weight_decay, fused=True
+        part.parameters(),
+        arm.learning_rate,
+        betas=(arm.beta1, 0.999),
+        weight_decay=arm.weight_decay,
+        fused=True,
+        capturable=torch.cuda.is_available(),
     )
 
 
@@ -277,7 +285,7 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
     loss, augment = loss_named(arm.loss), augmentation_named(arm.augmentation)
     latent = accelerator.unwrap_model(generator).latent
 
-    def step(real: Tensor, number: int) -> dict[str, Tensor]:
+    def step(real: Tensor, penalised: bool) -> dict[str, Tensor]:
         bands = conditions(real, arm, scales)
         shown = bands if arm.sees_levels else None
         z = torch.randn(len(real), latent, device=real.device)
@@ -289,7 +297,7 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
             on_fake = discriminator(augment(fake.detach()), shown)
         d_loss = loss.discriminator(on_real, on_fake)
         total = d_loss
-        if loss.gradient_penalty and number % arm.penalty_every == 0:
+        if loss.gradient_penalty and penalised:
             total = d_loss + _penalty(loss.gradient_penalty, arm, discriminator, real, fake.detach(), shown)
         accelerator.backward(total)
         discriminator_optimizer.step()
@@ -330,7 +338,7 @@ def chain_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
     plain = accelerator.unwrap_model(chain)
     loss = loss_named(arm.loss)
 
-    def step(real: Tensor, number: int = 0) -> dict[str, Tensor]:
+    def step(real: Tensor, penalised: bool = False) -> dict[str, Tensor]:
         images = gaussian(real)
         parts = torch.randn(len(real), plain.latent, device=real.device).split(plain.planes, dim=1)
         with accelerator.autocast():
@@ -375,7 +383,7 @@ def decoder_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
     """One update towards the source itself, in mean squared error: copying as a task, with nothing to generate."""
     generator, optimizer = parts
 
-    def step(real: Tensor, number: int = 0) -> dict[str, Tensor]:
+    def step(real: Tensor, penalised: bool = False) -> dict[str, Tensor]:
         bands = conditions(real, arm, scales)
         z = torch.randn(len(real), accelerator.unwrap_model(generator).latent, device=real.device)
         optimizer.zero_grad(set_to_none=True)
@@ -393,25 +401,8 @@ STEPS = {"gan": adversarial_step, "lapgan": chain_step, "decoder": decoder_step}
 
 
 def train_arms(
-    arms: Iterable[Arm],
-    train: "Images",
-    settings: Settings,
-    *,
-    checkpoints: Path | None = None,
-    **options: Any,
+    arms: Iterable[Arm], train: "Images", settings: Settings, *, checkpoints: Path | None = None, **options: Any
 ) -> dict[str, Trained]:
     """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm."""
-    arms = list(arms)
-    folders = [_slug(arm.label) for arm in arms]
-    if len(set(folders)) < len(arms):
-        raise ValueError(f"arms need labels that differ in letters or digits: {[arm.label for arm in arms]}")
-    return {
-        arm.label: train_arm(
-            arm, train, settings, checkpoint=None if checkpoints is None else checkpoints / folder, **options
-        )
-        for arm, folder in zip(arms, folders, strict=True)
-    }
-
-
-def _slug(label: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in label.lower()).strip("-")
+    each = partial(train_arm, train=train, settings=settings, **options)
+    return train_each(each, arms, device=settings.device, checkpoints=checkpoints)

@@ -16,7 +16,6 @@ from lib.laplacian_gan.models import Discriminator, Generator
 from lib.laplacian_gan.training import (
     Settings,
     all_bands,
-    averaged,
     calibrate,
     conditions,
     gaussian,
@@ -25,7 +24,7 @@ from lib.laplacian_gan.training import (
     train_arm,
     train_arms,
 )
-from lib.training import TrainingError, prepare, start
+from lib.training import MovingAverage, TrainingError, prepare, start
 
 SETTINGS = Settings(epochs=2, batch_size=8, width=4, device="cpu")
 
@@ -215,13 +214,13 @@ def test_a_decoder_learns_to_copy():
 
 def test_averaging_starts_fast_and_then_follows_its_decay():
     layer = nn.Linear(1, 1, bias=False)
-    mean = averaged(layer, 0.9)
-    expected = None
+    expected = layer.weight.item()
+    mean = MovingAverage(layer, 0.9, ramp=True)
     for step, value in enumerate([1.0, 2.0, -1.0, 4.0]):
         nn.init.constant_(layer.weight, value)
         mean.update_parameters(layer)
         decay = min(0.9, (1 + step) / (10 + step))
-        expected = value if expected is None else decay * expected + (1 - decay) * value
+        expected = decay * expected + (1 - decay) * value
     assert mean.module.weight.item() == pytest.approx(expected)
 
 
@@ -337,6 +336,6 @@ def test_losses_equal_those_of_the_classic_step():
         z = torch.randn(16, 100)
         d_loss, g_loss, d_x, d_g_z1, _ = classic(real, z)
         torch.manual_seed(number)
-        terms = step(real, number)
+        terms = step(real, True)
         found = [terms[name].item() for name in ("d_loss", "g_loss", "d_real", "d_fake")]
         np.testing.assert_allclose(found, [d_loss, g_loss, d_x, d_g_z1], atol=1e-4)
