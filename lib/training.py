@@ -71,21 +71,33 @@ def gradient_step(
     optimizer: Any,
     scheduler: Any | None,
     losses: Callable[[nn.Module, Any], Terms],
+    *,
+    capture: bool = False,
 ) -> Step:
     """The usual step: add the named loss terms, go back, update.
 
     optimizer, scheduler: one, or a sequence of them where parts of the network are trained by different ones.
     losses(model, batch) returns scalar terms already weighted; their sum is minimised.
+    capture: as `Captured`, whose conditions `losses` then has to meet.
     """
     optimizers, schedulers = _several(optimizer), _several(scheduler)
 
-    def step(batch: Any) -> Terms:
+    def update(batch: Any) -> Terms:
         for one in optimizers:
             one.zero_grad(set_to_none=True)
         with accelerator.autocast():
             terms = losses(model, batch)
         accelerator.backward(sum(terms.values()))
-        for one in (*optimizers, *schedulers):
+        for one in optimizers:
+            one.step()
+        return terms
+
+    if capture:
+        update = Captured(accelerator, update, optimizers)
+
+    def step(batch: Any) -> Terms:
+        terms = update(batch)
+        for one in schedulers:
             one.step()
         return terms
 
@@ -122,23 +134,35 @@ class Captured:
     """A step that a GPU is given as one CUDA graph: a small network's time goes into launching its many operations.
 
     step(batch) works on a tensor of one shape, reads nothing back and draws from the device's generator alone. The
-    first calls run as they are, so that everything is allocated; then the operations are recorded, and from then on
-    repeated on the batch at hand. On a CPU, and with several processes, every call runs as it is. Terms are valid
-    until the next call.
+    first calls run as they are, so that everything is allocated, and so do all before ready() is true; then the
+    operations are recorded, and from then on repeated on the batch at hand. On a CPU, and with several processes,
+    every call runs as it is. Terms are valid until the next call.
+
+    optimizers: those that `step` uses, with fused or capturable steps. Their learning rates become tensors on the
+    GPU, where a schedule, which is to be moved outside of `step`, changes them.
     """
 
     WARM_UP = 3
 
-    def __init__(self, accelerator: Accelerator, step: Callable[[Tensor], Terms]):
-        self.step, self.calls, self.graph = step, 0, None
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        step: Callable[[Tensor], Terms],
+        optimizers: Sequence[Any],
+        ready: Callable[[], bool] = lambda: True,
+    ):
+        self.step, self.optimizers, self.ready, self.calls, self.graph = step, optimizers, ready, 0, None
         self.usable = accelerator.device.type == "cuda" and accelerator.num_processes == 1
 
     def __call__(self, batch: Tensor) -> Terms:
         if not self.usable:
             return self.step(batch)
         if self.graph is None:
+            if self.calls == 0:  # not before: a checkpoint may have been loaded meanwhile
+                for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+                    group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32).to(batch.device)
             self.calls += 1
-            if self.calls <= self.WARM_UP:
+            if self.calls <= self.WARM_UP or not self.ready():
                 return self._aside(batch)
             self.batch = batch.clone()
             self.graph = torch.cuda.CUDAGraph()

@@ -22,7 +22,6 @@ from toy_training import train_with_small_files as train_on_full_disk
 from lib import training
 from lib.training import (
     STEPS_BETWEEN_CHECKS,
-    Captured,
     MovingAverage,
     TrainingError,
     epoch_batches,
@@ -636,30 +635,22 @@ def test_a_moving_average_is_torchs_to_rounding(ramp):
 
 
 def captured_run(device: str, *, captured: bool) -> tuple[list[float], list[torch.Tensor]]:
-    """Ten steps of a small network with noise; losses and weights."""
+    """Ten steps of a small network with noise and a schedule; losses and weights."""
     accelerator = start(device)
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
-    layer, optimizer = prepare(
-        accelerator, layer, torch.optim.AdamW(layer.parameters(), 0.01, fused=True, capturable=device == "cuda")
-    )
-    mean = MovingAverage(layer, 0.9, ramp=True).to(accelerator.device)
+    optimizer = torch.optim.AdamW(layer.parameters(), 0.01, fused=True, capturable=device == "cuda")
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=10, cycle_momentum=False)
+    layer, optimizer, schedule = prepare(accelerator, layer, optimizer, schedule)
 
     def losses(network, batch):
         return {"loss": (network(batch + 0.1 * torch.randn_like(batch)) - batch.sum(1, keepdim=True)).square().mean()}
 
-    plain = gradient_step(accelerator, layer, optimizer, None, losses)
-
-    def step(batch):
-        terms = plain(batch)
-        mean.update_parameters(layer)
-        return terms
-
-    step = Captured(accelerator, step) if captured else step
+    step = gradient_step(accelerator, layer, optimizer, schedule, losses, capture=captured)
     batches = torch.randn(10, 32, 8, generator=torch.Generator().manual_seed(1)).to(accelerator.device)
     torch.manual_seed(2)
     found = [step(batch)["loss"].item() for batch in batches]
-    return found, [weight.detach().cpu().clone() for weight in (*layer.parameters(), *mean.parameters())]
+    return found, [weight.detach().cpu().clone() for weight in layer.parameters()]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What Momentum Contrast adds to a contrastive loss: a slow copy of the network, and a queue of its outputs."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,8 @@ class Queue(nn.Module):
         if size < 1:
             raise ValueError(f"a queue holds at least 1 row, not {size}")
         self.register_buffer("rows", torch.zeros(size, *shape))
-        self.pushed = 0  # rows so far; no tensor, which a GPU would have to be waited for
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.long))  # rows so far
+        self.known = 0  # as many at least: a number, as a GPU would have to be waited for
 
     @property
     def size(self) -> int:
@@ -29,7 +32,11 @@ class Queue(nn.Module):
 
     def filled(self) -> Tensor:
         """(n, *shape), n ≤ size: what has been pushed, in no particular order."""
-        return self.rows[: min(self.pushed, self.size)]
+        return self.rows[: min(self.known, self.size)]
+
+    @property
+    def full(self) -> bool:
+        return self.known >= self.size
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
@@ -37,15 +44,15 @@ class Queue(nn.Module):
         if rows.shape[1:] != self.rows.shape[1:]:
             raise ValueError(f"the queue holds rows of shape {tuple(self.rows.shape[1:])}, not {tuple(rows.shape[1:])}")
         kept = rows.detach()[-self.size :]
+        self.known += len(rows)
         self.pushed += len(rows)
-        places = torch.arange(self.pushed - len(kept), self.pushed, device=self.rows.device) % self.size
-        self.rows[places] = kept.to(self.rows)
+        places = (self.pushed - len(kept) + torch.arange(len(kept), device=self.rows.device)) % self.size
+        self.rows.index_copy_(0, places, kept.to(self.rows))
 
-    def get_extra_state(self) -> dict[str, int]:
-        return {"pushed": self.pushed}
-
-    def set_extra_state(self, state: dict[str, int]) -> None:
-        self.pushed = state["pushed"]
+    def load_state_dict(self, *arguments: Any, **options: Any) -> Any:
+        found = super().load_state_dict(*arguments, **options)
+        self.known = int(self.pushed)
+        return found
 
 
 def slow_copy(network: nn.Module, momentum: float = 0.99) -> MovingAverage:

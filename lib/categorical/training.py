@@ -18,7 +18,7 @@ from lib.categorical.models import Network, build_encoder
 from lib.categorical.momentum import Queue, slow_copy
 from lib.forking import train_each
 from lib.sources import source_hash
-from lib.training import epoch_batches, fit, prepare, shuffled, start
+from lib.training import Captured, epoch_batches, fit, prepare, shuffled, start
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
     from lib.data.images import Images
@@ -128,7 +128,11 @@ def make_step(accelerator: Accelerator, arm: Arm, pixels: Tensor, settings: Sett
         if part is not None:
             accelerator.register_for_checkpointing(part)
     optimizer = torch.optim.SGD(
-        network.parameters(), settings.learning_rate, momentum=0.9, weight_decay=settings.weight_decay
+        network.parameters(),
+        settings.learning_rate,
+        momentum=0.9,
+        weight_decay=settings.weight_decay,
+        fused=accelerator.device.type == "cuda",  # the one that takes its rate from the device
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(steps))
     network, optimizer, schedule = prepare(accelerator, network, optimizer, schedule)
@@ -137,24 +141,30 @@ def make_step(accelerator: Accelerator, arm: Arm, pixels: Tensor, settings: Sett
     views = Views(settings.augmentation, pixels.shape[-1], settings.smallest_crop, settings.hue)
     pixels = pixels.to(accelerator.device)
 
-    def step(index: Tensor) -> Terms:
-        first, second = views(pixels[index])
+    def update(both: Tensor) -> Terms:
         optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():
             if slow is None:
-                outputs, keys = network(torch.cat([first, second])).chunk(2)
+                outputs, keys = network(both).chunk(2)
             else:
+                first, second = both.chunk(2)
                 outputs = network(first)
                 with torch.no_grad():
                     keys = slow(second)
             terms, keys = objective(arm, outputs, keys, None if queue is None else queue.filled())
         accelerator.backward(sum(terms.values()))
         optimizer.step()
-        schedule.step()
         if slow is not None:
             slow.update_parameters(accelerator.unwrap_model(network))
         if queue is not None:
             queue.push(keys)
+        return terms
+
+    captured = Captured(accelerator, update, [optimizer], ready=lambda: queue is None or queue.full)
+
+    def step(index: Tensor) -> Terms:
+        terms = captured(torch.cat(views(pixels[index])))
+        schedule.step()
         return terms
 
     return Parts(network, step)

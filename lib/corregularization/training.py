@@ -92,7 +92,12 @@ def train_arm(
         baselines.orthogonal_init(model)
     layers = select_layers(model)
     penalty = penalty_of(arm, layers)
-    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, weight_decay=arm.weight_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        settings.learning_rate,
+        weight_decay=arm.weight_decay,
+        capturable=accelerator.device.type == "cuda",
+    )
     steps = len(epoch_batches(len(train), settings.batch_size, seed=0, epoch=0)) * settings.epochs
     warm_up = 0.25 if steps != 4 else 0.375  # OneCycleLR divides by zero where the warm-up is exactly one step
     scheduler = torch.optim.lr_scheduler.OneCycleLR(
@@ -125,7 +130,10 @@ def train_arm(
 
     history = fit(
         accelerator,
-        gradient_step(accelerator, network, optimizer, scheduler, losses),
+        # A graph would go on from the first covariance of the whitened penalty.
+        gradient_step(
+            accelerator, network, optimizer, scheduler, losses, capture=not isinstance(penalty, WhitenedPenalty)
+        ),
         shuffled(accelerator, len(train), settings.batch_size, seed),
         epochs=settings.epochs,
         evaluate=evaluate,

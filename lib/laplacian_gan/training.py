@@ -241,7 +241,8 @@ def step_of(
         mean_generator.update_parameters(accelerator.unwrap_model(parts[0]))
         return terms
 
-    variants = [Captured(accelerator, partial(one, penalised=penalised)) for penalised in (False, True)]
+    optimizers = parts[len(parts) // 2 :]
+    variants = [Captured(accelerator, partial(one, penalised=penalised), optimizers) for penalised in (False, True)]
 
     def step(batch: tuple[int, Tensor]) -> dict[str, Tensor]:
         number, index = batch

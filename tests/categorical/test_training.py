@@ -224,3 +224,16 @@ def test_labels_name_folders():
     with pytest.raises(ValueError, match="differ in letters or digits"):
         train_arms([ARM, replace(ARM, label="Categorical!")], TRAIN, SETTINGS, seed=0)
     assert len({arm.label for arm in size_arms([1, 4], [2, 3])}) == 4
+
+
+# -- on a GPU, where the step is captured --------------------------------------------------
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("arm", EVERY, ids=lambda arm: arm.label)
+def test_a_captured_training_is_the_training(arm, monkeypatch):
+    settings = replace(SETTINGS, device="cuda", epochs=4)
+    found = train_arm(arm, TRAIN, settings, seed=0).history
+    monkeypatch.setattr("lib.training.Captured.WARM_UP", 10**9)
+    expected = train_arm(arm, TRAIN, settings, seed=0).history
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-2)

@@ -382,3 +382,18 @@ def test_any_number_of_steps_has_a_schedule(steps):
     """OneCycleLR divides by zero where a quarter of the steps is one step."""
     found = run(PLAIN, replace(SETTINGS, epochs=1, batch_size=27 // steps), train=images(27 // steps * steps))
     assert np.isfinite(found.history.task.iloc[-1])
+
+
+# -- on a GPU, where the step is captured --------------------------------------------------
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize(
+    "arm", [PLAIN, gram("random", 10.0, groups=2), *regulariser_arms(10.0)], ids=lambda arm: arm.label
+)
+def test_a_captured_training_is_the_training(arm, monkeypatch):
+    settings = replace(SETTINGS, device="cuda", epochs=3)
+    found = train_arm(arm, TRAIN, TEST, settings, seed=0).history
+    monkeypatch.setattr("lib.training.Captured.WARM_UP", 10**9)
+    expected = train_arm(arm, TRAIN, TEST, settings, seed=0).history
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-2)

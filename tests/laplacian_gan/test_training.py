@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
@@ -339,3 +340,16 @@ def test_losses_equal_those_of_the_classic_step():
         terms = step(real, True)
         found = [terms[name].item() for name in ("d_loss", "g_loss", "d_real", "d_fake")]
         np.testing.assert_allclose(found, [d_loss, g_loss, d_x, d_g_z1], atol=1e-4)
+
+
+# -- on a GPU, where the step is captured --------------------------------------------------
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("arm", [*control_arms(), *objective_arms()[1:6]], ids=lambda arm: arm.label)
+def test_a_captured_training_is_the_training(arm, monkeypatch):
+    settings = replace(SETTINGS, device="cuda", epochs=3)
+    found = train_arm(arm, TRAIN, settings, seed=0).history
+    monkeypatch.setattr("lib.training.Captured.WARM_UP", 10**9)
+    expected = train_arm(arm, TRAIN, settings, seed=0).history
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-2)
