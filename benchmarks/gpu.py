@@ -24,7 +24,7 @@ from lib import paths
 from lib.press import jobs, staleness
 from lib.press.workflow import available_cores
 
-NOTEBOOKS = "03_corregularization 01_laplacian_gan 02_categorical_similarity"
+NOTEBOOKS = "01_laplacian_gan 02_categorical_similarity"
 PART = 15 * 2**20  # bytes of a part
 STOPPING = 20  # seconds for stopping and packing
 
