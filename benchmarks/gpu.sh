@@ -5,7 +5,8 @@
 #
 # Its Python needs torch, torchvision, transformers and accelerate. Wheels of anything else that is missing are
 # taken from the folder .whl of this repository, if there is one; nothing is fetched. Results come in parts of at
-# most 16 MB below --out. With --rehearse every stage is done once at the size of the profile `smoke`, on a CPU, too.
+# most 16 MB below --out. Where the repository came without git, COMMIT=<hash> names its state in the records.
+# With --rehearse every stage is done once at the size of the profile `smoke`, on a CPU, too.
 set -e
 cd "$(dirname "$0")/.."
 site="${TMPDIR:-/tmp}/four-studies-site"

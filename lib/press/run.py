@@ -361,7 +361,10 @@ def _device_name(device: str) -> str:
 
 
 def _commit() -> str:
-    """The commit that is checked out, with "+ changes" if code differs from it; "unknown" outside git."""
+    """The commit that is checked out, with "+ changes" if code differs from it.
+
+    Outside git it is what the variable COMMIT says, else "unknown".
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -372,7 +375,7 @@ def _commit() -> str:
         changed = git("status", "--porcelain", "--", "lib", "notebooks", "profiles", "requirements.lock")
         return git("rev-parse", "HEAD") + (" + changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get("COMMIT", "unknown")
 
 
 def _csv(frame: pd.DataFrame) -> bytes:
