@@ -54,7 +54,7 @@ FONT = Path(find_spec("koreanize_matplotlib").origin).parent / "fonts" / "NanumG
 UNREADABLE = ("TSI0", "TSI1", "TSI2", "TSI3", "TSI5")  # left in it by an editor; browsers then refuse the font
 HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")
 # Ids as they stand in a notebook's calls.
-SAVED = re.compile(r"save_(?:figure|table)\(\s*\"(\w+)\"")
+SAVED = re.compile(r"(?:save_figure|save_table|Result)\(\s*\"(\w+)\"")
 SHOWN_TYPES = ("image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/latex", "text/plain")
 
 
