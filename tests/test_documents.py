@@ -1,14 +1,16 @@
 """What stands beside the code: links that lead somewhere, names that exist, one version everywhere."""
 
 import re
+import subprocess
 import tomllib
 
 import pytest
 import yaml
 from toy import ROOT
 
+from lib import plots
 from lib.data import catalog
-from lib.press import parameters
+from lib.press import parameters, verify
 
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
 DOCUMENTS += sorted((ROOT / "paper" / "cards").glob("*.md"))
@@ -72,3 +74,15 @@ def test_citation_agrees_with_the_package():
     )
     assert state == str(citation.get("date-released", "unreleased"))
     assert citation["title"] in (ROOT / "README.md").read_text(encoding="utf-8").replace("*", "")
+
+
+def test_results_in_git_are_small():
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "-z", "figures"], capture_output=True, text=True).stdout
+    kept = [path for name in listed.split("\0") if name and (path := ROOT / name).exists()]
+    if not kept:
+        pytest.skip("this folder is no git clone")
+    assert sum(path.stat().st_size for path in kept) <= 15_000_000
+    pictures = [path for path in kept if path.suffix == ".png"]
+    assert [path for path in pictures if path.stat().st_size > plots.LARGEST_PNG] == []
+    copies = [path for path in pictures if verify.not_in_git(path)]
+    assert copies == [], "drawn over all seeds as well: add them to .gitignore and `git rm --cached` them"

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot as plt
+from PIL import Image
 
 from lib import plots
 
@@ -166,3 +167,24 @@ def test_drawing_twice_gives_the_same_bytes():
         return file.getvalue()
 
     assert drawn() == drawn()
+
+
+def saved(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png", dpi=(200, 200))
+    return buffer.getvalue()
+
+
+def test_a_small_png_is_exact_up_to_256_colours_and_close_beyond():
+    random = np.random.default_rng(0)
+    across, down = np.meshgrid(np.linspace(0, 255, 300), np.linspace(0, 255, 200))
+    few = random.integers(0, 2, (40, 60, 3)) * 255
+    photograph = np.stack([across, down, 255 - across], axis=-1)
+    noise = random.integers(0, 256, (500, 500, 3))  # far too large in full colour
+    for pixels, furthest in ((few, 0), (photograph, 8), (noise, 64)):
+        small = plots.small_png(saved(pixels.astype(np.uint8)), Inputs="abc")
+        picture = Image.open(io.BytesIO(small))
+        assert np.abs(np.asarray(picture.convert("RGB"), int) - pixels.astype(np.uint8)).max() <= furthest
+        assert picture.text == {"Inputs": "abc"} and round(picture.info["dpi"][0]) == 200
+        assert len(small) <= plots.LARGEST_PNG
+        assert small == plots.small_png(saved(pixels.astype(np.uint8)), Inputs="abc")

@@ -14,12 +14,13 @@ def paired_table(
     by: Sequence[str] = (),
     value: str = "accuracy",
     lower_is_better: bool = False,
+    means: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Over seeds: mean ± sd of each arm, and its paired difference from `baseline` with the same seeds.
 
     Columns: *by, arm, seeds, mean, sd, difference, ci_low, ci_high (95 %, t distribution), p
-    (two-sided paired t test, not corrected for the number of arms), verdict. One seed gives
-    no sd, interval or p.
+    (two-sided paired t test, not corrected for the number of arms), verdict, and the mean over
+    seeds of each column in `means`. One seed gives no sd, interval or p.
     """
     by, found = list(by), []
     for keys, part in rows.groupby(by, sort=False) if by else [((), rows)]:
@@ -31,7 +32,10 @@ def paired_table(
             row = dict(zip(by, keys if isinstance(keys, tuple) else (keys,), strict=True))
             row |= {"arm": arm, "seeds": len(change), "mean": wide[arm].mean(), "sd": wide[arm].std()}
             found.append(row | _paired(change, lower_is_better, is_baseline=arm == baseline))
-    return pd.DataFrame(found)
+    table = pd.DataFrame(found)
+    if means:
+        table = table.merge(rows.groupby([*by, "arm"], sort=False)[list(means)].mean().reset_index())
+    return table
 
 
 def _paired(change: pd.Series, lower_is_better: bool, *, is_baseline: bool) -> dict[str, object]:

@@ -37,7 +37,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lib import paths, sources
-from lib.plots import arrange, use_style
+from lib.plots import arrange, small_png, use_style
 from lib.press import fingerprint, parameters
 
 PNG_DPI = 200
@@ -170,12 +170,13 @@ class Run:
         files = {}
         try:
             for kind, options in {
-                "png": {"dpi": PNG_DPI, "metadata": {"Software": None, "Inputs": self.inputs}},
+                "png": {"dpi": PNG_DPI},
                 "pdf": {"metadata": {"CreationDate": None, "Producer": None, "Keywords": self.inputs}},
             }.items():
                 buffer = io.BytesIO()
                 figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=0.04, **options)
                 files[f"{name}.{kind}"] = buffer.getvalue()
+            files[f"{name}.png"] = small_png(files[f"{name}.png"], Inputs=self.inputs)
         finally:
             stamp.remove()
         files |= {f"{name}.csv": _csv(data)} if isinstance(data, pd.DataFrame) else {f"{name}.npz": _npz(data)}

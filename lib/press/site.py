@@ -33,7 +33,7 @@ from pygments.formatters import HtmlFormatter
 from lib import paths
 from lib.press import jobs
 from lib.press.parameters import ParameterError
-from lib.press.verify import Scope, scopes
+from lib.press.verify import Scope, not_in_git, scopes
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The first digit in an id, such as fig34_loss_curves, is the study's. The page follows this order.
@@ -54,7 +54,7 @@ FONT = Path(find_spec("koreanize_matplotlib").origin).parent / "fonts" / "NanumG
 UNREADABLE = ("TSI0", "TSI1", "TSI2", "TSI3", "TSI5")  # left in it by an editor; browsers then refuse the font
 HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")
 # Ids as they stand in a notebook's calls.
-SAVED = re.compile(r"save_(?:figure|table)\(\s*\"(\w+)\"")
+SAVED = re.compile(r"(?:save_figure|save_table|Result)\(\s*\"(\w+)\"")
 SHOWN_TYPES = ("image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/latex", "text/plain")
 
 
@@ -152,7 +152,10 @@ def write(profile: str) -> Path:
         notebooks = {scope.name: _notebooks(scope, folder) for scope in places}
         entries: dict[str, list[Version]] = {}
         for scope in places:
-            for identity in scope.sidecars:
+            for identity, sidecar in scope.sidecars.items():
+                picture = scope.folder / f"{identity}.png"
+                if sidecar["kind"] == "figure" and not picture.exists() and not_in_git(picture):
+                    continue  # drawn over all seeds
                 entries.setdefault(identity, []).append(_version(scope, identity, notebooks[scope.name], folder))
         _index(profile, [Entry(identity, tuple(found)) for identity, found in entries.items()], notebooks, folder)
         _font(folder)

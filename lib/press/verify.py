@@ -7,7 +7,8 @@ sidecar says but is not what the repository would make now: stale, never run, ma
 uncommitted code or from a commit that this history lacks. Only errors make the exit status 1,
 since whether hours of training are worth repeating for a changed line is not for a check to decide.
 
-PDF and NPZ files stay out of git, so in a fresh clone they are counted and not missed.
+PDF and NPZ files stay out of git, as do a seed's pictures where there is one over all seeds: in a fresh clone they
+are counted and not missed.
 """
 
 import argparse
@@ -31,7 +32,6 @@ from lib.press import fingerprint, jobs, parameters, staleness
 from lib.press.jobs import Job, read_json, sha256
 from lib.press.parameters import ParameterError
 
-NOT_IN_GIT = (".pdf", ".npz")  # as in .gitignore
 TEMPORARY = ("smoke", "-custom")  # ends of folders that `make clean` removes
 SHOWN_REASONS = 3
 
@@ -99,6 +99,12 @@ def _is_seed(path: Path) -> bool:
     return path.is_dir() and path.name.removeprefix("seed-").isdecimal()
 
 
+def not_in_git(path: Path) -> bool:
+    """Whether .gitignore leaves this result out: PDF, NPZ, a seed's picture that there is over all seeds."""
+    over_seeds = path.parent.parent / path.name
+    return path.suffix in (".pdf", ".npz") or (path.suffix == ".png" and _is_seed(path.parent) and over_seeds.exists())
+
+
 def kept_folders() -> list[str]:
     """The folders of results that stay: all but those that `make clean` removes."""
     found = sorted(path.name for path in paths.figures().glob("*") if path.is_dir())
@@ -140,7 +146,7 @@ def _files(scope: Scope, counts: Counter) -> Iterator[Finding]:
         for name, expected in staleness.files_of(record).items():
             path = scope.folder / name
             if not path.exists():
-                if path.suffix in NOT_IN_GIT:
+                if not_in_git(path):
                     counts["not in git"] += 1
                 else:
                     yield Finding("error", f"{scope.name}/{name}", f"is missing, though {notebook} made it", again)
@@ -149,7 +155,7 @@ def _files(scope: Scope, counts: Counter) -> Iterator[Finding]:
                 if sha256(path) != expected:
                     # Git cannot restore what it never had; such a file stays behind when newer results are pulled.
                     remove = f"Remove {jobs.short(path)}, which git does not keep, or run {_make(scope, notebook)}."
-                    advice = remove if path.suffix in NOT_IN_GIT else again
+                    advice = remove if not_in_git(path) else again
                     yield Finding("error", f"{scope.name}/{name}", f"is not the file that {notebook} wrote", advice)
         for identity, output in record["outputs"].items():
             sidecar, where = scope.sidecars.get(identity), f"{scope.name}/{identity}.json"
@@ -317,7 +323,7 @@ def show(folder: str, found: list[Finding], counts: Counter) -> int:
         f"{counts['hashes']} hashes recomputed: {levels['error']} errors, {levels['warning']} warnings."
     )
     if counts["not in git"]:
-        print(f"  {counts['not in git']} PDF and NPZ files are not here: they stay out of git.")
+        print(f"  {counts['not in git']} PDF, NPZ and PNG files are not here: they stay out of git.")
     if counts["without data"]:
         print(f"  {counts['without data']} runs could not be told stale or not: their data set is not here.")
     return levels["error"]

@@ -121,3 +121,10 @@ def test_one_seed_has_no_sd():
     assert (
         mean_and_sd(pd.DataFrame({"arm": ["a"], "seed": [0], "score": [1.0]}), ["arm"], ["score"]).score_sd.isna().all()
     )
+
+
+def test_means_of_further_columns_stand_beside_each_arm():
+    rows = results(a=[1.0, 3.0], b=[2.0, 5.0]).assign(bytes=[1, 3, 2, 2])
+    table = paired_table(rows, baseline="a", means=["bytes"])
+    assert table.arm.tolist() == ["a", "b"] and table.bytes.tolist() == [2, 2]
+    pd.testing.assert_frame_equal(table.drop(columns="bytes"), paired_table(rows, baseline="a"))

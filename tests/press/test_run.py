@@ -25,8 +25,8 @@ from toy import ROOT, notebook
 
 from lib import paths, plots
 from lib.press import run as module
+from lib.press.over_seeds import Result, over_seeds
 from lib.press.parameters import ParameterError
-from lib.press.redrawing import redraw
 from lib.press.run import Run, RunError
 
 NAME = "05_study"
@@ -654,7 +654,12 @@ def test_a_figure_drawn_again_shows_and_names_every_seed():
         run = study(Data(checksum=f"of {seed}"), seed=seed)
         run.save_figure("fig1_curves", drawing(), FRAME.assign(seed=seed), caption="Curves.", note="2 epochs")
     run, shown = page(), []
-    redraw(run, "fig1_curves", lambda frame: shown.append(frame) or drawing(), "Curves over seeds.")
+    over_seeds(run, [
+        Result("fig1_curves", lambda frame: shown.append(frame) or drawing(), "Curves over seeds."),
+        Result("tab1_last", lambda frame: frame[frame.epoch == 1], "The end.", reads=("fig1_curves",)),
+        Result("tab2_none", lambda frame: frame, "Left out.", needs="tab2_none"),
+    ])  # fmt: skip
+    assert sorted(run._outputs) == ["fig1_curves", "tab1_last"] and sidecar(run, "tab1_last")["note"] == "2 epochs"
     assert shown[0].seed.unique().tolist() == [0, 1]
     found = sidecar(run, "fig1_curves")
     assert found["caption"] == "Curves over seeds." and found["note"] == "2 epochs"
@@ -662,7 +667,7 @@ def test_a_figure_drawn_again_shows_and_names_every_seed():
     saved = pd.read_csv(run.folder / "fig1_curves.csv", keep_default_na=False, na_values=[""])
     pd.testing.assert_frame_equal(saved, shown[0], check_exact=True)
     with pytest.raises(RunError, match="fig2_none of seed 0 is missing"):
-        redraw(run, "fig2_none", lambda frame: drawing(), "None.")
+        over_seeds(run, [Result("fig2_none", lambda frame: drawing(), "None.")])
 
 
 def test_a_result_like_what_was_read_names_its_data_and_no_other():

@@ -190,6 +190,13 @@ def test_the_same_results_give_the_same_bytes(own):
     assert {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+def test_a_seed_s_picture_may_be_left_out_where_there_is_one_over_all_seeds(own):
+    (own / "figures/quick/seed-1/fig31_line.png").unlink()
+    site.write("quick")
+    assert (own / "build/site/figures/quick/fig31_line.png").exists()
+    assert "seed-1/fig31_line" not in (own / "build/site/index.html").read_text(encoding="utf-8")
+
+
 def test_a_site_that_cannot_be_written_leaves_the_last_one(own, capsys):
     (own / "figures/quick/seed-1/fig39_first.png").unlink()
     before = (own / "build/site/index.html").read_bytes()
