@@ -50,7 +50,11 @@ _MARGIN = 0.1  # seconds read beyond the asked, so that the filter does not fade
 _UNRECOGNISED = 1  # libsndfile's error code of an unknown format
 _FAR = 2.0**11  # 66 dB: what is so far below the loudest is hardly heard beside it
 _LARGEST = 1e30  # times full scale: twice that is finite in float32, and so is what a filter makes of it
-_CHUNKS = {"WAV": "little", "WAVEX": "little", "AIFF": "big"}  # formats of chunks with a length each, and its byte order
+_CHUNKS = {
+    "WAV": "little",
+    "WAVEX": "little",
+    "AIFF": "big",
+}  # formats of chunks with a length each, and its byte order
 _SLACK = 0.5, 4096  # seconds, bytes that may follow the end that a header names: padding, tags
 
 Blocks = Iterator[tuple[int, np.ndarray]]  # sampling rate in Hz, (n, channels) float32 in -1 to 1
@@ -356,7 +360,9 @@ def _seconds_of_packets(file: _Nameless, failure: Unreadable | None) -> float:
     try:
         with _container(file) as container:
             track = container.streams.audio[0]
-            return sum(float(packet.duration * packet.time_base) for packet in container.demux(track) if packet.duration)
+            return sum(
+                float(packet.duration * packet.time_base) for packet in container.demux(track) if packet.duration
+            )
     except (av.FFmpegError, ValueError, IndexError) as error:
         if failure:
             raise failure from error
