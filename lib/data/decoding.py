@@ -5,8 +5,8 @@
     for part in decode_in_parts("night.wav"): …  # of hours, all of it, in the memory of seconds
 
 The content decides on the format, not the file's extension: libsndfile reads it (wav, flac, ogg, mp3, aiff, au, ...),
-and what libsndfile cannot, PyAV does (m4a, aac, wma, amr, the sound track of mp4, webm and mkv, ...). PyAV also reads what
-holds more than its header says: FLAC, MP3 and OGG put one behind another, WAV of which a recorder noted the wrong size.
+and what libsndfile cannot, PyAV does (m4a, aac, wma, amr, the sound track of mp4, webm and mkv, ...). PyAV also reads
+what holds more than its header says: FLAC, MP3 and OGG put one behind another, WAV with too small a size.
 """
 
 import contextlib
@@ -206,7 +206,7 @@ def _limited(read: Callable[[], Blocks], name: str, seconds: float | None) -> Ca
     wild = int(louder[round(math.log2(ceiling)) + 127])
     if not wild:
         if level > _FAR * median:
-            warnings.warn(f"{name} reaches {20 * math.log10(level):.0f} dB over full scale, and half of its samples are "
+            warnings.warn(f"{name} reaches {20 * math.log10(level):.0f} dB over full scale, and half of it is "
                           "so far below that they are silence beside it. Export it again if that is no sound.",
                           stacklevel=2)  # fmt: skip
         return None
@@ -332,8 +332,9 @@ def _libsndfile(file: _Nameless, name: str) -> Blocks:
         kind, rate, end = sound.format, sound.samplerate, file.tell()
     if kind in _CHUNKS:
         if _more_than_chunks(file, end, _CHUNKS[kind]):
-            warnings.warn(f"{name} holds {file.size - end:,} bytes behind the end that its header names. Where that is "
-                          "a WAV file, they are heard as sound; else convert it and try again.", stacklevel=2)  # fmt: skip
+            heard = "not heard: convert it and try again" if kind == "AIFF" else "heard as sound"
+            warnings.warn(f"{name} holds {file.size - end:,} bytes behind the end that its header names; they are "
+                          f"{heard}.", stacklevel=2)  # fmt: skip
             raise _Longer
     elif _seconds_of_packets(file, _unknown(name) if kind == "MP3" else None) > count / rate + _SLACK[0]:
         raise _Longer

@@ -303,18 +303,20 @@ class Steps:
         return step
 
 
-def a_day(folder, patch, fails=None, kill=False, start=1):
+def a_day(folder, patch, fails=None, kill=False):
     """Put two alerts, send and confirm; what was kept, what was told to have failed, and what arrived."""
     steps, kept, failed = Steps(patch, fails, kill), [], []
+    turns = []
+    for number, kind in enumerate(("fire", "fall")):
+        one = alert(kind=kind, raised=1.8e9 + 100 * number)
+        turns += [lambda box, one=one: kept.append(box.put(one)), Outbox.send,
+                  lambda box: kept and box.confirm(kept[0]), Outbox.send]  # fmt: skip
     try:
-        for number, kind in enumerate(("fire", "fall"), start):
-            for turn in (lambda kind=kind, at=number: kept.append(box.put(alert(kind=kind, raised=1.8e9 + 100 * at))),
-                         lambda: box.send(), lambda: kept and box.confirm(kept[0]), lambda: box.send()):  # fmt: skip
-                try:
-                    box = Outbox(folder, family=["a", "b"], emergency=["119"])
-                    turn()
-                except DataError as error:
-                    failed.append(str(error))
+        for turn in turns:
+            try:
+                turn(Outbox(folder, family=["a", "b"], emergency=["119"]))
+            except DataError as error:
+                failed.append(str(error))
     except Killed:
         failed.append("killed")
     return steps, [name for name in kept if name], failed

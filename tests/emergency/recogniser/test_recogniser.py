@@ -227,8 +227,8 @@ class TestSources:
         window = recogniser.follow(samples).window
         assert window.max() == 32767 and window.min() == -32768
         np.testing.assert_allclose(window / 32768, samples.astype(np.float64), atol=2**-15 + 1e-9)
-        torch.testing.assert_close(recogniser.hear(torch.from_numpy(samples.astype(np.float16))[None]).moments,
-                                   recogniser.hear(torch.from_numpy(window)[None]).moments, atol=0.02, rtol=0.02)  # fmt: skip
+        one, other = (torch.from_numpy(some)[None] for some in (samples.astype(np.float16), window))
+        torch.testing.assert_close(recogniser.hear(one).moments, recogniser.hear(other).moments, atol=0.02, rtol=0.02)
 
     @pytest.mark.parametrize("value", [1.5, 1e4, -1e300])
     def test_a_wild_sample_is_clipped_and_told(self, recogniser, value):

@@ -212,8 +212,8 @@ class TestDropIn:
         drop_in.show(recogniser, "a.wav", self.file(np.ones(8000) / 3, tmp_path))
         assert capsys.readouterr().out == "a.wav holds 0.5 s of sound, and 1 s is the least that is heard\n"
 
-    @pytest.mark.parametrize("name", ["", ".", "..", "/", "a\0b.wav", "\ud800\udcff.wav", "불" * 84 + ".wav", "a/../b\n.wav",
-                                      "x" * 5000], ids=range(9))  # fmt: skip
+    @pytest.mark.parametrize("name", ["", ".", "..", "/", "a\0b.wav", "\ud800\udcff.wav", "불" * 84 + ".wav",
+                                      "a/../b\n.wav", "x" * 5000], ids=range(9))  # fmt: skip
     def test_any_name(self, recogniser, tmp_path, capsys, name):  # noqa: F811
         """Of a browser's making: more than 255 bytes, a folder's, no text."""
         drop_in.show(replace(recogniser, alarming=()), name, self.file(tone(440), tmp_path))
