@@ -20,6 +20,25 @@ from tests.data.test_decoding import av_file, tone
 from tests.emergency.recogniser.test_recogniser import alarming, folder, recogniser  # noqa: F401 (fixtures)
 
 
+def test_recorded_sounds(recogniser, tmp_path, monkeypatch):  # noqa: F811
+    """Alerts by class, by a recogniser that alarms at whatever is loud."""
+    for name, level, count in (("dog", 0.5, 4), ("siren", 0.5, 3), ("wind", 0.0, 2)):
+        (tmp_path / "esc50" / name).mkdir(parents=True)
+        for take in range(count):
+            path = tmp_path / "esc50" / name / f"{1 + take % 2}-{100 + take}-A.wav"
+            soundfile.write(path, tone(440, seconds=5, level=level if take else 0.0), 16_000)
+    assert sounds.recorded(9, root=str(tmp_path / "elsewhere")) is None and sounds.recorded(0, root=str(tmp_path)) is None
+    real = sounds.recorded(9, root=str(tmp_path))
+    assert real.samples.shape == (9, 80_000)
+    table = voting.recorded(alarming(recogniser), real, emergencies=("siren",), seed=3)
+    found = table.set_index("sound")
+    assert list(table.sound) == ["all others", "all emergencies", "siren", "dog", "wind"] and (table.seed == 3).all()
+    assert found.alarms.to_dict() == {"all others": 3, "all emergencies": 2, "siren": 2, "dog": 3, "wind": 0}
+    assert found.clips.to_dict() == {"all others": 6, "all emergencies": 3, "siren": 3, "dog": 4, "wind": 2}
+    assert found.share["dog"] == 75 and found.low["dog"] < 75 < found.high["dog"]
+    assert found.emergency.to_dict() == dict.fromkeys(found.index, False) | {"siren": True, "all emergencies": True}
+
+
 @pytest.fixture(scope="module")
 def test_set():
     return sounds.load("soundscapes", "test", count=60)
