@@ -130,9 +130,9 @@ def recorded(recogniser: Recogniser, sounds: Sounds, *, emergencies: Sequence[st
     found = []
     for name, emergency, chosen in rows:
         count, raised = int(chosen.sum()), int(alarms[chosen].sum())
-        low, high = wilson(raised, count)
+        share, (low, high) = raised / count if count else np.nan, wilson(raised, count)
         found.append({"sound": name, "emergency": emergency, "seed": seed, "clips": count, "alarms": raised,
-                      "share": 100 * raised / count if count else np.nan, "low": 100 * low, "high": 100 * high})  # fmt: skip
+                      "share": 100 * share, "low": 100 * low, "high": 100 * high})  # fmt: skip
     return pd.DataFrame(found)
 
 
