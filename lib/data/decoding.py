@@ -5,7 +5,8 @@
     for part in decode_in_parts("night.wav"): …  # of hours, all of it, in the memory of seconds
 
 The content decides on the format, not the file's extension: libsndfile reads it (wav, flac, ogg, mp3, aiff, au, ...),
-and what libsndfile cannot, PyAV does (m4a, aac, wma, amr, the sound track of mp4, webm and mkv, ...).
+and what libsndfile cannot, PyAV does (m4a, aac, wma, amr, the sound track of mp4, webm and mkv, ...). PyAV also reads
+what holds more than its header says: FLAC, MP3 and OGG put one behind another, WAV with too small a size.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import itertools
 import math
 import os
 import stat
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -41,12 +43,25 @@ REASONS = (
 )
 RATES = (1_000, 1_000_000)  # Hz; any other is a damaged header
 OPPOSITE = -0.5  # correlation below which channels cancel each other
+WILD = 4.0  # times full scale: beyond, samples may be faults of the file and no sound
 
 _BLOCK = 2**16  # samples decoded at a time, all channels together
 _MARGIN = 0.1  # seconds read beyond the asked, so that the filter does not fade out at the cut
 _UNRECOGNISED = 1  # libsndfile's error code of an unknown format
+_FAR = 2.0**11  # 66 dB: what is so far below the loudest is hardly heard beside it
+_LARGEST = 1e30  # times full scale: twice that is finite in float32, and so is what a filter makes of it
+_CHUNKS = {
+    "WAV": "little",
+    "WAVEX": "little",
+    "AIFF": "big",
+}  # formats of chunks with a length each, and its byte order
+_SLACK = 0.5, 4096  # seconds, bytes that may follow the end that a header names: padding, tags
 
 Blocks = Iterator[tuple[int, np.ndarray]]  # sampling rate in Hz, (n, channels) float32 in -1 to 1
+
+
+class _Longer(Exception):
+    """There is more in the file than libsndfile has read."""
 
 
 class Unreadable(DataError):
@@ -62,6 +77,9 @@ class Unreadable(DataError):
 
 def decode(path: str | os.PathLike, *, seconds: float | None = None) -> np.ndarray:
     """The sound of a file: (n,) int16 at 16 kHz.
+
+    Samples far beyond full scale (`WILD`) are faults if all that is as loud lasts less than 0.1 s, or 1 % of a shorter
+    sound: they are limited, with a warning, as else all others would be scaled down to silence.
 
     Channels are averaged; but if the loudest is opposite in phase to the others' mean (correlation below -0.5), so
     that they would cancel, it stands alone. Other rates go through soxr's HQ filter: flat up to 7.4 kHz, nothing from
@@ -115,7 +133,7 @@ def decode_in_parts(path: str | os.PathLike) -> Iterator[np.ndarray]:
     """
     name = printable(path)
     with _opened(path, name) as file:
-        read, scale = _by_either(file, name, lambda read: (read, _measured(read, name)))
+        read, scale = _by_either(file, name, lambda read: _measured(read, name))
         for part in _resampled(*_mono(lambda: _checked(read(), name, None))):
             yield _as_int16(part, scale)
 
@@ -126,7 +144,9 @@ def _by_either(file: BinaryIO, name: str, use: Callable[[Callable[[], Blocks]], 
         raise Unreadable(f"{name} is empty (0 bytes). Copy it again or delete it.", "empty")
     source = _Nameless(file)
     try:
-        return use(lambda: _libsndfile(source))
+        return use(lambda: _libsndfile(source, name))
+    except _Longer:
+        failure = _broken(name)
     except soundfile.LibsndfileError as error:
         failure = _unknown(name) if error.code == _UNRECOGNISED else _broken(name)
     except Unreadable as error:
@@ -153,7 +173,9 @@ def _decoded(read: Callable[[], Blocks], name: str, seconds: float | None) -> np
         parts.append(part[:left])
         if left is not None:
             left -= len(parts[-1])
-    scale = _scale(parts, name)
+    scale, peak = _scale(parts, name)
+    if not peak <= WILD and (limited := _limited(read, name, seconds)):
+        return _decoded(limited, name, seconds)
     samples = np.empty(sum(map(len, parts)), np.int16)
     start = 0
     for part in parts:  # joined parts would take twice
@@ -162,17 +184,44 @@ def _decoded(read: Callable[[], Blocks], name: str, seconds: float | None) -> np
     return samples
 
 
-def _measured(read: Callable[[], Blocks], name: str) -> float:
-    """The scale of what `read` gives, nothing of which is kept."""
-    return _scale(_resampled(*_mono(lambda: _checked(read(), name, None))), name)
+def _measured(read: Callable[[], Blocks], name: str) -> tuple[Callable[[], Blocks], float]:
+    """`read`, limited where it has to be, and the scale of what it gives, nothing of which is kept."""
+    scale, peak = _scale(_resampled(*_mono(lambda: _checked(read(), name, None))), name)
+    if not peak <= WILD and (limited := _limited(read, name, None)):
+        return _measured(limited, name)
+    return read, scale
 
 
-def _scale(parts: Iterable[np.ndarray], name: str) -> float:
-    """By what samples are multiplied to become int16; refuses what is no sound."""
+def _limited(read: Callable[[], Blocks], name: str, seconds: float | None) -> Callable[[], Blocks] | None:
+    """`read` without samples far beyond all others; None where there are none."""
+    counts = np.zeros(256, np.int64)  # of samples that are not 0, by the binary exponent of their magnitude
+    rate = RATE
+    for rate, block in _checked(read(), name, seconds):  # noqa: B007 (the last one's)
+        loudest = np.abs(block).max(1)
+        counts += np.bincount(np.frexp(loudest[loudest > 0])[1].clip(-126) + 126, minlength=256)
+    louder = counts[::-1].cumsum()[::-1]  # how many have this exponent or a higher one
+    few = min(SHORTEST * rate, 0.01 * louder[0])
+    level, median = (2.0 ** (int((louder > most).nonzero()[0][-1]) - 126) for most in (few, louder[0] / 2))
+    ceiling = WILD * max(level, 1)
+    wild = int(louder[round(math.log2(ceiling)) + 127])
+    if not wild:
+        if level > _FAR * median:
+            warnings.warn(f"{name} reaches {20 * math.log10(level):.0f} dB over full scale, and half of it is "
+                          "so far below that they are silence beside it. Export it again if that is no sound.",
+                          stacklevel=2)  # fmt: skip
+        return None
+    warnings.warn(f"{name} holds {wild} samples far beyond all others, which are no sound: they are limited. Export it "
+                  "again if you can.", stacklevel=2)  # fmt: skip
+    ceiling *= 1 - 1e-6  # below the power of two: what is limited is not wild again
+    return lambda: ((rate, block.clip(-ceiling, ceiling)) for rate, block in read())
+
+
+def _scale(parts: Iterable[np.ndarray], name: str) -> tuple[float, float]:
+    """By what samples are multiplied to become int16, and their peak; refuses what is no sound."""
     count, peak = 0, 0.0
     for part in parts:
         count += len(part)
-        peak = max(peak, float(np.abs(part).max(initial=0)))
+        peak = np.maximum(peak, np.abs(part).max(initial=0))  # not a number if one is: filters overflow
     if not count:
         raise Unreadable(f"{name} holds no sound, only a header. Replace or delete it.", "no sound")
     if count < SHORTEST * RATE:
@@ -181,7 +230,7 @@ def _scale(parts: Iterable[np.ndarray], name: str) -> float:
             f"replace or delete it.",
             "too short",
         )
-    return 32_767 / peak if peak > 1 else 32_768
+    return (32_767 / peak if peak > 1 else 32_768), float(peak)
 
 
 def _as_int16(part: np.ndarray, scale: float) -> np.ndarray:
@@ -207,7 +256,7 @@ def _checked(blocks: Blocks, name: str, seconds: float | None) -> Blocks:
                 f"{name} holds samples that are not finite (NaN or infinity). Export it again or delete it.",
                 "not finite",
             )
-        yield rate, block
+        yield rate, block.clip(-_LARGEST, _LARGEST)
         if left <= 0:
             return
 
@@ -263,6 +312,7 @@ class _Nameless:
     def __init__(self, file: BinaryIO):
         self.read, self.readinto, self.tell = file.read, file.readinto, file.tell
         self._seek = file.seek
+        self.size = file.seek(0, io.SEEK_END)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         try:
@@ -271,24 +321,72 @@ class _Nameless:
             return -1
 
 
-def _libsndfile(file: _Nameless) -> Blocks:
-    """Raises LibsndfileError at the start or anywhere later."""
+def _libsndfile(file: _Nameless, name: str) -> Blocks:
+    """Raises LibsndfileError at the start or anywhere later, _Longer at the end."""
     file.seek(0)
     with soundfile.SoundFile(file) as sound:
-        frames = max(_BLOCK // sound.channels, 1)
+        frames, count = max(_BLOCK // sound.channels, 1), 0
         while len(block := sound.read(frames, dtype="float32", always_2d=True)):
+            count += len(block)
             yield sound.samplerate, block
+        kind, rate, end = sound.format, sound.samplerate, file.tell()
+    if kind in _CHUNKS:
+        if _more_than_chunks(file, end, _CHUNKS[kind]):
+            heard = "not heard: convert it and try again" if kind == "AIFF" else "heard as sound"
+            warnings.warn(f"{name} holds {file.size - end:,} bytes behind the end that its header names; they are "
+                          f"{heard}.", stacklevel=2)  # fmt: skip
+            raise _Longer
+    elif _seconds_of_packets(file, _unknown(name) if kind == "MP3" else None) > count / rate + _SLACK[0]:
+        raise _Longer
+
+
+def _more_than_chunks(file: _Nameless, place: int, order: str) -> bool:
+    """Whether from `place` on there is something else than chunks: sound, or a second file."""
+    while place < file.size - _SLACK[1]:
+        file.seek(place)
+        kind, length = file.read(4).lstrip(b"\0"), int.from_bytes(file.read(4), order)
+        if kind in (b"RIFF", b"FORM") or not (kind.isascii() and kind.decode().isprintable()):
+            return True
+        place += 8 + length + length % 2
+    return place > file.size + 1
+
+
+def _seconds_of_packets(file: _Nameless, failure: Unreadable | None) -> float:
+    """How long the sound in a file is, whatever its header says; 0 where FFmpeg does not know its format.
+
+    failure: raised instead. libsndfile knows an MP3 by a few bits, and finds them in raw samples as well.
+    """
+    import av
+
+    try:
+        with _container(file) as container:
+            track = container.streams.audio[0]
+            return sum(
+                float(packet.duration * packet.time_base) for packet in container.demux(track) if packet.duration
+            )
+    except (av.FFmpegError, ValueError, IndexError) as error:
+        if failure:
+            raise failure from error
+        return 0.0
+
+
+def _container(file: _Nameless) -> Any:
+    import av  # here: few recordings need it
+
+    file.seek(0)
+    # A playlist may name other files and addresses; none of them is opened. A length in a WAV's header is not believed.
+    return av.open(file, options={"protocol_whitelist": "none", "ignore_length": "1"})
 
 
 def _ffmpeg(file: _Nameless, name: str, failure: Unreadable) -> Blocks:
     """Ends where the file is damaged; raises `failure` if that is before the first sample."""
-    import av  # here: few recordings need it
+    import av
 
-    file.seek(0)
     started = False
     try:
-        # A playlist may name other files and addresses; none of them is opened.
-        with av.open(file, options={"protocol_whitelist": "none"}) as container:
+        with _container(file) as container:
+            if not container.streams.audio and not container.streams.video:
+                raise failure  # raw samples look like many a format
             if not container.streams.audio:
                 raise Unreadable(f"{name} has no sound track. Replace or delete it.", "no sound")
             track = container.streams.audio[0]
@@ -305,7 +403,8 @@ def _ffmpeg(file: _Nameless, name: str, failure: Unreadable) -> Blocks:
 
 def _unknown(name: str) -> Unreadable:
     return Unreadable(
-        f"{name} is not a recording of a known format (WAV, FLAC, MP3, OGG, M4A, ...). Convert or delete it.",
+        f"{name} is not a recording of a known format (WAV, FLAC, MP3, OGG, M4A, ...). Convert or delete it; "
+        f"raw samples need a header, as by: ffmpeg -f s16le -ar 16000 -ac 1 -i raw.wav whole.wav",
         "not audio",
     )
 

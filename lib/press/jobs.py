@@ -12,6 +12,8 @@ seeds where it has `seeds` or neither. Its name is its place below `figures/` an
     figures/<job>.json           the record that the notebook's `lib.press.run.Run` writes at its end
 """
 
+import errno
+import getpass
 import hashlib
 import json
 import os
@@ -70,6 +72,33 @@ def title(job: str) -> str:
     folder, *scope, notebook = job.split("/")
     seed = scope[0].replace("-", " ") if scope else "all seeds"
     return f"{notebook} ({folder}, {seed})"
+
+
+def ready(*folders: Path) -> None:
+    """Make sure that a command can write to `folders`, and that libraries find a home for their caches and a name.
+
+    Containers run as users that have neither: HOME is / or missing, and no line of /etc/passwd has their number.
+
+    Raises:
+        ParameterError: a folder cannot be made or written to.
+    """
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise ParameterError(
+                f"{folder} cannot be written to ({error.strerror}). Change its permissions, or set OUTPUT_ROOT to a "
+                "folder for all output"
+            ) from error
+    if not os.access(os.path.expanduser("~"), os.W_OK | os.X_OK):
+        os.environ["HOME"] = str(paths.build() / "home")
+        Path(os.environ["HOME"]).mkdir(parents=True, exist_ok=True)
+    try:
+        getpass.getuser()
+    except (KeyError, OSError, ImportError):  # which of them depends on Python's version
+        os.environ["USER"] = "user"
 
 
 def executed(job: str) -> Path:

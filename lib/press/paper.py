@@ -154,6 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     started = time.monotonic()
     try:
+        jobs.ready(paths.build() / "paper")
         path = write(options.profile)
     except ParameterError as error:
         print(f"Error: {error}", file=sys.stderr)

@@ -373,6 +373,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", default="quick", help="a folder of figures/")
     options = parser.parse_args(arguments)
     try:
+        jobs.ready(paths.build() / "site")
         page = write(options.profile)
     except ParameterError as error:
         print(f"Error: {error}", file=sys.stderr)

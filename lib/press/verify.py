@@ -14,6 +14,8 @@ are counted and not missed.
 import argparse
 import io
 import json
+import os
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -117,11 +119,13 @@ def kept_folders() -> list[str]:
 def verify(folder: str) -> tuple[list[Finding], Counter]:
     """All findings in one folder of `figures/`, errors first, and how much was looked at."""
     found, counts = [], Counter()
-    places, commits = scopes(folder), history(paths.ROOT)
+    places, commits, fault = scopes(folder), history(paths.ROOT), git_fault(paths.ROOT)
+    if "safe.directory" in fault:
+        found.append(Finding("warning", folder, "git does not read this clone, as another user owns it", fault))
     for scope in places:
         found += _files(scope, counts)
         found += _unfinished_and_orphaned(scope)
-        found += _provenance(scope, folder, commits)
+        found += _provenance(scope, folder, commits, fault)
     if folder in parameters.profiles():
         found += _currency(folder, places, counts)
     elif folder.removesuffix("-custom") not in parameters.profiles():
@@ -217,8 +221,23 @@ def history(root: Path) -> frozenset[str] | None:
         return None
 
 
-def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None) -> Iterator[Finding]:
-    """Sidecars say the profile and seed that the folder says, and a commit of `commits`. One line for each run."""
+def git_fault(root: Path) -> str:
+    """What to do so that git tells the commit of `root`; empty where it does."""
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"LC_ALL": "C"})
+    except (OSError, subprocess.SubprocessError):
+        return "Install git, and work in a clone, where the exact code matters."
+    if "safe.directory" in told.stderr:
+        return f"Run `git config --global --add safe.directory {shlex.quote(str(root))}`."
+    return "Work in a git clone where the exact code matters." if told.returncode else ""
+
+
+def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None, fault: str) -> Iterator[Finding]:
+    """Sidecars say the profile and seed that the folder says, and a commit of `commits`. One line for each run.
+
+    fault: `git_fault`; where git tells nothing, as in an unpacked archive, results cannot name a commit.
+    """
     profile, wrong = folder.removesuffix("-custom"), Counter()
     for sidecar in scope.sidecars.values():
         origin = sidecar["provenance"]
@@ -230,8 +249,8 @@ def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None) -> It
             what = f"of seed {origin.get('seed')} in the folder of seed {scope.seed}"
             wrong["error", notebook, what, f"Run {_make(scope, notebook)}."] += 1
         if commit == "unknown":
-            todo = f"In a git clone, run {_make(scope, notebook)}."
-            wrong["error", notebook, "without the commit that made them", todo] += 1
+            level, todo = ("warning", fault) if fault else ("error", f"Run {_make(scope, notebook)}.")
+            wrong[level, notebook, "without the commit that made them", todo] += 1
         elif commit.endswith(" + changes"):
             what = f"made from commit {commit[:7]} with changes that were not committed"
             wrong["warning", notebook, what, "Commit, and run again where the exact code matters."] += 1

@@ -47,6 +47,7 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
         print(f"Nothing to do: all {len(selected)} notebook runs are up to date.")
         return 0
     print(f"{len(stale)} of {len(selected)} notebook runs to do (`make plan` tells why)", flush=True)
+    jobs.ready(paths.build(), paths.figures())
     begin = time.time()
     with contextlib.ExitStack() as locks:
         for job in stale:
@@ -76,7 +77,6 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
 def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
     """Hand over to Snakemake. Its own words go to a log; what the jobs say goes to the terminal."""
     log = paths.build() / f"snakemake-{os.getpid()}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
     selection = {name: getattr(options, name) for name in ("profile", "seeds", "only", "params", "jobs")}
     command = [sys.executable, "-m", "snakemake", "--snakefile", paths.ROOT / "Snakefile"]
     command += ["--cores", options.cores, "--resources", f"slots={options.jobs}"]
@@ -86,7 +86,9 @@ def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
     # Not by --config, which would read the values as YAML.
     environment = os.environ | {"SELECTION": json.dumps(selection)}
     with log.open("w") as stream:
-        process = subprocess.Popen([str(word) for word in command], cwd=paths.ROOT, stderr=stream, env=environment)
+        process = subprocess.Popen(
+            [str(word) for word in command], cwd=paths.output_root(), stderr=stream, env=environment
+        )
         try:
             return process.wait(), log
         except KeyboardInterrupt:
@@ -149,13 +151,13 @@ def main(arguments: list[str] | None = None) -> int:
         options.jobs = _count("JOBS", options.jobs, 1)
         options.cores = _count("CORES", options.cores, available_cores())
         selected = jobs.select(options.profile, options.seeds, options.only, options.params)
+        if options.command == "plan":
+            show_plan(selected)
+            return 0
+        status = make_figures(selected, options)
     except ParameterError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
-    if options.command == "plan":
-        show_plan(selected)
-        return 0
-    status = make_figures(selected, options)
     if options.command == "outputs" and status == 0:
         store_outputs(selected)
     return status

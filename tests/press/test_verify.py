@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -183,6 +184,32 @@ def test_results_of_another_seed_are_an_error(results):
 def test_a_sidecar_without_commit_is_an_error(results, commit):
     results.edit("fig31_line.json", lambda sidecar: sidecar["provenance"].update(commit=commit))
     only_error("quick/07_page", "without the commit")
+
+
+def test_outside_of_git_fresh_results_are_no_errors(results, monkeypatch):
+    results.edit("fig31_line.json", lambda sidecar: sidecar["provenance"].update(commit="unknown"))
+    monkeypatch.setattr(verify, "git_fault", lambda root: "Work in a git clone.")
+    assert not found("error") and ["without the commit" in warning for warning in found("warning")] == [True]
+
+
+def test_why_git_tells_nothing(tmp_path, monkeypatch, results):
+    clone = tmp_path / "my clone"
+    for command in (
+        ["init", "-q"],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x", "--allow-empty"],
+    ):
+        clone.mkdir(exist_ok=True)
+        subprocess.run(["git", "-C", str(clone), *command], check=True)
+    assert verify.git_fault(clone) == "" and "git clone" in verify.git_fault(tmp_path)
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # as if another user had made it
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("LANG", "ko_KR.UTF-8")
+    wanted = f"Run `git config --global --add safe.directory '{clone}'`."
+    assert verify.git_fault(clone) == wanted
+    monkeypatch.setattr(paths, "ROOT", clone)
+    assert any(wanted in warning for warning in found("warning")) and not found("error")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "Install git" in verify.git_fault(clone)
 
 
 def test_uncommitted_code_is_a_warning(results):

@@ -64,6 +64,7 @@ def relevance(
     if rule not in RULES or first not in FIRST:
         raise ValueError(f"there is no rule {rule!r} with {first!r}; choose from {', '.join(RULES)} and, for the first "
                          f"convolution, {', '.join(FIRST)}")  # fmt: skip
+    layers = _folded(_flat(model))
     if inputs.ndim != 4:
         raise ValueError(
             f"inputs are {tuple(inputs.shape)}, expected (B, channels, height, width); "
@@ -79,7 +80,7 @@ def relevance(
         leaves = [inputs.detach().clone().requires_grad_()]
         activation = leaves[0]
         fresh, signed = True, True  # no convolution so far; activations may be negative
-        for layer in _folded(_flat(model)):
+        for layer in layers:
             if isinstance(layer, _Convolution):
                 chosen = first if fresh and first != "same" else rule
                 if chosen == "z_box":
@@ -272,6 +273,16 @@ _PLAIN: dict[type, Callable[[nn.Module], Layer]] = {
 }
 
 
+# What to do about layers that others can stand for, with the same numbers.
+_INSTEAD: dict[type, str] = {
+    nn.modules.conv._ConvNd: "A Conv1d of kernel k is a Conv2d of kernel (1, k) with its weight[:, :, None], on "
+                             "inputs[:, :, None]; norms and pools after it take two dimensions likewise",
+    nn.BatchNorm1d: "Fold it into the layer before it by torch.nn.utils.fusion: fuse_linear_bn_eval, or "
+                    "fuse_conv_bn_eval",
+    nn.LazyLinear: "Call the network once, which makes it a Linear",
+}  # fmt: skip
+
+
 def _flat(model: nn.Module) -> list[nn.Module]:
     if isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
         return [layer for part in model for layer in _flat(part)]
@@ -292,6 +303,7 @@ def _folded(layers: list[nn.Module]) -> list[Layer]:
             found.append(_PLAIN[type(layer)](layer))
         elif not (type(layer) is nn.BatchNorm2d and type(before) is nn.Conv2d):
             known = ", ".join(kind.__name__ for kind in (nn.Conv2d, *_PLAIN))
+            hint = next((f". {hint}" for kind, hint in _INSTEAD.items() if isinstance(layer, kind)), "")
             raise TypeError(f"LRP has no rule for {type(layer).__name__} (layer {place}); known are {known}, and "
-                            f"BatchNorm2d right after Conv2d")  # fmt: skip
+                            f"BatchNorm2d right after Conv2d{hint}")  # fmt: skip
     return found

@@ -15,7 +15,7 @@ from torch import Tensor
 from lib import paths
 from lib.data.audio import Sounds, load_sounds
 from lib.data.cache import checksum
-from lib.data.catalog import DataError, data_root, readable
+from lib.data.catalog import DataError, data_root, locate, readable
 from lib.data.images import balanced
 from lib.emergency.classes import EMERGENCY, NAMES, find
 from lib.emergency.data import aihub, aihub_shards, aihub_splits
@@ -25,6 +25,7 @@ from lib.sources import source_hash
 
 FOLDS = 5
 NARROW = 5500  # Hz: microphones of soundscapes that hear no higher are one corpus, the others another
+RECORDED_EMERGENCIES = ("crackling_fire", "crying_baby", "glass_breaking", "siren")  # chosen here, ESC-50 does not
 COUNT = {"train": 2000, "validation": 400, "test": 600}  # soundscapes, when no count is asked for
 
 
@@ -51,6 +52,17 @@ def load(
     if split not in COUNT:
         raise DataError(f"Soundscapes are drawn for 'train', 'validation' and 'test', not for {split!r}.")
     return of_soundscapes(draw_soundscapes(count or COUNT[split], seed=seed, split=split, seconds=seconds), split)
+
+
+def recorded(count: int, *, seed: int = 0, root: str = "") -> Sounds | None:
+    """`count` clips of ESC-50, whole (5 s) and from all its classes; None for 0, or where it is not on this machine.
+
+    Raises:
+        DataError: it is damaged, or has fewer clips.
+    """
+    if not count or locate("esc50", root) is None:
+        return None
+    return load_sounds("esc50", "all", seconds=5.0, count=count, seed=seed, root=root)
 
 
 def load_sets(

@@ -8,6 +8,7 @@
 By default there is nobody to send to, and alerts stay in the folder. This is a study, and no safety device.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -27,6 +28,7 @@ from filelock import FileLock
 from lib.data.catalog import DataError
 from lib.emergency.features import RATE
 
+_log = logging.getLogger(__name__)
 logging.getLogger("apprise").setLevel(logging.INFO)  # what it says at DEBUG holds the whole message
 
 FIRST_RETRY, LAST_RETRY = 5.0, 3600.0  # seconds after a failed try; doubled each time
@@ -60,7 +62,7 @@ class Alert:
         """Sorts by time; the same alert has the same name."""
         facts = f"{self.kind} {self.location} {self.onset:.3f} {self.model}"
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self.raised))
-        return f"{stamp}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
+        return f"{stamp}-{hashlib.sha256(facts.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
 
     def message(self) -> str:
         said = f' Said: "{self.transcript}".' if self.transcript else ""
@@ -91,26 +93,42 @@ class Outbox:
 
     def put(self, alert: Alert) -> str | None:
         """Keep `alert`; its name, or None if one of its kind was raised at its place within `SAME` seconds."""
-        with self._lock():
-            for other in self.waiting(everything=True):
-                near = abs(other["raised"] - alert.raised) < SAME
-                if near and (other["kind"], other["location"]) == (alert.kind, alert.location):
-                    return None
-            for left in self.folder.glob(".*.partial"):  # by a process that was killed: sound that nobody will need
-                shutil.rmtree(left, ignore_errors=True)
-            partial = self.folder / f".{alert.name}.partial"
-            try:
-                partial.mkdir(mode=0o700, parents=True)
-                soundfile.write(partial / "clip.flac", alert.samples, RATE)
-                facts = {name: value for name, value in asdict(alert).items() if name != "samples"}
-                _write(partial / "alert.json", facts | {"name": alert.name, "message": alert.message()})
-                _write(partial / "state.json", {"told": {}, "tries": 0, "next": 0.0, "confirmed": False})
-                partial.rename(self.folder / alert.name)
-            except OSError as error:
-                shutil.rmtree(partial, ignore_errors=True)
-                raise DataError(f"The alert {alert.message()} could not be kept in {self.folder} ({error}). "
-                                "Act on it now, and free some space there.") from error  # fmt: skip
+        try:
+            with self._lock():
+                self._finish()
+                for other in self.waiting(everything=True):
+                    near = abs(other["raised"] - alert.raised) < SAME
+                    if near and (other["kind"], other["location"]) == (alert.kind, alert.location):
+                        return None
+                partial = self.folder / f".{alert.name}.partial"
+                try:
+                    partial.mkdir(mode=0o700, exist_ok=True)
+                    facts = {name: value for name, value in asdict(alert).items() if name != "samples"}
+                    _write(partial / "alert.json", facts | {"name": alert.name, "message": alert.message()})
+                    try:
+                        soundfile.write(partial / "clip.flac", alert.samples, RATE)
+                    except (
+                        Exception
+                    ) as error:  # libsndfile's are no OSError; words without their sound are better than nothing
+                        _log.warning("The sound of the alert %s could not be kept: %s", alert.name, error)
+                        (partial / "clip.flac").unlink(missing_ok=True)
+                    partial.rename(self.folder / alert.name)
+                except OSError:
+                    self._finish()
+                    raise
+        except (OSError, TypeError, ValueError) as error:
+            raise DataError(f"The alert {alert.message()} could not be kept in {self.folder} ({error}). "
+                            "Act on it now, and free some space there.") from error  # fmt: skip
         return alert.name
+
+    def _finish(self) -> None:
+        """Put in its place what `put` has written, now or before it was killed; drop what lacks its words."""
+        for partial in self.folder.glob(".*.partial"):
+            with contextlib.suppress(OSError):  # a full disk, say: another time
+                if _checked(partial / "alert.json", FACTS):
+                    partial.rename(self.folder / partial.name[1 : -len(".partial")])
+                else:
+                    shutil.rmtree(partial)
 
     def send(self, now: float | None = None) -> list[str]:
         """Attempt every pending delivery once; returns the alerts that have reached all recipients.
@@ -119,19 +137,28 @@ class Outbox:
         try leaves the sound out, for a receiver that does not take it (too large, say).
 
         Raises:
-            DataError: something was sent, but the disk does not take a note of it; it will be sent again.
+            DataError: the folder cannot be used; or something was sent, but the disk does not take a note of it, and it
+                will be sent again.
         """
-        now, done, unnoted = time.time() if now is None else now, [], []
-        with self._lock():
-            for alert in self.waiting():
-                # Later than any retry could be: the clock has been set back.
-                if now < alert["next"] <= now + LAST_RETRY:
-                    continue
-                try:
-                    if self._deliver(alert, now):
-                        done.append(alert["name"])
-                except OSError as error:
-                    unnoted.append(f"{alert['name']} ({error})")
+        try:
+            with self._lock():
+                return self._send(time.time() if now is None else now)
+        except OSError as error:
+            raise DataError(f"The alerts in {self.folder} could not be sent ({error}). Make the folder readable and "
+                            "writable, and look there for what is due.") from error  # fmt: skip
+
+    def _send(self, now: float) -> list[str]:
+        done, unnoted = [], []
+        self._finish()
+        for alert in self.waiting():
+            # Later than any retry could be: the clock has been set back.
+            if now < alert["next"] <= now + LAST_RETRY:
+                continue
+            try:
+                if self._deliver(alert, now):
+                    done.append(alert["name"])
+            except OSError as error:
+                unnoted.append(f"{alert['name']} ({error})")
         if unnoted:
             raise DataError(f"It could not be noted in {self.folder} who has received {', '.join(unnoted)}. Free some "
                             "space there; until then these alerts are sent again and again.")  # fmt: skip
@@ -144,8 +171,10 @@ class Outbox:
             for address, sender in self._senders[group].items():
                 if address not in told and _sent(sender, alert, self.folder / alert["name"] / "clip.flac"):
                     told[address] = now
-                    # Written after each: a crash between two repeats one message at most, and loses none.
-                    self._note(alert["name"], told=told, tries=0, next=0.0)
+                    # Written after each: a crash between two repeats one message at most, and loses none. On a full
+                    # disk the other addresses come first: all are noted again below.
+                    with contextlib.suppress(OSError):
+                        self._note(alert["name"], told=told, tries=0, next=0.0)
             if self._senders[group].keys() <= told.keys():
                 told[group] = now  # an address that is added later is not sent what is over
         if complete := told.keys() >= set(due):
@@ -159,23 +188,31 @@ class Outbox:
         """A person says that it is an emergency: the emergency contact is due.
 
         Raises:
-            DataError: there is no alert of this name.
+            DataError: there is no alert of this name, or the disk does not take a note of it.
         """
-        with self._lock():
-            if not (self.folder / name / "alert.json").exists():
-                raise DataError(f"There is no alert {name!r} in {self.folder}.")
-            self._note(name, confirmed=True, next=0.0)
+        try:
+            with self._lock():
+                if not (self.folder / name / "alert.json").exists():
+                    raise DataError(f"There is no alert {name!r} in {self.folder}.")
+                self._note(name, confirmed=True, next=0.0)
+        except OSError as error:
+            raise DataError(f"It could not be noted in {self.folder} that {name} is confirmed ({error}). Call for help "
+                            "yourself, and free some space there.") from error  # fmt: skip
 
     def waiting(self, everything: bool = False) -> list[dict[str, Any]]:
         """Pending alerts, oldest first: their facts, the addresses reached, and how many tries have failed; with
         `everything`, all alerts."""
         found = []
         for folder in sorted(self.folder.glob("[0-9]*/")):
-            alert = _checked(folder / "alert.json", FACTS)
-            if alert is None:
-                self._set_aside(folder)
+            try:
+                alert = _checked(folder / "alert.json", FACTS)
+                if alert is None:
+                    self._set_aside(folder)
+                    continue
+                alert |= _state(folder) | {"name": folder.name}
+            except OSError as error:  # it may be whole: too many open files, or a disk that comes back
+                _log.warning("The alert %s cannot be read now (%s); it is tried again.", folder.name, error)
                 continue
-            alert |= _state(folder) | {"name": folder.name}
             if everything or self._due(alert):
                 found.append(alert)
         return found
@@ -188,8 +225,8 @@ class Outbox:
             folder.rename(aside)
         except OSError:
             aside = folder  # a full or read-only disk: it is passed over each time
-        logging.getLogger(__name__).warning("The alert %s cannot be read; what is left of it is in %s. Listen to its "
-                                            "clip.flac: nobody was sent it.", folder.name, aside)  # fmt: skip
+        _log.warning("The alert %s cannot be read; what is left of it is in %s. Listen to its clip.flac: nobody was "
+                     "sent it.", folder.name, aside)  # fmt: skip
 
     def _due(self, alert: dict) -> list[str]:
         allowed = ["family", "emergency"] if alert["confirmed"] else ["family"]
@@ -210,10 +247,14 @@ def _state(folder: Path) -> dict[str, Any]:
 
 
 def _checked(path: Path, kinds: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any] | None:
-    """The content of a JSON file; None where it is missing, no JSON, or lacks one of `kinds`."""
+    """The content of a JSON file; None where it is missing, no JSON, or lacks one of `kinds`.
+
+    Raises:
+        OSError: it is there, and cannot be read now.
+    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return None
     whole = isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in kinds.items())
     return content if whole else None
@@ -221,19 +262,21 @@ def _checked(path: Path, kinds: Mapping[str, type | tuple[type, ...]]) -> dict[s
 
 def _sent(sender: apprise.Apprise, alert: dict, clip: Path) -> bool:
     """Send one alert to one address; whether it was taken."""
-    sound = {"attach": str(clip)} if alert["tries"] % 2 == 0 and clip.exists() else {}
+    body, title = (text.encode("utf-8", "backslashreplace").decode() for text in
+                   (alert["message"], f"Emergency? {alert['kind']}"))  # fmt: skip
     try:
-        return bool(sender.notify(body=alert["message"], title=f"Emergency? {alert['kind']}",
-                                  notify_type=apprise.NotifyType.WARNING, **sound))  # fmt: skip
+        sound = {"attach": str(clip)} if alert["tries"] % 2 == 0 and clip.exists() else {}
+        return bool(sender.notify(body=body, title=title, notify_type=apprise.NotifyType.WARNING, **sound))
     except Exception as error:  # whatever one sender does, the others are to be tried
-        logging.getLogger(__name__).warning("%s could not be sent: %s", alert["name"], type(error).__name__)
+        _log.warning("%s could not be sent: %s", alert["name"], type(error).__name__)
         return False
 
 
 def _write(path: Path, content: dict) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, ensure_ascii=False, indent=1)
+    # A class named by a folder in CP949 holds lone surrogates: as JSON's own escapes they are read again.
+    with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+        json.dump(content, file, ensure_ascii=False, indent=1, default=float)
         file.flush()
         os.fsync(file.fileno())  # an alert outlives a power cut as well
     temporary.replace(path)

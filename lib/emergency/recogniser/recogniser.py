@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 
 from lib.data.cache import atomic
 from lib.data.catalog import DataError
-from lib.data.decoding import decode_in_parts, printable
+from lib.data.decoding import WILD, decode_in_parts, printable
 from lib.emergency.classes import find
 from lib.emergency.cnn.network import load_cnn, logits_of
 from lib.emergency.features import HOP, RATE, SILENT, log_mel, scaled
@@ -148,16 +149,19 @@ class Recogniser:
         return replace(self, whisper=quantised(self.whisper), precision=INT8)
 
     def hear(self, samples: Tensor, *, words: bool = True) -> Opinion:
-        """Clips (N, n), int16 or float32 in -1 to 1 at 16 kHz, each scaled to the same peak and encoded once.
+        """Clips (N, n), int16 or floats in -1 to 1 at 16 kHz, each scaled to the same peak and encoded once.
 
         Of a clip that is silent no network is asked. words: whether the decoder runs, where the encoder hears anything.
 
         Raises:
-            ValueError: the clips are not (N, n), shorter than the CNN's 0.64 s, or not finite.
+            ValueError: the clips are not (N, n) of int16 or floats, shorter than the CNN's 0.64 s, or not finite.
         """
         if samples.ndim != 2 or samples.shape[1] < _FRAMES * HOP:
             raise ValueError(f"clips are {tuple(samples.shape)}, expected (clips, samples) at 16 kHz mono, of "
                              f"{_FRAMES * HOP / RATE:g} s or more")  # fmt: skip
+        if samples.dtype != torch.int16 and not samples.is_floating_point():
+            raise ValueError(f"clips are {samples.dtype}, expected int16, or floats in -1 to 1")
+        samples = samples.float() if samples.is_floating_point() else samples  # of any precision
         if not torch.isfinite(samples).all():
             raise ValueError("clips hold samples that are not finite (NaN or infinity); leave those clips out")
         silence = torch.zeros(len(self.classes))
@@ -203,13 +207,13 @@ class Recogniser:
     def watch(self, source: Source, location: str = "", *, started: float | None = None) -> Iterator[Alert]:
         """Alerts as they come: raised by the encoder, upheld by two voters of three.
 
-        source: a stream of chunks (n,) of any lengths at 16 kHz, int16 or float32 in -1 to 1; or one array of them; or
+        source: a stream of chunks (n,) of any lengths at 16 kHz, int16 or floats in -1 to 1; or one array of them; or
         the path of a recording of any common format, of which seconds are in memory at a time.
         location: where the microphone is, as configured. started: of the sound, in seconds since 1970; default: now.
 
         Raises:
             DataError: the recording cannot be read; the message says why.
-            ValueError: an array is not (n,) of int16 or float, or not finite.
+            ValueError: an array is not (n,) of int16 or floats, not finite, or by far not in -1 to 1.
         """
         listener, started = self.listener(), time.time() if started is None else started
         for alarms in _fed(listener, _chunks(source)):
@@ -230,7 +234,7 @@ class Recogniser:
             count += len(chunk)
         if count < SHORTEST * RATE:
             what = f"{printable(source)} holds" if isinstance(source, str | os.PathLike) else "there are"
-            raise ValueError(f"{what} {count / RATE:.1f} s of sound, and {SHORTEST:g} s is the least that is heard")
+            raise ValueError(f"{what} {count / RATE:.4g} s of sound, and {SHORTEST:g} s is the least that is heard")
         step = self.whisper.seconds_per_moment
         listener = self.listener(min(WINDOW, int(count / RATE / step + 1e-6) * step))
         started = time.time() if started is None else started
@@ -295,8 +299,17 @@ def _chunks(source: Source) -> Iterator[np.ndarray]:
             raise ValueError(f"sound is {part.dtype} {part.shape}, expected (n,) at 16 kHz, int16 or float in -1 to 1")
         for start in range(0, len(part), RATE):
             chunk = part[start : start + RATE]
-            if chunk.dtype != np.int16:
-                if not np.isfinite(chunk).all():
-                    raise ValueError("the sound holds samples that are not finite (NaN or infinity)")
-                chunk = np.rint(chunk * 32768).clip(-32768, 32767).astype(np.int16)
-            yield chunk
+            yield chunk if chunk.dtype == np.int16 else _as_int16(chunk)
+
+
+def _as_int16(chunk: np.ndarray) -> np.ndarray:
+    """Floats (n,) of any precision in -1 to 1 -> int16; what is beyond is clipped, with a warning."""
+    if not np.isfinite(chunk).all():
+        raise ValueError("the sound holds samples that are not finite (NaN or infinity)")
+    levels = np.abs(chunk.astype(np.float64))
+    if (levels > 1).any():
+        if np.median(levels[levels > 0]) > WILD:  # not just a click
+            raise ValueError(f"the sound's samples reach {levels.max():g}, and floats are expected in -1 to 1; divide "
+                             "them (by 32768 if they are of 16 bits), or give int16")  # fmt: skip
+        warnings.warn("The sound has samples beyond -1 to 1: they are clipped.", stacklevel=2)
+    return np.rint(chunk.astype(np.float64) * 32768).clip(-32768, 32767).astype(np.int16)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.func import jacrev
+from torch.nn.utils.fusion import fuse_linear_bn_eval
 from zennit.attribution import Gradient
 from zennit.composites import EpsilonGammaBox, EpsilonPlus
 from zennit.torchvision import SequentialMergeBatchNorm
@@ -386,6 +387,31 @@ def test_input_x_gradient_is_epsilon_lrp_by_another_way():
 def test_a_layer_without_a_rule_is_named(layer):
     with pytest.raises(TypeError, match=type(layer).__name__):
         relevance(nn.Sequential(layer, nn.Flatten(), nn.Linear(96, 3)).double(), signed(), 0)
+
+
+def test_what_to_do_about_one_dimension():
+    """A network over time with the bands as channels: refused with its equal, whatever the shape of the inputs."""
+    torch.manual_seed(0)
+    conv, norm, linear = nn.Conv1d(8, 4, 3), nn.BatchNorm1d(4), nn.Linear(4 * 10, 3)
+    x = torch.randn(2, 8, 12)
+    for layers in ((conv, nn.ReLU()), (conv, norm, nn.ReLU())):
+        for inputs in (x, x[:, None]):
+            with pytest.raises(TypeError, match=r"Conv1d \(layer 0\).*a Conv2d of kernel \(1, k\) with its weight"):
+                relevance(nn.Sequential(*layers, nn.Flatten(), linear), inputs, 0)
+    same = nn.Conv2d(8, 4, (1, 3))
+    same.load_state_dict({"weight": conv.weight[:, :, None], "bias": conv.bias})
+    equal = nn.Sequential(same, nn.ReLU(), nn.Flatten(), linear)
+    torch.testing.assert_close(equal(x[:, :, None]), nn.Sequential(conv, nn.ReLU(), nn.Flatten(), linear)(x))
+    assert relevance(equal, x[:, :, None], 0).shape == (2, 8, 1, 12)
+
+    norm, last = nn.BatchNorm1d(4).eval(), nn.Linear(4, 3)
+    norm.running_mean[:] = 1.0
+    first = nn.Sequential(nn.Flatten(), nn.Linear(96, 4)).eval()
+    with pytest.raises(TypeError, match=r"BatchNorm1d \(layer 2\).*fuse_linear_bn_eval"):
+        relevance(nn.Sequential(first, norm, nn.ReLU(), last), x[:, None], 0)
+    fused = nn.Sequential(nn.Flatten(), fuse_linear_bn_eval(first[1], norm), nn.ReLU(), last).eval()
+    torch.testing.assert_close(fused(x), nn.Sequential(first, norm, nn.ReLU(), last)(x))
+    assert relevance(fused, x[:, None], 0).shape == (2, 1, 8, 12)
 
 
 def test_what_only_looks_like_a_known_layer_is_refused():

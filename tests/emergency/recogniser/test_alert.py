@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -71,7 +73,7 @@ class TestKeeping:
         assert bool(box.put(alert(**changes))) == kept and len(box.waiting(everything=True)) == 1 + kept
 
     def test_a_full_disk_says_what_to_do_and_leaves_nothing_half(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(soundfile, "write", lambda *_: (_ for _ in ()).throw(OSError("No space left on device")))
+        monkeypatch.setattr(json, "dump", lambda *_, **__: (_ for _ in ()).throw(OSError("No space left on device")))
         with pytest.raises(DataError, match=r"fire \(화재\).*could not be kept.*Act on it now"):
             Outbox(tmp_path).put(alert())
         assert not [path for path in tmp_path.iterdir() if path.name != ".lock"]
@@ -196,7 +198,7 @@ class TestWhatMustNotStopTheOthers:
         box = Outbox(tmp_path, family=[address])
         damaged = box.put(alert())
         if content is None:
-            (tmp_path / damaged / file).unlink()
+            (tmp_path / damaged / file).unlink(missing_ok=True)
         else:
             (tmp_path / damaged / file).write_text(content)
         whole = box.put(alert(kind="fall", raised=1.8e9 + 9))
@@ -265,3 +267,107 @@ class TestWhatMustNotStopTheOthers:
         assert len(received) == 2 and all(name in str(error.value) for name in names)
         monkeypatch.undo()
         assert sorted(box.send()) == sorted(names)
+
+
+class Killed(BaseException):
+    """In place of SIGKILL: nothing is done after it."""
+
+
+class Steps:
+    """Every access to the disk and every message, counted; the `fails`-th does not happen.
+
+    kill: nor does any after it; else it is an OSError, and the others go well.
+    """
+
+    def __init__(self, patch, fails=None, kill=False):
+        self.fails, self.kill, self.count, self.received, self.unsure = fails, kill, 0, [], set()
+        for owner, names in ((pathlib.Path, ("mkdir", "rename", "replace", "open", "read_text", "exists", "unlink")),
+                             (os, ("open", "fsync")), (soundfile, ("write",)), (json, ("dump",))):  # fmt: skip
+            for name in names:
+                patch.setattr(owner, name, self.counted(getattr(owner, name)))
+
+        def sender():
+            addresses = []
+            notify = self.counted(lambda **message: self.received.append((addresses[0], message["title"])) or True)
+            return SimpleNamespace(add=lambda address: addresses.append(address) or True, notify=notify)
+
+        patch.setattr("lib.emergency.recogniser.alert.apprise.Apprise", sender)
+
+    def counted(self, function):
+        def step(*args, **options):
+            self.count += 1
+            if self.fails and (self.count == self.fails or (self.kill and self.count > self.fails)):
+                raise Killed if self.kill else OSError(28, "No space left on device")
+            return function(*args, **options)
+
+        return step
+
+
+def a_day(folder, patch, fails=None, kill=False):
+    """Put two alerts, send and confirm; what was kept, what was told to have failed, and what arrived."""
+    steps, kept, failed = Steps(patch, fails, kill), [], []
+    turns = []
+    for number, kind in enumerate(("fire", "fall")):
+        one = alert(kind=kind, raised=1.8e9 + 100 * number)
+        turns += [lambda box, one=one: kept.append(box.put(one)), Outbox.send,
+                  lambda box: kept and box.confirm(kept[0]), Outbox.send]  # fmt: skip
+    try:
+        for turn in turns:
+            try:
+                turn(Outbox(folder, family=["a", "b"], emergency=["119"]))
+            except DataError as error:
+                failed.append(str(error))
+    except Killed:
+        failed.append("killed")
+    return steps, [name for name in kept if name], failed
+
+
+class TestAnyStepMayFail:
+    """One after the other, each of them; then everything works again."""
+
+    @pytest.fixture
+    def steps(self, tmp_path_factory):
+        with pytest.MonkeyPatch.context() as patch:
+            steps, kept, failed = a_day(tmp_path_factory.mktemp("whole"), patch)
+        assert len(kept) == 2 and not failed and len(steps.received) == 5
+        return steps.count
+
+    @pytest.mark.parametrize("kill", [False, True], ids=["an error", "a kill"])
+    def test_nothing_is_lost_and_little_said_twice(self, tmp_path, steps, kill):
+        for fails in range(1, steps + 1):
+            folder = tmp_path / str(fails)
+            with pytest.MonkeyPatch.context() as patch:
+                before, kept, failed = a_day(folder, patch, fails, kill)
+            with pytest.MonkeyPatch.context() as patch:
+                after = Steps(patch)
+                box = Outbox(folder, family=["a", "b"], emergency=["119"])
+                box.send(now=4e9), box.send(now=4.1e9)
+                everything = box.waiting(everything=True)
+                assert not box.waiting(), fails
+            received = before.received + after.received
+            twice = len(received) - len(set(received))
+            # What was put reaches all; whatever was not is told at once, or the process was killed in `put`.
+            assert {name for name in kept} <= {one["name"] for one in everything}, fails
+            for one in everything:
+                assert {(to, f"Emergency? {one['kind']}") for to in ("a", "b")} <= set(received), fails
+            assert len(everything) == 2 or failed, fails
+            assert kill or len(everything) == 2 or any("could not be kept" in line for line in failed), fails
+            assert twice <= 1, (fails, received)
+            assert not list(folder.glob(".*.partial")) and not (folder / "damaged").exists(), fails
+
+
+def test_a_kind_that_is_no_text(tmp_path, server):
+    """A class folder named in CP949 has lone surrogates in its name."""
+    address, received, _ = server
+    name = os.fsdecode("화재".encode("cp949"))
+    box = Outbox(tmp_path, family=[address])
+    assert box.put(alert(kind=name, korean=name, location=name)) and box.put(alert(kind=name, location=name)) is None
+    assert len(box.send()) == 1 and "\\udc" in received[0][1]["message"]
+
+
+def test_a_sound_that_cannot_be_kept_leaves_the_words(tmp_path, server):
+    """libsndfile's errors are no OSError."""
+    address, received, _ = server
+    box = Outbox(tmp_path, family=[address])
+    box.put(alert(samples=SAMPLES.astype(np.complex64)))
+    assert len(box.send()) == 1 and "화재" in received[0][1]["message"] and not received[0][1]["attachments"]

@@ -83,7 +83,8 @@ class TestHearing:
         assert not ensemble.majority(recogniser.hear(torch.zeros(3, 64_000)).votes, EMERGENCY).any()
 
     @pytest.mark.parametrize("samples", [torch.zeros(64_000), torch.zeros(2, 1000), torch.full((1, 64_000), torch.nan),
-                                         torch.full((1, 64_000), torch.inf)])  # fmt: skip
+                                         torch.full((1, 64_000), torch.inf),
+                                         torch.zeros(1, 64_000, dtype=torch.int32)])  # fmt: skip
     def test_what_is_no_clip(self, recogniser, samples):
         with pytest.raises(ValueError, match="clips (are|hold)"):
             recogniser.hear(samples)
@@ -210,6 +211,7 @@ class TestSources:
         [
             np.zeros((2, 64_000), np.int16),
             np.zeros(64_000, np.int32),
+            clips(1)[0].numpy().astype(np.float32),  # int16's values
             np.full(64_000, np.nan),
             np.zeros(900, np.int16),
             [],
@@ -218,6 +220,24 @@ class TestSources:
     def test_no_source(self, recogniser, source):
         with pytest.raises(ValueError, match="sound"):
             recogniser.follow(source)
+
+    @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble])
+    def test_full_scale_in_any_precision(self, recogniser, kind):
+        samples = np.sin(np.arange(64_000) / 9).round(1).astype(kind)
+        window = recogniser.follow(samples).window
+        assert window.max() == 32767 and window.min() == -32768
+        np.testing.assert_allclose(window / 32768, samples.astype(np.float64), atol=2**-15 + 1e-9)
+        one, other = (torch.from_numpy(some)[None] for some in (samples.astype(np.float16), window))
+        torch.testing.assert_close(recogniser.hear(one).moments, recogniser.hear(other).moments, atol=0.02, rtol=0.02)
+
+    @pytest.mark.parametrize("value", [1.5, 1e4, -1e300])
+    def test_a_wild_sample_is_clipped_and_told(self, recogniser, value):
+        samples = clips(1)[0].numpy() / 32768
+        samples[20_000] = value
+        with pytest.warns(UserWarning, match="beyond -1 to 1: they are clipped"):
+            window = recogniser.follow(samples).window
+        assert abs(int(window[20_000])) >= 32767 and np.array_equal(np.delete(window, 20_000),
+                                                                    np.delete(clips(1)[0].numpy(), 20_000))  # fmt: skip
 
     def test_hours_take_the_memory_of_seconds(self, recogniser, tmp_path):
         """Silence, so that the test is short: 3 h, of which a whole copy would take 345 MB."""

@@ -3,6 +3,7 @@
 import datetime as dt
 import tempfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,26 @@ from lib.emergency.whisper import figures as drawings
 from lib.emergency.whisper.training import timed
 from tests.data.test_decoding import av_file, tone
 from tests.emergency.recogniser.test_recogniser import alarming, folder, recogniser  # noqa: F401 (fixtures)
+
+
+def test_recorded_sounds(recogniser, tmp_path, monkeypatch):  # noqa: F811
+    """Alerts by class, by a recogniser that alarms at whatever is loud."""
+    for name, level, count in (("dog", 0.5, 4), ("siren", 0.5, 3), ("wind", 0.0, 2)):
+        (tmp_path / "esc50" / name).mkdir(parents=True)
+        for take in range(count):
+            path = tmp_path / "esc50" / name / f"{1 + take % 2}-{100 + take}-A.wav"
+            soundfile.write(path, tone(440, seconds=5, level=level if take else 0.0), 16_000)
+    assert sounds.recorded(9, root=str(tmp_path / "elsewhere")) is None
+    assert sounds.recorded(0, root=str(tmp_path)) is None
+    real = sounds.recorded(9, root=str(tmp_path))
+    assert real.samples.shape == (9, 80_000)
+    table = voting.recorded(alarming(recogniser), real, emergencies=("siren",), seed=3)
+    found = table.set_index("sound")
+    assert list(table.sound) == ["all others", "all emergencies", "siren", "dog", "wind"] and (table.seed == 3).all()
+    assert found.alarms.to_dict() == {"all others": 3, "all emergencies": 2, "siren": 2, "dog": 3, "wind": 0}
+    assert found.clips.to_dict() == {"all others": 6, "all emergencies": 3, "siren": 3, "dog": 4, "wind": 2}
+    assert found.share["dog"] == 75 and found.low["dog"] < 75 < found.high["dog"]
+    assert found.emergency.to_dict() == dict.fromkeys(found.index, False) | {"siren": True, "all emergencies": True}
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +231,31 @@ class TestDropIn:
     def test_too_short(self, recogniser, tmp_path, capsys):  # noqa: F811
         drop_in.show(recogniser, "a.wav", self.file(np.ones(8000) / 3, tmp_path))
         assert capsys.readouterr().out == "a.wav holds 0.5 s of sound, and 1 s is the least that is heard\n"
+
+    @pytest.mark.parametrize("name", ["", ".", "..", "/", "a\0b.wav", "\ud800\udcff.wav", "불" * 84 + ".wav",
+                                      "a/../b\n.wav", "x" * 5000], ids=range(9))  # fmt: skip
+    def test_any_name(self, recogniser, tmp_path, capsys, name):  # noqa: F811
+        """Of a browser's making: more than 255 bytes, a folder's, no text."""
+        drop_in.show(replace(recogniser, alarming=()), name, self.file(tone(440), tmp_path))
+        assert "No alert." in capsys.readouterr().out
+        drop_in.show(recogniser, name, b"hello")
+        out = capsys.readouterr().out
+        out.encode()
+        assert "is not a recording" in out and "/tmp" not in out and len(out.splitlines()) == 1 and len(out) < 500
+
+    def test_what_is_amiss_with_it_is_said(self, recogniser, tmp_path, capsys):  # noqa: F811
+        samples = tone(440)
+        samples[9000] = 1e4
+        soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+        drop_in.show(replace(recogniser, alarming=()), "a.wav", (tmp_path / "a.wav").read_bytes())
+        assert capsys.readouterr().out.startswith("a.wav holds 1 samples far beyond all others")
+
+    def test_a_full_disk(self, recogniser, capsys, monkeypatch):  # noqa: F811
+        monkeypatch.setattr(
+            Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
+        drop_in.show(recogniser, "a.wav", b"hello")
+        assert "No space left" in capsys.readouterr().out
 
     def test_silence(self, recogniser, tmp_path, capsys):  # noqa: F811
         drop_in.show(alarming(recogniser), "a.wav", self.file(np.zeros(96_000), tmp_path))

@@ -265,6 +265,68 @@ class TestCheckpoints:
         made.tokenizer.save_pretrained(tmp_path)
         return tmp_path
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+    @pytest.mark.parametrize("form", ["one", "shards", "bin", "bin shards"])
+    def test_forms_of_weights(self, folder, form, dtype):
+        """As save_pretrained, large models and older versions leave them; always heard in float32."""
+        weights = {name: weight.to(dtype) for name, weight in load_file(folder / "model.safetensors").items()}
+        whole = "pytorch_model.bin" if "bin" in form else "model.safetensors"
+        save = torch.save if "bin" in form else lambda some, path: save_file(some, path, {"format": "pt"})
+        (folder / "model.safetensors").unlink()
+        if "shards" in form:
+            names = sorted(weights)
+            parts, stem, end = [names[::2], names[1::2]], *whole.split(".")
+            files = [f"{stem}-0000{number}-of-00002.{end}" for number in (1, 2)]
+            for part, file in zip(parts, files, strict=True):
+                save({name: weights[name] for name in part}, folder / file)
+            index = {name: file for part, file in zip(parts, files, strict=True) for name in part}
+            (folder / f"{whole}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
+        else:
+            save(weights, folder / whole)
+        found = whisper.from_checkpoint(folder, NAMES)
+        state = found.whisper.state_dict()
+        assert {value.dtype for value in found.state_dict().values()} == {torch.float32}
+        assert all(torch.equal(state[name], weight.float()) for name, weight in weights.items())
+
+    def test_a_missing_shard(self, folder):
+        made = WhisperForConditionalGeneration.from_pretrained(folder)
+        (folder / "model.safetensors").unlink()
+        made.save_pretrained(folder, max_shard_size="20KB")
+        next(iter(sorted(folder.glob("model-*.safetensors")))).unlink()
+        with pytest.raises(DataError, match="could not be loaded"):
+            whisper.from_checkpoint(folder, NAMES)
+
+    @pytest.mark.parametrize("generation", [None, "{}", '{"forced_decoder_ids": [[1, 50259], [2, 50359]]}',
+                                            '{"suppress_tokens": [], "is_multilingual": true}', "{"])  # fmt: skip
+    @pytest.mark.parametrize("features", [None, '{"feature_size": 80}', '{"feature_size": 128}', "{"])
+    def test_files_that_are_not_asked(self, folder, tmp_path_factory, generation, features):
+        """Decoding and features are this study's own, and a model that was trained on is kept all the same."""
+        for name, content in (("generation_config.json", generation), ("preprocessor_config.json", features)):
+            (folder / name).unlink(missing_ok=True)
+            if content is not None:
+                (folder / name).write_text(content)
+        found = whisper.from_checkpoint(folder, NAMES).eval()
+        target = tmp_path_factory.mktemp("kept") / "model"
+        found.save(target)
+        again = whisper.load(target)
+        with torch.no_grad():
+            assert again.digest() == found.digest() and again.transcribe(again.encode(mels())) is not None
+
+    @pytest.mark.parametrize("kept", ["slow", "fast", "both"])
+    def test_files_of_tokens(self, folder, kept):
+        """vocab.json and merges.txt of older versions, tokenizer.json of newer ones."""
+        wanted = whisper.from_checkpoint(folder, NAMES).tokens_of(LINES).tolist()
+        bpe = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        if kept != "fast":
+            (folder / "vocab.json").write_text(json.dumps(bpe["model"]["vocab"]), encoding="utf-8")
+            merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in bpe["model"]["merges"]]
+            (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
+            added = {token["content"]: token["id"] for token in bpe["added_tokens"]}
+            (folder / "added_tokens.json").write_text(json.dumps(added), encoding="utf-8")
+        if kept == "slow":
+            (folder / "tokenizer.json").unlink()
+        assert whisper.from_checkpoint(folder, NAMES).tokens_of(LINES).tolist() == wanted
+
     def test_home(self, folder, monkeypatch):
         monkeypatch.setenv("HOME", str(folder.parent))
         assert whisper.from_checkpoint(f"~/{folder.name}", NAMES).mels == 80
