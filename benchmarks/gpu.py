@@ -93,6 +93,20 @@ def run(selected: list[jobs.Job], deadline: float, out: Path) -> None:
         print(f"{name}: stopped by the clock", flush=True)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        record_stopped(name, round(time.monotonic() - begin))
+
+
+def record_stopped(job: str, seconds: int) -> None:
+    """A record of what a run had saved when it was stopped; it says so, and `make verify` does."""
+    path = jobs.record(job)
+    sidecars = [json.loads(file.read_text()) for file in sorted(path.parent.glob("*.json"))]
+    saved = [one for one in sidecars if one.get("provenance", {}).get("notebook") == path.stem]
+    if saved:
+        latest = max(saved, key=lambda one: one["provenance"]["made"])["provenance"]
+        record = {name: latest[name] for name in ("notebook", "inputs", "parameters", "data")}
+        outputs = {one["id"]: {"kind": one["kind"], "files": one["provenance"]["files"]} for one in saved}
+        record |= {"metrics": [], "outputs": outputs, "stopped": f"by the clock, after {seconds} s"}
+        jobs.write_atomically(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def pack(files: Iterable[Path], out: Path) -> None:

@@ -266,7 +266,7 @@ def ocnn(weight: Tensor, *, stride: int | Sequence[int] = 1, padding: int | Sequ
     each = torch.arange(n, device=weight.device)
     unshifted = tuple(p // s for p, s in zip(padding, stride, strict=True))
     delta = torch.zeros_like(overlap)
-    delta[(each, each, *unshifted)] = 1.0
+    delta[(each, each, *unshifted)] = delta.new_ones(n)  # a plain 1.0 would be copied from the CPU
     return (overlap - delta).square().sum() / n**2
 
 

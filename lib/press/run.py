@@ -321,9 +321,9 @@ class Run:
         with _saving(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)
             _write({self.folder / file: content for file, content in files.items()})
-            for kind in KINDS:  # a figure that showed a frame may show arrays now
-                if f"{name}.{kind}" not in files:
-                    (self.folder / f"{name}.{kind}").unlink(missing_ok=True)
+            for ending in KINDS:  # a figure that showed a frame may show arrays now
+                if f"{name}.{ending}" not in files:
+                    (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
         self._outputs[name] = {"kind": kind, "files": hashes}
 
     def _provenance(self, used: list[dict]) -> dict[str, Any]:

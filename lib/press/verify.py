@@ -278,6 +278,10 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
         if not record:
             yield from _never_run(job, scope)
             continue
+        if "stopped" in record:
+            todo = f"Run {_make(job, job.notebook)} for the rest."
+            what = f"was stopped {record['stopped']}: {len(record['outputs'])} figures and tables are there"
+            yield Finding("warning", job.name, what, todo)
         why = _reasons(job, record)
         if not why and (after := [jobs.title(name) for name in job.reads if current.get(name) is False]):
             why = [f"after {name}" for name in after]
