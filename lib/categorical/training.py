@@ -141,6 +141,8 @@ def make_step(accelerator: Accelerator, arm: Arm, pixels: Tensor, settings: Sett
     views = Views(settings.augmentation, pixels.shape[-1], settings.smallest_crop, settings.hue)
     pixels = pixels.to(accelerator.device)
 
+    both_ways = arm.loss == "carp"
+
     def update(both: Tensor) -> Terms:
         optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():
@@ -148,9 +150,10 @@ def make_step(accelerator: Accelerator, arm: Arm, pixels: Tensor, settings: Sett
                 outputs, keys = network(both).chunk(2)
             else:
                 first, second = both.chunk(2)
-                outputs = network(first)
+                # In CARP each view is the student's in turn (Silva & Ramírez Rivera 2023), in MoCo one is.
+                outputs, asked = (network(both), torch.cat([second, first])) if both_ways else (network(first), second)
                 with torch.no_grad():
-                    keys = slow(second)
+                    keys = slow(asked)
             terms, keys = objective(arm, outputs, keys, None if queue is None else queue.filled())
         accelerator.backward(sum(terms.values()))
         optimizer.step()

@@ -95,8 +95,13 @@ def coherence(weight: Tensor) -> Coherence:
 
 
 def coherence_table(layers: Mapping[str, nn.Module]) -> pd.DataFrame:
-    """One row of `Coherence` per layer."""
-    return pd.DataFrame([{"layer": name, **asdict(coherence(layer_matrix(layer)))} for name, layer in layers.items()])
+    """One row per layer: `Coherence`, and norm, the mean length of its filters."""
+    rows = []
+    for name, layer in layers.items():
+        matrix = layer_matrix(layer)
+        norm = matrix.detach().double().norm(dim=1).mean().item()
+        rows.append({"layer": name, **asdict(coherence(matrix)), "norm": norm})
+    return pd.DataFrame(rows)
 
 
 def group_coherence(weight: Tensor, groups: int, grouping: str = "contiguous") -> tuple[float, float]:

@@ -69,10 +69,9 @@ def group_table(trained: Mapping[str, Trained], groups: int, seed: int) -> pd.Da
     """
     rows = []
     for label, result in trained.items():
-        own = result.arm.options.get("groups", 1)
-        cut = own if own > 1 else groups
-        pairs = [group_coherence(layer_matrix(layer), cut) for layer in select_layers(result.model).values()]
+        pairs = [group_coherence(layer_matrix(layer), groups) for layer in select_layers(result.model).values()]
         within, across = np.mean(pairs, axis=0)
+        own = result.arm.options.get("groups", 1)
         rows.append({"arm": label, "seed": seed, "groups": own, "within": within, "across": across})
     return pd.DataFrame(rows)
 

@@ -187,7 +187,7 @@ def gram_penalty(
     """Mean over filter pairs of max(|cosine| - margin, 0)^power; a scalar in [0, 1].
 
     weight: kernel of a linear, convolution or (with `transposed`) transposed convolution layer.
-    groups, grouping: compare only filters that share a group, at 1/groups of the cost. Fixed
+    groups, grouping: compare only filters that share a group, 1/groups of the pairs. Fixed
         groups ("contiguous", "strided") never see the pairs across; "random" draws a new
         partition at every call and is an unbiased estimate of the whole penalty, which it
         equals at groups = 1.
@@ -199,7 +199,8 @@ def gram_penalty(
     generator: for grouping="random"; the global random state if None.
 
     Runs in float32 under autocast (float64 stays float64). The gradient is closed-form and
-    tangential: it turns filters and never changes their length. It cannot be differentiated again.
+    tangential: only a step of finite size, or an optimiser that scales weights one by one (Adam), changes a
+        filter's length. It cannot be differentiated again.
     """
     _check_grouping(grouping)
     if margin != "welch" and not (isinstance(margin, int | float) and 0 <= margin < 1):

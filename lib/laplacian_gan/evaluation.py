@@ -62,7 +62,8 @@ class Yardstick:
     def protocol(self) -> str:
         """For captions: what every distance here was measured with."""
         return (
-            f"{self.count:,} generated against {self.count:,} held-out images, features: {self.extractor.name}, "
+            f"{self.extractor.distance} of {self.count:,} generated to {self.count:,} held-out images, features: "
+            f"{self.extractor.name}, "
             f"{self.perceptual.name} of {self.pairs:,} pairs"
         )
 
@@ -106,7 +107,7 @@ def distances(yard: Yardstick, pixels: Tensor) -> dict[str, Any]:
 
 
 def curve_score(yard: Yardstick):
-    """score(trained) for training curves: FID alone, on held-out pyramids where the arm is told of images."""
+    """score(trained) for training curves: Fréchet distance, on held-out pyramids for arms that need sources."""
 
     def score(trained: Trained) -> dict[str, float]:
         pixels = trained.sample(yard.count, yard.sources["held-out"], seed=yard.seed)

@@ -114,12 +114,12 @@ def told_less(arrays: Arrays) -> Figure:
 
 
 def training_curves(frame: pd.DataFrame) -> Figure:
-    """fig15: FID, losses and mean verdicts over images seen. frame: `evaluation.histories`."""
+    """fig15: Fréchet distance, losses and mean verdicts over images seen. frame: `evaluation.histories`."""
     figure, axes = plots.subplots(1, 3, height=2.5)
     frame = frame.assign(thousands=frame.images / 1000)
     scored = frame.dropna(subset=["fid"]) if "fid" in frame else frame.iloc[:0]
     plots.curves(axes[0], scored, "thousands", "fid", "arm", colours=ARM_COLOURS, each=True)
-    axes[0].set(ylabel="FID (held-out)", yscale="log")
+    axes[0].set(ylabel="Fréchet distance", yscale="log")
     if frame.seed.nunique() > 1:
         axes[0].set_title("thick: mean, thin: seeds")
     for cell, (ours, theirs, label) in zip(
@@ -164,7 +164,7 @@ def level_values(frame: pd.DataFrame) -> Figure:
 
 def _level_panels(axes, frame: pd.DataFrame, labels: Sequence[str]) -> None:
     panels = (
-        ("fid", "FID", (0, None)),
+        ("fid", "Fréchet distance", (0, None)),
         ("retrieval", "own source is nearest", (0, 1.05)),
         ("source_correlation", "correlation with source", (-1.05, 1.05)),
     )
@@ -224,7 +224,7 @@ def interpolation(arrays: Arrays) -> Figure:
 
 
 def controls(frame: pd.DataFrame) -> Figure:
-    """FID of every arm, dots for seeds; training pyramids against held-out ones. frame: rows of a table of arms."""
+    """Fréchet distance of every arm, dots for seeds; training against held-out pyramids. frame: rows of arms."""
     arms = list(frame.arm.unique())
     figure, axes = plots.subplots(1, 2, height=0.27 * len(arms) + 0.8, width_ratios=[1.4, 1], sharey=True)
     styles = {
@@ -232,7 +232,7 @@ def controls(frame: pd.DataFrame) -> Figure:
         "training": (plots.COLOURS[1], "o", "training pyramids"),
         "held-out": (plots.COLOURS[0], "s", "held-out pyramids"),
     }
-    panels = (("fid", "FID against held-out images"), ("source_correlation", "correlation with the source"))
+    panels = (("fid", "Fréchet distance to held-out images"), ("source_correlation", "correlation with the source"))
     for cell, (column, title) in zip(axes, panels, strict=True):
         for told, (colour, marker, label) in styles.items():
             part = frame[(frame.sources == told) & frame[column].notna()]

@@ -14,7 +14,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 from torch import Tensor
 from torch.nn.functional import embedding_bag, normalize
 
@@ -70,15 +70,17 @@ def matched_accuracy(clusters: Tensor, labels: Tensor, *, fitted: Tensor | None 
 
 
 def scores(clusters: Tensor, labels: Tensor) -> dict[str, float | int]:
-    """accuracy (`matched_accuracy`), nmi (I over the arithmetic mean of both entropies), ari, clusters (not empty).
+    """accuracy (`matched_accuracy`), nmi (I over the mean of both entropies), ami, ari, clusters (not empty).
 
-    accuracy and nmi are in [0, 1]; ari is 0 for random clusters, 1 for perfect ones and may be negative.
+    accuracy and nmi are in [0, 1], and nmi rises with the number of clusters even where they are random. ami and ari
+    are adjusted for chance: 0 on average for random clusters of these sizes, 1 for perfect ones.
     """
     accuracy = matched_accuracy(clusters, labels)
     found, true = clusters.cpu().numpy(), labels.cpu().numpy()
     return {
         "accuracy": accuracy,
         "nmi": float(normalized_mutual_info_score(true, found, average_method="arithmetic")),
+        "ami": float(adjusted_mutual_info_score(true, found, average_method="arithmetic")),
         "ari": float(adjusted_rand_score(true, found)),
         "clusters": len(torch.unique(clusters)),
     }

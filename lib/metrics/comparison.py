@@ -18,9 +18,9 @@ def paired_table(
 ) -> pd.DataFrame:
     """Over seeds: mean ± sd of each arm, and its paired difference from `baseline` with the same seeds.
 
-    Columns: *by, arm, seeds, mean, sd, difference, ci_low, ci_high (95 %, t distribution), p
-    (two-sided paired t test, not corrected for the number of arms), verdict, and the mean over
-    seeds of each column in `means`. One seed gives no sd, interval or p.
+    Columns: *by, arm, seeds, mean, sd, difference, ci_low, ci_high (95 %, t distribution, of this arm alone), p
+    (two-sided paired t test), p_holm (corrected for all arms of the table), verdict (at p_holm < 0.05), and the mean
+    over seeds of each column in `means`. One seed gives no sd, interval or p.
     """
     by, found = list(by), []
     for keys, part in rows.groupby(by, sort=False) if by else [((), rows)]:
@@ -33,9 +33,21 @@ def paired_table(
             row |= {"arm": arm, "seeds": len(change), "mean": wide[arm].mean(), "sd": wide[arm].std()}
             found.append(row | _paired(change, lower_is_better, is_baseline=arm == baseline))
     table = pd.DataFrame(found)
+    table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table.p))
+    table.loc[table.p_holm >= 0.05, "verdict"] = "no difference shown"
     if means:
         table = table.merge(rows.groupby([*by, "arm"], sort=False)[list(means)].mean().reset_index())
     return table
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """p values corrected for their number (Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure).
+
+    The k-th smallest of m is multiplied by m - k + 1, and never comes out below a smaller one; NaN, no test, stays.
+    """
+    ordered = p.dropna().sort_values()
+    factors = np.arange(len(ordered), 0, -1)
+    return (ordered * factors).cummax().clip(upper=1).reindex(p.index)
 
 
 def _paired(change: pd.Series, lower_is_better: bool, *, is_baseline: bool) -> dict[str, object]:

@@ -58,6 +58,12 @@ class Extractor:
     network: nn.Module = field(repr=False)
     chunk: int = 256
 
+    @property
+    def distance(self) -> str:
+        """What the Fréchet distance in these features is called: FID in Inception's alone (Heusel et al. 2017)."""
+        kind = self.name.split()[0]
+        return "FID" if kind.lower().startswith("inception") else f"FD-{kind}"
+
     def __call__(self, pixels: Tensor) -> Tensor:
         check_pixels(pixels)
         device = next(self.network.parameters()).device
