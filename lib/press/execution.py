@@ -64,7 +64,6 @@ def _run(job: dict, name: str, threads: int) -> int:
         seconds = time.monotonic() - begin
         _say(f"FAILED  {title} after {seconds:.0f} s{_explain(error, copy)}")
         return 1
-    staleness.remove_leftovers(name)
     # The data set anew: a run may have downloaded it.
     used = {"inputs": job["parts"] | fingerprint.data_parts(job["parameters"]), "reads": reads}
     jobs.write_atomically(jobs.made_from(name), json.dumps(used, indent=1, ensure_ascii=False) + "\n")

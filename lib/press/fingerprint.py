@@ -44,18 +44,6 @@ def imported_modules(notebook: str) -> list[str]:
     return sorted(found)
 
 
-def inputs(
-    notebook: str,
-    profile: str,
-    overrides: dict[str, Any] | None = None,
-    seed: int | None = None,
-    seeds: list[int] | None = None,
-) -> dict[str, str]:
-    """Everything that one run depends on, named so that a change can be told in words."""
-    values = run_parameters(notebook, profile, overrides, seed, seeds)
-    return parts_of(notebook, values)
-
-
 def run_parameters(notebook, profile, overrides=None, seed=None, seeds=None) -> dict[str, Any]:
     """The resolved parameters with the seed, or for a notebook over all seeds the seeds, of one run."""
     values = parameters.resolve(notebook, profile, overrides)
@@ -67,7 +55,7 @@ def run_parameters(notebook, profile, overrides=None, seed=None, seeds=None) -> 
 
 
 def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
-    """As `inputs`, for parameters that are already resolved."""
+    """Everything that a run with these resolved parameters depends on, named so that a change can be told in words."""
     parts = {"notebook": notebook_hash(notebook)}
     parts |= {f"parameter {name}": repr(value) for name, value in sorted(values.items())}
     modules = imported_modules(notebook)

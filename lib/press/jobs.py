@@ -7,7 +7,6 @@ seeds where it has `seeds` or neither. Its name is its place below `figures/` an
     build/running/<job>.ipynb    the copy while it runs
     build/executed/<job>.ipynb   the finished copy, there only after success
     build/executed/<job>.json    what the finished copy was made from
-    build/previous/<job>.json    the record of the run before, until the next one succeeds
     build/failed/<job>.ipynb     the copy of a failed run, with the error
     figures/<job>.json           the record that the notebook's `lib.press.run.Run` writes at its end
 """
@@ -129,10 +128,6 @@ def record(job: str) -> Path:
     return paths.figures() / f"{job}.json"
 
 
-def previous_record(job: str) -> Path:
-    return paths.build() / "previous" / f"{job}.json"
-
-
 def lock(job: str, kind: str) -> FileLock:
     """A lock that ends with the process that holds it. `make` holds one from the start, a run its own."""
     path = paths.build() / "locks" / f"{job}.{kind}.lock"
@@ -165,7 +160,10 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
     mine = {
         notebook: {name: value for name, value in overrides.items() if name in known[notebook]} for notebook in ordered
     }
-    custom = any(_is_custom(notebook, profile, mine[notebook]) for notebook in ordered)
+    custom = any(
+        parameters.is_custom(notebook, profile, parameters.resolve(notebook, profile, mine[notebook]))
+        for notebook in ordered
+    )
     folder = paths.folder_name(profile, custom)
     names: dict[str, list[str]] = {}
     jobs = []
@@ -182,12 +180,6 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
             names.setdefault(notebook, []).append(job.name)
             jobs.append(job)
     return jobs
-
-
-def _is_custom(notebook: str, profile: str, overrides: dict[str, Any]) -> bool:
-    """Whether a setting differs from the profile's, so that the results are not the profile's."""
-    usual, now = parameters.resolve(notebook, profile), parameters.resolve(notebook, profile, overrides)
-    return any(usual[name] != now[name] for name in usual if name not in parameters.NOT_SETTINGS)
 
 
 def _seeds(text: str) -> list[int]:

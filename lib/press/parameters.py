@@ -113,6 +113,12 @@ def resolve(notebook: str, profile: str, overrides: dict[str, Any] | None = None
     return values
 
 
+def is_custom(notebook: str, profile: str, values: Mapping[str, Any]) -> bool:
+    """Whether a setting differs from the profile's, so that the results are not the profile's."""
+    usual = resolve(notebook, profile)
+    return any(usual[name] != values[name] for name in usual if name not in NOT_SETTINGS)
+
+
 def parse_assignments(text: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`epochs=3 dataset=folder:/x groups=[1,2]` as a dictionary.
 

@@ -65,10 +65,7 @@ class Run:
         self.seed: int = self.parameters.get("seed", 0)
         self.seeds: list[int] | None = self.parameters.get("seeds")
         self.device: str = self.parameters.get("device", "auto")
-        expected = parameters.resolve(notebook, self.profile)
-        custom = any(
-            self.parameters[name] != expected[name] for name in expected if name not in parameters.NOT_SETTINGS
-        )
+        custom = parameters.is_custom(notebook, self.profile, self.parameters)
         self._home = os.environ.get("RUN_FOLDER") or paths.folder_name(self.profile, custom)  # set by `make figures`
         scope = f"seed-{self.seed}" if self.seeds is None else ""
         self.folder = paths.figures() / self._home / scope

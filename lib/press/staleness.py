@@ -59,14 +59,6 @@ def files_of(content: dict) -> dict[str, str | None]:
     return files
 
 
-def remove_leftovers(job: str) -> None:
-    """Remove what an earlier run left and the finished one did not make again, such as a renamed figure."""
-    before, now = read_json(jobs.previous_record(job)) or {}, read_json(jobs.record(job)) or {}
-    for name in files_of(before).keys() - files_of(now).keys():
-        (jobs.record(job).parent / name).unlink(missing_ok=True)
-    jobs.previous_record(job).unlink(missing_ok=True)
-
-
 def records_of(names) -> dict[str, str]:
     """The hash of each job's record, empty where there is none."""
     return {job: sha256(jobs.record(job)) if jobs.record(job).exists() else "" for job in names}
@@ -104,9 +96,6 @@ def prepare(job: Job) -> None:
     stale = bool(reasons(job))
     if stale:
         jobs.executed(job.name).unlink(missing_ok=True)
-        if jobs.record(job.name).exists():
-            # Snakemake removes it before the run, and then nobody knew what the last one had left.
-            write_atomically(jobs.previous_record(job.name), jobs.record(job.name).read_text(encoding="utf-8"))
     content = json.dumps(job.description(), indent=1) + "\n"
     path = jobs.inputs_file(job.name)
     if not path.exists() or path.read_text(encoding="utf-8") != content:

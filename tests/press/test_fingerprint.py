@@ -11,6 +11,11 @@ from toy import notebook
 from lib import paths, sources
 from lib.press import fingerprint, parameters
 
+
+def inputs(name, profile, overrides=None, seed=None):
+    return fingerprint.parts_of(name, fingerprint.run_parameters(name, profile, overrides, seed))
+
+
 MODULES = {
     "lib/__init__.py": "",
     "lib/study/__init__.py": "",
@@ -177,7 +182,7 @@ def test_text_of_a_notebook_counts(repository):
 
 
 def test_inputs_name_every_part(repository):
-    parts = fingerprint.inputs("03_study", "quick", {"epochs": 5}, seed=3)
+    parts = inputs("03_study", "quick", {"epochs": 5}, seed=3)
     assert parts["parameter epochs"] == "5" and parts["parameter seed"] == "3"
     assert {"notebook", "lock file", "Python version", "module lib.helper", "parameter profile"} <= set(parts)
     assert "module lib.other" not in parts and not [part for part in parts if part.startswith("data")]
@@ -185,13 +190,13 @@ def test_inputs_name_every_part(repository):
 
 
 def test_every_part_changes_the_digest(repository):
-    digests = {sources.digest(fingerprint.inputs("03_study", "quick", seed=0))}
-    digests.add(sources.digest(fingerprint.inputs("03_study", "quick", seed=1)))
-    digests.add(sources.digest(fingerprint.inputs("03_study", "quick", {"epochs": 3}, seed=0)))
+    digests = {sources.digest(inputs("03_study", "quick", seed=0))}
+    digests.add(sources.digest(inputs("03_study", "quick", seed=1)))
+    digests.add(sources.digest(inputs("03_study", "quick", {"epochs": 3}, seed=0)))
     (repository / "lock").write_text("torch==3\n")
-    digests.add(sources.digest(fingerprint.inputs("03_study", "quick", seed=0)))
+    digests.add(sources.digest(inputs("03_study", "quick", seed=0)))
     edit(repository / "lib/helper.py", "", "x = 1")
-    digests.add(sources.digest(fingerprint.inputs("03_study", "quick", seed=0)))
+    digests.add(sources.digest(inputs("03_study", "quick", seed=0)))
     assert len(digests) == 5
 
 
@@ -212,13 +217,13 @@ def test_the_data_counts_by_its_names_and_sizes(repository, tmp_path):
 
 def test_the_claims_of_the_source_are_part_of_what_reads_them(repository):
     (repository / "claims").write_text("claims: []")
-    before = fingerprint.inputs("03_study", "quick")
+    before = inputs("03_study", "quick")
     assert "the source's claims" not in before
     (repository / "lib" / "press").mkdir()
     for name in ("__init__", "claims"):
         (repository / "lib" / "press" / f"{name}.py").touch()
     edit(repository / "03_study.ipynb", "import numpy as np", "import numpy as np\\nfrom lib.press import claims")
-    reads = fingerprint.inputs("03_study", "quick")
+    reads = inputs("03_study", "quick")
     (repository / "claims").write_text("claims: [1]")
-    changed = fingerprint.inputs("03_study", "quick")
+    changed = inputs("03_study", "quick")
     assert {name for name in changed if changed[name] != reads[name]} == {"the source's claims"}
