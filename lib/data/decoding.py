@@ -55,6 +55,7 @@ _CHUNKS = {
     "WAVEX": "little",
     "AIFF": "big",
 }  # formats of chunks with a length each, and its byte order
+_STREAMS = ("FLAC", "OGG", "MP3", "AU")  # formats in which what follows is heard as well
 _SLACK = 0.5, 4096  # seconds, bytes that may follow the end that a header names: padding, tags
 
 Blocks = Iterator[tuple[int, np.ndarray]]  # sampling rate in Hz, (n, channels) float32 in -1 to 1
@@ -341,7 +342,7 @@ def _libsndfile(file: _Nameless, name: str, enough: float) -> Blocks:
             warnings.warn(f"{name} holds {file.size - end:,} bytes behind the end that its header names; they are "
                           f"{heard}.", stacklevel=2)  # fmt: skip
             raise _Longer
-    elif _lasts_longer(file, count / rate + _SLACK[0], _unknown(name) if kind == "MP3" else None):
+    elif kind in _STREAMS and _lasts_longer(file, count / rate + _SLACK[0], _unknown(name) if kind == "MP3" else None):
         raise _Longer
 
 
