@@ -55,6 +55,7 @@ _CHUNKS = {
     "WAVEX": "little",
     "AIFF": "big",
 }  # formats of chunks with a length each, and its byte order
+_STREAMS = ("FLAC", "OGG", "MP3", "AU")  # formats in which what follows is heard as well
 _SLACK = 0.5, 4096  # seconds, bytes that may follow the end that a header names: padding, tags
 
 Blocks = Iterator[tuple[int, np.ndarray]]  # sampling rate in Hz, (n, channels) float32 in -1 to 1
@@ -120,7 +121,7 @@ def decode_stream(file: BinaryIO, name: str, *, seconds: float | None = None) ->
     """As `decode`, of an open file that can seek; `name` is for messages."""
     if seconds is not None and not SHORTEST <= seconds < math.inf:
         raise ValueError(f"seconds={seconds} is not possible. Expected {SHORTEST} or more, or None for all.")
-    return _by_either(file, name, lambda read: _decoded(read, name, seconds))
+    return _by_either(file, name, lambda read: _decoded(read, name, seconds), seconds or math.inf)
 
 
 def decode_in_parts(path: str | os.PathLike) -> Iterator[np.ndarray]:
@@ -138,13 +139,16 @@ def decode_in_parts(path: str | os.PathLike) -> Iterator[np.ndarray]:
             yield _as_int16(part, scale)
 
 
-def _by_either(file: BinaryIO, name: str, use: Callable[[Callable[[], Blocks]], Any]) -> Any:
-    """What `use` makes of a function that starts to read the file anew: by libsndfile, or by FFmpeg."""
+def _by_either(file: BinaryIO, name: str, use: Callable[[Callable[[], Blocks]], Any], enough: float = math.inf) -> Any:
+    """What `use` makes of a function that starts to read the file anew: by libsndfile, or by FFmpeg.
+
+    enough: seconds that it needs of the beginning.
+    """
     if not file.seek(0, io.SEEK_END):
         raise Unreadable(f"{name} is empty (0 bytes). Copy it again or delete it.", "empty")
     source = _Nameless(file)
     try:
-        return use(lambda: _libsndfile(source, name))
+        return use(lambda: _libsndfile(source, name, enough))
     except _Longer:
         failure = _broken(name)
     except soundfile.LibsndfileError as error:
@@ -321,8 +325,8 @@ class _Nameless:
             return -1
 
 
-def _libsndfile(file: _Nameless, name: str) -> Blocks:
-    """Raises LibsndfileError at the start or anywhere later, _Longer at the end."""
+def _libsndfile(file: _Nameless, name: str, enough: float) -> Blocks:
+    """Raises LibsndfileError at the start or anywhere later, _Longer at an end before `enough` seconds."""
     file.seek(0)
     with soundfile.SoundFile(file) as sound:
         frames, count = max(_BLOCK // sound.channels, 1), 0
@@ -330,13 +334,15 @@ def _libsndfile(file: _Nameless, name: str) -> Blocks:
             count += len(block)
             yield sound.samplerate, block
         kind, rate, end = sound.format, sound.samplerate, file.tell()
+    if count / rate >= enough:
+        return
     if kind in _CHUNKS:
         if _more_than_chunks(file, end, _CHUNKS[kind]):
             heard = "not heard: convert it and try again" if kind == "AIFF" else "heard as sound"
             warnings.warn(f"{name} holds {file.size - end:,} bytes behind the end that its header names; they are "
                           f"{heard}.", stacklevel=2)  # fmt: skip
             raise _Longer
-    elif _seconds_of_packets(file, _unknown(name) if kind == "MP3" else None) > count / rate + _SLACK[0]:
+    elif kind in _STREAMS and _lasts_longer(file, count / rate + _SLACK[0], _unknown(name) if kind == "MP3" else None):
         raise _Longer
 
 
@@ -351,23 +357,28 @@ def _more_than_chunks(file: _Nameless, place: int, order: str) -> bool:
     return place > file.size + 1
 
 
-def _seconds_of_packets(file: _Nameless, failure: Unreadable | None) -> float:
-    """How long the sound in a file is, whatever its header says; 0 where FFmpeg does not know its format.
+def _lasts_longer(file: _Nameless, seconds: float, failure: Unreadable | None) -> bool:
+    """Whether FFmpeg finds more sound than that, whatever the header says.
 
-    failure: raised instead. libsndfile knows an MP3 by a few bits, and finds them in raw samples as well.
+    failure: raised where it does not know the format. libsndfile knows an MP3 by a few bits, and finds them in raw
+    samples as well.
     """
     import av
 
     try:
         with _container(file) as container:
-            track = container.streams.audio[0]
-            return sum(
-                float(packet.duration * packet.time_base) for packet in container.demux(track) if packet.duration
-            )
+            packets = container.demux(container.streams.audio[0])
+            if sum(float(packet.duration * packet.time_base) for packet in packets if packet.duration) <= seconds:
+                return False
     except (av.FFmpegError, ValueError, IndexError) as error:
         if failure:
             raise failure from error
-        return 0.0
+        return False
+    found = 0.0  # packets only say about how long they are
+    with contextlib.suppress(av.FFmpegError, ValueError), _container(file) as container:
+        for frame in container.decode(container.streams.audio[0]):
+            found += frame.samples / frame.sample_rate
+    return found > seconds
 
 
 def _container(file: _Nameless) -> Any:

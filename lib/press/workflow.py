@@ -83,8 +83,10 @@ def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
     command += ["--rerun-triggers", "mtime", "--rerun-incomplete", "--keep-going", "--quiet", "progress"]
     # Its lock would outlive a killed run; the locks here are released by the operating system.
     command += ["--nolock", "--scheduler", "greedy", "--profile", "none", "--workflow-profile", "none"]
-    # Not by --config, which would read the values as YAML.
-    environment = os.environ | {"SELECTION": json.dumps(selection)}
+    # Not by --config, which would read the values as YAML. It starts in the output's folder, as it writes where it
+    # starts and a clone may be read-only: hence whole paths.
+    environment = os.environ | {"SELECTION": json.dumps(selection), "DATA_ROOT": str(paths.data_root()),
+                                "OUTPUT_ROOT": str(paths.output_root())}  # fmt: skip
     with log.open("w") as stream:
         process = subprocess.Popen(
             [str(word) for word in command], cwd=paths.output_root(), stderr=stream, env=environment

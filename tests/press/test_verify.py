@@ -28,6 +28,7 @@ from lib.press.run import Run
 CELL = 'profile = "quick"\nseed = 0\ndevice = "cpu"\nepochs = 2'
 PAGE = 'profile = "quick"\nseeds = [0, 1]'
 TABLE = pd.DataFrame({"arm": ["None", "NA"], "n": [1, 2], "loss": [1 / 3, np.nan], "top": [np.inf, 1e-9]})
+GIT_FAULT = verify.git_fault
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -53,6 +54,7 @@ def point_at(root: Path, patch: pytest.MonkeyPatch) -> None:
     patch.delenv("RUN_FOLDER", raising=False)
     patch.setattr(module, "_commit", lambda: COMMIT)
     patch.setattr(verify, "history", lambda root: frozenset({COMMIT}))
+    patch.setattr(verify, "git_fault", lambda root: "")
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +195,7 @@ def test_outside_of_git_fresh_results_are_no_errors(results, monkeypatch):
 
 
 def test_why_git_tells_nothing(tmp_path, monkeypatch, results):
+    monkeypatch.setattr(verify, "git_fault", GIT_FAULT)
     clone = tmp_path / "my clone"
     for command in (
         ["init", "-q"],
