@@ -64,7 +64,7 @@ def test_sources_and_references_are_disjoint(data, yard):
     assert 0 <= chance < 1 and copies.fid["none"] == copies.fid["held-out"]
     copies = copies.drop(index="none")
     assert (copies.copy_index == 1).all() and (copies.retrieval == 1).all()
-    assert "100 generated against 100 held-out images" in yard.protocol and "untrained trunk" in yard.protocol
+    assert "FD-domain of 100 generated to 100 held-out images" in yard.protocol and "untrained trunk" in yard.protocol
 
 
 def test_rows_of_the_headline(trained, yard):

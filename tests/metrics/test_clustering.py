@@ -75,10 +75,17 @@ def test_names_of_clusters_do_not_matter(seed):
 
 def test_scores_of_perfect_and_useless_clusters():
     true = torch.arange(1000) % 5
-    assert scores((true + 2) % 5, true) == pytest.approx({"accuracy": 1, "nmi": 1, "ari": 1, "clusters": 5})
-    assert scores(torch.full((1000,), 7), true) == pytest.approx({"accuracy": 0.2, "nmi": 0, "ari": 0, "clusters": 1})
+    assert scores((true + 2) % 5, true) == pytest.approx({"accuracy": 1, "nmi": 1, "ami": 1, "ari": 1, "clusters": 5})
+    useless = {"accuracy": 0.2, "nmi": 0, "ami": 0, "ari": 0, "clusters": 1}
+    assert scores(torch.full((1000,), 7), true) == pytest.approx(useless)
     drawn = scores(integers(5, 1000), true)
     assert 0.2 <= drawn["accuracy"] < 0.27 and drawn["nmi"] < 0.02 and abs(drawn["ari"]) < 0.01
+
+
+def test_nmi_rewards_many_random_clusters_and_ami_does_not():
+    true = torch.arange(1000) % 5
+    many = scores(integers(500, 1000), true)
+    assert many["nmi"] > 0.3 and abs(many["ami"]) < 0.05 and abs(many["ari"]) < 0.01
 
 
 def test_nmi_is_over_the_arithmetic_mean_of_the_entropies():

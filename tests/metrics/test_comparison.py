@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lib.metrics.comparison import mean_and_sd, paired_table
+from lib.metrics.comparison import holm, mean_and_sd, paired_table
 
 
 def results(**accuracies):
@@ -128,3 +128,17 @@ def test_means_of_further_columns_stand_beside_each_arm():
     table = paired_table(rows, baseline="a", means=["bytes"])
     assert table.arm.tolist() == ["a", "b"] and table.bytes.tolist() == [2, 2]
     pd.testing.assert_frame_equal(table.drop(columns="bytes"), paired_table(rows, baseline="a"))
+
+
+def test_holm_is_the_step_down_procedure_by_hand():
+    p = pd.Series([0.01, np.nan, 0.04, 0.03, 0.005])
+    np.testing.assert_allclose(holm(p), [0.03, np.nan, 0.06, 0.06, 0.02])
+    assert holm(pd.Series([0.6, 0.7])).tolist() == [1.0, 1.0]
+
+
+def test_a_difference_among_many_arms_needs_more_than_one_alone():
+    one = paired_table(results(plain=[80.0, 81.5, 79.2], other=[81.0, 82.9, 80.1]), baseline="plain")
+    assert one.verdict[1] == "better" and one.p_holm[1] == one.p[1] < 0.05
+    noise = {f"arm{i}": np.random.default_rng(i).normal(80, 1, 3).tolist() for i in range(20)}
+    many = paired_table(results(plain=[80.0, 81.5, 79.2], other=[81.0, 82.9, 80.1], **noise), baseline="plain")
+    assert many.p[1] == one.p[1] and many.verdict[1] == "no difference shown"
