@@ -116,13 +116,23 @@ def judge(
 
 
 def test_table(judged: Judged, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
-    """tab45, two rows: the network as trained, and with its temperature. Columns as `classification.score_row`."""
+    """tab45: the network as trained and with its temperature, and two constants, which always or never alarm.
+
+    Columns as `classification.score_row`, with balanced_accuracy and average_precision (%).
+    """
     clips = judged.clips
     rows = []
     for name, logits in (("as trained", judged.logits), ("calibrated", judged.calibrated)):
         row = classification.score_row(logits, clips.labels, clips.classes, alarming)
         temperature = judged.temperature.mean().item() if name == "calibrated" else 1.0
-        rows.append({"outputs": name, "seed": seed, "temperature": temperature} | row)
+        alarms = classification.alarm_row(logits, clips.labels, alarming)
+        constant = {"always": alarms.pop("always"), "never": alarms.pop("never")}
+        rows.append({"outputs": name, "seed": seed, "temperature": temperature} | row | alarms)
+    for number, (name, accuracy) in enumerate(constant.items()):
+        if not np.isnan(accuracy):
+            row = {"outputs": f"{name} alarming", "seed": seed, "clips": len(clips), "binary_accuracy": accuracy}
+            row |= {"miss_rate": 100.0 * number, "false_alarms": 100.0 * (1 - number), "balanced_accuracy": 50.0}
+            rows.append(row | {"average_precision": constant["always"]})
     return pd.DataFrame(rows)
 
 

@@ -91,7 +91,9 @@ def test_without_a_test_set_each_fold_is_judged_by_a_network_that_has_not_seen_i
 def test_tables_and_pictures_of_what_was_judged(tmp_path):
     _, judged = judge(clips(24, seed=1), tmp_path)
     table = experiments.test_table(judged, (0, 1), seed=2)
-    assert table.outputs.tolist() == ["as trained", "calibrated"] and table.temperature.iloc[0] == 1
+    names = ["as trained", "calibrated", "always alarming", "never alarming"]
+    assert table.outputs.tolist() == names and table.temperature.iloc[0] == 1
+    assert table.balanced_accuracy[2:].tolist() == [50, 50] and table.binary_accuracy[2:].sum() == 100
     assert table.accuracy.nunique() == 1, "a temperature does not change what is recognised"
     arrays = experiments.matrices(judged, (0, 1))
     assert arrays["counts"].sum() == 24 == arrays["binary"].sum()
