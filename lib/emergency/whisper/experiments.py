@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.emergency.cnn import faithfulness
-from lib.emergency.cnn.experiments import Judged, picture_arrays
+from lib.emergency.cnn.experiments import Judged, picture_arrays, share_rows
 from lib.emergency.data.sounds import Sounds, three_sets
 from lib.emergency.features import SILENCE, Mels
 from lib.emergency.synthesis.soundscapes import STEMS, Soundscapes
@@ -464,9 +464,6 @@ def encoder_table(
         some = both.nonzero()[:, 0]
         found = encoder_relevance.explain(listened.model, listened.test.mel[some], listened.heard.clips[some].argmax(1))
         share = faithfulness.shares(found[:, None], truth.energy[some.numpy()])
-        for place, stem in enumerate(STEMS):
-            relevant, energy = (100 * share[name][:, place] for name in ("relevance", "energy"))
-            add(f"relevance on {stem} (%)", relevant)
-            add(f"energy of {stem} (%)", energy)
-            add(f"relevance - energy, {stem} (points)", relevant - energy)
+        for place in range(len(STEMS)):
+            rows += share_rows(share, place, seed)
     return pd.DataFrame(rows)
