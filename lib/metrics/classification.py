@@ -71,6 +71,24 @@ def score_row(logits: Tensor, labels: Tensor, classes: Sequence[str], alarming: 
     return row | _share("miss_rate", miss, hit + miss) | _share("false_alarms", false, false + quiet)
 
 
+def alarm_row(logits: Tensor, labels: Tensor, alarming: Sequence[int]) -> dict[str, float]:
+    """What the base rate does not lift, in %: balanced_accuracy, the mean of both sides' recall (50 for a constant
+    prediction), and average_precision of the `alarming` classes' probability (the share of emergencies for a constant).
+
+    And the accuracy of the two constants: always and never alarming. NaN where clips of either side are missing.
+    """
+    emergency = torch.isin(labels.cpu(), torch.tensor(list(alarming)))
+    if not 0 < emergency.sum() < len(emergency):
+        return dict.fromkeys(("balanced_accuracy", "average_precision", "always", "never"), np.nan)
+    decided, rate = raised(logits, alarming).cpu(), 100 * emergency.double().mean().item()
+    likely = logits.softmax(1)[:, list(alarming)].sum(1).cpu()
+    return {
+        "balanced_accuracy": 100 * metrics.balanced_accuracy_score(emergency, decided),
+        "average_precision": 100 * metrics.average_precision_score(emergency, likely),
+        "always": rate, "never": 100 - rate,
+    }  # fmt: skip
+
+
 def _share(name: str, hits: int, count: int) -> dict[str, float]:
     """Percent with Wilson's interval."""
     if not count:

@@ -7,6 +7,7 @@ from scipy.stats import norm
 from sklearn.metrics import balanced_accuracy_score
 
 from lib.metrics.classification import (
+    alarm_row,
     binary,
     calibration_error,
     confusion,
@@ -115,3 +116,14 @@ def test_temperature_undoes_overconfidence():
 
 def test_perfect_predictions_get_a_finite_temperature():
     assert 0.009 < fit_temperature(logits_for([0, 1, 2], sure=30.0), torch.tensor([0, 1, 2])) < 1
+
+
+@pytest.mark.parametrize("constant", [0, 2])
+def test_a_constant_predictor_has_a_balanced_accuracy_of_half(constant):
+    row = alarm_row(logits_for([constant] * 10), torch.tensor([0] + [2] * 9), alarming=(0, 1))
+    assert row["balanced_accuracy"] == 50 and row["average_precision"] == pytest.approx(10)
+    assert (row["always"], row["never"]) == pytest.approx((10, 90))
+
+
+def test_base_rates_without_emergencies():
+    assert all(np.isnan(value) for value in alarm_row(logits_for([0, 1]), torch.tensor([2, 2]), (0,)).values())

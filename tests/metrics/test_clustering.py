@@ -85,7 +85,7 @@ def test_scores_of_perfect_and_useless_clusters():
 def test_nmi_rewards_many_random_clusters_and_ami_does_not():
     true = torch.arange(1000) % 5
     many = scores(integers(500, 1000), true)
-    assert many["nmi"] > 0.3 and abs(many["ami"]) < 0.05 and abs(many["ari"]) < 0.01
+    assert many["nmi"] > 0.2 and abs(many["ami"]) < 0.05 and abs(many["ari"]) < 0.01
 
 
 def test_nmi_is_over_the_arithmetic_mean_of_the_entropies():

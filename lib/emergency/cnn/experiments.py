@@ -116,13 +116,23 @@ def judge(
 
 
 def test_table(judged: Judged, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
-    """tab45, two rows: the network as trained, and with its temperature. Columns as `classification.score_row`."""
+    """tab45: the network as trained and with its temperature, and two constants, which always or never alarm.
+
+    Columns as `classification.score_row`, with balanced_accuracy and average_precision (%).
+    """
     clips = judged.clips
     rows = []
     for name, logits in (("as trained", judged.logits), ("calibrated", judged.calibrated)):
         row = classification.score_row(logits, clips.labels, clips.classes, alarming)
         temperature = judged.temperature.mean().item() if name == "calibrated" else 1.0
-        rows.append({"outputs": name, "seed": seed, "temperature": temperature} | row)
+        alarms = classification.alarm_row(logits, clips.labels, alarming)
+        constant = {"always": alarms.pop("always"), "never": alarms.pop("never")}
+        rows.append({"outputs": name, "seed": seed, "temperature": temperature} | row | alarms)
+    for number, (name, accuracy) in enumerate(constant.items()):
+        if not np.isnan(accuracy):
+            row = {"outputs": f"{name} alarming", "seed": seed, "clips": len(clips), "binary_accuracy": accuracy}
+            row |= {"miss_rate": 100.0 * number, "false_alarms": 100.0 * (1 - number), "balanced_accuracy": 50.0}
+            rows.append(row | {"average_precision": constant["always"]})
     return pd.DataFrame(rows)
 
 
@@ -147,6 +157,7 @@ def matrices(judged: Judged, alarming: Sequence[int]) -> dict[str, np.ndarray]:
 # --- Relevance ----------------------------------------------------------------------------------
 
 METHODS = ("LRP", "input x gradient")
+RANDOM_NETWORKS = 3  # whose mean relevance is the null
 
 
 def shown_clips(judged: Judged, names: Sequence[str], truth: Soundscapes | None) -> list[int]:
@@ -250,24 +261,42 @@ def _row(measure: str, values: np.ndarray, seed: int) -> dict:
 def stem_rows(judged: Judged, truth: Soundscapes, *, seed: int) -> pd.DataFrame:
     """Does the network look at the event or at the speech? Of test clips that hold both, for the predicted classes.
 
-    Rows of tab42: each stem's share of relevance and of energy (% of the whole, on cells where the stem
-    has more energy than the others together), their difference, and by how much accuracy (%) falls where the stem is
-    silent. For the last, stems are added up without the microphone.
+    Rows of tab42: those of `share_rows`, with networks of random weights as a further null, each explained for the
+    class that it is surest of; and by how much accuracy (%) falls where a stem is silent. For the last, stems are added
+    up without the microphone.
     """
     chosen = _both(truth).nonzero()[:, 0]
     mel, labels = judged.clips.mel[chosen], judged.clips.labels[chosen]
     found = explain(judged.model, mel, judged.logits[chosen].argmax(1))
     share = faithfulness.shares(found, truth.energy[chosen.numpy()])
+    share["random networks"] = np.mean([_random_share(judged.model, mel, truth.energy[chosen.numpy()], seed + number)
+                                        for number in range(RANDOM_NETWORKS)], axis=0)  # fmt: skip
     right = _right(judged, truth, chosen, labels)
     rows = [_row("accuracy, all stems (%)", 100 * right, seed)]
     for place, stem in enumerate(STEMS):
-        relevant, energy = (100 * share[name][:, place] for name in ("relevance", "energy"))
-        rows.append(_row(f"relevance on {stem} (%)", relevant, seed))
-        rows.append(_row(f"energy of {stem} (%)", energy, seed))
-        rows.append(_row(f"relevance - energy, {stem} (points)", relevant - energy, seed))
+        rows += share_rows(share, place, seed)
         without = _right(judged, truth, chosen, labels, without=place)
         rows.append(_row(f"accuracy lost without {stem} (points)", 100 * (right - without), seed))
     return pd.DataFrame(rows)
+
+
+def share_rows(share: dict[str, np.ndarray], place: int, seed: int) -> list[dict]:
+    """Of stem `place`, from `faithfulness.shares`: its relevance (%), each null (%), and relevance - null (points).
+
+    Shares are those of the cells in which the stem has more energy than the others together.
+    """
+    stem, relevant = STEMS[place], 100 * share["relevance"][:, place]
+    rows = [_row(f"relevance on {stem} (%)", relevant, seed)]
+    for name in (one for one in share if one != "relevance"):
+        null = 100 * share[name][:, place]
+        rows.append(_row(f"{name} of {stem} (%)", null, seed))
+        rows.append(_row(f"relevance - {name}, {stem} (points)", relevant - null, seed))
+    return rows
+
+
+def _random_share(model: nn.Sequential, mel: Tensor, energy: np.ndarray, seed: int) -> np.ndarray:
+    drawn = faithfulness.redrawn(model, seed)
+    return faithfulness.shares(explain(drawn, mel, logits_of(drawn, mel).argmax(1)), energy)["relevance"]
 
 
 def _right(
@@ -285,24 +314,32 @@ def _right(
 
 
 def planted_rows(
-    validated: Validated, clips: Mels, test: Mels, settings: Settings, *, number: int, seed: int, checkpoint: Path
-) -> pd.DataFrame:
-    """Would LRP show a shortcut? A faint tone is planted into all training clips of class `number` and no others.
+    validated: Validated, clips: Mels, test: Mels, settings: Settings, *, uncued: nn.Sequential, number: int,
+    seed: int, checkpoint: Path,
+) -> pd.DataFrame:  # fmt: skip
+    """Would LRP show a shortcut? The training clips of class `number` become clips of other classes with a faint tone,
+    so that nothing but the tone tells this class.
 
-    Rows of tab42, of test clips of the other classes with the tone: the share that is taken for class
-    `number` with it and without it (%), and how well LRP for that class finds the tone's cells (area under the ROC).
+    Rows of tab42, of test clips of the other classes with the tone: the share that is taken for class `number` with it
+    and without it (%), and how well the tone's cells are found (area under the ROC) by LRP for that class, by LRP of
+    the network `uncued`, which never met the tone, and by the level of the input alone.
     """
     own = clips.labels == number
     mel = clips.mel.clone()
-    mel[own] = faithfulness.with_cue(clips.mel[own], seed)[0]
-    cheating = Mels(mel, clips.labels, clips.classes, clips.folds, clips.name, f"{clips.checksum}/cue {number} {seed}")
+    donors, generator = (~own).nonzero()[:, 0], torch.Generator().manual_seed(seed)
+    drawn = donors[torch.randint(len(donors), (int(own.sum()),), generator=generator)]
+    mel[own] = faithfulness.with_cue(clips.mel[drawn], seed)[0]
+    cheating = Mels(mel, clips.labels, clips.classes, clips.folds, clips.name, f"{clips.checksum}/tone {number} {seed}")
     model = train_cnn(validated.variant, cheating, test, settings, seed=seed, score_every=settings.epochs,
                       checkpoint=checkpoint).model  # fmt: skip
     others = test.mel[test.labels != number]
     cued, mask = faithfulness.with_cue(others, seed + 1)
     taken = {name: (logits_of(model, some).argmax(1) == number).float().numpy()
              for name, some in (("with", cued), ("without", others))}  # fmt: skip
-    found = explain(model, cued, torch.full((len(cued),), number))
+    targets = torch.full((len(cued),), number)
+    found = {"LRP": explain(model, cued, targets), "LRP of a network without it": explain(uncued, cued, targets),
+             "the input's level": cued.float()}  # fmt: skip
     rows = [_row(f"shortcut taken, {name} the tone (%)", 100 * share, seed) for name, share in taken.items()]
-    rows.append(_row("planted tone found by LRP (area under ROC)", faithfulness.localisation(found, mask), seed))
+    rows += [_row(f"planted tone found by {name} (area under ROC)", faithfulness.localisation(one, mask), seed)
+             for name, one in found.items()]  # fmt: skip
     return pd.DataFrame(rows)

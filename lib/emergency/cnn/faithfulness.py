@@ -115,7 +115,10 @@ def randomised(
 
 
 def shares(relevance: Tensor, energy: np.ndarray) -> dict[str, np.ndarray]:
-    """Shares of relevance, of energy and of cells where each stem dominates, (N, stems) each.
+    """Shares of relevance, energy, log-energy and area of the cells where each stem dominates, (N, stems) each.
+
+    Log-energy is taken above Whisper's floor, 80 dB below the clip's loudest cell. A method that knows nothing spreads
+    relevance over log-mels by area or log-energy, not by energy.
 
     Args:
         relevance: (N, 1, mels, frames); what speaks against the class counts for nothing.
@@ -136,17 +139,31 @@ def shares(relevance: Tensor, energy: np.ndarray) -> dict[str, np.ndarray]:
     positive = positive.reshape(count, bands, mels // bands, cells, per_cell).sum((2, 4))
     total = energy.sum(1, keepdims=True)
     dominant = energy > total / 2
+    whole = total[:, 0].astype(np.float64)
+    loudest = np.maximum(whole.max((1, 2), keepdims=True), 1e-30)
 
     def share(of: np.ndarray) -> np.ndarray:
-        whole = of.sum((1, 2))
+        everything = of.sum((1, 2))[:, None]
         part = (of[:, None] * dominant).sum((2, 3))
-        return np.divide(part, whole[:, None], out=np.zeros_like(part), where=whole[:, None] > 0)
+        return np.divide(part, everything, out=np.zeros_like(part), where=everything > 0)
 
     return {
         "relevance": share(positive),
-        "energy": share(total[:, 0].astype(np.float64)),
+        "energy": share(whole),
+        "log-energy": share(np.maximum(np.log10(np.maximum(whole / loudest, 1e-30)) + 8, 0)),
         "area": dominant.mean((2, 3)),
     }
+
+
+def redrawn(model: nn.Module, seed: int) -> nn.Module:
+    """A copy whose weights are all drawn anew from `seed`: what its explanations share is no evidence of learning."""
+    changed = copy.deepcopy(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for layer in changed.modules():
+            if any(True for _ in layer.parameters(recurse=False)):
+                layer.reset_parameters()
+    return changed
 
 
 def with_cue(mel: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.emergency.cnn import faithfulness
-from lib.emergency.cnn.experiments import Judged, picture_arrays
+from lib.emergency.cnn.experiments import Judged, picture_arrays, share_rows
 from lib.emergency.data.sounds import Sounds, three_sets
 from lib.emergency.features import SILENCE, Mels
 from lib.emergency.synthesis.soundscapes import STEMS, Soundscapes
@@ -297,7 +297,8 @@ def recognition_table(listened: Listened, alarming: Sequence[int], *, seed: int)
     """tab44: measure, seed, count (of what), value, low, high (95 %), validation with validation_low and
     validation_high (the same of the validation clips), source (its number, on its own test set).
 
-    Intervals: Wilson's for shares of clips, bootstrap over clips for the rest; none for the calibration error.
+    Intervals: Wilson's for shares of clips, bootstrap over clips for the rest; none for balanced accuracy,
+    average precision, the constants and the calibration error.
     """
     columns = ("count", "value", "low", "high")
     test = _measures(listened, listened.test, listened.heard, alarming, seed)
@@ -327,8 +328,11 @@ def _measures(
     stack, found = listened.model.head.stack, {}
     each = _right(clips, heard, stack)
     known = ~np.isnan(each)
-    found["accuracy of moments"] = (int(known.sum()), *faithfulness.interval(each[known], seed=seed))
-    if has_times(clips):
+    if has_times(clips):  # else a frame's class is its clip's, which is counted below
+        found["accuracy of moments"] = (int(known.sum()), *faithfulness.interval(each[known], seed=seed))
+        sounding = _right(clips, heard, stack, silence=False)
+        sounding = sounding[~np.isnan(sounding)]
+        found["accuracy of moments without silence"] = (len(sounding), *faithfulness.interval(sounding, seed=seed))
         step = listened.model.seconds_per_moment
         predicted, wanted = heard.moments.argmax(2).numpy(), clips.targets(stack).numpy()
         found["macro F1 of moments"] = (int((wanted >= 0).sum()), *moment_interval(predicted, wanted, seed=seed))
@@ -341,6 +345,9 @@ def _measures(
     for measure, name in (("accuracy of clips", "accuracy"), ("emergency or not", "binary_accuracy"),
                           ("missed emergencies", "miss_rate"), ("false alarms", "false_alarms")):  # fmt: skip
         found[measure] = _scored(score, name)
+    for name, value in classification.alarm_row(heard.clips, clips.labels, alarming).items():
+        constant = " alarming" if name in ("always", "never") else ""
+        found[f"emergency or not, {name.replace('_', ' ')}{constant}"] = (score["clips"], value, np.nan, np.nan)
     found["calibration error of clips"] = (score["clips"], score["ece"], np.nan, np.nan)
     if listened.reader is not None:
         invented, of, _ = text.hallucinations(clips.texts, heard.texts)
@@ -368,9 +375,9 @@ def clip_accuracies(listened: Listened) -> np.ndarray:
     return _right(listened.test, listened.heard, listened.model.head.stack)
 
 
-def _right(clips: Timed, heard: Heard, stack: int) -> np.ndarray:
+def _right(clips: Timed, heard: Heard, stack: int, silence: bool = True) -> np.ndarray:
     wanted = clips.targets(stack)
-    known = wanted != UNKNOWN
+    known = (wanted != UNKNOWN) & (silence | (wanted != 0))
     right = ((heard.moments.argmax(2) == wanted) & known).sum(1)
     return (100 * right / known.sum(1)).numpy().astype(np.float64)
 
@@ -457,9 +464,6 @@ def encoder_table(
         some = both.nonzero()[:, 0]
         found = encoder_relevance.explain(listened.model, listened.test.mel[some], listened.heard.clips[some].argmax(1))
         share = faithfulness.shares(found[:, None], truth.energy[some.numpy()])
-        for place, stem in enumerate(STEMS):
-            relevant, energy = (100 * share[name][:, place] for name in ("relevance", "energy"))
-            add(f"relevance on {stem} (%)", relevant)
-            add(f"energy of {stem} (%)", energy)
-            add(f"relevance - energy, {stem} (points)", relevant - energy)
+        for place in range(len(STEMS)):
+            rows += share_rows(share, place, seed)
     return pd.DataFrame(rows)

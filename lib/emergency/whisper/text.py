@@ -85,7 +85,7 @@ def normalise(text: str, normaliser: str = NORMALISER) -> str:
 def errors(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER) -> np.ndarray:
     """(n, 2) of each clip in which something is said: characters wrong (Levenshtein) and characters said.
 
-    Clips without words do not belong here (a word too many is no rate of nothing): see `hallucinations`.
+    Clips with an empty reference are excluded: CER is undefined for them; see `hallucinations`.
     """
     rows = []
     for reference, hypothesis in zip(references, hypotheses, strict=True):
@@ -118,7 +118,7 @@ def cer_row(
 def chance_cer(
     references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER, *, seed: int, draws: int = 20
 ) -> float:
-    """CER (%) of the same hypotheses, each beside the words of another clip: of who writes as much and hears nothing.
+    """CER (%) of chance: each hypothesis scored against the reference of another clip.
 
     The mean over `draws` orders of the clips with words; NaN where fewer than two have words.
     """

@@ -88,12 +88,12 @@ def starting_at(clips: Timed, second: float) -> Timed:
 
     Clips in which nothing is heard stay as they are.
     """
-    mel, moments = _begun(clips.mel, clips.moments, second)
+    mel, moments = _rolled_to_onset(clips.mel, clips.moments, second)
     checksum = f"{clips.checksum}/starting at {second:g} s"
     return Timed(mel, clips.labels, clips.classes, moments, clips.texts, clips.name, checksum)
 
 
-def _begun(mel: Tensor, moments: Tensor, second: float) -> tuple[Tensor, Tensor]:
+def _rolled_to_onset(mel: Tensor, moments: Tensor, second: float) -> tuple[Tensor, Tensor]:
     heard = (moments != 0) & (moments != UNKNOWN)
     first = torch.where(heard.any(1), heard.int().argmax(1), 0)
     by = torch.where(heard.any(1), round(second * POSITIONS_PER_SECOND) - first, 0)
@@ -165,7 +165,7 @@ def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> t
     said: (B,) bool, clips with words, which are cut only where class 0 is heard; others are cut anywhere.
     """
     if settings.at_start:
-        mel, moments = _begun(mel, moments, 0.0)
+        mel, moments = _rolled_to_onset(mel, moments, 0.0)
     elif settings.shift:
         possible = (moments == 0) | ~said[:, None]
         possible[:, 0] |= ~possible.any(1)  # nowhere to cut: stays

@@ -91,7 +91,9 @@ def test_without_a_test_set_each_fold_is_judged_by_a_network_that_has_not_seen_i
 def test_tables_and_pictures_of_what_was_judged(tmp_path):
     _, judged = judge(clips(24, seed=1), tmp_path)
     table = experiments.test_table(judged, (0, 1), seed=2)
-    assert table.outputs.tolist() == ["as trained", "calibrated"] and table.temperature.iloc[0] == 1
+    names = ["as trained", "calibrated", "always alarming", "never alarming"]
+    assert table.outputs.tolist() == names and table.temperature.iloc[0] == 1
+    assert table.balanced_accuracy[2:].tolist() == [50, 50] and table.binary_accuracy[2:].sum() == 100
     assert table.accuracy.nunique() == 1, "a temperature does not change what is recognised"
     arrays = experiments.matrices(judged, (0, 1))
     assert arrays["counts"].sum() == 24 == arrays["binary"].sum()
@@ -167,6 +169,15 @@ def test_stem_rows_are_consistent(heard):
         assert table.value[f"relevance - energy, {stem} (points)"] == pytest.approx(difference)
 
 
+def test_a_random_network_is_at_its_null(heard):
+    """Drawn like those of the null: no stem gets more relevance than from them, nor less."""
+    judged, truth = heard
+    logits = experiments.logits_of(judged.model, judged.clips.mel)
+    table = experiments.stem_rows(replace(judged, logits=logits), truth, seed=5).set_index("measure")
+    for stem in ("speech", "event", "background"):
+        assert abs(table.value[f"relevance - random networks, {stem} (points)"]) < 3
+
+
 def test_faithfulness_of_every_method(heard):
     judged, _ = heard
     chosen = experiments.explained(judged, 6, seed=1)
@@ -187,12 +198,16 @@ def test_a_planted_shortcut_is_taken_and_found(tmp_path):
     test = replace(test, mel=torch.randn(40, 1, 40, 120).half() * 0.3)
     settings = Settings(epochs=5, batch_size=8, learning_rate=0.01, time_mask=0, frequency_mask=0)
     rows = experiments.planted_rows(
-        validated(some, torch.arange(80) >= 0), some, test, settings, number=2, seed=0, checkpoint=tmp_path / "planted"
-    ).set_index("measure")
+        validated(some, torch.arange(80) >= 0), some, test, settings, uncued=build_cnn(VARIANT, 4).eval(), number=2,
+        seed=0, checkpoint=tmp_path / "planted",
+    ).set_index("measure")  # fmt: skip
     taken = rows.value.filter(like="shortcut taken")
     assert taken.iloc[0] > 80 > 50 > taken.iloc[1]
     found = rows.loc["planted tone found by LRP (area under ROC)"]
     assert found.value > 0.8 and found.clips == 30
+    level = rows.loc["planted tone found by the input's level (area under ROC)"]
+    without = rows.loc["planted tone found by LRP of a network without it (area under ROC)"]
+    assert found.value > without.value and 0 < level.value <= 1
 
 
 def test_variants_are_drawn_with_their_intervals():
