@@ -97,16 +97,20 @@ def judge(
 ) -> Judged:
     """Train the chosen variant on all `clips` and judge it on `test`; without a test set, on `clips` by folds.
 
-    The temperature comes from clips out of their folds: for a test set from those of the comparison, else for each fold
-    from all the others.
+    The temperature comes from clips out of their folds, of networks that were trained as the judged one is: for a test
+    set from all of them, else for each fold from all the others.
     """
-    variant = validated.variant
+    variant, how = validated.variant, {"seed": seed, "score_every": settings.epochs}
+    folds = checkpoint if test is None else checkpoint.with_name(f"{checkpoint.name}-folds")
+    trainings = [partial(cross_validate, variant, clips, settings, **how, checkpoint=folds)]
     if test is not None:
-        last = train_cnn(variant, clips, test, settings, seed=seed, score_every=settings.epochs, checkpoint=checkpoint)
-        fitted = classification.fit_temperature(validated.logits, clips.labels)
+        trainings.append(partial(train_cnn, variant, clips, test, settings, **how, checkpoint=checkpoint))
+    found, *last = side_by_side(trainings, settings.device)
+    if test is not None:
+        (last,) = last
+        fitted = classification.fit_temperature(found.logits, clips.labels)
         everything = torch.ones(len(test), dtype=torch.bool)
         return Judged(test, last.model, everything, last.history, last.logits, torch.full((len(test),), fitted))
-    found = cross_validate(variant, clips, settings, seed=seed, score_every=settings.epochs, checkpoint=checkpoint)
     temperature = torch.empty(len(clips))
     for fold in clips.folds.unique():
         out = clips.folds == fold

@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from lib.emergency import figures
 from lib.emergency.classes import EMERGENCY
 from lib.emergency.cnn import experiments
 from lib.emergency.cnn.experiments import Judged
-from lib.emergency.cnn.network import Settings, Trained, Validated, Variant, build_cnn
+from lib.emergency.cnn.network import Settings, Trained, Validated, Variant, build_cnn, cross_validate
 from lib.emergency.data import sounds
 from lib.emergency.features import Mels
 from lib.emergency.synthesis.soundscapes import draw_soundscapes
@@ -73,9 +74,13 @@ def test_a_test_set_is_judged_by_one_network_with_the_temperature_out_of_fold(tm
     test = clips(24, seed=1)
     some, judged = judge(test, tmp_path)
     assert judged.clips is test and judged.logits.shape == (24, 4) and judged.explained.all()
-    expected = fit_temperature(validated(some, torch.arange(40) >= 4).logits, some.labels)
+    # Of the recipe that is judged, not of the shorter one by which it was chosen.
+    out_of_fold = cross_validate(validated(some, torch.arange(40) >= 4).variant, some, SETTINGS, seed=0).logits
+    expected = fit_temperature(out_of_fold, some.labels)
     assert judged.temperature.unique().tolist() == pytest.approx([expected])
     assert torch.allclose(judged.calibrated * expected, judged.logits)
+    before, after = (cross_entropy(logits, some.labels) for logits in (out_of_fold, out_of_fold / expected))
+    assert after <= before + 1e-6
 
 
 def test_without_a_test_set_each_fold_is_judged_by_a_network_that_has_not_seen_it(tmp_path):
