@@ -81,7 +81,7 @@ PYRAMID = Arm("pyramid GAN", levels=LEVELS)
 
 
 def control_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
-    """The pyramid GAN, its null controls (told nothing of an image), and a decoder that only copies."""
+    """The pyramid GAN, its null controls (never an image's own pyramid), and a decoder that only copies."""
     pyramid = replace(PYRAMID, levels=tuple(levels))
     return [
         DCGAN,

@@ -40,7 +40,7 @@ from lib import paths, sources
 from lib.plots import arrange, small_png, use_style
 from lib.press import fingerprint, parameters
 
-PNG_DPI = 180
+PNG_DPI = 160
 KINDS = ("png", "pdf", "csv", "npz", "tex", "json")
 VERSIONS = ("torch", "torchvision", "accelerate", "numpy", "pandas", "scipy", "matplotlib")
 
