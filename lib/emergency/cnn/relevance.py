@@ -64,7 +64,8 @@ def relevance(
     if rule not in RULES or first not in FIRST:
         raise ValueError(f"there is no rule {rule!r} with {first!r}; choose from {', '.join(RULES)} and, for the first "
                          f"convolution, {', '.join(FIRST)}")  # fmt: skip
-    layers = _folded(_flat(model))
+    with torch.inference_mode(False):  # weights that are copied in it could not be differentiated through
+        layers = _folded(_flat(model))
     if inputs.ndim != 4:
         raise ValueError(
             f"inputs are {tuple(inputs.shape)}, expected (B, channels, height, width); "
