@@ -81,7 +81,7 @@ def test_results_in_git_are_small():
     kept = [path for name in listed.split("\0") if name and (path := ROOT / name).exists()]
     if not kept:
         pytest.skip("this folder is no git clone")
-    assert sum(path.stat().st_size for path in kept) <= 15_500_000
+    assert sum(path.stat().st_size for path in kept) <= 15_000_000
     pictures = [path for path in kept if path.suffix == ".png"]
     assert [path for path in pictures if path.stat().st_size > plots.LARGEST_PNG] == []
     copies = [path for path in pictures if verify.not_in_git(path)]
