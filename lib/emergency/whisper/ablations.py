@@ -117,5 +117,5 @@ def _hidden(model: EmergencyWhisper, mel: Tensor) -> Tensor:
     model.eval()
     found = mel.new_empty(len(mel), -(-mel.shape[2] // 2), model.whisper.config.d_model, dtype=torch.float16)
     for place, part in zip(found.split(32), mel.split(32), strict=True):
-        place.copy_(model.encode(part.float()))
+        place.copy_(model.hidden(part.float())[1])
     return found

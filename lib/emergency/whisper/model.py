@@ -1,9 +1,9 @@
-"""A Whisper that says, for every moment, what is heard, and what was said.
+"""A Whisper with a head that classifies every frame, beside the text of its decoder.
 
-    model = build(lines, classes, WhisperSize())            # from scratch, or
-    model = from_checkpoint("openai/whisper-small", classes)  # fine-tuned from a checkpoint
-    hidden = model.encode(mel)                                # one pass for both:
-    logits, texts = model.moments(hidden), model.transcribe(hidden)
+    model = build(lines, classes, WhisperSize())              # from scratch, or
+    model = from_checkpoint("openai/whisper-small", classes)  # from a trained checkpoint
+    last, mixed = model.hidden(mel)                           # one pass for both:
+    logits, texts = model.moments(mixed), model.transcribe(last)
 
 Whisper (Radford et al. 2023) hears 30 s at once; a window of 4 s filled up with silence costs ten times what it
 needs. Here the encoder runs on the window as it is, with the first rows of its table of positions. A model that
@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 import unicodedata
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,15 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration, Whisper
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.utils import logging
 
-from lib.data.catalog import DataError
+from lib.data.catalog import DataError, data_root
 from lib.emergency.features import FRAMES_PER_SECOND
 
 POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2  # the encoder's second convolution takes every other frame
 SHORTEST = 0.2  # seconds of a class below which a clip is called silence
 PROMPT = ("<|startoftranscript|>", "<|ko|>", "<|transcribe|>", "<|notimestamps|>")
 _END = "<|endoftext|>"
+NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # what trained Whispers say of a window without speech: newer, older
+REPETITIVE = 2.4  # bytes of a text over those of its zlib compression: above, it repeats itself (Radford et al. 2023)
 BANDS = 80  # mel bands of all Whispers but large-v3 and turbo
 _PREFIX = "<|startofprev|>"  # Whisper's tokenizer asks for it; nothing here begins with text from before
 
@@ -52,11 +55,30 @@ class WhisperSize:
 
 
 class MomentHead(nn.Sequential):
-    """`stack` successive hidden states joined, hidden layer, classes: 4 x 768 = 3072 -> 512 -> 20 in the source."""
+    """`stack` successive hidden states joined, hidden layer, classes: 4 x 768 = 3072 -> 512 -> 20 in the source.
 
-    def __init__(self, d_model: int, classes: int, stack: int = 4, hidden: int = 512):
+    layers: 0 reads the encoder's output, as the source does. A number of layers reads them all, each normalised, in a
+    mean whose weights are learned (SUPERB, Yang et al. 2021): sounds are told apart best half-way through a Whisper
+    that was trained on speech.
+    """
+
+    def __init__(self, d_model: int, classes: int, stack: int = 4, hidden: int = 512, layers: int = 0):
         super().__init__(nn.Linear(stack * d_model, hidden), nn.GELU(), nn.Linear(hidden, classes))
         self.stack = stack
+        self.layer_logits = nn.Parameter(torch.zeros(layers)) if layers else None
+
+    def layer_weights(self, layers: int = 0) -> Tensor:
+        """(layers,), adding up to 1: how much of each is read. layers: how many there are, where the last is read."""
+        if self.layer_logits is None:
+            return F.one_hot(torch.tensor(layers - 1), layers).float()
+        return self.layer_logits.softmax(0)
+
+    def mix(self, states: Sequence[Tensor]) -> Tensor:
+        """Hidden states of all layers, each (B, n, d_model), the encoder's output last -> what is read of them."""
+        if self.layer_logits is None:
+            return states[-1]
+        pairs = zip(self.layer_weights(), states, strict=True)
+        return sum(weight * F.layer_norm(one, one.shape[-1:]) for weight, one in pairs)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, n, d_model) -> logits (B, n // stack, classes); positions that fill no moment are left out."""
@@ -72,13 +94,16 @@ class EmergencyWhisper(nn.Module):
 
     def __init__(
         self, whisper: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, classes: Sequence[str],
-        *, stack: int = 4, hidden: int = 512,
+        *, stack: int = 4, hidden: int = 512, all_layers: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.whisper, self.tokenizer, self.classes = whisper, tokenizer, tuple(classes)
-        self.head = MomentHead(whisper.config.d_model, len(self.classes), stack, hidden)
+        layers = whisper.config.encoder_layers if all_layers else 0
+        self.head = MomentHead(whisper.config.d_model, len(self.classes), stack, hidden, layers)
         self.prompt: list[int] = tokenizer.convert_tokens_to_ids(list(PROMPT))
         self.end: int = tokenizer.convert_tokens_to_ids(_END)
+        known = tokenizer.get_vocab()
+        self.no_speech: int | None = next((known[token] for token in NO_SPEECH if token in known), None)
 
     @property
     def mels(self) -> int:
@@ -104,15 +129,23 @@ class EmergencyWhisper(nn.Module):
         Raises:
             ValueError: the window is longer than the table of positions, or has another number of mels.
         """
-        return encode(self.whisper.model.encoder, mel, first)
+        return self.hidden(mel, first)[0]
 
-    def moments(self, hidden: Tensor) -> Tensor:
-        """Hidden states (B, n, d_model) -> logits (B, n // stack, classes), one row per moment."""
-        return self.head(hidden)
+    def hidden(self, mel: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+        """As `encode`, and beside it what the head reads, (B, frames / 2, d_model): the same, or a mean of all layers.
+
+        The encoder's output takes the place of its last layer, of which it is the normalised form.
+        """
+        states = encode(self.whisper.model.encoder, mel, first)
+        return states[-1], self.head.mix(states)
+
+    def moments(self, mixed: Tensor) -> Tensor:
+        """What the head reads of `hidden`, (B, n, d_model) -> logits (B, n // stack, classes), one row per frame."""
+        return self.head(mixed)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Log-mels (B, mels, frames) -> logits of every moment (B, moments, classes)."""
-        return self.moments(self.encode(mel))
+        """Log-mels (B, mels, frames) -> logits of every frame (B, frames / 2 // stack, classes)."""
+        return self.moments(self.hidden(mel)[1])
 
     def clip_logits(self, moments: Tensor) -> Tensor:
         """Logits of moments (B, moments, classes) -> of whole clips (B, classes).
@@ -147,7 +180,9 @@ class EmergencyWhisper(nn.Module):
     def transcribe(self, hidden: Tensor, most: int = 48) -> list[str]:
         """What was said, by greedy decoding: hidden states (B, n, d_model) -> B texts of up to `most` tokens.
 
-        Keys and values of the hidden states are computed once per clip, those of the text once per token.
+        Empty where a trained Whisper finds no speech more likely than Korean, and where a text only repeats itself
+        (`REPETITIVE`). Keys and values of the hidden states are computed once per clip, those of the text once per
+        token.
         """
         most = min(most, self.whisper.config.max_target_positions - len(self.prompt))
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -157,14 +192,19 @@ class EmergencyWhisper(nn.Module):
             states = self.whisper.model.decoder(
                 input_ids=tokens, encoder_hidden_states=hidden, past_key_values=cache, use_cache=True
             )
+            if self.no_speech is not None and not written:
+                language, silence = self.whisper.proj_out(states.last_hidden_state[:, 0])[
+                    :, [self.prompt[1], self.no_speech]
+                ].T
+                ended |= silence > language
             tokens = self.whisper.proj_out(states.last_hidden_state[:, -1:]).argmax(-1)
             ended |= tokens[:, 0] == self.end
             if ended.all():
                 break
             written.append(tokens[:, 0].masked_fill(ended, self.end))
         rows = torch.stack(written, 1).tolist() if written else [[]] * len(hidden)
-        return [unicodedata.normalize("NFC", self.tokenizer.decode(row, skip_special_tokens=True)).strip()
-                for row in rows]  # fmt: skip
+        texts = [unicodedata.normalize("NFC", self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
+        return ["" if _repetitive(text) else text.strip() for text in texts]
 
     def save(self, folder: Path) -> None:
         """Write the Whisper in its hub's own format, and the head beside it; `folder` appears whole or not at all."""
@@ -176,7 +216,8 @@ class EmergencyWhisper(nn.Module):
             self.tokenizer.save_pretrained(partial)
             save_file({name: value.cpu().contiguous() for name, value in self.head.state_dict().items()},
                       partial / "head.safetensors")  # fmt: skip
-            about = {"classes": self.classes, "stack": self.head.stack, "hidden": self.head[0].out_features}
+            about = {"classes": self.classes, "stack": self.head.stack, "hidden": self.head[0].out_features,
+                     "all_layers": self.head.layer_logits is not None}  # fmt: skip
             (partial / "head.json").write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)
@@ -193,6 +234,11 @@ class EmergencyWhisper(nn.Module):
         return digest.hexdigest()
 
 
+def _repetitive(text: str) -> bool:
+    plain = text.encode()
+    return len(plain) > REPETITIVE * len(zlib.compress(plain))
+
+
 def load(folder: Path) -> EmergencyWhisper:
     """The model that `EmergencyWhisper.save` wrote, in evaluation mode.
 
@@ -205,15 +251,17 @@ def load(folder: Path) -> EmergencyWhisper:
         about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
         whisper = WhisperForConditionalGeneration.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
         tokenizer = WhisperTokenizer.from_pretrained(folder, local_files_only=True)
-        model = EmergencyWhisper(whisper, tokenizer, about["classes"], stack=about["stack"], hidden=about["hidden"])
+        how = {name: about[name] for name in ("stack", "hidden", "all_layers") if name in about}
+        model = EmergencyWhisper(whisper, tokenizer, about["classes"], **how)
         model.head.load_state_dict(load_file(folder / "head.safetensors"))
     except Exception as error:  # whatever the readers of weights, words and numbers raise, the cure is the same
         raise DataError(f"The model in {folder} is damaged ({error}). Delete it, and run notebook 04 again.") from error
     return model.eval()
 
 
-def encode(encoder: nn.Module, mel: Tensor, first: int = 0) -> Tensor:
-    """transformers' WhisperEncoder on a window of any length up to its own, (B, mels, frames) -> (B, frames / 2, d).
+def encode(encoder: nn.Module, mel: Tensor, first: int = 0) -> list[Tensor]:
+    """transformers' WhisperEncoder on a window of any length up to its own, (B, mels, frames): the hidden states
+    (B, frames / 2, d) after each layer, the last one normalised.
 
     The same numbers as its `forward`, which takes windows of 30 s and no others.
     """
@@ -228,9 +276,11 @@ def encode(encoder: nn.Module, mel: Tensor, first: int = 0) -> Tensor:
         )
     hidden = hidden + encoder.embed_positions.weight[first : first + hidden.shape[1]]
     hidden = F.dropout(hidden, encoder.dropout, encoder.training)
+    states = []
     for layer in encoder.layers:
         hidden = layer(hidden, None)
-    return encoder.layer_norm(hidden)
+        states.append(hidden)
+    return [*states[:-1], encoder.layer_norm(hidden)]
 
 
 def build(
@@ -254,14 +304,17 @@ def build(
 
 
 def from_checkpoint(
-    name: str | Path, classes: Sequence[str], *, stack: int = 4, hidden: int = 512, seed: int = 0
-) -> EmergencyWhisper:
+    name: str | Path, classes: Sequence[str], *, stack: int = 4, hidden: int = 512, all_layers: bool = True,
+    seed: int = 0,
+) -> EmergencyWhisper:  # fmt: skip
     """A Whisper of the model hub ("openai/whisper-small") or of a folder in its format, with a fresh head.
+
+    name: a folder, one below $DATA_ROOT, or a name on the hub, in this order.
 
     Raises:
         DataError: it is neither here nor to be had, is no whole multilingual Whisper of 80 mel bands, or has adapters.
     """
-    folder = Path(name).expanduser()
+    folder = next((path for path in (Path(name).expanduser(), data_root() / name) if path.is_dir()), Path(name))
     if folder.is_dir():
         name = folder
         if adapters := sorted(path.name for path in folder.glob("adapter_*")):
@@ -288,7 +341,7 @@ def from_checkpoint(
         raise DataError(f"The Whisper checkpoint {str(name)!r} {fault}")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return EmergencyWhisper(whisper, tokenizer, classes, stack=stack, hidden=hidden)
+        return EmergencyWhisper(whisper, tokenizer, classes, stack=stack, hidden=hidden, all_layers=all_layers)
 
 
 def _fault(whisper: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, report: dict) -> str:

@@ -77,8 +77,8 @@ def conserve(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Explanati
     mel = mel.detach().clone().requires_grad_()
     positions = model.whisper.model.encoder.embed_positions.weight[: _positions(mel)].detach().clone()
     positions = positions.expand(len(mel), -1, -1).clone().requires_grad_()
-    hidden, _ = _linear_encoder(model.whisper.model.encoder, mel, positions)
-    logits = _linear_head(model, hidden)
+    states, _ = _linear_encoder(model.whisper.model.encoder, mel, positions)
+    logits = _linear_head(model, states)
     output = (logits * selected(logits.detach(), targets.clone())).sum((1, 2))
     slopes = torch.autograd.grad(output.sum(), (mel, positions))
     relevance, from_positions = ((one * slope).detach() for one, slope in zip((mel, positions), slopes, strict=True))
@@ -93,15 +93,16 @@ def rollout(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Tensor:
     """(B, frames): how much of what the selected moments attend to comes from each frame, through all layers."""
     encoder = model.whisper.model.encoder
     positions = encoder.embed_positions.weight[: _positions(mel)]
-    hidden, attention = _linear_encoder(encoder, mel, positions)
-    itself = torch.eye(hidden.shape[1], device=mel.device)
-    flow = itself
+    states, attention = _linear_encoder(encoder, mel, positions)
+    count = states[-1].shape[1]
+    flow, itself = [], torch.eye(count, device=mel.device)
     for weights in attention:  # half comes through the residual connection
-        flow = (0.5 * weights.mean(1) + 0.5 * itself) @ flow
-    logits = _linear_head(model, hidden)
+        flow.append((0.5 * weights.mean(1) + 0.5 * itself) @ (flow[-1] if flow else itself))
+    logits = _linear_head(model, states)
     at = selected(logits, targets).sum(2).repeat_interleave(model.head.stack, 1) / model.head.stack  # (B, positions)
-    at = F.pad(at, (0, hidden.shape[1] - at.shape[1]))
-    return (at[:, None] @ flow)[:, 0].repeat_interleave(2, 1)[:, : mel.shape[2]] / 2
+    at = F.pad(at, (0, count - at.shape[1]))
+    weights = model.head.layer_weights(len(flow))
+    return (at[:, None] @ sum(weight * one for weight, one in zip(weights, flow, strict=True)))[:, 0].repeat_interleave(2, 1)[:, : mel.shape[2]] / 2
 
 
 @torch.enable_grad()
@@ -119,20 +120,25 @@ def _positions(mel: Tensor) -> int:
 # --- The encoder with everything held that is not linear ------------------------------------------
 
 
-def _linear_encoder(encoder: nn.Module, mel: Tensor, positions: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The numbers of `whisper.encode`, and the attention (B, heads, n, n) of each layer."""
+def _linear_encoder(encoder: nn.Module, mel: Tensor, positions: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The hidden states of `model.encode`, and the attention (B, heads, n, n) of each layer."""
     hidden = _gelu(encoder.conv2(_gelu(encoder.conv1(mel)))).mT + positions
-    attention = []
+    states, attention = [], []
     for layer in encoder.layers:
         mixed, weights = _attend(layer.self_attn, _norm(layer.self_attn_layer_norm, hidden))
         hidden = hidden + mixed
         hidden = hidden + layer.fc2(_gelu(layer.fc1(_norm(layer.final_layer_norm, hidden))))
+        states.append(hidden)
         attention.append(weights)
-    return _norm(encoder.layer_norm, hidden), attention
+    return [*states[:-1], _norm(encoder.layer_norm, hidden)], attention
 
 
-def _linear_head(model: EmergencyWhisper, hidden: Tensor) -> Tensor:
+def _linear_head(model: EmergencyWhisper, states: list[Tensor]) -> Tensor:
     head = model.head
+    if head.layer_logits is None:
+        hidden = states[-1]
+    else:
+        hidden = sum(weight * _normalised(one) for weight, one in zip(head.layer_weights(), states, strict=True))
     count = hidden.shape[1] // head.stack
     return head[2](_gelu(head[0](hidden[:, : count * head.stack].reshape(len(hidden), count, -1))))
 
@@ -147,9 +153,12 @@ def _attend(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    return _normalised(x, norm.eps) * norm.weight + norm.bias
+
+
+def _normalised(x: Tensor, eps: float = 1e-5) -> Tensor:
     centred = x - x.mean(-1, keepdim=True)
-    deviation = (centred.square().mean(-1, keepdim=True) + norm.eps).sqrt().detach()
-    return centred / deviation * norm.weight + norm.bias
+    return centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt().detach()
 
 
 def _gelu(x: Tensor) -> Tensor:

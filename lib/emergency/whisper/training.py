@@ -120,6 +120,8 @@ class Settings:
     at_start: they are turned so that it begins at 0 s instead, as in the source's recordings.
     lines: share of the clips without words into which a line to read is mixed, if there are such lines: a text that is
         met once keeps the decoder from writing those of the training whatever it hears.
+    trained_rate, layer_decay: learning rate of weights that a checkpoint brought, as a share of that of new ones, and
+        by how much it falls from each layer of the encoder to the one below (Howard & Ruder 2018).
     decoder: whether the decoder learns, too. One that has learned to read keeps that and no lines of the clips by
         heart if it does not: the text's loss then teaches the encoder alone.
     equaliser: dB, the standard deviation of a random equaliser (`equalised`): other microphones, rooms and distances.
@@ -133,6 +135,8 @@ class Settings:
     learning_rate: float = 1e-3  # peak of a one-cycle schedule (Smith & Topin 2018)
     weight_decay: float = 1e-2
     optimizer: str = "adamw"
+    trained_rate: float = 1.0
+    layer_decay: float = 1.0
     shift: bool = True
     at_start: bool = False
     lines: float = 0.5
@@ -299,19 +303,36 @@ def optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.
         last = f"head.{len(model.head) - 1}."
         matrices = {name: weight for name, weight in learned.items()
                     if weight.ndim == 2 and "embed" not in name and not name.startswith(last)}  # fmt: skip
-    rest = [weight for name, weight in learned.items() if name not in matrices]
     # Norms, biases and tables of positions are not decayed: decay says nothing about them.
-    groups = [
-        {"params": [weight for weight in rest if weight.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [weight for weight in rest if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
+    groups: dict[tuple[float, bool], list[Tensor]] = {}
+    layers = model.whisper.config.encoder_layers
+    for name, weight in learned.items():
+        if name not in matrices:
+            groups.setdefault((rate_share(name, layers, settings), weight.ndim > 1), []).append(weight)
     found: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, settings.learning_rate, betas=(0.9, 0.98), fused=True)
-    ]
+        torch.optim.AdamW(
+            [{"params": weights, "lr": settings.learning_rate * share,
+              "weight_decay": settings.weight_decay if decayed else 0.0}
+             for (share, decayed), weights in sorted(groups.items(), key=lambda item: item[0], reverse=True)],
+            betas=(0.9, 0.98), fused=True,
+        )
+    ]  # fmt: skip
     if matrices:
         found.append(Muon(list(matrices.values()), MUON_SHARE * settings.learning_rate,
                           weight_decay=settings.weight_decay))  # fmt: skip
     return found
+
+
+def rate_share(name: str, layers: int, settings: Settings) -> float:
+    """Of the learning rate, for the weight `name`: all for the head, `trained_rate` for the decoder, and down to the
+    spectrogram less and less for the encoder's `layers`."""
+    if name.startswith("head."):
+        return 1.0
+    parts = name.split(".")
+    if "encoder" not in parts or parts[-2] == "layer_norm":
+        return settings.trained_rate
+    above = layers - 1 - int(parts[parts.index("layers") + 1]) if "layers" in parts else layers
+    return settings.trained_rate * settings.layer_decay**above
 
 
 def one_cycles(made: Sequence[torch.optim.Optimizer], steps: int) -> list[torch.optim.lr_scheduler.OneCycleLR]:
@@ -334,9 +355,9 @@ class _Losses(nn.Module):
 
     def forward(self, mel: Tensor, moments: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         model, terms = self.model, {}
-        hidden = model.encode(mel)
+        hidden, mixed = model.hidden(mel)
         if self.ratio < 1:
-            logits = model.moments(hidden)
+            logits = model.moments(mixed)
             count, stack = logits.shape[1], model.head.stack
             wanted = moments[:, : count * stack].view(len(mel), count, stack)[:, :, stack // 2]
             terms["label_loss"] = (1 - self.ratio) * _cross_entropy(logits, wanted)
@@ -346,13 +367,24 @@ class _Losses(nn.Module):
 
 
 def text_loss(model: EmergencyWhisper, hidden: Tensor, tokens: Tensor) -> Tensor:
-    """Mean cross-entropy of the tokens that follow the prompt, up to the first end of text; tokens as `tokens_of`'s."""
+    """Mean cross-entropy of the tokens that follow the prompt, up to the first end of text; tokens as `tokens_of`'s.
+
+    A trained Whisper says after its first token which language is spoken, or that none is. There clips without words
+    are learned from, and nowhere else: an empty text for half of the clips would teach it to write nothing.
+    """
     tokens = tokens[:, : int((tokens != model.end).sum(1).max()) + 1]  # what all rows end in is not computed
     skipped = len(model.prompt) - 1  # the prompt is given, not learned
     wanted = tokens[:, 1:].clone()
     wanted[tokens[:, :-1] == model.end] = UNKNOWN  # one end of text is enough
-    logits = model.text_logits(hidden, tokens[:, :-1])[:, skipped:]
-    return _cross_entropy(logits, wanted[:, skipped:])
+    first = skipped
+    if model.no_speech is not None:
+        wordless = tokens[:, skipped + 1] == model.end
+        wanted[:, 1:skipped] = UNKNOWN
+        wanted[wordless] = UNKNOWN
+        wanted[wordless, 0] = model.no_speech
+        first = 0
+    logits = model.text_logits(hidden, tokens[:, :-1])[:, first:]
+    return _cross_entropy(logits, wanted[:, first:])
 
 
 def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -373,8 +405,8 @@ def listen(
     device = next(model.parameters()).device
     moments, clips, texts = [], [], []
     for batch in mel.split(batch_size):
-        hidden = model.encode(batch.to(device).float())
-        logits = model.moments(hidden)
+        hidden, mixed = model.hidden(batch.to(device).float())
+        logits = model.moments(mixed)
         scores = model.clip_logits(logits)
         moments.append(smoothed(logits, model.seconds_per_moment).cpu())
         clips.append(scores.cpu())

@@ -1,0 +1,129 @@
+"""A head on a frozen encoder: hidden states are computed once, kept on disk, and learned from in minutes.
+
+A trained encoder is best left alone until the head knows what to make of it: gradients through a random head would
+undo what it has learned, and what is then learned carries less far (Kumar et al. 2022, Fine-Tuning can Distort
+Pretrained Features and Underperform Out-of-Distribution).
+"""
+
+import hashlib
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lib.data import cache
+from lib.data.catalog import DataError
+from lib.emergency.whisper.model import EmergencyWhisper, encode
+from lib.emergency.whisper.training import Settings, Timed, _cross_entropy, one_cycles
+from lib.metrics.classification import wilson
+from lib.sources import source_hash
+from lib.training import epoch_batches, fit, gradient_step, prepare, start
+
+
+def hidden_states(model: EmergencyWhisper, clips: Timed, *, precision: str = "no", device: str = "auto") -> np.ndarray:
+    """(N, layers, frames / 2, d_model) float16, mapped from a file: the states of `encode` for every clip.
+
+    The file in `build/cache/hidden` is found again by the encoder's weights, the clips and the precision.
+
+    Raises:
+        DataError: there is not as much space on the disk.
+    """
+    encoder = model.whisper.model.encoder
+    digest = hashlib.sha256(f"{clips.checksum} {precision} {source_hash(encode.__module__)}".encode())
+    for value in encoder.state_dict().values():
+        digest.update(value.cpu().contiguous().numpy().data)
+    path = cache.folder("hidden") / f"{digest.hexdigest()[:32]}.npy"
+    if not path.exists():
+        shape = (len(clips), len(encoder.layers), -(-clips.mel.shape[2] // 2), encoder.config.d_model)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        size, free = 2 * np.prod(shape) / 1e9, shutil.disk_usage(path.parent).free / 1e9
+        if size > free:
+            raise DataError(
+                f"The hidden states of {len(clips):,} clips take {size:.1f} GB, and {path.parent} has {free:.1f} GB "
+                "left. Free some, set OUTPUT_ROOT to a folder that has it, or take fewer clips (train_count)."
+            )
+        accelerator = start(device, precision)
+        encoder = accelerator.prepare_model(encoder.eval(), evaluation_mode=True)
+        with cache.atomic(path) as temporary:
+            found = np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+            batches = tqdm(range(0, len(clips), 16), desc=f"hidden states, {size:.1f} GB", leave=False)
+            with torch.inference_mode(), accelerator.autocast():
+                for begin in batches:
+                    mel = clips.mel[begin : begin + 16].to(accelerator.device).float()
+                    found[begin : begin + 16] = torch.stack(encode(encoder, mel), 1).half().cpu().numpy()
+            found.flush()
+            del found
+        model.cpu()
+    return np.load(path, mmap_mode="r")
+
+
+def train_head(
+    model: EmergencyWhisper, clips: Timed, settings: Settings, *, seed: int, checkpoint: Path | None = None
+) -> pd.DataFrame:
+    """Train the head alone, on clips as they are; returns the history, per epoch label_loss."""
+    states = hidden_states(model, clips, precision=settings.precision, device=settings.device)
+    accelerator = start(settings.device, settings.precision)
+    optimizer = torch.optim.AdamW(model.head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    batch_size, targets = min(settings.batch_size, len(clips)), clips.targets(model.head.stack)
+    steps = len(epoch_batches(len(clips), batch_size, seed=0, epoch=0)) * settings.epochs
+    network, optimizer, scheduler = prepare(
+        accelerator, _Head(model.head), optimizer, *one_cycles([optimizer], steps)
+    )  # fmt: skip
+
+    def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:
+        batch = torch.from_numpy(states[np.sort(index.numpy())]).to(accelerator.device).float()
+        wanted = targets[index.sort().values].to(accelerator.device)
+        return {"label_loss": _cross_entropy(network(batch), wanted)}
+
+    torch.manual_seed(seed)
+    history = fit(
+        accelerator, gradient_step(accelerator, network, optimizer, scheduler, losses),
+        lambda epoch: epoch_batches(len(clips), batch_size, seed=seed, epoch=epoch,
+                                    process=accelerator.process_index, processes=accelerator.num_processes),
+        epochs=settings.epochs, checkpoint=checkpoint, name="head",
+        key={"model": model.digest(), "settings": asdict(settings), "seed": seed, "train": clips.checksum,
+             "code": source_hash(__name__)},
+    )  # fmt: skip
+    model.eval().cpu()
+    return history
+
+
+class _Head(nn.Module):
+    """Hidden states (B, layers, n, d_model) -> logits (B, n // stack, classes)."""
+
+    def __init__(self, head: nn.Module):
+        super().__init__()
+        self.head = head
+
+    def forward(self, states: Tensor) -> Tensor:
+        return self.head(self.head.mix(states.unbind(1)))
+
+
+def layer_table(model: EmergencyWhisper, clips: Timed, test: Timed, *, seed: int, **where: str) -> pd.DataFrame:
+    """fig418: what a linear probe makes of each layer: the class of a clip from the mean and deviation over time.
+
+    Columns: layer (1 is the first; the last is the encoder's output), weight (%, what the head reads of it), seed,
+    clips, accuracy (%) with low and high (Wilson, 95 %).
+    """
+    features = []
+    for some in (clips, test):
+        states = hidden_states(model, some, **where)
+        parts = (torch.from_numpy(states[k : k + 64]).float() for k in range(0, len(states), 64))
+        features.append(torch.cat([torch.cat([part.mean(2), part.std(2)], 2) for part in parts]).numpy())
+    rows, weights = [], model.head.layer_weights(features[0].shape[1])
+    for layer, weight in enumerate(weights.tolist()):
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+        probe.fit(features[0][:, layer], clips.labels.numpy())
+        right = probe.predict(features[1][:, layer]) == test.labels.numpy()
+        low, high = wilson(int(right.sum()), len(right))
+        rows.append({"layer": layer + 1, "weight": 100 * weight, "seed": seed, "clips": len(right),
+                     "accuracy": 100 * right.mean(), "low": 100 * low, "high": 100 * high})  # fmt: skip
+    return pd.DataFrame(rows)
