@@ -71,6 +71,12 @@ def score_row(logits: Tensor, labels: Tensor, classes: Sequence[str], alarming: 
     return row | _share("miss_rate", miss, hit + miss) | _share("false_alarms", false, false + quiet)
 
 
+def without_abstentions(logits: Tensor) -> Tensor:
+    """Logits (N, classes) whose rows of NaN, abstentions, are sure of class 0: that nothing is heard."""
+    nothing = 100.0 * F.one_hot(torch.tensor(0), logits.shape[1])
+    return torch.where(logits.isnan().any(1, keepdim=True), nothing.to(logits.dtype), logits)
+
+
 def alarm_row(logits: Tensor, labels: Tensor, alarming: Sequence[int]) -> dict[str, float]:
     """What the base rate does not lift, in %: balanced_accuracy, the mean of both sides' recall (50 for a constant
     prediction), and average_precision of the `alarming` classes' probability (the share of emergencies for a constant).
@@ -119,9 +125,13 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """T for softmax(logits / T), by the least cross-entropy (Guo et al. 2017); between 0.01 and 100.
 
-    Fit it on clips that the network was not trained on, and not on those it is judged by.
+    Fit it on clips that the network was not trained on, and not on those it is judged by. Rows that are NaN
+    (abstentions) are left out; 1 where no other is left.
     """
-    logits = logits.double()
+    answered = ~logits.isnan().any(1)
+    logits, labels = logits[answered].double(), labels[answered]
+    if not len(logits):
+        return 1.0
 
     def cost(log_temperature: float) -> float:
         return F.cross_entropy(logits / np.exp(log_temperature), labels).item()

@@ -82,7 +82,7 @@ def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
     """Of the window in which an emergency is likeliest: voter, hears, emergency (probability), and the vote."""
     votes = {name: logits / recogniser.temperatures[name] for name, logits in report.opinion.votes.items()}
     alarming = list(recogniser.alarming)
-    rows = [(name, recogniser.classes[int(logits[0].argmax())], float(logits.softmax(1)[0, alarming].sum()))
+    rows = [(name, ensemble.named(logits, recogniser.classes)[0], float(logits.softmax(1)[0, alarming].sum()))
             for name, logits in votes.items()]  # fmt: skip
     upheld = bool(ensemble.majority(votes, alarming))
     probability = float(ensemble.mean_probability(votes).exp()[0, alarming].sum())

@@ -1,7 +1,8 @@
 """The vote of study 4: CNN, Whisper's encoder and the words of its decoder, and whether it beats its best member.
 
-Every voter hands in logits (N, classes) of the same clips. What is fitted (temperatures, the stacking) is fitted on
-validation clips that no voter was trained on, and judged on the test.
+Every voter hands in logits (N, classes) of the same clips; a row of NaN is an abstention, as of the text's voter where
+there are no words. An abstention calls no emergency, and has no part in means. What is fitted (temperatures, the
+stacking) is fitted on validation clips that no voter was trained on, and judged on the test.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from lib.metrics.classification import fit_temperature, raised, score_row
+from lib.metrics.classification import (
+    calibration_error,
+    fit_temperature,
+    raised,
+    score_row,
+    without_abstentions,
+)
 
 Votes = Mapping[str, Tensor]  # voter -> logits (N, classes)
 
@@ -44,18 +51,24 @@ def majority(votes: Votes, alarming: Sequence[int]) -> Tensor:
     return calls > len(votes) / 2
 
 
+def named(logits: Tensor, classes: Sequence[str]) -> list[str]:
+    """The likeliest class of each row, or that the voter abstains."""
+    return ["no words" if row.isnan().any() else classes[int(row.argmax())] for row in logits]
+
+
 def majority_class(votes: Votes) -> Tensor:
     """(N,) the class that most voters name; where all differ, that of the voter that is surest (votes calibrated)."""
     logits = torch.stack(list(votes.values()))  # (voters, N, classes)
-    counts = torch.nn.functional.one_hot(logits.argmax(2), logits.shape[2]).sum(0)
-    surest = logits.softmax(2).amax(0)
+    answered = ~logits.isnan().any(2, keepdim=True)
+    counts = (torch.nn.functional.one_hot(logits.argmax(2), logits.shape[2]) * answered).sum(0)
+    surest = logits.softmax(2).nan_to_num(0.0).amax(0)
     # More votes first; of as many votes, the class that some voter is surest of.
     return (counts + 0.5 * surest * (counts > 0)).argmax(1)
 
 
 def mean_probability(votes: Votes) -> Tensor:
-    """Log of the mean probability of the voters, (N, classes)."""
-    return torch.stack([logits.log_softmax(1) for logits in votes.values()]).logsumexp(0) - np.log(len(votes))
+    """Log of the mean probability of the voters that do not abstain, (N, classes)."""
+    return torch.stack([logits.softmax(1) for logits in votes.values()]).nanmean(0).log()
 
 
 def stacking(validation: Votes, labels: Tensor, test: Votes, classes: int) -> Tensor:
@@ -63,8 +76,8 @@ def stacking(validation: Votes, labels: Tensor, test: Votes, classes: int) -> Te
 
     Classes that the validation clips lack get the least probability there is.
     """
-    before, after = (torch.cat([votes[name].log_softmax(1).clamp_min(-10) for name in test], 1).numpy()
-                     for votes in (validation, test))  # fmt: skip
+    before, after = (torch.cat([votes[name].log_softmax(1).clamp_min(-10).nan_to_num(-np.log(classes))
+                                for name in test], 1).numpy() for votes in (validation, test))  # fmt: skip
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)).fit(before, labels.numpy())
     found = torch.full((len(after), classes), -20.0)
     found[:, torch.as_tensor(model.classes_)] = torch.from_numpy(model.predict_log_proba(after)).float()
@@ -77,9 +90,11 @@ def ensemble_table(
 ) -> pd.DataFrame:  # fmt: skip
     """tab43: a row per voter and per way of voting.
 
-    Columns: voter, seed, source (its binary accuracy there, %), then those of `score_row`, and for binary decisions
-    against the best single voter (best on validation): fixed (wrong there, right here), broken and p (McNemar's exact
-    test). Only the rows of votes have them.
+    A voter alone is scored on all clips: where it abstains it is taken to hear nothing, and raises no alarm.
+
+    Columns: voter, seed, source (its binary accuracy there, %), answered (% of the clips), then those of `score_row`
+    (ece of what was answered), and for binary decisions against the best single voter (best on validation): fixed
+    (wrong there, right here), broken and p (McNemar's exact test). Only the rows of votes have them.
     """
     sure = calibrated(validation, validation_labels, test)
     emergency = torch.isin(labels, torch.tensor(list(alarming)))
@@ -97,7 +112,10 @@ def ensemble_table(
             row = score_row(logits, labels, classes, alarming) | {"ece": np.nan}
             row |= _binary(decided[name], emergency)
         else:
-            row = score_row(ways[name], labels, classes, alarming)
+            answered = ~ways[name].isnan().any(1)
+            row = score_row(without_abstentions(ways[name]), labels, classes, alarming)
+            row |= {"ece": 100 * calibration_error(ways[name][answered].softmax(1), labels[answered])}
+            row = {"answered": 100 * answered.double().mean().item()} | row
         row = {"voter": name, "seed": seed, "source": SOURCE.get(name, np.nan)} | row
         if name not in test:
             row |= mcnemar(decided[best] == emergency, decided[name] == emergency) | {"against": best}

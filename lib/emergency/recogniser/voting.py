@@ -224,5 +224,5 @@ def said_to(recogniser: Recogniser, opinion: Opinion, sounds: Sounds, count: int
     names = sounds.classes
     table = pd.DataFrame({"class": [names[label] for label in sounds.labels[:count]]})
     for voter, logits in opinion.votes.items():
-        table[voter] = [names[number] for number in logits[:count].argmax(1)]
+        table[voter] = ensemble.named(logits[:count], names)
     return table.assign(text=list(opinion.texts[:count]))

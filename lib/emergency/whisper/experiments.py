@@ -20,6 +20,7 @@ from lib.emergency.synthesis.soundscapes import STEMS, Soundscapes
 from lib.emergency.synthesis.spoken import Spoken, mixed, read_aloud, spoken
 from lib.emergency.whisper import relevance as encoder_relevance
 from lib.emergency.whisper import text
+from lib.emergency.whisper.frozen import train_head
 from lib.emergency.whisper.model import (
     EmergencyWhisper,
     WhisperSize,
@@ -68,7 +69,8 @@ class Task:
 
     clips, validation, test: to train on, to choose on and to judge on. samples: of the last, (N, n) int16, 16 kHz.
     truth: what is known of the last, for soundscapes. lines: what a Whisper from scratch learns to read before all
-    else, if it does, and reading: how. fresh: makes the model as it is before the trainings of the sweep.
+    else, if it does, and reading: how. head: how the head of a trained Whisper learns before all else, on its frozen
+    encoder; None from scratch. fresh: makes the model as it is before the trainings of the sweep.
     settings: how the chosen ratio trains it, at no ratio yet; the sweep may take fewer epochs.
     """
 
@@ -79,6 +81,7 @@ class Task:
     truth: Soundscapes | None
     lines: Spoken | None
     reading: ReadingSettings
+    head: Settings | None
     fresh: Build
     settings: Settings
 
@@ -89,10 +92,16 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
     Of the clips that are not for the test no samples stay in memory.
 
     Raises:
-        ValueError: a ratio of the sweep is none; told before anything is loaded.
+        ValueError: a ratio of the sweep is none, or asks for a text from a decoder that does not learn, or there is no
+            such way of training; told before anything is loaded.
     """
     for ratio in values.get("ratios", ()):
         Settings(ratio)
+    if values["train"] not in ("all", "head"):
+        raise ValueError(f'train is {values["train"]!r}, expected "all" or "head"')
+    frozen_encoder = bool(values["checkpoint"]) and values["train"] == "head"
+    if frozen_encoder and any(values.get("ratios", ())):
+        raise ValueError('train = "head" leaves encoder and decoder as they are: set ratios = [0.0], or train = "all"')
     counts = {name: values[name] for name in ("train_count", "validation_count", "test_count")}
     *parts, truth = three_sets(values["dataset"], seconds=values["seconds"], seed=values["seed"], **counts)
     size = WhisperSize(*(values[name] for name in ("d_model", "encoder_layers", "decoder_layers", "heads")))
@@ -109,16 +118,25 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
     give_back()
     where = {name: values[name] for name in ("precision", "device")}
     rest = {name: values[name] for name in ("optimizer", "equaliser", "time_mask", "frequency_mask")}
+    head = None
+    if values["checkpoint"]:
+        rest |= {name: values[name] for name in ("trained_rate", "layer_decay")} | {"encoder": not frozen_encoder}
+        rate, size = values["head_rate"], values["batch_size"]
+        head = Settings(0.0, values["head_epochs"], size, rate, **where) if values["head_epochs"] else None
     settings = Settings(0.0, values["epochs"], values["batch_size"], values["learning_rate"], **rest, **where)
-    return Task(*sets, samples, truth, lines, ReadingSettings(values["reading_epochs"], **where), fresh, settings)
+    reading = ReadingSettings(values["reading_epochs"], **where)
+    return Task(*sets, samples, truth, lines, reading, head, fresh, settings)
 
 
-def after_reading(task: Task, *, seed: int, checkpoints: Path) -> Task:
-    """The same task, whose fresh model has learned to read and whose decoder stays so; as it was where there is nothing
-    to read."""
+def prepared(task: Task, *, seed: int, checkpoints: Path) -> Task:
+    """The same task after the first stage. From scratch, the fresh model has learned to read and its decoder stays so;
+    from a checkpoint, its head has learned on the frozen encoder. As it was where there is no first stage."""
+    model = task.fresh()
+    if task.head is not None:
+        train_head(model, task.clips, task.head, seed=seed, checkpoint=checkpoints / "head")
+        return replace(task, fresh=partial(copy.deepcopy, model))
     if task.lines is None:
         return task
-    model = task.fresh()
     noise = _wordless(task.clips)
     learn(model, task.lines, noise, task.reading, seed=seed, checkpoint=checkpoints / "reading")
     return replace(task, fresh=partial(copy.deepcopy, model), settings=replace(task.settings, decoder=False))
@@ -265,7 +283,9 @@ def _wordless(clips: Timed) -> Tensor:
 class Listened:
     """The chosen model on clips that it was not trained on, and what of it goes on to the figures.
 
-    temperature: of the clips' logits, from the validation clips. reader: from text to class.
+    temperature: of the clips' logits, from the validation clips. reader: from text to class, fitted on what the
+    decoder wrote of the validation clips (on the training clips' words, should it write any for one class at most).
+    ideal: the same of the training clips' words, for a decoder without mistakes. Both are None without texts.
     """
 
     model: EmergencyWhisper
@@ -275,6 +295,7 @@ class Listened:
     heard_before: Heard
     temperature: float
     reader: TextClassifier | None
+    ideal: TextClassifier | None
 
     def judged(self) -> Judged:
         """The encoder as a classifier of clips, for what is done with the CNN as well."""
@@ -286,11 +307,16 @@ class Listened:
 
 
 def judge(model: EmergencyWhisper, clips: Timed, validation: Timed, test: Timed, ratio: float) -> Listened:
-    """Hear both sets, calibrate on the validation clips, and learn from the training clips' texts what they mean."""
+    """Predict both sets; calibrate on the validation clips, and learn from what was written of them what it means."""
     before, heard = (listen(model, some.mel, words=ratio > 0) for some in (validation, test))
     temperature = classification.fit_temperature(before.clips, validation.labels)
-    reader = None if clips.texts is None or not ratio else text.fit_text(clips.texts, clips.labels, len(clips.classes))
-    return Listened(model, test, heard, validation, before, temperature, reader)
+    reader = ideal = None
+    if clips.texts is not None and ratio:
+        reader = ideal = text.fit_text(clips.texts, clips.labels, len(clips.classes))
+        written = [bool(text.normalise(one, "no punctuation")) for one in before.texts]
+        if len(validation.labels[torch.tensor(written)].unique()) > 1:
+            reader = text.fit_text(before.texts, validation.labels, len(clips.classes))
+    return Listened(model, test, heard, validation, before, temperature, reader, ideal)
 
 
 def recognition_table(listened: Listened, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
@@ -354,10 +380,17 @@ def _measures(
         low, high = classification.wilson(invented, of)
         found["clips with invented words"] = (of, 100 * invented / max(of, 1), 100 * low, 100 * high)
         # And what the text would be worth if the decoder made no mistake.
-        for measure, texts in (("emergency or not, from the text", heard.texts),
-                               ("emergency or not, from what was said", clips.texts)):  # fmt: skip
-            score = classification.score_row(listened.reader.logits(texts), clips.labels, clips.classes, alarming)
+        for measure, reader, texts in (
+            ("emergency or not, from the text", listened.reader, heard.texts),
+            ("emergency or not, from what was said", listened.ideal, clips.texts),
+        ):
+            logits = classification.without_abstentions(reader.logits(texts))
+            score = classification.score_row(logits, clips.labels, clips.classes, alarming)
             found[measure] = _scored(score, "binary_accuracy")
+            found[f"{measure}, balanced accuracy"] = (
+                score["clips"], classification.alarm_row(logits, clips.labels, alarming)["balanced_accuracy"],
+                np.nan, np.nan,
+            )  # fmt: skip
     return found
 
 

@@ -67,6 +67,19 @@ def reading(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def layers(table: pd.DataFrame) -> Figure:
+    """fig418: accuracy of a probe over the encoder's layers, and the share of each that the head reads."""
+    mean = table.groupby("layer", as_index=False)[["accuracy", "low", "high", "weight"]].mean()
+    figure, (probe, head) = plots.subplots(1, 2, height=2.2, sharex=True)
+    bars = np.abs(mean[["low", "high"]].to_numpy() - mean[["accuracy"]].to_numpy()).T
+    probe.errorbar(mean.layer, mean.accuracy, bars, capsize=2, marker=plots.MARKERS[0])
+    probe.set(xlabel="encoder layer", ylabel="clips named rightly (%)", xticks=mean.layer)
+    head.bar(mean.layer, mean.weight, color=plots.COLOURS[1])
+    head.axhline(100 / len(mean), color="0.6", linewidth=1, linestyle="--")
+    head.set(xlabel="encoder layer (dashed: all alike)", ylabel="read by the head (%)")
+    return figure
+
+
 def _lines_with_bars(axes: Axes, table: pd.DataFrame, x: str, y: str, kind: str) -> None:
     """A line over `x` for each `kind`, with the intervals of `y`: of one seed, or their mean over several."""
     for place, (name, rows) in enumerate(table.groupby(kind, sort=False)):

@@ -37,7 +37,7 @@ def hidden_states(model: EmergencyWhisper, clips: Timed, *, precision: str = "no
         DataError: there is not as much space on the disk.
     """
     encoder = model.whisper.model.encoder
-    digest = hashlib.sha256(f"{clips.checksum} {precision} {source_hash(encode.__module__)}".encode())
+    digest = hashlib.sha256(f"{clips.checksum} {precision} {source_hash(EmergencyWhisper.__module__)}".encode())
     for value in encoder.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().data)
     path = cache.folder("hidden") / f"{digest.hexdigest()[:32]}.npy"
@@ -116,7 +116,7 @@ def layer_table(model: EmergencyWhisper, clips: Timed, test: Timed, *, seed: int
     features = []
     for some in (clips, test):
         states = hidden_states(model, some, **where)
-        parts = (torch.from_numpy(states[k : k + 64]).float() for k in range(0, len(states), 64))
+        parts = (torch.from_numpy(states[k : k + 64].astype(np.float32)) for k in range(0, len(states), 64))
         features.append(torch.cat([torch.cat([part.mean(2), part.std(2)], 2) for part in parts]).numpy())
     rows, weights = [], model.head.layer_weights(features[0].shape[1])
     for layer, weight in enumerate(weights.tolist()):

@@ -32,7 +32,7 @@ def train(profile: str, seed: int, ratio: float, params: str = "") -> None:
         known = ", ".join(f"{each:g}" for each in job.values["ratios"])
         raise ParameterError(f"{ratio:g} is none of the ratios of profile {profile}: {known}")
     where = {"seed": seed, "checkpoints": jobs.checkpoints(job.name)}
-    task = recognition.after_reading(recognition.task(job.values), **where)
+    task = recognition.prepared(recognition.task(job.values), **where)
     trial = replace(task.settings, epochs=job.values["ratio_epochs"])
     recognition.training(task.fresh, task.clips, task.validation, trial, ratio, lines=task.lines, **where)()
 

@@ -102,7 +102,8 @@ def rollout(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Tensor:
     at = selected(logits, targets).sum(2).repeat_interleave(model.head.stack, 1) / model.head.stack  # (B, positions)
     at = F.pad(at, (0, count - at.shape[1]))
     weights = model.head.layer_weights(len(flow))
-    return (at[:, None] @ sum(weight * one for weight, one in zip(weights, flow, strict=True)))[:, 0].repeat_interleave(2, 1)[:, : mel.shape[2]] / 2
+    whole = sum(weight * one for weight, one in zip(weights, flow, strict=True))
+    return (at[:, None] @ whole)[:, 0].repeat_interleave(2, 1)[:, : mel.shape[2]] / 2
 
 
 @torch.enable_grad()

@@ -173,14 +173,12 @@ def stem_table(references: Sequence[str], hypotheses: Sequence[str]) -> pd.DataF
 class TextClassifier:
     """Character n-grams (1 to 4) and a logistic regression, with one temperature fitted out of fold.
 
-    classes: number of classes. silent: (classes,) logits of an empty text, from how often each class came without one.
-    learned: the texts and their classes, which is all that it takes to have it again.
+    classes: number of classes. learned: the texts and their classes, which is all that it takes to have it again.
     """
 
     pipeline: Pipeline
     classes: int
     temperature: float
-    silent: Tensor
     learned: tuple[tuple[str, int], ...] = field(repr=False)
 
     def save(self, path: Path) -> None:
@@ -190,9 +188,13 @@ class TextClassifier:
             temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     def logits(self, texts: Sequence[str]) -> Tensor:
-        """(N, classes) float32: calibrated log-probabilities; a class that was never learned gets the least."""
+        """(N, classes) float32: calibrated log-probabilities; a class that was never learned gets the least.
+
+        A text without words tells nothing: its row is NaN, an abstention. How often clips without words are
+        emergencies is a matter of the data set, not of the text.
+        """
         plain = [normalise(text, "no punctuation") for text in texts]
-        found = self.silent.repeat(len(plain), 1)
+        found = torch.full((len(plain), self.classes), torch.nan)
         if any(plain):
             spoken = [place for place, text in enumerate(plain) if text]
             decided = torch.from_numpy(self.pipeline.predict_log_proba([plain[i] for i in spoken])).float()
@@ -208,10 +210,10 @@ _NEVER = -20.0  # log-probability of a class without training texts
 
 
 def fit_text(texts: Sequence[str], labels: Tensor, classes: int) -> TextClassifier:
-    """Learn the class (0 … classes - 1) from what is said; clips without words teach what their absence means.
+    """Learn the class (0 … classes - 1) from what is said; texts without words are left out.
 
-    Fit it on what a decoder wrote of clips that it was not trained on, if there are such: then it learns the decoder's
-    mistakes as well. The same texts give the same classifier: nothing is drawn.
+    Fit it on what a decoder wrote of clips that it was not trained on: then it learns the decoder's mistakes as well.
+    The same texts give the same classifier: nothing is drawn.
 
     Raises:
         ValueError: fewer than two classes come with words.
@@ -230,9 +232,8 @@ def fit_text(texts: Sequence[str], labels: Tensor, classes: int) -> TextClassifi
         folds = StratifiedKFold(min(5, rarest), shuffle=True, random_state=0)
         held_out = cross_val_predict(pipeline, known, wanted, cv=folds, method="predict_log_proba")
         temperature = fit_temperature(torch.from_numpy(held_out), torch.from_numpy(places))
-    wordless = torch.bincount(labels[torch.from_numpy(~spoken)], minlength=classes) + 0.5  # none is impossible
-    learned = tuple(zip(plain, labels.tolist(), strict=True))
-    return TextClassifier(pipeline.fit(known, wanted), classes, temperature, (wordless / wordless.sum()).log(), learned)
+    learned = tuple(zip(known, wanted.tolist(), strict=True))
+    return TextClassifier(pipeline.fit(known, wanted), classes, temperature, learned)
 
 
 def load_text(path: Path) -> TextClassifier:

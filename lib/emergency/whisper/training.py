@@ -122,6 +122,7 @@ class Settings:
         met once keeps the decoder from writing those of the training whatever it hears.
     trained_rate, layer_decay: learning rate of weights that a checkpoint brought, as a share of that of new ones, and
         by how much it falls from each layer of the encoder to the one below (Howard & Ruder 2018).
+    encoder: whether it learns; else the head alone does.
     decoder: whether the decoder learns, too. One that has learned to read keeps that and no lines of the clips by
         heart if it does not: the text's loss then teaches the encoder alone.
     equaliser: dB, the standard deviation of a random equaliser (`equalised`): other microphones, rooms and distances.
@@ -140,6 +141,7 @@ class Settings:
     shift: bool = True
     at_start: bool = False
     lines: float = 0.5
+    encoder: bool = True
     decoder: bool = True
     equaliser: float = 0.0
     time_mask: float = 0.1
@@ -243,6 +245,7 @@ def train(
         raise ValueError(f"{clips.name} has no texts: nothing can be learned from them; set the ratio to 0")
     accelerator = start(settings.device, settings.precision)
     untrained = model.digest()
+    model.whisper.model.encoder.requires_grad_(settings.encoder)
     model.whisper.model.decoder.requires_grad_(settings.decoder)
     made = optimizers(model, settings)
     batch_size = min(settings.batch_size, len(clips))  # somebody's first few recordings
@@ -289,7 +292,7 @@ def train(
              "code": source_hash(__name__)},
         name=name,
     )  # fmt: skip
-    model.whisper.model.decoder.requires_grad_(True)
+    model.whisper.requires_grad_(True)
     model.eval().cpu()
     return history
 

@@ -25,6 +25,7 @@ from lib.emergency.recogniser.ensemble import (
     overlap_table,
     stacking,
 )
+from lib.metrics.classification import fit_temperature, score_row
 
 CLASSES, ALARMING = ("silence", "fire", "gas", "indoor"), (1, 2)
 
@@ -56,6 +57,14 @@ class TestMajority:
     def test_of_two_both(self):
         votes = {"a": sure(1, 1, 0), "b": sure(2, 0, 3)}
         assert majority(votes, ALARMING).tolist() == [True, False, False]
+
+    def test_an_abstention_calls_nothing_and_has_no_part_in_means(self):
+        votes = {"a": sure(1, 1, 3), "b": sure(2, 0, 3), "c": torch.full((3, 4), torch.nan)}
+        others = {name: votes[name] for name in "ab"}
+        assert majority(votes, ALARMING).tolist() == [True, False, False]
+        assert majority_class(votes).equal(majority_class(others))
+        torch.testing.assert_close(mean_probability(votes), mean_probability(others))
+        assert ensemble.named(votes["c"], CLASSES) == ["no words"] * 3
 
     def test_of_independent_voters(self):
         labels = torch.tensor([1, 3]).repeat(20_000)
@@ -128,6 +137,20 @@ class TestTables:
         emergency = torch.isin(labels[~half], torch.tensor(ALARMING))
         wanted = (majority(parts[1], ALARMING) == emergency).float().mean().item()
         assert table.loc[MAJORITY, "binary_accuracy"] == pytest.approx(100 * wanted)
+
+    def test_a_voter_that_abstains(self):
+        votes, labels = self.votes(400)
+        votes["decoder's text"][::2] = torch.nan
+        table = ensemble_table(votes, labels, votes, labels, CLASSES, ALARMING, seed=0).set_index("voter")
+        assert table.answered.iloc[:3].tolist() == [100, 100, 50]
+        kept = slice(1, None, 2)
+        alone = score_row(votes["decoder's text"][kept] / fit_temperature(votes["decoder's text"][kept], labels[kept]),
+                          labels[kept], CLASSES, ALARMING)  # fmt: skip
+        assert table.loc["decoder's text", "ece"] == pytest.approx(alone["ece"])
+        emergency = torch.isin(labels, torch.tensor(ALARMING))
+        missed = alone["miss_rate"] / 100 * emergency[kept].sum() + emergency[::2].sum()
+        assert table.loc["decoder's text", "miss_rate"] == pytest.approx(float(100 * missed / emergency.sum()))
+        assert table.loc[[MEAN, STACKED], "accuracy"].notna().all()
 
     def test_a_change_of_order_changes_nothing(self):
         votes, labels = self.votes(400)

@@ -78,7 +78,7 @@ class TestHearing:
         assert mixed.texts[1:4] == alone.texts and mixed.texts[0] == mixed.texts[4] == ""
         for name in (CNN, ENCODER):
             assert mixed.votes[name].argmax(1)[[0, 4]].tolist() == [0, 0]
-        monkeypatch.setattr(recogniser.whisper, "encode", lambda *_: pytest.fail("encoded"))
+        monkeypatch.setattr(recogniser.whisper, "hidden", lambda *_: pytest.fail("encoded"))
         monkeypatch.setattr(recogniser.whisper, "transcribe", lambda *_: pytest.fail("decoded"))
         assert not ensemble.majority(recogniser.hear(torch.zeros(3, 64_000)).votes, EMERGENCY).any()
 
@@ -117,16 +117,15 @@ class TestStreams:
         assert alert.probability > 0.5 and {CNN, ENCODER} <= set(alert.votes) and len(alert.samples) == 64_000
         assert alert.onset == 0 and alert.model == recogniser.digest()
 
-    def test_one_voter_of_three_is_not_enough(self, recogniser):
+    def test_one_voter_of_three_is_not_enough_where_another_abstains(self, recogniser):
         alarming(recogniser)
         with torch.no_grad():
             recogniser.cnn[-1].bias[:] = 50.0 * torch.eye(20)[15]
-        recogniser.text.silent[:] = torch.eye(20)[15].log().clamp_min(-20)
         recogniser.whisper.transcribe = lambda hidden: [""] * len(hidden)
         assert not list(recogniser.watch(self.chunks()))
 
     def test_silence_calls_nobody(self, recogniser, monkeypatch):
-        monkeypatch.setattr(recogniser.whisper, "encode", lambda *_: pytest.fail("encoded"))
+        monkeypatch.setattr(recogniser.whisper, "hidden", lambda *_: pytest.fail("encoded"))
         monkeypatch.setattr(recogniser.whisper, "transcribe", lambda *_: pytest.fail("decoded"))
         assert not list(alarming(recogniser).watch([np.zeros(16_000, np.int16)] * 20))
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lib.emergency import figures
-from lib.emergency.classes import EMERGENCY
+from lib.emergency.classes import EMERGENCY, NAMES
 from lib.emergency.cnn import experiments
 from lib.emergency.data import sounds
 from lib.emergency.features import SILENCE
@@ -21,7 +21,7 @@ from lib.emergency.whisper import model as whisper
 from lib.emergency.whisper import training as moments
 from lib.emergency.whisper.experiments import choose, pareto
 from lib.emergency.whisper.model import WhisperSize
-from lib.emergency.whisper.training import UNKNOWN, Heard, Settings, listen, moment_accuracy, timed
+from lib.emergency.whisper.training import UNKNOWN, Heard, Settings, listen, moment_accuracy, timed, train
 from lib.metrics.moments import moment_scores
 
 SIZE = WhisperSize(16, 1, 1, 2, 300)
@@ -59,7 +59,8 @@ class TestReading:
         "validation_count": 20, "test_count": 20, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2,
         "stack": 4, "hidden": 8, "reading_lines": 30, "reading_epochs": 1, "epochs": 1, "batch_size": 8,
         "learning_rate": 1e-3, "optimizer": "muon", "equaliser": 3.0, "time_mask": 0.0, "frequency_mask": 0.0,
-        "precision": "no", "device": "cpu",
+        "precision": "no", "device": "cpu", "train": "all", "head_epochs": 2, "head_rate": 0.01, "trained_rate": 0.1,
+        "layer_decay": 0.5,
     }  # fmt: skip
 
     def test_a_ratio_that_is_none_is_told_before_anything_is_loaded(self, monkeypatch):
@@ -72,18 +73,37 @@ class TestReading:
         task = recognition.task(self.VALUES, used.append)
         assert [(one.split, len(one)) for one in used] == [("train", 40), ("validation", 20), ("test", 20)]
         assert len(task.samples) == 20 and set(task.lines.texts) >= set(lines_to_read(30, seed=0)) - {""}
-        read = recognition.after_reading(task, seed=0, checkpoints=tmp_path)
+        read = recognition.prepared(task, seed=0, checkpoints=tmp_path)
         assert read.fresh().digest() == read.fresh().digest() != task.fresh().digest()
         assert read.fresh() is not read.fresh() and (tmp_path / "reading").exists()
         assert task.settings.decoder and not read.settings.decoder
 
-    @pytest.mark.parametrize("change", [{"reading_epochs": 0}, {"checkpoint": "somewhere"}])
-    def test_who_can_read_or_need_not_does_not_learn_it(self, change, tmp_path, monkeypatch):
-        monkeypatch.setattr(recognition, "from_checkpoint", lambda name, classes, **how: whisper.build(
-            ["불"], classes, WhisperSize(16, 1, 1, 2, 300), **how))  # fmt: skip
-        task = recognition.task(self.VALUES | change)
-        assert task.lines is None and recognition.after_reading(task, seed=0, checkpoints=tmp_path) is task
+    def test_who_need_not_read_does_not_learn_it(self, tmp_path):
+        task = recognition.task(self.VALUES | {"reading_epochs": 0})
+        assert task.lines is None and recognition.prepared(task, seed=0, checkpoints=tmp_path) is task
         assert not list(tmp_path.iterdir())
+
+    def test_from_a_checkpoint_the_head_learns_first_and_alone(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
+        whisper.build(["불"], NAMES, WhisperSize(16, 2, 1, 2, 300), stack=4, hidden=8).save(tmp_path / "trained")
+        task = recognition.task(self.VALUES | {"checkpoint": str(tmp_path / "trained")})
+        assert task.lines is None and task.settings.trained_rate == 0.1
+        before = dict(task.fresh().named_parameters())
+        after = dict(recognition.prepared(task, seed=0, checkpoints=tmp_path).fresh().named_parameters())
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert changed == {name for name in before if name.startswith("head.")} and "head.layer_logits" in changed
+        trained = task.fresh()
+        settings = replace(task.settings, encoder=False, epochs=1)
+        train(trained, task.clips, task.validation, settings, seed=0)
+        assert all(torch.equal(before[name], value) == (not name.startswith("head."))
+                   for name, value in trained.named_parameters())  # fmt: skip
+        assert all(weight.requires_grad for weight in trained.parameters())
+
+    @pytest.mark.parametrize(("change", "words"), [({"train": "top"}, "expected"), ({"train": "head"}, "ratios = ")])
+    def test_a_way_of_training_that_there_is_not(self, monkeypatch, change, words):
+        monkeypatch.setattr(recognition, "three_sets", lambda *_, **__: pytest.fail("loaded"))
+        with pytest.raises(ValueError, match=words):
+            recognition.task(self.VALUES | {"checkpoint": "somewhere", "ratios": [0.0, 0.5]} | change)
 
     def test_the_same_lines_at_every_level_for_every_model(self, sets, fresh):
         table = recognition.reading_table({"one": fresh(), "two": fresh()}, sets[2], [30, 0], seed=0)

@@ -54,6 +54,77 @@ class TestEncoder:
             model.encode(torch.zeros(1, 128, 400))
 
 
+class TestAllLayers:
+    @pytest.fixture
+    def several(self):
+        config = WhisperConfig(
+            d_model=16, encoder_layers=3, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+            encoder_ffn_dim=32, decoder_ffn_dim=32, vocab_size=400, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+        torch.manual_seed(0)
+        tokenizer = whisper.train_tokenizer(LINES, 300)
+        return whisper.EmergencyWhisper(
+            WhisperForConditionalGeneration(config), tokenizer, NAMES, hidden=8, all_layers=True
+        ).eval()
+
+    def test_the_mean_of_normalised_layers(self, several):
+        mel = mels(1, 3000)
+        with torch.no_grad():
+            several.head.layer_logits[:] = torch.tensor([0.0, 1.0, 2.0])
+            theirs = several.whisper.model.encoder(mel, output_hidden_states=True).hidden_states[1:]
+            last, mixed = several.hidden(mel)
+            torch.testing.assert_close(last, theirs[-1], rtol=0, atol=1e-5)
+            scaled = torch.stack([(one - one.mean(-1, keepdim=True)) / one.std(-1, keepdim=True, correction=0)
+                                  for one in theirs])  # fmt: skip
+            weights = torch.tensor([1.0, torch.e, torch.e**2]) / (1 + torch.e + torch.e**2)
+            torch.testing.assert_close(mixed, (weights[:, None, None, None] * scaled).sum(0), rtol=0, atol=1e-3)
+
+    def test_saved_and_loaded(self, several, tmp_path):
+        with torch.no_grad():
+            several.head.layer_logits[1] = 3.0
+        several.save(tmp_path / "model")
+        again = whisper.load(tmp_path / "model")
+        with torch.no_grad():
+            torch.testing.assert_close(again(mels()), several(mels()))
+
+    def test_the_layers_learn_how_much_they_are_read(self, several):
+        several(mels()).sum().backward()
+        assert several.head.layer_logits.grad.abs().min() > 0
+
+
+class TestNoSpeech:
+    @pytest.fixture
+    def trained(self, model):
+        """One whose tokenizer knows the token, as those of trained Whispers do."""
+        tokenizer = whisper.train_tokenizer(LINES, 300)
+        tokenizer.add_tokens(["<|nospeech|>"], special_tokens=True)
+        network = WhisperForConditionalGeneration(
+            WhisperConfig.from_dict(model.whisper.config.to_dict() | {"vocab_size": len(tokenizer)})
+        )
+        return whisper.EmergencyWhisper(network, tokenizer, NAMES, hidden=8).eval()
+
+    def test_a_clip_in_which_no_speech_is_likelier_than_korean_has_no_text(self, trained, monkeypatch):
+        logits = torch.zeros(2, 400, len(trained.tokenizer))
+        letter = trained.tokenizer.encode("불", add_special_tokens=False)[0]
+        logits[:, 3:, letter] = 1.0
+        logits[0, 0, trained.no_speech], logits[1, 0, trained.prompt[1]] = 2.0, 2.0
+        calls = []
+
+        def projected(states):
+            calls.append(states.shape[1] if states.ndim == 3 else 0)
+            first = len([n for n in calls if n == 1])
+            return logits[:, 0] if states.ndim == 2 else logits[:, 2 + first : 3 + first]
+
+        monkeypatch.setattr(trained.whisper.proj_out, "forward", projected)
+        texts = trained.transcribe(torch.zeros(2, 5, 16), 2)
+        assert texts[0] == "" and texts[1] != ""
+
+    @pytest.mark.parametrize(("text", "repeats"), [("문을 열어 " * 8, True), ("불이야 불이야 불이야", False),
+                                                   ("살려주세요! 누가 좀 도와주세요", False), ("", False)])  # fmt: skip
+    def test_a_text_that_repeats_itself(self, text, repeats):
+        assert whisper._repetitive(text) == repeats
+
+
 class TestMoments:
     def test_the_source_s_head(self):
         head = MomentHead(768, 20)

@@ -35,7 +35,7 @@ def test_the_notebook_finds_it_done(job, tmp_path):
     found = []
     for folder in (jobs.checkpoints(job.name), tmp_path / "anew"):
         where = {"seed": 0, "checkpoints": folder}
-        task = recognition.after_reading(recognition.task(job.values), **where)
+        task = recognition.prepared(recognition.task(job.values), **where)
         sets = task.clips, task.validation
         trial = replace(task.settings, epochs=job.values["ratio_epochs"])
         _, models = recognition.sweep(task.fresh, *sets, trial, [RATIO], lines=task.lines, **where)

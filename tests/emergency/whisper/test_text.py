@@ -141,17 +141,17 @@ class TestClassifier:
         assert (fitted.logits(lines).argmax(1) == numbers).float().mean() > 0.4  # chance is 1 in 19
 
     def test_log_probabilities(self):
-        found = fit_text(*self.lines(0), 20).logits(["불이야", ""])
+        found = fit_text(*self.lines(0), 20).logits(["불이야", "밥 먹자"])
         torch.testing.assert_close(found.exp().sum(1), torch.ones(2))
 
-    def test_no_words_is_evidence_too(self):
-        texts, labels = (
-            ["불이야", "불났어요", "밥 먹자", "밥 줘"] + [""] * 10,
-            torch.tensor([1, 1, 2, 2] + [0] * 9 + [2]),
-        )
-        found = fit_text(texts, labels, 3).logits(["", " ! "])
-        assert found.argmax(1).tolist() == [0, 0]
-        torch.testing.assert_close(found[0].exp(), torch.tensor([9.5, 0.5, 1.5]) / 11.5)
+    def test_without_words_it_abstains_however_often_that_was_an_emergency(self):
+        lines, labels = ["불이야", "불났어요", "밥 먹자", "밥 줘"], torch.tensor([1, 1, 2, 2])
+        one = fit_text(lines, labels, 3)
+        other = fit_text([*lines, *[""] * 9], torch.cat([labels, torch.ones(9, dtype=torch.long)]), 3)
+        for fitted in (one, other):
+            found = fitted.logits(["", "불이야", " ! "])
+            assert found.isnan().all(1).tolist() == [True, False, True]
+        assert torch.equal(one.logits(lines), other.logits(lines))
 
     def test_a_class_without_words_is_all_but_impossible(self):
         fitted = fit_text(["불이야", "불났어요", "밥 먹자", "밥 줘"], torch.tensor([1, 1, 2, 2]), 5)
@@ -181,7 +181,7 @@ class TestClassifier:
     def test_saved_and_loaded(self, tmp_path):
         fitted = fit_text(*self.lines(0), 20)
         fitted.save(tmp_path / "text.json")
-        lines = [*self.lines(1)[0], ""]
+        lines = self.lines(1)[0]
         assert torch.equal(text.load_text(tmp_path / "text.json").logits(lines), fitted.logits(lines))
 
     @pytest.mark.parametrize(("content", "words"), [(None, "no text classifier"), ("{", "damaged"), ("{}", "damaged")])

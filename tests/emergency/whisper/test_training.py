@@ -248,6 +248,34 @@ class TestTraining:
             by_hand += [-F.log_softmax(logits[clip, 3 + k], 0)[token] for k, token in enumerate(ids)]
         torch.testing.assert_close(terms["text_loss"], 0.3 * torch.stack(by_hand).mean())
 
+    def test_clips_without_words_teach_a_trained_whisper_one_token(self, monkeypatch):
+        whole = model().eval()
+        monkeypatch.setattr(whole, "no_speech", 7)
+        tokens, hidden = whole.tokens_of(["불", "", "물이"]), torch.randn(3, 20, whole.whisper.config.d_model)
+        logits = whole.text_logits(hidden, tokens).log_softmax(2)
+        by_hand = [-logits[0, 0, whole.prompt[1]], -logits[1, 0, 7], -logits[2, 0, whole.prompt[1]]]
+        for row in (0, 2):
+            ids = tokens[row, 4:].tolist()
+            by_hand += [-logits[row, 3 + k, token] for k, token in enumerate(ids[: ids.index(whole.end) + 1])]
+        torch.testing.assert_close(moments.text_loss(whole, hidden, tokens), torch.stack(by_hand).mean())
+
+    def test_weights_of_a_checkpoint_learn_more_slowly_the_lower_they_are(self):
+        settings, whole = Settings(learning_rate=1.0, trained_rate=0.1, layer_decay=0.5, weight_decay=0.3), model()
+        (adam,) = moments.optimizers(whole, settings)
+        names = {weight: name for name, weight in whole.named_parameters()}
+        rates = {names[weight]: (group["lr"], group["weight_decay"]) for group in adam.param_groups
+                 for weight in group["params"]}  # fmt: skip
+        assert set(rates) == {name for name, weight in whole.named_parameters() if weight.requires_grad}
+        layers = whole.whisper.config.encoder_layers
+        for layer in range(layers):
+            wanted = 0.1 * 0.5 ** (layers - 1 - layer)
+            assert rates[f"whisper.model.encoder.layers.{layer}.fc1.weight"] == pytest.approx((wanted, 0.3))
+            assert rates[f"whisper.model.encoder.layers.{layer}.final_layer_norm.bias"] == pytest.approx((wanted, 0.0))
+        assert rates["whisper.model.encoder.conv1.weight"][0] == pytest.approx(0.1 * 0.5**layers)
+        assert rates["whisper.model.encoder.layer_norm.weight"][0] == pytest.approx(0.1)
+        assert rates["whisper.model.decoder.layers.0.fc1.weight"][0] == pytest.approx(0.1)
+        assert rates["head.0.weight"] == (1.0, 0.3)
+
     def test_what_is_unknown_is_not_learned_from(self):
         clips, whole = timed(tones(4)), model().eval()
         losses = moments._Losses(whole, 0.0)
