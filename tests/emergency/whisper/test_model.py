@@ -404,6 +404,11 @@ class TestCheckpoints:
         with pytest.raises(DataError, match=r"'~/plain' could not be loaded \(there is no such folder"):
             whisper.from_checkpoint("~/plain", NAMES)
 
+    def test_below_the_data(self, folder, monkeypatch, tmp_path):
+        monkeypatch.setenv("DATA_ROOT", str(folder.parent))
+        monkeypatch.chdir("/")
+        assert whisper.from_checkpoint(folder.name, NAMES).mels == 80
+
     def test_a_trainer_s_folder_without_tokenizer(self, folder):
         for path in folder.iterdir():
             if path.name not in ("config.json", "generation_config.json", "model.safetensors"):
