@@ -202,7 +202,7 @@ class _Clips:
 
 def _folder(source: Source, split: str) -> _Clips:
     listing = folders.list_folder(source.path, split, SOUNDS)
-    folds = [int.from_bytes(_hash(f"fold {file.name}")[:8], "big") % FOLDS for file in listing.files]
+    folds = [int.from_bytes(folders.name_hash(f"fold {file.name}")[:8], "big") % FOLDS for file in listing.files]
     return _of_listing(listing, np.array(folds, np.int64), f"folder {source.path.name}")
 
 
@@ -413,7 +413,3 @@ def _complaint(clips: _Clips, rejected: dict[int, Unreadable]) -> DataError:
         f"{len(rejected)} of the {len(clips.files)} sounds of {clips.place} cannot be used: {', '.join(parts)}. "
         f"Remove or repair them."
     )
-
-
-def _hash(name: str) -> bytes:
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()

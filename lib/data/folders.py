@@ -5,6 +5,7 @@ import math
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
 from lib.data.catalog import DataError, File, hidden, readable, scan
 
@@ -79,7 +80,7 @@ def list_folder(folder: Path, split: str, kind: Kind = IMAGES) -> Listing:
     except OSError as error:
         raise DataError(f"The folder {folder} cannot be read ({error}). Check its permissions.") from error
     names = sorted(groups)
-    pairs = [(_hash(file.name), file, label) for label, name in enumerate(names) for file in groups[name]]
+    pairs = [(name_hash(file.name), file, label) for label, name in enumerate(names) for file in groups[name]]
     pairs.sort(key=lambda pair: pair[0])
     labels = np.array([label for _, _, label in pairs], np.int64)
     return Listing(folder, tuple(file for _, file, _ in pairs), labels, tuple(names))
@@ -87,7 +88,7 @@ def list_folder(folder: Path, split: str, kind: Kind = IMAGES) -> Listing:
 
 def _groups(folder: Path, split: str, kind: Kind) -> dict[str, list[File]]:
     """{class: its files} of one split."""
-    files = scan(folder)
+    files = _of_kind(folder, kind)
     top = _folders(folder)
     named: dict[str, list[str]] = {}
     for name in top:
@@ -121,6 +122,28 @@ def _groups(folder: Path, split: str, kind: Kind) -> dict[str, list[File]]:
     return {name: _share(folder, name, members, split, kind) for name, members in classes.items()}
 
 
+def _of_kind(folder: Path, kind: Kind) -> list[File]:
+    """Files below `folder` that are of the kind; a warning counts the others."""
+    left_out: Counter[str] = Counter()
+    extensions, files = kind.extensions(), []
+    for file in scan(folder, left_out):
+        extension = os.path.splitext(file.name)[1].lower()
+        if extension in extensions:
+            files.append(file)
+        else:
+            left_out[f"file {extension}" if extension else "file without extension"] += 1
+    found = _words([f"{count} x {what}" for what, count in left_out.most_common()])
+    if not files:
+        raise DataError(
+            f"{folder} holds no {kind.one}s: {found or 'no files'} found. Expected class folders with {kind.one}s "
+            f"{kind.readable}, or such {kind.one}s without class folders."
+        )
+    if found:
+        warnings.warn(f"Of {folder} these are left out: {found}. {kind.one.capitalize()}s are files {kind.readable}.",
+                      stacklevel=2)  # fmt: skip
+    return files
+
+
 def _split(name: str) -> str:
     """ "train", "test" or "other" for a folder that is named as a split is, in any usual spelling; else ""."""
     words = re.findall(r"[^\W\d_]+", readable(name).casefold())
@@ -137,27 +160,21 @@ def _classes(folder: Path, part: str, files: list[File], kind: Kind) -> dict[str
     """{class: its files} of the folder `part` ("" for the whole)."""
     prefix = f"{part}/" if part else ""
     names = _folders(folder / part)
-    groups: dict[str, list[File]] = {name: [] for name in names or [kind.one]}
-    extensions = kind.extensions()
+    # One name in NFC and NFD, as of a Mac and another computer, is one class.
+    groups: dict[str, list[File]] = {readable(name): [] for name in names or [kind.one]}
     beside = 0
-    others = set()
     for file in files:
         if not file.name.startswith(prefix):
-            continue
-        extension = os.path.splitext(file.name)[1].lower()
-        if extension not in extensions:
-            others.add(extension or "none")
             continue
         first, slash, _ = file.name[len(prefix) :].partition("/")
         if names and not slash:
             beside += 1
         else:
-            groups[first if names else kind.one].append(file)
+            groups[readable(first) if names else kind.one].append(file)
     if not any(groups.values()):
-        found = f"files with the extensions {_words(sorted(others))}" if others else "no files"
         raise DataError(
-            f"{folder / part} holds no {kind.one}s: {found} were found. Expected class folders with {kind.one}s "
-            f"{kind.readable}, or such {kind.one}s without class folders."
+            f"{folder / part} holds no {kind.one}s{' in class folders' if beside else ''}. Expected class folders with "
+            f"{kind.one}s {kind.readable}, or such {kind.one}s without class folders."
         )
     for name, members in groups.items():
         if not members:
@@ -166,11 +183,7 @@ def _classes(folder: Path, part: str, files: list[File], kind: Kind) -> dict[str
             )
     if beside:
         warnings.warn(f"{beside} {kind.one}s beside the class folders of {folder / part} are ignored.", stacklevel=2)
-    # One name in NFC and NFD, as of a Mac and another computer, is one class.
-    classes: dict[str, list[File]] = {}
-    for name, members in groups.items():
-        classes.setdefault(readable(name), []).extend(members)
-    return classes
+    return groups
 
 
 def _same_classes(folder: Path, train: dict, test: dict) -> None:
@@ -191,13 +204,14 @@ def _share(folder: Path, name: str, members: list[File], split: str, kind: Kind)
             f"The class {name!r} of {folder} has only 1 {kind.one}: too few to split it 80 : 20 into train and "
             f"test. Add {kind.one}s or make train and test folders."
         )
-    ranked = sorted(members, key=lambda file: _hash(f"split {file.name}"))
+    ranked = sorted(members, key=lambda file: name_hash(f"split {file.name}"))
     cut = max(len(members) // 5, 1)
     return ranked[:cut] if split == "test" else ranked[cut:]
 
 
-def _hash(name: str) -> bytes:
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+def name_hash(name: str) -> bytes:
+    """Of a file's name, the same however the disk spells it: a copy from a Mac is split as its original."""
+    return hashlib.sha256(readable(name).encode()).digest()
 
 
 def _words(names: list[str], most: int = 5) -> str:
@@ -260,10 +274,25 @@ def _read(path: Path, size: int | None) -> np.ndarray:
     """(H, W, 3) uint8 of one file, upright."""
     try:
         with Image.open(path) as opened:
-            image = to_rgb(ImageOps.exif_transpose(opened))
+            opened.load()
+            try:
+                upright = ImageOps.exif_transpose(opened)
+            except Exception:  # what is beside the picture is malformed; the picture is not
+                upright = opened
+            image = to_rgb(upright)
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"The image {path} has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels. Make it smaller, "
+            "or raise PIL.Image.MAX_IMAGE_PIXELS if it can be trusted."
+        ) from error
     except Exception as error:  # what a decoder raises on a damaged file is not settled by Pillow
         if not path.exists():
             raise DataError(f"The image {path} vanished while the folder was read. Start again.") from error
+        if "MAX_TEXT" in str(error):
+            raise DataError(
+                f"The image {path} carries more than {PngImagePlugin.MAX_TEXT_CHUNK / 2**20:g} MB of text in a PNG "
+                "chunk. Save it again without its metadata."
+            ) from error
         raise DataError(
             f"The image {path} cannot be read: it is corrupt, truncated or of an unusual kind ({error}). "
             f"Replace or delete it."

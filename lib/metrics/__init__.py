@@ -18,8 +18,16 @@ class MetricError(ValueError):
     """A metric cannot be computed; the message says what to do."""
 
 
+def check_tensor(values: Tensor, what: str) -> None:
+    """Raise a MetricError unless `values` are a tensor."""
+    if not isinstance(values, Tensor):
+        kind = f"{type(values).__module__}.{type(values).__name__}".removeprefix("builtins.")
+        raise MetricError(f"{what} are a {kind}, expected a torch.Tensor; torch.as_tensor(...) makes one")
+
+
 def check_pixels(pixels: Tensor) -> None:
     """Raise a MetricError unless `pixels` are uint8 of shape (n, 3, h, w) with n of at least 1."""
+    check_tensor(pixels, "images")
     if pixels.dtype != torch.uint8:
         raise MetricError(f"metrics read uint8 pixels, not {pixels.dtype}; bring images in [-1, 1] there by to_pixels")
     if pixels.ndim != 4 or not pixels.numel():

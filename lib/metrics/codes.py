@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from lib.metrics import MetricError
+from lib.metrics import MetricError, check_tensor
 
 BLOCK = 16_000_000  # entries of one block of a table of pairs: 64 MB
 MOST = 60_000  # different codes of which all pairs are compared: two thousand million pairs
@@ -23,6 +23,7 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 def check_codes(codes: Tensor, categories: int | None = None) -> Tensor:
     """The codes as int64 on the CPU, if they are integers (N, L) in 0 … categories - 1; else a MetricError."""
+    check_tensor(codes, "codes")
     if codes.dtype not in INTEGERS:
         raise MetricError(f"codes are integers, not {codes.dtype}; take the argmax over the categories first")
     if codes.ndim != 2 or not codes.numel():
@@ -36,6 +37,7 @@ def check_codes(codes: Tensor, categories: int | None = None) -> Tensor:
 
 def check_labels(labels: Tensor, count: int | None = None, what: str = "labels") -> Tensor:
     """The labels as int64 on the CPU, if they are `count` integers of 0 or more; else a MetricError."""
+    check_tensor(labels, what)
     if labels.dtype not in INTEGERS or labels.ndim != 1 or not labels.numel():
         raise MetricError(f"{what} are integers (N,), at least one, not {labels.dtype} of shape {tuple(labels.shape)}")
     if count is not None and len(labels) != count:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib.metrics import MetricError, check_pixels
+from lib.metrics import MetricError, check_pixels, check_tensor
 from lib.metrics.features import Extractor
 from lib.metrics.spectrum import radial_power
 
@@ -88,6 +88,7 @@ def _products(centred: Tensor) -> Tensor:
 
 def check_features(features: Tensor) -> Tensor:
     """The features themselves, if they are finite and of shape (n, d); else a MetricError."""
+    check_tensor(features, "features")
     if features.ndim != 2:
         raise MetricError(f"features have shape (n, d), not {tuple(features.shape)}")
     if not torch.isfinite(features).all():
@@ -172,6 +173,7 @@ class FeatureSet:
         checksum: of its weights.
         moments: of the features of all images.
         features: (kept, d) float32 on the CPU, those of up to `keep` images.
+        size: height and width of the images.
         frequencies, power: radial power spectrum, mean over all images (see `spectrum.radial_power`).
     """
 
@@ -179,6 +181,7 @@ class FeatureSet:
     checksum: str
     moments: Moments = field(repr=False)
     features: Tensor = field(repr=False)
+    size: tuple[int, int]
     frequencies: Tensor = field(repr=False)
     power: Tensor = field(repr=False)
 
@@ -198,7 +201,7 @@ def describe(
     """
     moments, kept, keys = Moments(), torch.zeros(0, extractor.dimensions), np.zeros(0)
     random = np.random.default_rng(seed)
-    frequencies = total = None
+    size = frequencies = total = None
     for chunk in _chunks(images):
         features = extractor(chunk)
         moments.add(features)
@@ -208,12 +211,13 @@ def describe(
             chosen = np.sort(np.argpartition(keys, keep)[:keep])
             kept, keys = kept[chosen], keys[chosen]
         frequencies, power = radial_power(chunk)
-        if total is not None and len(total) != len(power):
+        if size not in (None, tuple(chunk.shape[2:])):
             raise MetricError("the images have different sizes; bring all chunks to the same")
+        size = tuple(chunk.shape[2:])
         total = power * len(chunk) if total is None else total + power * len(chunk)
     if total is None:
         raise MetricError("there are no images to describe; the iterable of chunks is empty")
-    return FeatureSet(extractor.name, extractor.checksum, moments, kept, frequencies, total / moments.count)
+    return FeatureSet(extractor.name, extractor.checksum, moments, kept, size, frequencies, total / moments.count)
 
 
 def _chunks(images: Tensor | Iterable[Tensor]) -> Iterable[Tensor]:
@@ -263,6 +267,12 @@ def _check_pair(fake: FeatureSet, real: FeatureSet, needed: int) -> None:
         raise MetricError(
             f"features of different extractors do not compare: {fake.extractor!r} ({fake.checksum[:8]}) and "
             f"{real.extractor!r} ({real.checksum[:8]}); describe both sets with the same one"
+        )
+    if fake.size != real.size:
+        (h, w), (height, width) = fake.size, real.size
+        raise MetricError(
+            f"generated images of {w} x {h} pixels do not compare with real ones of {width} x {height}: a resized set "
+            "lacks or has too much of the finest detail; bring both to one size by the same code"
         )
     for what, given in (("generated", fake), ("real", real)):
         if min(given.count, len(given.features)) < needed:

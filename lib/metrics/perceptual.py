@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from lib.data.augment import as_float
-from lib.metrics import MetricError
+from lib.metrics import MetricError, check_tensor
 
 # torchvision's weights of each trunk, and the smallest side that it takes.
 TRUNKS = {
@@ -52,6 +52,8 @@ class Perceptual:
 
         Raises a MetricError for other ranges, shapes, channels, NaN, and images that are too small.
         """
+        for images in (a, b):
+            check_tensor(images, "images")
         if a.shape != b.shape:
             raise MetricError(f"LPIPS compares images of one shape, not {tuple(a.shape)} with {tuple(b.shape)}")
         for images in (a, b):

@@ -37,6 +37,7 @@ import torch
 from matplotlib.figure import Figure
 
 from lib import paths, sources
+from lib.data import needs
 from lib.plots import arrange, small_png, use_style
 from lib.press import fingerprint, parameters
 
@@ -89,7 +90,12 @@ class Run:
         return SimpleNamespace(**{name: self.parameters[name] for name in vars(defaults) if name in self.parameters})
 
     def use(self, data):
-        """Register a data set (images or sounds), so that every result names it; returns it unchanged."""
+        """Register a data set (images or sounds), so that every result names it; returns it unchanged.
+
+        Raises:
+            DataError: it is too small for this notebook.
+        """
+        needs.check(self.notebook, data)
         self._data.append(
             {
                 "name": data.name,

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torchvision.datasets import CIFAR10, CelebA
 
 from lib.data import cache, catalog, folders, official
@@ -303,8 +304,8 @@ def truncate(path):
         (lambda s: (s / "train/a/0001.png").write_bytes(b""), r"0001\.png cannot be read"),
         (lambda s: picture(1, (9, 8)).save(s / "train/a/0001.png"), "unequal sizes.*Give size="),
         (lambda s: (s / "test/c").mkdir(), r"class folder .*test.c holds no images"),
-        (lambda s: [p.unlink() for p in s.rglob("*.png")], "train holds no images: no files were found"),
-        (lambda s: [p.rename(p.with_suffix(".raw")) for p in s.rglob("*.png")], r"with the extensions \.raw"),
+        (lambda s: [p.unlink() for p in s.rglob("*.png")], "holds no images: no files found"),
+        (lambda s: [p.rename(p.with_suffix(".raw")) for p in s.rglob("*.png")], r"\d+ x file \.raw found"),
         (lambda s: (s / "test/b").rename(s / "test/c"), "only in train: b; only in test: c"),
         (lambda s: shutil.rmtree(s / "test"), "holds train but not both train and test"),
         (lambda s: (s / "test").rename(s / "val"), "holds train, val but not both"),
@@ -726,3 +727,95 @@ def test_a_folder_name_in_cp949_can_be_shown(tmp_path):
     pictures(tmp_path / os.fsdecode("화재".encode("cp949")))
     pictures(tmp_path / "b")
     assert load_images(f"folder:{tmp_path}", "train").classes == ("b", "화재")
+
+
+def test_the_same_split_however_a_disk_spells_the_names(tmp_path):
+    """Copied to or from a Mac, no image moves between the splits, and none changes its place."""
+    for form in ("NFC", "NFD"):
+        for number in range(12):
+            kind = tmp_path / form / unicodedata.normalize(form, f"새{number % 2}")
+            kind.mkdir(parents=True, exist_ok=True)
+            picture(number).save(kind / unicodedata.normalize(form, f"사진{number}.png"))
+    for split in ("train", "test"):
+        one, two = (load_images("folder:" + form, split, root=str(tmp_path)) for form in ("NFC", "NFD"))
+        assert one.checksum == two.checksum and one.classes == two.classes
+
+
+def test_an_empty_folder_of_the_same_look_is_no_class_of_its_own(tmp_path):
+    pictures(tmp_path / "새")
+    (tmp_path / unicodedata.normalize("NFD", "새")).mkdir(exist_ok=True)
+    assert load_images(f"folder:{tmp_path}", "train").classes == ("새",)
+
+
+def test_the_data_root_in_another_normal_form(tmp_path, monkeypatch):
+    pictures(tmp_path / unicodedata.normalize("NFD", "자료") / "새" / "b")
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "자료"))
+    assert load_images("folder:새", "train").classes == ("b",)
+
+
+def left_out(folder):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for split in ("train", "test"):
+            load_images(f"folder:{folder}", split)
+    return [str(warning.message) for warning in caught]
+
+
+def test_what_is_left_out_is_counted_once(tmp_path):
+    folder = tmp_path / "set"
+    pictures(folder / "bird")
+    for name in ("a.heic", "b.HEIC", "readme", "list.csv"):
+        (folder / "bird" / name).write_bytes(b"x")
+    (folder / "bird/gone.png").symlink_to(tmp_path / "nowhere.png")
+    (folder / "bird/again").symlink_to(folder / "bird", target_is_directory=True)
+    (message,) = left_out(folder)
+    for part in ("2 x file .heic", "1 x file without extension", "1 x file .csv", "1 x broken link",
+                 "1 x link to a folder that is read already"):  # fmt: skip
+        assert part in message
+
+
+def test_nothing_is_said_of_what_every_desktop_leaves(tmp_path):
+    pictures(tmp_path / "set/bird")
+    (tmp_path / "set/bird/.DS_Store").write_bytes(b"x")
+    (tmp_path / "set/bird/Thumbs.db").write_bytes(b"x")
+    assert left_out(tmp_path / "set") == []
+
+
+def test_broken_links_alone(tmp_path):
+    (tmp_path / "set/bird").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / f"set/bird/{number}.png").symlink_to(tmp_path / "vanished" / f"{number}.png")
+    with pytest.raises(DataError, match="holds no images: 3 x broken link found"):
+        load_images(f"folder:{tmp_path / 'set'}", "train")
+
+
+def exif(tag_type, value):
+    """An EXIF block of one entry, the orientation, of any type and value (4 bytes)."""
+    return (b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12" + tag_type.to_bytes(2, "big") + (1).to_bytes(4, "big")
+            + value + b"\0\0\0\0")  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", [(5, b"\0\0\0\x63"), (2, b"A\0\0\0"), (9, b"\xff\xff\xff\xff"), (12, b"\0" * 4)])
+def test_a_malformed_orientation_leaves_the_picture_as_it_is(tmp_path, entry):
+    image = Image.new("RGB", (8, 8), (200, 10, 10))
+    (tmp_path / "set/a").mkdir(parents=True)
+    for name, extra in (("plain", {}), ("odd", {"exif": exif(*entry)})):
+        image.save(tmp_path / f"set/a/{name}.jpg", **extra)
+    plain, odd = (np.asarray(folders._read(tmp_path / f"set/a/{name}.jpg", None)) for name in ("plain", "odd"))
+    assert np.array_equal(plain, odd)
+
+
+def test_a_picture_that_is_too_large_is_said_to_be(tmp_path, monkeypatch):
+    pictures(tmp_path / "a", 4)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(DataError, match="png has more than 0 million pixels. Make it smaller"):
+        load_images(f"folder:{tmp_path}", "train")
+
+
+def test_a_png_with_a_long_text(tmp_path):
+    text = PngInfo()
+    text.add_text("comment", "x" * (2**20 + 10), zip=True)
+    pictures(tmp_path / "set/a", 4)
+    Image.new("RGB", (8, 8)).save(tmp_path / "set/a/0.png", pnginfo=text)
+    with pytest.raises(DataError, match="0.png carries more than 1 MB of text"):
+        load_images(f"folder:{tmp_path / 'set'}", "train"), load_images(f"folder:{tmp_path / 'set'}", "test")

@@ -15,11 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import kid_features_to_metric
 
-from lib.metrics import MetricError, fid
+from lib.metrics import MetricError, check_pixels, fid
+from lib.metrics.codes import check_codes, check_labels
 from lib.metrics.features import Extractor
 from lib.metrics.fid import (
     FeatureSet,
     Moments,
+    check_features,
     compare,
     describe,
     fid_infinity,
@@ -28,6 +30,7 @@ from lib.metrics.fid import (
     kid,
     neighbourhoods,
 )
+from lib.metrics.perceptual import Perceptual
 
 
 def normal(count, dimensions, seed, scale=1.0, shift=0.0):
@@ -36,7 +39,7 @@ def normal(count, dimensions, seed, scale=1.0, shift=0.0):
 
 
 def feature_set(features, name="random", checksum="0"):
-    return FeatureSet(name, checksum, Moments.of(features), features.float(), torch.zeros(1), torch.zeros(1))
+    return FeatureSet(name, checksum, Moments.of(features), features.float(), (32, 32), torch.zeros(1), torch.zeros(1))
 
 
 # --- Moments ------------------------------------------------------------------------------------
@@ -369,3 +372,19 @@ def test_sets_that_do_not_compare_are_refused():
         compare(one, few, seed=0)
     with pytest.raises(MetricError, match="FID∞ needs at least 100"):
         fid_infinity(few.features, one.moments, seed=0)
+
+
+def test_images_of_another_size_are_refused(extractor):
+    square = describe(torch.randint(0, 256, (120, 3, 8, 8), dtype=torch.uint8), extractor)
+    for measure in (fid.fid, lambda *sets: compare(*sets, seed=0)):
+        with pytest.raises(MetricError, match="8 x 8 pixels do not compare with real ones of 8 x 9"):
+            measure(square, replace(square, size=(9, 8)))
+
+
+@pytest.mark.parametrize("call", [
+    lambda x: check_pixels(x), lambda x: check_features(x), lambda x: check_codes(x), lambda x: check_labels(x),
+    lambda x: Perceptual("LPIPS", 1, torch.nn.Identity()).distance(x, x),
+])  # fmt: skip
+def test_numpy_arrays_are_said_to_be_none(call):
+    with pytest.raises(MetricError, match=r"are a numpy.ndarray, expected a torch.Tensor; torch.as_tensor"):
+        call(np.zeros((2, 3, 8, 8), np.uint8))

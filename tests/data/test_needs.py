@@ -1,0 +1,42 @@
+"""What notebooks need of their data."""
+
+import pytest
+import torch
+import yaml
+
+from lib import paths
+from lib.data.catalog import DataError
+from lib.data.needs import NEEDS, check
+
+
+class Data:
+    unit, name = "images", "folder birds"
+
+    def __init__(self, count, classes, split="train"):
+        self.labels, self.split = torch.arange(count) % classes, split
+
+    def __len__(self):
+        return len(self.labels)
+
+
+@pytest.mark.parametrize("notebook", NEEDS)
+def test_enough_is_enough_and_one_less_is_not(notebook):
+    need = NEEDS[notebook]
+    for split, count in (("train", need.train), ("test", need.test)):
+        check(notebook, Data(count, need.classes, split))
+        with pytest.raises(DataError, match=rf"{notebook} needs {count} .* birds has {count - 1} of"):
+            check(notebook, Data(count - 1, need.classes, split))
+        if need.classes > 1:
+            with pytest.raises(DataError, match=rf"of {need.classes} or more classes .* of 1\."):
+                check(notebook, Data(count, 1, split))
+
+
+def test_others_need_nothing():
+    check("07_results", Data(1, 1)), check("04_emergency_whisper", Data(1, 1, "validation"))
+
+
+def test_the_smallest_profile_has_as_much():
+    smoke = yaml.safe_load((paths.ROOT / "profiles/smoke.yaml").read_text(encoding="utf-8"))["notebooks"]
+    for notebook, need in NEEDS.items():
+        counts = smoke[notebook]["parameters"]
+        assert counts["train_count"] >= need.train and counts["test_count"] >= need.test
