@@ -1,18 +1,73 @@
-"""Every figure of the study, drawn from saved data alone."""
+"""Figures of the study that notebooks 04 and 05 share, drawn from saved data alone."""
 
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+from torch import Tensor, nn
 
 from lib import plots
 from lib.emergency.features import FRAMES_PER_SECOND
 
 Arrays = Mapping[str, np.ndarray]
 
+MOST_IN_A_MATRIX = 25  # classes
 EVENT, SPEECH = plots.COLOURS[1], plots.COLOURS[0]
+
+
+def layer_table(network: nn.Module, *inputs: Tensor, what: str) -> pd.DataFrame:
+    """fig419, fig420: what `network` is made of, in the order in which `inputs` pass it, read off the model.
+
+    Columns: layer, shape (of its output for one clip, channels first), parameters. Layers that neither have weights nor
+    change the shape are left out, and so are batch norms. what: the first row, what the inputs are."""
+    rows, hooks = [(what, inputs[0].shape[1:], 0)], []
+
+    def passed(layer: nn.Module, given: tuple[Tensor, ...], found: Tensor) -> None:
+        size = sum(weight.numel() for weight in layer.parameters())
+        if not isinstance(layer, nn.BatchNorm2d) and (size or found.shape != given[0].shape):
+            rows.append((_named(layer), found.shape[1:], size))
+
+    for layer in network.modules():
+        if not any(True for _ in layer.children()):
+            hooks.append(layer.register_forward_hook(passed))
+    try:
+        with torch.inference_mode():
+            network(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return pd.DataFrame([{"layer": name, "shape": " x ".join(map(str, shape)), "parameters": size}
+                         for name, shape, size in rows])  # fmt: skip
+
+
+def _named(layer: nn.Module) -> str:
+    kind = type(layer).__name__.removeprefix("Packed")
+    if isinstance(layer, nn.Linear):
+        return f"{kind} {layer.in_features} → {layer.out_features}"
+    if isinstance(layer, nn.Conv2d):
+        kernel, stride = layer.kernel_size, "" if max(layer.stride) == 1 else f", stride {layer.stride[0]}"
+        return f"{kind} {kernel[0]} x {kernel[1]}{stride}, {layer.in_channels} → {layer.out_channels}"
+    return kind
+
+
+def layers(table: pd.DataFrame) -> Figure:
+    """The rows of `layer_table`, from top to bottom: layer, shape of what it passes on, weights."""
+    figure, axes = plots.subplots(height=0.27 * len(table) + 0.4, width=4.4)
+    axes.set(xlim=(0, 10), ylim=(-len(table) + 0.4, 0.6))
+    axes.set_axis_off()
+    for place, row in enumerate(table.itertuples()):
+        fill = "#DCE9F5" if row.parameters else "#F2F2F2"
+        axes.add_patch(FancyBboxPatch((0.4, -place - 0.3), 5.2, 0.6, boxstyle="round,pad=0.02", linewidth=0.7,
+                                      edgecolor="0.3", facecolor=fill))  # fmt: skip
+        axes.text(3.0, -place, row.layer, ha="center", va="center", fontsize=6)
+        axes.text(5.9, -place, row.shape, va="center", fontsize=6)
+        axes.text(9.8, -place, f"{row.parameters:,} weights" if row.parameters else "", ha="right", va="center",
+                  fontsize=6, color="0.35")  # fmt: skip
+    return figure
 
 
 def variants(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
@@ -37,19 +92,24 @@ def variants(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
 
 
 def confusion(arrays: Arrays) -> Figure:
-    """fig42: `experiments.matrices`. Classes in percent of their row, with counts; alarm against none; reliability."""
+    """fig42: `experiments.matrices`. Classes in percent of their row, with counts; alarm against none; reliability.
+
+    Of more classes than can be read as a matrix, the commonest confusions."""
     counts, names = arrays["counts"], [str(name) for name in arrays["names"]]
     alarms = len(arrays["binary"]) > 0
-    many = len(names) > 25
-    figure, axes = plots.subplots(2, 2, height=5.6 if many else 4.8, width_ratios=[2.6, 1], height_ratios=[1, 1])
+    figure, axes = plots.subplots(2, 2, height=4.8, width_ratios=[2.6, 1], height_ratios=[1, 1])
     grid = axes[0, 0].get_gridspec()
     for one in axes[:, 0]:
         one.remove()
     large = figure.add_subplot(grid[:, 0])
-    _matrix(large, counts, names, written=not many, size=3.4 if many else 5)
+    if len(names) > MOST_IN_A_MATRIX:
+        _confusions(large, counts, names)
+    else:
+        _matrix(large, counts, names, size=5)
     if alarms:
-        _matrix(axes[0, 1], arrays["binary"], ["emergency", "none"], written=True, size=7)
+        _matrix(axes[0, 1], arrays["binary"], ["emergency", "none"], size=7)
         axes[0, 1].set_title("alarm or not", fontsize=7)
+        axes[0, 1].set_ylabel("")
     else:
         axes[0, 1].set_axis_off()
         axes[0, 1].text(0.5, 0.5, "no class of this set\nis an emergency", ha="center", va="center", fontsize=7)
@@ -60,12 +120,33 @@ def confusion(arrays: Arrays) -> Figure:
         label = {"trained": "as trained", "calibrated": "with temperature"}[name]
         filled = count > 0
         below.plot(confidence[filled], accuracy[filled], plots.MARKERS[place], linestyle="-", label=label)
-    below.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
+        edges = np.linspace(0, 1, len(count) + 1)
+        below.stairs(0.25 * count / max(count.sum(), 1), edges, color=plots.COLOURS[place], alpha=0.3, fill=True)
+    below.set(xlabel="confidence (filled: a quarter of the share of clips)", ylabel="accuracy", xlim=(0, 1),
+              ylim=(0, 1))  # fmt: skip
+    below.xaxis.label.set_fontsize(6)
     below.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=6)  # above the curves
     return figure
 
 
-def _matrix(axes: Axes, counts: np.ndarray, names: list[str], *, written: bool, size: float) -> None:
+def _confusions(axes: Axes, counts: np.ndarray, names: list[str], most: int = 25) -> None:
+    """The commonest mistakes, and how many of the class's clips each takes."""
+    wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
+    pairs = np.argwhere(wrong > 0)
+    order = np.argsort([-wrong[row, column] for row, column in pairs], kind="stable")[:most]
+    chosen = pairs[order] if len(pairs) else np.zeros((0, 2), int)
+    labels = [f"{names[row]} → {names[column]}" for row, column in chosen]
+    values = [wrong[row, column] for row, column in chosen]
+    axes.barh(range(len(chosen)), values, color=plots.COLOURS[0])
+    for place, (row, column) in enumerate(chosen):
+        axes.text(wrong[row, column], place, f" of {counts[row].sum()}", va="center", fontsize=5)
+    axes.set_yticks(range(len(chosen)), labels, fontsize=5.5)
+    axes.set(ylim=(len(chosen) - 0.5, -0.5), xlabel="clips of the class taken for the other")
+    axes.grid(axis="y", visible=False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _matrix(axes: Axes, counts: np.ndarray, names: list[str], *, size: float) -> None:
     """Row percent as colour; counts as numbers."""
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
@@ -74,8 +155,6 @@ def _matrix(axes: Axes, counts: np.ndarray, names: list[str], *, written: bool, 
     axes.set_xticks(places, names, rotation=90, fontsize=size + 0.5)
     axes.set_yticks(places, names, fontsize=size + 0.5)
     axes.set(xlabel="taken for", ylabel="class")
-    if not written:
-        return
     for row, column in np.argwhere(counts > 0):
         text = f"{counts[row, column]}"
         if len(names) == 2:

@@ -161,7 +161,7 @@ def redrawn(model: nn.Module, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for layer in changed.modules():
-            if any(True for _ in layer.parameters(recurse=False)):
+            if hasattr(layer, "reset_parameters") and not isinstance(layer, nn.Embedding):  # positions are no weights
                 layer.reset_parameters()
     return changed
 

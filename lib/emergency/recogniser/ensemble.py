@@ -92,7 +92,8 @@ def ensemble_table(
 
     A voter alone is scored on all clips: where it abstains it is taken to hear nothing, and raises no alarm.
 
-    Columns: voter, seed, source (its binary accuracy there, %), answered (% of the clips), then those of `score_row`
+    Columns: voter, seed, source (its binary accuracy there, %), emergencies (% of the clips: what always alarming would
+    have right), answered (%), then those of `score_row`
     (ece of what was answered), and for binary decisions against the best single voter (best on validation): fixed
     (wrong there, right here), broken and p (McNemar's exact test). Only the rows of votes have them.
     """
@@ -116,7 +117,8 @@ def ensemble_table(
             row = score_row(without_abstentions(ways[name]), labels, classes, alarming)
             row |= {"ece": 100 * calibration_error(ways[name][answered].softmax(1), labels[answered])}
             row = {"answered": 100 * answered.double().mean().item()} | row
-        row = {"voter": name, "seed": seed, "source": SOURCE.get(name, np.nan)} | row
+        rate = 100 * emergency.double().mean().item()
+        row = {"voter": name, "seed": seed, "source": SOURCE.get(name, np.nan), "emergencies": rate} | row
         if name not in test:
             row |= mcnemar(decided[best] == emergency, decided[name] == emergency) | {"against": best}
         rows.append(row)

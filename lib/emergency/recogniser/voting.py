@@ -160,11 +160,12 @@ def recording_arrays(
     recogniser: Recogniser, samples: np.ndarray, report: Report, spans: Sequence[tuple[float, float, bool]] = ()
 ) -> dict[str, np.ndarray]:
     """fig413: samples; spans (start, stop in s, emergency or not) of what is known to be heard; times and probability
-    (of an emergency) of moments; alarms (at, upheld by the vote); threshold."""
+    (of an emergency) of frames; alarms (at, upheld by the vote); threshold; refractory (s)."""
     return {
         "samples": samples, "spans": np.array(spans, float).reshape(-1, 3), "times": report.times,
         "probability": report.probabilities[:, list(recogniser.alarming)].sum(1),
         "alarms": np.array(report.alarms, float).reshape(-1, 2), "threshold": np.array(recogniser.rule.on),
+        "refractory": np.array(recogniser.rule.refractory),
     }  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.emergency.cnn import faithfulness
-from lib.emergency.cnn.experiments import Judged, picture_arrays, share_rows
+from lib.emergency.cnn.experiments import RANDOM_NETWORKS, Judged, picture_arrays, share_rows
 from lib.emergency.data.sounds import Sounds, three_sets
 from lib.emergency.features import SILENCE, Mels
 from lib.emergency.synthesis.soundscapes import STEMS, Soundscapes
@@ -475,7 +475,8 @@ def encoder_table(
     listened: Listened, chosen: Tensor, truth: Soundscapes | None, *, steps: int, seed: int
 ) -> pd.DataFrame:
     """tab410: measure, seed, clips, value, low, high: areas of flipping for each method and a random order, and for
-    soundscapes the stems' shares of CP-LRP's relevance and of energy, on clips that hold both speech and an event."""
+    soundscapes the stems' shares of CP-LRP's relevance and of the nulls of `share_rows`, on clips that hold both speech
+    and an event. A further null are encoders of random weights, explained for the class that each is surest of."""
     give_back()
     judged, rows = listened.judged(), []
     mel, targets = listened.test.mel[chosen], listened.heard.clips[chosen].argmax(1)
@@ -495,8 +496,16 @@ def encoder_table(
     if truth is not None:
         both = torch.tensor([bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips])
         some = both.nonzero()[:, 0]
-        found = encoder_relevance.explain(listened.model, listened.test.mel[some], listened.heard.clips[some].argmax(1))
-        share = faithfulness.shares(found[:, None], truth.energy[some.numpy()])
+        mel, energy = listened.test.mel[some], truth.energy[some.numpy()]
+        found = encoder_relevance.explain(listened.model, mel, listened.heard.clips[some].argmax(1))
+        share = faithfulness.shares(found[:, None], energy)
+        drawn = []
+        for number in range(RANDOM_NETWORKS):
+            model = faithfulness.redrawn(listened.model, seed + number)
+            surest = listen(model, mel, words=False).clips.argmax(1)
+            maps = encoder_relevance.explain(model, mel, surest)[:, None]
+            drawn.append(faithfulness.shares(maps, energy)["relevance"])
+        share["random networks"] = np.mean(drawn, axis=0)
         for place in range(len(STEMS)):
             rows += share_rows(share, place, seed)
     return pd.DataFrame(rows)

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import ScalarFormatter
 
 from lib import plots
 from lib.emergency.features import RATE
@@ -151,16 +152,20 @@ def _silent(number: int, names: list[str]) -> bool:
 
 
 def lines(table: pd.DataFrame) -> Figure:
-    """fig49: what was said, and below it what was read: wrong characters in red, missing ones as a gap."""
+    """fig49: what was said, and below it what was written: wrong characters in colour, missing ones as a dot."""
     kinds = list(table.lines.unique())
     most = int(table.lines.value_counts().max()) if len(table) else 1
-    figure, axes = plots.subplots(1, max(len(kinds), 1), height=0.36 * most + 0.4, squeeze=False)
+    figure, axes = plots.subplots(1, max(len(kinds), 1), height=0.36 * most + 0.6, squeeze=False)
     for one, kind in zip(axes[0], kinds, strict=False):
         for place, row in enumerate(table[table.lines == kind].itertuples()):
             _line(one, row.reference, row.hypothesis if isinstance(row.hypothesis, str) else "", -place)
         one.set(xlim=(0, 16), ylim=(-most + 0.3, 0.8))
         one.set_title(f"{kind} in training", fontsize=7)
         one.set_axis_off()
+    handles = [axes[0, 0].plot([], [], marker=f"${sign}$", markersize=5, linestyle="none", color=colour, label=label)[0]
+               for sign, colour, label in (("A", "black", "said"), ("A", "0.45", "written"), ("A", ALARM, "wrong"),
+                                           (r"\cdot", ALARM, "missing"), (r"\_", "0.7", "space"))]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure
 
 
@@ -169,9 +174,12 @@ def _line(axes: Axes, reference: str, hypothesis: str, height: float) -> None:
     column = 0.0
     for kind, said, read in aligned(reference, hypothesis):
         for place in range(max(len(said), len(read))):
-            axes.text(column, height, said[place : place + 1], fontsize=6.5, va="center")
-            axes.text(column, height - 0.38, read[place : place + 1] or "·", fontsize=6.5, va="center",
-                      color="0.45" if kind == "equal" else ALARM)  # fmt: skip
+            for y, letter, colour in ((height, said[place : place + 1], "black"),
+                                      (height - 0.38, read[place : place + 1] or "·",
+                                       "0.45" if kind == "equal" else ALARM)):  # fmt: skip
+                blank = letter == " "
+                axes.text(column, y, "_" if blank else letter, fontsize=6.5, va="center",
+                          color="0.7" if blank and kind == "equal" else colour)  # fmt: skip
             column += 0.75
     if not reference and not hypothesis:
         axes.text(0, height, "(nothing)", fontsize=6)
@@ -191,7 +199,10 @@ def alarms(table: pd.DataFrame) -> Figure:
                       [middle.miss_rate - middle.miss_low, middle.miss_high - middle.miss_rate],
                       [middle.alarms_per_hour - middle.alarms_low, middle.alarms_high - middle.alarms_per_hour],
                       color=colour, linewidth=0.7, capsize=2)  # fmt: skip
-    axes.set(xlabel="false alarms per hour of clips without emergency", ylabel="missed emergencies (%)", ylim=(0, None))
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set(xlabel="false alarms per hour of clips without emergency", ylabel="missed emergencies (%)", ylim=(0, None),
+             xlim=(0, None))  # fmt: skip
+    axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.legend(fontsize=6)
     return figure
 
@@ -229,31 +240,34 @@ def recording(arrays: Arrays) -> Figure:
     line.axhline(float(arrays["threshold"]), color="0.6", linewidth=0.8, linestyle="--")
     for at, upheld in arrays["alarms"]:
         line.axvline(at, color=ALARM if upheld else "0.6", linewidth=1.4, linestyle="-" if upheld else ":")
+        if upheld:
+            line.axvspan(at, min(at + float(arrays["refractory"]), time[-1]), color="0.85", linewidth=0, zorder=0)
     line.set(xlabel="time (s)", ylabel="probability of\nan emergency", ylim=(0, 1.02))
     handles = [wave.plot([], [], color=colour, linewidth=5, alpha=0.4, label=label)[0]
                for colour, label in ((ALARM, "emergency, truth"), (CALM, "no emergency, truth"))]  # fmt: skip
     raised = ((ALARM, "-", "alert"), ("0.6", ":", "alarm that the vote overruled"))
     handles += [line.plot([], [], color=colour, linestyle=style, label=label)[0] for colour, style, label in raised]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    handles += line.plot([], [], color="0.85", linewidth=5, label="no other alarm is raised")
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=6)
     return figure
 
 
 def votes(table: pd.DataFrame) -> Figure:
-    """fig414: accuracy of emergency or not, of voters and votes, with intervals, beside the source's numbers."""
+    """fig414: accuracy of emergency or not, of voters and votes, with intervals, and what a constant answer has."""
     figure, axes = plots.subplots(height=2.2, width=4.8)
     names: Sequence[str] = list(table.voter.unique())
     for place, name in enumerate(names):
         rows = table[table.voter == name]
-        mean = rows[["binary_accuracy", "binary_accuracy_low", "binary_accuracy_high", "source"]].mean()
+        mean = rows[["binary_accuracy", "binary_accuracy_low", "binary_accuracy_high"]].mean()
         axes.plot([mean.binary_accuracy_low, mean.binary_accuracy_high], [place] * 2, color=CALM, linewidth=1.6)
         axes.plot(rows.binary_accuracy, [place] * len(rows), "o", color=CALM)
-        if not np.isnan(mean.source):
-            axes.plot(mean.source, place, "D", color=ALARM, markersize=3)
-    axes.plot([], [], "o", color=CALM, label="here, with 95 %")
-    axes.plot([], [], "D", color=ALARM, label="the source, on AI Hub")
+    constant = table.emergencies.mean()
+    axes.axvline(max(constant, 100 - constant), color=ALARM, linestyle="--",
+                 label=f"{'always' if constant > 50 else 'never'} alarming")  # fmt: skip
+    axes.plot([], [], "o", color=CALM, label="with 95 %")
     axes.set(
         yticks=range(len(names)), yticklabels=names, ylim=(len(names), -1), xlabel="emergency or not, accuracy (%)"
     )
     axes.grid(axis="y", visible=False)
-    axes.legend(fontsize=6, loc="lower left")
+    plots.legend_below(figure, axes)
     return figure

@@ -282,3 +282,12 @@ class TestFigures:
         table = recognition.encoder_table(listened, torch.arange(3), sets[3], steps=2, seed=0).set_index("measure")
         shares = [table.value[f"energy of {stem} (%)"] for stem in ("speech", "event", "background")]
         assert sum(shares) <= 100.01 and "flipping area, attention rollout" in table.index
+        assert 0 < table.value["random networks of event (%)"] < 100
+
+    def test_encoders_of_random_weights_explain_about_as_their_null(self, listened, sets, monkeypatch):
+        """The measure is about 0 where nothing was learned: a random network beside others of its kind."""
+        drawn = replace(listened, model=recognition.faithfulness.redrawn(listened.model, 77))
+        drawn = replace(drawn, heard=listen(drawn.model, drawn.test.mel, words=False))
+        found = recognition.encoder_table(drawn, torch.arange(1), sets[3], steps=1, seed=0).set_index("measure")
+        for stem in ("speech", "event"):
+            assert abs(found.value[f"relevance - random networks, {stem} (points)"]) < 12
