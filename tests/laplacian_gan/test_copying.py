@@ -147,14 +147,14 @@ def test_copy_index_on_a_line():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 20), st.integers(1, 20), st.booleans(), st.integers(0, 1000))
-def test_copy_index_is_brute_force(candidates, count, told, seed):
+def test_copy_index_is_brute_force(candidates, count, known, seed):
     pool, made = pixels(candidates, 3, seed), pixels(count, 3, seed + 1)
     made[::2] = pool[torch.arange(len(made[::2])) % candidates] // 2 + made[::2] // 2  # half way to a real one
     every = brute(made, pool)
     among = brute(pool, pool).fill_diagonal_(torch.inf).min(1).values
-    index = torch.arange(count) % candidates if told else every.argmin(1)
+    index = torch.arange(count) % candidates if known else every.argmin(1)
     near = every.gather(1, index[:, None])[:, 0] < among[index]
-    assert copy_index(made, pool, index if told else None) == pytest.approx(near.float().mean().item())
+    assert copy_index(made, pool, index if known else None) == pytest.approx(near.float().mean().item())
 
 
 def test_real_images_say_what_is_usual_and_noise_on_top_stays_a_copy():
