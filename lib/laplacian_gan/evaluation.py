@@ -174,7 +174,10 @@ def _perceptual(protocol: Protocol, result: Trained, pixels: Tensor, sources: Te
 
 
 def _copies(protocol: Protocol, pixels: Tensor, split: str, images: int = 1) -> dict[str, float]:
-    """Of several sources of an image, each measure is that of the source (the coarsest bands', say) copied most."""
+    """Of several sources of an image, each measure is that of the source (the coarsest bands', say) copied most.
+
+    chance_correlation: with a real image that is none of the sources.
+    """
     some = pixels[: protocol.queries]
     if split == NO_SOURCE:
         return {"copy_index": copying.copy_index(some, protocol.training)}
@@ -187,7 +190,9 @@ def _copies(protocol: Protocol, pixels: Tensor, split: str, images: int = 1) -> 
         found = copying.source_retrieval(some, asked, sources), copying.source_correlation(pixels, sources[index])
         rows.append((*found, copying.copy_index(some, pool, asked)))
     most = (max(column, key=abs) for column in zip(*rows, strict=True))
-    return dict(zip(("retrieval", "source_correlation", "copy_index"), most, strict=True))
+    chance = copying.source_correlation(pixels, sources[(torch.arange(len(pixels)) - images) % len(sources)])
+    found = dict(zip(("retrieval", "source_correlation", "copy_index"), most, strict=True))
+    return found | {"chance_correlation": chance}
 
 
 def _shares(result: Trained, sources: Tensor | None, seed: int) -> dict[str, float]:

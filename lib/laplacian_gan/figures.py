@@ -254,7 +254,8 @@ def controls(frame: pd.DataFrame) -> Figure:
 def mixtures(frame: pd.DataFrame) -> Figure:
     """fig111: distance against copying, by the number of images that bands come from. frame: `tables.mixtures`.
 
-    A line joins the means over seeds; arms without sources are lines across, as there is nothing to copy.
+    A line joins the means over seeds; arms without sources are lines across, as there is nothing to copy. The upright
+    line is the mean correlation with images that are no sources.
     """
     figure, axes = plots.subplots(1, 2, height=2.7, sharey=True)
     frame = frame[frame.sources.isin(["held-out", NO_SOURCE])]
@@ -270,6 +271,7 @@ def mixtures(frame: pd.DataFrame) -> Figure:
         for (arm, distance), style in zip(references.items(), ("--", ":", "-."), strict=True):
             cell.axhline(distance, color="0.3", linestyle=style, linewidth=1, label=arm)
         cell.set(xlabel=label, yscale="log")
+    axes[1].axvline(given.chance_correlation.mean(), color="0.7", linewidth=0.8)  # with images that gave no band
     axes[0].set(ylabel="Fréchet distance", xlim=(-0.05, 1.05))
     axes[1].set_xlim(-1.05, 1.05)
     plots.legend_below(figure, axes[0], columns=3)

@@ -20,7 +20,7 @@ def mixtures(controls: pd.DataFrame) -> pd.DataFrame:
     shown = controls.arm.isin([DCGAN.label, "null: zeros", PYRAMID.label, "held-out images"])
     shown |= controls.arm.str.startswith("bands of ")
     names = ["arm", "seed", "images", "sources", "fid", "lpips_diversity", "lpips_real"]
-    names += ["retrieval", "source_correlation", "copy_index"]
+    names += ["retrieval", "source_correlation", "chance_correlation", "copy_index"]
     return controls.loc[shown, names].sort_values("images", kind="stable", ignore_index=True)
 
 
@@ -33,6 +33,7 @@ MEASURES = (
     "lpips_same_pyramid",
     "retrieval",
     "source_correlation",
+    "chance_correlation",
     "copy_index",
 )
 
