@@ -254,8 +254,8 @@ def controls(frame: pd.DataFrame) -> Figure:
 def mixtures(frame: pd.DataFrame) -> Figure:
     """fig111: distance against copying, by the number of images that bands come from. frame: `tables.mixtures`.
 
-    A line joins the means over seeds; arms without sources are lines across, as there is nothing to copy. The upright
-    line is the mean correlation with images that are no sources.
+    A line joins the points of a seed (copies and negatives have no meaningful mean); arms without sources are
+    horizontal lines, as there is nothing to copy. The vertical line is the mean correlation with other images.
     """
     figure, axes = plots.subplots(1, 2, height=2.7, sharey=True)
     frame = frame[frame.sources.isin(["held-out", NO_SOURCE])]
@@ -263,16 +263,16 @@ def mixtures(frame: pd.DataFrame) -> Figure:
     references = frame[frame.images == 0].groupby("arm", sort=False).fid.mean()
     panels = (("retrieval", "nearest image is a source (share)"), ("source_correlation", "correlation with a source"))
     for cell, (column, label) in zip(axes, panels, strict=True):
-        means = given.groupby("images")[[column, "fid"]].mean()
-        cell.plot(means[column], means.fid, color="0.6", linewidth=1, zorder=1)
+        for _, run in given.sort_values("images").groupby("seed"):
+            cell.plot(run[column], run.fid, color="0.7", linewidth=0.8, zorder=1)
         for number, (count, part) in enumerate(given.groupby("images")):
             style = {"color": plots.COLOURS[number], "marker": plots.MARKERS[number], "s": 22, "zorder": 2}
             cell.scatter(part[column], part.fid, label=f"{count} image{'s' if count > 1 else ''}", **style)
         for (arm, distance), style in zip(references.items(), ("--", ":", "-."), strict=True):
             cell.axhline(distance, color="0.3", linestyle=style, linewidth=1, label=arm)
         cell.set(xlabel=label, yscale="log")
-    axes[1].axvline(given.chance_correlation.mean(), color="0.7", linewidth=0.8)  # with images that gave no band
+    axes[1].axvline(given.chance_correlation.mean(), color="0.3", linewidth=0.6)
     axes[0].set(ylabel="Fréchet distance", xlim=(-0.05, 1.05))
-    axes[1].set_xlim(-1.05, 1.05)
+    axes[1].set(xlim=(-1.05, 1.05), xticks=[-1, -0.5, 0, 0.5, 1])
     plots.legend_below(figure, axes[0], columns=3)
     return figure
