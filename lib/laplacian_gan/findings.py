@@ -80,7 +80,7 @@ def controls(table: pd.DataFrame) -> list[str]:
     chain, plain = free.loc["LAPGAN chain"], free.loc[DCGAN.label]
     return [
         f"The L2 decoder, which generates nothing, has a distance of {decoder.fid:.3g}: {(rivals < decoder.fid).sum()} "
-        f"of the {len(rivals)} GANs of table 12 have a lower one.",
+        f"of the {len(rivals)} GANs of table 12 come closer.",
         f"With the pyramid shown to the discriminator, samples are {_copying(shown)}, at a distance of "
         f"{shown.fid:.3g}, {relation(shown.fid, held.fid[PYRAMID.label])} without ({held.fid[PYRAMID.label]:.3g}).",
         f"Of single levels, {only.idxmin()} has the lowest distance ({only.min():.3g}), {only.idxmax()} the highest "
