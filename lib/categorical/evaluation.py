@@ -1,4 +1,4 @@
-"""What a trained arm is worth: clusters, nearest neighbours, and the health of its codes.
+"""Evaluation of trained arms: clusters, nearest neighbours, and the health of its codes.
 
 Labels are read here and nowhere else. Everything is fitted on training images and reported on test images; what has
 to be chosen (a position, a threshold) is chosen without labels.
@@ -135,7 +135,7 @@ def readouts(seen: Seen) -> list[str]:
 
 
 def best_position(soft: Tensor) -> int:
-    """The position of codes (N, L, K) that tells most about its image: highest H(mean) - mean H (Krause et al. 2010).
+    """The most informative position of codes (N, L, K): highest H(mean) - mean H (Krause et al. 2010).
 
     This is mutual information between image and category, and knows of no label.
     """

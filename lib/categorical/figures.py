@@ -170,7 +170,7 @@ def code_map(arrays: Arrays) -> Figure:
             label=str(name),
             linewidth=0,
         )
-    axes[0].set(title="t-SNE of the codes: only for looking at", xticks=[], yticks=[])
+    axes[0].set(title="t-SNE of the codes (qualitative)", xticks=[], yticks=[])
     axes[0].legend(fontsize=5, ncols=2, markerscale=1.3, loc="best", handletextpad=0.2, columnspacing=0.6)
     heat = axes[1].imshow(arrays["matrix"], cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     axes[1].set(title="expected agreement, images sorted by cluster", xticks=[], yticks=[])
@@ -185,7 +185,7 @@ def curves(frame: pd.DataFrame) -> Figure:
     frame = frame.assign(thousands=frame.images / 1000)
     panels = (
         ("knn", "kNN accuracy on features (%)"),
-        ("knn_output", "kNN on embedding or soft codes (%)"),
+        ("knn_output", "kNN on codes or embedding (%)"),
         ("used", "categories in use (% of K)"),
     )
     for cell, (column, label) in zip(axes, panels, strict=True):

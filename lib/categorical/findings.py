@@ -14,8 +14,8 @@ def tuning(table: pd.DataFrame) -> list[str]:
     chosen = table[table.chosen]
     grid = table.code_temperature
     edge = chosen.code_temperature.isin([grid.min(), grid.max()]).sum()
-    values = ", ".join(f"{row.arm} {row.code_temperature:g}" for row in chosen.itertuples())
-    return [f"Chosen code temperatures: {values}; {edge} of {len(chosen)} lie on the edge of the grid."]
+    values = "; ".join(f"{row.arm}: {row.code_temperature:g}" for row in chosen.itertuples())
+    return [f"Chosen code temperatures: {values}. On the edge of the grid lie {edge} of {len(chosen)}."]
 
 
 def clusters(table: pd.DataFrame, classes: int) -> list[str]:
@@ -60,7 +60,7 @@ def meanings(table: pd.DataFrame) -> list[str]:
     order = ", ".join(f"{factor} {nmi:.3f}" for factor, nmi in mean.items())
     return [
         f"Mean NMI of the positions with what is known of the images: {order}. The largest of any position with colour "
-        f"is {most['colour']:.3f}, {relation(most['colour'], most['class'])} with the class ({most['class']:.3f})."
+        f"is {most['colour']:.3f}, {relation(most['colour'], most['class'])} that with the class ({most['class']:.3f})."
     ]
 
 
@@ -96,6 +96,6 @@ def ablation(table: pd.DataFrame) -> list[str]:
 
 
 def collapsed(table: pd.DataFrame) -> list[str]:
-    """Which rows are at chance since all images have one code."""
-    arms = list(table.arm[table.collapsed])
-    return [f"Collapsed (one code for all images, so at chance): {', '.join(arms)}."] if arms else []
+    """Which rows are at chance in hard readouts, since all images have one hard code."""
+    arms = ", ".join(table.arm[table.collapsed])
+    return [f"Collapsed (one hard code for all images, so that readouts of it are at chance): {arms}."] if arms else []

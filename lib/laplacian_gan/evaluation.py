@@ -1,4 +1,4 @@
-"""What a trained arm is worth: distances to held-out images, diversity, and how much of it is copied.
+"""Evaluation of trained arms: distances to held-out images, diversity, and how much of it is copied.
 
 The real images are split into four disjoint parts: pyramids come from `sources` (of training and of
 held-out images), distances are computed to references that contain none of those.

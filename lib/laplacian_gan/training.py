@@ -329,12 +329,12 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
 def _penalty(kind: str, arm: Arm, discriminator: nn.Module, real: Tensor, fake: Tensor, shown) -> Tensor:
     weight = arm.penalty * arm.penalty_every  # lazy: rarer and as much stronger
 
-    def judge(images: Tensor) -> Tensor:
+    def score(images: Tensor) -> Tensor:
         return discriminator(images, shown)
 
     if kind == "wgan-gp":
-        return weight * gradient_penalty(judge, real, fake)
-    return weight * (zero_centred_penalty(judge, real) + zero_centred_penalty(judge, fake))
+        return weight * gradient_penalty(score, real, fake)
+    return weight * (zero_centred_penalty(score, real) + zero_centred_penalty(score, fake))
 
 
 def chain_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
