@@ -27,7 +27,6 @@ class Arm:
         images: number of images that the bands come from; neighbouring levels share one. 1: the pyramid
             of one image; as many as levels: every band from an image of its own.
         level_noise: standard deviation of noise added to the levels, which have unit variance.
-        level_scale: factor on the levels.
         sees_levels: the discriminator is given the same levels.
         loss: a name of `losses.LOSSES`.
         norm: of the discriminator: "batch", "spectral" or "none".
@@ -42,7 +41,6 @@ class Arm:
     condition: str = "own"
     images: int = 1
     level_noise: float = 0.0
-    level_scale: float = 1.0
     sees_levels: bool = False
     loss: str = "non-saturating"
     norm: str = "batch"

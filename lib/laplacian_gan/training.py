@@ -88,9 +88,7 @@ def conditions(images: Tensor, arm: Arm, scales: Tensor) -> Bands:
             band = torch.zeros_like(band)
         elif arm.condition == "noise":
             band = torch.randn_like(band)
-        if arm.level_noise:
-            band = band + arm.level_noise * torch.randn_like(band)
-        bands[level] = arm.level_scale * band
+        bands[level] = band + arm.level_noise * torch.randn_like(band) if arm.level_noise else band
     return bands
 
 

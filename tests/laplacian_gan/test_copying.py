@@ -10,7 +10,6 @@ from lib.laplacian_gan.copying import (
     copy_index,
     distance,
     nearest,
-    nearest_rows,
     source_correlation,
     source_retrieval,
     variance_shares,
@@ -88,12 +87,6 @@ def test_nearest_in_features():
     every = (colour(asked).double()[:, None] - colour(pool).double()[None]).square().mean(-1).sqrt()
     assert torch.equal(index, every.argmin(1))
     torch.testing.assert_close(found.double(), every.min(1).values, rtol=1e-3, atol=1e-4)
-
-
-def test_nearest_rows_are_what_a_figure_shows():
-    shown, found, far = nearest_rows(grey(5, 99, 200), grey(0, 100, 210), 2)
-    assert torch.equal(shown, grey(5, 99)) and torch.equal(found, grey(0, 100))
-    assert far.tolist() == pytest.approx([5 / 127.5, 1 / 127.5], rel=1e-4)
 
 
 def test_other_input_is_refused_in_one_sentence():
