@@ -172,7 +172,7 @@ def level_values(frame: pd.DataFrame) -> Figure:
 def _level_panels(axes, frame: pd.DataFrame, labels: Sequence[str]) -> None:
     panels = (
         ("fid", "Fréchet distance", (0, None)),
-        ("retrieval", "own source is nearest", (0, 1.05)),
+        ("retrieval", "own source is nearest", (-0.05, 1.05)),
         ("source_correlation", "correlation with source", (-1.05, 1.05)),
     )
     for cell, (column, title, limits) in zip(axes, panels, strict=True):
