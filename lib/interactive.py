@@ -1,12 +1,12 @@
-"""Figures that a reader can turn: sliders and menus below a picture that is there without them, too."""
+"""What a notebook displays beside results: interactive figures, and sentences about a run."""
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import ipywidgets
 import matplotlib.pyplot as plt
-from IPython.display import Image, display
+from IPython.display import Image, Markdown, display
 from matplotlib.figure import Figure
 
 DPI = 110
@@ -42,6 +42,11 @@ def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> 
     if "RUN_FOLDER" not in os.environ:  # set by `make figures`, whose copies have nobody to turn anything
         display(panel)
     return panel
+
+
+def say(sentences: Sequence[str]) -> None:
+    """Show sentences as a list in Markdown: what a study's `findings` look up in the tables of a run."""
+    display(Markdown("\n".join(f"* {sentence}" for sentence in sentences)))
 
 
 def _png(figure: Figure) -> Image:

@@ -86,9 +86,11 @@ def curves(
 
     One seed gives a line without a band. `each` draws every seed as a thin line instead of the band:
     for values that fall into kinds, where a mean and a deviation describe no run. Lines differ by
-    colour, marker and, from the ninth on, dashes.
+    colour, marker and, from the ninth on, dashes; those in `colours` keep theirs wherever they are drawn.
     """
-    for number, label in enumerate(frame[by].unique()):
+    known = list(colours or {})
+    for place, label in enumerate(frame[by].unique()):
+        number = known.index(label) if label in known else len(known) + place  # the same in all panels
         line = mean_and_spread(frame[frame[by] == label], [x], y).sort_values(x)
         colour = (colours or {}).get(label, COLOURS[number % len(COLOURS)])
         axes.plot(

@@ -16,7 +16,8 @@ class Arm:
     loss: "categorical", the study's own; "nt_xent" (SimCLR) and "moco" on embeddings; "imsvd", "carp" and
         "scan", published losses on codes.
     positions, categories: L and K of the codes.
-    code: "soft", "straight_through" or "gumbel", of `losses.discretise`; code_temperature goes with it.
+    code: "soft", "straight_through" or "gumbel", of `losses.discretise`; code_temperature goes with it, and is what
+        `experiments.tune` chooses for each arm.
     similarity, temperature: of `losses.categorical_info_nce`.
     entropy: weight of `losses.position_entropy`.
     queue: rows of earlier keys; 0 takes negatives from the batch. With a queue, keys come from a slow copy of the
@@ -69,7 +70,7 @@ def main_arms(positions: int, categories: int, queue: int, momentum: float = 0.9
 
 
 def published_arms(positions: int, categories: int) -> list[Arm]:
-    """The closest published losses on codes, by their formulas."""
+    """The closest published losses on codes, by their formulas, which have no code temperature: 1 unless tuned."""
     codes = {"positions": positions, "categories": categories, "entropy": 0.0}
     return [
         Arm("IMSVD form", "imsvd", **codes, code_temperature=1.0),
@@ -78,9 +79,8 @@ def published_arms(positions: int, categories: int) -> list[Arm]:
     ]
 
 
-def ablation_arms(positions: int, categories: int) -> list[Arm]:
-    """The study's arm with one change at a time."""
-    base = Arm("categorical", positions=positions, categories=categories)
+def ablation_arms(base: Arm) -> list[Arm]:
+    """The study's arm with one change at a time; `experiments.tune` compares code temperatures."""
     others = [replace(base, label=f"similarity: {name}", similarity=name) for name in SIMILARITIES[1:]]
     codes = [replace(base, label=f"code: {name}", code=name) for name in ("straight_through", "gumbel")]
     return [
@@ -89,10 +89,13 @@ def ablation_arms(positions: int, categories: int) -> list[Arm]:
         *codes,
         replace(base, label="no entropy term", entropy=0.0),
         replace(base, label="entropy term × 5", entropy=5 * base.entropy),
-        replace(base, label="code temperature 1", code_temperature=1.0),
     ]
 
 
-def size_arms(positions: Sequence[int], categories: Sequence[int]) -> list[Arm]:
+def size_arms(base: Arm, positions: Sequence[int], categories: Sequence[int]) -> list[Arm]:
     """The study's arm over a grid of L and K."""
-    return [Arm(f"L = {length}, K = {k}", positions=length, categories=k) for k in categories for length in positions]
+    return [
+        replace(base, label=f"L = {length}, K = {k}", positions=length, categories=k)
+        for k in categories
+        for length in positions
+    ]

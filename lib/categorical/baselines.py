@@ -129,9 +129,9 @@ def carp(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     KL(m ‖ uniform) = ln K - H(m). 0 where equal codes are one-hot and balanced, ln K where they are uniform, and
     (weight 1) ln K also where they are constant and one-hot.
 
-    The blocks are the positions; the paper's are drawn anew at each step from one layer of prototypes, for which
-    there is `partition`. The paper's loss over two views, each in turn the student's, is
-    `carp(cat([p1, p2]), cat([q2, q1]))`; there is no multi-crop.
+    The blocks are the positions; the paper's are drawn anew at each step from one layer of prototypes. The
+    paper's loss over two views, each in turn the student's, is `carp(cat([p1, p2]), cat([q2, q1]))`; there is no
+    multi-crop.
 
     Args:
         p: the student's codes (B, L, K).
@@ -142,19 +142,6 @@ def carp(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     mean = (p.mean(0) + q.mean(0)) / 2  # (L, K)
     divergence = math.log(p.shape[2]) + _negative_entropy(mean).sum(-1)  # (L,)
     return _disagreement(p, q) + weight * divergence.mean()
-
-
-def partition(logits: Tensor, block: int, generator: torch.Generator) -> Tensor:
-    """CARP's random blocks: logits (..., N) of N prototypes to codes (..., N // block, block), a softmax in each.
-
-    N mod block of them, others each time, are dropped. Student and teacher need the same blocks: stack their logits.
-    """
-    prototypes = logits.shape[-1]
-    if not 1 <= block <= prototypes:
-        raise ValueError(f"blocks of {block} cannot be drawn from {prototypes} prototypes")
-    order = torch.randperm(prototypes, generator=generator, device=generator.device).to(logits.device)
-    kept = logits[..., order[: prototypes // block * block]].unflatten(-1, (-1, block))
-    return (kept if kept.dtype == torch.float64 else kept.float()).softmax(-1)
 
 
 @_full_precision

@@ -1,11 +1,11 @@
-"""What a trained arm is worth: clusters, nearest neighbours, and the health of its codes.
+"""Evaluation of trained arms: clusters, nearest neighbours, and the health of its codes.
 
 Labels are read here and nowhere else. Everything is fitted on training images and reported on test images; what has
 to be chosen (a position, a threshold) is chosen without labels.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -73,13 +73,18 @@ def see(trained: Mapping[str, Trained], train: "Images", test: "Images") -> dict
 
 
 def curve_score(train: "Images", test: "Images"):
-    """score(trained) for training curves: kNN accuracy in % on features, and for codes the perplexity in use."""
+    """score(trained) for training curves, comparable across losses.
+
+    knn and knn_output: accuracy in % on features and on embedding or soft codes; used: perplexity of codes, % of K.
+    """
 
     def score(trained: Trained) -> dict[str, float]:
         ours, theirs = encode(trained, train.pixels), encode(trained, test.pixels)
         row = {"knn": 100 * _knn(ours.features, theirs.features, train, test)}
+        row["knn_output"] = 100 * _knn(ours.points, theirs.points, train, test)
         if theirs.hard is not None:
-            row["perplexity"] = codes.code_health(theirs.hard, trained.arm.categories)["perplexity"]
+            used = codes.perplexities(theirs.hard, trained.arm.categories).mean().item()
+            row["used"] = 100 * used / trained.arm.categories
         return row
 
     return score
@@ -130,7 +135,7 @@ def readouts(seen: Seen) -> list[str]:
 
 
 def best_position(soft: Tensor) -> int:
-    """The position of codes (N, L, K) that tells most about its image: highest H(mean) - mean H (Krause et al. 2010).
+    """The most informative position of codes (N, L, K): highest H(mean) - mean H (Krause et al. 2010).
 
     This is mutual information between image and category, and knows of no label.
     """
@@ -156,20 +161,31 @@ def _connected(fitted: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
 def cluster_table(
     seen: Mapping[str, Seen], train: "Images", test: "Images", *, seed: int, counts: Sequence[int] = ()
 ) -> pd.DataFrame:
-    """tab21: arm, seed, readout, wanted (number of clusters), accuracy in %, nmi, ari, clusters; on test images.
+    """tab21: arm, seed, readout, bytes (of one image), wanted (number of clusters), accuracy in %, nmi and more.
 
-    Raw pixels are the first row. counts: numbers of clusters besides that of the classes.
+    On test images. Raw pixels are the first row. counts: numbers of clusters besides that of the classes.
     """
     pixels = {"arm": "raw pixels", "seed": seed, "readout": "k-means on pixels"}
+    pixels["bytes"] = float(train.pixels[0].numel())
     rows = [pixels | pixel_clusters(train, test, seed=seed)]
     for label, one in seen.items():
         for readout in readouts(one):
             own = readout in ("connected codes", "one position")
             for count in [len(train.classes), *(() if own else counts)]:
                 found = clustering.scores(clusters(one, readout, count, seed=seed)[1], test.labels)
-                rows.append({"arm": label, "seed": seed, "readout": readout, "wanted": count} | found)
+                row = {"arm": label, "seed": seed, "readout": readout, "bytes": _bytes(one, readout)}
+                rows.append(row | {"wanted": count} | found)
     table = pd.DataFrame(rows)
     return table.assign(accuracy=100 * table.accuracy)
+
+
+def _bytes(seen: Seen, readout: str) -> float:
+    """Bytes of one image in the representation that a readout clusters, numbers in float32."""
+    if readout == "one position":
+        return code_bytes(replace(seen.trained.arm, positions=1))
+    if readout in ("k-modes on hard codes", "connected codes"):
+        return code_bytes(seen.trained.arm)
+    return 4.0 * (seen.test.features if readout == "k-means on features" else seen.test.points).shape[1]
 
 
 def pixel_clusters(train: "Images", test: "Images", *, seed: int) -> dict[str, float]:
@@ -185,22 +201,24 @@ def pixel_clusters(train: "Images", test: "Images", *, seed: int) -> dict[str, f
 def representation_table(
     seen: Mapping[str, Seen], train: "Images", test: "Images", *, seed: int, linear: bool = True
 ) -> pd.DataFrame:
-    """tab22: arm, seed, representation, bytes (of one image), knn and linear (accuracy in % on test images)."""
+    """tab22: arm, seed, code_temperature, representation, bytes (of one image), knn and linear (test accuracy, %)."""
     rows = []
     for label, one in seen.items():
         arm = one.trained.arm
         own = "soft codes" if arm.makes_codes else "embedding"
+        facts = {"arm": label, "seed": seed}
+        facts["code_temperature"] = arm.code_temperature if arm.makes_codes else float("nan")
         for name, fitted, asked in (
             ("features", one.train.features, one.test.features),
             (own, one.train.points, one.test.points),
         ):
-            row = {"arm": label, "seed": seed, "representation": name, "bytes": 4.0 * fitted.shape[1]}
+            row = facts | {"representation": name, "bytes": 4.0 * fitted.shape[1]}
             row["knn"] = 100 * _knn(fitted, asked, train, test)
             if linear and name == "features":
                 row["linear"] = 100 * clustering.linear_probe(fitted, train.labels, asked, test.labels)
             rows.append(row)
         if arm.makes_codes:
-            row = {"arm": label, "seed": seed, "representation": "hard codes", "bytes": code_bytes(arm)}
+            row = facts | {"representation": "hard codes", "bytes": code_bytes(arm)}
             rows.append(row | {"knn": 100 * _knn(one.train.hard, one.test.hard, train, test, "hamming")})
     return pd.DataFrame(rows)
 
@@ -214,14 +232,16 @@ def code_bytes(arm) -> float:
 
 
 def health_table(seen: Mapping[str, Seen], *, seed: int) -> pd.DataFrame:
-    """Per arm with codes, on test images: perplexity, dead, unique, redundancy, bits (`codes.code_health`), sureness.
+    """Per arm with codes, on test images: perplexity, dead, unique, redundancy, bits (`codes.code_health`), and more.
 
-    sureness: mean probability of the likeliest category; 1 - sureness is what hardening takes away.
+    sureness: mean probability of the likeliest category; 1 - sureness is lost in hardening. collapsed: all images
+    have one hard code, so that whatever is read from it is at chance.
     """
     return pd.DataFrame(
         {"arm": label, "seed": seed}
         | codes.code_health(one.test.hard, one.trained.arm.categories)
         | {"sureness": one.test.soft.max(-1).values.mean().item()}
+        | {"collapsed": len(one.test.hard.unique(dim=0)) == 1}
         for label, one in seen.items()
         if one.trained.arm.makes_codes
     )

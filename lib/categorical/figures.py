@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -158,17 +159,18 @@ def clusters(arrays: Arrays) -> Figure:
 def code_map(arrays: Arrays) -> Figure:
     """fig25: a map of the codes by class, and their agreement sorted by cluster. arrays: `pictures.code_map`."""
     figure, axes = plots.subplots(1, 2, height=3.1, width_ratios=[1.25, 1])
+    colours = plt.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"]  # ten, for any colour vision
     for number, name in enumerate(arrays["classes"]):
         chosen = arrays["labels"] == number
         axes[0].scatter(
             *arrays["map"][chosen].T,
             s=9,
-            color=plots.COLOURS[number % len(plots.COLOURS)],
-            marker=plots.MARKERS[(number + number // len(plots.COLOURS)) % len(plots.MARKERS)],
+            color=colours[number % len(colours)],
+            marker=plots.MARKERS[number % len(plots.MARKERS)],
             label=str(name),
             linewidth=0,
         )
-    axes[0].set(title="t-SNE of the codes: only for looking at", xticks=[], yticks=[])
+    axes[0].set(title="t-SNE of the codes (qualitative)", xticks=[], yticks=[])
     axes[0].legend(fontsize=5, ncols=2, markerscale=1.3, loc="best", handletextpad=0.2, columnspacing=0.6)
     heat = axes[1].imshow(arrays["matrix"], cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     axes[1].set(title="expected agreement, images sorted by cluster", xticks=[], yticks=[])
@@ -178,10 +180,14 @@ def code_map(arrays: Arrays) -> Figure:
 
 
 def curves(frame: pd.DataFrame) -> Figure:
-    """fig26: loss, kNN accuracy and perplexity in use over images seen. frame: `experiments.histories`."""
+    """fig26: what compares across losses, over images seen. frame: `experiments.histories`."""
     figure, axes = plots.subplots(1, 3, height=2.5)
     frame = frame.assign(thousands=frame.images / 1000)
-    panels = (("loss", "loss (nats)"), ("knn", "kNN accuracy on features (%)"), ("perplexity", "categories in use"))
+    panels = (
+        ("knn", "kNN accuracy on features (%)"),
+        ("knn_output", "kNN on codes or embedding (%)"),
+        ("used", "categories in use (% of K)"),
+    )
     for cell, (column, label) in zip(axes, panels, strict=True):
         plots.curves(cell, frame.dropna(subset=[column]), "thousands", column, "arm", colours=ARM_COLOURS)
         cell.set(xlabel="training images seen (thousands)", ylabel=label)
@@ -210,7 +216,7 @@ def health(frame: pd.DataFrame) -> Figure:
 
 
 def positions(frame: pd.DataFrame) -> Figure:
-    """fig28: accuracy against L for each K. frame: `experiments.size_table`."""
+    """fig28: accuracy against L for each K; a cross where the codes have collapsed. frame: `ablation_table`."""
     figure, axes = plots.subplots(1, 3, height=2.5)
     frame = frame.assign(K=[f"K = {k}" for k in frame.categories])
     panels = (
@@ -220,6 +226,10 @@ def positions(frame: pd.DataFrame) -> Figure:
     )
     for cell, (column, label) in zip(axes, panels, strict=True):
         plots.curves(cell, frame, "positions", column, "K")
+        lost = frame[frame.collapsed]
+        if len(lost):
+            style = {"marker": "x", "s": 45, "color": "0.2", "zorder": 3}
+            cell.scatter(lost.positions, lost[column], label="collapsed: one code", **style)
         cell.set_xscale("log", base=2)
         cell.set_xticks(sorted(frame.positions.unique()), [str(p) for p in sorted(frame.positions.unique())])
         cell.minorticks_off()

@@ -32,7 +32,7 @@ def agreement(p: Tensor, q: Tensor) -> Tensor:
 def log_agreement(p: Tensor, q: Tensor) -> Tensor:
     """Mean over positions of log Σ_k p_lk q_lk, (N, M), at most 0: large only where *all* positions agree.
 
-    The form of SCAN, CARP and IMSVD. A logarithm per position and pair makes it dear.
+    The form of SCAN, CARP and IMSVD. A logarithm per position and pair makes it costly.
     """
     _check(p, q)
     total = p.new_zeros(len(p), len(q))
@@ -53,13 +53,13 @@ def chance_weighted(p: Tensor, q: Tensor) -> Tensor:
 
 
 def cosine(p: Tensor, q: Tensor) -> Tensor:
-    """Cosine between concatenated positions, (N, M) in [0, 1]; how sure a code is does not count (SEM, Lavoie 2023)."""
+    """Cosine between concatenated positions, (N, M) in [0, 1]; confidence does not count (SEM, Lavoie 2023)."""
     _check(p, q)
     return F.normalize(p.flatten(1), dim=1) @ F.normalize(q.flatten(1), dim=1).T
 
 
 def bhattacharyya(p: Tensor, q: Tensor) -> Tensor:
-    """Mean over positions of Σ_k √(p_lk q_lk), (N, M) in [0, 1]: 1 for equal codes, sure or not."""
+    """Mean over positions of Σ_k √(p_lk q_lk), (N, M) in [0, 1]: 1 for equal codes, confident or not."""
     return agreement(p.clamp_min(SMALLEST).sqrt(), q.clamp_min(SMALLEST).sqrt())
 
 

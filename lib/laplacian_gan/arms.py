@@ -1,4 +1,4 @@
-"""The arms of the experiments: which network, what it is told of a training image, which game it plays."""
+"""The arms of the experiments: which network, what it is conditioned on, and its loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,8 @@ from lib.laplacian_gan.losses import loss_named
 # The four levels of the source's generator. At 32 px they are the whole pyramid; larger images
 # keep their finest bands to themselves.
 LEVELS = (4, 8, 16, 32)
-CONDITIONS = ("own", "zeros", "shuffled", "noise")
+NO_SOURCE = "none"  # in tables: where sources come from
+CONDITIONS = ("own", "zeros", "noise")
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,11 @@ class Arm:
         kind: "gan", "lapgan" (a chain that needs no image to sample) or "decoder" (the generator
             trained to rebuild its own source by mean squared error, without a discriminator).
         levels: resolutions at which the generator is given the pyramid; empty: plain DCGAN.
-        condition: what stands in those channels. "own": the pyramid of the image itself; the null
-            controls, with equal parameters: "zeros", "shuffled" (each level from another image of
-            the batch) and "noise" (white, with the variance of the band).
+        condition: what stands in those channels. "own": bands of real images; the null controls,
+            with equal parameters: "zeros" and "noise" (white, with the variance of the band).
+        images: number of images that the bands come from; neighbouring levels share one. 1: the pyramid
+            of one image; as many as levels: every band from an image of its own.
         level_noise: standard deviation of noise added to the levels, which have unit variance.
-        level_scale: factor on the levels.
         sees_levels: the discriminator is given the same levels.
         loss: a name of `losses.LOSSES`.
         norm: of the discriminator: "batch", "spectral" or "none".
@@ -38,8 +39,8 @@ class Arm:
     kind: str = "gan"
     levels: tuple[int, ...] = ()
     condition: str = "own"
+    images: int = 1
     level_noise: float = 0.0
-    level_scale: float = 1.0
     sees_levels: bool = False
     loss: str = "non-saturating"
     norm: str = "batch"
@@ -55,6 +56,8 @@ class Arm:
             raise ValueError(f"{self.label}: kind {self.kind!r} is unknown; choose 'gan', 'lapgan' or 'decoder'")
         if self.condition not in CONDITIONS:
             raise ValueError(f"{self.label}: condition {self.condition!r} is unknown; choose from {CONDITIONS}")
+        if self.images != 1 and not 1 <= self.images <= len(self.levels):
+            raise ValueError(f"{self.label}: {len(self.levels)} levels cannot come from {self.images} images")
         if self.sees_levels and self.augmentation != "none":
             raise ValueError(f"{self.label}: an augmented image no longer has the pyramid that the discriminator sees")
         augmentation_named(self.augmentation)
@@ -73,7 +76,7 @@ class Arm:
     @property
     def needs_source(self) -> bool:
         """Whether sampling looks at an image."""
-        return bool(self.levels) and self.condition in ("own", "shuffled")
+        return bool(self.levels) and self.condition == "own"
 
 
 DCGAN = Arm("DCGAN")
@@ -81,18 +84,23 @@ PYRAMID = Arm("pyramid GAN", levels=LEVELS)
 
 
 def control_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
-    """The pyramid GAN, its null controls (never an image's own pyramid), and a decoder that only copies."""
+    """DCGAN, the pyramid GAN, its null controls, a decoder that only copies, and LAPGAN."""
     pyramid = replace(PYRAMID, levels=tuple(levels))
     return [
         DCGAN,
         pyramid,
         replace(pyramid, label="null: zeros", condition="zeros"),
-        replace(pyramid, label="null: shuffled levels", condition="shuffled"),
         replace(pyramid, label="null: band noise", condition="noise"),
         replace(pyramid, label="pyramid GAN, D sees it", sees_levels=True),
         replace(pyramid, label="L2 decoder", kind="decoder"),
         Arm("LAPGAN chain", kind="lapgan"),
     ]
+
+
+def mixture_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
+    """The pyramid GAN conditioned on bands of two images, and of as many images as there are levels."""
+    counts = sorted({min(2, len(levels)), len(levels)} - {1})
+    return [replace(PYRAMID, label=f"bands of {n} images", levels=tuple(levels), images=n) for n in counts]
 
 
 def level_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
@@ -106,7 +114,7 @@ def level_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
 
 
 def noise_arms(strengths: Sequence[float], levels: Sequence[int] = LEVELS) -> list[Arm]:
-    """The pyramid under noise: less is given away, more is left to learn."""
+    """The pyramid under noise: the more of it, the less the condition reveals."""
     return [
         replace(PYRAMID, label=f"pyramid + noise {s:g}", levels=tuple(levels), level_noise=float(s)) for s in strengths
     ]

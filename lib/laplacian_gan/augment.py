@@ -1,4 +1,4 @@
-"""Augmentation inside the game: real and generated images alike are changed before the discriminator sees them.
+"""Differentiable augmentation of real and generated images alike, before the discriminator sees them.
 
     augment = augmentation_named("diffaugment")
     discriminator(augment(real)), discriminator(augment(fake))

@@ -62,13 +62,6 @@ def nearest(
     return _distance(queries, candidates[index]), index
 
 
-def nearest_rows(generated: Tensor, candidates: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For a figure: the first `count` generated images, their nearest candidates, and the distances (count,)."""
-    shown = generated[:count]
-    found, index = nearest(shown, candidates)
-    return shown, candidates[index], found
-
-
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """Root mean square difference of images a[i] and b[i], (N,), in [0, 2]."""
     _check(a, b)

@@ -1,7 +1,7 @@
-"""What a trained arm is worth: distances to held-out images, diversity, and how much of it is copied.
+"""Evaluation of trained arms: distances to held-out images, diversity, and how much of it is copied.
 
-Four disjoint parts of the real images keep the comparison honest: pyramids come from `sources`
-(of training and of held-out images), distances go to references that hold none of those.
+The real images are split into four disjoint parts: pyramids come from `sources` (of training and of
+held-out images), distances are computed to references that contain none of those.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.laplacian_gan import copying
+from lib.laplacian_gan.arms import NO_SOURCE
 from lib.laplacian_gan.training import Trained, latents
 from lib.metrics.features import Extractor
 from lib.metrics.fid import FeatureSet, compare, describe, fid
@@ -21,13 +22,12 @@ from lib.metrics.perceptual import Perceptual, lpips_diversity, lpips_same_pyram
 if TYPE_CHECKING:
     from lib.data.images import Images
 
-NO_SOURCE = "none"
 CROSSED_PYRAMIDS, CROSSED_LATENTS = 32, 8  # of the grid that separates what z and what the pyramid decide
 
 
 @dataclass(frozen=True)
-class Yardstick:
-    """Real images, cut into disjoint parts, and the two measures.
+class Protocol:
+    """How arms are measured: real images, split into disjoint parts, feature extractor and LPIPS.
 
     Attributes:
         reference: held-out images, which no model saw and no pyramid was taken from.
@@ -59,8 +59,8 @@ class Yardstick:
         return f"{self.extractor.checksum} {self.count} {self.seed}"
 
     @property
-    def protocol(self) -> str:
-        """For captions: what every distance here was measured with."""
+    def description(self) -> str:
+        """For captions: extractor and sample counts behind every distance."""
         return (
             f"{self.extractor.distance} of {self.count:,} generated to {self.count:,} held-out images, features: "
             f"{self.extractor.name}, "
@@ -68,7 +68,7 @@ class Yardstick:
         )
 
 
-def yardstick(
+def protocol_of(
     train: "Images",
     test: "Images",
     extractor: Extractor,
@@ -79,13 +79,13 @@ def yardstick(
     queries: int = 1000,
     candidates: int = 10_000,
     seed: int = 0,
-) -> Yardstick:
-    """A yardstick of `count` images per part (fewer where a split has less than twice as many)."""
+) -> Protocol:
+    """A protocol with `count` images per part (fewer where a split has less than twice as many)."""
     count = min(count, len(train) // 2, len(test) // 2)
     order = torch.Generator().manual_seed(seed)
     trained, held_out = torch.randperm(len(train), generator=order), torch.randperm(len(test), generator=order)
     reference = test.pixels[held_out[count : 2 * count]]
-    return Yardstick(
+    return Protocol(
         extractor=extractor,
         perceptual=perceptual,
         reference=describe(reference, extractor),
@@ -99,88 +99,100 @@ def yardstick(
     )
 
 
-def distances(yard: Yardstick, pixels: Tensor) -> dict[str, Any]:
+def distances(protocol: Protocol, pixels: Tensor) -> dict[str, Any]:
     """FID, KID and relatives of uint8 images against held-out images; fid_train is against training images."""
-    made = describe(pixels, yard.extractor)
-    row = compare(made, yard.reference, seed=yard.seed)
-    return row | {"fid_train": fid(made, yard.train_reference)}
+    made = describe(pixels, protocol.extractor)
+    row = compare(made, protocol.reference, seed=protocol.seed)
+    return row | {"fid_train": fid(made, protocol.train_reference)}
 
 
-def curve_score(yard: Yardstick):
+def curve_score(protocol: Protocol):
     """score(trained) for training curves: Fréchet distance, on held-out pyramids for arms that need sources."""
 
     def score(trained: Trained) -> dict[str, float]:
-        pixels = trained.sample(yard.count, yard.sources["held-out"], seed=yard.seed)
-        return {"fid": fid(describe(pixels, yard.extractor), yard.reference)}
+        pixels = trained.sample(protocol.count, protocol.sources["held-out"], seed=protocol.seed)
+        return {"fid": fid(describe(pixels, protocol.extractor), protocol.reference)}
 
     return score
 
 
-def evaluate(trained: Mapping[str, Trained], yard: Yardstick, *, seed: int, copies: bool = True) -> pd.DataFrame:
-    """One row per arm, two where it is told of images: of training images, and of held-out ones.
+def evaluate(trained: Mapping[str, Trained], protocol: Protocol, *, seed: int, copies: bool = True) -> pd.DataFrame:
+    """One row per arm, two where it is conditioned on images: on training images, and on held-out ones.
 
     copies: also retrieval, copy index and variance shares.
     """
     rows = []
     for label, result in trained.items():
         facts = {"arm": label, "seed": seed, "parameters": sum(result.parameters.values())}
-        for told in yard.sources if result.arm.needs_source else [NO_SOURCE]:
-            sources = yard.sources.get(told)
-            pixels = result.sample(yard.count, sources, seed=seed)
-            row = facts | {"sources": told} | distances(yard, pixels) | _perceptual(yard, result, pixels, sources)
+        for split in protocol.sources if result.arm.needs_source else [NO_SOURCE]:
+            sources = protocol.sources.get(split)
+            pixels = result.sample(protocol.count, sources, seed=seed)
+            row = facts | {"sources": split, "images": result.arm.images if result.arm.needs_source else 0}
+            row |= distances(protocol, pixels) | _perceptual(protocol, result, pixels, sources)
             if copies:
-                row |= _copies(yard, pixels, told) | _shares(result, sources, seed)
+                row |= _copies(protocol, pixels, split, result.arm.images) | _shares(result, sources, seed)
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def real_rows(yard: Yardstick, *, seed: int) -> pd.DataFrame:
-    """The rows that models are read between: a perfect copier of the sources, and images that nobody copied.
+def real_rows(protocol: Protocol, *, seed: int) -> pd.DataFrame:
+    """Reference rows: a perfect copier of the sources, and real images that are not copies.
 
-    The copy index of held-out images among training images is what chance gives.
+    The copy index of held-out images among training images is its chance level.
     """
-    fresh = yard.sources["held-out"]
-    row = {"arm": "held-out images", "seed": seed, "parameters": 0, "sources": NO_SOURCE}
-    rows = [row | distances(yard, fresh) | _diversity(yard, fresh) | _copies(yard, fresh, NO_SOURCE)]
-    for told, pixels in yard.sources.items():
-        row = {"arm": f"copy of {told} images", "seed": seed, "parameters": 0, "sources": told}
-        row |= distances(yard, pixels) | _diversity(yard, pixels) | {"lpips_to_source": 0.0}
-        rows.append(row | _copies(yard, pixels, told))
+    fresh = protocol.sources["held-out"]
+    facts = {"seed": seed, "parameters": 0, "images": 0}
+    row = facts | {"arm": "held-out images", "sources": NO_SOURCE}
+    rows = [row | distances(protocol, fresh) | _diversity(protocol, fresh) | _copies(protocol, fresh, NO_SOURCE)]
+    for split, pixels in protocol.sources.items():
+        row = facts | {"arm": f"copy of {split} images", "sources": split}
+        row |= distances(protocol, pixels) | _diversity(protocol, pixels) | {"lpips_to_source": 0.0}
+        rows.append(row | _copies(protocol, pixels, split))
     return pd.DataFrame(rows)
 
 
-def _diversity(yard: Yardstick, pixels: Tensor) -> dict[str, float]:
-    found = lpips_diversity(yard.perceptual, pixels, pairs=yard.pairs, seed=yard.seed)
+def _diversity(protocol: Protocol, pixels: Tensor) -> dict[str, float]:
+    found = lpips_diversity(protocol.perceptual, pixels, pairs=protocol.pairs, seed=protocol.seed)
     return {
         "lpips_diversity": found["mean"],
         "lpips_low": found["low"],
         "lpips_high": found["high"],
-        "lpips_real": yard.real_diversity,
+        "lpips_real": protocol.real_diversity,
     }
 
 
-def _perceptual(yard: Yardstick, result: Trained, pixels: Tensor, sources: Tensor | None) -> dict[str, float]:
-    row = _diversity(yard, pixels)
+def _perceptual(protocol: Protocol, result: Trained, pixels: Tensor, sources: Tensor | None) -> dict[str, float]:
+    row = _diversity(protocol, pixels)
     if sources is None:
         return row
-    some = slice(yard.pairs)
-    row["lpips_to_source"] = lpips_to_source(yard.perceptual, pixels[some], sources[some])["mean"]
-    again = result.sample_from(latents(len(sources[some]), result.generator.latent, yard.seed + 1), sources[some])
-    row["lpips_same_pyramid"] = lpips_same_pyramid(yard.perceptual, torch.stack([pixels[some], again], dim=1))["mean"]
+    some = slice(protocol.pairs)
+    row["lpips_to_source"] = lpips_to_source(protocol.perceptual, pixels[some], sources[some])["mean"]
+    again = result.sample_from(latents(len(sources[some]), result.generator.latent, protocol.seed + 1), sources[some])
+    pairs = torch.stack([pixels[some], again], dim=1)[result.arm.images - 1 :]  # those before have a band of another
+    row["lpips_same_pyramid"] = lpips_same_pyramid(protocol.perceptual, pairs)["mean"]
     return row
 
 
-def _copies(yard: Yardstick, pixels: Tensor, told: str) -> dict[str, float]:
-    some = pixels[: yard.queries]
-    if told == NO_SOURCE:
-        return {"copy_index": copying.copy_index(some, yard.training)}
-    index = torch.arange(len(some))
-    pool = yard.training if told == "training" else yard.sources[told]
-    return {
-        "retrieval": copying.source_retrieval(some, index, yard.sources[told]),
-        "source_correlation": copying.source_correlation(pixels, yard.sources[told][: len(pixels)]),
-        "copy_index": copying.copy_index(some, pool, index),
-    }
+def _copies(protocol: Protocol, pixels: Tensor, split: str, images: int = 1) -> dict[str, float]:
+    """Of several sources of an image, each measure is that of the source (the coarsest bands', say) copied most.
+
+    chance_correlation: with a real image that is none of the sources.
+    """
+    some = pixels[: protocol.queries]
+    if split == NO_SOURCE:
+        return {"copy_index": copying.copy_index(some, protocol.training)}
+    sources = protocol.sources[split]
+    pool = protocol.training if split == "training" else sources
+    rows = []
+    for number in range(images):
+        index = (torch.arange(len(pixels)) - number) % len(sources)  # as in `training.conditions`
+        asked = index[: len(some)]
+        found = copying.source_retrieval(some, asked, sources), copying.source_correlation(pixels, sources[index])
+        rows.append((*found, copying.copy_index(some, pool, asked)))
+    most = (max(column, key=abs) for column in zip(*rows, strict=True))
+    chance = copying.source_correlation(pixels, sources[(torch.arange(len(pixels)) - images) % len(sources)])
+    found = dict(zip(("retrieval", "source_correlation", "copy_index"), most, strict=True))
+    return found | {"chance_correlation": chance}
 
 
 def _shares(result: Trained, sources: Tensor | None, seed: int) -> dict[str, float]:
@@ -188,16 +200,18 @@ def _shares(result: Trained, sources: Tensor | None, seed: int) -> dict[str, flo
         return {}
     pyramids = sources[:CROSSED_PYRAMIDS]
     z = latents(CROSSED_LATENTS, result.generator.latent, seed)
-    made = result.sample_from(z.repeat(len(pyramids), 1), pyramids.repeat_interleave(len(z), dim=0), seed=seed)
-    shares = copying.variance_shares(made.view(len(pyramids), len(z), *made.shape[1:]))
+    # All pyramids for one z, then for the next: bands of several images are then the same for every z.
+    made = result.sample_from(z.repeat_interleave(len(pyramids), dim=0), pyramids.repeat(len(z), 1, 1, 1), seed=seed)
+    shares = copying.variance_shares(made.view(len(z), len(pyramids), *made.shape[1:]).transpose(0, 1))
     return {f"share_{name}": value for name, value in shares.items()}
 
 
-def spectra(trained: Mapping[str, Trained], yard: Yardstick, *, seed: int) -> pd.DataFrame:
+def spectra(trained: Mapping[str, Trained], protocol: Protocol, *, seed: int) -> pd.DataFrame:
     """Radial power spectrum of real and generated images: arm, seed, frequency (cycles per pixel), power."""
-    sets = {"real images": yard.reference}
+    sets = {"real images": protocol.reference}
     for label, result in trained.items():
-        sets[label] = describe(result.sample(yard.count, yard.sources["held-out"], seed=seed), yard.extractor)
+        pixels = result.sample(protocol.count, protocol.sources["held-out"], seed=seed)
+        sets[label] = describe(pixels, protocol.extractor)
     return pd.concat(
         [
             pd.DataFrame({"arm": label, "seed": seed, "frequency": found.frequencies, "power": found.power})

@@ -1,4 +1,4 @@
-"""What the notebook does with data and trained arms: set up the measures, and put results into tables."""
+"""What the notebook does with data and trained arms: set up the protocol, and put results into tables."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from lib.laplacian_gan.arms import DCGAN, PYRAMID, control_arms
-from lib.laplacian_gan.evaluation import Yardstick, curve_score, evaluate, yardstick
+from lib.laplacian_gan.evaluation import Protocol, curve_score, evaluate, protocol_of
 from lib.laplacian_gan.training import Settings, Trained, train_arms
 from lib.metrics.features import load_extractor
 from lib.metrics.perceptual import load_lpips
@@ -23,7 +23,7 @@ REPORTED = {
 }
 
 
-def measures(
+def load_protocol(
     train: "Images",
     test: "Images",
     settings: Settings,
@@ -33,15 +33,15 @@ def measures(
     count: int,
     pairs: int,
     seed: int,
-) -> Yardstick:
-    """The yardstick of a data set. extractor: "auto", "inception" or "domain"; lpips_net: "alex", "vgg", "squeeze"."""
+) -> Protocol:
+    """The protocol of a data set. extractor: "auto", "inception" or "domain"; lpips_net: "alex", "vgg", "squeeze"."""
     features = load_extractor(extractor, train, test, device=settings.device, precision=settings.precision)
     perceptual = load_lpips(lpips_net, device=settings.device)
-    return yardstick(train, test, features, perceptual, count=count, pairs=pairs, seed=seed)
+    return protocol_of(train, test, features, perceptual, count=count, pairs=pairs, seed=seed)
 
 
 def compare_on(
-    train: "Images", yard: Yardstick, settings: Settings, levels: Sequence[int], *, seed: int, checkpoints: Path
+    train: "Images", protocol: Protocol, settings: Settings, levels: Sequence[int], *, seed: int, checkpoints: Path
 ) -> dict[str, Trained]:
     """The source's comparison on one data set: DCGAN, pyramid GAN and its null control, with their training curves."""
     return train_arms(
@@ -49,15 +49,15 @@ def compare_on(
         train,
         settings,
         seed=seed,
-        score=curve_score(yard),
-        score_key=yard.key,
+        score=curve_score(protocol),
+        score_key=protocol.key,
         checkpoints=checkpoints,
     )
 
 
-def headline(trained: dict[str, Trained], yard: Yardstick, dataset: str, *, seed: int) -> pd.DataFrame:
+def headline(trained: dict[str, Trained], protocol: Protocol, dataset: str, *, seed: int) -> pd.DataFrame:
     """tab11: the source's table with what it left out, and the source's values beside ours."""
-    rows = evaluate(trained, yard, seed=seed)
+    rows = evaluate(trained, protocol, seed=seed)
     reported = pd.DataFrame([REPORTED.get(arm, {}) for arm in rows.arm], columns=["reported_fid", "reported_lpips"])
     rows.insert(0, "dataset", dataset)
     return pd.concat([rows, reported], axis=1)

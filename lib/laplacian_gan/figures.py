@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 from lib import plots
+from lib.laplacian_gan.arms import NO_SOURCE
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -18,6 +19,12 @@ ARM_COLOURS = {
     "pyramid GAN": plots.COLOURS[1],
     "null: zeros": plots.COLOURS[7],
     "LAPGAN chain": plots.COLOURS[2],
+}
+# Colour, marker and offset of the row (several would hide each other) by where the sources come from.
+SPLITS = {
+    NO_SOURCE: (plots.COLOURS[6], "D", 0.0),
+    "training": (plots.COLOURS[1], "o", 0.14),
+    "held-out": (plots.COLOURS[0], "s", -0.14),
 }
 
 
@@ -92,9 +99,9 @@ def samples(arrays: Arrays, columns: int = 8) -> Figure:
         figure, axes = plots.subplots(height=2.2)
         plots.show_picture(axes, _tiled(arrays["samples"], 2 * columns))
         return figure
-    told = [name for name in arrays if f"{name} sources" in arrays]
-    figure, axes = plots.subplots(1, len(told), height=3.6, squeeze=False)
-    for cell, name in zip(axes[0], told, strict=True):
+    splits = [name for name in arrays if f"{name} sources" in arrays]
+    figure, axes = plots.subplots(1, len(splits), height=3.6, squeeze=False)
+    for cell, name in zip(axes[0], splits, strict=True):
         sources, made = arrays[f"{name} sources"], arrays[name]
         rows = []
         for begin in range(0, len(made), columns):
@@ -104,12 +111,12 @@ def samples(arrays: Arrays, columns: int = 8) -> Figure:
     return figure
 
 
-def told_less(arrays: Arrays) -> Figure:
-    """A source, what is told of it, and what is made of that at several z. arrays: `pictures.told_less`."""
+def without_levels(arrays: Arrays) -> Figure:
+    """A source, the condition, and samples at several z. arrays: `pictures.without_levels`."""
     figure, axes = plots.subplots(1, 3, height=1.3, width_ratios=[1, 1, len(arrays["samples"])])
-    for cell, name in zip(axes, ("source", "told"), strict=False):
+    for cell, name in zip(axes, ("source", "condition"), strict=False):
         plots.show_picture(cell, _tiled(arrays[name][None], 1), name)
-    plots.show_picture(axes[2], _tiled(arrays["samples"], len(arrays["samples"])), "made, one z each")
+    plots.show_picture(axes[2], _tiled(arrays["samples"], len(arrays["samples"])), "samples, one z each")
     return figure
 
 
@@ -139,7 +146,7 @@ def training_curves(frame: pd.DataFrame) -> Figure:
 
 
 def levels(arrays: Arrays, frame: pd.DataFrame) -> Figure:
-    """fig16: what each level gives away. arrays: `pictures.level_samples`; frame: rows of tab12 for these arms."""
+    """fig16: what each level reveals. arrays: `pictures.level_samples`; frame: rows of tab12 for these arms."""
     labels = list(arrays)
     count = len(arrays["sources"])
     figure, axes = plots.subplots(1, 4, height=0.36 * len(labels) + 0.9, width_ratios=[1.5, 1, 1, 1])
@@ -165,17 +172,18 @@ def level_values(frame: pd.DataFrame) -> Figure:
 def _level_panels(axes, frame: pd.DataFrame, labels: Sequence[str]) -> None:
     panels = (
         ("fid", "Fréchet distance", (0, None)),
-        ("retrieval", "own source is nearest", (0, 1.05)),
+        ("retrieval", "own source is nearest", (-0.05, 1.05)),
         ("source_correlation", "correlation with source", (-1.05, 1.05)),
     )
     for cell, (column, title, limits) in zip(axes, panels, strict=True):
-        for told, colour, marker in (("training", plots.COLOURS[1], "o"), ("held-out", plots.COLOURS[0], "s")):
-            part = frame[(frame.sources == told) & frame.arm.isin(labels)]
-            height = part.arm.map(labels.index) + (0.12 if told == "training" else -0.12)
-            cell.scatter(part[column], height, s=16, color=colour, marker=marker, label=f"{told} pyramids")
+        for split in ("training", "held-out"):
+            part = frame[(frame.sources == split) & frame.arm.isin(labels)]
+            colour, marker, shift = SPLITS[split]
+            height = part.arm.map(labels.index) + shift
+            cell.scatter(part[column], height, s=16, color=colour, marker=marker, label=split)
         cell.set(title=title, ylim=(len(labels) - 0.5, -0.5), xlim=limits)
         cell.set_yticks(range(len(labels)), [""] * len(labels))
-    axes[0].legend(fontsize=6)
+    axes[0].legend(title="pyramids of", title_fontsize=6, fontsize=6)
 
 
 def nearest(arrays: Arrays) -> Figure:
@@ -224,23 +232,47 @@ def interpolation(arrays: Arrays) -> Figure:
 
 
 def controls(frame: pd.DataFrame) -> Figure:
-    """Fréchet distance of every arm, dots for seeds; training against held-out pyramids. frame: rows of arms."""
+    """fig110: Fréchet distance of every arm, dots for seeds; training against held-out pyramids. frame: tab12."""
     arms = list(frame.arm.unique())
     figure, axes = plots.subplots(1, 2, height=0.27 * len(arms) + 0.8, width_ratios=[1.4, 1], sharey=True)
-    styles = {
-        "none": (plots.COLOURS[6], "D", "no source"),
-        "training": (plots.COLOURS[1], "o", "training pyramids"),
-        "held-out": (plots.COLOURS[0], "s", "held-out pyramids"),
-    }
     panels = (("fid", "Fréchet distance to held-out images"), ("source_correlation", "correlation with the source"))
     for cell, (column, title) in zip(axes, panels, strict=True):
-        for told, (colour, marker, label) in styles.items():
-            part = frame[(frame.sources == told) & frame[column].notna()]
-            cell.scatter(part[column], part.arm.map(arms.index), s=18, color=colour, marker=marker, label=label)
+        for split, (colour, marker, shift) in SPLITS.items():
+            part = frame[(frame.sources == split) & frame[column].notna()]
+            label = "no source" if split == NO_SOURCE else f"{split} images as sources"
+            height = part.arm.map(arms.index) + shift
+            cell.scatter(part[column], height, s=16, color=colour, marker=marker, label=label, alpha=0.8, linewidth=0)
         cell.set(title=title, ylim=(len(arms) - 0.5, -0.5))
         cell.set_yticks(range(len(arms)), arms)
-    axes[0].set_xlim(left=0)
+    axes[0].set_xscale("log")
     axes[1].set_xlim(-1.05, 1.05)
     axes[1].axvline(0, color="0.7", linewidth=0.8)
     plots.legend_below(figure, axes[0])
+    return figure
+
+
+def mixtures(frame: pd.DataFrame) -> Figure:
+    """fig111: distance against copying, by the number of images that bands come from. frame: `tables.mixtures`.
+
+    A line joins the points of a seed (copies and negatives have no meaningful mean); arms without sources are
+    horizontal lines, as there is nothing to copy. The vertical line is the mean correlation with other images.
+    """
+    figure, axes = plots.subplots(1, 2, height=2.7, sharey=True)
+    frame = frame[frame.sources.isin(["held-out", NO_SOURCE])]
+    given = frame[frame.images > 0]
+    references = frame[frame.images == 0].groupby("arm", sort=False).fid.mean()
+    panels = (("retrieval", "nearest image is a source (share)"), ("source_correlation", "correlation with a source"))
+    for cell, (column, label) in zip(axes, panels, strict=True):
+        for _, run in given.sort_values("images").groupby("seed"):
+            cell.plot(run[column], run.fid, color="0.7", linewidth=0.8, zorder=1)
+        for number, (count, part) in enumerate(given.groupby("images")):
+            style = {"color": plots.COLOURS[number], "marker": plots.MARKERS[number], "s": 22, "zorder": 2}
+            cell.scatter(part[column], part.fid, label=f"{count} image{'s' if count > 1 else ''}", **style)
+        for (arm, distance), style in zip(references.items(), ("--", ":", "-."), strict=True):
+            cell.axhline(distance, color="0.3", linestyle=style, linewidth=1, label=arm)
+        cell.set(xlabel=label, yscale="log")
+    axes[1].axvline(given.chance_correlation.mean(), color="0.3", linewidth=0.6)
+    axes[0].set(ylabel="Fréchet distance", xlim=(-0.05, 1.05))
+    axes[1].set(xlim=(-1.05, 1.05), xticks=[-1, -0.5, 0, 0.5, 1])
+    plots.legend_below(figure, axes[0], columns=3)
     return figure

@@ -1,4 +1,4 @@
-"""The games that a generator and a discriminator play, as pure functions on logits.
+"""GAN losses as pure functions on logits.
 
     loss = loss_named("non-saturating")
     loss.discriminator(on_real, on_fake)   # scalar, to be minimised by the discriminator
@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Judge = Callable[[Tensor], Tensor]  # images (n, 3, h, w) -> logits (n,)
+Critic = Callable[[Tensor], Tensor]  # images (n, 3, h, w) -> logits (n,)
 
 
 @dataclass(frozen=True)
 class Loss:
-    """One game.
+    """One GAN loss.
 
     Attributes:
         discriminator: (on_real, on_fake) -> scalar.
@@ -92,7 +92,7 @@ def loss_named(name: str) -> Loss:
     return LOSSES[name]
 
 
-def gradient_penalty(judge: Judge, real: Tensor, fake: Tensor) -> Tensor:
+def gradient_penalty(discriminator: Critic, real: Tensor, fake: Tensor) -> Tensor:
     """E (||grad D(x')|| - 1)^2 at random points x' between pairs of real and fake (Gulrajani et al. 2017, equation 3).
 
     The gradient is that of each image's logit by that image: a batch norm in D would mix them.
@@ -100,19 +100,19 @@ def gradient_penalty(judge: Judge, real: Tensor, fake: Tensor) -> Tensor:
     """
     weight = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)
     between = torch.lerp(real.float(), fake.float(), weight).detach()
-    return (_gradients(judge, between).norm(dim=1) - 1).square().mean()
+    return (_gradients(discriminator, between).norm(dim=1) - 1).square().mean()
 
 
-def zero_centred_penalty(judge: Judge, images: Tensor) -> Tensor:
+def zero_centred_penalty(discriminator: Critic, images: Tensor) -> Tensor:
     """E ||grad D(x)||^2 / 2 at the given images: R1 on real ones, R2 on generated ones (Mescheder et al. 2018).
 
     Without the papers' factor gamma; as for `gradient_penalty`, D needs to have no batch norm.
     """
-    return _gradients(judge, images.detach().float()).square().sum(dim=1).mean() / 2
+    return _gradients(discriminator, images.detach().float()).square().sum(dim=1).mean() / 2
 
 
-def _gradients(judge: Judge, images: Tensor) -> Tensor:
+def _gradients(discriminator: Critic, images: Tensor) -> Tensor:
     """(n, c·h·w) gradient of each image's logit, itself differentiable."""
     images = images.requires_grad_(True)
-    (gradient,) = torch.autograd.grad(judge(images).float().sum(), images, create_graph=True)
+    (gradient,) = torch.autograd.grad(discriminator(images).float().sum(), images, create_graph=True)
     return gradient.flatten(1)

@@ -14,7 +14,7 @@ from lib.laplacian_gan.training import Trained, latents
 
 if TYPE_CHECKING:
     from lib.data.images import Images
-    from lib.laplacian_gan.evaluation import Yardstick
+    from lib.laplacian_gan.evaluation import Protocol
 
 Arrays = dict[str, np.ndarray]
 
@@ -32,9 +32,9 @@ def samples(trained: Trained, count: int, sources: Mapping[str, Tensor] | None =
     if not trained.arm.needs_source:
         return {"samples": trained.sample(count, seed=seed).numpy()}
     arrays = {}
-    for told, pixels in sources.items():
-        arrays[f"{told} sources"] = pixels[:count].numpy()
-        arrays[told] = trained.sample(count, pixels[:count], seed=seed).numpy()
+    for split, pixels in sources.items():
+        arrays[f"{split} sources"] = pixels[:count].numpy()
+        arrays[split] = trained.sample(count, pixels[:count], seed=seed).numpy()
     return arrays
 
 
@@ -44,31 +44,31 @@ def level_samples(trained: Mapping[str, Trained], sources: Tensor, *, seed: int)
     return {"sources": sources.numpy()} | made
 
 
-def told_less(trained: Trained, source: Tensor, without: Sequence[int], *, seed: int, count: int = 7) -> Arrays:
-    """What is made of `source`, uint8 (3, h, w), when the levels of `without` (sizes in pixels) are taken out of it.
+def without_levels(trained: Trained, source: Tensor, without: Sequence[int], *, seed: int, count: int = 7) -> Arrays:
+    """Samples conditioned on `source`, uint8 (3, h, w), without the levels `without` (sizes in pixels).
 
-    Returns: "source" and "told" (3, h, w), the image without these levels; "samples" (count, 3, h, w), one per z.
+    Returns: "source" and "condition" (3, h, w), the image without these levels; "samples" (count, 3, h, w), one per z.
     """
     bands = pyramid.build(as_float(source[None]), len(resolutions(source.shape[-1])))
     left = [torch.zeros_like(band) if band.shape[-1] in without else band for band in bands]
-    told = _pixels(pyramid.collapse(left))
-    made = trained.sample(count, told.expand(count, -1, -1, -1), seed=seed)
-    return {"source": source.numpy(), "told": told[0].numpy(), "samples": made.numpy()}
+    condition = _pixels(pyramid.collapse(left))
+    made = trained.sample(count, condition.expand(count, -1, -1, -1), seed=seed)
+    return {"source": source.numpy(), "condition": condition[0].numpy(), "samples": made.numpy()}
 
 
-def nearest(trained: Mapping[str, Trained], yard: "Yardstick", count: int = 8, *, seed: int) -> Arrays:
+def nearest(trained: Mapping[str, Trained], protocol: "Protocol", count: int = 8, *, seed: int) -> Arrays:
     """Generated images, and the training images nearest to them in pixels: label -> (2, count, …)."""
     arrays = {}
     for label, result in trained.items():
-        for told in yard.sources if result.arm.needs_source else [""]:
-            made = result.sample(count, yard.sources.get(told, torch.empty(0))[:count], seed=seed)
-            _, index = copying.nearest(made, yard.training)
-            name = f"{label}, {told} pyramids" if told else label
-            arrays[name] = torch.stack([made, yard.training[index]]).numpy()
+        for split in protocol.sources if result.arm.needs_source else [""]:
+            made = result.sample(count, protocol.sources.get(split, torch.empty(0))[:count], seed=seed)
+            _, index = copying.nearest(made, protocol.training)
+            name = f"{label}, {split} pyramids" if split else label
+            arrays[name] = torch.stack([made, protocol.training[index]]).numpy()
     return arrays
 
 
-def interpolations(plain: Trained, told: Trained, sources: Tensor, *, steps: int = 8, seed: int) -> Arrays:
+def interpolations(plain: Trained, conditioned: Trained, sources: Tensor, *, steps: int = 8, seed: int) -> Arrays:
     """Swaps of coarse and fine levels between images, and walks between two latents.
 
     "swaps" (n, n, …): coarse half of the pyramid of image i with the fine half of image j, at one z.
@@ -85,7 +85,7 @@ def interpolations(plain: Trained, told: Trained, sources: Tensor, *, steps: int
         for j in range(count)
     ]
     z = latents(2, plain.generator.latent, seed)
-    swaps = told.sample_from(z[:1].expand(count**2, -1), _pixels(torch.cat(mixed)), seed=seed)
+    swaps = conditioned.sample_from(z[:1].expand(count**2, -1), _pixels(torch.cat(mixed)), seed=seed)
     walk = _great_circle(z[0], z[1], steps)
     weights = torch.linspace(0, 1, steps).view(-1, 1, 1, 1)
     between = _pixels((1 - weights) * floats[:1] + weights * floats[1:2])
@@ -93,8 +93,8 @@ def interpolations(plain: Trained, told: Trained, sources: Tensor, *, steps: int
         "sources": sources.numpy(),
         "swaps": swaps.view(count, count, *sources.shape[1:]).numpy(),
         "DCGAN, z to z'": plain.sample_from(walk, seed=seed).numpy(),
-        "pyramid GAN, z to z', one pyramid": told.sample_from(walk, sources[:1].expand(steps, -1, -1, -1)).numpy(),
-        "pyramid GAN, pyramid to pyramid, one z": told.sample_from(z[:1].expand(steps, -1), between).numpy(),
+        "pyramid GAN, z to z', one pyramid": conditioned.sample_from(walk, sources[[0] * steps]).numpy(),
+        "pyramid GAN, pyramid to pyramid, one z": conditioned.sample_from(z[:1].expand(steps, -1), between).numpy(),
     }
 
 

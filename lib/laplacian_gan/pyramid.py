@@ -68,12 +68,6 @@ def normalise(bands: Sequence[Tensor], scales: Tensor) -> list[Tensor]:
     return [band / scale for band, scale in zip(bands, safe, strict=True)]
 
 
-def denormalise(bands: Sequence[Tensor], scales: Tensor) -> list[Tensor]:
-    """The inverse of `normalise`."""
-    safe = torch.where(scales > 0, scales, torch.ones_like(scales))
-    return [band * scale for band, scale in zip(bands, safe, strict=True)]
-
-
 def _down_last(x: Tensor) -> Tensor:
     width = x.shape[-1]
     padded = torch.cat([x[..., :1], x[..., :1], x, x[..., -1:], x[..., -1:]], dim=-1)

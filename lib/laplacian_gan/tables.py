@@ -4,15 +4,24 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lib.laplacian_gan.evaluation import NO_SOURCE
+from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID
 from lib.metrics.comparison import mean_and_sd
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of a table of arms with the kind of pyramid in the arm's name, so that a name is one row per seed."""
-    told = rows.sources.map({NO_SOURCE: "", "training": ", training pyramids", "held-out": ", held-out pyramids"})
+    split = rows.sources.map({NO_SOURCE: "", "training": ", training pyramids", "held-out": ", held-out pyramids"})
     copies = rows.arm.str.startswith("copy of ")
-    return rows.assign(arm=rows.arm + told.where(~copies, ""))
+    return rows.assign(arm=rows.arm + split.where(~copies, ""))
+
+
+def mixtures(controls: pd.DataFrame) -> pd.DataFrame:
+    """tab16, rows of tab12: realism against copying by the number of images that bands come from, and references."""
+    shown = controls.arm.isin([DCGAN.label, "null: zeros", PYRAMID.label, "held-out images"])
+    shown |= controls.arm.str.startswith("bands of ")
+    names = ["arm", "seed", "images", "sources", "fid", "lpips_diversity", "lpips_real"]
+    names += ["retrieval", "source_correlation", "chance_correlation", "copy_index"]
+    return controls.loc[shown, names].sort_values("images", kind="stable", ignore_index=True)
 
 
 # What tables over seeds hold of each arm, with its standard deviation.
@@ -24,6 +33,7 @@ MEASURES = (
     "lpips_same_pyramid",
     "retrieval",
     "source_correlation",
+    "chance_correlation",
     "copy_index",
 )
 
@@ -36,5 +46,6 @@ def over_seeds(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """
     keys = [*by, "arm", "sources"]
     table = mean_and_sd(rows, keys, [name for name in MEASURES if name in rows])
-    kept = [name for name in ("lpips_real", "reported_fid", "reported_lpips", "n_fake", "extractor") if name in rows]
+    kept = ("images", "lpips_real", "reported_fid", "reported_lpips", "n_fake", "extractor")
+    kept = [name for name in kept if name in rows]
     return table.join(rows.groupby(keys)[kept].first(), on=keys)

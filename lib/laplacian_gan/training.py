@@ -60,7 +60,10 @@ class Trained:
         return self.sample_from(z, sources, seed=seed)
 
     def sample_from(self, z: Tensor, sources: Tensor | None = None, *, seed: int = 0) -> Tensor:
-        """Images for latents z (n, latent); image i is told of `sources[i]` (uint8), if the arm is told of images."""
+        """Images for latents z (n, latent), conditioned on `sources` (n, 3, h, w), uint8, if the arm needs any.
+
+        Image i on sources[i]; with bands of several images, the g-th of these is sources[i - g], see `Arm.images`.
+        """
         return generate(self.generator, self.arm, self.scales, z, sources, seed=seed)
 
 
@@ -70,25 +73,22 @@ def latents(count: int, latent: int, seed: int) -> Tensor:
 
 
 def conditions(images: Tensor, arm: Arm, scales: Tensor) -> Bands:
-    """What the networks are told of float images (n, 3, h, w): resolution -> band, in units of its standard deviation.
+    """Condition of float images (n, 3, h, w): resolution -> band, in units of its standard deviation.
 
-    Draws from torch's random state where the arm's condition is random.
+    Row i of a band is that of image i - g (mod n), where the band is of the g-th of `arm.images` images. Draws from
+    torch's random state where the arm's condition is random.
     """
     if not arm.levels:
         return {}
     found = all_bands(images, scales)
     bands = {}
-    for level in arm.levels:
-        band = found[level]
+    for place, level in enumerate(sorted(arm.levels)):
+        band = found[level].roll(place * arm.images // len(arm.levels), 0)
         if arm.condition == "zeros":
             band = torch.zeros_like(band)
-        elif arm.condition == "shuffled":
-            band = band[torch.randperm(len(band), device=band.device)]
         elif arm.condition == "noise":
             band = torch.randn_like(band)
-        if arm.level_noise:
-            band = band + arm.level_noise * torch.randn_like(band)
-        bands[level] = arm.level_scale * band
+        bands[level] = band + arm.level_noise * torch.randn_like(band) if arm.level_noise else band
     return bands
 
 
@@ -119,16 +119,18 @@ def generate(
         torch.manual_seed(seed)
         for begin in range(0, len(z), SAMPLES_AT_ONCE):
             part = z[begin : begin + SAMPLES_AT_ONCE].to(device)
-            images = generator(part, _told(arm, scales, sources, slice(begin, begin + len(part)), part, generator))
+            rows = torch.arange(begin - arm.images + 1, begin + len(part))  # with those that bands are taken from
+            images = generator(part, _bands(arm, scales, sources, rows, part, generator))
             chunks.append(images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).cpu())
     return torch.cat(chunks)
 
 
-def _told(arm: Arm, scales: Tensor, sources, rows, z: Tensor, generator: nn.Module) -> Bands:
+def _bands(arm: Arm, scales: Tensor, sources, rows: Tensor, z: Tensor, generator: nn.Module) -> Bands:
     if not arm.levels:
         return {}
     if arm.needs_source:
-        return conditions(as_float(sources[rows].to(z.device)), arm, scales)
+        bands = conditions(as_float(sources[rows % len(sources)].to(z.device)), arm, scales)
+        return {level: band[arm.images - 1 :] for level, band in bands.items()}
     size = generator.size
     return conditions(torch.zeros(len(z), 3, size, size, device=z.device), arm, scales)
 
@@ -325,12 +327,12 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
 def _penalty(kind: str, arm: Arm, discriminator: nn.Module, real: Tensor, fake: Tensor, shown) -> Tensor:
     weight = arm.penalty * arm.penalty_every  # lazy: rarer and as much stronger
 
-    def judge(images: Tensor) -> Tensor:
+    def score(images: Tensor) -> Tensor:
         return discriminator(images, shown)
 
     if kind == "wgan-gp":
-        return weight * gradient_penalty(judge, real, fake)
-    return weight * (zero_centred_penalty(judge, real) + zero_centred_penalty(judge, fake))
+        return weight * gradient_penalty(score, real, fake)
+    return weight * (zero_centred_penalty(score, real) + zero_centred_penalty(score, fake))
 
 
 def chain_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:

@@ -79,3 +79,18 @@ def mean_and_sd(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) 
     for measure in measures:
         table[measure], table[f"{measure}_sd"] = groups[measure].mean(), groups[measure].std()
     return table.reset_index()
+
+
+def entry(table: pd.DataFrame, column: str, **where: object) -> float:
+    """The value of `column` in the one row whose columns equal `where`; LookupError if there is not exactly one."""
+    chosen = table
+    for name, value in where.items():
+        chosen = chosen[chosen[name] == value]
+    if len(chosen) != 1:
+        raise LookupError(f"{len(chosen)} rows of the table have {where}, expected one; give more columns, or others")
+    return chosen[column].iloc[0]
+
+
+def relation(value: float, other: float) -> str:
+    """How `value` stands to `other` in a sentence: "lower than", "higher than" or "equal to"."""
+    return "lower than" if value < other else "higher than" if value > other else "equal to"

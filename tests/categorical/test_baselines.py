@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lib.categorical.baselines import carp, imsvd, moco, nt_xent, partition, scan
+from lib.categorical.baselines import carp, imsvd, moco, nt_xent, scan
 
 CODE_LOSSES = [imsvd, carp, scan]
 INVALID_CODES = [((4, 3, 5), (4, 3, 6)), ((4, 3, 5), (3, 3, 5)), ((4, 15), (4, 15)), ((0, 3, 5), (0, 3, 5))]
@@ -237,36 +237,6 @@ def test_empty_categories_and_full_disagreement_stay_finite(loss, dtype):
         value = loss(first, second)
         assert torch.isfinite(value)
         assert all(torch.isfinite(part).all() for part in torch.autograd.grad(value, (first, second)))
-
-
-# -- random blocks of CARP -------------------------------------------------------------------
-
-
-def test_partition_draws_disjoint_blocks_the_same_for_all_that_is_stacked():
-    logits = embeddings(2 * 3, 14).view(2, 3, 14).float()
-    generator = torch.Generator().manual_seed(5)
-    blocks = partition(logits, 4, generator)
-    assert blocks.shape == (2, 3, 3, 4)
-    # Which prototypes went where shows from their logits: log p is a logit less a constant of its block.
-    gaps = blocks[1].log() - blocks[0].log()
-    assert torch.allclose(blocks.sum(-1), torch.ones(2, 3, 3))
-    order = torch.randperm(14, generator=torch.Generator().manual_seed(5))[:12]
-    expected = (logits[1] - logits[0])[:, order].view(3, 3, 4)
-    torch.testing.assert_close(gaps - gaps[..., :1], expected - expected[..., :1])
-    assert not torch.equal(partition(logits, 4, generator), blocks)  # others the next time
-
-
-def test_partition_of_one_block_is_a_softmax():
-    logits = embeddings(3, 8)
-    (one,) = partition(logits, 8, torch.Generator()).unbind(1)
-    torch.testing.assert_close(one.sort().values, logits.softmax(-1).sort().values)
-    assert one.dtype == torch.float64 and partition(logits.bfloat16(), 8, torch.Generator()).dtype == torch.float32
-
-
-@pytest.mark.parametrize("block", [0, 9])
-def test_partition_refuses_blocks_of_no_or_too_many_prototypes(block):
-    with pytest.raises(ValueError, match=f"blocks of {block} cannot be drawn from 8 prototypes"):
-        partition(torch.zeros(2, 8), block, torch.Generator())
 
 
 # -- all -------------------------------------------------------------------------------------

@@ -75,7 +75,8 @@ def test_curves_have_the_scores_where_they_were_asked_for(trained):
     assert set(frame.arm) == set(trained) and set(frame.seed) == {3}
     assert frame.knn.between(0, 100).all() and frame.loss.isna().sum() == len(trained)  # none before the first step
     codes = frame.arm.str.startswith("categorical")
-    assert frame[codes].perplexity.between(1, 4).all() and frame[~codes].perplexity.isna().all()
+    assert frame[codes].used.between(25, 100).all() and frame[~codes].used.isna().all()
+    assert frame.knn_output.between(0, 100).all()
 
 
 # -- clusters ------------------------------------------------------------------------------
@@ -270,7 +271,11 @@ def test_neighbours_are_those_whose_codes_agree_most(seen, perfect, data, drawn)
 
 def test_tables_are_drawn_for_one_and_three_seeds(seen, trained, data, drawn):
     sizes = experiments.ablation_table(
-        evaluation.see(train_arms(size_arms([1, 2], [2, 3]), data[0], SETTINGS, seed=0), *data), *data, seed=0
+        evaluation.see(
+            train_arms(size_arms(trained["categorical"].arm, [1, 2], [2, 3]), data[0], SETTINGS, seed=0), *data
+        ),
+        *data,
+        seed=0,
     )
     frames = [
         (experiments.histories(trained, 0), figures.curves),

@@ -16,7 +16,7 @@ from lib.training import TrainingError, start
 
 SETTINGS = Settings(epochs=2, batch_size=10, learning_rate=0.1, width=4, device="cpu")
 ARM = Arm("categorical", positions=4, categories=3)
-EVERY = [*main_arms(4, 3, 15), *published_arms(4, 3), *ablation_arms(4, 3)[1:]]
+EVERY = [*main_arms(4, 3, 15), *published_arms(4, 3), *ablation_arms(ARM)[1:]]
 
 
 def images(count=30, seed=0):
@@ -223,7 +223,7 @@ def test_arms_refuse_what_would_do_nothing(options, message):
 def test_labels_name_folders():
     with pytest.raises(ValueError, match="differ in letters or digits"):
         train_arms([ARM, replace(ARM, label="Categorical!")], TRAIN, SETTINGS, seed=0)
-    assert len({arm.label for arm in size_arms([1, 4], [2, 3])}) == 4
+    assert len({arm.label for arm in size_arms(ARM, [1, 4], [2, 3])}) == 4
 
 
 # -- on a GPU, where the step is captured --------------------------------------------------

@@ -10,7 +10,6 @@ from lib.laplacian_gan.copying import (
     copy_index,
     distance,
     nearest,
-    nearest_rows,
     source_correlation,
     source_retrieval,
     variance_shares,
@@ -90,12 +89,6 @@ def test_nearest_in_features():
     torch.testing.assert_close(found.double(), every.min(1).values, rtol=1e-3, atol=1e-4)
 
 
-def test_nearest_rows_are_what_a_figure_shows():
-    shown, found, far = nearest_rows(grey(5, 99, 200), grey(0, 100, 210), 2)
-    assert torch.equal(shown, grey(5, 99)) and torch.equal(found, grey(0, 100))
-    assert far.tolist() == pytest.approx([5 / 127.5, 1 / 127.5], rel=1e-4)
-
-
 def test_other_input_is_refused_in_one_sentence():
     good, index = pixels(3), torch.arange(3)
     for call, words in (
@@ -147,14 +140,14 @@ def test_copy_index_on_a_line():
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 20), st.integers(1, 20), st.booleans(), st.integers(0, 1000))
-def test_copy_index_is_brute_force(candidates, count, told, seed):
+def test_copy_index_is_brute_force(candidates, count, known, seed):
     pool, made = pixels(candidates, 3, seed), pixels(count, 3, seed + 1)
     made[::2] = pool[torch.arange(len(made[::2])) % candidates] // 2 + made[::2] // 2  # half way to a real one
     every = brute(made, pool)
     among = brute(pool, pool).fill_diagonal_(torch.inf).min(1).values
-    index = torch.arange(count) % candidates if told else every.argmin(1)
+    index = torch.arange(count) % candidates if known else every.argmin(1)
     near = every.gather(1, index[:, None])[:, 0] < among[index]
-    assert copy_index(made, pool, index if told else None) == pytest.approx(near.float().mean().item())
+    assert copy_index(made, pool, index if known else None) == pytest.approx(near.float().mean().item())
 
 
 def test_real_images_say_what_is_usual_and_noise_on_top_stays_a_copy():

@@ -99,38 +99,38 @@ WEIGHT = torch.randn(75, generator=torch.Generator().manual_seed(5))
 
 
 def test_penalties_of_a_linear_judge():
-    def judge(images):
+    def discriminator(images):
         return images.flatten(1) @ WEIGHT
 
     norm = WEIGHT.norm()
-    torch.testing.assert_close(gradient_penalty(judge, X, Y), (norm - 1) ** 2)
-    torch.testing.assert_close(zero_centred_penalty(judge, X), norm**2 / 2)
+    torch.testing.assert_close(gradient_penalty(discriminator, X, Y), (norm - 1) ** 2)
+    torch.testing.assert_close(zero_centred_penalty(discriminator, X), norm**2 / 2)
 
 
 def test_penalties_of_a_quadratic_judge():
-    def judge(images):
+    def discriminator(images):
         return images.square().sum((1, 2, 3)) / 2  # its gradient is the image
 
-    torch.testing.assert_close(zero_centred_penalty(judge, X), X.square().sum((1, 2, 3)).mean() / 2)
+    torch.testing.assert_close(zero_centred_penalty(discriminator, X), X.square().sum((1, 2, 3)).mean() / 2)
     same = X[:1].expand(4, -1, -1, -1)  # between equal images there is one point
-    torch.testing.assert_close(gradient_penalty(judge, same, same), (X[0].norm() - 1) ** 2)
+    torch.testing.assert_close(gradient_penalty(discriminator, same, same), (X[0].norm() - 1) ** 2)
 
 
 def test_penalties_train_the_judge():
     """Their gradients by the weights against finite differences: the gradient of a gradient."""
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Flatten(), nn.Linear(75, 6), nn.Tanh(), nn.Linear(6, 1)).double()
-    judge = lambda images: layers(images.double()).flatten()  # noqa: E731
+    discriminator = lambda images: layers(images.double()).flatten()  # noqa: E731
     weight = layers[1].weight
-    value = zero_centred_penalty(judge, X)
+    value = zero_centred_penalty(discriminator, X)
     (gradient,) = torch.autograd.grad(value, weight)
     step = 1e-2
     with torch.no_grad():
         weight[2, 5] += step
-    above = zero_centred_penalty(judge, X).item()
+    above = zero_centred_penalty(discriminator, X).item()
     with torch.no_grad():
         weight[2, 5] -= 2 * step
-    below = zero_centred_penalty(judge, X).item()
+    below = zero_centred_penalty(discriminator, X).item()
     assert (above - below) / (2 * step) == pytest.approx(gradient[2, 5].item(), rel=2e-2)
 
 
@@ -155,13 +155,13 @@ def test_the_games_say_what_they_need(name):
 def test_gradient_penalty_looks_at_one_point_between_each_pair():
     seen = []
 
-    def judge(images):
+    def discriminator(images):
         seen.append(images.detach())
         return images.sum((1, 2, 3))
 
     torch.manual_seed(0)
     real, fake = torch.zeros(500, 1, 2, 2), torch.ones(500, 1, 2, 2)
-    gradient_penalty(judge, real, fake)
+    gradient_penalty(discriminator, real, fake)
     place = seen[0].flatten(1)
     assert torch.equal(place, place[:, :1].expand(-1, 4))  # the same for all pixels of an image
     assert place.min() >= 0 and place.max() <= 1
@@ -173,8 +173,8 @@ def test_penalties_send_nothing_to_the_generator():
     made = Y.clone().requires_grad_(True)
     weight = WEIGHT.clone().requires_grad_(True)
 
-    def judge(images):
+    def discriminator(images):
         return torch.tanh(images.flatten(1) @ weight)
 
-    (gradient_penalty(judge, X, made * 1) + zero_centred_penalty(judge, made * 1)).backward()
+    (gradient_penalty(discriminator, X, made * 1) + zero_centred_penalty(discriminator, made * 1)).backward()
     assert made.grad is None and weight.grad.any()

@@ -27,8 +27,10 @@ def test_the_usual_parameter_counts(size, generator, discriminator):
 
 
 def test_levels_below_the_image_cost_three_channels_each():
-    plain, told = Generator(64), Generator(64, levels=LEVELS)
-    assert parameter_count(told) - parameter_count(plain) == sum(3 * 64 * 32 // (2 * r) * 16 for r in LEVELS[:3]) + 144
+    plain, pyramid = Generator(64), Generator(64, levels=LEVELS)
+    assert (
+        parameter_count(pyramid) - parameter_count(plain) == sum(3 * 64 * 32 // (2 * r) * 16 for r in LEVELS[:3]) + 144
+    )
 
 
 @pytest.mark.parametrize("size", [32, 64, 128])
@@ -121,7 +123,7 @@ def test_other_levels_are_refused():
         Generator(32, levels=(4, 5, 64))
 
 
-def test_a_missing_level_is_told():
+def test_a_missing_level_is_an_error():
     generator = Generator(32, width=4, levels=(4, 8))
     with pytest.raises(ValueError, match="level of 8 px, but was not given it"):
         generator(noise(2, 100), bands((4,), 2))

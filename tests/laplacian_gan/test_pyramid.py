@@ -10,7 +10,6 @@ from lib.laplacian_gan.pyramid import (
     band_scales,
     build,
     collapse,
-    denormalise,
     down,
     greatest_depth,
     normalise,
@@ -112,7 +111,8 @@ def test_normalised_bands_have_unit_variance_and_come_back():
     bands = build(images, 4)
     for band in normalise(bands, scales):
         assert band.std(dim=(0, 2, 3), correction=0).square().mean().sqrt().item() == pytest.approx(1, rel=1e-5)
-    torch.testing.assert_close(collapse(denormalise(normalise(bands, scales), scales)), images, atol=2e-6, rtol=0)
+    back = [band * scale for band, scale in zip(normalise(bands, scales), scales, strict=True)]
+    torch.testing.assert_close(collapse(back), images, atol=2e-6, rtol=0)
 
 
 def test_bands_of_constant_images_stay_zero():
@@ -133,10 +133,3 @@ def test_other_inputs_are_refused():
         build(torch.zeros(3, 8, 8), 2)
     with pytest.raises(ValueError, match="only twice the size, or one less"):
         up(torch.zeros(1, 3, 4, 4), (10, 8))
-
-
-def test_a_band_that_was_silent_when_measured_comes_back_all_the_same():
-    bands = build(noise(2, 3, 8, 8), 3)
-    scales = torch.tensor([0.0, 0.5, 2.0])
-    for before, after in zip(bands, denormalise(normalise(bands, scales), scales), strict=True):
-        torch.testing.assert_close(after, before)

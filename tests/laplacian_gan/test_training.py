@@ -1,4 +1,4 @@
-"""Training: what arms are told, what twins share, resuming bit for bit, averaging, and parity with the classic step."""
+"""Training: conditions, what twins share, resuming bit for bit, averaging, and parity with the classic step."""
 
 from dataclasses import replace
 
@@ -11,7 +11,17 @@ from torch import nn
 from lib.data.augment import as_float
 from lib.data.images import Images
 from lib.laplacian_gan import pyramid, training
-from lib.laplacian_gan.arms import DCGAN, LEVELS, PYRAMID, Arm, control_arms, level_arms, noise_arms, objective_arms
+from lib.laplacian_gan.arms import (
+    DCGAN,
+    LEVELS,
+    PYRAMID,
+    Arm,
+    control_arms,
+    level_arms,
+    mixture_arms,
+    noise_arms,
+    objective_arms,
+)
 from lib.laplacian_gan.cost import classic_step
 from lib.laplacian_gan.models import Discriminator, Generator
 from lib.laplacian_gan.training import (
@@ -55,7 +65,7 @@ def same(a, b):
     return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
 
 
-# -- what an arm is told ---------------------------------------------------------------------
+# -- what an arm is conditioned on ---------------------------------------------------------------------
 
 
 def test_bands_have_unit_variance_and_rebuild_the_image():
@@ -68,9 +78,9 @@ def test_bands_have_unit_variance_and_rebuild_the_image():
 
 
 def test_own_bands_are_those_of_the_image():
-    told = conditions(FLOATS, replace(PYRAMID, levels=(8, 32)), SCALES)
+    bands = conditions(FLOATS, replace(PYRAMID, levels=(8, 32)), SCALES)
     expected = all_bands(FLOATS, SCALES)
-    assert list(told) == [8, 32] and all(torch.equal(told[r], expected[r]) for r in told)
+    assert list(bands) == [8, 32] and all(torch.equal(bands[r], expected[r]) for r in bands)
 
 
 def test_zeros_and_noise_say_nothing_of_the_image():
@@ -84,22 +94,36 @@ def test_zeros_and_noise_say_nothing_of_the_image():
     assert first[32].std().item() == pytest.approx(1, abs=0.02)
 
 
-def test_shuffled_levels_are_those_of_the_batch_each_in_its_own_order():
-    torch.manual_seed(0)
-    told, own = conditions(FLOATS, replace(PYRAMID, condition="shuffled"), SCALES), all_bands(FLOATS, SCALES)
-    orders = []
-    for r in told:
-        equal = (told[r][:, None] == own[r][None]).flatten(2).all(2)
-        assert (equal.sum(0) == 1).all() and (equal.sum(1) == 1).all()
-        orders.append(tuple(equal.int().argmax(1).tolist()))
-    assert len(set(orders)) == len(orders)
+@pytest.mark.parametrize(("images", "groups"), [(1, [0, 0, 0, 0]), (2, [0, 0, 1, 1]), (4, [0, 1, 2, 3])])
+def test_bands_of_several_images_come_from_as_many(images, groups):
+    """In training from the images before in the batch; in sampling from those before in all sources, chunk by chunk."""
+    arm, own = replace(PYRAMID, images=images), all_bands(FLOATS, SCALES)
+    bands, places = conditions(FLOATS, arm, SCALES), torch.arange(len(FLOATS))
+    for level, group in zip(LEVELS, groups, strict=True):
+        assert torch.equal(bands[level], own[level][(places - group) % len(FLOATS)])
+    seen = []
+
+    class Recorder(torch.nn.Linear):
+        def forward(self, z, bands):
+            seen.append(bands)
+            return torch.zeros(len(z), 3, 32, 32)
+
+    training.generate(Recorder(1, 1), arm, SCALES, latents(300, 1, 0), TRAIN.pixels[torch.arange(300) % len(TRAIN)])
+    found = {level: torch.cat([part[level] for part in seen]) for level in LEVELS}
+    for level, group in zip(LEVELS, groups, strict=True):
+        torch.testing.assert_close(found[level], own[level][(torch.arange(300) - group) % 300 % len(TRAIN)])
 
 
-def test_noise_and_scale_of_the_levels():
+def test_more_images_than_levels_are_refused():
+    with pytest.raises(ValueError, match="2 levels cannot come from 3 images"):
+        Arm("x", levels=(4, 8), images=3)
+
+
+def test_noise_of_the_levels():
     torch.manual_seed(0)
-    arm = replace(PYRAMID, level_noise=0.5, level_scale=2.0)
-    told, own = conditions(FLOATS, arm, SCALES), all_bands(FLOATS, SCALES)
-    difference = told[32] / 2 - own[32]
+    arm = replace(PYRAMID, level_noise=0.5)
+    bands, own = conditions(FLOATS, arm, SCALES), all_bands(FLOATS, SCALES)
+    difference = bands[32] - own[32]
     assert difference.std().item() == pytest.approx(0.5, rel=0.02)
 
 
@@ -119,7 +143,7 @@ def test_labels_are_unique_within_an_experiment():
 
 
 def test_null_controls_have_the_pyramid_gans_parameters():
-    trained = train_arms(control_arms()[1:5], TRAIN, replace(SETTINGS, epochs=1), seed=0)
+    trained = train_arms(control_arms()[1:4] + mixture_arms(), TRAIN, replace(SETTINGS, epochs=1), seed=0)
     assert len({tuple(result.parameters.items()) for result in trained.values()}) == 1
 
 
@@ -188,9 +212,9 @@ def test_an_arm_told_of_images_needs_as_many_sources():
 
 def test_the_pyramid_decides_and_zeros_do_not():
     settings = replace(SETTINGS, epochs=1)
-    told = train_arm(PYRAMID, TRAIN, settings, seed=0)
+    bands = train_arm(PYRAMID, TRAIN, settings, seed=0)
     z = latents(1, 100, 0).expand(2, -1)
-    two = told.sample_from(z, TRAIN.pixels[:2])
+    two = bands.sample_from(z, TRAIN.pixels[:2])
     assert not torch.equal(two[0], two[1])
     null = train_arm(control_arms()[2], TRAIN, settings, seed=0).sample_from(z)
     assert torch.equal(null[0], null[1])
@@ -275,7 +299,7 @@ RELATIVISTIC = replace(objective_arms()[3], penalty_every=4)
 
 
 @pytest.mark.parametrize(
-    "arm", [DCGAN, replace(PYRAMID, condition="shuffled"), RELATIVISTIC], ids=["DCGAN", "shuffled", "lazy penalty"]
+    "arm", [DCGAN, replace(PYRAMID, images=4), RELATIVISTIC], ids=["DCGAN", "four images", "lazy penalty"]
 )
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(arm, tmp_path, monkeypatch):
     settings = replace(SETTINGS, epochs=3)  # of 3 steps

@@ -1,0 +1,106 @@
+"""Sentences about one run: every number and direction in them is looked up in its tables."""
+
+from functools import partial
+
+import pandas as pd
+
+from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID
+from lib.metrics.comparison import entry, relation
+
+FOLLOWS = 0.2  # retrieval, or correlation beyond that with other images, from which samples follow their sources
+COPYING = ["retrieval", "source_correlation", "chance_correlation"]
+
+
+def copying(retrieval: float, correlation: float, chance: float) -> str:
+    """What samples are, by retrieval and by correlation with their sources and with other images (`chance`)."""
+    if correlation < min(chance, 0) - FOLLOWS:
+        return "photographic negatives of their sources"
+    if retrieval > FOLLOWS:
+        return "copies of their sources"
+    return "variants of their sources" if correlation > chance + FOLLOWS else "unrelated to their sources"
+
+
+def _copying(row) -> str:
+    """`copying` of a row of a table, with its numbers."""
+    kind = copying(*(getattr(row, name) for name in COPYING))
+    numbers = f"correlation {row.source_correlation:.2f}, with other images {row.chance_correlation:.2f}"
+    return f"{kind} (retrieval {row.retrieval:.1%}, {numbers})"
+
+
+def comparison(table: pd.DataFrame) -> list[str]:
+    """Of tab11, for its first data set: distance, diversity and copying of the source's comparison."""
+    table = table[table.dataset == table.dataset.iloc[0]]
+    plain, zeros = (partial(entry, table, arm=label, sources=NO_SOURCE) for label in (DCGAN.label, "null: zeros"))
+    seen, ours = (partial(entry, table, arm=PYRAMID.label, sources=split) for split in ("training", "held-out"))
+    row = table[(table.arm == PYRAMID.label) & (table.sources == "held-out")].iloc[0]
+    reported = relation(seen("reported_fid"), plain("reported_fid"))
+    found = relation(seen("fid"), plain("fid"))
+    return [
+        f"Conditioned on pyramids of training images, as in the source, the pyramid GAN has a Fréchet distance of "
+        f"{seen('fid'):.3g}, {found} DCGAN's {plain('fid'):.3g} ({'as' if found == reported else 'unlike'} in the "
+        f"source) and {relation(seen('fid'), zeros('fid'))} the null control's {zeros('fid'):.3g}; on pyramids of "
+        f"held-out images it is {ours('fid'):.3g}, {relation(ours('fid'), seen('fid'))} that.",
+        f"Its samples on held-out pyramids are {_copying(row)}. z decides {ours('share_z'):.0%} of the variance of "
+        f"the pixels, the pyramid {ours('share_pyramid'):.0%}.",
+        f"LPIPS between its samples is {ours('lpips_diversity'):.3f}, "
+        f"{relation(ours('lpips_diversity'), ours('lpips_real'))} between real images ({ours('lpips_real'):.3f}); "
+        f"of DCGAN's it is {plain('lpips_diversity'):.3f}.",
+    ]
+
+
+def mixtures(table: pd.DataFrame) -> list[str]:
+    """Of tab16, pyramids of held-out images: how much of the gain in distance remains where no image is copied."""
+    zeros = entry(table, "fid", arm="null: zeros")
+    given = table[(table.sources == "held-out") & (table.images > 0)].sort_values("images")
+    sentences = []
+    for row in given.itertuples():
+        words = f"Bands of {row.images} images" if row.images > 1 else "The pyramid of one image"
+        sentences.append(
+            f"{words}: Fréchet distance {row.fid:.3g}, {relation(row.fid, zeros)} with zeros ({zeros:.3g}); samples "
+            f"are {_copying(row)}."
+        )
+    one, most = given.iloc[0], given.iloc[-1]
+    if one.fid < zeros:
+        sentences.append(
+            f"Of the difference in distance between zeros and the pyramid of one image, bands of {most.images} images "
+            f"reach {(zeros - most.fid) / (zeros - one.fid):.0%}, with samples {copying(*most[COPYING])}."
+        )
+    else:
+        sentences.append("The pyramid of one image does not lower the distance here, so there is no gain to divide.")
+    return sentences
+
+
+def controls(table: pd.DataFrame) -> list[str]:
+    """Of tab12: the extremes of conditioning, single levels, and LAPGAN with its diversity."""
+    held = table[table.sources == "held-out"].set_index("arm")
+    free = table[table.sources == NO_SOURCE].set_index("arm")
+    decoder, shown = held.loc["L2 decoder"], held.loc["pyramid GAN, D sees it"]
+    rivals = pd.concat([held, free]).fid.filter(regex="GAN|null|bands|pyramid|only|without")
+    only = held.fid.filter(like="only ")
+    chain, plain = free.loc["LAPGAN chain"], free.loc[DCGAN.label]
+    return [
+        f"The L2 decoder, which generates nothing, has a distance of {decoder.fid:.3g}: {(rivals < decoder.fid).sum()} "
+        f"of the {len(rivals)} GANs of table 12 come closer.",
+        f"With the pyramid shown to the discriminator, samples are {_copying(shown)}, at a distance of "
+        f"{shown.fid:.3g}, {relation(shown.fid, held.fid[PYRAMID.label])} without ({held.fid[PYRAMID.label]:.3g}).",
+        f"Of single levels, {only.idxmin()} has the lowest distance ({only.min():.3g}), {only.idxmax()} the highest "
+        f"({only.max():.3g}).",
+        f"LAPGAN's distance of {chain.fid:.3g} is {relation(chain.fid, plain.fid)} DCGAN's {plain.fid:.3g} at the same "
+        f"number of epochs. LPIPS between its samples is {chain.lpips_diversity:.3f}, "
+        f"{relation(chain.lpips_diversity, chain.lpips_real)} between real images ({chain.lpips_real:.3f}) and "
+        f"{relation(chain.lpips_diversity, plain.lpips_diversity)} between DCGAN's ({plain.lpips_diversity:.3f}).",
+    ]
+
+
+def objectives(table: pd.DataFrame) -> list[str]:
+    """Of tab13: the lowest distance with its diversity, and whether weight decay did anything."""
+    rows = table.set_index("arm")
+    plain, best = rows.loc[DCGAN.label], rows.loc[rows.fid.idxmin()]
+    same = rows.fid["no weight decay"] == plain.fid
+    return [
+        f"The lowest distance is that of {best.name} ({best.fid:.3g}; DCGAN {plain.fid:.3g}), with an LPIPS between "
+        f"samples of {best.lpips_diversity:.3f}, {relation(best.lpips_diversity, best.lpips_real)} between real images "
+        f"({best.lpips_real:.3f}).",
+        f"With and without weight decay the distances are {'equal' if same else 'not equal'} to every digit "
+        f"({plain.fid:.6g}, {rows.fid['no weight decay']:.6g}).",
+    ]

@@ -1,0 +1,33 @@
+"""Tuning: every arm with codes, by the same budget, on images that it was not fitted on."""
+
+from dataclasses import replace
+
+from lib.categorical import experiments
+from lib.categorical.arms import main_arms, published_arms
+from lib.categorical.training import Settings
+from lib.data.images import load_images
+
+
+def test_every_arm_with_codes_is_tuned_on_images_apart_from_its_training(monkeypatch):
+    images = load_images("shapes-plain", "train", size=16, count=60)
+    parts = []
+
+    def see(trained, fitted, held):
+        parts.extend((fitted, held))
+        return experiments_see(trained, fitted, held)
+
+    experiments_see = experiments.see
+    monkeypatch.setattr(experiments, "see", see)
+    arms = [replace(arm, queue=min(arm.queue, 20)) for arm in main_arms(4, 3, 20)] + published_arms(4, 3)
+    settings = Settings(epochs=1, batch_size=20, learning_rate=0.1, width=4, device="cpu")
+    tuned, table = experiments.tune(arms, images, settings, [0.1, 1.0], count=40, seed=0)
+    fitted, held = ({pixels.numpy().tobytes() for pixels in part.pixels} for part in parts)
+    assert len(fitted) == 40 and len(held) == 20 and not fitted & held
+    coded = [arm.label for arm in arms if arm.makes_codes]
+    assert len(coded) == 5 and table.groupby("arm").size().to_dict() == dict.fromkeys(coded, 2)
+    for before, after in zip(arms, tuned, strict=True):
+        rows = table[table.arm == before.label]
+        if before.makes_codes:
+            (best,) = rows.code_temperature[rows.chosen]
+            assert rows.knn[rows.chosen].item() == rows.knn.max() and after.code_temperature == best
+        assert replace(after, code_temperature=before.code_temperature) == before

@@ -1,0 +1,114 @@
+"""What a notebook says of its run follows from the tables: other numbers, other sentences."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib.categorical import findings as codes
+from lib.categorical.arms import Arm, ablation_arms, main_arms, published_arms, size_arms
+from lib.laplacian_gan import findings as pyramid
+from lib.laplacian_gan import tables
+from lib.laplacian_gan.arms import control_arms, level_arms, mixture_arms, objective_arms
+from lib.metrics.comparison import entry
+
+DIRECTIONS = "lower|higher"
+
+
+def rows(columns, *facts):
+    """A row for each of `facts`, with other numbers in (0, 1) in `columns`."""
+    table = pd.DataFrame(facts)
+    numbers = np.random.default_rng(0).permutation(len(table) * len(columns)).reshape(len(table), -1)
+    return table.join(pd.DataFrame((numbers + 0.5) / numbers.size, columns=columns))
+
+
+def gan_rows(arms, **facts):
+    """Rows as `laplacian_gan.evaluation.evaluate` gives them."""
+    names = ["fid", "lpips_diversity", "lpips_real", "retrieval", "source_correlation", "chance_correlation"]
+    splits = {True: ("training", "held-out"), False: ("none",)}
+    found = [
+        {"arm": arm.label, "seed": 0, "sources": split, "images": arm.images if arm.needs_source else 0, **facts}
+        for arm in arms
+        for split in splits[arm.needs_source]
+    ]
+    return rows([*names, "copy_index", "share_z", "share_pyramid"], *found)
+
+
+BASE = Arm("categorical")
+MAIN = [arm.label for arm in main_arms(4, 3, 9) + published_arms(4, 3)]
+CONTROLS = gan_rows(control_arms() + mixture_arms() + level_arms())
+SIZES = rows(
+    ["soft", "hard", "knn"],
+    *({"arm": arm.label, "positions": arm.positions, "categories": arm.categories, "collapsed": False}
+      for arm in size_arms(BASE, [1, 4, 16], [4, 9])),
+)  # fmt: skip
+ABLATION = rows(["soft", "knn", "perplexity"], *({"arm": a.label, "collapsed": False} for a in ablation_arms(BASE)))
+CASES = {
+    "comparison": (
+        pyramid.comparison,
+        gan_rows(control_arms()[:3], dataset="x").assign(reported_fid=[112.07, 159.12, 159.12, np.nan]),
+    ),
+    "mixtures": (pyramid.mixtures, tables.mixtures(CONTROLS)),
+    "controls": (pyramid.controls, CONTROLS),
+    "objectives": (pyramid.objectives, gan_rows(objective_arms())),
+    "tuning": (
+        codes.tuning,
+        rows(["code_temperature"], *({"arm": arm, "chosen": n < 1} for arm in MAIN for n in range(3))),
+    ),
+    "clusters": (
+        lambda table: codes.clusters(table, 10),
+        rows(["accuracy", "bytes"], *({"arm": arm, "readout": readout, "wanted": 10} for arm in MAIN for readout in
+             ("k-means on soft codes", "k-modes on hard codes", "k-means on embedding"))),
+    ),
+    "representation": (
+        codes.representation,
+        rows(["knn", "bytes"], *({"arm": arm, "representation": name} for arm in MAIN for name in
+             ("features", "soft codes", "hard codes"))),
+    ),
+    "meanings": (
+        codes.meanings,
+        rows(["nmi"], *({"factor": name, "position": n} for name in ("class", "colour", "size") for n in range(3))),
+    ),
+    "positions": (codes.positions, SIZES),
+    "ablation": (codes.ablation, ABLATION),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sentences_follow_their_table(case):
+    say, table = CASES[case]
+    keys = ["positions", "categories", "position", "wanted", "seed", "images", "reported_fid"]
+    measured = table.select_dtypes("float").columns.difference(keys)
+    before, after = say(table), say(table.assign(**{name: 1 - table[name] for name in measured}))  # all orders reversed
+    assert len(before) == len(after)
+    for sentence, other in zip(before, after, strict=True):
+        assert sentence != other
+        if re.search(DIRECTIONS, sentence):  # and not in its numbers alone
+            assert re.sub(r"[\d.]+", "", sentence) != re.sub(r"[\d.]+", "", other)
+
+
+@pytest.mark.parametrize(
+    ("measured", "words"),
+    [
+        ((0.9, 0.9, 0.0), "copies"),
+        ((0, -0.7, 0.1), "negatives"),
+        ((0, 0.9, 0.5), "variants"),
+        ((0, 0.5, 0.5), "unrelated"),
+    ],
+)
+def test_what_samples_are_follows_from_retrieval_and_correlation_beyond_chance(measured, words):
+    assert words in pyramid.copying(*measured)
+
+
+def test_collapsed_codes_are_named_and_only_they():
+    assert not any("Collapsed" in sentence for sentence in codes.positions(SIZES))
+    lost = SIZES.assign(collapsed=SIZES.arm == "L = 1, K = 4")
+    assert codes.positions(lost)[-1].startswith("Collapsed") and codes.positions(lost)[-1].endswith(": L = 1, K = 4.")
+
+
+def test_what_is_looked_up_exists_once():
+    with pytest.raises(LookupError, match="0 rows of the table have .*WGAN"):
+        entry(CONTROLS, "fid", arm="WGAN")
+    with pytest.raises(LookupError, match="2 rows"):
+        entry(CONTROLS, "fid", arm="pyramid GAN")
