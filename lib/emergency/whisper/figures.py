@@ -162,9 +162,9 @@ def lines(table: pd.DataFrame) -> Figure:
         one.set(xlim=(0, 16), ylim=(-most + 0.3, 0.8))
         one.set_title(f"{kind} in training", fontsize=7)
         one.set_axis_off()
-    handles = [axes[0, 0].plot([], [], marker=f"${sign}$", markersize=5, linestyle="none", color=colour, label=label)[0]
-               for sign, colour, label in (("A", "black", "said"), ("A", "0.45", "written"), ("A", ALARM, "wrong"),
-                                           (r"\cdot", ALARM, "missing"), (r"\_", "0.7", "space"))]  # fmt: skip
+    handles = [axes[0, 0].plot([], [], marker=sign, markersize=5, linestyle="none", color=colour, label=label)[0]
+               for sign, colour, label in (("$A$", "black", "said"), ("$A$", "0.45", "written"), ("$A$", ALARM, "wrong"),
+                                           (".", ALARM, "missing"), (r"$\_$", "0.7", "space"))]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure
 
