@@ -163,8 +163,9 @@ def lines(table: pd.DataFrame) -> Figure:
         one.set_title(f"{kind} in training", fontsize=7)
         one.set_axis_off()
     handles = [axes[0, 0].plot([], [], marker=sign, markersize=5, linestyle="none", color=colour, label=label)[0]
-               for sign, colour, label in (("$A$", "black", "said"), ("$A$", "0.45", "written"), ("$A$", ALARM, "wrong"),
-                                           (".", ALARM, "missing"), (r"$\_$", "0.7", "space"))]  # fmt: skip
+               for sign, colour, label in (("$A$", "black", "said"), ("$A$", "0.45", "written"),
+                                           ("$A$", ALARM, "wrong"), (".", ALARM, "missing"),
+                                           (r"$\_$", "0.7", "space"))]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure
 

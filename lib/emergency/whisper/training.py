@@ -157,7 +157,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Heard:
+class FrameOutputs:
     """What a model heard in clips: logits of moments (N, moments, classes), `smoothed`; of clips (N, classes); text."""
 
     moments: Tensor = field(repr=False)
@@ -399,7 +399,7 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 @torch.inference_mode()
 def listen(
     model: EmergencyWhisper, mel: Tensor, *, words: bool = True, gated: bool = True, batch_size: int = 16
-) -> Heard:
+) -> FrameOutputs:
     """What `model` hears in clips (N, mels, frames), each encoded once.
 
     words: also what is said; gated: where any class but silence is heard, and nowhere else.
@@ -424,7 +424,7 @@ def listen(
             for place, text in zip(places, model.transcribe(hidden[loud]) if places else [], strict=True):
                 said[place] = text
         texts += said
-    return Heard(torch.cat(moments), torch.cat(clips), tuple(texts))
+    return FrameOutputs(torch.cat(moments), torch.cat(clips), tuple(texts))
 
 
 def smoothed(logits: Tensor, seconds: float) -> Tensor:
