@@ -10,7 +10,6 @@ returns a scalar.
 | soft_orthogonality | SO, Bansal et al., NeurIPS 2018        | w        | [0, ∞)                         |
 | srip               | SRIP, Bansal et al., NeurIPS 2018      | w        | [0, ∞)                         |
 | mma                | MMA, Wang et al., NeurIPS 2020         | u        | [-π, 0]; absolute [-π/2, 0]    |
-| mhe                | MHE, Liu et al., NeurIPS 2018          | u        | s = 0: [-log 2, ∞); else > 0   |
 | ocnn               | OCNN, Wang et al., CVPR 2020           | w        | [0, ∞)                         |
 | decov              | DeCov, Cogswell et al., ICLR 2016      | features | [0, ∞)                         |
 | orthogonal_init    | Saxe et al., ICLR 2014                 | a model  | an initialisation, not a loss  |
@@ -187,37 +186,6 @@ def mma(weight: Tensor, *, absolute: bool = False, transposed: bool = False) -> 
     together = torch.linalg.vector_norm(unit + other, dim=1)
     angle = 2 * torch.atan2(torch.where(paired, apart, 1.0), torch.where(paired, together, 1.0))
     return -angle.mean()
-
-
-@_full_precision
-def mhe(
-    weight: Tensor, *, half_space: bool = False, s: float = 2, eps: float = 1e-6, transposed: bool = False
-) -> Tensor:
-    """MHE: Riesz energy of the directions, as charges that repel, mean over the n(n-1) ordered pairs.
-
-        1/n(n-1) Σ_{i≠j} f(‖u_i - u_j‖),   f(z) = z^-s for s > 0,   -log z for s = 0
-
-    `half_space` adds the mirror charges -u_j and so treats w and -w as the same: the mean of
-    ½ (f(‖u_i - u_j‖) + f(‖u_i + u_j‖)). ‖u_i - u_j‖² = 2 - 2 c_ij is kept at `eps` or above, so
-    equal filters have a finite energy (and no gradient, as they have no direction to part in).
-
-    Source: Liu, Lin, Liu, Liu, Yu, Dai, Song, "Learning towards Minimum Hyperspherical Energy",
-    NeurIPS 2018, s = 0, 1, 2 and half-space MHE. There a sum: n(n-1) times this; in the half space,
-    over all 2n charges, 4n(n-1) times this plus 2n f(2), the constant pairs (u_i, -u_i).
-    """
-    if s < 0:
-        raise PenaltyError(f"s must be 0 (the logarithm) or positive (the power of the distance), not {s}")
-    unit = _unit_rows(_filters(weight, transposed, at_least=2))
-    n = unit.shape[0]
-    same = torch.eye(n, dtype=torch.bool, device=unit.device)
-    cosine = (unit @ unit.T).masked_fill(same, 0.0)  # (n, n)
-
-    def energy(cosine: Tensor) -> Tensor:
-        square = (2 - 2 * cosine).clamp_min(eps)
-        return -0.5 * square.log() if s == 0 else square.pow(-s / 2)
-
-    pairs = (energy(cosine) + energy(-cosine)) / 2 if half_space else energy(cosine)
-    return pairs.masked_fill(same, 0.0).sum() / (n * (n - 1))
 
 
 def _per_axis(value: int | Sequence[int], axes: int, name: str, least: int) -> tuple[int, ...]:

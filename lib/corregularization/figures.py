@@ -151,17 +151,30 @@ def grouped_loss_curves(frame: pd.DataFrame, groups: pd.DataFrame) -> Figure:
 
 
 def packing(frame: pd.DataFrame) -> Figure:
-    """RMS and largest |cosine| against n/d for every penalty, with the Welch bound. frame: `packing_table`."""
-    figure, axes = plots.subplots(1, 2, height=2.9)
-    for cell, column, label in zip(axes, ("rms", "max"), ("RMS |cosine|", "largest |cosine|"), strict=True):
-        plots.curves(cell, frame, "ratio", column, "variant", colours={"random start": "0.6"})
-        bound = frame.drop_duplicates("ratio").sort_values("ratio")
-        cell.plot(bound.ratio, bound.welch, color="black", linewidth=3, alpha=0.25, label="Welch bound")
-        cell.set(xlabel="filters per dimension, n/d", ylabel=label, ylim=(-0.01, None), xscale="log")
-        ticks = sorted(frame.ratio.unique())
-        cell.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
-        cell.minorticks_off()
-    plots.legend_below(figure, axes[0])
+    """RMS and largest |cosine| against n/d, a column per loss, a line per grouping. frame: `packing_table`."""
+    losses = [loss for loss in frame.loss.unique() if loss != "random start"]
+    figure, axes = plots.subplots(2, len(losses), height=3.7, sharex=True, sharey="row", squeeze=False)
+    colours = {"random start": "0.6", "whole": plots.COLOURS[0], "fixed": plots.COLOURS[5], "random": plots.COLOURS[1]}
+    colours |= {"whole, random noise": plots.COLOURS[2]}
+    named = frame.assign(
+        groups=frame.groups.replace("noise", "whole, random noise").mask(frame.loss == "random start", "random start")
+    )
+    bound = frame.drop_duplicates("ratio").sort_values("ratio")
+    ticks = bound.ratio[bound.ratio.round() == bound.ratio]
+    for row, (column, label) in zip(axes, (("rms", "RMS |cosine|"), ("max", "largest |cosine|")), strict=True):
+        for cell, loss in zip(row, losses, strict=True):
+            plots.curves(
+                cell, named[named.loss.isin([loss, "random start"])], "ratio", column, "groups", colours=colours
+            )
+            cell.plot(bound.ratio, bound.welch, color="black", linewidth=3, alpha=0.25, label="Welch bound", zorder=0)
+            cell.set(xscale="log", ylim=(0, None))
+            cell.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            cell.minorticks_off()
+        row[0].set_ylabel(label)
+    for loss, top, bottom in zip(losses, *axes, strict=True):
+        top.set_title(loss)
+        bottom.set_xlabel("filters per dimension, n/d")
+    plots.legend_below(figure, axes[0][0], columns=6)
     return figure
 
 

@@ -9,7 +9,6 @@ from torch import nn
 
 from lib.corregularization.baselines import (
     decov,
-    mhe,
     mma,
     ocnn,
     ocnn_over_layers,
@@ -40,10 +39,6 @@ WEIGHT_LOSSES = {
     "srip": srip,
     "mma": mma,
     "mma_absolute": lambda w: mma(w, absolute=True),
-    "mhe_0": lambda w: mhe(w, s=0),
-    "mhe_1": lambda w: mhe(w, s=1),
-    "mhe_2": lambda w: mhe(w, s=2),
-    "mhe_half": lambda w: mhe(w, half_space=True),
     "ocnn": ocnn,
 }
 ANGLE_LOSSES = [name for name in WEIGHT_LOSSES if name.startswith("m")]
@@ -136,26 +131,6 @@ def test_mma_is_the_mean_smallest_angle(shape, absolute):
         cosines = [dot(u, v) for j, v in enumerate(units) if j != i]
         smallest.append(min(math.acos(abs(c) if absolute else c) for c in cosines))
     assert mma(weight, absolute=absolute).item() == pytest.approx(-sum(smallest) / len(smallest))
-
-
-@pytest.mark.parametrize("half_space", [False, True])
-@pytest.mark.parametrize("s", [0, 1, 2])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_mhe_is_the_energy_of_the_paper(shape, s, half_space):
-    weight = draw(shape)
-    units = directions(weight)
-    n = len(units)
-    charges = units + [[-x for x in u] for u in units] if half_space else units
-
-    def f(z):
-        return z**-s if s else math.log(1 / z)
-
-    total = sum(f(math.dist(a, b)) for a, b in itertools.permutations(charges, 2))
-    value = mhe(weight, half_space=half_space, s=s).item()
-    if half_space:
-        assert 4 * n * (n - 1) * value + 2 * n * f(2) == pytest.approx(total)
-    else:
-        assert n * (n - 1) * value == pytest.approx(total)
 
 
 @pytest.mark.parametrize("shape", KERNELS)
@@ -262,15 +237,12 @@ def test_the_simplex_has_equal_angles(d):
     weight = simplex(d)
     assert mma(weight).item() == pytest.approx(-math.acos(-1 / d))
     assert mma(weight, absolute=True).item() == pytest.approx(-math.acos(1 / d))
-    assert mhe(weight, s=2).item() == pytest.approx(1 / (2 + 2 / d))
 
 
 def test_signed_mma_accepts_antiparallel_filters_and_absolute_does_not():
     weight = torch.tensor([[1.0, 2.0], [-1.0, -2.0]])
     assert mma(weight).item() == pytest.approx(-math.pi)
     assert mma(weight, absolute=True).item() == 0
-    assert mhe(weight, s=0).item() == pytest.approx(-math.log(2))
-    assert mhe(weight, s=2, half_space=True) > 1e3
 
 
 def test_mma_is_exact_for_almost_equal_filters():
@@ -363,7 +335,7 @@ def test_convolution_and_linear_agree(name):
     assert loss(weight) == loss(as_matrix(weight))
 
 
-@pytest.mark.parametrize("loss", [soft_orthogonality, srip, mma, mhe])
+@pytest.mark.parametrize("loss", [soft_orthogonality, srip, mma])
 def test_transposed_weights_have_their_filters_on_the_second_axis(loss):
     weight = draw((5, 2, 3, 3))
     assert loss(weight.transpose(0, 1), transposed=True) == loss(weight)
@@ -375,7 +347,7 @@ def test_transposed_weights_have_their_filters_on_the_second_axis(loss):
 def test_baselines_apply_to_layers():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3, stride=2), nn.Conv2d(6, 4, 1))
     layers = select_layers(model)
-    for loss in (soft_orthogonality, srip, mma, mhe):
+    for loss in (soft_orthogonality, srip, mma):
         expected = sum(loss(layer.weight) for layer in layers.values()) / 3
         torch.testing.assert_close(mean_over_layers(layers, loss), expected)
     expected = sum(ocnn(layer.weight, stride=layer.stride) for layer in layers.values()) / 3
@@ -428,8 +400,6 @@ def test_orthogonal_init():
         (lambda: soft_orthogonality(torch.ones(3)), r"\(3,\)"),
         (lambda: soft_orthogonality(torch.ones(3, 0)), "3 of 0"),
         (lambda: mma(torch.ones(1, 3)), "at least 2 filters"),
-        (lambda: mhe(torch.ones(1, 3)), "at least 2 filters"),
-        (lambda: mhe(torch.ones(2, 3), s=-1), "not -1"),
         (lambda: mma(torch.ones(2, 3, dtype=torch.int64)), "floating-point"),
         (lambda: srip(torch.ones(2, 3), iterations=0), "at least 1"),
         (lambda: srip(torch.ones(2, 3), start=torch.ones(3)), r"needs \(2,\)"),
