@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from lib.corregularization import baselines
 from lib.corregularization.losses import gram_penalty, mean_over_layers
@@ -68,8 +68,13 @@ PENALTIES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def penalty_of(arm: Arm, layers: dict[str, nn.Module]) -> Callable[[], Tensor] | None:
-    """The arm's penalty on these layers as a function without arguments; None for "none"."""
+def penalty_of(
+    arm: Arm, layers: dict[str, nn.Module], generator: Generator | None = None
+) -> Callable[[], Tensor] | None:
+    """The arm's penalty on these layers as a function without arguments; None for "none".
+
+    generator: of the random groups of the Gram penalty on weights; the global random state if None.
+    """
     match arm.penalty:
         case "none":
             return None
@@ -81,6 +86,8 @@ def penalty_of(arm: Arm, layers: dict[str, nn.Module]) -> Callable[[], Tensor] |
             return ResponsePenalty(layers, baselines.decov, **arm.options)
         case "ocnn":  # compares shifted filters, so it needs the kernels with their spatial axes
             return partial(baselines.ocnn_over_layers, layers)
+        case "gram":
+            return partial(mean_over_layers, layers, generator=generator, **arm.options)
         case name if name in PENALTIES:
             return partial(mean_over_layers, layers, PENALTIES[name], **arm.options)
     known = sorted([*PENALTIES, "ocnn", "responses", "whitened", "decov", "none"])
