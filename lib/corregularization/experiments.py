@@ -19,6 +19,9 @@ from lib.corregularization.training import Settings, Trained, score, train_arms
 if TYPE_CHECKING:
     from lib.data.images import Images
 
+TUNING_SEEDS = (1000, 1001)  # of no run, and the same for all, so that an arm has one strength whatever the run's seed
+FURTHER = 3  # how often a search goes on beyond its grid
+
 
 def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
     """Loss curves of several arms: arm, seed, epoch, task (training loss), test_loss, test_accuracy."""
@@ -94,30 +97,57 @@ def split_validation(images: "Images", share: float = 0.2, *, seed: int = 0) -> 
     return images.subset(order[held_out:]), images.subset(order[:held_out])
 
 
-def choose_strengths(
-    arms: Iterable[Arm],
+def tune_strengths(
+    arms: Sequence[Arm],
     grid: Sequence[float],
     train: "Images",
     settings: Settings,
     *,
-    seed: int,
     checkpoints: Path | None = None,
-) -> list[Arm]:
-    """The arms with the strengths that gave the best accuracy on a part of the *training* images.
+) -> pd.DataFrame:
+    """Accuracy of each arm at each strength tried, on held-out *training* images, pooled over `TUNING_SEEDS`.
 
-    Every penalty gets the same grid, relative to its arm's own strength, and the same budget.
+    Every penalty gets the same grid of factors, relative to its arm's own strength, and the same budget. An arm whose
+    best factor is the smallest or largest tried goes on beyond it, at most `FURTHER` times, by the grid's own ratio.
     A grid of one value chooses nothing and trains nothing.
+
+    Columns: arm, strength, factor, accuracy (%; NaN if nothing was trained), chosen (one per arm), edge (the chosen
+    one is still the smallest or largest tried).
     """
-    if len(grid) == 1:
-        return [replace(arm, strength=arm.strength * grid[0]) for arm in arms]
-    fit_on, choose_on = split_validation(train, seed=seed)
-    chosen = []
+    rows, splits = [], {seed: split_validation(train, seed=seed) for seed in TUNING_SEEDS}
+    ratio = (max(grid) / min(grid)) ** (1 / max(1, len(grid) - 1))
     for arm in arms:
-        trials = [replace(arm, label=f"{arm.label} x {f:g}", strength=arm.strength * f) for f in grid]
-        found = train_arms(trials, fit_on, choose_on, settings, seed=seed, checkpoints=checkpoints)
-        best = max(found.values(), key=lambda result: result.history.test_accuracy.iloc[-1])
-        chosen.append(replace(arm, strength=best.arm.strength))
-    return chosen
+        tried, wanted = dict.fromkeys(grid, float("nan")), list(grid) if len(grid) > 1 else []
+        for _ in range(1 + FURTHER):
+            trials = [replace(arm, label=f"{arm.label} x {f:g}", strength=arm.strength * f) for f in wanted]
+            last = np.zeros(len(trials))
+            for seed, split in splits.items():
+                place = checkpoints and checkpoints / f"seed-{seed}"
+                found = train_arms(trials, *split, settings, seed=seed, checkpoints=place)
+                last += [100 * one.history.test_accuracy.iloc[-1] / len(splits) for one in found.values()]
+            tried |= dict(zip(wanted, last, strict=True))
+            beyond = {min(tried): min(tried) / ratio, max(tried): max(tried) * ratio}
+            if len(grid) == 1 or _best(tried) not in beyond:
+                break
+            wanted = [beyond[_best(tried)]]
+        edge = len(tried) > 1 and _best(tried) in (min(tried), max(tried))
+        rows += [
+            {"arm": arm.label, "strength": arm.strength * factor, "factor": factor, "accuracy": accuracy}
+            | {"chosen": factor == _best(tried), "edge": edge}
+            for factor, accuracy in sorted(tried.items())
+        ]
+    return pd.DataFrame(rows)
+
+
+def _best(tried: Mapping[float, float]) -> float:
+    """The factor of the highest accuracy; of equal ones, that nearest to 1, where no edge is reached by chance."""
+    return max(tried, key=lambda factor: (tried[factor], -abs(np.log(factor))))
+
+
+def at_chosen(arms: Iterable[Arm], tuned: pd.DataFrame) -> list[Arm]:
+    """The arms at the strengths that `tune_strengths` chose."""
+    chosen = tuned[tuned.chosen].set_index("arm").strength
+    return [replace(arm, strength=float(chosen[arm.label])) for arm in arms]
 
 
 def prune(model: nn.Module, share: float) -> nn.Module:
