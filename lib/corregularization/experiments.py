@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib.corregularization.analysis import coherence_table, group_coherence, prune_redundant
+from lib.corregularization.analysis import coherence_table, group_coherence, prune_redundant, similarity
 from lib.corregularization.arms import Arm
 from lib.corregularization.losses import layer_matrix, select_layers
 from lib.corregularization.training import Settings, Trained, score, train_arms
@@ -67,15 +67,17 @@ def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.Da
 def group_table(trained: Mapping[str, Trained], groups: int, seed: int) -> pd.DataFrame:
     """RMS |cosine| within and across contiguous groups, averaged over layers, whatever an arm was trained with.
 
+    first_largest: the largest |cosine| in the first layer, the only one of the vanilla CNN with n > d.
+
     Every arm is cut in the same `groups` contiguous groups, so that those trained with fixed
     groups and those that never heard of groups are compared on the same pairs.
     """
     rows = []
     for label, result in trained.items():
-        pairs = [group_coherence(layer_matrix(layer), groups) for layer in select_layers(result.model).values()]
-        within, across = np.mean(pairs, axis=0)
-        own = result.arm.options.get("groups", 1)
-        rows.append({"arm": label, "seed": seed, "groups": own, "within": within, "across": across})
+        layers = [layer_matrix(layer) for layer in select_layers(result.model).values()]
+        within, across = np.mean([group_coherence(layer, groups) for layer in layers], axis=0)
+        row = {"arm": label, "seed": seed, "groups": result.arm.options.get("groups", 1)}
+        rows.append(row | {"within": within, "across": across, "first_largest": similarity(layers[0]).max})
     return pd.DataFrame(rows)
 
 

@@ -250,6 +250,7 @@ def test_all_arms_are_cut_into_the_same_groups_whatever_they_were_trained_with()
         layers = select_layers(arms[label].model).values()
         expected = np.mean([group_coherence(layer_matrix(layer), 2) for layer in layers], axis=0)
         assert table.loc[label, ["within", "across"]].tolist() == pytest.approx(expected.tolist())
+        assert table.loc[label, "first_largest"] == coherence(arms[label].model.features[0][0].weight).max
 
 
 def test_kernels_are_by_layer_and_arm_and_the_last_layer_has_its_number():
