@@ -41,14 +41,16 @@ def grouping_arms(strength: float, groups: Iterable[int]) -> list[Arm]:
     return [Arm("plain"), gram("Gram", strength), *fixed, *random]
 
 
-def regulariser_arms(strength: float) -> list[Arm]:
-    """Variants of the penalty and the published regularisers.
+def regulariser_arms(strength: float, groups: int = 8) -> list[Arm]:
+    """The penalty, variants of it and the published regularisers. groups: of the variant with random groups.
 
     The scales of these losses differ by orders of magnitude, hence the factors; they are rough and
-    only the middle of the grid that `experiments.choose_strengths` searches.
+    only the middle of the grid from which `experiments.tune_strengths` searches.
     """
     return [
+        gram("Gram, p = 2", strength),
         gram("Gram, p = 4", strength, power=4),
+        gram(f"Gram, hinge, random g = {groups}", strength, groups=groups, margin="welch"),
         Arm("Gram on responses", "responses", 0.1 * strength),
         Arm("Gram, whitened", "whitened", 0.1 * strength),
         Arm("soft orthogonality", "soft_orthogonality", strength),

@@ -81,6 +81,35 @@ def group_table(trained: Mapping[str, Trained], groups: int, seed: int) -> pd.Da
     return pd.DataFrame(rows)
 
 
+def alike(values: pd.DataFrame) -> str:
+    """How alike the filters of each layer become, by RMS |cosine|, as Markdown. values: `correlations`."""
+    rms = values.groupby(["arm", "layer", "epoch"], sort=False).rms.mean().unstack("epoch")
+    start, end = rms.iloc[:, 0], rms.iloc[:, -1]
+
+    def listed(found: pd.Series) -> str:
+        return ", ".join(found[found].index) or "no layer"
+
+    lines = []
+    for arm in start.index.unique("arm"):
+        moved = ", ".join(f"{layer} {start[arm][layer]:.3f} to {end[arm][layer]:.3f}" for layer in start[arm].index)
+        line = f"* **{arm}**: {moved}; more alike than at initialisation in {listed(end[arm] > start[arm])}"
+        lines.append(
+            line + ("" if arm == "plain" else f", less alike than *plain* in {listed(end[arm] < end['plain'])}") + "."
+        )
+    return "\n".join(["RMS cosine between the filters of a layer, from initialisation to the end of training:", *lines])
+
+
+def across(cuts: pd.DataFrame) -> str:
+    """What groups leave of the pairs across them, beside the whole loss, as Markdown. cuts: `group_table`."""
+    mean = cuts.groupby("arm", sort=False)[["across", "first_largest"]].mean()
+    times = ", ".join(f"{arm} {value / mean.across['Gram']:.2f}" for arm, value in mean.across.items() if arm != "Gram")
+    largest = ", ".join(f"{arm} {value:.2f}" for arm, value in mean.first_largest.items())
+    return (
+        f"* RMS cosine across the groups, in multiples of that under the whole loss (*Gram*): {times}.\n"
+        f"* Largest cosine in the first layer: {largest}."
+    )
+
+
 def kernels(trained: Mapping[str, Trained], layers: Sequence[int] = (0, -1)) -> dict[str, dict[str, Tensor]]:
     """Layer → arm → kernel (n, C_in, k, k) of the given convolutions, by their position in the network."""
     found: dict[str, dict[str, Tensor]] = {}

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+MARGIN = 1.0  # percentage points of accuracy: two arms that certainly differ by less are called equivalent
+
 
 def paired_table(
     rows: pd.DataFrame,
