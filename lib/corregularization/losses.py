@@ -192,8 +192,10 @@ def gram_penalty(
         partition at every call and is an unbiased estimate of the whole penalty, which it
         equals at groups = 1.
     power: 2 (default) has the tight frames as its minima (RMS at the Welch bound); 1 lets
-        duplicates through where n > d; 4 pushes hardest on the most similar pairs.
-    margin: similarity that costs nothing; "welch" for the layer's Welch bound.
+        duplicates through where n > d, and so does 2 with random groups (`lib.corregularization.packing`);
+        4 pushes hardest on the most similar pairs.
+    margin: similarity that costs nothing; "welch" for the layer's Welch bound, which is 0 where n ≤ d and where n > d
+        keeps the most similar pair apart, with random groups too.
     metric: positive definite (d, d) matrix S. Cosines are then taken in xᵀ S y: with S the
         covariance of the layer's input patches they are the correlations of the responses.
     generator: for grouping="random"; the global random state if None.
