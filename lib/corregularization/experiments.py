@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from lib.data.images import Images
 
 TUNING_SEEDS = (1000, 1001)  # of no run, and the same for all, so that an arm has one strength whatever the run's seed
+LEARNT = 2  # times chance, below which a network has learnt too little to tell two penalties apart
+NOT_JUDGED = "not judged"
 FURTHER = 3  # how often a search goes on beyond its grid
 
 
@@ -108,6 +110,20 @@ def across(cuts: pd.DataFrame) -> str:
         f"* RMS cosine across the groups, in multiples of that under the whole loss (*Gram*): {times}.\n"
         f"* Largest cosine in the first layer: {largest}."
     )
+
+
+def judged(table: pd.DataFrame) -> pd.DataFrame:
+    """A `comparison.paired_table` by condition and chance (%), without verdicts where there is nothing to judge.
+
+    A condition whose baseline is near chance (`LEARNT`) or has no error left says nothing of a penalty.
+    """
+    baseline = table[table.verdict == "baseline"].set_index("condition")
+    mean, other = table.condition.map(baseline["mean"]), table.verdict != "baseline"
+    near = other & (mean < LEARNT * table.chance)
+    verdict = table.verdict.mask(near, f"{NOT_JUDGED}: near chance").mask(
+        other & (mean >= 100), f"{NOT_JUDGED}: no errors"
+    )
+    return table.assign(verdict=verdict)
 
 
 def kernels(trained: Mapping[str, Trained], layers: Sequence[int] = (0, -1)) -> dict[str, dict[str, Tensor]]:

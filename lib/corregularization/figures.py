@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lib import plots
 from lib.corregularization import analysis
+from lib.corregularization.experiments import NOT_JUDGED
 
-LEARNT = 2  # times chance, below which a network has learnt too little to tell two penalties apart
 # An arm keeps its colour through all figures.
 ARM_COLOURS = {
     "plain": plots.COLOURS[6],
@@ -231,16 +231,14 @@ def pruning(frame: pd.DataFrame) -> Figure:
 def differences(table: pd.DataFrame) -> Figure | None:
     """Accuracy against the arm without penalty, with 95 % intervals. table: `lib.metrics.comparison.paired_table`.
 
-    With a `condition` column one panel per condition, and with one of `chance` (%) only those whose baseline is above
-    `LEARNT` times chance and leaves an error: others say nothing of a penalty. None if there is no panel or no arm has
-    an interval, as with one seed.
+    With a `condition` column one panel per condition, without those that `experiments.judged` does not judge. None if
+    nothing is left or no arm has an interval, as with one seed.
     """
-    panels = dict(list(table.groupby("condition", sort=False))) if "condition" in table else {"": table}
-    panels = {name: part for name, part in panels.items() if "chance" not in part or _tells(part)}
-    panels = {name: part[part.verdict != "baseline"].reset_index(drop=True) for name, part in panels.items()}
-    panels = {name: part for name, part in panels.items() if part.ci_low.notna().any()}
-    if not panels:
+    shown = table[~table.verdict.str.startswith(("baseline", NOT_JUDGED))]
+    if not shown.ci_low.notna().any():
         return None
+    panels = dict(list(shown.groupby("condition", sort=False))) if "condition" in table else {"": shown}
+    panels = {name: part.reset_index(drop=True) for name, part in panels.items()}
     sizes = [len(part) for part in panels.values()]
     figure, axes = plots.subplots(
         len(panels),
@@ -262,11 +260,6 @@ def differences(table: pd.DataFrame) -> Figure | None:
         cell.set_title(name, loc="left", fontsize=7, pad=2)
     axes[-1][0].set(xlabel="test accuracy minus that without penalty (percentage points)")
     return figure
-
-
-def _tells(part: pd.DataFrame) -> bool:
-    baseline = part[part.verdict == "baseline"].iloc[0]
-    return LEARNT * baseline.chance < baseline["mean"] < 100
 
 
 def filter_arrays(weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, np.ndarray]:

@@ -140,6 +140,7 @@ def reading(table: pd.DataFrame) -> str:
     lines = [f"Where n > d, starts that end with a pair above |cosine| {NEAR_DUPLICATE}:"]
     for loss in LOSSES:
         counts = ", ".join(f"{groups} {row['sum']} of {row['size']}" for groups, row in near.loc[loss].iterrows())
+        counts = counts.replace("noise", "whole with random noise")
         extra = mean.loc[loss, "random"] - mean.loc[loss, "whole"]
         changes = ", ".join(f"{change:+.2f} at n/d = {ratio:.3g}" for ratio, change in extra.items())
         lines.append(

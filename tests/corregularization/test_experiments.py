@@ -283,3 +283,12 @@ def test_sentences_on_similarity_follow_the_table():
     cuts = pd.DataFrame({"arm": ["Gram", "fixed g = 2"], "across": [0.1, 0.15], "first_largest": [0.3, 0.4]})
     assert "(*Gram*): fixed g = 2 1.50." in experiments.across(cuts)
     assert "Gram 0.30, fixed g = 2 0.40." in experiments.across(cuts)
+
+
+def test_no_verdict_is_given_near_chance_or_without_errors():
+    arms = ["plain", "Gram"] * 3
+    table = pd.DataFrame({"condition": list("aabbcc"), "arm": arms, "chance": 10.0, "mean": [19, 50, 21, 9, 100, 99]})
+    table["verdict"] = ["baseline", "better"] * 3
+    assert experiments.judged(table).verdict.tolist() == [
+        "baseline", "not judged: near chance", "baseline", "better", "baseline", "not judged: no errors"
+    ]  # fmt: skip
