@@ -18,7 +18,7 @@ from lib.emergency.synthesis.spoken import Spoken, mixed
 from lib.emergency.whisper.model import POSITIONS_PER_SECOND, EmergencyWhisper
 from lib.muon import Muon
 from lib.sources import source_hash
-from lib.training import epoch_batches, fit, gradient_step, prepare, start
+from lib.training import epoch_batches, fit, gradient_step, prepare, shuffled, start
 
 UNKNOWN = -100  # of a moment: not learned from and not counted
 MUON_SHARE = 5.0  # of AdamW's learning rate, with updates as large as AdamW's
@@ -280,10 +280,7 @@ def train(
     history = fit(
         accelerator,
         gradient_step(accelerator, network, others[: len(made)], others[len(made) :], losses),
-        lambda epoch: epoch_batches(
-            len(clips), batch_size, seed=seed, epoch=epoch,
-            process=accelerator.process_index, processes=accelerator.num_processes,
-        ),
+        shuffled(accelerator, len(clips), batch_size, seed),
         epochs=settings.epochs,
         evaluate=evaluate,
         checkpoint=checkpoint,
