@@ -79,7 +79,7 @@ def _shown(name: str) -> str:
 
 
 def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
-    """Of the window in which an emergency is likeliest: voter, hears, emergency (probability), and the vote."""
+    """Of the window in which an emergency is likeliest: voter, prediction, emergency (probability), and the vote."""
     votes = {name: logits / recogniser.temperatures[name] for name, logits in report.opinion.votes.items()}
     alarming = list(recogniser.alarming)
     rows = [(name, ensemble.named(logits, recogniser.classes)[0], float(logits.softmax(1)[0, alarming].sum()))
@@ -87,7 +87,7 @@ def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
     upheld = bool(ensemble.majority(votes, alarming))
     probability = float(ensemble.mean_probability(votes).exp()[0, alarming].sum())
     rows.append(("2 of 3", "an emergency" if upheld else "no emergency", probability))
-    return pd.DataFrame(rows, columns=["voter", "hears", "emergency"])
+    return pd.DataFrame(rows, columns=["voter", "prediction", "emergency"])
 
 
 def picture(recogniser: Recogniser, report: Report) -> Figure:
