@@ -121,8 +121,8 @@ def confusion(arrays: Arrays) -> Figure:
         filled = count > 0
         below.plot(confidence[filled], accuracy[filled], plots.MARKERS[place], linestyle="-", label=label)
         edges = np.linspace(0, 1, len(count) + 1)
-        below.stairs(0.25 * count / max(count.sum(), 1), edges, color=plots.COLOURS[place], alpha=0.3, fill=True)
-    below.set(xlabel="confidence (filled: a quarter of the share of clips)", ylabel="accuracy", xlim=(0, 1),
+        below.stairs(0.25 * count / max(count.max(), 1), edges, color=plots.COLOURS[place], alpha=0.3, fill=True)
+    below.set(xlabel="confidence (filled: clips, the most at 0.25)", ylabel="accuracy", xlim=(0, 1),
               ylim=(0, 1))  # fmt: skip
     below.xaxis.label.set_fontsize(6)
     below.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=6)  # above the curves

@@ -114,6 +114,29 @@ def false_alarms(recogniser: Recogniser, opinion: Opinion, labels: torch.Tensor,
     )
 
 
+BEARABLE = 1.0  # false alarms an hour, or a dozen while a family is awake
+
+
+def operating_points(table: pd.DataFrame, missed: Sequence[float] = (5.0, 20.0)) -> list[str]:
+    """Sentences: the fewest false alarms of `false_alarms` with at most so many emergencies (%) missed, and whether any
+    rule and threshold is bearable."""
+    said = []
+    for most in missed:
+        some = table[table.miss_rate <= most]
+        if len(some):
+            best = some.loc[some.alarms_per_hour.idxmin()]
+            said.append(f"With {most:g} % of the emergencies missed at most, the fewest false alarms are "
+                        f"{best.alarms_per_hour:.0f} an hour (95 %: {best.alarms_low:.0f} to {best.alarms_high:.0f}; "
+                        f"{best.rule} frames above {best.threshold:.2g}).")  # fmt: skip
+        else:
+            said.append(f"No rule and threshold misses as few as {most:g} % of the emergencies.")
+    rare = table[table.alarms_per_hour <= BEARABLE]
+    if len(rare):
+        best = rare.loc[rare.miss_rate.idxmin()]
+        return [*said, f"With {BEARABLE:g} false alarm an hour at most, {best.miss_rate:.0f} % are missed."]
+    return [*said, f"No operating point has {BEARABLE:g} false alarm an hour or fewer: none could be used at home."]
+
+
 def recorded(recogniser: Recogniser, sounds: Sounds, *, emergencies: Sequence[str], seed: int) -> pd.DataFrame:
     """tab415_recorded: at how many recorded sounds of each class an alert is raised, each heard as a stream.
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 import torch
@@ -97,6 +98,17 @@ def test_false_alarms(recogniser, test_set):  # noqa: F811
         (~torch.isin(test_set.labels, torch.tensor(EMERGENCY))).sum() * 4 / 3600
     )
     drawings.alarms(table)
+
+
+def test_sentences_on_alarms_follow_the_table():
+    table = pd.DataFrame({"rule": ["1 of 1"] * 3, "threshold": [0.2, 0.5, 0.9], "miss_rate": [0.0, 4.0, 30.0],
+                          "alarms_per_hour": [300.0, 90.0, 20.0], "alarms_low": [200.0, 60.0, 9.0],
+                          "alarms_high": [400.0, 130.0, 40.0]})  # fmt: skip
+    five, _, none = voting.operating_points(table)
+    assert "are 90 an hour (95 %: 60 to 130; 1 of 1 frames above 0.5)" in five and "none could be used" in none
+    better = table.assign(alarms_per_hour=[300.0, 90.0, 0.5])
+    assert voting.operating_points(better)[2] == "With 1 false alarm an hour at most, 30 % are missed."
+    assert "No rule and threshold" in voting.operating_points(table.assign(miss_rate=50.0))[0]
 
 
 class TestEvening:
