@@ -28,7 +28,8 @@ def ratios(table: pd.DataFrame) -> Figure:
     figure, axes = plots.subplots(1, 3, height=2.3) if len(known) else plots.subplots(1, 1, height=2.3, width=3.0)
     accuracy, *others = np.atleast_1d(axes)
     for place, name in enumerate(("moments", "clips")):
-        _over_ratios(accuracy, table, name, color=plots.COLOURS[place], marker=plots.MARKERS[place], label=name)
+        how = {"color": plots.COLOURS[place], "marker": plots.MARKERS[place]}
+        _over_ratios(accuracy, table, name, label={"moments": "frames"}.get(name, name), **how)
     accuracy.set(xlabel="ratio of the text's loss", ylabel="accuracy (%)")
     accuracy.legend(fontsize=6)
     if not others:  # a set without texts
@@ -162,10 +163,11 @@ def lines(table: pd.DataFrame) -> Figure:
         one.set(xlim=(0, 16), ylim=(-most + 0.3, 0.8))
         one.set_title(f"{kind} in training", fontsize=7)
         one.set_axis_off()
+    signs = (("$A$", "black", "said"), ("$A$", "0.45", "written"), ("$A$", ALARM, "wrong"), (".", ALARM, "missing"),
+             (".", "0.7", "not said"), (r"$\_$", "0.7", "space"))  # fmt: skip
     handles = [axes[0, 0].plot([], [], marker=sign, markersize=5, linestyle="none", color=colour, label=label)[0]
-               for sign, colour, label in (("$A$", "black", "said"), ("$A$", "0.45", "written"), ("$A$", ALARM, "wrong"),
-                                           (".", ALARM, "missing"), (r"$\_$", "0.7", "space"))]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+               for sign, colour, label in signs]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=6)
     return figure
 
 
@@ -174,7 +176,7 @@ def _line(axes: Axes, reference: str, hypothesis: str, height: float) -> None:
     column = 0.0
     for kind, said, read in aligned(reference, hypothesis):
         for place in range(max(len(said), len(read))):
-            for y, letter, colour in ((height, said[place : place + 1], "black"),
+            for y, letter, colour in ((height, said[place : place + 1] or "·", "black" if said[place:] else "0.7"),
                                       (height - 0.38, read[place : place + 1] or "·",
                                        "0.45" if kind == "equal" else ALARM)):  # fmt: skip
                 blank = letter == " "
