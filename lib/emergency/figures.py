@@ -108,7 +108,10 @@ def confusion(arrays: Arrays) -> Figure:
         _matrix(large, counts, names, size=5)
     if alarms:
         _matrix(axes[0, 1], arrays["binary"], ["emergency", "none"], size=7)
-        axes[0, 1].set_title("alarm or not", fontsize=7)
+        shares = 100 * arrays["binary"] / max(arrays["binary"].sum(), 1)
+        constant = max(zip(shares.sum(1), ("always", "never"), strict=True))
+        title = f"alarm or not: {np.trace(shares):.1f} % right,\n{constant[1]} alarming: {constant[0]:.1f} %"
+        axes[0, 1].set_title(title, fontsize=6)
         axes[0, 1].set_ylabel("")
     else:
         axes[0, 1].set_axis_off()

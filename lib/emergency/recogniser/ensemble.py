@@ -30,6 +30,7 @@ from lib.metrics.classification import (
 Votes = Mapping[str, Tensor]  # voter -> logits (N, classes)
 
 MAJORITY, MEAN, STACKED = "2 of 3", "mean probability", "stacking"
+CONSTANT = ("always alarming", "never alarming")  # answers that need no recogniser
 # Accuracy of emergency or not (%) as the source reports it, on its own test set of AI Hub.
 SOURCE = {"CNN": 99.60, "Whisper encoder": 99.85, "decoder's text": 96.21, MAJORITY: 99.93}
 
@@ -92,10 +93,10 @@ def ensemble_table(
 
     A voter alone is scored on all clips: where it abstains it is taken to hear nothing, and raises no alarm.
 
-    Columns: voter, seed, source (its binary accuracy there, %), emergencies (% of the clips: what always alarming would
-    have right), answered (%), then those of `score_row`
-    (ece of what was answered), and for binary decisions against the best single voter (best on validation): fixed
-    (wrong there, right here), broken and p (McNemar's exact test). Only the rows of votes have them.
+    Columns: voter, seed, source (its binary accuracy there, %), answered (% of the clips), then those of `score_row`
+    (ece of what was answered), balanced_accuracy (% of emergency or not), and for binary decisions against the best
+    single voter (best on validation): fixed (wrong there, right here), broken and p (McNemar's exact test). Only the
+    rows of votes have the last three. Two more rows are the constant answers, always and never alarming.
     """
     sure = calibrated(validation, validation_labels, test)
     emergency = torch.isin(labels, torch.tensor(list(alarming)))
@@ -117,12 +118,17 @@ def ensemble_table(
             row = score_row(without_abstentions(ways[name]), labels, classes, alarming)
             row |= {"ece": 100 * calibration_error(ways[name][answered].softmax(1), labels[answered])}
             row = {"answered": 100 * answered.double().mean().item()} | row
-        rate = 100 * emergency.double().mean().item()
-        row = {"voter": name, "seed": seed, "source": SOURCE.get(name, np.nan), "emergencies": rate} | row
+        row = {"voter": name, "seed": seed, "source": SOURCE.get(name, np.nan)} | row
         if name not in test:
             row |= mcnemar(decided[best] == emergency, decided[name] == emergency) | {"against": best}
         rows.append(row)
-    return pd.DataFrame(rows)
+    for name, right in zip(CONSTANT, (emergency, ~emergency), strict=True):
+        row = {"voter": name, "seed": seed, "binary_accuracy": 100 * right.double().mean().item()}
+        rows.append(row | {"miss_rate": 100.0 * (name == CONSTANT[1]), "false_alarms": 100.0 * (name == CONSTANT[0])})
+    table = pd.DataFrame(rows)
+    table.insert(table.columns.get_loc("miss_rate"), "balanced_accuracy",
+                 100 - (table.miss_rate + table.false_alarms) / 2)  # fmt: skip
+    return table
 
 
 def _binary(raised: Tensor, emergency: Tensor) -> dict[str, float]:

@@ -28,7 +28,8 @@ def ratios(table: pd.DataFrame) -> Figure:
     figure, axes = plots.subplots(1, 3, height=2.3) if len(known) else plots.subplots(1, 1, height=2.3, width=3.0)
     accuracy, *others = np.atleast_1d(axes)
     for place, name in enumerate(("moments", "clips")):
-        _over_ratios(accuracy, table, name, color=plots.COLOURS[place], marker=plots.MARKERS[place], label=name)
+        how = {"color": plots.COLOURS[place], "marker": plots.MARKERS[place]}
+        _over_ratios(accuracy, table, name, label={"moments": "frames"}.get(name, name), **how)
     accuracy.set(xlabel="ratio of the text's loss", ylabel="accuracy (%)")
     accuracy.legend(fontsize=6)
     if not others:  # a set without texts
@@ -44,7 +45,7 @@ def ratios(table: pd.DataFrame) -> Figure:
     for row in summed.dropna().itertuples():
         both.annotate(f"{row.ratio:g}", (row.cer, row.moments), xytext=(3, 3), textcoords="offset points", fontsize=6)
     both.legend(fontsize=6)
-    both.set(xlabel="character error rate (%)", ylabel="accuracy of moments (%)")
+    both.set(xlabel="character error rate (%)", ylabel="accuracy of frames (%)")
     return figure
 
 
@@ -93,7 +94,7 @@ def _lines_with_bars(axes: Axes, table: pd.DataFrame, x: str, y: str, kind: str)
 def onsets(table: pd.DataFrame) -> Figure:
     """fig46: accuracy over the time at which the sound begins, for both trainings; 95 % intervals of one seed."""
     figure, axes = plots.subplots(1, 2, height=2.2, sharex=True)
-    for one, (column, label) in zip(axes, (("moments", "moments"), ("accuracy", "clips")), strict=True):
+    for one, (column, label) in zip(axes, (("moments", "frames"), ("accuracy", "clips")), strict=True):
         _lines_with_bars(one, table, "onset", column, "training")
         one.set(xlabel="the sound begins at (s)", ylabel=f"accuracy of {label} (%)", ylim=(0, None))
     plots.legend_below(figure, axes[0])
@@ -162,11 +163,11 @@ def lines(table: pd.DataFrame) -> Figure:
         one.set(xlim=(0, 16), ylim=(-most + 0.3, 0.8))
         one.set_title(f"{kind} in training", fontsize=7)
         one.set_axis_off()
+    signs = (("$A$", "black", "said"), ("$A$", "0.45", "written"), ("$A$", ALARM, "wrong"), (".", ALARM, "missing"),
+             (".", "0.7", "not said"), (r"$\_$", "0.7", "space"))  # fmt: skip
     handles = [axes[0, 0].plot([], [], marker=sign, markersize=5, linestyle="none", color=colour, label=label)[0]
-               for sign, colour, label in (("$A$", "black", "said"), ("$A$", "0.45", "written"),
-                                           ("$A$", ALARM, "wrong"), (".", ALARM, "missing"),
-                                           (r"$\_$", "0.7", "space"))]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+               for sign, colour, label in signs]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=6)
     return figure
 
 
@@ -175,7 +176,7 @@ def _line(axes: Axes, reference: str, hypothesis: str, height: float) -> None:
     column = 0.0
     for kind, said, read in aligned(reference, hypothesis):
         for place in range(max(len(said), len(read))):
-            for y, letter, colour in ((height, said[place : place + 1], "black"),
+            for y, letter, colour in ((height, said[place : place + 1] or "·", "black" if said[place:] else "0.7"),
                                       (height - 0.38, read[place : place + 1] or "·",
                                        "0.45" if kind == "equal" else ALARM)):  # fmt: skip
                 blank = letter == " "
@@ -194,7 +195,7 @@ def alarms(table: pd.DataFrame) -> Figure:
         line = part.groupby("threshold", as_index=False)[
             ["alarms_per_hour", "miss_rate", "alarms_low", "alarms_high", "miss_low", "miss_high"]].mean()  # fmt: skip
         axes.plot(line.alarms_per_hour, line.miss_rate, color=colour, marker=plots.MARKERS[place], markersize=2.5,
-                  label=f"{rule} moments")  # fmt: skip
+                  label=f"{rule} frames")  # fmt: skip
         middle = line.iloc[[len(line) // 2]]
         axes.errorbar(middle.alarms_per_hour, middle.miss_rate,
                       [middle.miss_rate - middle.miss_low, middle.miss_high - middle.miss_rate],
@@ -256,15 +257,14 @@ def recording(arrays: Arrays) -> Figure:
 def votes(table: pd.DataFrame) -> Figure:
     """fig414: accuracy of emergency or not, of voters and votes, with intervals, and what a constant answer has."""
     figure, axes = plots.subplots(height=2.2, width=4.8)
-    names: Sequence[str] = list(table.voter.unique())
+    constant = table[table.voter.str.endswith(" alarming")].groupby("voter").binary_accuracy.mean()
+    names: Sequence[str] = [name for name in table.voter.unique() if name not in constant.index]
     for place, name in enumerate(names):
         rows = table[table.voter == name]
         mean = rows[["binary_accuracy", "binary_accuracy_low", "binary_accuracy_high"]].mean()
         axes.plot([mean.binary_accuracy_low, mean.binary_accuracy_high], [place] * 2, color=CALM, linewidth=1.6)
         axes.plot(rows.binary_accuracy, [place] * len(rows), "o", color=CALM)
-    constant = table.emergencies.mean()
-    axes.axvline(max(constant, 100 - constant), color=ALARM, linestyle="--",
-                 label=f"{'always' if constant > 50 else 'never'} alarming")  # fmt: skip
+    axes.axvline(constant.max(), color=ALARM, linestyle="--", label=constant.idxmax())
     axes.plot([], [], "o", color=CALM, label="with 95 %")
     axes.set(
         yticks=range(len(names)), yticklabels=names, ylim=(len(names), -1), xlabel="emergency or not, accuracy (%)"

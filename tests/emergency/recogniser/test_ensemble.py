@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from lib.emergency.recogniser import ensemble
 from lib.emergency.recogniser.ensemble import (
+    CONSTANT,
     MAJORITY,
     MEAN,
     STACKED,
@@ -130,11 +131,15 @@ class TestTables:
         parts = [{name: logits[chosen] for name, logits in votes.items()} for chosen in (half, ~half)]
         table = ensemble_table(parts[0], labels[half], parts[1], labels[~half], CLASSES, ALARMING, seed=3)
         table = table.set_index("voter")
-        assert list(table.index) == [*votes, MAJORITY, MEAN, STACKED] and set(table.seed) == {3}
+        assert list(table.index) == [*votes, MAJORITY, MEAN, STACKED, *CONSTANT] and set(table.seed) == {3}
         assert table.loc[[MEAN, STACKED], "accuracy"].min() >= table.loc["Whisper encoder", "accuracy"] - 1
         assert table.loc["CNN", "source"] == 99.60 and np.isnan(table.loc[MEAN, "source"])
         assert set(table.against.dropna()) == {"Whisper encoder"}
         emergency = torch.isin(labels[~half], torch.tensor(ALARMING))
+        always, never = table.loc[list(CONSTANT), "binary_accuracy"]
+        assert always == pytest.approx(100 * emergency.float().mean().item()) and always + never == pytest.approx(100)
+        assert (table.loc[list(CONSTANT), "balanced_accuracy"] == 50).all()
+        assert table.loc[MAJORITY, "balanced_accuracy"] > 60
         wanted = (majority(parts[1], ALARMING) == emergency).float().mean().item()
         assert table.loc[MAJORITY, "binary_accuracy"] == pytest.approx(100 * wanted)
 
