@@ -104,11 +104,11 @@ def coherence_table(layers: Mapping[str, nn.Module]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def group_coherence(weight: Tensor, groups: int, grouping: str = "contiguous") -> tuple[float, float]:
-    """RMS |cosine| (within groups, across groups) for a fixed partition."""
+def group_coherence(weight: Tensor, groups: int) -> tuple[float, float]:
+    """RMS |cosine| (within groups, across groups) for contiguous groups."""
     gram = gram_matrix(weight)
     n = len(gram)
-    index = group_indices(n, groups, grouping)
+    index = group_indices(n, groups, "contiguous")
     label = torch.empty(n + 1, dtype=torch.int64)
     label[index] = torch.arange(groups).unsqueeze(1).expand_as(index)
     label = label[:n]

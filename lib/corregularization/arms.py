@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from lib.corregularization import baselines
 from lib.corregularization.losses import gram_penalty, mean_over_layers
@@ -41,14 +41,16 @@ def grouping_arms(strength: float, groups: Iterable[int]) -> list[Arm]:
     return [Arm("plain"), gram("Gram", strength), *fixed, *random]
 
 
-def regulariser_arms(strength: float) -> list[Arm]:
-    """Variants of the penalty and the published regularisers.
+def regulariser_arms(strength: float, groups: int = 8) -> list[Arm]:
+    """The penalty, variants of it and the published regularisers. groups: of the variant with random groups.
 
     The scales of these losses differ by orders of magnitude, hence the factors; they are rough and
-    only the middle of the grid that `experiments.choose_strengths` searches.
+    only the middle of the grid from which `experiments.tune_strengths` searches.
     """
     return [
+        gram("Gram, p = 2", strength),
         gram("Gram, p = 4", strength, power=4),
+        gram(f"Gram, hinge, random g = {groups}", strength, groups=groups, margin="welch"),
         Arm("Gram on responses", "responses", 0.1 * strength),
         Arm("Gram, whitened", "whitened", 0.1 * strength),
         Arm("soft orthogonality", "soft_orthogonality", strength),
@@ -68,8 +70,13 @@ PENALTIES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-def penalty_of(arm: Arm, layers: dict[str, nn.Module]) -> Callable[[], Tensor] | None:
-    """The arm's penalty on these layers as a function without arguments; None for "none"."""
+def penalty_of(
+    arm: Arm, layers: dict[str, nn.Module], generator: Generator | None = None
+) -> Callable[[], Tensor] | None:
+    """The arm's penalty on these layers as a function without arguments; None for "none".
+
+    generator: of the random groups of the Gram penalty on weights; the global random state if None.
+    """
     match arm.penalty:
         case "none":
             return None
@@ -81,6 +88,8 @@ def penalty_of(arm: Arm, layers: dict[str, nn.Module]) -> Callable[[], Tensor] |
             return ResponsePenalty(layers, baselines.decov, **arm.options)
         case "ocnn":  # compares shifted filters, so it needs the kernels with their spatial axes
             return partial(baselines.ocnn_over_layers, layers)
+        case "gram":
+            return partial(mean_over_layers, layers, generator=generator, **arm.options)
         case name if name in PENALTIES:
             return partial(mean_over_layers, layers, PENALTIES[name], **arm.options)
     known = sorted([*PENALTIES, "ocnn", "responses", "whitened", "decov", "none"])

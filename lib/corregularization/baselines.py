@@ -9,8 +9,7 @@ returns a scalar.
 |--------------------|----------------------------------------|----------|--------------------------------|
 | soft_orthogonality | SO, Bansal et al., NeurIPS 2018        | w        | [0, ∞)                         |
 | srip               | SRIP, Bansal et al., NeurIPS 2018      | w        | [0, ∞)                         |
-| mma                | MMA, Wang et al., NeurIPS 2020         | u        | [-π, 0]; absolute [-π/2, 0]    |
-| mhe                | MHE, Liu et al., NeurIPS 2018          | u        | s = 0: [-log 2, ∞); else > 0   |
+| mma                | MMA, Wang et al., NeurIPS 2020         | u        | [-π, 0]                        |
 | ocnn               | OCNN, Wang et al., CVPR 2020           | w        | [0, ∞)                         |
 | decov              | DeCov, Cogswell et al., ICLR 2016      | features | [0, ∞)                         |
 | orthogonal_init    | Saxe et al., ICLR 2014                 | a model  | an initialisation, not a loss  |
@@ -100,21 +99,11 @@ def soft_orthogonality(weight: Tensor, *, transposed: bool = False) -> Tensor:
     return (gram - identity).square().sum() / n**2
 
 
-def _start_vector(size: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """(size,) in [-1/2, 1/2): noise if there is a generator, else multiples of the golden ratio mod 1."""
-    if generator is not None:
-        return torch.rand(size, generator=generator, device=generator.device).to(like) - 0.5
-    steps = torch.arange(1, size + 1, dtype=torch.float32, device=like.device)
-    return (steps * ((math.sqrt(5) - 1) / 2) % 1 - 0.5).to(like.dtype)
-
-
 @_full_precision
 def srip(
     weight: Tensor,
     *,
     iterations: int = 2,
-    start: Tensor | None = None,
-    generator: torch.Generator | None = None,
     transposed: bool = False,
 ) -> Tensor:
     """SRIP: spectral norm of the smaller Gram matrix less the identity, by power iteration.
@@ -130,8 +119,7 @@ def srip(
     A is not formed: A v = W (Wᵀ v) - v takes 2nd multiplications. There is one number per layer,
     so nothing to average.
 
-    start: v_0, (min(n, d),). Without it `generator` draws one, as published, and the value differs
-        from call to call on frozen weights; without both v_0 is fixed and the value repeats.
+    v_0 is fixed, multiples of the golden ratio mod 1, so that the value repeats; published, it is drawn at each call.
 
     Source: Bansal, Chen, Wang, NeurIPS 2018, spectral restricted isometry property regularisation.
     The norm is not squared; some published code squares it.
@@ -142,12 +130,8 @@ def srip(
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T
     size = matrix.shape[0]  # min(n, d)
-    if start is None:
-        vector = _start_vector(size, matrix, generator)
-    elif start.shape != (size,):
-        raise PenaltyError(f"start has shape {tuple(start.shape)}; this layer needs ({size},)")
-    else:
-        vector = start.to(matrix)
+    steps = torch.arange(1, size + 1, dtype=torch.float32, device=matrix.device)
+    vector = (steps * ((math.sqrt(5) - 1) / 2) % 1 - 0.5).to(matrix.dtype)
     vector = vector[:, None]  # (min(n, d), 1)
     norm = torch.linalg.vector_norm(vector)
     for _ in range(iterations):
@@ -158,13 +142,13 @@ def srip(
 
 
 @_full_precision
-def mma(weight: Tensor, *, absolute: bool = False, transposed: bool = False) -> Tensor:
+def mma(weight: Tensor, *, transposed: bool = False) -> Tensor:
     """MMA: minus the angle to the nearest other filter, in radians, mean over filters.
 
-        -1/n Σ_i min_{j≠i} θ_ij,   θ_ij = arccos c_ij   or, if `absolute`, arccos |c_ij|
+        -1/n Σ_i min_{j≠i} θ_ij,   θ_ij = arccos c_ij
 
     The signed angle, as published, sends filters antiparallel: two are best at θ = π, and d + 1 at
-    the simplex, arccos(-1/d). `absolute` treats w and -w as the same feature.
+    the simplex, arccos(-1/d).
 
     Computed as θ = 2 atan2(‖u_i - u_j‖, ‖u_i + u_j‖) of the chosen pairs: exact to rounding near 0
     and π, where arccos loses half of the digits and then its gradient; and the backward pass costs
@@ -176,48 +160,14 @@ def mma(weight: Tensor, *, absolute: bool = False, transposed: bool = False) -> 
     unit = _unit_rows(_filters(weight, transposed, at_least=2))
     with torch.no_grad():
         cosine = unit @ unit.T  # (n, n)
-        closeness = cosine.abs() if absolute else cosine.clone()
-        nearest = closeness.fill_diagonal_(-2.0).argmax(dim=1)  # (n,)
-        flip = (cosine.gather(1, nearest[:, None]) < 0) & absolute  # (n, 1)
-        sign = 1 - 2 * flip.to(unit.dtype)
+        nearest = cosine.fill_diagonal_(-2.0).argmax(dim=1)  # (n,)
         alive = unit.any(dim=1)
         paired = alive & alive[nearest]  # (n,): both have a direction
-    other = sign * unit.index_select(0, nearest)  # (n, d)
+    other = unit.index_select(0, nearest)  # (n, d)
     apart = torch.linalg.vector_norm(unit - other, dim=1)
     together = torch.linalg.vector_norm(unit + other, dim=1)
     angle = 2 * torch.atan2(torch.where(paired, apart, 1.0), torch.where(paired, together, 1.0))
     return -angle.mean()
-
-
-@_full_precision
-def mhe(
-    weight: Tensor, *, half_space: bool = False, s: float = 2, eps: float = 1e-6, transposed: bool = False
-) -> Tensor:
-    """MHE: Riesz energy of the directions, as charges that repel, mean over the n(n-1) ordered pairs.
-
-        1/n(n-1) Σ_{i≠j} f(‖u_i - u_j‖),   f(z) = z^-s for s > 0,   -log z for s = 0
-
-    `half_space` adds the mirror charges -u_j and so treats w and -w as the same: the mean of
-    ½ (f(‖u_i - u_j‖) + f(‖u_i + u_j‖)). ‖u_i - u_j‖² = 2 - 2 c_ij is kept at `eps` or above, so
-    equal filters have a finite energy (and no gradient, as they have no direction to part in).
-
-    Source: Liu, Lin, Liu, Liu, Yu, Dai, Song, "Learning towards Minimum Hyperspherical Energy",
-    NeurIPS 2018, s = 0, 1, 2 and half-space MHE. There a sum: n(n-1) times this; in the half space,
-    over all 2n charges, 4n(n-1) times this plus 2n f(2), the constant pairs (u_i, -u_i).
-    """
-    if s < 0:
-        raise PenaltyError(f"s must be 0 (the logarithm) or positive (the power of the distance), not {s}")
-    unit = _unit_rows(_filters(weight, transposed, at_least=2))
-    n = unit.shape[0]
-    same = torch.eye(n, dtype=torch.bool, device=unit.device)
-    cosine = (unit @ unit.T).masked_fill(same, 0.0)  # (n, n)
-
-    def energy(cosine: Tensor) -> Tensor:
-        square = (2 - 2 * cosine).clamp_min(eps)
-        return -0.5 * square.log() if s == 0 else square.pow(-s / 2)
-
-    pairs = (energy(cosine) + energy(-cosine)) / 2 if half_space else energy(cosine)
-    return pairs.masked_fill(same, 0.0).sum() / (n * (n - 1))
 
 
 def _per_axis(value: int | Sequence[int], axes: int, name: str, least: int) -> tuple[int, ...]:
@@ -284,28 +234,22 @@ def ocnn_over_layers(layers: Mapping[str, nn.Module]) -> Tensor:
 
 
 @_full_precision
-def decov(activations: Tensor, *, spatial: str = "samples") -> Tensor:
+def decov(activations: Tensor) -> Tensor:
     """DeCov: squared covariances of a layer's features over the batch, mean over ordered pairs.
 
         C = 1/N Σ_s (h_s - h̄)(h_s - h̄)ᵀ,   1/c(c-1) Σ_{i≠j} C_ij²
 
     for N samples h of c features. Covariances, not correlations: smaller activations lower it too.
 
-    activations: (B, c), or (B, c, …) with spatial axes.
-    spatial: "samples" takes each position of each image as a sample, N = B·H·W; "mean" averages
-        over positions first, N = B. To take every (channel, position) as a feature of its own pass
-        `h.flatten(1)`; C then has (c·H·W)² entries.
+    activations: (B, c), or (B, c, …) with spatial axes, of which each position of each image is a sample, N = B·H·W.
 
     Source: Cogswell, Ahmed, Girshick, Zitnick, Batra, "Reducing Overfitting in Deep Networks by
     Decorrelating Representations", ICLR 2016: ½ (‖C‖_F² - ‖diag C‖²) of a vector of hidden units,
     ½ c(c-1) times this. The treatment of positions is our choice.
     """
-    if spatial not in ("samples", "mean"):
-        raise PenaltyError(f"spatial {spatial!r} is unknown; choose 'samples' or 'mean'")
     if activations.dim() < 2:
         raise PenaltyError(f"expected activations (B, c) or (B, c, …), not shape {tuple(activations.shape)}")
-    features = activations.flatten(2) if activations.dim() > 2 else activations[:, :, None]  # (B, c, P)
-    rows = features.transpose(1, 2).flatten(0, 1) if spatial == "samples" else features.mean(dim=2)  # (N, c)
+    rows = activations.transpose(0, 1).flatten(1).T  # (N, c)
     samples, count = rows.shape
     if samples < 2 or count < 2:
         raise PenaltyError(

@@ -11,13 +11,18 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib.corregularization.analysis import coherence_table, group_coherence, prune_redundant
+from lib.corregularization.analysis import coherence_table, group_coherence, prune_redundant, similarity
 from lib.corregularization.arms import Arm
 from lib.corregularization.losses import layer_matrix, select_layers
 from lib.corregularization.training import Settings, Trained, score, train_arms
 
 if TYPE_CHECKING:
     from lib.data.images import Images
+
+TUNING_SEEDS = (1000, 1001)  # of no run, and the same for all, so that an arm has one strength whatever the run's seed
+LEARNT = 2  # times chance, below which a network has learnt too little to tell two penalties apart
+NOT_JUDGED = "not judged"
+FURTHER = 3  # how often a search goes on beyond its grid
 
 
 def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
@@ -64,16 +69,61 @@ def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.Da
 def group_table(trained: Mapping[str, Trained], groups: int, seed: int) -> pd.DataFrame:
     """RMS |cosine| within and across contiguous groups, averaged over layers, whatever an arm was trained with.
 
+    first_largest: the largest |cosine| in the first layer, the only one of the vanilla CNN with n > d.
+
     Every arm is cut in the same `groups` contiguous groups, so that those trained with fixed
     groups and those that never heard of groups are compared on the same pairs.
     """
     rows = []
     for label, result in trained.items():
-        pairs = [group_coherence(layer_matrix(layer), groups) for layer in select_layers(result.model).values()]
-        within, across = np.mean(pairs, axis=0)
-        own = result.arm.options.get("groups", 1)
-        rows.append({"arm": label, "seed": seed, "groups": own, "within": within, "across": across})
+        layers = [layer_matrix(layer) for layer in select_layers(result.model).values()]
+        within, across = np.mean([group_coherence(layer, groups) for layer in layers], axis=0)
+        row = {"arm": label, "seed": seed, "groups": result.arm.options.get("groups", 1)}
+        rows.append(row | {"within": within, "across": across, "first_largest": similarity(layers[0]).max})
     return pd.DataFrame(rows)
+
+
+def alike(values: pd.DataFrame) -> str:
+    """How alike the filters of each layer become, by RMS |cosine|, as Markdown. values: `correlations`."""
+    rms = values.groupby(["arm", "layer", "epoch"], sort=False).rms.mean().unstack("epoch")
+    start, end = rms.iloc[:, 0], rms.iloc[:, -1]
+
+    def listed(found: pd.Series) -> str:
+        return ", ".join(found[found].index) or "no layer"
+
+    lines = []
+    for arm in start.index.unique("arm"):
+        moved = ", ".join(f"{layer} {start[arm][layer]:.3f} to {end[arm][layer]:.3f}" for layer in start[arm].index)
+        line = f"* **{arm}**: {moved}; more alike than at initialisation in {listed(end[arm] > start[arm])}"
+        lines.append(
+            line + ("" if arm == "plain" else f", less alike than *plain* in {listed(end[arm] < end['plain'])}") + "."
+        )
+    return "\n".join(["RMS cosine between the filters of a layer, from initialisation to the end of training:", *lines])
+
+
+def across(cuts: pd.DataFrame) -> str:
+    """What groups leave of the pairs across them, beside the whole loss, as Markdown. cuts: `group_table`."""
+    mean = cuts.groupby("arm", sort=False)[["across", "first_largest"]].mean()
+    times = ", ".join(f"{arm} {value / mean.across['Gram']:.2f}" for arm, value in mean.across.items() if arm != "Gram")
+    largest = ", ".join(f"{arm} {value:.2f}" for arm, value in mean.first_largest.items())
+    return (
+        f"* RMS cosine across the groups, in multiples of that under the whole loss (*Gram*): {times}.\n"
+        f"* Largest cosine in the first layer: {largest}."
+    )
+
+
+def judged(table: pd.DataFrame) -> pd.DataFrame:
+    """A `comparison.paired_table` by condition and chance (%), without verdicts where there is nothing to judge.
+
+    A condition whose baseline is near chance (`LEARNT`) or has no error left says nothing of a penalty.
+    """
+    baseline = table[table.verdict == "baseline"].set_index("condition")
+    mean, other = table.condition.map(baseline["mean"]), table.verdict != "baseline"
+    near = other & (mean < LEARNT * table.chance)
+    verdict = table.verdict.mask(near, f"{NOT_JUDGED}: near chance").mask(
+        other & (mean >= 100), f"{NOT_JUDGED}: no errors"
+    )
+    return table.assign(verdict=verdict)
 
 
 def kernels(trained: Mapping[str, Trained], layers: Sequence[int] = (0, -1)) -> dict[str, dict[str, Tensor]]:
@@ -94,30 +144,57 @@ def split_validation(images: "Images", share: float = 0.2, *, seed: int = 0) -> 
     return images.subset(order[held_out:]), images.subset(order[:held_out])
 
 
-def choose_strengths(
-    arms: Iterable[Arm],
+def tune_strengths(
+    arms: Sequence[Arm],
     grid: Sequence[float],
     train: "Images",
     settings: Settings,
     *,
-    seed: int,
     checkpoints: Path | None = None,
-) -> list[Arm]:
-    """The arms with the strengths that gave the best accuracy on a part of the *training* images.
+) -> pd.DataFrame:
+    """Accuracy of each arm at each strength tried, on held-out *training* images, pooled over `TUNING_SEEDS`.
 
-    Every penalty gets the same grid, relative to its arm's own strength, and the same budget.
+    Every penalty gets the same grid of factors, relative to its arm's own strength, and the same budget. An arm whose
+    best factor is the smallest or largest tried goes on beyond it, at most `FURTHER` times, by the grid's own ratio.
     A grid of one value chooses nothing and trains nothing.
+
+    Columns: arm, strength, factor, accuracy (%; NaN if nothing was trained), chosen (one per arm), edge (the chosen
+    one is still the smallest or largest tried).
     """
-    if len(grid) == 1:
-        return [replace(arm, strength=arm.strength * grid[0]) for arm in arms]
-    fit_on, choose_on = split_validation(train, seed=seed)
-    chosen = []
+    rows, splits = [], {seed: split_validation(train, seed=seed) for seed in TUNING_SEEDS}
+    ratio = (max(grid) / min(grid)) ** (1 / max(1, len(grid) - 1))
     for arm in arms:
-        trials = [replace(arm, label=f"{arm.label} x {f:g}", strength=arm.strength * f) for f in grid]
-        found = train_arms(trials, fit_on, choose_on, settings, seed=seed, checkpoints=checkpoints)
-        best = max(found.values(), key=lambda result: result.history.test_accuracy.iloc[-1])
-        chosen.append(replace(arm, strength=best.arm.strength))
-    return chosen
+        tried, wanted = dict.fromkeys(grid, float("nan")), list(grid) if len(grid) > 1 else []
+        for _ in range(1 + FURTHER):
+            trials = [replace(arm, label=f"{arm.label} x {f:g}", strength=arm.strength * f) for f in wanted]
+            last = np.zeros(len(trials))
+            for seed, split in splits.items():
+                place = checkpoints and checkpoints / f"seed-{seed}"
+                found = train_arms(trials, *split, settings, seed=seed, checkpoints=place)
+                last += [100 * one.history.test_accuracy.iloc[-1] / len(splits) for one in found.values()]
+            tried |= dict(zip(wanted, last, strict=True))
+            beyond = {min(tried): min(tried) / ratio, max(tried): max(tried) * ratio}
+            if len(grid) == 1 or _best(tried) not in beyond:
+                break
+            wanted = [beyond[_best(tried)]]
+        edge = len(tried) > 1 and _best(tried) in (min(tried), max(tried))
+        rows += [
+            {"arm": arm.label, "strength": arm.strength * factor, "factor": factor, "accuracy": accuracy}
+            | {"chosen": factor == _best(tried), "edge": edge}
+            for factor, accuracy in sorted(tried.items())
+        ]
+    return pd.DataFrame(rows)
+
+
+def _best(tried: Mapping[float, float]) -> float:
+    """The factor of the highest accuracy; of equal ones, that nearest to 1, where no edge is reached by chance."""
+    return max(tried, key=lambda factor: (tried[factor], -abs(np.log(factor))))
+
+
+def at_chosen(arms: Iterable[Arm], tuned: pd.DataFrame) -> list[Arm]:
+    """The arms at the strengths that `tune_strengths` chose."""
+    chosen = tuned[tuned.chosen].set_index("arm").strength
+    return [replace(arm, strength=float(chosen[arm.label])) for arm in arms]
 
 
 def prune(model: nn.Module, share: float) -> nn.Module:

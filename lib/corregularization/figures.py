@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lib import plots
 from lib.corregularization import analysis
+from lib.corregularization.experiments import NOT_JUDGED
 
 # An arm keeps its colour through all figures.
 ARM_COLOURS = {
@@ -91,77 +92,104 @@ def gram_matrix(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
     return figure
 
 
+def _minus_plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """Every arm's losses and accuracy minus those of "plain" at the same seed and epoch; "plain" itself is zero."""
+    columns, at = ["task", "test_loss", "test_accuracy"], ["seed", "epoch"]
+    plain, frame = frame[frame.arm == "plain"].set_index(at)[columns], frame.set_index(at)
+    frame[columns] -= plain.loc[frame.index].to_numpy()
+    return frame.reset_index()
+
+
 def loss_curves(frame: pd.DataFrame) -> Figure:
-    """Training loss, test loss and test accuracy over epochs. frame: `experiments.histories`."""
-    figure, axes = plots.subplots(1, 3, height=2.3)
+    """Losses and test accuracy over epochs, and below their difference from "plain". frame: `experiments.histories`."""
+    figure, axes = plots.subplots(2, 3, height=3.5, sharex=True)
     panels = (
         ("task", "training loss (nats)", 1),
         ("test_loss", "test loss (nats)", 1),
         ("test_accuracy", "test accuracy (%)", 100),
     )
-    for cell, (column, label, scale) in zip(axes, panels, strict=True):
-        shown = frame.assign(**{column: scale * frame[column]}).dropna(subset=[column])
-        plots.curves(cell, shown, "epoch", column, "arm", colours=ARM_COLOURS)
-        cell.set(xlabel="epoch", ylabel=label)
-    plots.legend_below(figure, axes[0])
+    for (top, bottom), (column, label, scale) in zip(axes.T, panels, strict=True):
+        for cell, values in ((top, frame), (bottom, _minus_plain(frame))):
+            shown = values.assign(**{column: scale * values[column]}).dropna(subset=[column])
+            plots.curves(cell, shown, "epoch", column, "arm", colours=ARM_COLOURS)
+        top.set(ylabel=label)
+        bottom.set(xlabel="epoch", ylabel="minus plain" + (" (points)" if scale == 100 else ""))
+    plots.legend_below(figure, axes[0][0])
     return figure
 
 
 def correlation(frame: pd.DataFrame) -> Figure:
-    """The correlation value (RMS |cosine|) of every layer over epochs. frame: `experiments.correlations`."""
+    """RMS (the correlation value) and largest |cosine| of each layer over epochs. frame: `experiments.correlations`."""
     layers = list(frame.layer.unique())
-    figure, axes = plots.subplots(1, len(layers), height=2.3, sharey=True, squeeze=False)
-    for cell, layer in zip(axes[0], layers, strict=True):
+    figure, axes = plots.subplots(2, len(layers), height=3.5, sharex=True, sharey="row", squeeze=False)
+    for (top, bottom), layer in zip(axes.T, layers, strict=True):
         part = frame[frame.layer == layer]
-        plots.curves(cell, part, "epoch", "rms", "arm", colours=ARM_COLOURS)
         n, d, welch = part.iloc[0][["n", "d", "welch"]]
-        cell.axhline(welch, color="0.4", linestyle=":", linewidth=1, label="Welch bound")
-        cell.axhline(d**-0.5, color="0.6", linestyle="--", linewidth=0.8, label="random filters, 1/√d")
-        cell.set(xlabel="epoch", title=f"{layer}: n = {n:.0f}, d = {d:.0f}")
-    axes[0][0].set(ylabel="RMS |cosine|", ylim=(0, None))
+        for cell, column in ((top, "rms"), (bottom, "max")):
+            plots.curves(cell, part, "epoch", column, "arm", colours=ARM_COLOURS)
+            cell.axhline(welch, color="0.4", linestyle=":", linewidth=1, label="Welch bound")
+        top.axhline(d**-0.5, color="0.6", linestyle="--", linewidth=0.8, label="random filters, 1/√d")
+        top.set(title=f"{layer}: n = {n:.0f}, d = {d:.0f}")
+        bottom.set(xlabel="epoch")
+    axes[0][0].set(ylabel="RMS |cosine|", ylim=(0, None))  # not before all layers are drawn: they share it
+    axes[1][0].set(ylabel="largest |cosine|", ylim=(0, None))
     plots.legend_below(figure, axes[0][0])
     return figure
 
 
 def grouped_loss_curves(frame: pd.DataFrame, groups: pd.DataFrame) -> Figure:
-    """Grouping: loss curves, and similarity within and across the groups at the end.
+    """Grouping: losses minus those of "plain", and similarity within and across the groups at the end.
 
     frame: `experiments.histories`; groups: `experiments.group_table`.
     """
-    figure, axes = plots.subplots(1, 3, height=2.6, width_ratios=[1, 1, 1.25])
-    for cell, (column, label) in zip(
-        axes[:2], (("task", "training loss (nats)"), ("test_loss", "test loss (nats)")), strict=True
-    ):
-        plots.curves(cell, frame.dropna(subset=[column]), "epoch", column, "arm", colours=ARM_COLOURS)
-        cell.set(xlabel="epoch", ylabel=label)
+    figure, axes = plots.subplots(2, 2, height=4.6)
+    for cell, (column, label) in zip(axes[0], (("task", "training loss"), ("test_loss", "test loss")), strict=True):
+        plots.curves(cell, _minus_plain(frame).dropna(subset=[column]), "epoch", column, "arm", colours=ARM_COLOURS)
+        cell.set(title=label, xlabel="epoch", ylabel="minus plain (nats)")
     arms = list(groups.arm.unique())
-    for offset, (column, colour) in zip(
-        (-0.19, 0.19), (("within", plots.COLOURS[4]), ("across", plots.COLOURS[3])), strict=True
-    ):
-        found = plots.mean_and_spread(groups, ["arm"], column)
-        axes[2].barh(np.arange(len(arms)) + offset, found["mean"], 0.36, xerr=found["std"], color=colour, label=column)
-    axes[2].set_yticks(range(len(arms)), arms)
-    axes[2].invert_yaxis()
-    axes[2].set(xlabel="RMS |cosine|, mean of layers")
-    axes[2].legend(
-        title="pairs within or across groups", title_fontsize=7, loc="lower center", bbox_to_anchor=(0.4, 1), ncols=2
+    bars = (
+        (axes[1][0], -0.19, "within", plots.COLOURS[4]),
+        (axes[1][0], 0.19, "across", plots.COLOURS[3]),
+        (axes[1][1], 0, "first_largest", plots.COLOURS[7]),
     )
-    plots.legend_below(figure, axes[0])
+    for cell, offset, column, colour in bars:
+        found = plots.mean_and_spread(groups, ["arm"], column)
+        label = f"pairs {column} groups"
+        cell.barh(np.arange(len(arms)) + offset, found["mean"], 0.36, xerr=found["std"], color=colour, label=label)
+        cell.set_yticks(range(len(arms)), arms)
+        cell.set_ylim(len(arms) - 0.5, -0.5)
+    axes[1][0].set(xlabel="RMS |cosine|, mean of layers")
+    axes[1][1].set(xlabel="largest |cosine|, first layer", xlim=(0, 1))
+    axes[1][0].legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    plots.legend_below(figure, axes[0][0])
     return figure
 
 
 def packing(frame: pd.DataFrame) -> Figure:
-    """RMS and largest |cosine| against n/d for every penalty, with the Welch bound. frame: `packing_table`."""
-    figure, axes = plots.subplots(1, 2, height=2.9)
-    for cell, column, label in zip(axes, ("rms", "max"), ("RMS |cosine|", "largest |cosine|"), strict=True):
-        plots.curves(cell, frame, "ratio", column, "variant", colours={"random start": "0.6"})
-        bound = frame.drop_duplicates("ratio").sort_values("ratio")
-        cell.plot(bound.ratio, bound.welch, color="black", linewidth=3, alpha=0.25, label="Welch bound")
-        cell.set(xlabel="filters per dimension, n/d", ylabel=label, ylim=(-0.01, None), xscale="log")
-        ticks = sorted(frame.ratio.unique())
-        cell.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
-        cell.minorticks_off()
-    plots.legend_below(figure, axes[0])
+    """RMS and largest |cosine| against n/d, a column per loss, a line per grouping. frame: `packing_table`."""
+    losses = [loss for loss in frame.loss.unique() if loss != "random start"]
+    figure, axes = plots.subplots(2, len(losses), height=3.7, sharex=True, sharey="row", squeeze=False)
+    colours = {"random start": "0.6", "whole": plots.COLOURS[0], "fixed": plots.COLOURS[5], "random": plots.COLOURS[1]}
+    colours |= {"whole, random noise": plots.COLOURS[2]}
+    named = frame.assign(
+        groups=frame.groups.replace("noise", "whole, random noise").mask(frame.loss == "random start", "random start")
+    )
+    bound = frame.drop_duplicates("ratio").sort_values("ratio")
+    ticks = bound.ratio[bound.ratio.round() == bound.ratio]
+    for row, (column, label) in zip(axes, (("rms", "RMS |cosine|"), ("max", "largest |cosine|")), strict=True):
+        for cell, loss in zip(row, losses, strict=True):
+            plots.curves(
+                cell, named[named.loss.isin([loss, "random start"])], "ratio", column, "groups", colours=colours
+            )
+            cell.plot(bound.ratio, bound.welch, color="black", linewidth=3, alpha=0.25, label="Welch bound", zorder=0)
+            cell.set(xscale="log")
+            cell.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+            cell.minorticks_off()
+        row[0].set(ylabel=label, ylim=(0, None))
+    for loss, top, bottom in zip(losses, *axes, strict=True):
+        top.set_title(loss)
+        bottom.set_xlabel("filters per dimension, n/d")
+    plots.legend_below(figure, axes[0][0], columns=6)
     return figure
 
 
@@ -171,7 +199,8 @@ def norm_and_angle(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
     figure, axes = plots.subplots(2, len(layers), width=3.2 * len(layers), height=3.4, squeeze=False)
     for column, layer in enumerate(layers):
         found = {arm: analysis.norms_and_angles(weight) for arm, weight in weights[layer].items()}
-        longest = max(norms.max().item() for norms, _ in found.values())
+        lengths = torch.cat([norms for norms, _ in found.values()])
+        bins = np.linspace(lengths.min().item(), lengths.max().item() + 1e-9, 25)
         for arm, (norms, angles) in found.items():
             style = {
                 "histtype": "step",
@@ -180,7 +209,7 @@ def norm_and_angle(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
                 "color": ARM_COLOURS.get(arm),
                 "linewidth": 1.4,
             }
-            axes[0][column].hist(norms.numpy(), bins=np.linspace(0, longest, 25), **style)
+            axes[0][column].hist(norms.numpy(), bins=bins, **style)
             axes[1][column].hist(angles.numpy(), bins=np.linspace(0, 180, 61), **style)
         axes[0][column].set(title=layer, xlabel="filter norm", ylabel="density")
         axes[1][column].axvline(90, color="0.5", linewidth=0.8, linestyle=":")
@@ -199,16 +228,17 @@ def pruning(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def differences(table: pd.DataFrame) -> Figure:
+def differences(table: pd.DataFrame) -> Figure | None:
     """Accuracy against the arm without penalty, with 95 % intervals. table: `lib.metrics.comparison.paired_table`.
 
-    With a `condition` column one panel per condition. One seed has no interval and shows a point alone.
+    With a `condition` column one panel per condition, without those that `experiments.judged` does not judge. None if
+    nothing is left or no arm has an interval, as with one seed.
     """
-    panels = dict(list(table.groupby("condition", sort=False))) if "condition" in table else {"": table}
-    panels = {name: part[part.verdict != "baseline"].reset_index(drop=True) for name, part in panels.items()}
-    panels = {name: part for name, part in panels.items() if len(part)}
-    if not panels:
-        raise ValueError("there is nothing to compare: the table holds the baseline alone")
+    shown = table[~table.verdict.str.startswith(("baseline", NOT_JUDGED))]
+    if not shown.ci_low.notna().any():
+        return None
+    panels = dict(list(shown.groupby("condition", sort=False))) if "condition" in table else {"": shown}
+    panels = {name: part.reset_index(drop=True) for name, part in panels.items()}
     sizes = [len(part) for part in panels.values()]
     figure, axes = plots.subplots(
         len(panels),

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-Grouping = Literal["random", "contiguous", "strided"]
+Grouping = Literal["random", "contiguous"]
 GROUPINGS = get_args(Grouping)
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -71,8 +71,7 @@ def group_indices(
     """Which filters meet in which group: (groups, ⌈n/groups⌉) int64, padded with n.
 
     Sizes differ by at most one where `groups` does not divide n. "contiguous": filters
-    0…m-1, m…2m-1, …; "strided": every groups-th filter; "random": a new uniform permutation
-    at each call, so that every pair meets equally often.
+    0…m-1, m…2m-1, …; "random": a new uniform permutation at each call, so that every pair meets equally often.
     """
     if not 1 <= groups < n:  # with n groups nobody meets anybody
         raise PenaltyError(
@@ -87,9 +86,6 @@ def group_indices(
         order = torch.arange(n, device=device)
 
     size = -(-n // groups)
-    if grouping == "strided":
-        order = torch.cat([order, order.new_full((size * groups - n,), n)])
-        return order.view(size, groups).T  # (groups, size)
     full = n - groups * (size - 1)  # how many groups have `size` members, the rest one less
     if full == groups:
         return order.view(groups, size)
@@ -188,12 +184,14 @@ def gram_penalty(
 
     weight: kernel of a linear, convolution or (with `transposed`) transposed convolution layer.
     groups, grouping: compare only filters that share a group, 1/groups of the pairs. Fixed
-        groups ("contiguous", "strided") never see the pairs across; "random" draws a new
+        groups ("contiguous") never see the pairs across; "random" draws a new
         partition at every call and is an unbiased estimate of the whole penalty, which it
         equals at groups = 1.
     power: 2 (default) has the tight frames as its minima (RMS at the Welch bound); 1 lets
-        duplicates through where n > d; 4 pushes hardest on the most similar pairs.
-    margin: similarity that costs nothing; "welch" for the layer's Welch bound.
+        duplicates through where n > d, and so does 2 with random groups (`lib.corregularization.packing`);
+        4 pushes hardest on the most similar pairs.
+    margin: similarity that costs nothing; "welch" for the layer's Welch bound, which is 0 where n ≤ d and where n > d
+        keeps the most similar pair apart, with random groups too.
     metric: positive definite (d, d) matrix S. Cosines are then taken in xᵀ S y: with S the
         covariance of the layer's input patches they are the correlations of the responses.
     generator: for grouping="random"; the global random state if None.

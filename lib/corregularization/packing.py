@@ -1,74 +1,151 @@
 """Packing: how far apart can n unit vectors in d dimensions be pushed, and by which penalty?
 
 The network is left out, so the answer is known: RMS |cosine| cannot fall below the Welch
-bound √((n-d)/(d(n-1))), and reaches it exactly for tight frames.
+bound √((n-d)/(d(n-1))), and reaches it exactly for tight frames, of which some hold a vector twice.
+
+Why squared cosines with random groups end there: in a tight frame the gradients t_ij = c_ij (u_j - c_ij u_i) of
+filter i's pairs add up to zero, but a random group holds some of them only, and the rest is noise of variance
+proportional to the mean of |t_ij|² = c_ij² - c_ij⁴. As all tight frames have the same mean of c², the noise is
+smallest where that of c⁴, which p = 4 makes small, is largest: at copies of orthonormal bases there is none.
+Descent with noise drifts along its minimisers to where there is less of it (Li, Wang & Arora 2022, What happens after
+SGD reaches zero loss?). The grouping "noise" is the control: as much noise of another shape.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from functools import partial
+from typing import Any, Literal
 
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from lib.corregularization import baselines
-from lib.corregularization.analysis import coherence
-from lib.corregularization.losses import gram_penalty
+from lib.corregularization.analysis import coherence, pair_cosines
+from lib.corregularization.losses import gram_penalty, welch_bound
+from lib.forking import side_by_side
 
-Penalty = Callable[[Tensor], Tensor]
-
-
-def variants(groups: int = 4) -> dict[str, Penalty]:
-    """What is compared, by its name in the figure."""
-    gram = partial(partial, gram_penalty)
-    return {
-        "squared": gram(),
-        "absolute": gram(power=1),
-        "p = 4": gram(power=4),
-        "hinge above Welch": gram(margin="welch"),
-        f"squared, fixed g = {groups}": gram(groups=groups, grouping="contiguous"),
-        f"squared, random g = {groups}": gram(groups=groups),
-        f"p = 4, random g = {groups}": gram(groups=groups, power=4),
-        "MMA (signed)": baselines.mma,
-        "MHE": baselines.mhe,
-        "soft orthogonality": baselines.soft_orthogonality,
-    }
+NEAR_DUPLICATE = 0.9  # |cosine| of a pair that does the same work twice
+Grouping = Literal["whole", "fixed", "random", "noise"]
+LOSSES: dict[str, dict[str, Any]] = {"p = 2": {}, "p = 4": {"power": 4}, "hinge above Welch": {"margin": "welch"}}
 
 
-def pack(penalty: Penalty, n: int, d: int, *, steps: int = 1500, learning_rate: float = 0.05, seed: int = 0) -> Tensor:
-    """n vectors in d dimensions from a random start, after `steps` of Adam on `penalty`; (n, d) float32.
+def pair_evaluations(n: int, groups: int) -> float:
+    """How many times as many steps in equal groups take as many pairs as steps on all n(n-1)/2 pairs."""
+    return (n - 1) / (n / groups - 1)
 
-    The rate falls to zero along a cosine: random regrouping is noisy wherever groups cannot
-    all be orthogonal, and only a vanishing rate lets it settle.
+
+def pack(
+    n: int,
+    d: int,
+    grouping: Grouping = "whole",
+    *,
+    groups: int = 4,
+    steps: int = 1500,
+    starts: int = 1,
+    learning_rate: float = 0.05,
+    seed: int = 0,
+    **loss: Any,
+) -> Tensor:
+    """n vectors in d dimensions, from `starts` random starts, after Adam on `gram_penalty(…, **loss)`.
+
+    grouping: "whole", or `groups` groups of equal size, "fixed" or "random" (drawn anew at every step and start).
+        "noise" is the whole loss whose gradient gets, filter by filter, noise of the length that random groups would
+        give it, but in a random tangential direction.
+    steps: of the whole loss. The other groupings take as many pairs in all, and so more steps: `pair_evaluations`.
+
+    The rate falls to zero along a cosine: random groups are noisy wherever a group cannot be orthogonal, and only a
+    vanishing rate lets them settle. Returns (starts, n, d) float32.
     """
-    generator = torch.Generator().manual_seed(seed)
-    vectors = torch.nn.functional.normalize(torch.randn(n, d, generator=generator)).requires_grad_()
-    torch.manual_seed(seed + 1)  # regrouping draws from the global state
+    if n % groups or n == groups:
+        raise ValueError(f"{n} vectors do not form {groups} equal groups with pairs; choose a multiple of {groups}")
+    draw = torch.Generator().manual_seed(seed)
+    vectors = normalize(torch.randn(starts, n, d, generator=draw), dim=2).flatten(0, 1).requires_grad_()
+    if loss.get("margin") == "welch":  # of one start, not of all together
+        loss = {**loss, "margin": welch_bound(n, d)}
+    if grouping != "whole":
+        steps = round(steps * pair_evaluations(n, groups))
     optimizer = torch.optim.Adam([vectors], learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+
+    def gradient(pieces: int, *, mixed: bool = False) -> Tensor:
+        """Of all starts at once, which are fixed groups of the loss and so do not meet. The sum, not the mean, of
+        starts and filters, so that Adam's ε stays far below it."""
+        order = slice(None)
+        if mixed:
+            order = torch.rand(starts, n, generator=draw).argsort(1) + n * torch.arange(starts)[:, None]
+            order = order.flatten()
+        value = gram_penalty(vectors[order], groups=pieces, grouping="contiguous", **loss)
+        return torch.autograd.grad(starts * n * value, vectors)[0]
+
     for _ in range(steps):
-        optimizer.zero_grad(set_to_none=True)
-        penalty(vectors).backward()
+        if grouping == "noise":
+            whole, part = gradient(starts), gradient(starts * groups, mixed=True)
+            unit = normalize(vectors.detach())
+            noise = torch.randn(unit.shape, generator=draw)
+            noise = normalize(noise - (noise * unit).sum(1, keepdim=True) * unit)
+            vectors.grad = whole + noise * (part - whole).norm(dim=1, keepdim=True)
+        else:
+            vectors.grad = gradient(starts * (1 if grouping == "whole" else groups), mixed=grouping == "random")
         optimizer.step()
         schedule.step()
-    return vectors.detach()
+    return vectors.detach().view(starts, n, d)
 
 
 def packing_table(
-    ratios: list[float], d: int = 27, steps: int = 1500, starts: int = 3, *, groups: int = 4, seed: int = 0
+    ratios: Iterable[float], d: int = 32, steps: int = 1500, starts: int = 10, *, groups: int = 4, seed: int = 0
 ) -> pd.DataFrame:
-    """Coherence of every variant at n = ratio·d, one row per (variant, ratio, start)."""
+    """Similarity after every loss and grouping at n = ratio·d, one row per (ratio, loss, groups, start).
+
+    noise: mean of c² - c⁴ over pairs, to which the variance of random groups' gradients is proportional. The control
+    "noise" is run with p = 2 alone.
+    """
+    measure = partial(_at, d=d, steps=steps, starts=starts, groups=groups, seed=seed)
+    return pd.concat(side_by_side([partial(measure, round(ratio * d)) for ratio in ratios], "cpu"), ignore_index=True)
+
+
+def _at(n: int, *, d: int, steps: int, starts: int, groups: int, seed: int) -> pd.DataFrame:
+    arms = [("random start", "whole", {}, 0)] + [
+        (name, grouping, loss, steps)
+        for name, loss in LOSSES.items()
+        for grouping in ("whole", "fixed", "random", *(["noise"] if name == "p = 2" else []))
+    ]
     rows = []
-    for ratio in ratios:
-        n = round(ratio * d)
-        if n <= groups:
-            raise ValueError(f"n = {n} vectors (ratio {ratio} at d = {d}) cannot form {groups} groups with pairs")
-        for name, penalty in {"random start": None, **variants(groups)}.items():
-            for start in range(starts):
-                number = 1000 * seed + start
-                found = coherence(pack(penalty, n, d, steps=steps if penalty else 0, seed=number))
-                rows.append(
-                    {"variant": name, "ratio": n / d, "n": n, "d": d, "start": start}
-                    | {key: getattr(found, key) for key in ("rms", "mean", "max", "welch", "effective_rank")}
-                )
+    for name, grouping, loss, count in arms:
+        packed = pack(n, d, grouping, groups=groups, steps=count, starts=starts, seed=seed, **loss)
+        for start, vectors in enumerate(packed):
+            found, square = coherence(vectors), pair_cosines(vectors).square()
+            row = {"loss": name, "groups": grouping, "ratio": n / d, "n": n, "d": d, "start": start}
+            row |= {key: getattr(found, key) for key in ("rms", "max", "welch")}
+            rows.append(row | {"noise": (square - square.square()).mean().item()})
     return pd.DataFrame(rows)
+
+
+def at_ratio(table: pd.DataFrame, ratio: float = 2.0) -> pd.DataFrame:
+    """The rows of `packing_table` nearest to n/d = ratio, with starts (and seeds) as mean, lowest and highest."""
+    near = table[(table.ratio - ratio).abs() == (table.ratio - ratio).abs().min()]
+    by = near.groupby(["loss", "groups", "ratio", "welch"], sort=False)
+    return by.agg(
+        starts=("max", "size"), rms=("rms", "mean"), largest=("max", "mean"), lowest=("max", "min"),
+        highest=("max", "max"), noise=("noise", "mean"),
+    ).reset_index()  # fmt: skip
+
+
+def reading(table: pd.DataFrame) -> str:
+    """What the largest cosines of `packing_table` say about groups where n > d, as Markdown."""
+    over = table[(table.ratio > 1) & (table.loss != "random start")]
+    if over.empty:
+        return "No n/d above 1 was tried."
+    near = (over["max"] > NEAR_DUPLICATE).groupby([over.loss, over.groups], sort=False).agg(["sum", "size"])
+    mean = over.groupby(["loss", "groups", "ratio"])["max"].mean().unstack("ratio")
+    lines = [f"Where n > d, starts that end with a pair above |cosine| {NEAR_DUPLICATE}:"]
+    for loss in LOSSES:
+        counts = ", ".join(f"{groups} {row['sum']} of {row['size']}" for groups, row in near.loc[loss].iterrows())
+        counts = counts.replace("noise", "whole with random noise")
+        extra = mean.loc[loss, "random"] - mean.loc[loss, "whole"]
+        changes = ", ".join(f"{change:+.2f} at n/d = {ratio:.3g}" for ratio, change in extra.items())
+        lines.append(
+            f"* {loss}: {counts}. Random groups change the mean largest cosine of the whole loss by {changes}."
+        )
+    least = {ratio: min(LOSSES, key=lambda loss: mean.loc[(loss, "random"), ratio]) for ratio in mean}
+    found = "; ".join(f"{loss} at n/d = {ratio:.3g}" for ratio, loss in least.items())
+    return "\n".join([*lines, "", f"With random groups the largest cosine is smallest, on average, under {found}."])

@@ -51,9 +51,10 @@ class Trained:
 
 
 class Snapshots:
-    """Filters and layer statistics of each epoch, saved with the checkpoint."""
+    """Filters and layer statistics of each epoch, and the generator of random groups, saved with the checkpoint."""
 
-    def __init__(self, layers: dict[str, nn.Module]):
+    def __init__(self, layers: dict[str, nn.Module], generator: torch.Generator):
+        self.generator = generator
         self.layers = {f"conv{i}": layer for i, layer in enumerate(layers.values(), 1)}
         self.rows: list[dict[str, Any]] = []
         self.filters: dict[int, Tensor] = {}
@@ -65,10 +66,11 @@ class Snapshots:
         self.filters[epoch] = first.weight.detach().float().cpu().contiguous().clone()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "filters": self.filters}
+        return {"rows": self.rows, "filters": self.filters, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows, self.filters = state["rows"], state["filters"]
+        self.generator.set_state(state["generator"])
 
 
 def train_arm(
@@ -80,10 +82,10 @@ def train_arm(
     seed: int,
     checkpoint: Path | None = None,
 ) -> Trained:
-    """Train one arm. Arms with the same seed start from the same weights and see the same images in the same order.
+    """Train one arm.
 
-    Crops and mirroring come from one random stream with everything else that training draws: an
-    arm that draws more (random regrouping) sees other crops of those images.
+    Arms with the same seed see the same crops of the same images in the same order, whatever their penalty draws.
+    Where they are of the same model, and neither starts orthogonal, they also start from the same weights.
     """
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
@@ -91,7 +93,8 @@ def train_arm(
     if arm.orthogonal_init:
         baselines.orthogonal_init(model)
     layers = select_layers(model)
-    penalty = penalty_of(arm, layers)
+    regrouping = torch.Generator(accelerator.device).manual_seed(seed)
+    penalty = penalty_of(arm, layers, regrouping)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         settings.learning_rate,
@@ -104,12 +107,11 @@ def train_arm(
         optimizer, settings.learning_rate, total_steps=steps, pct_start=warm_up, cycle_momentum=False
     )
     network, optimizer, scheduler = prepare(accelerator, model, optimizer, scheduler)
-    snapshots = Snapshots(layers)
+    snapshots = Snapshots(layers, regrouping)
     accelerator.register_for_checkpointing(snapshots)
     if isinstance(penalty, WhitenedPenalty):
         accelerator.register_for_checkpointing(penalty)
-    # Own stream for what training draws (augmentation, regrouping): after it, an arm that
-    # drew more while starting would otherwise see other augmentations than its twin.
+    # An arm that drew more while starting would otherwise see other augmentations than its twin.
     torch.manual_seed(seed + 1)
 
     train, test = train.to(accelerator.device), test.to(accelerator.device)
@@ -130,10 +132,15 @@ def train_arm(
 
     history = fit(
         accelerator,
-        # A graph would go on from the first covariance of the whitened penalty.
+        # A graph would go on from the first covariance of the whitened penalty, and always draw the same groups.
         gradient_step(
-            accelerator, network, optimizer, scheduler, losses, capture=not isinstance(penalty, WhitenedPenalty)
-        ),
+            accelerator,
+            network,
+            optimizer,
+            scheduler,
+            losses,
+            capture=not isinstance(penalty, WhitenedPenalty) and "groups" not in arm.options,
+        ),  # fmt: skip
         shuffled(accelerator, len(train), settings.batch_size, seed),
         epochs=settings.epochs,
         evaluate=evaluate,

@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+MARGIN = 1.0  # percentage points of accuracy: two arms that certainly differ by less are called equivalent
+
 
 def paired_table(
     rows: pd.DataFrame,
@@ -15,12 +17,16 @@ def paired_table(
     value: str = "accuracy",
     lower_is_better: bool = False,
     means: Sequence[str] = (),
+    margin: float | None = None,
 ) -> pd.DataFrame:
     """Over seeds: mean ± sd of each arm, and its paired difference from `baseline` with the same seeds.
 
     Columns: *by, arm, seeds, mean, sd, difference, ci_low, ci_high (95 %, t distribution, of this arm alone), p
     (two-sided paired t test), p_holm (corrected for all arms of the table), verdict (at p_holm < 0.05), and the mean
     over seeds of each column in `means`. One seed gives no sd, interval or p.
+
+    With a `margin`, in the units of `value`, arms without a difference shown are tested for none: p_equivalent is that
+    of `equivalence`, corrected likewise, and the verdict says "equivalent within ±margin" below 0.05.
     """
     by, found = list(by), []
     for keys, part in rows.groupby(by, sort=False) if by else [((), rows)]:
@@ -31,10 +37,15 @@ def paired_table(
             change = (wide[arm] - wide[baseline]).dropna()
             row = dict(zip(by, keys if isinstance(keys, tuple) else (keys,), strict=True))
             row |= {"arm": arm, "seeds": len(change), "mean": wide[arm].mean(), "sd": wide[arm].std()}
-            found.append(row | _paired(change, lower_is_better, is_baseline=arm == baseline))
+            row |= _paired(change, lower_is_better, is_baseline=arm == baseline)
+            found.append(row | ({} if margin is None else {"p_equivalent": equivalence(change, margin)}))
     table = pd.DataFrame(found)
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table.p))
     table.loc[table.p_holm >= 0.05, "verdict"] = "no difference shown"
+    if margin is not None:
+        table["p_equivalent"] = holm(table.p_equivalent.mask(table.verdict == "baseline"))
+        alike = (table.verdict == "no difference shown") & (table.p_equivalent < 0.05)
+        table.loc[alike, "verdict"] = f"equivalent within ±{margin:g}"
     if means:
         table = table.merge(rows.groupby([*by, "arm"], sort=False)[list(means)].mean().reset_index())
     return table
@@ -48,6 +59,16 @@ def holm(p: pd.Series) -> pd.Series:
     ordered = p.dropna().sort_values()
     factors = np.arange(len(ordered), 0, -1)
     return (ordered * factors).cummax().clip(upper=1).reindex(p.index)
+
+
+def equivalence(change: pd.Series, margin: float) -> float:
+    """p of two one-sided t tests (Schuirmann 1987) that the mean paired difference lies within ±margin; NaN for one."""
+    if len(change) < 2:
+        return np.nan
+    if change.std() == 0:  # the test statistic is infinite
+        return float(abs(change.mean()) >= margin)
+    above = stats.ttest_1samp(change, -margin, alternative="greater").pvalue
+    return float(max(above, stats.ttest_1samp(change, margin, alternative="less").pvalue))
 
 
 def _paired(change: pd.Series, lower_is_better: bool, *, is_baseline: bool) -> dict[str, object]:

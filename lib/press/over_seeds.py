@@ -17,7 +17,8 @@ class Result:
 
     id: str
     # From the frames of `reads`, each with a `seed` column, to a table, a figure, or a figure and the data it shows.
-    make: Callable[..., pd.DataFrame | Figure | tuple[Figure, pd.DataFrame]]
+    # No figure: this data shows nothing of what it is for, and it is left out.
+    make: Callable[..., pd.DataFrame | Figure | tuple[Figure | None, pd.DataFrame]]
     caption: str
     reads: tuple[str, ...] = ()  # ids; default: its own. A figure shows the first, and note and data sets are its
     needs: str = ""  # id of a result without which this one is left out, as for data sets without words
@@ -39,6 +40,9 @@ def over_seeds(run: Run, results: Iterable[Result]) -> None:
             display(run.save_table(result.id, made, digits=result.digits, **how))
         else:
             figure, data = made if isinstance(made, tuple) else (made, frames[0])
+            if figure is None:
+                print(f"{result.id} is left out: with this data and these seeds it would show nothing.")
+                continue
             run.save_figure(result.id, figure, data, **how)
             display(figure)
             plt.close(figure)

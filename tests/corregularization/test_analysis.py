@@ -129,20 +129,16 @@ def test_the_table_has_one_row_per_layer_with_transposed_kernels_read_rightly():
 # --- groups ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("grouping", ["contiguous", "strided"])
 @pytest.mark.parametrize(("n", "groups"), [(6, 2), (7, 3), (8, 4)])
-def test_within_and_across_groups_split_all_pairs(n, groups, grouping):
+def test_within_and_across_groups_split_all_pairs(n, groups):
     weight = draw(n, 4)
-    if grouping == "strided":
-        label = [i % groups for i in range(n)]
-    else:
-        sizes = [n // groups + (g < n % groups) for g in range(groups)]
-        label = [g for g, size in enumerate(sizes) for _ in range(size)]
+    sizes = [n // groups + (g < n % groups) for g in range(groups)]
+    label = [g for g, size in enumerate(sizes) for _ in range(size)]
     gram = gram_matrix(weight).numpy()
     pairs = [(i, j) for i in range(n) for j in range(i + 1, n)]
     within = [gram[i, j] ** 2 for i, j in pairs if label[i] == label[j]]
     across = [gram[i, j] ** 2 for i, j in pairs if label[i] != label[j]]
-    found = group_coherence(weight, groups, grouping)
+    found = group_coherence(weight, groups)
     assert found == pytest.approx((np.sqrt(np.mean(within)), np.sqrt(np.mean(across))))
 
 

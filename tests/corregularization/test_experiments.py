@@ -4,13 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from torch import nn
 
+from lib import paths
 from lib.corregularization import experiments
 from lib.corregularization.analysis import coherence, group_coherence
 from lib.corregularization.arms import gram
 from lib.corregularization.experiments import (
-    choose_strengths,
+    FURTHER,
+    TUNING_SEEDS,
+    at_chosen,
     correlations,
     group_table,
     histories,
@@ -19,6 +23,7 @@ from lib.corregularization.experiments import (
     pruning_table,
     split_validation,
     summary,
+    tune_strengths,
 )
 from lib.corregularization.losses import layer_matrix, select_layers
 from lib.corregularization.models import VanillaCNN
@@ -88,14 +93,14 @@ def test_the_validation_split_is_disjoint_and_whole(share):
 
 
 def scripted(monkeypatch, accuracy):
-    """In place of training: an arm's last accuracy is a function of its strength. Returns the calls."""
+    """In place of training: an arm's last accuracy is a function of its strength and seed. Returns the calls."""
     calls = []
 
     def train_arms(arms, train, test, settings, *, seed, checkpoints=None):
         calls.append({"arms": arms, "train": train, "test": test, "seed": seed, "checkpoints": checkpoints})
         found = {}
         for arm in arms:
-            history = pd.DataFrame({"test_accuracy": [0.99, accuracy(arm.strength)]})
+            history = pd.DataFrame({"test_accuracy": [0.99, accuracy(arm.strength, seed)]})
             found[arm.label] = Trained(arm, nn.Identity(), history, pd.DataFrame(), {})
         assert len(found) == len(arms)
         return found
@@ -104,36 +109,62 @@ def scripted(monkeypatch, accuracy):
     return calls
 
 
-def test_strengths_are_chosen_by_the_last_accuracy_on_held_out_training_images(monkeypatch, tmp_path):
-    calls = scripted(monkeypatch, lambda strength: 1 - abs(strength - 3))
+def test_a_strength_is_the_best_of_pooled_validation_whatever_the_seed_of_the_run(monkeypatch, tmp_path):
+    """With seed 1000 alone 1 would be the best, with the other 100; both together prefer 10."""
+    accuracies = {
+        TUNING_SEEDS[0]: {0.1: 0.1, 1: 0.7, 10: 0.6, 100: 0.1},
+        TUNING_SEEDS[1]: {0.1: 0, 1: 0, 10: 0.6, 100: 0.7},
+    }
+    calls = scripted(monkeypatch, lambda strength, seed: accuracies[seed][strength])
     train = images(40)
-    arms = [gram("Gram", 1.0), gram("p = 4", 10.0, power=4)]
-    chosen = choose_strengths(arms, [0.1, 0.3, 1, 3], train, Settings(), seed=5, checkpoints=tmp_path)
-    assert [arm.strength for arm in chosen] == pytest.approx([3.0, 3.0])
-    assert [(arm.label, arm.options) for arm in chosen] == [("Gram", {}), ("p = 4", {"power": 4})]
+    tuned = tune_strengths([gram("p = 4", 1.0, power=4)], [0.1, 1, 10, 100], train, Settings(), checkpoints=tmp_path)
+    assert tuned.accuracy.tolist() == pytest.approx([5, 35, 60, 40])
+    assert tuned.factor[tuned.chosen].tolist() == [10] and not tuned.edge.any()
+    (arm,) = at_chosen([gram("p = 4", 1.0, power=4)], tuned)
+    assert (arm.label, arm.strength, arm.options) == ("p = 4", 10, {"power": 4})
     known = {image.numpy().tobytes() for image in train.pixels}
+    assert [call["seed"] for call in calls] == list(TUNING_SEEDS)
     for call in calls:
         trained_on, chosen_on = ({image.numpy().tobytes() for image in call[key].pixels} for key in ("train", "test"))
         assert trained_on | chosen_on == known  # nothing but training images
         assert not trained_on & chosen_on
-        assert call["seed"] == 5
-        assert call["checkpoints"] == tmp_path
+    assert calls[0]["checkpoints"] != calls[1]["checkpoints"]
 
 
-def test_every_arm_gets_the_same_grid_relative_to_its_own_strength(monkeypatch):
-    calls = scripted(monkeypatch, lambda strength: strength)
-    choose_strengths([gram("a", 2.0), gram("b", 0.5)], [0.1, 1, 10], images(), Settings(), seed=0)
-    assert [[arm.strength for arm in call["arms"]] for call in calls] == [
-        pytest.approx([0.2, 2, 20]),
-        pytest.approx([0.05, 0.5, 5]),
-    ]
+def test_no_run_is_trained_with_a_seed_of_the_tuning():
+    seeds = [yaml.safe_load(file.read_text("utf-8")).get("seeds", [0]) for file in paths.PROFILES.glob("*.yaml")]
+    assert seeds and not {seed for some in seeds for seed in some} & set(TUNING_SEEDS)
+
+
+@pytest.mark.parametrize(
+    ("peak", "chosen", "edge", "tried"),
+    [
+        (1, 1, False, [0.1, 1, 10]),  # inside: nothing more is tried
+        (100, 100, False, [0.1, 1, 10, 100, 1000]),  # beyond the grid, until it is inside
+        (0.001, 0.001, False, [1e-4, 1e-3, 0.01, 0.1, 1, 10]),
+        (1e9, 10 * 10**FURTHER, True, [0.1, 1, 10, *(10 * 10**k for k in range(1, FURTHER + 1))]),  # up to the limit
+    ],
+)
+def test_a_search_goes_on_beyond_its_grid_until_the_best_is_inside_or_a_limit(monkeypatch, peak, chosen, edge, tried):
+    scripted(monkeypatch, lambda strength, seed: -abs(np.log(strength / 2 / peak)))
+    tuned = tune_strengths([gram("a", 2.0)], [0.1, 1, 10], images(), Settings())
+    assert tuned.factor.tolist() == pytest.approx(tried)
+    assert tuned.factor[tuned.chosen].tolist() == pytest.approx([chosen])
+    assert set(tuned.edge) == {edge}
+    assert tuned.strength.tolist() == pytest.approx([2 * factor for factor in tried])
+
+
+def test_where_all_are_equal_the_strength_stays(monkeypatch):
+    scripted(monkeypatch, lambda strength, seed: 1.0)
+    tuned = tune_strengths([gram("a", 2.0)], [0.1, 1, 10], images(), Settings())
+    assert tuned.strength[tuned.chosen].tolist() == [2.0] and len(tuned) == 3
 
 
 def test_a_grid_of_one_value_trains_nothing(monkeypatch):
-    calls = scripted(monkeypatch, lambda strength: strength)
-    (arm,) = choose_strengths([gram("a", 2.0)], [0.5], images(), Settings(), seed=0)
-    assert arm.strength == 1
-    assert not calls
+    calls = scripted(monkeypatch, lambda strength, seed: strength)
+    tuned = tune_strengths([gram("a", 2.0)], [0.5], images(), Settings())
+    assert tuned.strength.tolist() == [1.0] and tuned.accuracy.isna().all() and not tuned.edge.any()
+    assert not any(call["arms"] for call in calls)
 
 
 # --- pruning ---------------------------------------------------------------------------------------
@@ -219,6 +250,7 @@ def test_all_arms_are_cut_into_the_same_groups_whatever_they_were_trained_with()
         layers = select_layers(arms[label].model).values()
         expected = np.mean([group_coherence(layer_matrix(layer), 2) for layer in layers], axis=0)
         assert table.loc[label, ["within", "across"]].tolist() == pytest.approx(expected.tolist())
+        assert table.loc[label, "first_largest"] == coherence(arms[label].model.features[0][0].weight).max
 
 
 def test_kernels_are_by_layer_and_arm_and_the_last_layer_has_its_number():
@@ -229,3 +261,34 @@ def test_kernels_are_by_layer_and_arm_and_the_last_layer_has_its_number():
     assert torch.equal(found["conv2"]["b"], arms["b"].model.features[1][0].weight)
     assert not found["conv1"]["a"].requires_grad
     assert coherence(found["conv1"]["a"]).d == 27
+
+
+def test_sentences_on_similarity_follow_the_table():
+    values = pd.DataFrame(
+        [
+            {"arm": arm, "layer": layer, "epoch": epoch, "rms": 0.1 * (1 + epoch * change)}
+            for arm, changes in {"plain": (2, 3), "Gram": (-0.5, 1)}.items()
+            for layer, change in zip(("conv1", "conv2"), changes, strict=True)
+            for epoch in (0, 1)
+        ]
+    )
+    text = experiments.alike(values)
+    assert (
+        "* **plain**: conv1 0.100 to 0.300, conv2 0.100 to 0.400; more alike than at initialisation in conv1, conv2."
+        in text
+    )
+    assert "in conv2, less alike than *plain* in conv1, conv2." in text
+    values.loc[(values.arm == "Gram") & (values.epoch == 1), "rms"] = [0.05, 0.5]
+    assert "in conv2, less alike than *plain* in conv1." in experiments.alike(values)
+    cuts = pd.DataFrame({"arm": ["Gram", "fixed g = 2"], "across": [0.1, 0.15], "first_largest": [0.3, 0.4]})
+    assert "(*Gram*): fixed g = 2 1.50." in experiments.across(cuts)
+    assert "Gram 0.30, fixed g = 2 0.40." in experiments.across(cuts)
+
+
+def test_no_verdict_is_given_near_chance_or_without_errors():
+    arms = ["plain", "Gram"] * 3
+    table = pd.DataFrame({"condition": list("aabbcc"), "arm": arms, "chance": 10.0, "mean": [19, 50, 21, 9, 100, 99]})
+    table["verdict"] = ["baseline", "better"] * 3
+    assert experiments.judged(table).verdict.tolist() == [
+        "baseline", "not judged: near chance", "baseline", "better", "baseline", "not judged: no errors"
+    ]  # fmt: skip

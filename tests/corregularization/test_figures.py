@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 from lib import plots
 from lib.corregularization import figures
 from lib.corregularization.analysis import coherence, similar_pairs
+from lib.corregularization.experiments import judged
 from lib.metrics.comparison import paired_table
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -65,7 +66,7 @@ def correlations(seeds):
 def groups(seeds):
     return pd.DataFrame(
         [
-            {"arm": arm, "seed": seed, "groups": 2, "within": 0.1 + 0.01 * seed, "across": 0.2}
+            {"arm": arm, "seed": seed, "groups": 2, "within": 0.1 + 0.01 * seed, "across": 0.2, "first_largest": 0.5}
             for seed in range(seeds)
             for arm in ARMS
         ]
@@ -73,12 +74,16 @@ def groups(seeds):
 
 
 def packing(seeds):
+    arms = [
+        ("random start", "whole"),
+        *((loss, groups) for loss in ("p = 2", "p = 4") for groups in ("whole", "random")),
+    ]
     return pd.DataFrame(
         [
-            {"variant": variant, "ratio": ratio, "n": 8 * ratio, "d": 8, "start": seed, "rms": 0.3 + 0.1 * seed}
-            | {"max": 0.9, "welch": 0.1 * ratio}
+            {"loss": loss, "groups": groups, "ratio": ratio, "n": 8 * ratio, "d": 8, "start": seed}
+            | {"rms": 0.3 + 0.1 * seed, "max": 0.9, "welch": 0.1 * ratio}
             for seed in range(seeds)
-            for variant in ("random start", "squared", "p = 4")
+            for loss, groups in [*arms, ("p = 2", "noise")]
             for ratio in (0.5, 1, 2, 8)
         ]
     )
@@ -119,12 +124,22 @@ FIGURES = {
     "gram_matrix": (lambda seeds: figures.gram_matrix(kernels()), {"filter", "cosine (diagonal left out)"}),
     "loss_curves": (
         lambda seeds: figures.loss_curves(histories(seeds)),
-        {"epoch", "training loss (nats)", "test loss (nats)", "test accuracy (%)"},
+        {
+            "epoch",
+            "training loss (nats)",
+            "test loss (nats)",
+            "test accuracy (%)",
+            "minus plain",
+            "minus plain (points)",
+        },
     ),
-    "correlation": (lambda seeds: figures.correlation(correlations(seeds)), {"epoch", "RMS |cosine|"}),
+    "correlation": (
+        lambda seeds: figures.correlation(correlations(seeds)),
+        {"epoch", "RMS |cosine|", "largest |cosine|"},
+    ),
     "grouped_loss_curves": (
         lambda seeds: figures.grouped_loss_curves(histories(seeds), groups(seeds)),
-        {"epoch", "training loss (nats)", "test loss (nats)", "RMS |cosine|, mean of layers"},
+        {"epoch", "minus plain (nats)", "RMS |cosine|, mean of layers", "largest |cosine|, first layer"},
     ),
     "packing": (
         lambda seeds: figures.packing(packing(seeds)),
@@ -170,7 +185,12 @@ def unnamed(figure):
 
 
 OF_ONE_MODEL = ("filters", "similar_filters", "gram_matrix", "norm_and_angle")  # no seeds in their data
-DRAWN = [(name, seeds) for name in FIGURES for seeds in (1, 3) if seeds == 1 or name not in OF_ONE_MODEL]
+DRAWN = [
+    (name, seeds)
+    for name in FIGURES
+    for seeds in (1, 3)
+    if not (name in OF_ONE_MODEL and seeds == 3 or "differences" in name and seeds == 1)
+]
 
 
 @pytest.mark.parametrize(("name", "seeds"), DRAWN)
@@ -189,7 +209,7 @@ def test_every_figure_of_the_study_is_tested():
     made = {
         name
         for name, value in vars(figures).items()
-        if getattr(value, "__annotations__", {}).get("return") is plt.Figure
+        if getattr(value, "__annotations__", {}).get("return") in (plt.Figure, plt.Figure | None)
     }
     assert made == {name for name in FIGURES if "by condition" not in name}
 
@@ -248,9 +268,18 @@ def test_loss_curves_are_means_over_seeds_in_per_cent_with_bands_for_several(see
     for axes in figure.axes:
         assert len(axes.lines) == 3
         assert len(axes.collections) == bands
-    training, _, accuracy = figure.axes
+    training, _, accuracy = figure.axes[:3]
     assert training.lines[0].get_xdata().tolist() == [1, 2, 3]  # nothing was trained in epoch 0
     assert accuracy.lines[0].get_ydata().tolist() == pytest.approx([10 + 20 * e - (seeds - 1) / 2 for e in range(4)])
+
+
+def test_differences_from_plain_are_paired_by_seed_and_epoch():
+    frame = histories(3)
+    for panels in (figures.loss_curves(frame).axes[3:5], figures.grouped_loss_curves(frame, groups(3)).axes[:2]):
+        for axes in panels:
+            for number, line in enumerate(axes.lines):  # an arm's number is what it was given above plain
+                assert line.get_ydata().tolist() == pytest.approx([number] * len(line.get_ydata()))
+                assert line.get_color() == figures.ARM_COLOURS[ARMS[number]]
 
 
 def test_an_arm_keeps_its_colour_through_the_figures():
@@ -267,30 +296,35 @@ def test_an_arm_keeps_its_colour_through_the_figures():
 
 def test_correlation_has_a_panel_per_layer_with_its_bound_and_what_random_filters_have():
     figure = figures.correlation(correlations(1))
-    assert [axes.get_title() for axes in figure.axes] == ["conv1: n = 32, d = 27", "conv2: n = 64, d = 288"]
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["conv1: n = 32, d = 27", "conv2: n = 64, d = 288"]
+    assert figure.axes[2].lines[0].get_ydata()[0] == 0.9 and figure.axes[2].get_ylim()[1] > 0.9
     flat = {line.get_label(): line.get_ydata()[0] for line in figure.axes[0].lines}
     assert flat["Welch bound"] == 5 / 32
     assert flat["random filters, 1/√d"] == pytest.approx(27**-0.5)
 
 
-def test_grouped_bars_show_both_similarities_of_every_arm():
+def test_grouped_bars_show_all_similarities_of_every_arm():
     figure = figures.grouped_loss_curves(histories(3), groups(3))
-    bars = figure.axes[2]
+    bars, largest = figure.axes[2:]
+    assert [bar.get_width() for bar in largest.patches] == pytest.approx([0.5] * 3)
     assert [tick.get_text() for tick in bars.get_yticklabels()] == list(ARMS)
     within, across = (container for container in bars.containers if hasattr(container, "patches"))
     assert [bar.get_width() for bar in within] == pytest.approx([0.11] * 3)
     assert [bar.get_width() for bar in across] == pytest.approx([0.2] * 3)
 
 
-def test_packing_draws_the_bound_and_marks_every_ratio():
-    axes = figures.packing(packing(1)).axes[0]
-    bound = next(line for line in axes.lines if line.get_label() == "Welch bound")
-    assert bound.get_xdata().tolist() == [0.5, 1, 2, 8]
-    assert bound.get_ydata().tolist() == pytest.approx([0.05, 0.1, 0.2, 0.8])
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.5", "1", "2", "8"]
+def test_packing_draws_a_column_per_loss_the_bound_and_no_colour_twice():
+    axes = figures.packing(packing(1)).axes
+    assert [cell.get_title() for cell in axes] == ["p = 2", "p = 4", "", ""]
+    lines = {line.get_label(): line for line in axes[0].lines}
+    assert list(lines) == ["random start", "whole", "random", "whole, random noise", "Welch bound"]
+    assert len({line.get_color() for line in lines.values()}) == len(lines)
+    assert lines["Welch bound"].get_xdata().tolist() == [0.5, 1, 2, 8]
+    assert lines["Welch bound"].get_ydata().tolist() == pytest.approx([0.05, 0.1, 0.2, 0.8])
+    assert axes[0].get_ylim()[0] == 0 and axes[0].get_ylim()[1] > 0.8  # nothing is cut off
 
 
-def test_differences_show_intervals_where_there_are_some_and_a_point_for_one_seed():
+def test_differences_show_intervals():
     table = compared(3)
     (axes,) = figures.differences(table).axes
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["Gram", "random g = 2"]  # not the baseline
@@ -300,9 +334,15 @@ def test_differences_show_intervals_where_there_are_some_and_a_point_for_one_see
     assert interval.get_xdata() == pytest.approx([gram.ci_low, gram.ci_high])
     assert point.get_xdata() == pytest.approx([gram.difference])
     assert point.get_color() == plots.COLOURS[2]
-    (axes,) = figures.differences(compared(1)).axes
-    assert np.isnan(axes.lines[0].get_xdata()).all()
-    assert axes.lines[1].get_xdata() == pytest.approx([2])
+
+
+def test_differences_leave_out_what_says_nothing():
+    assert figures.differences(compared(1)) is None  # no interval
+    table = compared(3, by=["condition"])  # the baseline has 79 % on average
+    chance = table.condition.map({"all images": 10.0, "few images": 40.0})
+    (axes,) = figures.differences(judged(table.assign(chance=chance))).axes
+    assert axes.get_title(loc="left") == "all images"
+    assert figures.differences(judged(table.assign(chance=40.0))) is None
 
 
 def test_differences_have_a_panel_per_condition():

@@ -122,7 +122,7 @@ def test_value_lies_between_zero_and_one_and_the_welch_bound_holds():
 # --- groups ----------------------------------------------------------------------------------------
 
 
-@given(n=st.integers(2, 40), data=st.data(), grouping=st.sampled_from(["random", "contiguous", "strided"]))
+@given(n=st.integers(2, 40), data=st.data(), grouping=st.sampled_from(["random", "contiguous"]))
 @settings(max_examples=60, deadline=None)
 def test_every_filter_is_in_exactly_one_group_and_sizes_differ_by_at_most_one(n, data, grouping):
     groups = data.draw(st.integers(1, n - 1))
@@ -135,11 +135,9 @@ def test_every_filter_is_in_exactly_one_group_and_sizes_differ_by_at_most_one(n,
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_contiguous_groups_are_runs_and_strided_groups_take_every_gth_filter():
+def test_contiguous_groups_are_runs():
     assert members(group_indices(6, 2, "contiguous"), 6) == [[0, 1, 2], [3, 4, 5]]
     assert members(group_indices(8, 3, "contiguous"), 8) == [[0, 1, 2], [3, 4, 5], [6, 7]]
-    assert members(group_indices(6, 2, "strided"), 6) == [[0, 2, 4], [1, 3, 5]]
-    assert members(group_indices(8, 3, "strided"), 8) == [[0, 3, 6], [1, 4, 7], [2, 5]]
 
 
 def test_random_groups_are_new_at_each_call_and_repeat_with_the_seed():
@@ -183,11 +181,12 @@ def test_fixed_groups_do_not_see_the_pairs_across():
     basis = torch.eye(4, dtype=torch.float64)
     duplicated = torch.cat([basis, basis])
     assert gram_penalty(duplicated, groups=2, grouping="contiguous").item() == 0
-    assert gram_penalty(duplicated, groups=4, grouping="strided").item() == 1  # i and i + 4 meet, and no others
+    meeting = duplicated[torch.arange(8).view(2, 4).T.flatten()]  # each beside its copy
+    assert gram_penalty(meeting, groups=4, grouping="contiguous").item() == 1
     assert gram_penalty(duplicated).item() == pytest.approx(1 / 7)
 
 
-@pytest.mark.parametrize("grouping", ["random", "contiguous", "strided"])
+@pytest.mark.parametrize("grouping", ["random", "contiguous"])
 def test_one_group_is_the_whole_penalty(grouping):
     weight = draw(9, 4)
     value, gradient = value_and_gradient(lambda w: gram_penalty(w, groups=1, grouping=grouping), weight)
@@ -199,7 +198,7 @@ def test_one_group_is_the_whole_penalty(grouping):
 def test_the_whole_penalty_draws_no_random_numbers():
     before = torch.get_rng_state()
     gram_penalty(draw(5, 3))
-    gram_penalty(draw(5, 3), groups=2, grouping="strided")
+    gram_penalty(draw(5, 3), groups=2, grouping="contiguous")
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -209,7 +208,7 @@ CASES = [
     (power, margin, groups, grouping)
     for power in (1, 2, 4, 2.5)
     for margin in (0.0, 0.2, "welch")
-    for groups, grouping in ((1, "random"), (2, "random"), (3, "contiguous"), (3, "strided"), (4, "random"))
+    for groups, grouping in ((1, "random"), (2, "random"), (3, "contiguous"), (4, "random"))
 ]
 
 
@@ -227,7 +226,7 @@ def test_value_and_gradient_equal_the_formula_in_loops(n, d, power, margin, grou
 
 @pytest.mark.parametrize("power", [1, 2, 4])
 @pytest.mark.parametrize("margin", [0.0, 0.2])
-@pytest.mark.parametrize(("groups", "grouping"), [(1, "random"), (2, "random"), (3, "contiguous"), (3, "strided")])
+@pytest.mark.parametrize(("groups", "grouping"), [(1, "random"), (2, "random"), (3, "contiguous")])
 def test_gradient_equals_finite_differences(power, margin, groups, grouping):
     weight = draw(5, 3).requires_grad_()
     options = {"power": power, "margin": margin, "groups": groups, "grouping": grouping}
@@ -472,7 +471,7 @@ def test_filters_that_are_all_zero_cost_nothing():
 @pytest.mark.parametrize("groups", [1, 3])
 def test_the_compiled_penalty_equals_the_eager_one(groups):
     def loss(weight):
-        return 2 * gram_penalty(weight, groups=groups, grouping="strided")
+        return 2 * gram_penalty(weight, groups=groups, grouping="contiguous")
 
     weight = draw(8, 5).float()
     torch.compiler.reset()
@@ -547,7 +546,7 @@ def test_on_two_processes_the_penalty_counts_once(tmp_path):
         ((4, 3), {"groups": 4}, "4 groups of 4 filters leave no pair .* between 1 and 3"),
         ((4, 3), {"groups": 9}, "9 groups of 4 filters"),
         ((4, 3), {"groups": 0}, "0 groups of 4 filters"),
-        ((4, 3), {"groups": -1, "grouping": "strided"}, "-1 groups of 4 filters"),
+        ((4, 3), {"groups": -1, "grouping": "contiguous"}, "-1 groups of 4 filters"),
         ((4, 3), {"power": 0.5}, "power must be at least 1, not 0.5"),
         ((4, 3), {"groups": 2, "grouping": "similar"}, "'similar' is unknown; choose one of random, contiguous"),
         ((4, 3), {"grouping": "similar"}, "'similar' is unknown"),

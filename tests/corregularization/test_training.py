@@ -97,10 +97,11 @@ def test_a_penalty_of_no_strength_trains_like_none_bit_for_bit():
         assert torch.equal(gram_arm.model.state_dict()[name], value)
 
 
-def test_all_arms_start_from_the_same_filters_and_see_the_same_batches(monkeypatch):
-    seen = []
-    monkeypatch.setattr(training, "flip_and_shift", lambda pixels: seen.append(pixels.clone()) or pixels)
-    arms = [PLAIN, gram("Gram", 1.0), RANDOM, WHITENED, Arm("SRIP", "srip", 0.1), Arm("wd", weight_decay=0.1)]
+def test_all_arms_start_from_the_same_filters_and_see_the_same_crops_of_the_same_batches(monkeypatch):
+    seen, augment = [], training.flip_and_shift
+    monkeypatch.setattr(training, "flip_and_shift", lambda pixels: seen.append(augment(pixels)) or seen[-1])
+    fixed = gram("fixed", 1.0, groups=4, grouping="contiguous")
+    arms = [PLAIN, gram("Gram", 1.0), fixed, RANDOM, WHITENED, Arm("SRIP", "srip", 0.1), Arm("wd", weight_decay=0.1)]
     batches, starts = [], []
     for arm in arms:
         seen.clear()
@@ -161,8 +162,8 @@ def test_the_reported_test_scores_are_those_of_the_model_that_is_handed_back():
 def test_the_reported_penalty_is_its_strength_times_its_mean_value_over_the_steps(monkeypatch):
     values, penalty_of_arm = [], training.penalty_of
 
-    def recorded(arm, layers):
-        penalty = penalty_of_arm(arm, layers)
+    def recorded(*arguments):
+        penalty = penalty_of_arm(*arguments)
         return lambda: values.append(penalty()) or values[-1]
 
     monkeypatch.setattr(training, "penalty_of", recorded)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lib.metrics.comparison import holm, mean_and_sd, paired_table
+from lib.metrics.comparison import equivalence, holm, mean_and_sd, paired_table
 
 
 def results(**accuracies):
@@ -142,3 +142,25 @@ def test_a_difference_among_many_arms_needs_more_than_one_alone():
     noise = {f"arm{i}": np.random.default_rng(i).normal(80, 1, 3).tolist() for i in range(20)}
     many = paired_table(results(plain=[80.0, 81.5, 79.2], other=[81.0, 82.9, 80.1], **noise), baseline="plain")
     assert many.p[1] == one.p[1] and many.verdict[1] == "no difference shown"
+
+
+def test_two_one_sided_tests_agree_with_the_interval_of_90_per_cent_and_with_a_closed_form():
+    """With two values the t distribution is Cauchy's: P(T > t) = 1/2 - arctan(t)/π."""
+    assert equivalence(pd.Series([0.1, 0.3]), 1.0) == pytest.approx(0.5 - np.arctan((1 - 0.2) / 0.1) / np.pi)
+    assert equivalence(pd.Series([-0.1, -0.3]), 1.0) == pytest.approx(equivalence(pd.Series([0.1, 0.3]), 1.0))
+    change = pd.Series([0.4, -0.2, 0.5, 0.1])
+    interval = stats.ttest_1samp(change, 0).confidence_interval(0.9)
+    assert equivalence(change, interval.high) == pytest.approx(0.05)  # the interval's farther end, just inside
+    assert equivalence(pd.Series([0.5, 0.5]), 0.6) == 0 and equivalence(pd.Series([0.5, 0.5]), 0.5) == 1
+    assert np.isnan(equivalence(pd.Series([0.1]), 1.0))
+
+
+def test_no_difference_is_a_verdict_only_where_a_margin_is_stated_and_the_test_passes():
+    rows = results(plain=PLAIN, similar=SIMILAR, better=BETTER, loose=[79.0, 83.1, 78.0, 82.5, 79.9])
+    assert not paired_table(rows, baseline="plain").verdict.str.startswith("equivalent").any()
+    table = paired_table(rows, baseline="plain", margin=1).set_index("arm")
+    assert list(table.verdict) == ["baseline", "equivalent within ±1", "better", "no difference shown"]
+    assert np.isnan(table.p_equivalent["plain"]) and table.p_equivalent["loose"] > 0.05
+    single = equivalence(pd.Series(SIMILAR) - pd.Series(PLAIN), 1)
+    assert table.p_equivalent["similar"] == pytest.approx(3 * single)  # the smallest of three
+    assert paired_table(rows[rows.seed == 0], baseline="plain", margin=1).verdict[1] == "one seed: no test"

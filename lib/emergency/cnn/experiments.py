@@ -73,7 +73,7 @@ def best(table: pd.DataFrame) -> str:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluation:
     """The chosen variant on clips that it was neither trained nor chosen on.
 
     model: the network, or that of the first fold; explained: a mask of the clips that it may be explained on.
@@ -94,7 +94,7 @@ class Judged:
 
 def judge(
     validated: Validated, clips: Mels, test: Mels | None, settings: Settings, *, seed: int, checkpoint: Path
-) -> Judged:
+) -> Evaluation:
     """Train the chosen variant on all `clips` and judge it on `test`; without a test set, on `clips` by folds.
 
     The temperature comes from clips out of their folds, of networks that were trained as the judged one is: for a test
@@ -110,25 +110,25 @@ def judge(
         (last,) = last
         fitted = classification.fit_temperature(found.logits, clips.labels)
         everything = torch.ones(len(test), dtype=torch.bool)
-        return Judged(test, last.model, everything, last.history, last.logits, torch.full((len(test),), fitted))
+        return Evaluation(test, last.model, everything, last.history, last.logits, torch.full((len(test),), fitted))
     temperature = torch.empty(len(clips))
     for fold in clips.folds.unique():
         out = clips.folds == fold
         temperature[out] = classification.fit_temperature(found.logits[~out], clips.labels[~out])
     first = clips.folds == clips.folds.min()
-    return Judged(clips, found.runs[0].model, first, found.history, found.logits, temperature)
+    return Evaluation(clips, found.runs[0].model, first, found.history, found.logits, temperature)
 
 
-def test_table(judged: Judged, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
+def test_table(evaluation: Evaluation, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
     """tab45: the network as trained and with its temperature, and two constants, which always or never alarm.
 
     Columns as `classification.score_row`, with balanced_accuracy and average_precision (%).
     """
-    clips = judged.clips
+    clips = evaluation.clips
     rows = []
-    for name, logits in (("as trained", judged.logits), ("calibrated", judged.calibrated)):
+    for name, logits in (("as trained", evaluation.logits), ("calibrated", evaluation.calibrated)):
         row = classification.score_row(logits, clips.labels, clips.classes, alarming)
-        temperature = judged.temperature.mean().item() if name == "calibrated" else 1.0
+        temperature = evaluation.temperature.mean().item() if name == "calibrated" else 1.0
         alarms = classification.alarm_row(logits, clips.labels, alarming)
         constant = {"always": alarms.pop("always"), "never": alarms.pop("never")}
         rows.append({"outputs": name, "seed": seed, "temperature": temperature} | row | alarms)
@@ -140,15 +140,18 @@ def test_table(judged: Judged, alarming: Sequence[int], *, seed: int) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def matrices(judged: Judged, alarming: Sequence[int]) -> dict[str, np.ndarray]:
+def matrices(evaluation: Evaluation, alarming: Sequence[int]) -> dict[str, np.ndarray]:
     """fig42: counts of all classes and of alarm against none (as in the table, by calibrated probabilities), names, and
     reliability before and after calibration."""
-    clips = judged.clips
-    decided = classification.raised(judged.calibrated, alarming), torch.isin(clips.labels, torch.tensor(list(alarming)))
-    counts = classification.confusion(clips.labels, judged.logits.argmax(1), len(clips.classes))
+    clips = evaluation.clips
+    decided = (
+        classification.raised(evaluation.calibrated, alarming),
+        torch.isin(clips.labels, torch.tensor(list(alarming))),
+    )
+    counts = classification.confusion(clips.labels, evaluation.logits.argmax(1), len(clips.classes))
     tables = {
         name: classification.reliability(logits.softmax(1), clips.labels)[["confidence", "accuracy", "count"]]
-        for name, logits in (("trained", judged.logits), ("calibrated", judged.calibrated))
+        for name, logits in (("trained", evaluation.logits), ("calibrated", evaluation.calibrated))
     }
     return {
         "counts": counts,
@@ -164,7 +167,7 @@ METHODS = ("LRP", "input x gradient")
 RANDOM_NETWORKS = 3  # whose mean relevance is the null
 
 
-def shown_clips(judged: Judged, names: Sequence[str], truth: Soundscapes | None) -> list[int]:
+def shown_clips(evaluation: Evaluation, names: Sequence[str], truth: Soundscapes | None) -> list[int]:
     """One clip of each class in `names`: that which the network is surest of, right or not by the other classes.
 
     Of soundscapes, one that holds speech and an event. A class without such a clip is left out.
@@ -172,8 +175,8 @@ def shown_clips(judged: Judged, names: Sequence[str], truth: Soundscapes | None)
     Raises:
         ValueError: a name is none of the classes.
     """
-    clips, probabilities = judged.clips, judged.logits.softmax(1)
-    possible = judged.explained if truth is None else judged.explained & _both(truth)
+    clips, probabilities = evaluation.clips, evaluation.logits.softmax(1)
+    possible = evaluation.explained if truth is None else evaluation.explained & _both(truth)
     found = []
     for name in names:
         if name not in clips.classes:
@@ -190,19 +193,21 @@ def _both(truth: Soundscapes) -> Tensor:
     return torch.tensor([bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips])
 
 
-def relevance_pictures(judged: Judged, shown: Sequence[int], truth: Soundscapes | None) -> dict[str, np.ndarray]:
+def relevance_pictures(
+    evaluation: Evaluation, shown: Sequence[int], truth: Soundscapes | None
+) -> dict[str, np.ndarray]:
     """fig43: mel and relevance (clips, mels, frames) for each clip's own class, its name, what it was taken for, and
     spans (rows: clip, 0 event or 1 speech, onset, offset in s)."""
     chosen = torch.tensor(list(shown), dtype=torch.long)
-    found = explain(judged.model, judged.clips.mel[chosen], judged.clips.labels[chosen])
-    return picture_arrays(judged, shown, truth, found)
+    found = explain(evaluation.model, evaluation.clips.mel[chosen], evaluation.clips.labels[chosen])
+    return picture_arrays(evaluation, shown, truth, found)
 
 
 def picture_arrays(
-    judged: Judged, shown: Sequence[int], truth: Soundscapes | None, found: Tensor
+    evaluation: Evaluation, shown: Sequence[int], truth: Soundscapes | None, found: Tensor
 ) -> dict[str, np.ndarray]:
     """The arrays of `relevance_pictures`, with relevance (clips, 1, mels, frames) from whatever method."""
-    clips = judged.clips
+    clips = evaluation.clips
     chosen = torch.tensor(list(shown), dtype=torch.long)
     spans = [
         (place, kind, label.onset, label.offset)
@@ -210,7 +215,7 @@ def picture_arrays(
         for kind, name in enumerate(("event", "speech"))
         for label in truth.clips[clip].of(name)
     ]
-    taken = judged.logits[chosen].argmax(1)
+    taken = evaluation.logits[chosen].argmax(1)
     return {
         "mel": clips.mel[chosen, 0].float().numpy(),
         "relevance": found[:, 0].numpy(),
@@ -220,32 +225,34 @@ def picture_arrays(
     }
 
 
-def explained(judged: Judged, count: int, seed: int) -> Tensor:
+def explained(evaluation: Evaluation, count: int, seed: int) -> Tensor:
     """Indices of up to `count` clips, drawn from `seed`, on which explanations are measured."""
-    possible = judged.explained.nonzero()[:, 0]
+    possible = evaluation.explained.nonzero()[:, 0]
     order = torch.randperm(len(possible), generator=torch.Generator().manual_seed(seed))
     return possible[order[:count]]
 
 
-def faithfulness_curves(judged: Judged, chosen: Tensor, *, steps: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def faithfulness_curves(
+    evaluation: Evaluation, chosen: Tensor, *, steps: int, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(fig44, areas): what flipping and randomised weights do to the explanations of the predicted classes.
 
     fig44: panel ("flipping", "randomised"), method, order, seed, x (share of tiles flipped, or layers drawn anew) and
     value (mean probability, or rank correlation). areas: measure, seed, clips, value, low, high, as tab42.
     """
-    mel, targets = judged.clips.mel[chosen], judged.logits[chosen].argmax(1)
+    mel, targets = evaluation.clips.mel[chosen], evaluation.logits[chosen].argmax(1)
     frames, areas = [], []
     for method in (*METHODS, "random"):
         how = {"steps": steps, "seed": seed}
         if method == "random":
             found = torch.rand(mel.shape, generator=torch.Generator().manual_seed(seed))
         else:
-            found = explain(judged.model, mel, targets, method)
-            table = faithfulness.randomised(judged.model, mel[:16], targets[:16], method, seed=seed)
+            found = explain(evaluation.model, mel, targets, method)
+            table = faithfulness.randomised(evaluation.model, mel[:16], targets[:16], method, seed=seed)
             table = table.rename(columns={"layers": "x", "correlation": "value"})
             frames.append(table.assign(panel="randomised", method=method, order=""))
         curves = {
-            order: faithfulness.flipping(judged.model, mel, found, targets, order=order, **how)
+            order: faithfulness.flipping(evaluation.model, mel, found, targets, order=order, **how)
             for order in ("most", "least")
         }
         areas.append(_row(f"flipping area, {method}", faithfulness.area(*curves.values()).numpy(), seed))
@@ -262,7 +269,7 @@ def _row(measure: str, values: np.ndarray, seed: int) -> dict:
     return {"measure": measure, "seed": seed, "clips": len(values), "value": mean, "low": low, "high": high}
 
 
-def stem_rows(judged: Judged, truth: Soundscapes, *, seed: int) -> pd.DataFrame:
+def stem_rows(evaluation: Evaluation, truth: Soundscapes, *, seed: int) -> pd.DataFrame:
     """Does the network look at the event or at the speech? Of test clips that hold both, for the predicted classes.
 
     Rows of tab42: those of `share_rows`, with networks of random weights as a further null, each explained for the
@@ -270,16 +277,17 @@ def stem_rows(judged: Judged, truth: Soundscapes, *, seed: int) -> pd.DataFrame:
     up without the microphone.
     """
     chosen = _both(truth).nonzero()[:, 0]
-    mel, labels = judged.clips.mel[chosen], judged.clips.labels[chosen]
-    found = explain(judged.model, mel, judged.logits[chosen].argmax(1))
-    share = faithfulness.shares(found, truth.energy[chosen.numpy()])
-    share["random networks"] = np.mean([_random_share(judged.model, mel, truth.energy[chosen.numpy()], seed + number)
-                                        for number in range(RANDOM_NETWORKS)], axis=0)  # fmt: skip
-    right = _right(judged, truth, chosen, labels)
+    mel, labels = evaluation.clips.mel[chosen], evaluation.clips.labels[chosen]
+    found = explain(evaluation.model, mel, evaluation.logits[chosen].argmax(1))
+    energy = truth.energy[chosen.numpy()]
+    share = faithfulness.shares(found, energy)
+    drawn = [_random_share(evaluation.model, mel, energy, seed + number) for number in range(RANDOM_NETWORKS)]
+    share["random networks"] = np.mean(drawn, axis=0)
+    right = _right(evaluation, truth, chosen, labels)
     rows = [_row("accuracy, all stems (%)", 100 * right, seed)]
     for place, stem in enumerate(STEMS):
         rows += share_rows(share, place, seed)
-        without = _right(judged, truth, chosen, labels, without=place)
+        without = _right(evaluation, truth, chosen, labels, without=place)
         rows.append(_row(f"accuracy lost without {stem} (points)", 100 * (right - without), seed))
     return pd.DataFrame(rows)
 
@@ -304,7 +312,7 @@ def _random_share(model: nn.Sequential, mel: Tensor, energy: np.ndarray, seed: i
 
 
 def _right(
-    judged: Judged, truth: Soundscapes, chosen: Tensor, labels: Tensor, without: int | None = None
+    evaluation: Evaluation, truth: Soundscapes, chosen: Tensor, labels: Tensor, without: int | None = None
 ) -> np.ndarray:
     """Which clips are recognised, (n,) 0 or 1, from the sum of their stems but one."""
     right = []
@@ -312,7 +320,7 @@ def _right(
         stems = torch.from_numpy(truth.stems[part.numpy()]).float() / 32768
         if without is not None:
             stems[:, without] = 0
-        logits = logits_of(judged.model, features_of(stems.sum(1)))
+        logits = logits_of(evaluation.model, features_of(stems.sum(1)))
         right.append((logits.argmax(1) == wanted).float())
     return torch.cat(right).numpy()
 

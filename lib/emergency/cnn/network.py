@@ -19,7 +19,7 @@ from lib.data.cache import atomic
 from lib.data.catalog import DataError
 from lib.emergency.features import Mels
 from lib.sources import source_hash
-from lib.training import epoch_batches, fit, gradient_step, predict, prepare, start
+from lib.training import epoch_batches, fit, gradient_step, predict, prepare, shuffled, start
 
 POOLING = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
@@ -193,14 +193,7 @@ def train_cnn(
     history = fit(
         accelerator,
         gradient_step(accelerator, network, optimizer, scheduler, losses),
-        lambda epoch: epoch_batches(
-            len(train),
-            settings.batch_size,
-            seed=seed,
-            epoch=epoch,
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
-        ),
+        shuffled(accelerator, len(train), settings.batch_size, seed),
         epochs=settings.epochs,
         evaluate=evaluate,
         checkpoint=checkpoint,

@@ -36,7 +36,7 @@ from lib.emergency.recogniser.packed import packed
 from lib.emergency.whisper.model import EmergencyWhisper
 from lib.emergency.whisper.model import load as load_whisper
 from lib.emergency.whisper.text import TextClassifier, load_text
-from lib.emergency.whisper.training import Heard, listen, smoothed
+from lib.emergency.whisper.training import FrameOutputs, listen, smoothed
 from lib.forking import give_back
 
 CNN, ENCODER, TEXT = "CNN", "Whisper encoder", "decoder's text"
@@ -174,7 +174,7 @@ class Recogniser:
         loud = (peaks.amax(1) >= SILENT).nonzero()[:, 0]
         for places in loud.split(64) if len(loud) else ():
             mel = log_mel(scaled(samples[places]))
-            heard: Heard = listen(self.whisper, mel, words=words)
+            heard: FrameOutputs = listen(self.whisper, mel, words=words)
             cnn[places], encoder[places], moments[places] = (
                 logits_of(self.cnn, mel[:, None]),
                 heard.clips,

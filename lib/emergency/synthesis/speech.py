@@ -125,8 +125,8 @@ def speak(lines: Sequence[str], kind: str) -> Bank:
 
     kind: "espeak" or "babble", as that of a `Bank`.
     """
-    mouths = voices("train") + (READERS if kind == "espeak" else ())
-    jobs = [(0, text, mouths[k % len(mouths)], *_rate_and_pitch(k)) for k, text in enumerate(lines)]
+    speakers = voices("train") + (READERS if kind == "espeak" else ())
+    jobs = [(0, text, speakers[k % len(speakers)], *_rate_and_pitch(k)) for k, text in enumerate(lines)]
     return _bank_of("lines", jobs, kind)
 
 

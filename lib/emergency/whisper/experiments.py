@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.emergency.cnn import faithfulness
-from lib.emergency.cnn.experiments import RANDOM_NETWORKS, Judged, picture_arrays, share_rows
+from lib.emergency.cnn.experiments import RANDOM_NETWORKS, Evaluation, picture_arrays, share_rows
 from lib.emergency.data.sounds import Sounds, three_sets
 from lib.emergency.features import SILENCE, Mels
 from lib.emergency.synthesis.soundscapes import STEMS, Soundscapes
@@ -30,7 +30,7 @@ from lib.emergency.whisper.model import (
 from lib.emergency.whisper.pretraining import ReadingSettings, learn
 from lib.emergency.whisper.relevance import ClipClassifier
 from lib.emergency.whisper.text import TextClassifier
-from lib.emergency.whisper.training import UNKNOWN, Heard, Settings, Timed, listen, timed, train
+from lib.emergency.whisper.training import UNKNOWN, FrameOutputs, Settings, Timed, listen, timed, train
 from lib.forking import give_back, side_by_side
 from lib.metrics import classification
 from lib.metrics.moments import (
@@ -172,7 +172,7 @@ def sweep(
     return pd.DataFrame(rows), trained
 
 
-def frame_shares(clips: Timed, heard: Heard, stack: int, name: str, seed: int) -> dict[str, float]:
+def frame_shares(clips: Timed, heard: FrameOutputs, stack: int, name: str, seed: int) -> dict[str, float]:
     """Moments and, as `name`, clips (%) that are named rightly, with their intervals."""
     each, right = _right(clips, heard, stack), heard.clips.argmax(1) == clips.labels
     low, high = classification.wilson(int(right.sum()), len(right))
@@ -280,7 +280,7 @@ def _wordless(clips: Timed) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Listened:
+class Predictions:
     """The chosen model on clips that it was not trained on, and what of it goes on to the figures.
 
     temperature: of the clips' logits, from the validation clips. reader: from text to class, fitted on what the
@@ -290,23 +290,23 @@ class Listened:
 
     model: EmergencyWhisper
     test: Timed
-    heard: Heard
+    outputs: FrameOutputs
     validation: Timed
-    heard_before: Heard
+    validation_outputs: FrameOutputs
     temperature: float
     reader: TextClassifier | None
     ideal: TextClassifier | None
 
-    def judged(self) -> Judged:
+    def evaluation(self) -> Evaluation:
         """The encoder as a classifier of clips, for what is done with the CNN as well."""
         clips = self.test
         mels = Mels(clips.mel[:, None], clips.labels, clips.classes, torch.zeros(len(clips), dtype=torch.long),
                     clips.name, clips.checksum)  # fmt: skip
-        return Judged(mels, ClipClassifier(self.model), torch.ones(len(clips), dtype=torch.bool), pd.DataFrame(),
-                      self.heard.clips, torch.full((len(clips),), self.temperature))  # fmt: skip
+        return Evaluation(mels, ClipClassifier(self.model), torch.ones(len(clips), dtype=torch.bool), pd.DataFrame(),
+                      self.outputs.clips, torch.full((len(clips),), self.temperature))  # fmt: skip
 
 
-def judge(model: EmergencyWhisper, clips: Timed, validation: Timed, test: Timed, ratio: float) -> Listened:
+def judge(model: EmergencyWhisper, clips: Timed, validation: Timed, test: Timed, ratio: float) -> Predictions:
     """Predict both sets; calibrate on the validation clips, and learn from what was written of them what it means."""
     before, heard = (listen(model, some.mel, words=ratio > 0) for some in (validation, test))
     temperature = classification.fit_temperature(before.clips, validation.labels)
@@ -316,10 +316,10 @@ def judge(model: EmergencyWhisper, clips: Timed, validation: Timed, test: Timed,
         written = [bool(text.normalise(one, "no punctuation")) for one in before.texts]
         if len(validation.labels[torch.tensor(written)].unique()) > 1:
             reader = text.fit_text(before.texts, validation.labels, len(clips.classes))
-    return Listened(model, test, heard, validation, before, temperature, reader, ideal)
+    return Predictions(model, test, heard, validation, before, temperature, reader, ideal)
 
 
-def recognition_table(listened: Listened, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
+def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
     """tab44: measure, seed, count (of what), value, low, high (95 %), validation with validation_low and
     validation_high (the same of the validation clips), source (its number, on its own test set).
 
@@ -327,8 +327,8 @@ def recognition_table(listened: Listened, alarming: Sequence[int], *, seed: int)
     average precision, the constants and the calibration error.
     """
     columns = ("count", "value", "low", "high")
-    test = _measures(listened, listened.test, listened.heard, alarming, seed)
-    before = _measures(listened, listened.validation, listened.heard_before, alarming, seed)
+    test = _measures(predictions, predictions.test, predictions.outputs, alarming, seed)
+    before = _measures(predictions, predictions.validation, predictions.validation_outputs, alarming, seed)
     rows = [
         {"measure": measure, "seed": seed, **dict(zip(columns, found, strict=True)),
          **dict(zip(("validation", "validation_low", "validation_high"), before.get(measure, [np.nan] * 4)[1:],
@@ -336,10 +336,10 @@ def recognition_table(listened: Listened, alarming: Sequence[int], *, seed: int)
          "source": SOURCE.get(measure, np.nan)}
         for measure, found in test.items()
     ]  # fmt: skip
-    if listened.reader is not None:
+    if predictions.reader is not None:
         # Soundscapes are tested on lines that nobody trained on, and validated on those that were.
-        for which, some, said in (("unseen", listened.test, listened.heard),
-                                  ("seen", listened.validation, listened.heard_before)):  # fmt: skip
+        for which, some, said in (("unseen", predictions.test, predictions.outputs),
+                                  ("seen", predictions.validation, predictions.validation_outputs)):  # fmt: skip
             row, measure = text.cer_row(some.texts, said.texts, seed=seed), f"character error rate, {which} lines"
             found = (row["clips"], row["cer"], row["cer_low"], row["cer_high"])
             rows.append({"measure": measure, "seed": seed, **dict(zip(columns, found, strict=True)),
@@ -348,10 +348,10 @@ def recognition_table(listened: Listened, alarming: Sequence[int], *, seed: int)
 
 
 def _measures(
-    listened: Listened, clips: Timed, heard: Heard, alarming: Sequence[int], seed: int
+    predictions: Predictions, clips: Timed, heard: FrameOutputs, alarming: Sequence[int], seed: int
 ) -> dict[str, tuple[int, float, float, float]]:
     """measure: (count, value, low, high) of what was heard in `clips`."""
-    stack, found = listened.model.head.stack, {}
+    stack, found = predictions.model.head.stack, {}
     each = _right(clips, heard, stack)
     known = ~np.isnan(each)
     if has_times(clips):  # else a frame's class is its clip's, which is counted below
@@ -359,7 +359,7 @@ def _measures(
         sounding = _right(clips, heard, stack, silence=False)
         sounding = sounding[~np.isnan(sounding)]
         found["accuracy of moments without silence"] = (len(sounding), *faithfulness.interval(sounding, seed=seed))
-        step = listened.model.seconds_per_moment
+        step = predictions.model.seconds_per_moment
         predicted, wanted = heard.moments.argmax(2).numpy(), clips.targets(stack).numpy()
         found["macro F1 of moments"] = (int((wanted >= 0).sum()), *moment_interval(predicted, wanted, seed=seed))
         true = events(clips.moments.numpy(), 0.02)
@@ -367,7 +367,7 @@ def _measures(
         found["event F1, collars of 200 ms"] = (len(true), *event_interval(ours, true, len(clips), seed=seed))
         likely = heard.moments.softmax(2).numpy()
         found["PSDS1 (0 to 1)"] = (len(true), *psds_interval(likely, true, seconds=step, seed=seed))
-    score = classification.score_row(heard.clips / listened.temperature, clips.labels, clips.classes, alarming)
+    score = classification.score_row(heard.clips / predictions.temperature, clips.labels, clips.classes, alarming)
     for measure, name in (("accuracy of clips", "accuracy"), ("emergency or not", "binary_accuracy"),
                           ("missed emergencies", "miss_rate"), ("false alarms", "false_alarms")):  # fmt: skip
         found[measure] = _scored(score, name)
@@ -375,14 +375,14 @@ def _measures(
         constant = " alarming" if name in ("always", "never") else ""
         found[f"emergency or not, {name.replace('_', ' ')}{constant}"] = (score["clips"], value, np.nan, np.nan)
     found["calibration error of clips"] = (score["clips"], score["ece"], np.nan, np.nan)
-    if listened.reader is not None:
+    if predictions.reader is not None:
         invented, of, _ = text.hallucinations(clips.texts, heard.texts)
         low, high = classification.wilson(invented, of)
         found["clips with invented words"] = (of, 100 * invented / max(of, 1), 100 * low, 100 * high)
         # And what the text would be worth if the decoder made no mistake.
         for measure, reader, texts in (
-            ("emergency or not, from the text", listened.reader, heard.texts),
-            ("emergency or not, from what was said", listened.ideal, clips.texts),
+            ("emergency or not, from the text", predictions.reader, heard.texts),
+            ("emergency or not, from what was said", predictions.ideal, clips.texts),
         ):
             logits = classification.without_abstentions(reader.logits(texts))
             score = classification.score_row(logits, clips.labels, clips.classes, alarming)
@@ -403,58 +403,58 @@ def has_times(clips: Timed) -> bool:
     return clips.classes[0] == "silence" and bool((clips.moments == 0).any())
 
 
-def clip_accuracies(listened: Listened) -> np.ndarray:
+def clip_accuracies(predictions: Predictions) -> np.ndarray:
     """Share (%) of each clip's known moments that are right, (N,); NaN where none is known."""
-    return _right(listened.test, listened.heard, listened.model.head.stack)
+    return _right(predictions.test, predictions.outputs, predictions.model.head.stack)
 
 
-def _right(clips: Timed, heard: Heard, stack: int, silence: bool = True) -> np.ndarray:
+def _right(clips: Timed, heard: FrameOutputs, stack: int, silence: bool = True) -> np.ndarray:
     wanted = clips.targets(stack)
     known = (wanted != UNKNOWN) & (silence | (wanted != 0))
     right = ((heard.moments.argmax(2) == wanted) & known).sum(1)
     return (100 * right / known.sum(1)).numpy().astype(np.float64)
 
 
-def cer_table(listened: Listened, *, seed: int) -> pd.DataFrame:
+def cer_table(predictions: Predictions, *, seed: int) -> pd.DataFrame:
     """tab49: CER by normaliser, of lines that were seen in training and of others.
 
     Columns: lines, normaliser, seed, clips, cer, cer_low, cer_high, chance (%, `text.chance_cer`)."""
     return pd.DataFrame([
         {"lines": which, "normaliser": name, "seed": seed} | text.cer_row(some.texts, said.texts, name, seed=seed)
         | {"chance": text.chance_cer(some.texts, said.texts, name, seed=seed)}
-        for which, some, said in (("seen", listened.validation, listened.heard_before),
-                                  ("unseen", listened.test, listened.heard))
+        for which, some, said in (("seen", predictions.validation, predictions.validation_outputs),
+                                  ("unseen", predictions.test, predictions.outputs))
         for name in text.NORMALISERS
     ])  # fmt: skip
 
 
-def read_lines(listened: Listened, count: int) -> pd.DataFrame:
+def read_lines(predictions: Predictions, count: int) -> pd.DataFrame:
     """fig49: the first `count` clips with words of each kind of line: lines, reference, hypothesis."""
     rows = []
-    for which, some, said in (("seen", listened.validation, listened.heard_before),
-                              ("unseen", listened.test, listened.heard)):  # fmt: skip
+    for which, some, said in (("seen", predictions.validation, predictions.validation_outputs),
+                              ("unseen", predictions.test, predictions.outputs)):  # fmt: skip
         spoken = [pair for pair in zip(some.texts, said.texts, strict=True) if pair[0]]
         rows += [{"lines": which, "reference": one, "hypothesis": two} for one, two in spoken[:count]]
     return pd.DataFrame(rows)
 
 
 def timelines(
-    listened: Listened, alarming: Sequence[int], samples: Tensor, *, ranks: Sequence[float] = (0.9, 0.5, 0.1)
+    predictions: Predictions, alarming: Sequence[int], samples: Tensor, *, ranks: Sequence[float] = (0.9, 0.5, 0.1)
 ) -> dict[str, np.ndarray]:
     """fig48: clips by rule: of all with something to hear, those at these ranks of accuracy in [0, 1] (1 is the best).
 
     samples (clips, n) int16, mel (clips, mels, frames), truth and found (clips, moments) classes, alarming, names,
     accuracy (%), ranks.
     """
-    each = clip_accuracies(listened)
-    heard = (listened.test.moments > 0).any(1).numpy() & ~np.isnan(each)
+    each = clip_accuracies(predictions)
+    heard = (predictions.test.moments > 0).any(1).numpy() & ~np.isnan(each)
     order = np.flatnonzero(heard)[np.argsort(each[heard], kind="stable")]
     chosen = [int(order[round(rank * (len(order) - 1))]) for rank in ranks]
     return {
-        "samples": samples[chosen].numpy(), "mel": listened.test.mel[chosen].numpy(),
-        "truth": listened.test.targets(listened.model.head.stack)[chosen].numpy(),
-        "found": listened.heard.moments.argmax(2)[chosen].numpy(),
-        "alarming": np.array(list(alarming)), "names": np.array(listened.test.classes), "accuracy": each[chosen],
+        "samples": samples[chosen].numpy(), "mel": predictions.test.mel[chosen].numpy(),
+        "truth": predictions.test.targets(predictions.model.head.stack)[chosen].numpy(),
+        "found": predictions.outputs.moments.argmax(2)[chosen].numpy(),
+        "alarming": np.array(list(alarming)), "names": np.array(predictions.test.classes), "accuracy": each[chosen],
         "ranks": np.array(list(ranks)),
     }  # fmt: skip
 
@@ -463,23 +463,23 @@ def timelines(
 
 
 def encoder_pictures(
-    judged: Judged, listened: Listened, shown: Sequence[int], truth: Soundscapes | None
+    evaluation: Evaluation, predictions: Predictions, shown: Sequence[int], truth: Soundscapes | None
 ) -> dict[str, np.ndarray]:
     """fig410: as `experiments.relevance_pictures`, with CP-LRP through the encoder."""
-    mel, labels = listened.test.mel[list(shown)], listened.test.labels[list(shown)]
-    found = encoder_relevance.explain(listened.model, mel, labels)[:, None] if len(mel) else mel[:, None].float()
-    return picture_arrays(judged, shown, truth, found)
+    mel, labels = predictions.test.mel[list(shown)], predictions.test.labels[list(shown)]
+    found = encoder_relevance.explain(predictions.model, mel, labels)[:, None] if len(mel) else mel[:, None].float()
+    return picture_arrays(evaluation, shown, truth, found)
 
 
 def encoder_table(
-    listened: Listened, chosen: Tensor, truth: Soundscapes | None, *, steps: int, seed: int
+    predictions: Predictions, chosen: Tensor, truth: Soundscapes | None, *, steps: int, seed: int
 ) -> pd.DataFrame:
     """tab410: measure, seed, clips, value, low, high: areas of flipping for each method and a random order, and for
     soundscapes the stems' shares of CP-LRP's relevance and of the nulls of `share_rows`, on clips that hold both speech
     and an event. A further null are encoders of random weights, explained for the class that each is surest of."""
     give_back()
-    judged, rows = listened.judged(), []
-    mel, targets = listened.test.mel[chosen], listened.heard.clips[chosen].argmax(1)
+    evaluation, rows = predictions.evaluation(), []
+    mel, targets = predictions.test.mel[chosen], predictions.outputs.clips[chosen].argmax(1)
 
     def add(measure: str, values: np.ndarray) -> None:
         mean, low, high = faithfulness.interval(values, seed=seed)
@@ -489,19 +489,20 @@ def encoder_table(
         if method == "random":
             found = torch.rand(mel.shape, generator=torch.Generator().manual_seed(seed))
         else:
-            found = encoder_relevance.explain(listened.model, mel, targets, method)
-        curves = [faithfulness.flipping(judged.model, mel[:, None], found[:, None], targets, order=order, steps=steps,
-                                        seed=seed) for order in ("most", "least")]  # fmt: skip
+            found = encoder_relevance.explain(predictions.model, mel, targets, method)
+        how = {"steps": steps, "seed": seed}
+        curves = [faithfulness.flipping(evaluation.model, mel[:, None], found[:, None], targets, order=order, **how)
+                  for order in ("most", "least")]  # fmt: skip
         add(f"flipping area, {method}", faithfulness.area(*curves).numpy())
     if truth is not None:
         both = torch.tensor([bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips])
         some = both.nonzero()[:, 0]
-        mel, energy = listened.test.mel[some], truth.energy[some.numpy()]
-        found = encoder_relevance.explain(listened.model, mel, listened.heard.clips[some].argmax(1))
+        mel, energy = predictions.test.mel[some], truth.energy[some.numpy()]
+        found = encoder_relevance.explain(predictions.model, mel, predictions.outputs.clips[some].argmax(1))
         share = faithfulness.shares(found[:, None], energy)
         drawn = []
         for number in range(RANDOM_NETWORKS):
-            model = faithfulness.redrawn(listened.model, seed + number)
+            model = faithfulness.redrawn(predictions.model, seed + number)
             surest = listen(model, mel, words=False).clips.argmax(1)
             maps = encoder_relevance.explain(model, mel, surest)[:, None]
             drawn.append(faithfulness.shares(maps, energy)["relevance"])

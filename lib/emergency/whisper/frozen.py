@@ -25,7 +25,7 @@ from lib.emergency.whisper.model import EmergencyWhisper, encode
 from lib.emergency.whisper.training import Settings, Timed, _cross_entropy, one_cycles
 from lib.metrics.classification import wilson
 from lib.sources import source_hash
-from lib.training import epoch_batches, fit, gradient_step, prepare, start
+from lib.training import epoch_batches, fit, gradient_step, prepare, shuffled, start
 
 
 def hidden_states(model: EmergencyWhisper, clips: Timed, *, precision: str = "no", device: str = "auto") -> np.ndarray:
@@ -79,15 +79,14 @@ def train_head(
     )  # fmt: skip
 
     def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:
-        batch = torch.from_numpy(states[np.sort(index.numpy())]).to(accelerator.device).float()
-        wanted = targets[index.sort().values].to(accelerator.device)
+        batch = torch.from_numpy(states[np.sort(index.cpu().numpy())]).to(accelerator.device).float()
+        wanted = targets[index.cpu().sort().values].to(accelerator.device)
         return {"label_loss": _cross_entropy(network(batch), wanted)}
 
     torch.manual_seed(seed)
     history = fit(
         accelerator, gradient_step(accelerator, network, optimizer, scheduler, losses),
-        lambda epoch: epoch_batches(len(clips), batch_size, seed=seed, epoch=epoch,
-                                    process=accelerator.process_index, processes=accelerator.num_processes),
+        shuffled(accelerator, len(clips), batch_size, seed),
         epochs=settings.epochs, checkpoint=checkpoint, name="head",
         key={"model": model.digest(), "settings": asdict(settings), "seed": seed, "train": clips.checksum,
              "code": source_hash(__name__)},

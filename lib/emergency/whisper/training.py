@@ -18,7 +18,7 @@ from lib.emergency.synthesis.spoken import Spoken, mixed
 from lib.emergency.whisper.model import POSITIONS_PER_SECOND, EmergencyWhisper
 from lib.muon import Muon
 from lib.sources import source_hash
-from lib.training import epoch_batches, fit, gradient_step, prepare, start
+from lib.training import epoch_batches, fit, gradient_step, prepare, shuffled, start
 
 UNKNOWN = -100  # of a moment: not learned from and not counted
 MUON_SHARE = 5.0  # of AdamW's learning rate, with updates as large as AdamW's
@@ -157,7 +157,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Heard:
+class FrameOutputs:
     """What a model heard in clips: logits of moments (N, moments, classes), `smoothed`; of clips (N, classes); text."""
 
     moments: Tensor = field(repr=False)
@@ -280,10 +280,7 @@ def train(
     history = fit(
         accelerator,
         gradient_step(accelerator, network, others[: len(made)], others[len(made) :], losses),
-        lambda epoch: epoch_batches(
-            len(clips), batch_size, seed=seed, epoch=epoch,
-            process=accelerator.process_index, processes=accelerator.num_processes,
-        ),
+        shuffled(accelerator, len(clips), batch_size, seed),
         epochs=settings.epochs,
         evaluate=evaluate,
         checkpoint=checkpoint,
@@ -399,7 +396,7 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 @torch.inference_mode()
 def listen(
     model: EmergencyWhisper, mel: Tensor, *, words: bool = True, gated: bool = True, batch_size: int = 16
-) -> Heard:
+) -> FrameOutputs:
     """What `model` hears in clips (N, mels, frames), each encoded once.
 
     words: also what is said; gated: where any class but silence is heard, and nowhere else.
@@ -424,7 +421,7 @@ def listen(
             for place, text in zip(places, model.transcribe(hidden[loud]) if places else [], strict=True):
                 said[place] = text
         texts += said
-    return Heard(torch.cat(moments), torch.cat(clips), tuple(texts))
+    return FrameOutputs(torch.cat(moments), torch.cat(clips), tuple(texts))
 
 
 def smoothed(logits: Tensor, seconds: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from lib.emergency import figures
 from lib.emergency.classes import EMERGENCY
 from lib.emergency.cnn import experiments
-from lib.emergency.cnn.experiments import Judged
+from lib.emergency.cnn.experiments import Evaluation
 from lib.emergency.cnn.network import Settings, Trained, Validated, Variant, build_cnn, cross_validate
 from lib.emergency.data import sounds
 from lib.emergency.features import Mels
@@ -72,40 +72,40 @@ def judge(test, tmp_path):
 
 def test_a_test_set_is_judged_by_one_network_with_the_temperature_out_of_fold(tmp_path):
     test = clips(24, seed=1)
-    some, judged = judge(test, tmp_path)
-    assert judged.clips is test and judged.logits.shape == (24, 4) and judged.explained.all()
+    some, evaluation = judge(test, tmp_path)
+    assert evaluation.clips is test and evaluation.logits.shape == (24, 4) and evaluation.explained.all()
     # Of the recipe that is judged, not of the shorter one by which it was chosen.
     out_of_fold = cross_validate(validated(some, torch.arange(40) >= 4).variant, some, SETTINGS, seed=0).logits
     expected = fit_temperature(out_of_fold, some.labels)
-    assert judged.temperature.unique().tolist() == pytest.approx([expected])
-    assert torch.allclose(judged.calibrated * expected, judged.logits)
+    assert evaluation.temperature.unique().tolist() == pytest.approx([expected])
+    assert torch.allclose(evaluation.calibrated * expected, evaluation.logits)
     before, after = (cross_entropy(logits, some.labels) for logits in (out_of_fold, out_of_fold / expected))
     assert after <= before + 1e-6
 
 
 def test_without_a_test_set_each_fold_is_judged_by_a_network_that_has_not_seen_it(tmp_path):
-    some, judged = judge(None, tmp_path)
-    assert judged.clips is some and judged.logits.shape == (40, 4)
-    assert judged.explained.tolist() == (some.folds == 0).tolist()
+    some, evaluation = judge(None, tmp_path)
+    assert evaluation.clips is some and evaluation.logits.shape == (40, 4)
+    assert evaluation.explained.tolist() == (some.folds == 0).tolist()
     for fold in (0, 1):
         out = some.folds == fold
-        expected = fit_temperature(judged.logits[~out], some.labels[~out])
-        assert judged.temperature[out].unique().tolist() == pytest.approx([expected]), "fitted on the other fold"
+        expected = fit_temperature(evaluation.logits[~out], some.labels[~out])
+        assert evaluation.temperature[out].unique().tolist() == pytest.approx([expected]), "fitted on the other fold"
 
 
 def test_tables_and_pictures_of_what_was_judged(tmp_path):
-    _, judged = judge(clips(24, seed=1), tmp_path)
-    table = experiments.test_table(judged, (0, 1), seed=2)
+    _, evaluation = judge(clips(24, seed=1), tmp_path)
+    table = experiments.test_table(evaluation, (0, 1), seed=2)
     names = ["as trained", "calibrated", "always alarming", "never alarming"]
     assert table.outputs.tolist() == names and table.temperature.iloc[0] == 1
     assert table.balanced_accuracy[2:].tolist() == [50, 50] and table.binary_accuracy[2:].sum() == 100
     assert table.accuracy.nunique() == 1, "a temperature does not change what is recognised"
-    arrays = experiments.matrices(judged, (0, 1))
+    arrays = experiments.matrices(evaluation, (0, 1))
     assert arrays["counts"].sum() == 24 == arrays["binary"].sum()
     assert np.trace(arrays["counts"]) / 24 * 100 == pytest.approx(table.accuracy.iloc[0])
     assert np.trace(arrays["binary"]) / 24 * 100 == pytest.approx(table.binary_accuracy.iloc[0])
     assert len(figures.confusion(arrays).axes) >= 3
-    assert figures.confusion(experiments.matrices(judged, ())), "no class alarms"
+    assert figures.confusion(experiments.matrices(evaluation, ())), "no class alarms"
 
 
 # -- Relevance, on soundscapes -------------------------------------------------------------------
@@ -118,44 +118,44 @@ def heard():
     torch.manual_seed(0)
     model = build_cnn(VARIANT, len(mels.classes)).eval()
     logits = torch.randn(60, len(mels.classes))
-    return Judged(mels, model, torch.ones(60, dtype=torch.bool), None, logits, torch.ones(60)), truth
+    return Evaluation(mels, model, torch.ones(60, dtype=torch.bool), None, logits, torch.ones(60)), truth
 
 
 def test_the_clip_shown_is_the_surest_of_its_class_with_speech_and_event(heard):
-    judged, truth = heard
-    names = [judged.clips.classes[number] for number in EMERGENCY]
-    shown = experiments.shown_clips(judged, names, truth)
+    evaluation, truth = heard
+    names = [evaluation.clips.classes[number] for number in EMERGENCY]
+    shown = experiments.shown_clips(evaluation, names, truth)
     assert shown
     for clip in shown:
         number = truth.numbers[clip]
         rivals = [i for i, one in enumerate(truth.clips)
                   if one.number == number and one.of("speech") and one.of("event")]  # fmt: skip
-        probability = judged.logits.softmax(1)[:, number]
+        probability = evaluation.logits.softmax(1)[:, number]
         assert clip in rivals and probability[clip] == max(probability[i] for i in rivals)
     with pytest.raises(ValueError, match="no class 'fires' to show"):
-        experiments.shown_clips(judged, ["fires"], truth)
+        experiments.shown_clips(evaluation, ["fires"], truth)
 
 
 def test_pictures_hold_the_spans_of_the_truth(heard):
-    judged, truth = heard
-    shown = experiments.shown_clips(judged, ["fire", "collapse"], truth)
-    arrays = experiments.relevance_pictures(judged, shown, truth)
+    evaluation, truth = heard
+    shown = experiments.shown_clips(evaluation, ["fire", "collapse"], truth)
+    arrays = experiments.relevance_pictures(evaluation, shown, truth)
     assert arrays["mel"].shape == arrays["relevance"].shape == (len(shown), 80, 100)
     for place, clip in enumerate(shown):
         for kind, name in enumerate(("event", "speech")):
             spans = arrays["spans"][(arrays["spans"][:, 0] == place) & (arrays["spans"][:, 1] == kind)][:, 2:]
             assert spans.tolist() == [[label.onset, label.offset] for label in truth.clips[clip].of(name)]
     assert figures.relevance(arrays, 1.0)
-    nothing = experiments.relevance_pictures(judged, [], None)
+    nothing = experiments.relevance_pictures(evaluation, [], None)
     assert figures.relevance(nothing, 1.0) and nothing["mel"].shape[0] == 0
 
 
 def test_stem_rows_without_a_stem_that_the_network_ignores(heard):
     """A network that hears nothing but a constant loses nothing by silence."""
-    judged, truth = heard
-    deaf = build_cnn(VARIANT, len(judged.clips.classes)).eval()
+    evaluation, truth = heard
+    deaf = build_cnn(VARIANT, len(evaluation.clips.classes)).eval()
     nn.init.zeros_(deaf[-1].weight)
-    table = experiments.stem_rows(replace(judged, model=deaf), truth, seed=0).set_index("measure").value
+    table = experiments.stem_rows(replace(evaluation, model=deaf), truth, seed=0).set_index("measure").value
     for stem in ("speech", "event", "background"):
         assert table[f"accuracy lost without {stem} (points)"] == 0
         assert table[f"relevance on {stem} (%)"] == 0
@@ -163,8 +163,8 @@ def test_stem_rows_without_a_stem_that_the_network_ignores(heard):
 
 
 def test_stem_rows_are_consistent(heard):
-    judged, truth = heard
-    table = experiments.stem_rows(judged, truth, seed=0).set_index("measure")
+    evaluation, truth = heard
+    table = experiments.stem_rows(evaluation, truth, seed=0).set_index("measure")
     both = sum(bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips)
     assert (table.clips == both).all()
     shares = [table.value[f"relevance on {stem} (%)"] for stem in ("speech", "event", "background")]
@@ -176,19 +176,19 @@ def test_stem_rows_are_consistent(heard):
 
 def test_a_random_network_is_at_its_null(heard):
     """Drawn like those of the null: no stem gets more relevance than from them, nor less."""
-    judged, truth = heard
-    logits = experiments.logits_of(judged.model, judged.clips.mel)
-    table = experiments.stem_rows(replace(judged, logits=logits), truth, seed=5).set_index("measure")
+    evaluation, truth = heard
+    logits = experiments.logits_of(evaluation.model, evaluation.clips.mel)
+    table = experiments.stem_rows(replace(evaluation, logits=logits), truth, seed=5).set_index("measure")
     for stem in ("speech", "event", "background"):
         assert abs(table.value[f"relevance - random networks, {stem} (points)"]) < 3
 
 
 def test_faithfulness_of_every_method(heard):
-    judged, _ = heard
-    chosen = experiments.explained(judged, 6, seed=1)
+    evaluation, _ = heard
+    chosen = experiments.explained(evaluation, 6, seed=1)
     assert len(chosen) == 6 == len(set(chosen.tolist()))
-    assert torch.equal(chosen, experiments.explained(judged, 6, seed=1))
-    frame, areas = experiments.faithfulness_curves(judged, chosen, steps=3, seed=0)
+    assert torch.equal(chosen, experiments.explained(evaluation, 6, seed=1))
+    frame, areas = experiments.faithfulness_curves(evaluation, chosen, steps=3, seed=0)
     assert set(frame.panel) == {"flipping", "randomised"} and set(frame.method) == {*experiments.METHODS, "random"}
     start = frame[(frame.panel == "flipping") & (frame.x == 0)].value
     assert start.max() - start.min() < 1e-6, "nothing is flipped yet"

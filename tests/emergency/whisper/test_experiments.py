@@ -21,7 +21,7 @@ from lib.emergency.whisper import model as whisper
 from lib.emergency.whisper import training as moments
 from lib.emergency.whisper.experiments import choose, pareto
 from lib.emergency.whisper.model import WhisperSize
-from lib.emergency.whisper.training import UNKNOWN, Heard, Settings, listen, moment_accuracy, timed, train
+from lib.emergency.whisper.training import UNKNOWN, FrameOutputs, Settings, listen, moment_accuracy, timed, train
 from lib.metrics.moments import moment_scores
 
 SIZE = WhisperSize(16, 1, 1, 2, 300)
@@ -40,17 +40,17 @@ def fresh(sets):
 
 
 @pytest.fixture(scope="module")
-def listened(sets, fresh):
+def predictions(sets, fresh):
     return recognition.judge(fresh(), *sets[:3], ratio=0.5)
 
 
-def right(listened):
+def right(predictions):
     """The same, as if everything had been heard."""
-    test = listened.test
+    test = predictions.test
     wanted = torch.nn.functional.one_hot(test.targets(4), 20).float() * 20
-    heard = Heard(wanted, 20.0 * torch.nn.functional.one_hot(test.labels, 20), test.texts)
-    before = replace(listened.heard_before, texts=listened.validation.texts)
-    return replace(listened, heard=heard, heard_before=before, temperature=1.0)
+    heard = FrameOutputs(wanted, 20.0 * torch.nn.functional.one_hot(test.labels, 20), test.texts)
+    before = replace(predictions.validation_outputs, texts=predictions.validation.texts)
+    return replace(predictions, outputs=heard, validation_outputs=before, temperature=1.0)
 
 
 class TestReading:
@@ -115,11 +115,11 @@ class TestReading:
     def test_a_clip_of_its_own_for_each_line_whatever_their_number(self, sets, fresh, monkeypatch):
         heard = []
 
-        def listened(model, mel, **how):
+        def predictions(model, mel, **how):
             heard.append(mel)
             return listen(model, mel, **how)
 
-        monkeypatch.setattr(recognition, "listen", listened)
+        monkeypatch.setattr(recognition, "listen", predictions)
         table = recognition.reading_table({"one": fresh()}, sets[2], [20], seed=0)
         clips = torch.cat(heard)
         assert len(heard) > 1 and len(clips) == table.clips[0]
@@ -212,15 +212,15 @@ class TestOnsets:
                 assert seconds == float("inf")
 
 
-def test_stacks(sets, listened):
-    table = ablations.stacks(listened.model, *(sets[0], sets[2]), sizes=[1, 4], epochs=1, learning_rate=1e-3, seed=0)
+def test_stacks(sets, predictions):
+    table = ablations.stacks(predictions.model, *(sets[0], sets[2]), sizes=[1, 4], epochs=1, learning_rate=1e-3, seed=0)
     assert table.milliseconds.tolist() == [20, 80] and table.parameters[1] > table.parameters[0]
     assert table.accuracy.between(0, 100).all() and table.event_f1.notna().all()
 
 
 class TestTables:
-    def test_a_perfect_ear(self, listened):
-        table = recognition.recognition_table(right(listened), EMERGENCY, seed=1).set_index("measure")
+    def test_a_perfect_ear(self, predictions):
+        table = recognition.recognition_table(right(predictions), EMERGENCY, seed=1).set_index("measure")
         assert (table.seed == 1).all()
         for measure in ("accuracy of moments", "macro F1 of moments", "accuracy of clips", "emergency or not"):
             assert table.value[measure] == 100
@@ -239,55 +239,55 @@ class TestTables:
         assert sum(constants) == pytest.approx(100)
         assert (known.low <= known.value).all() and (known.value <= known.high).all()
 
-    def test_moments_are_counted_as_elsewhere(self, listened):
-        each = recognition.clip_accuracies(listened)
-        wanted = listened.test.targets(4).numpy()
+    def test_moments_are_counted_as_elsewhere(self, predictions):
+        each = recognition.clip_accuracies(predictions)
+        wanted = predictions.test.targets(4).numpy()
         assert np.nanmean(each) == pytest.approx(
-            moment_scores(listened.heard.moments.argmax(2).numpy(), wanted)["accuracy"])  # fmt: skip
+            moment_scores(predictions.outputs.moments.argmax(2).numpy(), wanted)["accuracy"])  # fmt: skip
 
-    def test_without_times_and_words(self, listened):
-        test = replace(listened.test, moments=listened.test.labels[:, None].expand(-1, 200).clone(), texts=None,
+    def test_without_times_and_words(self, predictions):
+        test = replace(predictions.test, moments=predictions.test.labels[:, None].expand(-1, 200).clone(), texts=None,
                        classes=tuple(f"class {k}" for k in range(20)))  # fmt: skip
         test.moments[0] = UNKNOWN
-        table = recognition.recognition_table(replace(listened, test=test, reader=None), (1,), seed=0)
+        table = recognition.recognition_table(replace(predictions, test=test, reader=None), (1,), seed=0)
         assert not table.measure.str.contains("F1|PSDS|character|text|moments").any() and len(table) == 9
 
-    def test_cer(self, listened):
-        table = recognition.cer_table(right(listened), seed=0)
+    def test_cer(self, predictions):
+        table = recognition.cer_table(right(predictions), seed=0)
         assert len(table) == 8 and (table.cer == 0).all() and (table.chance > 50).all()
 
 
 class TestFigures:
-    def test_timelines_by_rank(self, listened):
+    def test_timelines_by_rank(self, predictions):
         samples = torch.randint(-99, 99, (60, 64_000), dtype=torch.int16)
-        found = recognition.timelines(listened, EMERGENCY, samples)
+        found = recognition.timelines(predictions, EMERGENCY, samples)
         assert found["truth"].shape == found["found"].shape == (3, 50) and (np.diff(found["accuracy"]) <= 0).all()
         drawings.timelines(found)
 
-    def test_lines(self, listened):
-        table = recognition.read_lines(listened, 3)
+    def test_lines(self, predictions):
+        table = recognition.read_lines(predictions, 3)
         assert table.lines.tolist() == ["seen"] * 3 + ["unseen"] * 3 and all(table.reference)
         drawings.lines(table)
         drawings.lines(table[:0])
 
-    def test_confusion_and_relevance(self, listened, sets):
-        judged = listened.judged()
-        figures.confusion(experiments.matrices(judged, EMERGENCY))
-        picked = experiments.shown_clips(judged, ["fire"], sets[3])
-        pictures = recognition.encoder_pictures(judged, listened, picked, sets[3])
+    def test_confusion_and_relevance(self, predictions, sets):
+        evaluation = predictions.evaluation()
+        figures.confusion(experiments.matrices(evaluation, EMERGENCY))
+        picked = experiments.shown_clips(evaluation, ["fire"], sets[3])
+        pictures = recognition.encoder_pictures(evaluation, predictions, picked, sets[3])
         assert pictures["relevance"].shape == (len(picked), 80, 400)
         figures.relevance(pictures, 4.0)
 
-    def test_encoder_table(self, listened, sets):
-        table = recognition.encoder_table(listened, torch.arange(3), sets[3], steps=2, seed=0).set_index("measure")
+    def test_encoder_table(self, predictions, sets):
+        table = recognition.encoder_table(predictions, torch.arange(3), sets[3], steps=2, seed=0).set_index("measure")
         shares = [table.value[f"energy of {stem} (%)"] for stem in ("speech", "event", "background")]
         assert sum(shares) <= 100.01 and "flipping area, attention rollout" in table.index
         assert 0 < table.value["random networks of event (%)"] < 100
 
-    def test_encoders_of_random_weights_explain_about_as_their_null(self, listened, sets, monkeypatch):
+    def test_encoders_of_random_weights_explain_about_as_their_null(self, predictions, sets, monkeypatch):
         """The measure is about 0 where nothing was learned: a random network beside others of its kind."""
-        drawn = replace(listened, model=recognition.faithfulness.redrawn(listened.model, 77))
-        drawn = replace(drawn, heard=listen(drawn.model, drawn.test.mel, words=False))
+        drawn = replace(predictions, model=recognition.faithfulness.redrawn(predictions.model, 77))
+        drawn = replace(drawn, outputs=listen(drawn.model, drawn.test.mel, words=False))
         found = recognition.encoder_table(drawn, torch.arange(1), sets[3], steps=1, seed=0).set_index("measure")
         for stem in ("speech", "event"):
             assert abs(found.value[f"relevance - random networks, {stem} (points)"]) < 12
