@@ -2,9 +2,8 @@
 
     models = side_by_side([partial(train, one), partial(train, other)])
 
-A process that is started anew imports PyTorch and transformers anew: three seconds and half a gigabyte each, which
-Binder does not have. One that is forked has them already, and the data, too. Forking is safe where the processes keep
-to one thread each and no accelerator is in use; everywhere else they are started anew, by joblib.
+Processes are forked, as a new one takes three seconds and half a gigabyte for its imports. That is safe with one thread
+each and no accelerator; everywhere else joblib starts new ones.
 """
 
 import ctypes
@@ -39,12 +38,11 @@ _work: Sequence[Callable[[], Any]] = ()  # what a forked process finds, without 
 
 
 def side_by_side(trainings: Sequence[Callable[[], Any]], device: str = "auto") -> list[Any]:
-    """What each of these independent trainings, functions without arguments, returns, in order.
+    """The results of independent trainings, functions without arguments, in order.
 
-    They run in processes of one thread each, as many at a time as torch may use threads: a small network's operations
-    are too short to be shared by several threads, and two trainings at a time take half the time of one after the
-    other. So it is on a GPU, which waits for the one thread that sends it operations. The processes end with this
-    one, even if it is killed.
+    They run in processes of one thread each, as many at a time as torch may use threads: operations of small networks
+    are too short to share, and a GPU waits for the one thread that launches them. They end with this one, even if it
+    is killed.
 
     Raises:
         TrainingError: the process of one was killed. Whatever a training raises is raised here.
@@ -57,7 +55,7 @@ def side_by_side(trainings: Sequence[Callable[[], Any]], device: str = "auto") -
     if not sys.platform.startswith("linux") or torch.accelerator.is_available():
         return _anew(trainings, workers)
     _work, before = trainings, set(active_children())
-    give_back()  # lest each process write into its own copy of what is free
+    give_back()  # else each process writes into its own copy of free memory
     sys.stdout.flush(), sys.stderr.flush()  # what waits there would be written once by each
     pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_alone, initargs=(os.getpid(),))
     try:
@@ -95,7 +93,7 @@ def _call(place: int) -> bytes:
 
 
 def _anew(trainings: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
-    """In new processes. What they work on is written to a file once and mapped by all, so that it takes memory once."""
+    """In new processes, which share one memory-mapped file of what they work on."""
     settings = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     try:
         # What is mapped cannot be deleted on every system; it is then left to the system.

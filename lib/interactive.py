@@ -15,13 +15,13 @@ DPI = 110
 def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> ipywidgets.VBox:
     """Show `draw(**values)` with the values of `controls`, and draw it anew whenever one of them changes.
 
-    The picture is an ordinary output: it stays where no widgets are, on paper, on a page or in an executed copy.
-    Under `make figures` it is all that is shown. An error of `draw` is told below the controls; the picture stays.
+    The picture is an ordinary output, which remains where there are no widgets; under `make figures` it is all that is
+    shown. An error of `draw` appears below the controls.
 
     Returns:
         The controls, displayed already, with a last line for errors.
     """
-    told = ipywidgets.HTML()
+    message = ipywidgets.HTML()
 
     def picture() -> Image:
         return _png(draw(**{name: control.value for name, control in controls.items()}))
@@ -31,15 +31,15 @@ def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> 
     def again(change: dict) -> None:
         try:
             shown.update(picture())
-            told.value = ""
+            message.value = ""
         except Exception as error:  # whatever a reader's choice has led to: the next one may be fine
-            told.value = f"{type(error).__name__}: {error}"
+            message.value = f"{type(error).__name__}: {error}"
 
     for name, control in controls.items():
         control.description = control.description or name
         control.observe(again, "value")
-    panel = ipywidgets.VBox([*controls.values(), told])
-    if "RUN_FOLDER" not in os.environ:  # set by `make figures`, whose copies have nobody to turn anything
+    panel = ipywidgets.VBox([*controls.values(), message])
+    if "RUN_FOLDER" not in os.environ:  # set by `make figures`, whose copies nobody interacts with
         display(panel)
     return panel
 

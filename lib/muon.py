@@ -1,8 +1,7 @@
 """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) for many small matrices.
 
-PyTorch's takes one matrix after the other, in bfloat16. Of a network as small as one from scratch that is hundreds of
-products a step, each too short for its own overhead: up to a quarter of a training. Here all matrices of one shape
-are orthogonalised at once, on a CPU in float32, which every processor has.
+PyTorch's takes one matrix after the other, in bfloat16: an overhead of up to a quarter of a small network's training.
+Here all matrices of one shape are orthogonalised at once, on a CPU in float32.
 """
 
 from collections import defaultdict

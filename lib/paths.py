@@ -1,10 +1,8 @@
-"""The one module that knows the folders.
+"""The folders, and atomic writing. `OUTPUT_ROOT` (environment) moves everything that is written."""
 
-`OUTPUT_ROOT` (environment) moves everything that is written, so that tests and
-trial runs never touch the committed results.
-"""
-
+import contextlib
 import os
+import uuid
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,11 +34,21 @@ def data_root() -> Path:
 def folder_name(profile: str, custom: bool) -> str:
     """The folder of a profile's results below `figures/` and `build/`.
 
-    A run with parameters from the command line has one of its own, so that trying
-    something out never overwrites a profile's results. The workflow tells the notebooks
-    that it starts (`RUN_FOLDER`): one that reads another's custom results goes with it,
-    though its own parameters are the profile's.
+    Custom runs have their own, and so have, by `RUN_FOLDER` of the workflow, the notebooks that read their results.
     """
     if os.environ.get("RUN_FOLDER"):
         return os.environ["RUN_FOLDER"]
     return f"{profile}-custom" if custom else profile
+
+
+@contextlib.contextmanager
+def atomic(path: Path):
+    """A temporary name beside `path` that becomes `path` at the end, or nothing at all on an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)

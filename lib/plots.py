@@ -162,10 +162,9 @@ def arrange(figure: Figure) -> None:
 def small_png(png: bytes, **text: str) -> bytes:
     """The PNG file `png` with fewer colours and bytes; `text` becomes its only metadata.
 
-    Plots get 256 colours chosen for them (median cut; exact where they have no more). Photographs, whose hues that
-    would shift (by more than 3 of 255, root mean square), keep full colour in steps of 15. What is then still above
-    `LARGEST_PNG` bytes, such as spectrograms, gets 256 colours that are spread evenly over those it has. Nothing is
-    dithered, which compresses badly. The same bytes every time with one version of Pillow.
+    Plots get 256 colours (median cut); pictures that this shifts by more than 3 of 255 (root mean square) keep full
+    colour in steps of 15, or, above `LARGEST_PNG` bytes, get 256 colours of maximum coverage. No dithering, which
+    compresses badly. Deterministic for one version of Pillow.
     """
     with Image.open(io.BytesIO(png)) as file:
         picture, dpi = file.convert("RGB"), file.info.get("dpi", (72, 72))

@@ -1,7 +1,4 @@
-"""The hash of code: of modules of `lib` and all that they import, without comments and docstrings.
-
-Explaining something never costs an hour of training, and times of files never matter.
-"""
+"""The hash of code: of modules of `lib` and all that they import, without comments and docstrings."""
 
 import ast
 import hashlib
@@ -15,10 +12,7 @@ from lib import paths
 
 
 def source_hash(*modules: str) -> str:
-    """One hash over the given `lib` modules and everything in `lib` that they import, but not this module.
-
-    What is kept under such a hash (a checkpoint, a measurement) is not made by the code that hashes.
-    """
+    """One hash over the given `lib` modules and everything in `lib` that they import, except this module."""
     return digest({name: module_hash(name) for name in closure(*modules, without={__name__})})
 
 

@@ -1,9 +1,4 @@
-"""Comparing durations on a machine that others use too.
-
-Tasks are timed in turns, A B C A B C …, so that all of them meet the same slow and fast minutes,
-and compared within each round: the median of the ratios drifts far less than the ratio of times
-that were taken one after the other.
-"""
+"""Comparing durations on a shared machine: tasks are timed in turns, A B C A B C …, and compared within each round."""
 
 import json
 import platform
@@ -15,6 +10,7 @@ import pandas as pd
 import torch
 
 from lib import paths
+from lib.paths import atomic
 
 
 def interleave(
@@ -55,8 +51,7 @@ def ratio(seconds: pd.DataFrame, task: str, reference: str) -> float:
 def measured_once(name: str, key: Mapping[str, Any], measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """`measure()`, kept in build/cost/<name>.json and measured anew where `key`, the machine or its threads change.
 
-    No time is the same twice, and results must be: a notebook that runs again shows what was
-    measured the first time. `key` says what was measured, with the hash of its code.
+    So a notebook that runs again gives the same results. `key` says what was measured, with the hash of its code.
     """
     machine = {"machine": platform.node(), "processor": platform.processor(), "threads": torch.get_num_threads()}
     wanted = json.loads(json.dumps(machine | dict(key)))
@@ -64,8 +59,6 @@ def measured_once(name: str, key: Mapping[str, Any], measure: Callable[[], pd.Da
     found = json.loads(kept.read_text()) if kept.exists() else {}
     if found.get("key") != wanted:
         found = {"key": wanted, "rows": measure().to_dict("records")}
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(".partial")
-        partial.write_text(json.dumps(found))
-        partial.replace(kept)
+        with atomic(kept) as temporary:
+            temporary.write_text(json.dumps(found))
     return pd.DataFrame(found["rows"]).assign(threads=machine["threads"])

@@ -1,9 +1,7 @@
 """One training loop for all studies, on Accelerate: device, precision, progress, checkpoint, resume.
 
-A study says what one step does; `fit` repeats it, averages what the steps return into one
-history row per epoch, saves a complete checkpoint after every epoch and continues from it.
-A continued run equals an uninterrupted one bit for bit on CPU, as batches are a function of
-(seed, epoch) alone and the checkpoint holds every random state.
+`fit` repeats a study's step, averages its terms into one history row per epoch, and saves a checkpoint after each. It
+resumes bit for bit on a CPU, as batches depend on (seed, epoch) alone and checkpoints hold all random states.
 
     accelerator = start(device="cpu")
     model, optimizer, scheduler = prepare(accelerator, model, optimizer, scheduler)
@@ -28,6 +26,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
+
+from lib.paths import atomic
 
 Terms = dict[str, Tensor]
 Step = Callable[[Any], Terms]
@@ -107,9 +107,8 @@ def gradient_step(
 class MovingAverage(AveragedModel):
     """A network's exponential moving average: weights averaged, buffers as the network has them.
 
-    decay: of the average; ramp: let it start at 1/10 and rise, (1 + n)/(10 + n) after n updates, so that a short
-    training is not all start. Unlike its base class it reads nothing back from the device, which a GPU would have to
-    be waited for and a CUDA graph cannot hold.
+    ramp: a decay of at most (1 + n)/(10 + n) after n updates, for short trainings. Unlike its base class it never
+    synchronises with the device, so that a CUDA graph can hold it.
     """
 
     def __init__(self, network: nn.Module, decay: float, *, ramp: bool = False):
@@ -131,15 +130,14 @@ class MovingAverage(AveragedModel):
 
 
 class Captured:
-    """A step that a GPU is given as one CUDA graph: a small network's time goes into launching its many operations.
+    """A step as one CUDA graph, since a small network's time goes into launching its many operations.
 
-    step(batch) works on a tensor of one shape, reads nothing back and draws from the device's generator alone. The
-    first calls run as they are, so that everything is allocated, and so do all before ready() is true; then the
-    operations are recorded, and from then on repeated on the batch at hand. On a CPU, and with several processes,
-    every call runs as it is. Terms are valid until the next call.
+    step(batch) takes tensors of one shape, never synchronises and draws from the device's generator alone. It is
+    recorded after `WARM_UP` calls, once ready() is true, and then replayed; on a CPU and with several processes it
+    just runs. Terms are valid until the next call.
 
-    optimizers: those that `step` uses, with fused or capturable steps. Their learning rates become tensors on the
-    GPU, where a schedule, which is to be moved outside of `step`, changes them.
+    optimizers: those that `step` uses, fused or capturable. Their learning rates become tensors on the GPU; step the
+    schedules outside of `step`.
     """
 
     WARM_UP = 3
@@ -173,7 +171,7 @@ class Captured:
         return self.terms
 
     def _aside(self, batch: Tensor) -> Terms:
-        """On another stream, as what is allocated there is not taken for the graph's."""
+        """Run on another stream, whose allocations are kept apart from the graph's."""
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -190,15 +188,8 @@ def shuffled(accelerator: Accelerator, count: int, batch_size: int, seed: int) -
     """`batches` for `fit`: of each epoch this process's share of `epoch_batches`, moved to the device at once."""
 
     def batches(epoch: int) -> list[Tensor]:
-        return epoch_batches(
-            count,
-            batch_size,
-            seed=seed,
-            epoch=epoch,
-            process=accelerator.process_index,
-            processes=accelerator.num_processes,
-            device=accelerator.device,
-        )
+        where = {"process": accelerator.process_index, "processes": accelerator.num_processes}
+        return epoch_batches(count, batch_size, seed=seed, epoch=epoch, device=accelerator.device, **where)
 
     return batches
 
@@ -242,11 +233,9 @@ def fit(
 ) -> pd.DataFrame:
     """Run `step` over `batches(epoch)` for epochs 1…`epochs`; the history has one row per epoch.
 
-    A row holds `epoch`, the mean of every term that `step` returned and what `evaluate(epoch)`
-    returned; `evaluate(0)` sees the untrained model. With `checkpoint` (a folder) everything
-    that was prepared or registered with the accelerator is saved after each epoch, whole or
-    not at all, and the next call with the same `key` goes on from there. A different key (other
-    settings, data or code) starts anew.
+    A row holds `epoch`, the mean of every term of `step` and the values of `evaluate(epoch)`; `evaluate(0)` sees the
+    untrained model. With `checkpoint` (a folder) all that was prepared or registered with the accelerator is saved
+    after each epoch, atomically, and a call with the same `key` (settings, data, code) resumes from there.
     """
     rows: list[dict[str, float]] = []
     if checkpoint is None:
@@ -319,7 +308,7 @@ def _check_finite(values: Tensor, names: list[str], seen: int, steps: int, epoch
 
 
 def _check_weights(accelerator: Accelerator, epoch: int, name: str) -> None:
-    """The last step may spoil weights though every loss was finite, and they must not replace good ones."""
+    """The last step may break the weights though every loss was finite; they must not replace good ones."""
     for model in accelerator._models:
         for weight, value in model.state_dict().items():
             if not torch.isfinite(value).all():
@@ -373,10 +362,8 @@ def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> t
     if not saved:
         if accelerator.is_main_process:
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            partial = folder / "key.partial"
-            partial.write_text(json.dumps(wanted, indent=1))
-            partial.replace(note)
+            with atomic(note) as temporary:
+                temporary.write_text(json.dumps(wanted, indent=1))
         accelerator.wait_for_everyone()
         return 0, []
     newest = saved[-1]

@@ -3,10 +3,7 @@
 A cache never stands in the way: a damaged file is made again, a full disk only warns.
 """
 
-import contextlib
 import hashlib
-import os
-import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lib import paths
+from lib.paths import atomic
 
 
 def folder(kind: str = "images") -> Path:
@@ -66,16 +64,3 @@ def _read(path: Path, labels: np.ndarray) -> tuple[np.ndarray, str] | None:
         pass
     warnings.warn(f"The cache file {path} is damaged: it is made again.", stacklevel=3)
     return None
-
-
-@contextlib.contextmanager
-def atomic(path: Path):
-    """A temporary name beside `path` that becomes `path` at the end, or nothing at all on an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)

@@ -13,6 +13,8 @@ Images go in as uint8, real and generated ones down the same path (`features.to_
 import torch
 from torch import Tensor
 
+TOLERANCE = 1e-3  # beyond [-1, 1], for the rounding of a tanh or a rebuilt pyramid
+
 
 class MetricError(ValueError):
     """A metric cannot be computed; the message says what to do."""
@@ -36,3 +38,11 @@ def check_pixels(pixels: Tensor) -> None:
         raise MetricError("metrics need three channels, these images have one; repeat it by pixels.repeat(1, 3, 1, 1)")
     if pixels.shape[1] != 3:
         raise MetricError(f"metrics need three channels (n, 3, h, w), these images have shape {tuple(pixels.shape)}")
+
+
+def check_range(images: Tensor, reader: str) -> None:
+    """Raise a MetricError for images outside [-1, 1], or NaN; it begins with `reader`, as in "LPIPS reads floats"."""
+    low, high = torch.stack(torch.aminmax(images.detach())).tolist()
+    if not (low >= -1 - TOLERANCE and high <= 1 + TOLERANCE):  # NaN compares to nothing
+        found = "NaN" if low != low or high != high else f"{low:.4g} to {high:.4g}"
+        raise MetricError(f"{reader} in [-1, 1], these hold {found}; scale or clamp them first")

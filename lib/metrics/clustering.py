@@ -108,11 +108,7 @@ class Means:
 
 @dataclass(frozen=True)
 class Modes:
-    """Clusters of codes.
-
-    modes: (k, L) int64; costs: sum of the Hamming distances of the fitted codes to their modes, by iteration;
-    cost: the last of these.
-    """
+    """Clusters of codes. modes: (k, L) int64; costs: sum of Hamming distances of codes to modes, by iteration."""
 
     modes: Tensor = field(repr=False)
     costs: tuple[int, ...] = field(repr=False)
@@ -137,13 +133,12 @@ def k_means(points: Tensor, k: int, *, seed: int, restarts: int = 10) -> Means:
 def k_modes(codes: Tensor, k: int, *, seed: int, restarts: int = 10, iterations: int = 100) -> Modes:
     """k-modes of codes (N, L), k of 1 … N: the best of `restarts` runs (Huang 1998), of equal ones the first.
 
-    Like k-means, with the Hamming distance and, as centre, the most frequent category of each position (of equally
-    frequent ones the lowest). The first modes are drawn as in k-means++ (Arthur & Vassilvitskii 2007), as the Hamming
-    distance is half the squared Euclidean one of one-hot codes. An empty cluster restarts at the code farthest from
-    its mode. The cost never rises; a run ends where it no longer falls, or after `iterations`.
+    k-means with the Hamming distance and, as centre, the most frequent category of each position (of ties the lowest),
+    from k-means++ (Arthur & Vassilvitskii 2007; the Hamming distance is half the squared Euclidean one of one-hot
+    codes). An empty cluster restarts at the code farthest from its mode. A run ends where its cost no longer falls, or
+    after `iterations`.
     """
-    # Our own, since the package `kmodes` goes through the samples in a Python loop, and fails to initialise
-    # for larger k.
+    # The package `kmodes` loops over samples in Python, and fails to initialise for larger k.
     codes = check_codes(codes)
     _check_k(k, len(codes), restarts)
     if iterations < 1:
@@ -251,8 +246,8 @@ def nearest(train: Tensor, test: Tensor, k: int, measure: str = "cosine") -> tup
 
 def _top(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Columns and values of the k largest of each row of a float32 table, of equal ones the lower column first."""
-    # `topk` takes any of equal ones. The bits of a float, read as an integer, are in its order (negative ones
-    # the other way round): with the column below them no two keys are equal. Adding 0 makes -0 to 0.
+    # `topk` breaks ties anyhow. A float's bits, read as an integer, have its order (negative ones reversed): with the
+    # column in the lower bits no two keys are equal. Adding 0 turns -0 into 0.
     below = 0x7FFFFFFF - torch.arange(similarity.shape[1])
     columns = []
     for part in similarity.split(max(1, CACHED // similarity.shape[1])):
@@ -275,8 +270,8 @@ def knn(
 ) -> Tensor:
     """Labels of M test samples, (M,) int64, by a vote of their `k` nearest training samples, or of all if fewer.
 
-    Each votes with exp(similarity / temperature) (Wu et al. 2018, here with the temperature of MoCo's CIFAR notebook);
-    of classes with equal votes the lowest wins. Samples and similarities as in `nearest`; labels 0 … classes - 1.
+    Votes weigh exp(similarity / temperature) (Wu et al. 2018; temperature of MoCo's CIFAR notebook); of ties the lowest
+    class wins. Samples and similarities as in `nearest`; labels 0 … classes - 1.
     """
     train_labels = check_labels(train_labels, len(train))
     if train_labels.max() >= classes:

@@ -1,8 +1,6 @@
-"""Measures of discrete codes: each image is L positions, each of which says one of K categories.
+"""Measures of discrete codes, integers (N, L): L positions, each with one of K categories 0 … K-1; results on the CPU.
 
-Codes are integers (N, L) with values 0 … K-1. Their distance is Hamming's, the number of positions that differ:
-half the squared Euclidean distance of the one-hot codes, which is why a product of one-hot codes counts agreements.
-All results are on the CPU.
+Their distance is Hamming's, half the squared Euclidean distance of one-hot codes, whose product counts agreements.
 """
 
 import math
@@ -56,7 +54,7 @@ def one_hot(codes: Tensor, categories: int) -> Tensor:
 
 
 def code_health(codes: Tensor, categories: int) -> dict[str, float | int]:
-    """How much of their alphabet codes (N, L) with values 0 … categories - 1 use.
+    """Use of the alphabet by codes (N, L) with values 0 … categories - 1.
 
     Returns:
         perplexity: mean over positions of exp(entropy) over the whole set; 1 … categories.
@@ -136,9 +134,8 @@ def _joint(said: Tensor, categories: int, values: Tensor, size: int) -> Tensor:
 def connected_codes(codes: Tensor, *, at_least: int, most: int = MOST) -> Tensor:
     """Clusters by code: two images are joined if their codes agree in `at_least` positions, 1 … L, or more.
 
-    A cluster is a connected component: its members are joined by a chain, and two of them may agree in less.
-    codes: (N, L) → (N,) int64, clusters numbered by falling size, of equal size by their first image.
-    All pairs of different codes are compared, in blocks; a MetricError beyond `most` different codes.
+    A cluster is a connected component: two of its members may agree in less. codes: (N, L) → (N,) int64, numbered by
+    falling size, then by first image. MetricError beyond `most` different codes, as all pairs are compared.
     """
     codes = check_codes(codes)
     if not 1 <= at_least <= codes.shape[1]:

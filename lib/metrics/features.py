@@ -3,8 +3,7 @@
     extractor = load_extractor("auto", train, test)
     features = extractor(to_pixels(generated))  # (n, d) float32
 
-Distances between features of different extractors do not compare, so an extractor's name goes
-with every number.
+Distances in features of different extractors do not compare: state the extractor's name.
 """
 
 import contextlib
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from lib import paths
 from lib.data import cache
 from lib.data.augment import as_float, flip_and_shift
-from lib.metrics import MetricError, check_pixels
+from lib.metrics import MetricError, check_pixels, check_range
 from lib.sources import digest, source_hash
 from lib.training import epoch_batches, predict
 
@@ -36,7 +35,6 @@ if TYPE_CHECKING:  # data enters a cache's key by its checksum, not by the code 
 
 SMALLEST = 16  # pixels a side that the domain network takes
 FEWEST = 16  # images to train it on
-TOLERANCE = 1e-3  # beyond [-1, 1], for what rounding does to a tanh or a rebuilt pyramid
 
 
 @dataclass(frozen=True)
@@ -73,17 +71,13 @@ class Extractor:
 def to_pixels(images: Tensor) -> Tensor:
     """Images in [-1, 1] as uint8 0..255, same shape: the inverse of `as_float`, rounded to the nearest.
 
-    Rounded, as cutting off the decimals darkens generated images by half a grey level against real ones.
     Raises a MetricError on NaN and on values outside [-1.001, 1.001].
     """
     if not images.is_floating_point():
         raise MetricError(f"to_pixels reads floating point images in [-1, 1], not {images.dtype}")
     if not images.numel():
         raise MetricError(f"to_pixels needs at least one image, not the shape {tuple(images.shape)}")
-    low, high = torch.stack(torch.aminmax(images.detach())).tolist()
-    if not (low >= -1 - TOLERANCE and high <= 1 + TOLERANCE):  # NaN compares to nothing
-        found = "NaN" if low != low or high != high else f"{low:.4g} to {high:.4g}"
-        raise MetricError(f"to_pixels reads images in [-1, 1], these hold {found}; scale or clamp them first")
+    check_range(images, "to_pixels reads images")
     return images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
 
 
@@ -95,10 +89,7 @@ def load_extractor(
     device: torch.device | str = "auto",
     precision: str = "no",
 ) -> Extractor:
-    """The extractor of that kind. "auto": inception if its weights are in the hub cache, else domain.
-
-    "auto" never downloads: what a run measures would depend on whether the network was up.
-    """
+    """The extractor of that kind. "auto": inception if its weights are in the hub cache, else domain; no download."""
     if kind not in ("auto", "inception", "domain"):
         raise MetricError(f"there is no extractor {kind!r}; choose 'auto', 'inception' or 'domain'")
     if kind == "inception" or (kind == "auto" and inception_file().exists()):
@@ -152,8 +143,8 @@ def _inception_url() -> str:
 def inception(device: torch.device | str = "auto") -> Extractor:
     """Inception-v3 of the original FID (Heusel et al. 2017) in torch-fidelity's conversion: 2,048 features.
 
-    Images are resized to 299 px on TensorFlow 1's grid. The weights come from the hub cache, else
-    they are downloaded there. Others than the official ones work but show in the name.
+    Images are resized to 299 px on TensorFlow 1's grid. Weights missing from the hub cache are downloaded; unofficial
+    ones work but show in the name.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -206,10 +197,7 @@ class _Recipe:
 
 
 class _Domain(nn.Module):
-    """A small CNN. Pixels (n, 3, h, w) uint8 → (n, 128) features: means over the last map, 2 to 7 px wide.
-
-    Each doubling of the image size adds a stage, so that features see about the same part of the image.
-    """
+    """A small CNN. Pixels (n, 3, h, w) uint8 → (n, 128) features: means over the last map, 2 to 7 px wide."""
 
     def __init__(self, size: int, classes: int):
         super().__init__()
@@ -248,16 +236,14 @@ def domain(
     folder: Path | None = None,
     epochs: int | None = None,
 ) -> Extractor:
-    """A classifier of `train`, its last layer but one: 128 features that know this kind of images.
+    """The last layer but one, 128 features, of a classifier of `train`; with fewer than two classes, of a classifier of
+    rotations by quarter turns (Gidaris et al. 2018). Its accuracy on `test` is part of its name.
 
-    Trained by a fixed recipe with a seed of its own, once: kept in `folder` (default:
-    build/extractors) under a hash of data, code and recipe. Its accuracy on `test` is part of its name. With
-    fewer than two classes it learns by how many quarter turns an image is rotated (Gidaris et al. 2018).
+    Trained once by a fixed recipe and seed, and kept in `folder` (default: build/extractors).
 
     Args:
-        precision: of the training. "no", or "bf16" (also for "fp16", which would need its losses scaled).
-            Features are computed in float32.
-        epochs: None for a number by the size of `train`: 6 for 50,000 images, 20 for 2,000.
+        precision: of the training, "no" or "bf16" ("fp16" means "bf16"). Features are computed in float32.
+        epochs: default by the size of `train`: 6 for 50,000 images, 20 for 2,000.
     """
     device = _device(device)
     rotations = len(train.classes) < 2
@@ -301,8 +287,10 @@ def _check_domain(train: "Images", test: "Images", rotations: bool, precision: s
     if len(train) < FEWEST:
         raise MetricError(f"the domain extractor needs at least {FEWEST} training images, not {len(train)}")
     if rotations and height != width:
-        raise MetricError(f"images without classes are told by rotation, but {height} x {width} px are not square; "
-                          f"load them with a size")  # fmt: skip
+        raise MetricError(
+            f"images without classes are classified by rotation, but {height} x {width} px are not square; "
+            "load them with a size"
+        )
 
 
 def _train(network: _Domain, images: "Images", rotations: bool, recipe: _Recipe) -> None:

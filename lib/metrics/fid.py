@@ -1,11 +1,10 @@
-"""Distances between two sets of images in feature space, all from one pass over each set.
+"""Distances between two sets of images in feature space, from one pass over each set.
 
     real = describe(test.pixels, extractor)
     fake = describe(chunks_of_generated_pixels(), extractor)
     row = compare(fake, real, seed=0)
 
-FID falls with the number of samples, by an amount that depends on the model: only values of equal
-counts compare, which is why `compare` gives them beside every number.
+FID is biased, by an amount that depends on the model and the number of samples: compare only values of equal counts.
 """
 
 from collections.abc import Iterable
@@ -29,11 +28,7 @@ FID_SIZES = 15  # of the subsets that FID∞ is extrapolated from
 
 
 class Moments:
-    """Count, mean and covariance (N - 1) of features that come in chunks, in float64.
-
-    Chunks are joined by the update of Chan, Golub & LeVeque 1983: no cancellation however far the mean is
-    from zero, and memory for one chunk only.
-    """
+    """Count, mean and covariance (N - 1) of features that come in chunks, float64 (Chan, Golub & LeVeque 1983)."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -41,7 +36,6 @@ class Moments:
 
     @classmethod
     def of(cls, features: Tensor) -> "Moments":
-        """Those of features (n, d)."""
         moments = cls()
         moments.add(features)
         return moments
@@ -105,8 +99,7 @@ def check_features(features: Tensor) -> Tensor:
 def frechet_distance(a: Moments, b: Moments) -> float:
     """Squared Fréchet distance of two Gaussians: |m1 - m2|² + tr(S1 + S2 - 2 (S1 S2)^½) (Dowson & Landau 1982).
 
-    Tr (S1 S2)^½ is the sum of the roots of the eigenvalues of S1^½ S2 S1^½, which is symmetric: real in any
-    case, without the imaginary parts and failures of a matrix root of S1 S2. Never negative.
+    tr (S1 S2)^½ is computed as that of the symmetric S1^½ S2 S1^½, which is always real. Never negative.
     """
     root = _root(b.covariance)
     roots = _root_sum(root @ a.covariance @ root.T)
@@ -141,9 +134,8 @@ def _scaled(features: Tensor) -> Tensor:
 def _root(covariance: Tensor) -> Tensor:
     """R (rank, d) with RᵀR = covariance.
 
-    Directions in which rounding alone gives variance are left out: their roots would be a hundred
-    million times larger than the rounding. Where there are none, Cholesky's factor is such an R and takes a
-    fraction of the time of an eigendecomposition.
+    Directions whose variance is rounding alone are left out, as the root would magnify it. Without any, Cholesky's
+    factor is such an R, much faster than an eigendecomposition.
     """
     factor, failed = torch.linalg.cholesky_ex(covariance)
     smallest = len(covariance) * torch.finfo(covariance.dtype).eps * covariance.diagonal().max()
@@ -155,7 +147,7 @@ def _root(covariance: Tensor) -> Tensor:
 
 
 def _root_sum(symmetric: Tensor) -> Tensor:
-    """Sum of the square roots of the eigenvalues; those that rounding made negative count as 0."""
+    """Sum of the square roots of the eigenvalues, negative ones taken as 0."""
     if not len(symmetric):
         return symmetric.new_zeros(())
     return torch.linalg.eigvalsh((symmetric + symmetric.T) / 2).clamp_min(0).sqrt().sum()
@@ -196,8 +188,7 @@ def describe(
 ) -> FeatureSet:
     """One pass over images: uint8 pixels (n, 3, h, w), or chunks of such, of which one at a time is held.
 
-    Of more than `keep` images the features of a random choice are kept (`seed`), as the first ones of a sorted
-    folder are of few classes. The choice does not depend on how the images are cut into chunks.
+    Of more than `keep` images the features of a random subset (`seed`), the same for any chunks, are kept.
     """
     moments, kept, keys = Moments(), torch.zeros(0, extractor.dimensions), np.zeros(0)
     random = np.random.default_rng(seed)
@@ -236,30 +227,20 @@ def fid(fake: FeatureSet, real: FeatureSet) -> float:
 
 
 def compare(fake: FeatureSet, real: FeatureSet, *, seed: int) -> dict[str, float | int | str]:
-    """All measures of two sets. Both need at least 100 images.
+    """All measures of two sets of at least 100 images.
 
-    Returns:
-        fid, n_fake, n_real: of all images; extractor: its name.
-        kid, kid_low, kid_high: of the kept ones, with its 95 % interval.
-        fid_infinity: FID extrapolated to infinitely many fakes, see there.
-        precision, recall, density, coverage: of the kept ones, equally many of both sets.
+    Returns fid, n_fake and n_real of all images, the extractor's name, and of the kept ones kid with its 95 % interval
+    (kid_low, kid_high), fid_infinity, and precision, recall, density and coverage, equally many of both sets.
     """
     _check_pair(fake, real, MINIMUM)
     x, y = fake.features, real.features
-    distance = kid(x, y, seed=seed)
-    size = min(len(x), len(y))
-    neighbours = neighbourhoods(_some(x, size, seed), _some(y, size, seed))
+    distance, size = kid(x, y, seed=seed), min(len(x), len(y))
     return {
-        "fid": fid(fake, real),
-        "kid": distance.mean,
-        "kid_low": distance.low,
-        "kid_high": distance.high,
+        "fid": fid(fake, real), "kid": distance.mean, "kid_low": distance.low, "kid_high": distance.high,
         "fid_infinity": fid_infinity(x, real.moments, seed=seed),
-        **neighbours,
-        "n_fake": fake.count,
-        "n_real": real.count,
-        "extractor": fake.extractor,
-    }
+        **neighbourhoods(_some(x, size, seed), _some(y, size, seed)),
+        "n_fake": fake.count, "n_real": real.count, "extractor": fake.extractor,
+    }  # fmt: skip
 
 
 def _check_pair(fake: FeatureSet, real: FeatureSet, needed: int) -> None:
@@ -275,10 +256,8 @@ def _check_pair(fake: FeatureSet, real: FeatureSet, needed: int) -> None:
             "lacks or has too much of the finest detail; bring both to one size by the same code"
         )
     for what, given in (("generated", fake), ("real", real)):
-        if min(given.count, len(given.features)) < needed:
-            raise MetricError(
-                f"the comparison needs at least {needed} {what} images, not {min(given.count, len(given.features))}"
-            )
+        if (count := min(given.count, len(given.features))) < needed:
+            raise MetricError(f"the comparison needs at least {needed} {what} images, not {count}")
 
 
 def _some(features: Tensor, size: int, seed: int) -> Tensor:
@@ -294,9 +273,9 @@ def _some(features: Tensor, size: int, seed: int) -> Tensor:
 def fid_infinity(fake: Tensor, real: Moments, *, seed: int, sizes: int = FID_SIZES) -> float:
     """FID for infinitely many fakes (Chong & Forsyth 2020): the fit a + b/N over subsets of N, at 1/N = 0.
 
-    fake: features (n, d), of which `sizes` random subsets are drawn, evenly spaced from a tenth of n to n,
-    but from 2d, if that is no more than n/2: below, FID is no straight line in 1/N. The real moments stay
-    as they are. Unlike FID it may be slightly negative. Raises a MetricError below 100 fakes.
+    fake: features (n, d). `sizes` random subsets are drawn, their sizes evenly spaced from n/10, or from
+    min(2d, n/2) if larger (below, FID is not linear in 1/N), to n. May be slightly negative. Raises a MetricError
+    below 100 fakes.
     """
     count = len(check_features(fake))
     if count < MINIMUM:
@@ -337,11 +316,8 @@ def kid(fake: Tensor, real: Tensor, *, seed: int, subsets: int = 100, size: int 
     """Kernel distance: unbiased squared MMD with the kernel (x·y/d + 1)³ (Bińkowski et al. 2018).
 
     fake, real: features (n, d), (m, d). Mean over `subsets` random subsets of `size` of each set, by default
-    min(1000, half of the smaller set); the draws are torch-fidelity's for the same seed.
-
-    The interval is for the given images, not for one subset: drawn without replacement, the mean of `size` out of n
-    has size / n · 1 / (1 - size / n) times its sampling variance in that of all n (Politis & Romano 1994),
-    here with the smaller set as n. Near 0, where the variance falls faster than 1 / n, it is too wide.
+    min(1000, half of the smaller set); torch-fidelity draws the same. The interval is that of all images, by
+    subsampling without replacement (Politis & Romano 1994); near 0, where the variance falls faster, it is too wide.
     """
     count = min(len(check_features(fake)), len(check_features(real)))
     size = min(1000, count // 2) if size is None else size
@@ -364,7 +340,7 @@ def kid(fake: Tensor, real: Tensor, *, seed: int, subsets: int = 100, size: int 
 def _kernel_sums(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor) -> Tensor:
     """Sum of the kernel over all pairs of each subset, (subsets,); without those of an image and itself if x is y.
 
-    Each kernel value is computed once and serves all subsets, marked by ones in `in_x` and `in_y`.
+    Ones in `in_x` and `in_y`, (subsets, n), mark the members.
     """
     sums = torch.zeros(len(in_x), dtype=torch.float64)
     for rows in torch.arange(len(x)).split(TILE):
@@ -380,15 +356,14 @@ def _kernel_sums(x: Tensor, y: Tensor, in_x: Tensor, in_y: Tensor) -> Tensor:
 
 
 def neighbourhoods(fake: Tensor, real: Tensor, *, k_manifold: int = 3, k_density: int = 5) -> dict[str, float]:
-    """How far the generated images lie within the real ones and the other way round.
+    """Precision, recall, density and coverage from balls around each image, up to its k-th neighbour.
 
-    precision, recall: share of fakes within the ball of any real image, up to its k-th neighbour, and of real
-    ones within that of any fake (Kynkäänniemi et al. 2019, k = 3). density: mean number of real balls around
-    a fake, over k; may exceed 1. coverage: share of real balls that hold a fake (Naeem et al. 2020, k = 5).
+    precision: share of fakes in the ball of any real image; recall: of real images in that of any fake (Kynkäänniemi et
+    al. 2019, k = 3). density: mean number of real balls around a fake, over k, may exceed 1; coverage: share of real
+    balls that hold a fake (Naeem et al. 2020, k = 5).
 
-    fake, real: features (n, d), (m, d); both measures move with n and m. A point on a ball's surface is inside
-    (≤, where Naeem's code has <): sets in which all features are equal then have precision 1 and not 0. Tiles
-    of 1024 x 1024 distances at a time. Raises a MetricError where a set has no k-th neighbour.
+    fake, real: features (n, d), (m, d); the measures depend on n and m. A point on a ball's surface is inside (Naeem's
+    code has <, not ≤). Raises a MetricError where a set has no k-th neighbour.
     """
     needed = max(k_manifold, k_density) + 1
     if min(len(check_features(fake)), len(check_features(real))) < needed:

@@ -1,4 +1,4 @@
-"""How well a timeline says what is heard when: by moment, by event, and by alarm.
+"""Scores of sound event detection: by moment (frame), by event, and by alarm.
 
 An event is (clip, class, onset, offset), times in seconds. Class 0 is silence and no event.
 """
@@ -33,9 +33,9 @@ class Event(NamedTuple):
 
 
 def events(moments: np.ndarray, seconds: float, *, gap: float = 0.0, shortest: float = 0.0) -> list[Event]:
-    """The events in (N, T) classes of moments, `seconds` each: stretches of one class, 0 and negative numbers apart.
+    """The events in (N, T) classes of moments of `seconds`: runs of one class, 0 and negative numbers excluded.
 
-    gap: stretches of the same class with less than this between them are one. shortest: others are left out.
+    gap: runs of one class closer than this are joined. shortest: shorter events are left out.
     """
     found = []
     for clip, row in enumerate(moments):
@@ -65,7 +65,7 @@ def moment_scores(predicted: np.ndarray, wanted: np.ndarray) -> dict[str, float]
 def moment_interval(predicted: np.ndarray, wanted: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
     """Macro F1 of moments (%, as `moment_scores`) with its 95 % interval: (value, low, high).
 
-    predicted, wanted: (clips, moments). Clips are drawn anew, not moments, as those of a clip are alike.
+    predicted, wanted: (clips, moments). The bootstrap resamples clips, as moments of a clip are dependent.
     """
     return _interval(_moment_counts(predicted, wanted), _macro_f1, seed)
 
@@ -92,8 +92,8 @@ def _macro_f1(counts: np.ndarray) -> np.ndarray:
 
 
 def _interval(counts: np.ndarray, score: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[float, float, float]:
-    """(value, low, high) of a score of counts (clips, …) that add up over clips: percentiles of `DRAWS` sets of as many
-    clips, drawn with replacement (Efron 1979). A draw in which the score is undefined is left out."""
+    """(value, low, high) of a score of counts (clips, …) summed over clips, by a percentile bootstrap over clips (Efron
+    1979) of `DRAWS` resamples; those in which the score is undefined are left out."""
     value = float(score(counts.sum(0)))
     if len(counts) < 2:
         return value, np.nan, np.nan
@@ -124,9 +124,8 @@ def event_f1(found: Iterable[Event], true: Iterable[Event]) -> dict[str, float]:
 def event_interval(
     found: Iterable[Event], true: Iterable[Event], clips: int, *, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Event-based F1 (%, as `event_f1`) with its 95 % interval: (value, low, high), from `clips` clips drawn anew.
-
-    clips: how many there are, those without an event among them; the events' clips are 0 to clips - 1.
+    """Event-based F1 (%, as `event_f1`) with its 95 % interval: (value, low, high), by a bootstrap over `clips` clips,
+    numbered from 0, those without an event included.
     """
     return _interval(_event_counts(found, true, clips), _macro_f1, seed)
 
@@ -167,8 +166,7 @@ def psds(
     cover `OVERLAP` of it. The mean over classes less `SPREAD` standard deviations is integrated over false positives;
     confusion with other classes costs nothing more.
 
-    probabilities: (N, T, classes) of moments of `seconds`. thresholds: 50 by default, which underestimates the score a
-    little.
+    probabilities: (N, T, classes) of moments of `seconds`. thresholds: 50 by default, which slightly underestimates.
     """
     counts = _detections(probabilities, true, seconds, thresholds)
     return float(_psds_of(counts.sum(0), probabilities.shape[1] * len(probabilities) * seconds / 3600))
@@ -178,7 +176,7 @@ def psds_interval(
     probabilities: np.ndarray, true: Sequence[Event], *, seconds: float, thresholds: Sequence[float] | None = None,
     seed: int = 0,
 ) -> tuple[float, float, float]:  # fmt: skip
-    """`psds` with its 95 % interval: (value, low, high), from clips drawn anew; detections are looked for once."""
+    """`psds` with its 95 % interval: (value, low, high), by a bootstrap over clips."""
     counts = _detections(probabilities, true, seconds, thresholds)
     hours = probabilities.shape[1] * len(probabilities) * seconds / 3600
     return _interval(counts, partial(_psds_of, hours=hours), seed)

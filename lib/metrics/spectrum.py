@@ -1,8 +1,5 @@
-"""Radial power spectrum: how much contrast images have at each spatial frequency, whatever the direction.
-
-Generators with upsampling layers leave their traces at the highest frequencies (Durall et al. 2020,
-"Watch your up-convolution").
-"""
+"""Radial power spectrum, in whose highest frequencies upsampling layers leave traces (Durall et al. 2020, "Watch your
+up-convolution")."""
 
 import torch
 from torch import Tensor
@@ -16,9 +13,8 @@ CHUNK = 256  # images at once: the memory does not grow with their number
 def power_spectrum(pixels: Tensor) -> Tensor:
     """Mean over images and channels of |F|²/(H·W), with the images in the [-1, 1] scale.
 
-    pixels: (n, 3, H, W) uint8 → (H, W) float64 in the order of `torch.fft.fftfreq`, on the CPU. Its
-    mean is the mean square of the pixel values (Parseval); white noise of variance s² has s² everywhere,
-    at any image size.
+    pixels: (n, 3, H, W) uint8 → (H, W) float64 in the order of `torch.fft.fftfreq`, on the CPU. White noise of variance
+    s² has s² everywhere, at any image size.
     """
     check_pixels(pixels)
     height, width = pixels.shape[-2:]
@@ -32,9 +28,8 @@ def power_spectrum(pixels: Tensor) -> Tensor:
 def radial_power(pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The power spectrum averaged over rings of equal frequency.
 
-    pixels: (n, 3, H, W) uint8. Returns (frequencies, power), both (min(H, W) // 2 + 1,) float64:
-    cycles per pixel from 0 (the mean value of the image) up to at most 0.5, and `power_spectrum` averaged
-    over the ring. The corners of the frequency plane beyond 0.5 belong to no ring.
+    pixels: (n, 3, H, W) uint8. Returns (frequencies, power), both (min(H, W) // 2 + 1,) float64: 0 to at most 0.5
+    cycles per pixel, and the mean of `power_spectrum` over each ring; the corners beyond 0.5 are left out.
     """
     power = power_spectrum(pixels)
     height, width = power.shape

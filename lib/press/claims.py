@@ -1,10 +1,8 @@
 """The source's numbers (`paper/claims.yaml`) beside ours, with a status by rule.
 
-A value of ours is compared only where the data set and all that the claim `needs` are the
-source's. Then it is *reproduced* if the source's value, taken as one more run, lies in the
-95 % prediction interval of our seeds, mean ± t(0.975, n - 1) sd sqrt(1 + 1/n), and its
-order to the claim named by `than` is the same; else it *differs*. Fewer than three seeds
-give an interval too wide to tell anything, so they are not compared.
+A claim is compared if our values are of the source's data set, meet all that it `needs` and come from three seeds or
+more. It is *reproduced* if the source's value lies in the 95 % prediction interval of one more run,
+mean ± t(0.975, n - 1) sd sqrt(1 + 1/n), and its order to the claim named by `than` is the same; else it *differs*.
 """
 
 import json
@@ -158,18 +156,10 @@ def table(claims: Iterable[Claim], folder: Path, seeds: Sequence[int]) -> pd.Dat
     rows = []
     for claim, ours in found.values():
         values = ours.values if ours else ()
-        rows.append(
-            {
-                "id": claim.id,
-                "statement": claim.statement,
-                "where": claim.where,
-                "source": claim.value,
-                "unit": claim.unit,
-                "ours": np.mean(values) if values else np.nan,
-                "sd": np.std(values, ddof=1) if len(values) > 1 else np.nan,
-                "seeds": len(values),
-                "data": ours.data if ours else "",
-                "status": status(claim, ours, found.get(claim.than)),
-            }
-        )
+        rows.append({
+            "id": claim.id, "statement": claim.statement, "where": claim.where, "source": claim.value,
+            "unit": claim.unit, "ours": np.mean(values) if values else np.nan,
+            "sd": np.std(values, ddof=1) if len(values) > 1 else np.nan, "seeds": len(values),
+            "data": ours.data if ours else "", "status": status(claim, ours, found.get(claim.than)),
+        })  # fmt: skip
     return pd.DataFrame(rows)

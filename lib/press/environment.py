@@ -2,9 +2,7 @@
 
     python lib/press/environment.py        lists what is missing and exits with 1; silent and 0 if all is there
 
-Runs before anything is installed, hence on the standard library alone (`packaging` is among
-the requirements: without it the answer is no), and quickly, hence without importing any of
-what it looks for.
+Runs before anything is installed, hence on the standard library and, once installed, `packaging` alone.
 """
 
 import re

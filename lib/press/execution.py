@@ -1,8 +1,4 @@
-"""Running one job: papermill with a private kernel, and a clear end whatever happens.
-
-The notebook is executed into `build/running/` and moved to `build/executed/` on success
-alone, so that neither a failed nor a killed run leaves anything that looks finished.
-"""
+"""Running one job by papermill with a private kernel; only a finished copy is moved to `build/executed/`."""
 
 import json
 import os
@@ -19,14 +15,9 @@ from filelock import Timeout
 from lib import paths
 from lib.press import fingerprint, jobs, parameters, staleness
 
-# Libraries that start as many threads as the machine has cores unless they are told.
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
+# Without these, libraries start as many threads as the machine has cores.
+THREAD_VARIABLES = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"))
+THREAD_VARIABLES += ("VECLIB_MAXIMUM_THREADS",)
 LONGEST_SOCKET_PATH = 100  # the limit is 103 bytes on macOS, 107 on Linux
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -122,19 +113,10 @@ def _papermill(notebook: Path, copy: Path, values: dict, folder: Path) -> None:
                 self.ip = str(folder / "k-ipc")
 
     papermill.execute_notebook(
-        _verbatim(notebook),
-        _verbatim(copy),
-        values,
-        kernel_name="python3",
-        progress_bar=False,
-        cwd=str(paths.ROOT),
+        *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, copy)),  # it reads them as formats
+        values, kernel_name="python3", progress_bar=False, cwd=str(paths.ROOT),
         kernel_manager_class=PrivateKernelManager,
-    )
-
-
-def _verbatim(path: Path) -> str:
-    """papermill reads a path as a format string."""
-    return str(path).replace("{", "{{").replace("}", "}}")
+    )  # fmt: skip
 
 
 def _is_start_failure(error: RuntimeError) -> bool:
@@ -184,11 +166,7 @@ def _peak_memory() -> float | None:
 
 
 def _say(text: str) -> None:
-    """A line of its own, whatever else is said at this moment.
-
-    In one piece: without a buffer (PYTHONUNBUFFERED) `print` writes a line and its end apart, and a notebook that
-    runs beside this one gets in between.
-    """
+    """Print a line in one write: with PYTHONUNBUFFERED, `print` writes its end apart, and lines of two runs mix."""
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 

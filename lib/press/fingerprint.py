@@ -1,9 +1,6 @@
-"""What a run depends on, by content.
+"""What a run depends on, by content: its cells, parameters, `lib` modules (imported at any depth), lock file and data.
 
-A run is stale when its own cells, its parameters, a `lib` module that it imports (at any
-depth, through the import graph), the lock file or its data changed. Code is compared
-without comments and docstrings, so that explaining something never costs an hour of
-training; times of files never matter.
+Code is compared without comments and docstrings. Times of files never matter.
 """
 
 import ast
@@ -18,7 +15,7 @@ from lib.press import parameters
 
 
 def notebook_hash(notebook: str) -> str:
-    """The hash of what the cells say; outputs, counts, metadata and the layout of code are no part of it."""
+    """The hash of the cells' sources, without the layout of code."""
     parts = []
     for cell in _cells(notebook):
         source = "".join(cell["source"])
@@ -32,9 +29,7 @@ def imported_modules(notebook: str) -> list[str]:
     known = sources.import_graph().modules
     found = set()
     for cell in _cells(notebook):
-        if cell["cell_type"] != "code":
-            continue
-        for node in _imports("".join(cell["source"])):
+        for node in _imports("".join(cell["source"])) if cell["cell_type"] == "code" else ():
             if isinstance(node, ast.Import):
                 found.update(alias.name for alias in node.names if alias.name.split(".")[0] == "lib")
             elif node.module and node.module.split(".")[0] == "lib":
@@ -55,7 +50,7 @@ def run_parameters(notebook, profile, overrides=None, seed=None, seeds=None) -> 
 
 
 def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
-    """Everything that a run with these resolved parameters depends on, named so that a change can be told in words."""
+    """Everything that a run with these resolved parameters depends on, by names for messages."""
     parts = {"notebook": notebook_hash(notebook)}
     parts |= {f"parameter {name}": repr(value) for name, value in sorted(values.items())}
     modules = imported_modules(notebook)

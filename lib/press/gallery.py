@@ -1,7 +1,6 @@
 """The stored results of a profile at a glance: what notebook 00 shows.
 
-Nothing is computed here. A figure is shown as notebook 07 drew it over all seeds, where it did, else as the first
-seed's run did.
+A figure is that of notebook 07 over all seeds, if there is one, else that of the first seed.
 """
 
 import re
@@ -57,17 +56,15 @@ def runs(profile: str) -> pd.DataFrame:
         for notebook, record in scope.records.items():
             made = [scope.sidecars[name] for name in record["outputs"] if name in scope.sidecars]
             origins = [sidecar["provenance"] for sidecar in made]
-            rows.append(
-                {
-                    "notebook": notebook,
-                    "seed": "all" if scope.seed is None else str(scope.seed),
-                    "figures": sum(sidecar["kind"] == "figure" for sidecar in made),
-                    "tables": sum(sidecar["kind"] == "table" for sidecar in made),
-                    "data": "; ".join(dict.fromkeys(data["name"] for data in record["data"])),
-                    "minutes": max((origin["seconds"] for origin in origins), default=np.nan) / 60,
-                    "commit": "; ".join(dict.fromkeys(short_commit(origin["commit"]) for origin in origins)),
-                }
-            )
+            rows.append({
+                "notebook": notebook,
+                "seed": "all" if scope.seed is None else str(scope.seed),
+                "figures": sum(sidecar["kind"] == "figure" for sidecar in made),
+                "tables": sum(sidecar["kind"] == "table" for sidecar in made),
+                "data": "; ".join(dict.fromkeys(data["name"] for data in record["data"])),
+                "minutes": max((origin["seconds"] for origin in origins), default=np.nan) / 60,
+                "commit": "; ".join(dict.fromkeys(short_commit(origin["commit"]) for origin in origins)),
+            })  # fmt: skip
     frame = pd.DataFrame(rows, columns=["notebook", "seed", "figures", "tables", "data", "minutes", "commit"])
     return frame.sort_values(["notebook", "seed"], ignore_index=True)
 
@@ -102,19 +99,14 @@ def sheet(found: Mapping[str, Shown], columns: int = 5) -> Figure:
 
 def listed(found: Mapping[str, Shown]) -> pd.DataFrame:
     """One row for each figure: id, notebook, file relative to the repository, caption; `.attrs` as `Run.read` gives."""
-    rows = [
-        {"id": shown.id, "notebook": shown.notebook, "file": _relative(shown.picture), "caption": shown.caption}
-        for shown in found.values()
-    ]
-    frame = pd.DataFrame(rows, columns=["id", "notebook", "file", "caption"])
+    columns = ["id", "notebook", "file", "caption"]
+    root = paths.output_root()
+    rows = [(one.id, one.notebook, one.picture.relative_to(root).as_posix(), one.caption) for one in found.values()]
+    frame = pd.DataFrame(rows, columns=columns)
     data = [used for shown in found.values() for used in shown.data]
     once = [used for place, used in enumerate(data) if used not in data[:place]]
     frame.attrs |= {"note": "each figure names its own sizes", "data": once}
     return frame
-
-
-def _relative(path: Path) -> str:
-    return path.relative_to(paths.output_root()).as_posix()
 
 
 def _order(name: str) -> tuple[str, int, str]:

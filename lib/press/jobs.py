@@ -1,7 +1,7 @@
-"""What there is to run: one job for each notebook and seed, and where its files are.
+"""Jobs: one run of one notebook each, and where their files are.
 
-A job is one run of one notebook: per seed where the notebook has a `seed`, once over all
-seeds where it has `seeds` or neither. Its name is its place below `figures/` and `build/*/`:
+A notebook with a parameter `seed` has a job for each seed, one with `seeds` or neither has one over all seeds. A job's
+name is its place below `figures/` and `build/*/`:
 
     build/inputs/<job>.json      what the job depends on now, and all it needs to run
     build/running/<job>.ipynb    the copy while it runs
@@ -16,6 +16,7 @@ import getpass
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 from filelock import FileLock
 
 from lib import paths
+from lib.paths import atomic
 from lib.press import fingerprint, parameters
 from lib.press.parameters import ParameterError
 
@@ -54,17 +56,11 @@ class Job:
         return min(max(1, cores // jobs), self.most_threads or cores)
 
     def description(self) -> dict[str, Any]:
-        """All that running it needs; as the content of its inputs file also what makes it stale."""
-        return {
-            "job": self.name,
-            "notebook": self.notebook,
-            "profile": self.profile,
-            "folder": self.folder,
-            "seed": self.seed,
-            "parameters": self.values,
-            "reads": list(self.reads),
-            "parts": self.parts,
-        }
+        """All that running it needs: the content of its inputs file, which makes it stale where it changes."""
+        names = ("notebook", "profile", "folder", "seed")
+        return {"job": self.name} | {name: getattr(self, name) for name in names} | {
+            "parameters": self.values, "reads": list(self.reads), "parts": self.parts
+        }  # fmt: skip
 
 
 def title(job: str) -> str:
@@ -74,9 +70,7 @@ def title(job: str) -> str:
 
 
 def ready(*folders: Path) -> None:
-    """Make sure that a command can write to `folders`, and that libraries find a home for their caches and a name.
-
-    Containers run as users that have neither: HOME is / or missing, and no line of /etc/passwd has their number.
+    """Check that `folders` are writable; set HOME and USER where, as in containers, the user has neither.
 
     Raises:
         ParameterError: a folder cannot be made or written to.
@@ -100,28 +94,13 @@ def ready(*folders: Path) -> None:
         os.environ["USER"] = "user"
 
 
-def executed(job: str) -> Path:
-    return paths.build() / "executed" / f"{job}.ipynb"
+def _in_build(folder: str, ending: str = ".ipynb") -> Callable[[str], Path]:
+    return lambda job: paths.build() / folder / f"{job}{ending}"
 
 
-def made_from(job: str) -> Path:
-    return paths.build() / "executed" / f"{job}.json"
-
-
-def inputs_file(job: str) -> Path:
-    return paths.build() / "inputs" / f"{job}.json"
-
-
-def running(job: str) -> Path:
-    return paths.build() / "running" / f"{job}.ipynb"
-
-
-def failed(job: str) -> Path:
-    return paths.build() / "failed" / f"{job}.ipynb"
-
-
-def checkpoints(job: str) -> Path:
-    return paths.build() / "checkpoints" / job
+executed, running, failed = _in_build("executed"), _in_build("running"), _in_build("failed")
+made_from, inputs_file = _in_build("executed", ".json"), _in_build("inputs", ".json")
+checkpoints = _in_build("checkpoints", "")
 
 
 def record(job: str) -> Path:
@@ -153,17 +132,11 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
             raise ParameterError(f"Profile '{profile}' has no {notebook}: {skipped[notebook]}")
     ordered = _in_order(asked, profile)
     known = {notebook: parameters.defaults(notebook) for notebook in ordered}
-    overrides = parameters.parse_assignments(
-        params, {name: v for values in known.values() for name, v in values.items()}
-    )
+    overrides = parameters.parse_assignments(params, {n: v for values in known.values() for n, v in values.items()})
     parameters.check_names(overrides, known)
-    mine = {
-        notebook: {name: value for name, value in overrides.items() if name in known[notebook]} for notebook in ordered
-    }
-    custom = any(
-        parameters.is_custom(notebook, profile, parameters.resolve(notebook, profile, mine[notebook]))
-        for notebook in ordered
-    )
+    mine = {name: {n: value for n, value in overrides.items() if n in values} for name, values in known.items()}
+    resolved = {name: parameters.resolve(name, profile, values) for name, values in mine.items()}
+    custom = any(parameters.is_custom(name, profile, values) for name, values in resolved.items())
     folder = paths.folder_name(profile, custom)
     names: dict[str, list[str]] = {}
     jobs = []
@@ -213,10 +186,8 @@ def short(path: Path) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def sha256(path: Path) -> str:

@@ -1,11 +1,9 @@
 """`make paper`: the PDF, set by Typst from what stands in `figures/`.
 
-Typst sees one folder, `build/paper/<profile>/`: the sources in `paper/`, the pictures, and `results.json` with the
-captions, tables and provenance of all results. No number is typed in the sources; they look values up there. A
-result that the profile lacks is taken from `soundscapes` or `quick`, and its caption says so; one that exists nowhere
-becomes a box with the command that makes it.
-
-Nothing in the PDF depends on the time, the machine's fonts or a network: the same results give the same bytes.
+Typst reads one folder, `build/paper/<profile>/`: the sources in `paper/`, the pictures, and `results.json` with
+captions, tables and provenance, where the sources look up all numbers. A result that the profile lacks is taken from
+`soundscapes` or `quick`, and its caption says so; in place of one that exists nowhere is the command that makes it.
+The same results give the same bytes.
 """
 
 import argparse
@@ -25,10 +23,10 @@ import typst
 from PIL import Image
 
 from lib import paths
-from lib.data.cache import atomic
+from lib.paths import atomic
 from lib.press import gallery, jobs, parameters
 from lib.press.parameters import ParameterError
-from lib.press.verify import scopes
+from lib.press.verify import Scope, scopes
 
 SOURCES = paths.ROOT / "paper"
 PROJECT = paths.ROOT / "pyproject.toml"
@@ -81,8 +79,8 @@ def collect(profile: str, folder: Path) -> dict[str, Any]:
 
 def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
     """Add what this profile has and an earlier one has not."""
-    own = name == found["profile"]
-    for scope in scopes(name):
+    own, places = name == found["profile"], scopes(name)
+    for scope in places:
         for unreadable in scope.unreadable:
             path = jobs.short(scope.folder / f"{unreadable}.json")
             raise ParameterError(f"{path} cannot be read as JSON; `make verify` tells what else is wrong")
@@ -94,36 +92,30 @@ def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
             exact = f"{name}:{identity}"  # whoever means this profile's and not the first that there is
             if exact in group or origin["notebook"] == gallery.OWN:
                 continue
-            group[exact] = {
-                "caption": sidecar["caption"],
-                "origin": sidecar["origin"],
-                "notebook": origin["notebook"],
-                "commit": origin["commit"],
-            }
+            group[exact] = {key: (sidecar | origin)[key] for key in ("caption", "origin", "notebook", "commit")}
             if sidecar["kind"] == "figure":
                 group[exact] |= _picture(scope.folder / f"{identity}.png", folder)
             else:
                 group[exact] |= {"columns": sidecar["columns"], "data": sidecar["data"]}
             group.setdefault(identity, group[exact])
-    hashes = _hashes(name)
+    hashes = _hashes(places)
     rows = gallery.runs(name).astype(object)
     for row in rows.where(pd.notna(rows), None).to_dict("records"):
         if row["notebook"] != gallery.OWN:
             found["runs"].append(row | {"profile": name} | hashes[row["notebook"], row["seed"]])
-    for used in (used for scope in scopes(name) for record in scope.records.values() for used in record["data"]):
+    for used in (used for scope in places for record in scope.records.values() for used in record["data"]):
         entry = {key: used.get(key, "images") for key in ("name", "split", "count", "unit", "checksum")}
         if entry not in found["data"]:
             found["data"].append(entry)
 
 
-def _hashes(profile: str) -> dict[tuple[str, str], dict[str, str]]:
+def _hashes(places: list[Scope]) -> dict[tuple[str, str], dict[str, str]]:
     """By notebook and seed, its hash of inputs and one over the hashes of all that it made."""
     found = {}
-    for scope in scopes(profile):
-        for notebook, record in scope.records.items():
-            made = json.dumps({name: output["files"] for name, output in record["outputs"].items()}, sort_keys=True)
-            key = notebook, "all" if scope.seed is None else str(scope.seed)
-            found[key] = {"inputs": record["inputs"][:8], "outputs": hashlib.sha256(made.encode()).hexdigest()[:8]}
+    for scope, (notebook, record) in ((place, item) for place in places for item in place.records.items()):
+        made = json.dumps({name: output["files"] for name, output in record["outputs"].items()}, sort_keys=True)
+        hashes = {"inputs": record["inputs"][:8], "outputs": hashlib.sha256(made.encode()).hexdigest()[:8]}
+        found[notebook, "all" if scope.seed is None else str(scope.seed)] = hashes
     return found
 
 

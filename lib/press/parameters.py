@@ -1,9 +1,8 @@
-"""What a notebook can be told, and a strict reading of what it is told.
+"""Defaults of each notebook's parameters, and strict validation of overrides.
 
-A notebook's one cell tagged `parameters` holds literals: the names, types and *quick*
-values. A profile (`profiles/<name>.yaml`) and the command line (`PARAMS="epochs=3"`) only
-override them. papermill itself merely logs an unknown name, so a typo would run for hours
-with the default; here it is an error before a kernel starts.
+A notebook's one cell tagged `parameters` holds literals: names, types and *quick* values. Profiles
+(`profiles/<name>.yaml`) and the command line (`PARAMS="epochs=3"`) override them. papermill only logs an unknown name;
+here it is an error before a kernel starts.
 """
 
 import ast
@@ -45,12 +44,9 @@ def profiles() -> list[str]:
 def defaults(notebook: str) -> dict[str, Any]:
     """The literals of the notebook's `parameters` cell and of the `defaults` module that it imports, by name.
 
-    The cell holds what a reader may want to change; all else, with its explanation, is in `lib/<study>/defaults.py`.
-    Profiles and the command line do not tell them apart. In an opened notebook the cell's `more` sets the latter.
-
-    Read with `ast` and not with `papermill.inspect_notebook`, whose import alone takes
-    seconds and whose pattern misses quoted and dotted annotations.
+    Profiles and the command line set either; in an open notebook the cell's `more` sets those of the module.
     """
+    # Not papermill.inspect_notebook: importing it takes seconds, and it misses quoted and dotted annotations.
     path = _notebook_path(notebook)
     cell, further = _of_file(path), _further(path)
     if twice := sorted(cell.keys() & further.keys()):
@@ -66,10 +62,7 @@ def for_cell(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_globals(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The values in an opened notebook: those of its cell, and its `more` over the defaults in lib.
-
-    ParameterError for names of the cell that have no value, and for unknown names or wrong types in `more`.
-    """
+    """The values in an open notebook: those of its cell, and its `more` over the defaults in lib."""
     known, further = defaults(notebook), _further(_notebook_path(notebook))
     if missing := [name for name in known if name not in namespace and name not in further]:
         raise ParameterError(f"{notebook} has the parameters {missing} but no values for them; run its parameters cell")
@@ -122,9 +115,8 @@ def is_custom(notebook: str, profile: str, values: Mapping[str, Any]) -> bool:
 def parse_assignments(text: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`epochs=3 dataset=folder:/x groups=[1,2]` as a dictionary.
 
-    Quotes group, as in a shell: `dataset='folder:/my birds'`; all else stands for itself, backslashes too. The value
-    of a parameter that is a string in `known` is taken as it is. Others are Python literals where they read as such
-    (`true` and `false` too), strings otherwise, also in a list: `shown=[fire,'gas accident']`.
+    Quotes group, as in a shell: `dataset='folder:/my birds'`; backslashes are literal. Values are Python literals where
+    they parse (`true` and `false` too), else strings, also in lists; those of strings in `known` are never parsed.
     """
     lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
     lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""
@@ -300,7 +292,7 @@ def _cast(value, like):
 
 
 def _cast_element(item, like):
-    """An element is valid if it is like any of the default's; floats first, as [0, 0.5] is floats."""
+    """An element has the type of any of the default's; floats come first, as [0, 0.5] is floats."""
     for model in sorted(like, key=lambda element: not isinstance(element, float)):
         try:
             return _cast(item, model)

@@ -1,4 +1,4 @@
-"""One run of one notebook: its seed, its device, its folder, and what it hands over.
+"""One run of one notebook: its parameters, and the figures and tables that it saves.
 
     run = Run("03_corregularization", globals())
     train = run.use(load_images(dataset, "train"))
@@ -6,9 +6,8 @@
     run.save_table("tab31_accuracy", frame, caption="…")
     run.finish()
 
-Nothing else writes below `figures/`. Every figure is saved with the data that it shows and a
-JSON file that says where it came from; every table as CSV, LaTeX and JSON. Files appear
-whole or not at all.
+Nothing else writes below `figures/`. A figure is saved with the data that it shows and a JSON file of its provenance, a
+table as CSV, LaTeX and JSON. Writes are atomic.
 """
 
 import hashlib
@@ -53,10 +52,8 @@ class RunError(RuntimeError):
 class Run:
     """The one object through which a notebook touches files.
 
-    `values` are the notebook's `globals()`: the names of its parameters cell are looked up
-    there, and their values, with the content of all code and data, make the `inputs` hash
-    that every result carries. A run whose settings are not those of its profile goes to
-    `figures/<profile>-custom/`, so that trying something out never replaces results.
+    values: the notebook's `globals()`, from which its parameters are read. With the content of code and data they make
+    the `inputs` hash of every result. A run with other settings than its profile's goes to `figures/<profile>-custom/`.
     """
 
     def __init__(self, notebook: str, values: Mapping[str, Any]):
@@ -97,13 +94,7 @@ class Run:
         """
         needs.check(self.notebook, data)
         self._data.append(
-            {
-                "name": data.name,
-                "split": data.split,
-                "count": len(data),
-                "unit": data.unit,
-                "checksum": data.checksum,
-            }
+            {"name": data.name, "split": data.split, "count": len(data), "unit": data.unit, "checksum": data.checksum}
         )
         return data
 
@@ -220,26 +211,13 @@ class Run:
     def metric(self, name: str, value: float, *, unit: str = "", note: str = "", **facts: Any) -> None:
         """Record one number with its unit and what it was measured on."""
         self._metrics.append(
-            {
-                "name": name,
-                "value": float(value),
-                "unit": unit,
-                "origin": self.origin(note),
-                "seed": self.seed,
-                **facts,
-            }
+            {"name": name, "value": float(value), "unit": unit, "origin": self.origin(note), "seed": self.seed, **facts}
         )
 
     def finish(self) -> None:
         """Declare the run complete: write its record and remove what an older run left and this one did not make."""
-        record = {
-            "notebook": self.notebook,
-            "inputs": self.inputs,
-            "parameters": self.parameters,
-            "data": self._data,
-            "metrics": self._metrics,
-            "outputs": self._outputs,
-        }
+        record = {"notebook": self.notebook, "inputs": self.inputs, "parameters": self.parameters, "data": self._data,
+                  "metrics": self._metrics, "outputs": self._outputs}  # fmt: skip
         with _saving(self._record):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
@@ -272,10 +250,7 @@ class Run:
         parts = [f"{name}, {' + '.join(counts)} {unit}" for (name, unit), counts in sizes.items()] or ["no data set"]
         seeds = [self.seed] if self.seeds is None else self.seeds
         parts += [note] if note else []
-        parts += [
-            f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}",
-            f"profile {self.profile}",
-        ]
+        parts += [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}", f"profile {self.profile}"]
         if self._home != self.profile:
             parts[-1] += " with other settings"
         return "; ".join(parts) + "."
@@ -338,10 +313,7 @@ class Run:
             "data": used,
             "inputs": self.inputs,
             "commit": _commit(),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: metadata.version(name) for name in VERSIONS},
-            },
+            "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONS},
             "device": _device_name(self.device),
             "threads": torch.get_num_threads(),
             "seconds": round(time.monotonic() - self._started, 1),
@@ -365,19 +337,12 @@ def _device_name(device: str) -> str:
 
 
 def _commit() -> str:
-    """The commit that is checked out, with "+ changes" if code differs from it.
-
-    Outside git it is what the variable COMMIT says, else "unknown".
-    """
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(paths.ROOT), *arguments], capture_output=True, text=True, check=True, timeout=20
-        ).stdout.strip()
-
+    """The commit checked out, with "+ changes" if code differs; outside git the variable COMMIT, or "unknown"."""
+    git, how = ["git", "-C", str(paths.ROOT)], {"text": True, "timeout": 20, "stderr": subprocess.DEVNULL}
+    code = ["lib", "notebooks", "profiles", "requirements.lock"]
     try:
-        changed = git("status", "--porcelain", "--", "lib", "notebooks", "profiles", "requirements.lock")
-        return git("rev-parse", "HEAD") + (" + changes" if changed else "")
+        changed = subprocess.check_output([*git, "status", "--porcelain", "--", *code], **how).strip()
+        return subprocess.check_output([*git, "rev-parse", "HEAD"], **how).strip() + (" + changes" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return os.environ.get("COMMIT", "unknown")
 
@@ -417,16 +382,9 @@ def _plain(value: Any) -> Any:
     return None if value is pd.NA or value is pd.NaT else str(value)
 
 
-# What LaTeX takes for commands.
-_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\\": r"\textbackslash{}",
-}
-
-
 def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
+    special = {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
 def _write(files: Mapping[Path, bytes]) -> None:

@@ -1,10 +1,8 @@
 """`make site`: the results of one profile as a folder of static pages, `build/site/`, to read in a browser.
 
-`index.html` shows every figure and table of the profile, over all seeds and of each, with where it
-came from; the executed notebooks are pages beside it. All that the pages need is in the folder:
-styles and the script are inlined, pictures lie beside, formulas are MathML. A content security
-policy in each page forbids the browser to ask anything else for anything, so the pages work
-from a disk, a mail attachment or any static host.
+`index.html` shows every figure and table of the profile, over all seeds and of each, with its provenance; the executed
+notebooks are pages beside it. The folder is self-contained, which a content security policy enforces: styles and
+scripts are inlined, formulas are MathML.
 """
 
 import argparse
@@ -89,16 +87,14 @@ class Version:
     @property
     def data(self) -> list[str]:
         """Such as "CIFAR-10, 50,000 train images", one line for each data set."""
-        lines = [
-            f"{data['name']}, {data['count']:,} {data['split']} {data.get('unit', 'images')}"
-            for data in self.origin["data"]
-        ]
+        lines = [f"{data['name']}, {data['count']:,} {data['split']} {data.get('unit', 'images')}"
+                 for data in self.origin["data"]]  # fmt: skip
         return list(dict.fromkeys(lines)) or ["none"]
 
     @property
-    def seeds(self) -> str:
+    def seeds(self) -> list[int]:
         seed = self.origin["seed"]
-        return ", ".join(map(str, seed if isinstance(seed, list) else [seed]))
+        return seed if isinstance(seed, list) else [seed]
 
     @property
     def time(self) -> str:
@@ -198,7 +194,7 @@ def _index(profile: str, entries: list[Entry], notebooks: dict[str, dict[str, di
     pages = [
         {"scope": scope, "name": name, **page} for scope, found in notebooks.items() for name, page in found.items()
     ]
-    seeds = sorted({seed for entry in entries for v in entry.versions for seed in _listed(v.origin["seed"])})
+    seeds = sorted({seed for entry in entries for version in entry.versions for seed in version.seeds})
     data = list(dict.fromkeys(line for entry in entries for version in entry.versions for line in version.data))
     count = {kind: sum(entry.kind == kind for entry in entries) for kind in ("figure", "table")}
     content = _render(
@@ -221,10 +217,6 @@ def _font(folder: Path) -> None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _listed(seed: int | list[int]) -> list[int]:
-    return seed if isinstance(seed, list) else [seed]
 
 
 def _render(template: str, **values: Any) -> str:

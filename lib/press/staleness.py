@@ -1,4 +1,4 @@
-"""Which jobs are stale, and why: decided by content alone, and told in words."""
+"""Which jobs are stale, and why, by content alone."""
 
 import json
 import os
@@ -87,11 +87,10 @@ def _changed_reads(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 
 def prepare(job: Job) -> None:
-    """Make Snakemake, which looks at files alone, see the job as `reasons` does.
+    """Make Snakemake, which compares files' times, agree with `reasons`.
 
-    A stale job has no executed copy: it is no result any more. An up-to-date one has an
-    inputs file that is older than its results. Otherwise the inputs file is left alone
-    while its content is the same.
+    A stale job loses its executed copy; the inputs file of an up-to-date one, rewritten only where its content changes,
+    is made older than its results.
     """
     stale = bool(reasons(job))
     if stale:

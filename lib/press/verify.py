@@ -1,14 +1,11 @@
-"""`make verify` and `make diff`: are the stored results whole and what they say, and what changed in them.
+"""`make verify` and `make diff`: are the stored results intact and up to date, and what changed in them.
 
-`make verify` reads `figures/<profile>/` alone and changes nothing. An *error* is a result that
-is not what it claims to be: a file missing, altered or without a record, a run that did not
-finish, another profile's result, no commit. A *warning* is a result that still is what its
-sidecar says but is not what the repository would make now: stale, never run, made from
-uncommitted code or from a commit that this history lacks. Only errors make the exit status 1,
-since whether hours of training are worth repeating for a changed line is not for a check to decide.
+`make verify` reads `figures/<profile>/` and changes nothing. An *error* is a result that is not what its record says: a
+file missing, altered or without a record, an unfinished run, another profile's result, no commit. A *warning* is one
+that the repository would not make now: stale, never run, made from uncommitted code or from a commit that this history
+lacks. Only errors make the exit status 1.
 
-PDF and NPZ files stay out of git, as do a seed's pictures where there is one over all seeds: in a fresh clone they
-are counted and not missed.
+Files that .gitignore excludes are counted, not missed: PDF, NPZ, a seed's picture where there is one over all seeds.
 """
 
 import argparse
@@ -26,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from lib import paths, sources
-from lib.data.cache import atomic
+from lib.paths import atomic
 from lib.press import fingerprint, jobs, parameters, staleness
 from lib.press.jobs import Job, read_json, sha256
 from lib.press.parameters import ParameterError
@@ -172,7 +169,7 @@ def _files(scope: Scope, counts: Counter) -> Iterator[Finding]:
 def _same_table(sidecar: dict, path: Path) -> bool:
     """Whether a table's sidecar, which carries no hash, says the same as its hashed CSV file."""
     if not path.exists():
-        return True  # told already
+        return True  # reported already
     frame = pd.DataFrame(sidecar["data"], columns=sidecar["columns"], dtype=object)
     return frame.to_csv(index=False, lineterminator="\n").encode() == path.read_bytes()
 
@@ -203,34 +200,31 @@ def _unfinished_and_orphaned(scope: Scope) -> Iterator[Finding]:
         yield Finding("error", f"{scope.name}/{notebook}", what, f"Run {_make(scope, notebook)}.")
 
 
+def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = ["git", "-C", str(root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"LC_ALL": "C"})
+
+
 def history(root: Path) -> frozenset[str] | None:
-    """All commits that lead to the one checked out in `root`; None where that cannot be told.
-
-    So it is outside git, in an archive unpacked inside another repository, and in a shallow clone.
-    """
-
-    def git(*arguments: str) -> list[str]:
-        command = ["git", "-C", str(root), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
-
+    """All commits that lead to the one checked out in `root`; None outside git and in a shallow clone."""
     try:
-        top, shallow = git("rev-parse", "--show-toplevel", "--is-shallow-repository")
-        whole = shallow == "false" and Path(top).resolve() == root.resolve()
-        return frozenset(git("rev-list", "HEAD")) if whole else None
+        top, shallow = _git(root, "rev-parse", "--show-toplevel", "--is-shallow-repository").stdout.splitlines()
+        commits = _git(root, "rev-list", "HEAD")
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
+    whole = shallow == "false" and Path(top).resolve() == root.resolve()  # not an archive inside another repository
+    return frozenset(commits.stdout.splitlines()) if whole and not commits.returncode else None
 
 
 def git_fault(root: Path) -> str:
     """What to do so that git tells the commit of `root`; empty where it does."""
-    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"LC_ALL": "C"})
+        found = _git(root, "rev-parse", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return "Install git, and work in a clone, where the exact code matters."
-    if "safe.directory" in told.stderr:
+    if "safe.directory" in found.stderr:
         return f"Run `git config --global --add safe.directory {shlex.quote(str(root))}`."
-    return "Work in a git clone where the exact code matters." if told.returncode else ""
+    return "Work in a git clone where the exact code matters." if found.returncode else ""
 
 
 def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None, fault: str) -> Iterator[Finding]:
@@ -305,7 +299,7 @@ def _never_run(job: Job, scope: Scope | None) -> Iterator[Finding]:
     unfinished = scope and any(
         sidecar["provenance"].get("notebook") == job.notebook for sidecar in scope.sidecars.values()
     )
-    if not unfinished:  # else it is an error, told already
+    if not unfinished:  # else it is an error, reported already
         yield Finding("warning", job.name, "was never run", f"Run {_make(job, job.notebook)}.")
 
 
@@ -348,7 +342,7 @@ def show(folder: str, found: list[Finding], counts: Counter) -> int:
     if counts["not in git"]:
         print(f"  {counts['not in git']} PDF, NPZ and PNG files are not here: they stay out of git.")
     if counts["without data"]:
-        print(f"  {counts['without data']} runs could not be told stale or not: their data set is not here.")
+        print(f"  {counts['without data']} runs could not be checked for staleness: their data set is not here.")
     return levels["error"]
 
 
@@ -358,10 +352,8 @@ def show(folder: str, found: list[Finding], counts: Counter) -> int:
 def diff(identity: str, base: str, folders: list[str]) -> list[tuple[Path, str]]:
     """Compare figure or table `identity` with its state in `base`, a folder or a git revision.
 
-    A folder is searched for `figures/<profile>/…` (another clone), `<profile>/…`, `seed-<k>/…` and the
-    file itself, in this order. Returns (what was written to `build/diff/`, what it shows in words), or the
-    result's own path where nothing changed.
-    ParameterError where either side has no such figure or table.
+    A folder is searched for `figures/<profile>/…` (another clone), `<profile>/…`, `seed-<k>/…` and the file itself, in
+    this order. Returns (file in `build/diff/`, or the result's own where nothing changed; the difference in words).
     """
     found, without_base = [], []
     for folder in folders:
@@ -410,31 +402,24 @@ def _old(path: Path, base: str) -> bytes | None:
 def compare_pictures(old: bytes, new: bytes, target: Path) -> str:
     """Write old, new and their difference side by side; returns the share of differing pixels in words.
 
-    Pictures of different sizes are laid upon each other at the upper left; a pixel that only one
-    has counts as differing.
+    Pictures of different sizes are aligned at the upper left; a pixel that only one of them has counts as differing.
     """
     before, after = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in (old, new))
-    height, width = (max(before.shape[axis], after.shape[axis]) for axis in (0, 1))
+    height, width = np.maximum(before.shape[:2], after.shape[:2])
     first, second = _padded(before, height, width), _padded(after, height, width)
-    apart = np.abs(first - second).max(axis=2)
-    in_one_alone = np.isnan(first[..., 0]) != np.isnan(second[..., 0])
-    apart = np.where(in_one_alone, 255, np.nan_to_num(apart))
-    differs = apart > 0
+    differs = ((first != second) & ~(np.isnan(first) & np.isnan(second))).any(axis=2)
     faded = 200 + 55 * np.nan_to_num(second, nan=255).mean(axis=2, keepdims=True).repeat(3, axis=2) / 255
-    strength = (0.35 + 0.65 * apart / 255)[..., None]
-    change = np.where(differs[..., None], (1 - strength) * 255 + strength * np.array([200, 0, 0]), faded)
-
-    margin, gap = 44, 12
-    sheet = Image.new("RGB", (3 * width + 2 * gap, height + margin), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(24)
-    for column, (title, image) in enumerate((("old", first), ("new", second), ("difference", change))):
-        left = column * (width + gap)
-        draw.text((left + 6, 8), title, fill="black", font=font)
-        sheet.paste(Image.fromarray(np.nan_to_num(image, nan=235).round().astype(np.uint8)), (left, margin))
+    change = np.where(differs[..., None], (200, 0, 0), faded)
+    gap = 12
+    sheet = Image.new("RGB", (int(3 * width + 2 * gap), int(height)), "white")
+    for column, image in enumerate((first, second, change)):
+        pixels = np.nan_to_num(image, nan=235).round().astype(np.uint8)
+        sheet.paste(Image.fromarray(pixels), (int(column * (width + gap)), 0))
     with atomic(target) as temporary:
         sheet.save(temporary, format="png")
-    sizes = "" if before.shape == after.shape else f"; {_size(before)} → {_size(after)} pixels"
-    return f"{differs.mean():.2%} of the pixels differ{sizes}"
+    (h, w, _), (h2, w2, _) = before.shape, after.shape
+    sizes = f"; {w} × {h} → {w2} × {h2} pixels" if (h, w) != (h2, w2) else ""
+    return f"{differs.mean():.2%} of the pixels differ{sizes}; old, new and difference are side by side"
 
 
 def _padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -442,10 +427,6 @@ def _padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
     canvas = np.full((height, width, 3), np.nan, np.float32)
     canvas[: image.shape[0], : image.shape[1]] = image
     return canvas
-
-
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[1]} × {image.shape[0]}"
 
 
 def compare_tables(old: bytes, new: bytes, target: Path) -> str:

@@ -1,7 +1,6 @@
-"""`make figures` and `make plan`: decide what is stale, hand it to Snakemake, tell what came of it.
+"""`make figures` and `make plan`: run the stale jobs through Snakemake, and report.
 
-What there is to run is in `lib.press.jobs`, whether it is stale in `lib.press.staleness`. Snakemake orders
-the stale jobs, runs them in parallel and goes on after failures; `lib.press.execution` runs one.
+Jobs are defined in `lib.press.jobs`, staleness in `lib.press.staleness`; `lib.press.execution` runs one.
 """
 
 import argparse
@@ -63,8 +62,7 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
         return status
     left: list[Job] = []
     for job in selected:
-        waits = {other.name for other in left}.intersection(job.reads)
-        if waits or not jobs.executed(job.name).exists():
+        if {other.name for other in left}.intersection(job.reads) or not jobs.executed(job.name).exists():
             left.append(job)
     if not left and status == 0:
         log.unlink()
@@ -133,14 +131,13 @@ def available_cores() -> int:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.press.workflow", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
+    settings = {"profile": "default: quick", "seeds": "such as '0 1 2'; default: the profile's",
+                "only": "names of notebooks; default: all", "params": "such as 'epochs=3 dataset=cifar10'",
+                "jobs": "notebooks at a time; default: 1", "cores": "default: all available"}  # fmt: skip
     for name in ("figures", "plan", "outputs"):
         command = commands.add_parser(name)
-        command.add_argument("--profile", default="quick")
-        command.add_argument("--seeds", default="", help="such as '0 1 2'; default: the profile's")
-        command.add_argument("--only", default="", help="names of notebooks; default: all")
-        command.add_argument("--params", default="", help="such as 'epochs=3 dataset=cifar10'")
-        command.add_argument("--jobs", default="", help="notebooks at a time; default: 1")
-        command.add_argument("--cores", default="", help="default: all that this process may use")
+        for setting, meaning in settings.items():
+            command.add_argument(f"--{setting}", default="quick" if setting == "profile" else "", help=meaning)
     run = commands.add_parser("run", help="run one job (called by Snakemake)")
     run.add_argument("job")
     run.add_argument("--threads", type=int, default=1)

@@ -281,7 +281,7 @@ def test_changed_code_makes_a_run_stale(results):
 def test_without_its_data_set_a_run_is_not_called_stale(results, capsys, monkeypatch):
     monkeypatch.setattr(fingerprint, "data_parts", lambda values: {"data cifar10": "absent"})
     assert found("warning") == [] and verify.main(["check"]) == 0
-    assert "3 runs could not be told stale or not" in capsys.readouterr().out
+    assert "3 runs could not be checked for staleness" in capsys.readouterr().out
 
 
 def test_a_seed_that_the_profile_asks_for_and_nobody_ran_is_a_warning(results):

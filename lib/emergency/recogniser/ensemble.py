@@ -205,26 +205,6 @@ def audit(features: np.ndarray, groups: np.ndarray, *, folds: int = 5, seed: int
             "chance": 100 / len(names)}  # fmt: skip
 
 
-def class_matched(corpora: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> np.ndarray:
-    """Indices (ascending) of clips of which every corpus has as many of each class, for an `audit` of the corpora.
-
-    corpora, labels: (N,). Else corpora could be told apart by what is heard in them. Of each class, each corpus gives
-    as many as that with the fewest, drawn from `seed`; a class that one of them lacks is left out.
-
-    Raises:
-        ValueError: no class occurs in all corpora.
-    """
-    draw, names, found = np.random.default_rng(seed), np.unique(corpora), []
-    for label in np.unique(labels):
-        own = [np.flatnonzero((corpora == name) & (labels == label)) for name in names]
-        fewest = min(map(len, own))
-        found += [draw.choice(places, fewest, replace=False) for places in own]
-    chosen = np.sort(np.concatenate(found)) if found else np.zeros(0, int)
-    if not len(chosen):
-        raise ValueError(f"no class occurs in all of the corpora {', '.join(map(str, names))}; compare fewer of them")
-    return chosen
-
-
 def leave_one_corpus_out(
     fit: Callable[[np.ndarray, np.ndarray], Tensor], corpora: np.ndarray, labels: Tensor, classes: Sequence[str],
     alarming: Sequence[int], *, folds: int = 5, seed: int = 0,

@@ -241,12 +241,3 @@ def invented(references: Sequence[str], hypotheses: Sequence[str], *, seed: int,
         rows.append({"text": name, "seed": seed, "clips": clips, "count": often, "share": share,
                      "low": 100 * low, "high": 100 * high})  # fmt: skip
     return pd.DataFrame(rows)
-
-
-def said_to(recogniser: Recogniser, opinion: Opinion, sounds: Sounds, count: int = 8) -> pd.DataFrame:
-    """What each voter makes of the first `count` clips: clip, class, one column per voter, text."""
-    names = sounds.classes
-    table = pd.DataFrame({"class": [names[label] for label in sounds.labels[:count]]})
-    for voter, logits in opinion.votes.items():
-        table[voter] = ensemble.named(logits[:count], names)
-    return table.assign(text=list(opinion.texts[:count]))

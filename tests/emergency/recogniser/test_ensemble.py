@@ -15,7 +15,6 @@ from lib.emergency.recogniser.ensemble import (
     STACKED,
     audit,
     calibrated,
-    class_matched,
     ensemble_table,
     if_independent,
     leave_one_corpus_out,
@@ -197,31 +196,6 @@ class TestAudit:
         groups = np.repeat([0, 1], 30)
         found = audit(np.random.default_rng(0).normal(size=(60, 4)) + 2.2 * groups[:, None], groups)
         assert found["balanced_accuracy"] > 95 and found["high"] == 100
-
-    @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 3)), min_size=1, max_size=40))
-    def test_class_matched(self, clips):
-        corpora, labels = (np.array(column) for column in zip(*clips, strict=True))
-        names = set(corpora)
-        wanted = {label: min(clips.count((name, label)) for name in names) for label in set(labels.tolist())}
-        if not sum(wanted.values()):
-            with pytest.raises(ValueError, match="no class occurs in all of the corpora"):
-                class_matched(corpora, labels)
-            return
-        chosen = class_matched(corpora, labels)
-        assert len(set(chosen)) == len(chosen)
-        for name in names:
-            for label, count in wanted.items():
-                assert ((corpora[chosen] == name) & (labels[chosen] == label)).sum() == count
-
-    def test_classes_alone_do_not_betray_a_corpus(self):
-        """Features that tell the class and nothing else: corpora of other classes differ, matched ones do not."""
-        draw = np.random.default_rng(0)
-        corpora = np.repeat(["one", "other"], 400)
-        labels = np.where(draw.random(800) < np.where(corpora == "one", 0.9, 0.1), 0, 1)
-        features = np.eye(2)[labels] + 0.1 * draw.normal(size=(800, 2))
-        assert audit(features, corpora)["low"] > 80
-        chosen = class_matched(corpora, labels)
-        assert abs(audit(features[chosen], corpora[chosen])["balanced_accuracy"] - 50) < 12
 
     def test_too_few(self):
         with pytest.raises(ValueError, match="two groups of 5 recordings at least; found 6 of a, 2 of b"):

@@ -194,11 +194,6 @@ class TestWords:
         assert np.isnan(voting.invented(["불"], ["불"], seed=0).share).all()
 
 
-def test_said_to(recogniser, test_set):  # noqa: F811
-    table = voting.said_to(recogniser, recogniser.hear(test_set.samples[:10]), test_set, 5)
-    assert table.columns.tolist() == ["class", CNN, ENCODER, TEXT, "text"] and len(table) == 5
-
-
 def test_votes_are_drawn(recogniser, test_set):  # noqa: F811
     votes = recogniser.hear(test_set.samples).votes
     table = ensemble.ensemble_table(votes, test_set.labels, votes, test_set.labels, test_set.classes, EMERGENCY, seed=0)
