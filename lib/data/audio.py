@@ -203,7 +203,7 @@ class _Clips:
 def _folder(source: Source, split: str) -> _Clips:
     listing = folders.list_folder(source.path, split, SOUNDS)
     folds = [int.from_bytes(folders.name_hash(f"fold {file.name}")[:8], "big") % FOLDS for file in listing.files]
-    return _of_listing(listing, np.array(folds, np.int64), f"folder {source.path.name}")
+    return _of_listing(listing, np.array(folds, np.int64), f"folder {catalog.readable(source.path.name)}")
 
 
 def _of_listing(listing: folders.Listing, folds: np.ndarray, name: str) -> _Clips:

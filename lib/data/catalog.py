@@ -165,6 +165,7 @@ def scan(folder: Path, left_out: Counter[str] | None = None) -> list[File]:
     left_out = Counter() if left_out is None else left_out
     found: list[File] = []
     visited: set[tuple[int, int]] = set()  # a link that leads back up must not loop
+    links: list[tuple[str, str]] = []  # followed last: what a link leads to may be read by its own name
 
     def visit(path: str, prefix: str) -> None:
         state = os.stat(path)
@@ -177,7 +178,10 @@ def scan(folder: Path, left_out: Counter[str] | None = None) -> list[File]:
                 if hidden(entry.name):
                     continue
                 if entry.is_dir():
-                    visit(entry.path, f"{prefix}{entry.name}/")
+                    if entry.is_symlink():
+                        links.append((entry.path, f"{prefix}{entry.name}/"))
+                    else:
+                        visit(entry.path, f"{prefix}{entry.name}/")
                 elif entry.is_file():
                     state = entry.stat()
                     found.append(File(prefix + entry.name, state.st_size, state.st_mtime_ns))
@@ -185,6 +189,8 @@ def scan(folder: Path, left_out: Counter[str] | None = None) -> list[File]:
                     left_out["broken link" if entry.is_symlink() else "special file"] += 1
 
     visit(os.fspath(folder), "")
+    for path, prefix in links:  # grows while it is read: links within links
+        visit(path, prefix)
     return sorted(found, key=lambda file: file.name)
 
 

@@ -230,7 +230,7 @@ def _scale(parts: Iterable[np.ndarray], name: str) -> tuple[float, float]:
         raise Unreadable(f"{name} holds no sound, only a header. Replace or delete it.", "no sound")
     if count < SHORTEST * RATE:
         raise Unreadable(
-            f"{name} holds {count / RATE:.4f} s of sound, and {SHORTEST} s is the least. It may have been cut off: "
+            f"{name} holds {count / RATE:.7g} s of sound, and {SHORTEST} s is the least. It may have been cut off: "
             f"replace or delete it.",
             "too short",
         )

@@ -20,11 +20,11 @@ from lib.data.catalog import DataError, File, hidden, readable, scan
 # Pillow registers these without being able to read images from them unaided.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
 _SPLITS = {
-    **dict.fromkeys(("train", "training", "trn", "학습", "훈련"), "train"),
-    **dict.fromkeys(("test", "testing", "tst", "시험", "평가", "테스트"), "test"),
+    **dict.fromkeys(("train", "trains", "training", "trn", "trainval", "학습", "훈련"), "train"),
+    **dict.fromkeys(("test", "tests", "testing", "tst", "시험", "평가", "테스트"), "test"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation", "holdout", "검증"), "other"),
 }
-_DATA = r"(data|set|dataset|split|images?|img|audio|sounds?|데이터|용)$"  # said of any split
+_DATA = r"(data|set|dataset|split|images?|img|audio|sounds?|데이터|셋|용)+$"  # said of any split
 _SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -91,8 +91,8 @@ def _groups(folder: Path, split: str, kind: Kind) -> dict[str, list[File]]:
     files = _of_kind(folder, kind)
     top = _folders(folder)
     named: dict[str, list[str]] = {}
-    for name in top:
-        named.setdefault(_split(name), []).append(name)
+    for name, split_ in _splits(top).items():
+        named.setdefault(split_, []).append(name)
     if all(len(named.get(name, [])) == 1 for name in ("train", "test")):
         parts = {name: _classes(folder, named[name][0], files, kind) for name in ("train", "test")}
         _same_classes(folder, parts["train"], parts["test"])
@@ -107,14 +107,18 @@ def _groups(folder: Path, split: str, kind: Kind) -> dict[str, list[File]]:
             f"alone, which are split 80 : 20. Rename, join or add folders."
         )
     inner: dict[str, set[str]] = {}
-    for parts in (file.name.split("/") for file in files):
-        if len(parts) > 2:
-            inner.setdefault(parts[0], set()).add(parts[1])
-    nested = {name for names in inner.values() if len({_split(name) for name in names} - {""}) > 1 for name in names}
-    if nested:
+    for above in {os.path.dirname(file.name) for file in files}:
+        parts = above.split("/")
+        for depth in range(1, len(parts)):
+            inner.setdefault("/".join(parts[:depth]), set()).add(parts[depth])
+    found = {parent: set(_splits(sorted(names)).values()) - {""} for parent, names in inner.items()}
+    in_each = [found.get(name, set()) for name in top]
+    if any(len(splits) > 1 for splits in found.values()) or (len(top) > 1 and set.intersection(*in_each)):
+        nested = sorted(name for parent, names in inner.items() if found[parent] for name in names)
         raise DataError(
-            f"{folder} holds folders of splits ({_words(sorted(nested))}) inside of class folders. Expected the splits "
-            "above the classes, train/<class>/ and test/<class>/. Move them there."
+            f"{folder} holds folders of splits ({_words(list(dict.fromkeys(nested)))}) further down. Expected the "
+            "splits above the classes, train/<class>/ and test/<class>/. Move them there, or give the folder that "
+            "holds them."
         )
     classes = _classes(folder, "", files, kind)
     if split == "all":
@@ -144,11 +148,23 @@ def _of_kind(folder: Path, kind: Kind) -> list[File]:
     return files
 
 
-def _split(name: str) -> str:
-    """ "train", "test" or "other" for a folder that is named as a split is, in any usual spelling; else ""."""
-    words = re.findall(r"[^\W\d_]+", readable(name).casefold())
-    word = re.sub(_DATA, "", "".join(word for word in words if not re.fullmatch(_DATA, word)))
-    return _SPLITS.get(word, "")
+def _splits(names: list[str]) -> dict[str, str]:
+    """{name: "train", "test" or "other"} of folders that are named as splits are, in any usual spelling; "" of others.
+
+    A name with another word beside the split's (birds_train) is one where a second split has the same (birds_test).
+    """
+    found = {}
+    for name in names:
+        words = [re.sub(_DATA, "", word) for word in re.findall(r"[^\W\d_]+", readable(name).casefold())]
+        if split := _SPLITS.get("".join(words), ""):
+            found[name] = split, ""
+        else:
+            said = [word for word in words if word in _SPLITS]
+            rest = " ".join(word for word in words if word not in _SPLITS)
+            found[name] = (_SPLITS[said[0]], rest) if len(said) == 1 else ("", "")
+    known = set(found.values())
+    return {name: split if not rest or any(one != split and two == rest for one, two in known) else ""
+            for name, (split, rest) in found.items()}  # fmt: skip
 
 
 def _folders(folder: Path) -> list[str]:

@@ -202,7 +202,7 @@ def _folder(dataset: str, source: Source, split: str) -> tuple[folders.Listing, 
     if dataset == "cifar10":
         lossy = any(file.name.lower().endswith((".jpg", ".jpeg")) for file in listing.files)
         return listing, "CIFAR-10 (JPEG copy)" if lossy else "CIFAR-10 (image folder)"
-    return listing, f"folder {source.path.name}"
+    return listing, f"folder {catalog.readable(source.path.name)}"
 
 
 # --- Shared -------------------------------------------------------------------------------------

@@ -101,6 +101,10 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
     tr (S1 S2)^½ is computed as that of the symmetric S1^½ S2 S1^½, which is always real. Never negative.
     """
+    for given in (a, b):
+        if not isinstance(given, Moments):
+            raise MetricError("a Fréchet distance is of Moments; frechet_distance_of_samples takes features")
+    _same_width(len(a.mean), len(b.mean))
     root = _root(b.covariance)
     roots = _root_sum(root @ a.covariance @ root.T)
     return _assemble(a.mean - b.mean, a.covariance.trace() + b.covariance.trace(), roots)
@@ -113,6 +117,7 @@ def frechet_distance_of_samples(x: Tensor, y: Tensor) -> float:
     values of the n × m matrix X Yᵀ.
     """
     x, y = check_features(x).double(), check_features(y).double()
+    _same_width(x.shape[1], y.shape[1])
     if min(len(x), len(y)) < 2:
         raise MetricError(f"a Fréchet distance needs at least 2 samples of each set, not {len(x)} and {len(y)}")
     if min(len(x), len(y)) >= x.shape[1]:
@@ -121,6 +126,11 @@ def frechet_distance_of_samples(x: Tensor, y: Tensor) -> float:
     trace = scaled_x.square().sum() + scaled_y.square().sum()
     roots = torch.linalg.svdvals(scaled_x @ scaled_y.T).sum()
     return _assemble(x.mean(dim=0) - y.mean(dim=0), trace, roots)
+
+
+def _same_width(one: int, other: int) -> None:
+    if one != other:
+        raise MetricError(f"features of {one} and of {other} dimensions do not compare; use one extractor for both")
 
 
 def _assemble(gap: Tensor, trace: Tensor, roots: Tensor) -> float:
@@ -320,6 +330,7 @@ def kid(fake: Tensor, real: Tensor, *, seed: int, subsets: int = 100, size: int 
     subsampling without replacement (Politis & Romano 1994); near 0, where the variance falls faster, it is too wide.
     """
     count = min(len(check_features(fake)), len(check_features(real)))
+    _same_width(fake.shape[1], real.shape[1])
     size = min(1000, count // 2) if size is None else size
     if not 2 <= size < count:
         raise MetricError(f"KID on subsets of {size} needs more than {max(size, 3)} images of each set, not {count}")

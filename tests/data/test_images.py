@@ -698,7 +698,7 @@ def test_splits_inside_of_classes_are_not_mixed(tmp_path, splits):
     for kind in ("bird", "ship"):
         for split in splits:
             pictures(tmp_path / kind / split)
-    with pytest.raises(DataError, match="splits .*inside of class folders.*train/<class>/"):
+    with pytest.raises(DataError, match="splits .*further down.*train/<class>/"):
         load_images(f"folder:{tmp_path}", "train")
 
 
@@ -819,3 +819,42 @@ def test_a_png_with_a_long_text(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "set/a/0.png", pnginfo=text)
     with pytest.raises(DataError, match="0.png carries more than 1 MB of text"):
         load_images(f"folder:{tmp_path / 'set'}", "train"), load_images(f"folder:{tmp_path / 'set'}", "test")
+
+
+@pytest.mark.parametrize("names", [("x_train", "x_test"), ("birds-train", "birds-test"), ("trains", "tests"),
+                                   ("학습셋", "테스트셋"), ("학습용데이터", "시험용데이터"),
+                                   ("trainval", "test")])  # fmt: skip
+def test_splits_with_another_word(tmp_path, names):
+    for name in names:
+        pictures(tmp_path / name / "bird")
+    assert load_images(f"folder:{tmp_path}", "train").classes == ("bird",)
+
+
+def test_a_split_s_word_in_one_class_alone_is_no_split(tmp_path):
+    for kind in ("crash test", "race", "train"):
+        pictures(tmp_path / kind)
+    assert load_images(f"folder:{tmp_path}", "train").classes == ("crash test", "race", "train")
+
+
+@pytest.mark.parametrize("layout", [("w/data/train/x", "w/data/test/x"), ("a/train", "b/train"),
+                                    ("w/x_train/a", "w/x_test/a")])  # fmt: skip
+def test_splits_further_down(tmp_path, layout):
+    for place in layout:
+        pictures(tmp_path / place)
+    with pytest.raises(DataError, match="splits .*further down.*train/<class>/"):
+        load_images(f"folder:{tmp_path}", "train")
+
+
+def test_a_link_to_another_class_takes_nothing_from_it(tmp_path):
+    for kind in ("a", "b"):
+        pictures(tmp_path / "set" / kind)
+    (tmp_path / "set/b/al").symlink_to(tmp_path / "set/a", target_is_directory=True)
+    with pytest.warns(UserWarning, match="link to a folder that is read already"):
+        images = load_images(f"folder:{tmp_path / 'set'}", "train")
+    assert images.labels.bincount().tolist() == [8, 8]
+
+
+def test_a_data_set_named_in_cp949_can_be_captioned(tmp_path):
+    folder = tmp_path / os.fsdecode("새".encode("cp949"))
+    pictures(folder / "a")
+    assert load_images(f"folder:{folder}", "train").name == "folder 새"

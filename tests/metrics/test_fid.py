@@ -388,3 +388,13 @@ def test_images_of_another_size_are_refused(extractor):
 def test_numpy_arrays_are_said_to_be_none(call):
     with pytest.raises(MetricError, match=r"are a numpy.ndarray, expected a torch.Tensor; torch.as_tensor"):
         call(np.zeros((2, 3, 8, 8), np.uint8))
+
+
+def test_features_of_two_widths_are_refused():
+    x, y = normal(30, 4, 0), normal(30, 5, 1)
+    for call in (lambda: frechet_distance_of_samples(x, y), lambda: kid(x, y, seed=0),
+                 lambda: frechet_distance(Moments.of(x), Moments.of(y))):  # fmt: skip
+        with pytest.raises(MetricError, match="of 4 and of 5 dimensions"):
+            call()
+    with pytest.raises(MetricError, match="frechet_distance_of_samples takes features"):
+        frechet_distance(x, x)

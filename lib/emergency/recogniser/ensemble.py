@@ -116,7 +116,8 @@ def ensemble_table(
         else:
             answered = ~ways[name].isnan().any(1)
             row = score_row(without_abstentions(ways[name]), labels, classes, alarming)
-            row |= {"ece": 100 * calibration_error(ways[name][answered].softmax(1), labels[answered])}
+            said = calibration_error(ways[name][answered].softmax(1), labels[answered]) if answered.any() else np.nan
+            row |= {"ece": 100 * said}
             row = {"answered": 100 * answered.double().mean().item()} | row
         row = {"voter": name, "seed": seed, "source": SOURCE.get(name, np.nan)} | row
         if name not in test:
