@@ -12,6 +12,7 @@ A set is looked for under `data_root()`: the official archive first, then an unp
     folder:<path>  any folder; a relative path starts at the data root, else at the repository
 """
 
+import contextlib
 import difflib
 import hashlib
 import os
@@ -92,10 +93,14 @@ def locate(dataset: str, root: str = "") -> Source | None:
 
 
 def _spellings(folder: Path) -> list[Path]:
-    """The path as given, and with each folder spelled as a Mac (NFD) or others (NFC) would: they look the same."""
+    """The path as given, and with each folder spelled as a Mac (NFD) or others (NFC) would, or in CP949: they look the
+    same."""
     found = [Path(folder.anchor)]
     for name in folder.parts[1 if folder.anchor else 0 :]:
-        names = dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))])
+        composed = unicodedata.normalize("NFC", name)
+        names = dict.fromkeys([name, composed, unicodedata.normalize("NFD", name)])
+        with contextlib.suppress(UnicodeEncodeError):
+            names[os.fsdecode(composed.encode("cp949"))] = None
         found = [path / each for path in found for each in names if len(names) == 1 or (path / each).exists()]
     return found
 

@@ -858,3 +858,8 @@ def test_a_data_set_named_in_cp949_can_be_captioned(tmp_path):
     folder = tmp_path / os.fsdecode("새".encode("cp949"))
     pictures(folder / "a")
     assert load_images(f"folder:{folder}", "train").name == "folder 새"
+
+
+def test_a_folder_in_cp949_is_found_by_its_hangul_name(tmp_path):
+    pictures(tmp_path / os.fsdecode("자료".encode("cp949")) / "새" / "a")
+    assert load_images("folder:자료/새", "train", root=str(tmp_path)).classes == ("a",)
