@@ -25,7 +25,8 @@ def text_of(path) -> str:
 
 
 def plain(text: str) -> str:
-    return re.sub(r"\s+", " ", text)
+    # A hyphen and a soft one are one glyph of the font, which the PDF names after whichever comes first.
+    return re.sub(r"\s+", " ", text.replace("\xad", "-"))
 
 
 # -- sources ---------------------------------------------------------------------------------
