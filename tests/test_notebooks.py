@@ -185,7 +185,11 @@ def test_notebook_runs_and_prints_what_is_stored(job, output, environment):
     assert (output / "figures" / f"{job.name}.json").exists()
 
 
-@pytest.mark.parametrize("job", [job for job in smoke_jobs() if job.seed is not None], ids=lambda job: job.notebook)
+# 01 takes longest, and tests/laplacian_gan holds its trainings to the same bytes.
+TWICE = [job for job in smoke_jobs() if job.seed is not None and job.notebook != "01_laplacian_gan"]
+
+
+@pytest.mark.parametrize("job", TWICE, ids=lambda job: job.notebook)
 def test_a_second_run_from_nothing_gives_the_same_bytes(job, output, environment, tmp_path):
     first = json.loads((output / "figures" / f"{job.name}.json").read_text(encoding="utf-8"))
     # No time is the same twice; what was measured is therefore kept once per machine.
