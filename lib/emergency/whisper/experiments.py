@@ -118,12 +118,13 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
     give_back()
     where = {name: values[name] for name in ("precision", "device")}
     rest = {name: values[name] for name in ("optimizer", "equaliser", "time_mask", "frequency_mask")}
-    head = None
-    if values["checkpoint"]:
+    head, rate = None, values["learning_rate"]
+    if values["checkpoint"]:  # a rate for weights at random would undo what the others have learned
         rest |= {name: values[name] for name in ("trained_rate", "layer_decay")} | {"encoder": not frozen_encoder}
-        rate, size = values["head_rate"], values["batch_size"]
-        head = Settings(0.0, values["head_epochs"], size, rate, **where) if values["head_epochs"] else None
-    settings = Settings(0.0, values["epochs"], values["batch_size"], values["learning_rate"], **rest, **where)
+        rest["optimizer"], rate = "adamw", values["head_rate"]
+        if values["head_epochs"]:
+            head = Settings(0.0, values["head_epochs"], values["batch_size"], rate, **where)
+    settings = Settings(0.0, values["epochs"], values["batch_size"], rate, **rest, **where)
     reading = ReadingSettings(values["reading_epochs"], **where)
     return Task(*sets, samples, truth, lines, reading, head, fresh, settings)
 

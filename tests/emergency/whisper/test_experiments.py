@@ -88,6 +88,8 @@ class TestReading:
         whisper.build(["불"], NAMES, WhisperSize(16, 2, 1, 2, 300), stack=4, hidden=8).save(tmp_path / "trained")
         task = recognition.task(self.VALUES | {"checkpoint": str(tmp_path / "trained")})
         assert task.lines is None and task.settings.trained_rate == 0.1
+        # Rate and optimizer of a Whisper from scratch would undo what this one has learned.
+        assert (task.settings.optimizer, task.settings.learning_rate) == ("adamw", 0.01)
         before = dict(task.fresh().named_parameters())
         after = dict(recognition.prepared(task, seed=0, checkpoints=tmp_path).fresh().named_parameters())
         changed = {name for name in before if not torch.equal(before[name], after[name])}
