@@ -18,6 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 
@@ -99,9 +100,13 @@ def _is_seed(path: Path) -> bool:
 
 
 def not_in_git(path: Path) -> bool:
-    """Whether .gitignore leaves this result out: PDF, NPZ, a seed's picture that there is over all seeds."""
-    over_seeds = path.parent.parent / path.name
-    return path.suffix in (".pdf", ".npz") or (path.suffix == ".png" and _is_seed(path.parent) and over_seeds.exists())
+    """Whether .gitignore leaves this result out: PDF, NPZ, a seed's picture of what there is over all seeds."""
+    name, rules = f"/figures/{path.relative_to(paths.figures()).as_posix()}", paths.ROOT / ".gitignore"
+    lines = rules.read_text(encoding="utf-8").splitlines() if rules.exists() else []
+    fitting = [line for line in lines if fnmatch(name, line.removeprefix("!").replace("**/", "*"))]
+    if path.suffix in (".pdf", ".npz") or (fitting and not fitting[-1].startswith("!")):
+        return True
+    return path.suffix == ".png" and _is_seed(path.parent) and (path.parent.parent / path.name).exists()
 
 
 def kept_folders() -> list[str]:

@@ -402,3 +402,9 @@ def test_diff_with_a_damaged_file_is_one_clear_error(results, made, capsys, name
 def test_a_custom_base_raises_the_error_of_arguments(results):
     with pytest.raises(ParameterError, match="nothing"):
         verify.diff("fig31_line", "nothing", ["quick"])
+
+
+@pytest.mark.parametrize("folder", verify.kept_folders())
+def test_the_committed_results_are_whole_in_a_clone(folder):
+    found, counts = verify.verify(folder)
+    assert [one for one in found if one.level == "error"] == [] and counts["hashes"]
