@@ -122,8 +122,11 @@ def _groups(folder: Path, split: str, kind: Kind) -> dict[str, list[File]]:
         )
     if len(set().union(*found.values())) > 1:
         where = sorted(f"{parent}/{name}" for parent in found for name in inner[parent] if found[parent])
-        warnings.warn(f"{folder} holds {_words(where)}: each is read as a part of its class, not as a split. If they "
-                      "are splits, put them above the classes, train/<class>/ and test/<class>/.", stacklevel=2)  # fmt: skip
+        warnings.warn(
+            f"{folder} holds {_words(where)}: each is read as a part of its class, not as a split. If they are splits, "
+            "put them above the classes, train/<class>/ and test/<class>/.",
+            stacklevel=2,
+        )
     classes = _classes(folder, "", files, kind)
     if split == "all":
         return classes
