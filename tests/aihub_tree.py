@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.emergency.classes import CLASSES
-from lib.emergency.synthesis.lines import LINES
+from lib.emergency.synthesis.lines import CORES
 
 RATE = 44_100
 
@@ -145,7 +145,7 @@ def _clip(draw, number: int, part: str, place: int, seconds: float) -> tuple[Tru
     onset = round(draw.uniform(0, 0.3) * seconds, 3)
     offset = round(draw.uniform(0.6, 1) * seconds, 3)
     spoken = number < 15 and place % 2 == 0
-    lines = [line for side in LINES[number] for line in side] if spoken else [""]
+    lines = [line for side in CORES[number] for line in side] if spoken else [""]
     speaker = tuple(str(draw.choice(words)) for words in (("남", "여"), ("20대", "40대", "60대"), ("표준", "경상")))
     clip = Truth(number, onset, offset, lines[place // 2 % len(lines)], speaker if spoken else ("", "", ""),
                  "음성" if spoken else "비음성", f"소리{place % 3}", part)  # fmt: skip

@@ -23,9 +23,9 @@ from pathlib import Path
 
 from lib import paths
 
-BUILT_IN = ("shapes", "shapes-plain", "soundscapes")
+BUILT_IN = ("shapes", "shapes-plain", "soundscapes")  # soundscapes-recorded needs ESC-50
 IMAGE_SETS = ("shapes", "shapes-plain", "cifar10", "celeba")  # and folder:<path>
-AUDIO_SETS = ("soundscapes", "esc50", "aihub", "aihub-strict")  # and folder:<path>
+AUDIO_SETS = ("soundscapes", "soundscapes-recorded", "esc50", "aihub", "aihub-strict")  # and folder:<path>
 
 CIFAR10_BATCHES = "cifar-10-batches-py"
 CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"

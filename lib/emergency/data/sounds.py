@@ -20,12 +20,13 @@ from lib.data.images import balanced
 from lib.emergency.classes import EMERGENCY, NAMES, find
 from lib.emergency.data import aihub, aihub_shards, aihub_splits
 from lib.emergency.features import HOP, Mels, log_mel, scaled
+from lib.emergency.synthesis.recordings import Recordings
 from lib.emergency.synthesis.soundscapes import Soundscapes, draw_soundscapes
 from lib.sources import source_hash
 
+SOUNDSCAPES = ("soundscapes", "soundscapes-recorded")
 FOLDS = 5
 NARROW = 5500  # Hz: microphones of soundscapes that hear no higher are one corpus, the others another
-RECORDED_EMERGENCIES = ("crackling_fire", "crying_baby", "glass_breaking", "siren")  # chosen here, ESC-50 does not
 COUNT = {"train": 2000, "validation": 400, "test": 600}  # soundscapes, when no count is asked for
 
 
@@ -38,31 +39,49 @@ def load(
     seed: int = 0,
     root: str = "",
 ) -> Sounds:
-    """One split of "soundscapes" (built in, synthetic), "aihub", "esc50" or "folder:<path>" as clips of `seconds`.
+    """One split of "soundscapes" (built in, synthetic), "soundscapes-recorded", "aihub", "esc50" or "folder:<path>" as
+    clips of `seconds`.
 
-    "aihub" is split as in the source, "aihub-strict" so that no line that is tested was learned.
+    "soundscapes-recorded" has recordings of ESC-50 among its sounds. "aihub" is split as in the source,
+    "aihub-strict" so that no line that is tested was learned.
 
     Raises:
         DataError: the data is missing or damaged, or the arguments ask for what it cannot give.
     """
     if dataset in ("aihub", "aihub-strict"):
         return _aihub(dataset, split, seconds, count, seed, root)
-    if dataset != "soundscapes":
+    if dataset not in SOUNDSCAPES:
         return load_sounds(dataset, split, seconds=seconds, count=count, seed=seed, root=root)
+    return of_soundscapes(_drawn(dataset, split, seconds, count, seed, root), split)
+
+
+def _drawn(dataset: str, split: str, seconds: float, count: int | None, seed: int, root: str, **how) -> Soundscapes:
     if split not in COUNT:
         raise DataError(f"Soundscapes are drawn for 'train', 'validation' and 'test', not for {split!r}.")
-    return of_soundscapes(draw_soundscapes(count or COUNT[split], seed=seed, split=split, seconds=seconds), split)
+    recorded = _recordings(split, root) if dataset == "soundscapes-recorded" else None
+    return draw_soundscapes(count or COUNT[split], seed=seed, split=split, seconds=seconds, recorded=recorded, **how)
+
+
+def _recordings(split: str, root: str) -> Recordings:
+    """ESC-50's recordings for `split`: its last fold for the test, the one before for the validation."""
+    whole = load_sounds("esc50", "test" if split == "test" else "train", seconds=5.0, root=root)
+    if split != "test":
+        last = whole.folds == whole.folds.max()
+        whole = whole.subset(last if split == "validation" else ~last)
+    categories = tuple(whole.classes[label] for label in whole.labels.tolist())
+    return Recordings(whole.samples.numpy(), categories, whole.checksum)
 
 
 def recorded(count: int, *, seed: int = 0, root: str = "") -> Sounds | None:
-    """`count` clips of ESC-50, whole (5 s) and from all its classes; None for 0, or where it is not on this machine.
+    """`count` clips of ESC-50's last fold, which no training hears, whole (5 s) and from all its classes; None for 0,
+    or where it is not on this machine.
 
     Raises:
         DataError: it is damaged, or has fewer clips.
     """
     if not count or locate("esc50", root) is None:
         return None
-    return load_sounds("esc50", "all", seconds=5.0, count=count, seed=seed, root=root)
+    return load_sounds("esc50", "test", seconds=5.0, count=count, seed=seed, root=root)
 
 
 def load_sets(
@@ -76,9 +95,9 @@ def load_sets(
     if dataset == "esc50":
         return load(dataset, "all", count=train_count or None, **how), None, None
     train = load(dataset, "train", count=train_count or None, **how)
-    if dataset != "soundscapes":
+    if dataset not in SOUNDSCAPES:
         return train, load(dataset, "test", count=test_count or None, **how), None
-    truth = draw_soundscapes(test_count or COUNT["test"], seed=seed, split="test", seconds=seconds, stems=True)
+    truth = _drawn(dataset, "test", seconds, test_count, seed, root, stems=True)
     return train, of_soundscapes(truth, "test"), truth
 
 
@@ -103,8 +122,8 @@ def three_sets(
         first, second = whole.folds.unique()[:2]
         return (*_by_mask(whole, (whole.folds != first) & (whole.folds != second), whole.folds == second,
                           whole.folds == first), None)  # fmt: skip
-    if dataset == "soundscapes":
-        drawn = draw_soundscapes(test_count or COUNT["test"], seed=seed, split="test", seconds=seconds)
+    if dataset in SOUNDSCAPES:
+        drawn = _drawn(dataset, "test", seconds, test_count, seed, root)
         parts = [load(dataset, split, count=count or None, **how)
                  for split, count in (("train", train_count), ("validation", validation_count))]  # fmt: skip
         return (*parts, of_soundscapes(drawn, "test"), drawn)
@@ -123,13 +142,15 @@ def _by_mask(sounds: Sounds, *masks: Tensor) -> list[Sounds]:
 def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
     """Soundscapes as the sounds of a data set like any other: of what is known of them, the spans and the words."""
     index = torch.arange(len(drawn.numbers))
+    said = ("synthetic", drawn.recorded and "with recordings of ESC-50, CC BY-NC",
+            drawn.speech == "babble" and "babble for speech")  # fmt: skip
     return Sounds(
         samples=torch.from_numpy(drawn.samples),
         labels=torch.from_numpy(drawn.numbers),
         classes=NAMES,
         folds=index // len(NAMES) % FOLDS,  # each round over the classes goes to one fold
         names=tuple(f"{split} {i}" for i in index.tolist()),
-        name="soundscapes (synthetic)" if drawn.speech == "espeak" else "soundscapes (synthetic, babble for speech)",
+        name=f"soundscapes ({', '.join(filter(None, said))})",
         checksum=drawn.digest,
         split=split,
         spans=tuple(tuple((label.onset, label.offset) for label in clip.labels if label.kind != "distractor")

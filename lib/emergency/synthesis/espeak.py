@@ -4,8 +4,7 @@ espeak-ng keeps a state from line to line, so a line sounds the same only in a f
 spoke the same lines before it. Needs nothing but the standard library and `espeakng_loader`.
 
 stdin: JSON, a list of [text, voice, words per minute, pitch 0..100].
-stdout: one little-endian uint32, the rate in Hz; then per line two blocks, each after its length in bytes (uint32):
-16-bit samples, and JSON, [seconds, name] of every phoneme as it begins.
+stdout: one little-endian uint32, the rate in Hz; then per line its 16-bit samples after their length in bytes (uint32).
 """
 
 import ctypes
@@ -14,20 +13,8 @@ import struct
 import sys
 
 _SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: the callback hears all before espeak_Synth returns
-_PHONEME_EVENTS = 1  # espeakINITIALIZE: they leave the samples as they are
 _UTF8 = 1
 _RATE, _PITCH = 1, 3  # espeak_PARAMETER
-_LAST, _PHONEME = 0, 7  # espeak_EVENT_TYPE
-
-
-class _Event(ctypes.Structure):
-    """espeak_EVENT; `name` is the union of a number, a pointer and eight characters."""
-
-    _fields_ = (
-        ("type", ctypes.c_int), ("message", ctypes.c_uint), ("text", ctypes.c_int), ("length", ctypes.c_int),
-        ("milliseconds", ctypes.c_int), ("sample", ctypes.c_int), ("user", ctypes.c_void_p),
-        ("name", ctypes.c_char * 8),
-    )  # fmt: skip
 
 
 def main() -> None:
@@ -35,22 +22,16 @@ def main() -> None:
 
     lines = json.load(sys.stdin)
     library = ctypes.CDLL(espeakng_loader.get_library_path())
-    heard, phonemes = bytearray(), []
+    heard = bytearray()
 
-    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.POINTER(_Event))
-    def hear(samples, count, events):
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
+    def hear(samples, count, _events):
         if samples and count > 0:
             heard.extend(ctypes.string_at(samples, 2 * count))
-        place = 0
-        while events[place].type != _LAST:
-            if events[place].type == _PHONEME:
-                name = events[place].name.decode(errors="replace").strip("',")  # without its stress
-                phonemes.append([events[place].milliseconds / 1000, name])
-            place += 1
         return 0
 
     data = str(espeakng_loader.get_data_path()).encode()
-    rate = library.espeak_Initialize(_SYNCHRONOUS, 0, data, _PHONEME_EVENTS)
+    rate = library.espeak_Initialize(_SYNCHRONOUS, 0, data, 0)
     if rate <= 0:
         raise OSError(f"espeak-ng could not read its data in {espeakng_loader.get_data_path()}.")
     library.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
@@ -68,13 +49,11 @@ def main() -> None:
         library.espeak_SetParameter(_PITCH, pitch, 0)
         library.espeak_ng_SetRandSeed(1)
         heard.clear()
-        phonemes.clear()
         encoded = text.encode()
         if library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None) != 0:
             raise OSError(f"espeak-ng could not say {text}.")
-        for block in (heard, json.dumps(phonemes).encode()):
-            out.write(struct.pack("<I", len(block)))
-            out.write(block)
+        out.write(struct.pack("<I", len(heard)))
+        out.write(heard)
 
 
 if __name__ == "__main__":

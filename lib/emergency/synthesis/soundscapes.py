@@ -27,12 +27,13 @@ from scipy import fft, signal
 from lib import paths
 from lib.data.cache import atomic
 from lib.emergency.classes import CLASSES, EMERGENCY, NORMAL
-from lib.emergency.synthesis import events
+from lib.emergency.synthesis import events, recordings
 from lib.emergency.synthesis.generators import RATE, Draw, fade
+from lib.emergency.synthesis.recordings import Recordings, either
 from lib.emergency.synthesis.rooms import _television, draw_room, heard, microphone
 from lib.emergency.synthesis.speech import Bank, speech_bank
 
-VERSION = "3"
+VERSION = "4"
 SPLITS = ("train", "validation", "test")
 STEMS = ("speech", "event", "background")
 BANDS = 40  # of the energy: pairs of Whisper's 80 mel bands
@@ -101,6 +102,7 @@ class Soundscapes:
         after summing 2 bands x 8 frames.
     stems: (N, 3, n) int16, their sum is the clip before the microphone; None unless asked for.
     speech: "espeak", or "babble" where espeak-ng does not run.
+    recorded: whether recordings are among the sounds.
     digest: SHA-256 of samples and numbers.
     """
 
@@ -110,6 +112,7 @@ class Soundscapes:
     energy: np.ndarray
     stems: np.ndarray | None
     speech: str
+    recorded: bool
     digest: str
 
 
@@ -122,6 +125,7 @@ def draw_soundscapes(
     stems: bool = False,
     classes: Sequence[int] | None = None,
     speech: str | None = None,
+    recorded: Recordings | None = None,
 ) -> Soundscapes:
     """The first `count` clips of the stream (seed, split), drawn once and then read from `build/cache`.
 
@@ -130,6 +134,7 @@ def draw_soundscapes(
 
     classes: numbers of the source, all of 0..19 if None.
     speech: "espeak", "babble", or None for the first that runs here.
+    recorded: recordings among the events, distractors and backgrounds; those of `split` alone.
 
     Raises:
         ValueError: an argument is out of range or a class is unknown.
@@ -137,10 +142,21 @@ def draw_soundscapes(
     chosen = _check(count, seed, split, seconds, classes)
     bank = speech_bank(split, speech)
     n = round(seconds * RATE)
-    key = _key(bank, chosen, n)
+    key = _key(bank, chosen, n, recorded)
     place = folder() / f"{key}-{split}-{seed}{'-stems' if stems else ''}"
     tasks = [
-        (place / f"{start // _SHARD:05d}.npz", start, min(_SHARD, count - start), seed, split, n, stems, chosen, bank)
+        (
+            place / f"{start // _SHARD:05d}.npz",
+            start,
+            min(_SHARD, count - start),
+            seed,
+            split,
+            n,
+            stems,
+            chosen,
+            bank,
+            recorded,
+        )
         for start in range(0, count, _SHARD)
     ]
     _draw_side_by_side([task for task in tasks if not task[0].exists()])
@@ -158,7 +174,7 @@ def draw_soundscapes(
     digest.update(np.ascontiguousarray(joined["samples"], "<i2").data)
     digest.update(numbers.astype("<i8").data)
     return Soundscapes(joined["samples"], numbers, clips, joined["energy"], joined.get("stems"), bank.kind,
-                       digest.hexdigest())  # fmt: skip
+                       recorded is not None, digest.hexdigest())  # fmt: skip
 
 
 def datasheet(split: str = "train") -> dict[str, str]:
@@ -206,14 +222,17 @@ def _check(count: int, seed: int, split: str, seconds: float, classes: Sequence[
 def _sources() -> str:
     here = Path(__file__).parent
     digest = hashlib.sha256(f"{VERSION} {np.__version__} {scipy.__version__}".encode())
-    for name in ("../classes", "lines", "speech", "generators", "emergencies", "events", "rooms", "soundscapes"):
+    for name in ("../classes", "lines", "speech", "generators", "emergencies", "events", "recordings", "rooms",
+                 "soundscapes"):  # fmt: skip
         digest.update((here / f"{name}.py").read_bytes())
     return digest.hexdigest()
 
 
-def _key(bank: Bank, chosen: tuple[int, ...], n: int) -> str:
+def _key(bank: Bank, chosen: tuple[int, ...], n: int, recorded: Recordings | None) -> str:
     """Changes with everything that changes the clips; the seed and the split are in the folder's name."""
-    return hashlib.sha256(repr((_sources(), bank.digest, chosen, n)).encode()).hexdigest()[:16]
+    return hashlib.sha256(
+        repr((_sources(), bank.digest, chosen, n, recorded and recorded.checksum)).encode()
+    ).hexdigest()[:16]
 
 
 def _draw_side_by_side(tasks: Sequence[tuple]) -> None:
@@ -229,13 +248,13 @@ def _keep(*task) -> None:
     _shard(*task)
 
 
-def _shard(path, start, count, seed, split, n, stems, chosen, bank) -> dict:
+def _shard(path, start, count, seed, split, n, stems, chosen, bank, recorded) -> dict:
     """Clips start..start + count of the stream: as many as there are from the file, the rest drawn and kept."""
     kept = _read(path, n, stems)
     have = len(kept["clips"]) if kept else 0
     if have < count:
         order = _order(start + have, start + count, seed, split, chosen)
-        drawn = [_clip(index, number, seed, split, n, bank) for index, number in order]
+        drawn = [_clip(index, number, seed, split, n, bank, recorded) for index, number in order]
         fresh = {name: np.stack([one[name] for one in drawn]) for name in ("samples", "energy")}
         if stems:
             fresh["stems"] = np.stack([one["stems"] for one in drawn])
@@ -298,10 +317,12 @@ def _order(start: int, stop: int, seed: int, split: str, chosen: tuple[int, ...]
     return [pair for pair in pairs if start <= pair[0] < stop]
 
 
-def _clip(index: int, number: int, seed: int, split: str, n: int, bank: Bank) -> dict:
+def _clip(
+    index: int, number: int, seed: int, split: str, n: int, bank: Bank, recorded: Recordings | None = None
+) -> dict:
     draw = Draw(seed, (SPLITS.index(split), 0, index))
     room = draw_room(draw)
-    family = draw.choice(events.BACKGROUNDS)
+    family = either(draw, events.BACKGROUNDS, recorded, recordings.BACKGROUNDS, recordings.BACKGROUND)
     noise = family(draw, n)
     layers = {name: np.zeros(n) for name in STEMS}
     layers["background"] += noise / _power(noise) ** 0.5
@@ -328,7 +349,8 @@ def _clip(index: int, number: int, seed: int, split: str, n: int, bank: Bank) ->
     if number:
         content = draw.unit()
         if content < 0.92:
-            source = draw.choice(events.families(number, split))
+            recipes, categories = events.families(number, split), recordings.EVENTS.get(number, ())
+            source = either(draw, recipes, recorded, categories, recordings.EVENT)
             for _ in range(1 + draw.chance(0.25)):
                 length = draw.between(0.8, n / RATE) if draw.chance(0.7) else n / RATE * 1.1
                 onset = draw.between(-0.25 * length, n / RATE - 0.6 * length)
@@ -344,7 +366,8 @@ def _clip(index: int, number: int, seed: int, split: str, n: int, bank: Bank) ->
                 source=one.voice, text=one.text)  # fmt: skip
             transcript = one.text
         if draw.chance(0.3):
-            source = draw.choice(events.distractors(split))
+            recipes = events.distractors(split)
+            source = either(draw, recipes, recorded, recordings.DISTRACTORS, recordings.DISTRACTOR)
             length = draw.between(0.6, 2.0)
             add("background", source(draw, round(length * RATE)), draw.between(-0.1, n / RATE - 0.5),
                 draw.between(-5, 20), kind="distractor", name=source.__name__, source=source.__name__)  # fmt: skip

@@ -1,8 +1,8 @@
 """Spoken Korean for the built-in clips: espeak-ng, or vowel babble where it cannot be loaded.
 
-A bank holds every line of a split in every voice of the split, the same bytes on every run: each
-shard of it is spoken by a fresh process (`espeak`) in a fixed order from a fixed random seed, and
-kept on disk with its SHA-256. It is a test signal with words in it, not Korean as people speak it
+A bank holds `SENTENCES` of every class, each said by one of the split's voices, the same bytes on every run:
+each shard of it is spoken by a fresh process (`espeak`) in a fixed order from a fixed random seed, and kept on
+disk with its SHA-256. It is a test signal with words in it, not Korean as people speak it
 (espeak-ng lacks nasal assimilation): what a recogniser scores on it says nothing about real speech.
 """
 
@@ -16,7 +16,6 @@ import subprocess
 import sys
 import unicodedata
 import warnings
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,16 +26,16 @@ from scipy import signal
 
 from lib import paths
 from lib.data.cache import atomic
-from lib.emergency.synthesis.lines import LINES, lines
+from lib.emergency.synthesis.lines import CORES, sentences
 
 RATE = 16_000
 # Training and validation, test. Variants of espeak-ng's Korean voice: male, female.
 VOICES = (("m1", "m2", "m4", "m5", "m7", "f1", "f3", "f4"), ("m3", "m6", "f2", "f5"))
 
-# More variants, that say the lines to read (`speak`) beside the voices of the training: reading takes many voices.
-READERS = (
+# More of the training: a network that is to understand other voices has to hear many.
+MORE_VOICES = (
     "Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Gene2", "Henrique", "Hugo", "Jacky", "Lee",
-    "Marco", "Mario", "Michael", "Mike", "Nguyen", "Reed", "Storm", "adam", "anika", "announcer", "antonio", "aunty",
+    "Mario", "Michael", "Mike", "Nguyen", "Reed", "Storm", "adam", "anika", "announcer", "antonio", "aunty",
     "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward", "grandma", "grandpa", "gustave", "ian", "iven",
     "john", "linda", "m8", "max", "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert",
     "sandro", "shelby", "steph", "travis", "victor", "zac",
@@ -44,28 +43,22 @@ READERS = (
 
 # What espeakng-loader 0.2.4 (espeak-ng 1.52) says: other bytes are other data than the published results'.
 DIGESTS = {
-    "train": "e117b4ce9798b2a288d53b09710a326598c3398dc0053d04a138dcf95e9262a2",
-    "test": "f8444d53586b3c3e063a877843278418d1688d1b8518cca45c64272cb66f31eb",
+    "train": "2c83a3344d4af7b014db7850ce63ea47ab86a0f3e250249edf265cdc16015c8c",
+    "test": "7ce4f70dfe4352866ff3446a80babc644c66426773f7c5ebb5d859ea86311209",
 }
 
+SENTENCES = (200, 50)  # of each class in a bank: training and validation, test
 _SHARD = 256  # lines a process speaks
-
-Phonemes = tuple[tuple[float, str], ...]  # (seconds from the first sample, name) of each as it begins, in turn
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """samples: (n,) int16 at 16 kHz, peak about 0.5, without silence around. number: the class of the line.
-
-    phonemes: which begins when; each lasts until the next. Named as espeak-ng does (Kirshenbaum), without stress; in
-    babble by its vowel's letter.
-    """
+    """samples: (n,) int16 at 16 kHz, peak about 0.5, without silence around. number: the class of the line."""
 
     number: int
     text: str
     voice: str
     samples: np.ndarray
-    phonemes: Phonemes
 
 
 @dataclass(frozen=True)
@@ -81,8 +74,10 @@ class Bank:
         return [one for one in self.utterances if one.number == number]
 
 
-def voices(split: str) -> tuple[str, ...]:
-    return VOICES[split == "test"]
+def voices(split: str, kind: str = "espeak") -> tuple[str, ...]:
+    if split == "test":
+        return VOICES[1]
+    return VOICES[0] + (MORE_VOICES if kind == "espeak" else ())
 
 
 def available() -> bool:
@@ -91,7 +86,7 @@ def available() -> bool:
 
 
 def speech_bank(split: str, kind: str | None = None) -> Bank:
-    """Every line of `split` in every voice of it.
+    """The sentences of `split`, said by its voices in turn.
 
     kind: "espeak", "babble", or None for the first that works here (a warning says if it is babble).
 
@@ -106,7 +101,7 @@ def speech_bank(split: str, kind: str | None = None) -> Bank:
     return _bank("test" if split == "test" else "train", kind, str(paths.build()))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)  # a quarter of a gigabyte
 def _bank(split: str, kind: str | None, _build: str) -> Bank:
     if kind != "babble":
         try:
@@ -120,29 +115,20 @@ def _bank(split: str, kind: str | None, _build: str) -> Bank:
     return _banked(split, "babble")
 
 
-def speak(lines: Sequence[str], kind: str) -> Bank:
-    """Lines of no class (number 0), said in turn by the voices of the training and by `READERS`.
-
-    kind: "espeak" or "babble", as that of a `Bank`.
-    """
-    speakers = voices("train") + (READERS if kind == "espeak" else ())
-    jobs = [(0, text, speakers[k % len(speakers)], *_rate_and_pitch(k)) for k, text in enumerate(lines)]
-    return _bank_of("lines", jobs, kind)
-
-
-def _jobs(split: str) -> list[tuple[int, str, str, int, int]]:
+def _jobs(split: str, kind: str) -> list[tuple[int, str, str, int, int]]:
     """(class, text, voice, words per minute, pitch) in the order they are spoken."""
-    jobs = [(number, text, voice) for voice in voices(split) for number in LINES for text in lines(number, split)]
-    return [(*job, *_rate_and_pitch(k)) for k, job in enumerate(jobs)]
+    speakers, count = voices(split, kind), SENTENCES[split == "test"]
+    jobs = [(number, text) for number in CORES for text in sentences(number, split)[:count]]
+    return [(*job, speakers[k % len(speakers)], *_rate_and_pitch(k)) for k, job in enumerate(jobs)]
 
 
 def _rate_and_pitch(k: int) -> tuple[int, int]:
     """Of job `k`: strides through their ranges, so that every class has all of them."""
-    return 130 + 37 * k % 91, 20 + 29 * k % 61
+    return 150 + 37 * k % 71, 20 + 29 * k % 61
 
 
 def _banked(split: str, kind: str) -> Bank:
-    bank = _bank_of(split, _jobs(split), kind)
+    bank = _bank_of(split, _jobs(split, kind), kind)
     if kind == "espeak" and bank.digest != DIGESTS[split]:
         warnings.warn("This espeak-ng speaks differently from the one of the published results (espeakng-loader "
                       "0.2.4): results on the built-in clips are comparable among themselves only.",
@@ -157,16 +143,14 @@ def _bank_of(name: str, jobs: list[tuple[int, str, str, int, int]], kind: str) -
     said, digest = _read(path, len(jobs)) or (None, None)
     if said is None:
         said = _speak(jobs) if kind == "espeak" else [_babble(job[1], job[2], *job[3:]) for job in jobs]
-        digest = _digest([wave for wave, _ in said])
+        digest = _digest(said)
         try:
             with atomic(path) as temporary, temporary.open("wb") as file:
-                lengths = np.array([len(wave) for wave, _ in said], np.int64)
-                phonemes = np.frombuffer(json.dumps([one for _, one in said]).encode(), np.uint8)
-                np.savez(file, samples=np.concatenate([wave for wave, _ in said]), lengths=lengths, phonemes=phonemes,
-                         digest=np.array(digest))  # fmt: skip
+                lengths = np.array([len(wave) for wave in said], np.int64)
+                np.savez(file, samples=np.concatenate(said), lengths=lengths, digest=np.array(digest))
         except OSError as error:
             warnings.warn(f"The spoken lines could not be kept in {path} ({error}): they are spoken again next time.")
-    return Bank(kind, digest, tuple(Utterance(*job[:3], *one) for job, one in zip(jobs, said, strict=True)))
+    return Bank(kind, digest, tuple(Utterance(*job[:3], wave) for job, wave in zip(jobs, said, strict=True)))
 
 
 def _source(kind: str) -> str:
@@ -186,14 +170,13 @@ def _digest(waves: list[np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, count: int) -> tuple[list[tuple[np.ndarray, Phonemes]], str] | None:
+def _read(path: Path, count: int) -> tuple[list[np.ndarray], str] | None:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             waves = np.split(file["samples"], np.cumsum(file["lengths"])[:-1])
             digest = str(file["digest"])
-            phonemes = [tuple(map(tuple, one)) for one in json.loads(file["phonemes"].tobytes())]
         if len(waves) == count and _digest(waves) == digest:
-            return list(zip(waves, phonemes, strict=True)), digest
+            return waves, digest
     except FileNotFoundError:
         return None
     except Exception:  # a damaged archive raises whatever its damaged part causes
@@ -205,8 +188,8 @@ def _read(path: Path, count: int) -> tuple[list[tuple[np.ndarray, Phonemes]], st
 # --- espeak-ng ----------------------------------------------------------------------------------
 
 
-def _speak(jobs: list[tuple[int, str, str, int, int]]) -> list[tuple[np.ndarray, Phonemes]]:
-    """(n,) int16 and phonemes per job. Raises OSError if espeak-ng does not run."""
+def _speak(jobs: list[tuple[int, str, str, int, int]]) -> list[np.ndarray]:
+    """(n,) int16 per job. Raises OSError if espeak-ng does not run."""
     if not available():
         raise OSError("the package espeakng-loader is not installed")
     shards = [jobs[start : start + _SHARD] for start in range(0, len(jobs), _SHARD)]
@@ -217,7 +200,7 @@ def _speak(jobs: list[tuple[int, str, str, int, int]]) -> list[tuple[np.ndarray,
     return said
 
 
-def _speak_shard(shard: list[tuple[int, str, str, int, int]]) -> list[tuple[np.ndarray, Phonemes]]:
+def _speak_shard(shard: list[tuple[int, str, str, int, int]]) -> list[np.ndarray]:
     order = [[text, f"ko+{voice}", speed, pitch] for _, text, voice, speed, pitch in shard]
     worker = [sys.executable, "-P", str(Path(__file__).with_name("espeak.py"))]
     try:
@@ -230,7 +213,7 @@ def _speak_shard(shard: list[tuple[int, str, str, int, int]]) -> list[tuple[np.n
     return _unpack(done.stdout)
 
 
-def _unpack(stream: bytes) -> list[tuple[np.ndarray, Phonemes]]:
+def _unpack(stream: bytes) -> list[np.ndarray]:
     (rate,) = struct.unpack_from("<I", stream)
     place, blocks = 4, []
     while place < len(stream):
@@ -238,22 +221,17 @@ def _unpack(stream: bytes) -> list[tuple[np.ndarray, Phonemes]]:
         blocks.append(stream[place + 4 : place + 4 + length])
         place += 4 + length
     step = np.gcd(rate, RATE)
-    said = []
-    for samples, events in zip(blocks[::2], blocks[1::2], strict=True):
-        wave = np.frombuffer(samples, "<i2").astype(np.float64)
-        heard = [(onset, name) for onset, name in json.loads(events) if not name.startswith("_")]  # _: a pause
-        said.append(_finish(signal.resample_poly(wave, RATE // step, rate // step), heard))
-    return said
+    waves = (np.frombuffer(block, "<i2").astype(np.float64) for block in blocks)
+    return [_finish(signal.resample_poly(wave, RATE // step, rate // step)) for wave in waves]
 
 
-def _finish(wave: np.ndarray, phonemes: Sequence[tuple[float, str]]) -> tuple[np.ndarray, Phonemes]:
+def _finish(wave: np.ndarray) -> np.ndarray:
     """Trimmed to where it is above -40 dB of its peak, scaled to half of full scale, int16."""
     loud = np.flatnonzero(np.abs(wave) > 0.01 * np.abs(wave).max(initial=0))
     if not len(loud):
         raise OSError("espeak-ng returned silence")
     wave = wave[loud[0] : loud[-1] + 1]
-    begun = tuple((round(max(onset - loud[0] / RATE, 0.0), 4), name) for onset, name in phonemes)
-    return np.rint(wave * (16_000 / np.abs(wave).max())).astype(np.int16), begun
+    return np.rint(wave * (16_000 / np.abs(wave).max())).astype(np.int16)
 
 
 # --- Babble -------------------------------------------------------------------------------------
@@ -265,19 +243,18 @@ _EO, _EU = (600, 1000, 2600), (380, 1400, 2500)
 _FORMANTS = (_A, _E, _A, _E, _EO, _E, _EO, _E, _O, _A, _E, _E, _O, _U, _EO, _E, _I, _U, _EU, _I, _I)
 
 
-def _babble(text: str, voice: str, speed: int, pitch: int) -> tuple[np.ndarray, Phonemes]:
-    """One vowel per Hangul syllable of `text`, a pause per space: (n,) int16, and which vowel begins when."""
+def _babble(text: str, voice: str, speed: int, pitch: int) -> np.ndarray:
+    """One vowel per Hangul syllable of `text`, a pause per space: (n,) int16."""
     base = (95 if voice[0] == "m" else 180) * (0.85 + 0.06 * int(voice[1])) * (0.85 + pitch / 200)
     length = int(RATE * 28 / speed)
     ramp = np.minimum(1, np.minimum(np.arange(length), np.arange(length)[::-1]) / (0.02 * RATE))
-    parts, vowels = [], []
+    parts = []
     syllables = [c for c in unicodedata.normalize("NFC", text) if "가" <= c <= "힣" or c == " "]
     for k, syllable in enumerate(syllables):
         if syllable == " ":
             parts.append(np.zeros(length // 3))
             continue
         vowel = (ord(syllable) - ord("가")) // 28 % 21
-        vowels.append((sum(map(len, parts)) / RATE, chr(ord("ㅏ") + vowel)))
         fall = base * (1.1 - 0.25 * (k + np.arange(length) / length) / len(syllables))
         phase = np.cumsum(fall / RATE)
         pulses = np.diff(np.floor(phase), prepend=0.0)  # the glottis: one pulse per period
@@ -286,4 +263,4 @@ def _babble(text: str, voice: str, speed: int, pitch: int) -> tuple[np.ndarray, 
             pole = [1, -2 * radius * np.cos(2 * np.pi * formant / RATE), radius**2]
             pulses = signal.lfilter([1 - radius], pole, pulses)
         parts.append(pulses / np.abs(pulses).max() * ramp)
-    return _finish(np.concatenate(parts), vowels)
+    return _finish(np.concatenate(parts))

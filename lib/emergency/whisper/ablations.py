@@ -9,7 +9,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib.emergency.synthesis.spoken import Spoken
 from lib.emergency.whisper.experiments import Build, all_trained, frame_shares, train_and_return, training
 from lib.emergency.whisper.model import (
     POSITIONS_PER_SECOND,
@@ -32,7 +31,7 @@ STACK_CLIPS = 2000
 
 def onsets(
     fresh: Build, clips: Timed, validation: Timed, test: Timed, settings: Settings, *, seconds: Sequence[float],
-    longest: float, seed: int, checkpoints: Path, lines: Spoken | None = None,
+    longest: float, seed: int, checkpoints: Path,
 ) -> pd.DataFrame:  # fmt: skip
     """fig46: does a model that was trained on sounds that all start at 0 s, as the source's do, hear later ones?
 
@@ -46,7 +45,7 @@ def onsets(
             train_and_return, fresh(), clips, validation, replace(settings, ratio=0.0, at_start=True),
             seed=seed, score_every=settings.epochs, checkpoint=checkpoints / "onset-all-at-0-s", name="all at 0 s",
         ),
-        "anywhere": training(fresh, clips, validation, settings, 0.0, seed=seed, checkpoints=checkpoints, lines=lines),
+        "anywhere": training(fresh, clips, validation, settings, 0.0, seed=seed, checkpoints=checkpoints),
     }  # fmt: skip
     short, rows = test.part(_extent(test) <= longest, f"up to {longest:g} s"), []
     for name, model in zip(trainings, all_trained(list(trainings.values()), settings.device), strict=True):

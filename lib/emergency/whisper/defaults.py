@@ -7,8 +7,6 @@ The values are those of the *quick* profile.
 d_model = 64  # width of a Whisper from scratch
 encoder_layers = 2  # of a Whisper from scratch
 decoder_layers = 2  # of a Whisper from scratch
-reading_epochs = 4  # speech-recognition pre-training of a Whisper from scratch; 0 for none
-reading_lines = 2000  # spoken lines for pre-training, besides those of the training clips
 train = "all"  # of a trained Whisper: "head" leaves its encoder and decoder as they are
 head_epochs = 12  # of its head alone, on the frozen encoder, before all else; 0 for none
 head_rate = 0.001  # learning rate of its head, then and afterwards

@@ -15,9 +15,8 @@ from torch import Tensor
 from lib.emergency.cnn import faithfulness
 from lib.emergency.cnn.experiments import RANDOM_NETWORKS, Evaluation, picture_arrays, share_rows
 from lib.emergency.data.sounds import Sounds, three_sets
-from lib.emergency.features import SILENCE, Mels
+from lib.emergency.features import Mels
 from lib.emergency.synthesis.soundscapes import STEMS, Soundscapes
-from lib.emergency.synthesis.spoken import Spoken, mixed, read_aloud, spoken
 from lib.emergency.whisper import relevance as encoder_relevance
 from lib.emergency.whisper import text
 from lib.emergency.whisper.frozen import train_head
@@ -27,7 +26,6 @@ from lib.emergency.whisper.model import (
     build,
     from_checkpoint,
 )
-from lib.emergency.whisper.pretraining import ReadingSettings, learn
 from lib.emergency.whisper.relevance import ClipClassifier
 from lib.emergency.whisper.text import TextClassifier
 from lib.emergency.whisper.training import UNKNOWN, FrameOutputs, Settings, Timed, listen, timed, train
@@ -68,9 +66,8 @@ class Task:
     """What the parameters of notebook 04 name.
 
     clips, validation, test: to train on, to choose on and to judge on. samples: of the last, (N, n) int16, 16 kHz.
-    truth: what is known of the last, for soundscapes. lines: what a Whisper from scratch learns to read before all
-    else, if it does, and reading: how. head: how the head of a trained Whisper learns before all else, on its frozen
-    encoder; None from scratch. fresh: makes the model as it is before the trainings of the sweep.
+    truth: what is known of the last, for soundscapes. head: how the head of a trained Whisper learns before all else,
+    on its frozen encoder; None from scratch. fresh: makes the model as it is before the trainings of the sweep.
     settings: how the chosen ratio trains it, at no ratio yet; the sweep may take fewer epochs.
     """
 
@@ -79,8 +76,6 @@ class Task:
     test: Timed
     samples: Tensor
     truth: Soundscapes | None
-    lines: Spoken | None
-    reading: ReadingSettings
     head: Settings | None
     fresh: Build
     settings: Settings
@@ -108,13 +103,10 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
     how = {name: values[name] for name in ("stack", "hidden", "seed")}
     texts, classes = parts[0].texts, parts[0].classes
     fresh = builder(values["checkpoint"], texts, classes, size, **how)
-    mels, samples, sets, lines = fresh().mels, parts[2].samples, [], None
+    mels, samples, sets = fresh().mels, parts[2].samples, []
     while parts:
         use(parts[0])
         sets.append(timed(parts.pop(0), mels))
-    if values["reading_epochs"] and not values["checkpoint"] and texts is not None:
-        lines = spoken(values["reading_lines"], seed=values["seed"])
-        fresh = builder("", texts + lines.texts, classes, size, **how)
     give_back()
     where = {name: values[name] for name in ("precision", "device")}
     rest = {name: values[name] for name in ("optimizer", "equaliser", "time_mask", "frequency_mask")}
@@ -125,22 +117,16 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
         if values["head_epochs"]:
             head = Settings(0.0, values["head_epochs"], values["batch_size"], rate, **where)
     settings = Settings(0.0, values["epochs"], values["batch_size"], rate, **rest, **where)
-    reading = ReadingSettings(values["reading_epochs"], **where)
-    return Task(*sets, samples, truth, lines, reading, head, fresh, settings)
+    return Task(*sets, samples, truth, head, fresh, settings)
 
 
 def prepared(task: Task, *, seed: int, checkpoints: Path) -> Task:
-    """The same task after the first stage. From scratch, the fresh model has learned to read and its decoder stays so;
-    from a checkpoint, its head has learned on the frozen encoder. As it was where there is no first stage."""
-    model = task.fresh()
-    if task.head is not None:
-        train_head(model, task.clips, task.head, seed=seed, checkpoint=checkpoints / "head")
-        return replace(task, fresh=partial(copy.deepcopy, model))
-    if task.lines is None:
+    """The same task after its head has learned on the frozen encoder of a checkpoint; from scratch, as it was."""
+    if task.head is None:
         return task
-    noise = _wordless(task.clips)
-    learn(model, task.lines, noise, task.reading, seed=seed, checkpoint=checkpoints / "reading")
-    return replace(task, fresh=partial(copy.deepcopy, model), settings=replace(task.settings, decoder=False))
+    model = task.fresh()
+    train_head(model, task.clips, task.head, seed=seed, checkpoint=checkpoints / "head")
+    return replace(task, fresh=partial(copy.deepcopy, model))
 
 
 # --- The ratio ----------------------------------------------------------------------------------
@@ -148,14 +134,14 @@ def prepared(task: Task, *, seed: int, checkpoints: Path) -> Task:
 
 def sweep(
     fresh: Build, clips: Timed, validation: Timed, settings: Settings, ratios: Sequence[float], *, seed: int,
-    checkpoints: Path, lines: Spoken | None = None,
+    checkpoints: Path,
 ) -> tuple[pd.DataFrame, dict[float, EmergencyWhisper]]:  # fmt: skip
     """(fig45, models by ratio). Of the validation clips, each with its 95 % interval in `_low` and `_high` (Wilson's
     for clips, else a bootstrap over them).
 
     Columns: ratio, seed, epochs, moments, clips (%), cer, hallucinations (%; NaN without texts).
     """
-    where = {"seed": seed, "checkpoints": checkpoints, "lines": lines}
+    where = {"seed": seed, "checkpoints": checkpoints}
     trainings = [training(fresh, clips, validation, settings, ratio, **where) for ratio in ratios]
     trained = dict(zip(ratios, all_trained(trainings, settings.device), strict=True))
     rows = []
@@ -199,7 +185,6 @@ def training(
     *,
     seed: int,
     checkpoints: Path,
-    lines: Spoken | None = None,
 ) -> Callable[[], EmergencyWhisper]:
     """One training of the sweep, to be called here or in a process of its own; it goes on from its checkpoint."""
     return partial(
@@ -210,7 +195,6 @@ def training(
         replace(settings, ratio=ratio),
         seed=seed,
         score_every=settings.epochs,
-        lines=lines,
         checkpoint=checkpoints / f"ratio-{ratio:g}-of-{settings.epochs}",
         name=f"ratio {ratio:g}",
     )
@@ -242,39 +226,6 @@ def pareto(table: pd.DataFrame) -> np.ndarray:
         for one in values
     ]  # fmt: skip
     return ~np.array(beaten)
-
-
-def reading_table(
-    models: Mapping[str, EmergencyWhisper], clips: Timed, levels: Sequence[float], *, seed: int
-) -> pd.DataFrame:
-    """fig417: what is read of the test's lines, by the test's voices, when each is said in a clip without words.
-
-    levels: dB of the line over the clip. Columns: model, decibels, seed, clips, cer, cer_low, cer_high (%).
-    """
-    give_back()
-    around, rows, count = _wordless(clips), [], 32  # said and read at a time
-    lines = read_aloud("test", mels=around.shape[1])
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        around = around[torch.randint(len(around), (len(lines),))]
-    for decibels in levels:
-        read: dict[str, list[str]] = {name: [] for name in models}
-        with torch.random.fork_rng():  # the same places at every level
-            torch.manual_seed(seed + 1)
-            for index in torch.arange(len(lines)).split(count):
-                mel, _ = mixed(around[index], lines, index, torch.full((len(index),), float(decibels)))
-                for name, model in models.items():
-                    read[name] += listen(model, mel, gated=False).texts
-        for name, texts in read.items():
-            found = text.cer_row(lines.texts, texts, seed=seed)
-            rows.append({"model": name, "decibels": decibels, "seed": seed} | found)
-    return pd.DataFrame(rows)
-
-
-def _wordless(clips: Timed) -> Tensor:
-    """Spectrograms of the clips without words; silence where there are none."""
-    chosen = torch.tensor([not said for said in clips.texts])
-    return clips.mel[chosen] if chosen.any() else torch.full_like(clips.mel[:1], SILENCE)
 
 
 # --- The chosen model ---------------------------------------------------------------------------

@@ -58,17 +58,6 @@ def _over_ratios(axes: Axes, table: pd.DataFrame, name: str, **style) -> None:
     axes.errorbar(line.ratio, line["mean"], bars, capsize=2, **style)
 
 
-def reading(table: pd.DataFrame) -> Figure:
-    """fig417: CER over the level of the line, a curve for each model; 95 % intervals of one seed."""
-    figure, axes = plots.subplots(1, 1, height=2.4, width=3.5)
-    _lines_with_bars(axes, table, "decibels", "cer", "model")
-    axes.axhline(100, color="0.6", linewidth=1, linestyle="--")
-    axes.annotate("an empty page", (table.decibels.min(), 100), xytext=(0, 2), textcoords="offset points", fontsize=6)
-    axes.set(xlabel="level of the line over the clip (dB)", ylabel="character error rate (%)", ylim=(0, None))
-    axes.legend(fontsize=6)
-    return figure
-
-
 def layers(table: pd.DataFrame) -> Figure:
     """fig418: accuracy of a probe over the encoder's layers, and the share of each that the head reads."""
     mean = table.groupby("layer", as_index=False)[["accuracy", "low", "high", "weight"]].mean()

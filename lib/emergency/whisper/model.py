@@ -121,22 +121,20 @@ class EmergencyWhisper(nn.Module):
     def seconds_per_moment(self) -> float:
         return self.head.stack / POSITIONS_PER_SECOND
 
-    def encode(self, mel: Tensor, first: int = 0) -> Tensor:
+    def encode(self, mel: Tensor) -> Tensor:
         """Log-mels (B, mels, frames), 100 frames a second, up to 30 s -> hidden states (B, frames / 2, d_model).
-
-        first: the window's first position, where it stands for a part of a longer one.
 
         Raises:
             ValueError: the window is longer than the table of positions, or has another number of mels.
         """
-        return self.hidden(mel, first)[0]
+        return self.hidden(mel)[0]
 
-    def hidden(self, mel: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+    def hidden(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """As `encode`, and beside it what the head reads, (B, frames / 2, d_model): the same, or a mean of all layers.
 
         The encoder's output takes the place of its last layer, of which it is the normalised form.
         """
-        states = encode(self.whisper.model.encoder, mel, first)
+        states = encode(self.whisper.model.encoder, mel)
         return states[-1], self.head.mix(states)
 
     def moments(self, mixed: Tensor) -> Tensor:
@@ -259,7 +257,7 @@ def load(folder: Path) -> EmergencyWhisper:
     return model.eval()
 
 
-def encode(encoder: nn.Module, mel: Tensor, first: int = 0) -> list[Tensor]:
+def encode(encoder: nn.Module, mel: Tensor) -> list[Tensor]:
     """transformers' WhisperEncoder on a window of any length up to its own, (B, mels, frames): the hidden states
     (B, frames / 2, d) after each layer, the last one normalised.
 
@@ -269,12 +267,12 @@ def encode(encoder: nn.Module, mel: Tensor, first: int = 0) -> list[Tensor]:
     if mel.ndim != 3 or mel.shape[1] != bands:
         raise ValueError(f"log-mels are {tuple(mel.shape)}, expected (clips, {bands}, frames)")
     hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).mT
-    if first + hidden.shape[1] > positions:
+    if hidden.shape[1] > positions:
         raise ValueError(
             f"a window of {mel.shape[2] / FRAMES_PER_SECOND:g} s is longer than the encoder's "
             f"{positions / POSITIONS_PER_SECOND:g} s; cut it into shorter ones"
         )
-    hidden = hidden + encoder.embed_positions.weight[first : first + hidden.shape[1]]
+    hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
     hidden = F.dropout(hidden, encoder.dropout, encoder.training)
     states = []
     for layer in encoder.layers:

@@ -34,7 +34,7 @@ def train(profile: str, seed: int, ratio: float, params: str = "") -> None:
     where = {"seed": seed, "checkpoints": jobs.checkpoints(job.name)}
     task = recognition.prepared(recognition.task(job.values), **where)
     trial = replace(task.settings, epochs=job.values["ratio_epochs"])
-    recognition.training(task.fresh, task.clips, task.validation, trial, ratio, lines=task.lines, **where)()
+    recognition.training(task.fresh, task.clips, task.validation, trial, ratio, **where)()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from lib.data.audio import Sounds
 from lib.emergency.features import DECADES, HOP, RATE, log_mel, scaled
-from lib.emergency.synthesis.spoken import Spoken, mixed
 from lib.emergency.whisper.model import POSITIONS_PER_SECOND, EmergencyWhisper
 from lib.muon import Muon
 from lib.sources import source_hash
@@ -22,7 +21,6 @@ from lib.training import epoch_batches, fit, gradient_step, prepare, shuffled, s
 
 UNKNOWN = -100  # of a moment: not learned from and not counted
 MUON_SHARE = 5.0  # of AdamW's learning rate, with updates as large as AdamW's
-LINES_OVER_CLIP = 0.0, 20.0  # dB: the lowest level of a line that is mixed in, and the range of levels
 SMOOTHED = 0.72  # seconds over which probabilities are averaged; validation clips give about the same from 0.5 to 1
 _KNOTS = 6  # of a random equaliser, at equal distances in mel
 _POSITION = RATE // POSITIONS_PER_SECOND  # samples, 20 ms
@@ -118,13 +116,9 @@ class Settings:
         all else by AdamW.
     shift: clips are turned round in time, cut where nothing is heard, so that what is heard begins anywhere.
     at_start: they are turned so that it begins at 0 s instead, as in the source's recordings.
-    lines: share of the clips without words into which a line to read is mixed, if there are such lines: a text that is
-        met once keeps the decoder from writing those of the training whatever it hears.
     trained_rate, layer_decay: learning rate of weights that a checkpoint brought, as a share of that of new ones, and
         by how much it falls from each layer of the encoder to the one below (Howard & Ruder 2018).
     encoder: whether it learns; else the head alone does.
-    decoder: whether the decoder learns, too. One that has learned to read keeps that and no lines of the clips by
-        heart if it does not: the text's loss then teaches the encoder alone.
     equaliser: dB, the standard deviation of a random equaliser (`equalised`): other microphones, rooms and distances.
     time_mask, frequency_mask: SpecAugment (Park et al. 2019), the largest share of frames and of bands that one mask
         hides. A short training from scratch does better without.
@@ -140,9 +134,7 @@ class Settings:
     layer_decay: float = 1.0
     shift: bool = True
     at_start: bool = False
-    lines: float = 0.5
     encoder: bool = True
-    decoder: bool = True
     equaliser: float = 0.0
     time_mask: float = 0.1
     frequency_mask: float = 0.2
@@ -196,27 +188,6 @@ def equalised(mel: Tensor, decibels: float) -> Tensor:
     return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - DECADES / 4)
 
 
-def with_lines(
-    mel: Tensor, moments: Tensor, said: Tensor, lines: Spoken, share: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mix a line into every clip without words with probability `share`.
-
-    (mel, moments, line): line (B,) int64, which of `lines`, or -1. Moments in which it is said become `UNKNOWN`: lines
-    of any words belong to no class.
-    """
-    mel, moments = mel.clone(), moments.clone()
-    chosen = (~said & (torch.rand(len(mel), device=mel.device) < share)).nonzero()[:, 0]
-    line = torch.full_like(moments[:, 0], -1)
-    if len(chosen):
-        index = torch.randint(len(lines), chosen.shape, device=mel.device)
-        decibels = LINES_OVER_CLIP[0] + torch.rand(len(chosen), device=mel.device) * LINES_OVER_CLIP[1]
-        mel[chosen], onsets = mixed(mel[chosen], lines, index, decibels)
-        _, spoken = lines.at(index, onsets, moments.shape[1])
-        moments[chosen] = torch.where(spoken, UNKNOWN, moments[chosen])
-        line[chosen] = index
-    return mel, moments, line
-
-
 def train(
     model: EmergencyWhisper,
     clips: Timed,
@@ -224,7 +195,6 @@ def train(
     settings: Settings,
     *,
     seed: int,
-    lines: Spoken | None = None,
     score_every: int = 1,
     checkpoint: Path | None = None,
     name: str = "Whisper",
@@ -232,8 +202,7 @@ def train(
     """Train `model` on moments and words together; every `score_every` epochs and after the last it is scored.
 
     The loss is (1 - ratio) x cross-entropy of moments + ratio x cross-entropy of the text's tokens. Clips without
-    words count as those with an empty text, lest the decoder invent some, but for those into which one of `lines` is
-    mixed (`with_lines`). At ratio 0 the decoder is not run.
+    words count as those with an empty text, so that the decoder invents none. At ratio 0 the decoder is not run.
 
     Returns the history: per epoch label_loss and text_loss (weighted), and of the validation clips moment_accuracy and
     clip_accuracy (%).
@@ -246,7 +215,6 @@ def train(
     accelerator = start(settings.device, settings.precision)
     untrained = model.digest()
     model.whisper.model.encoder.requires_grad_(settings.encoder)
-    model.whisper.model.decoder.requires_grad_(settings.decoder)
     made = optimizers(model, settings)
     batch_size = min(settings.batch_size, len(clips))  # somebody's first few recordings
     steps = len(epoch_batches(len(clips), batch_size, seed=0, epoch=0)) * settings.epochs
@@ -254,9 +222,7 @@ def train(
     device = accelerator.device
     mel, moments = clips.mel.to(device), clips.moments.to(device)
     texts = clips.texts if settings.ratio else ("",) * len(clips)
-    reads = lines is not None and settings.ratio > 0 and settings.lines > 0
-    tokens = model.tokens_of(texts + lines.texts if reads else texts).to(device)
-    lines = lines.to(device) if reads else None
+    tokens = model.tokens_of(texts).to(device)
     said = torch.tensor([bool(text) for text in texts], device=device)
     torch.manual_seed(seed + 1)
     model.train()
@@ -264,9 +230,6 @@ def train(
     def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:
         index = index.to(device)
         heard, wanted = augment(mel[index].float(), moments[index], said[index], settings)
-        if reads:
-            heard, wanted, line = with_lines(heard, wanted, said[index], lines, settings.lines)
-            index = torch.where(line < 0, index, len(clips) + line)
         return network(heard, wanted, tokens[index])
 
     def evaluate(epoch: int) -> dict[str, float]:
@@ -285,7 +248,7 @@ def train(
         evaluate=evaluate,
         checkpoint=checkpoint,
         key={"model": untrained, "settings": asdict(settings), "score_every": score_every, "seed": seed,
-             "lines": lines and lines.checksum, "train": clips.checksum, "validation": validation.checksum,
+             "train": clips.checksum, "validation": validation.checksum,
              "code": source_hash(__name__)},
         name=name,
     )  # fmt: skip

@@ -16,9 +16,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from lib import paths
-from lib.emergency.classes import CLASSES
-from lib.emergency.synthesis import events, soundscapes, speech
-from lib.emergency.synthesis.lines import LINES, lines
+from lib.emergency.classes import CLASSES, EMERGENCY
+from lib.emergency.synthesis import events, recordings, soundscapes, speech
+from lib.emergency.synthesis.lines import CORES, FRAMES, sentences
 from lib.emergency.synthesis.soundscapes import BANDS, STEMS, datasheet, draw_soundscapes
 from lib.emergency.synthesis.speech import speech_bank
 
@@ -169,11 +169,12 @@ def test_espeak_says_what_it_said_for_the_published_results(split):
 
 
 @pytest.mark.parametrize("kind", [None, "babble"])
-def test_every_line_in_every_voice(kind):
+def test_every_class_has_sentences_in_every_voice(kind):
     bank = speech_bank("test", kind)
-    said = {(one.number, one.text, one.voice) for one in bank.utterances}
-    expected = {(k, text, voice) for k in LINES for text in lines(k, "test") for voice in speech.voices("test")}
-    assert said == expected and len(bank.utterances) == len(expected)
+    for number in CORES:
+        said = bank.of(number)
+        assert {one.text for one in said} <= set(sentences(number, "test")) and len(said) == speech.SENTENCES[1]
+        assert len({one.text for one in said}) == len(said) and {one.voice for one in said} == set(speech.VOICES[1])
     for one in bank.utterances:
         assert one.samples.dtype == np.int16 and np.abs(one.samples).max() == 16000
         assert 0.2 < len(one.samples) / speech.RATE < 3.5, one.text
@@ -205,7 +206,10 @@ def test_a_worker_that_fails_is_an_oserror(tmp_path, monkeypatch):
 def test_training_and_test_share_no_voice_line_or_family(train, held_out):
     assert not set(speech.voices("train")) & set(speech.voices("test"))
     for number in SOUNDING:
-        assert not set(lines(number, "train")) & set(lines(number, "test"))
+        (seen, unseen), (before, after) = CORES[number], FRAMES[number >= 15]
+        assert not any(set(one) & set(two) for one, two in ((seen, unseen), *zip(before, after, strict=True)))
+        assert not set(sentences(number, "train")) & set(sentences(number, "test"))
+        assert len(set(sentences(number, "train"))) > 400
         ours, theirs = events.families(number, "train"), events.families(number, "test")
         assert len(ours) >= 3 and theirs and not set(ours) & set(theirs)
     every = [family for pair in events.FAMILIES.values() for side in pair for family in side]
@@ -220,7 +224,7 @@ def test_training_and_test_share_no_voice_line_or_family(train, held_out):
 
 def test_validation_says_and_does_what_training_does():
     for number in SOUNDING:
-        assert lines(number, "validation") == lines(number, "train")
+        assert sentences(number, "validation") == sentences(number, "train")
         assert events.families(number, "validation") == events.families(number, "train")
     assert speech_bank("validation") is speech_bank("train")
 
@@ -272,7 +276,7 @@ def test_settings_have_wide_ranges_in_every_group(train):
 
 
 def test_a_television_says_alarm_words_where_nothing_has_happened(train):
-    alarms = {text for number in range(1, 15) for text in lines(number, "train")}
+    alarms = {text for number in range(1, 15) for text in sentences(number, "train")}
     said = [label.text for clip in train.clips if clip.number >= 15 for label in clip.of("distractor") if label.text]
     assert said and set(said) <= alarms
     assert not any(label.text in clip.transcript for clip in train.clips if clip.number >= 15
@@ -289,7 +293,7 @@ def test_labels_name_the_class_and_the_words(train):
         assert {label.name for label in clip.of("speech") + clip.of("event")} <= {CLASSES[clip.number].name}
         if clip.number:
             assert clip.of("speech") or clip.of("event")
-            assert not clip.transcript or clip.transcript in lines(clip.number, "train")
+            assert not clip.transcript or clip.transcript in sentences(clip.number, "train")
 
 
 def test_silence_holds_nothing_but_a_quiet_background(stems, train):
@@ -410,3 +414,47 @@ def test_the_data_sheet_calls_the_clips_synthetic():
     sheet = datasheet()
     assert sheet["what"].startswith("synthetic") and soundscapes.VERSION in sheet["generator"]
     assert sheet["cannot show"] and sheet["can show"]
+
+
+# --- Recordings -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """A tone for each category, of 400 Hz and up, after half a second of silence."""
+    names = [name for names in recordings.EVENTS.values() for name in names]
+    tones = [np.sin(2 * np.pi * (400 + 50 * k) * np.arange(16_000) / events.RATE) for k in range(len(names))]
+    samples = np.stack([np.concatenate([np.zeros(8000), 12_000 * tone]) for tone in tones]).astype(np.int16)
+    return recordings.Recordings(samples, tuple(names), "tones")
+
+
+def test_every_category_is_of_one_class_and_no_distractor_is_an_emergency():
+    names = [name for names in recordings.EVENTS.values() for name in names]
+    assert len(set(names)) == len(names) == 51, "fifty, and one in two spellings"
+    assert set(recordings.DISTRACTORS + recordings.BACKGROUNDS) <= set(names) - set(recordings.EMERGENCIES)
+    assert {number for number in recordings.EVENTS if number in EMERGENCY} == {2, 8, 9, 14}
+
+
+def test_a_recording_sounds_for_as_long_as_it_is_asked_to(recorded):
+    play = recorded.of("siren")
+    frequency = 400 + 50 * recorded.categories.index("siren")
+    for n in (8000, 40_000):
+        wave = play(soundscapes.Draw(0, (n,)), n)
+        spectrum = np.abs(np.fft.rfft(wave * np.hanning(n)))
+        assert len(wave) == n and abs(np.argmax(spectrum) * events.RATE / n - frequency) < 3
+        assert np.abs(wave[-800:]).max() > 6000 and np.abs(wave[:800]).max() > 6000  # not the silence before it
+
+
+def test_recordings_are_heard_as_often_as_said_and_their_events_keep_their_class(recorded):
+    drawn = draw_soundscapes(400, seed=3, recorded=recorded)
+    heard = [(label.name, label.source) for clip in drawn.clips for label in clip.of("event")]
+    share = {name: np.mean([source.startswith("recorded") for one, source in heard if one == name])
+             for name in ("fire", "indoor", "theft")}  # fmt: skip
+    assert 0.2 < share["fire"] < 0.8 and 0.2 < share["indoor"] < 0.8 and share["theft"] == 0
+    for name, source in heard:
+        if source.startswith("recorded"):
+            number = next(one.number for one in CLASSES if one.name == name)
+            assert source.removeprefix("recorded ") in recordings.EVENTS[number]
+    assert 0.15 < np.mean([clip.background.startswith("recorded") for clip in drawn.clips]) < 0.45
+    plain = draw_soundscapes(20, seed=3)
+    assert drawn.recorded and not plain.recorded and not np.array_equal(plain.samples, drawn.samples[:20])

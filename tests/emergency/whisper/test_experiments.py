@@ -11,9 +11,7 @@ from lib.emergency import figures
 from lib.emergency.classes import EMERGENCY, NAMES
 from lib.emergency.cnn import experiments
 from lib.emergency.data import sounds
-from lib.emergency.features import SILENCE
 from lib.emergency.synthesis.soundscapes import draw_soundscapes
-from lib.emergency.synthesis.spoken import lines_to_read
 from lib.emergency.whisper import ablations
 from lib.emergency.whisper import experiments as recognition
 from lib.emergency.whisper import figures as drawings
@@ -53,11 +51,11 @@ def right(predictions):
     return replace(predictions, outputs=heard, validation_outputs=before, temperature=1.0)
 
 
-class TestReading:
+class TestTask:
     VALUES = {
         "dataset": "soundscapes", "checkpoint": "", "seconds": 1.0, "seed": 0, "train_count": 40,
         "validation_count": 20, "test_count": 20, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2,
-        "stack": 4, "hidden": 8, "reading_lines": 30, "reading_epochs": 1, "epochs": 1, "batch_size": 8,
+        "stack": 4, "hidden": 8, "epochs": 1, "batch_size": 8,
         "learning_rate": 1e-3, "optimizer": "muon", "equaliser": 3.0, "time_mask": 0.0, "frequency_mask": 0.0,
         "precision": "no", "device": "cpu", "train": "all", "head_epochs": 2, "head_rate": 0.01, "trained_rate": 0.1,
         "layer_decay": 0.5,
@@ -68,26 +66,18 @@ class TestReading:
         with pytest.raises(ValueError, match="ratio is 2"):
             recognition.task(self.VALUES | {"ratios": [0.5, 2.0]})
 
-    def test_all_trainings_begin_with_what_was_read(self, tmp_path):
+    def test_from_scratch_there_is_no_first_stage(self, tmp_path):
         used = []
         task = recognition.task(self.VALUES, used.append)
         assert [(one.split, len(one)) for one in used] == [("train", 40), ("validation", 20), ("test", 20)]
-        assert len(task.samples) == 20 and set(task.lines.texts) >= set(lines_to_read(30, seed=0)) - {""}
-        read = recognition.prepared(task, seed=0, checkpoints=tmp_path)
-        assert read.fresh().digest() == read.fresh().digest() != task.fresh().digest()
-        assert read.fresh() is not read.fresh() and (tmp_path / "reading").exists()
-        assert task.settings.decoder and not read.settings.decoder
-
-    def test_who_need_not_read_does_not_learn_it(self, tmp_path):
-        task = recognition.task(self.VALUES | {"reading_epochs": 0})
-        assert task.lines is None and recognition.prepared(task, seed=0, checkpoints=tmp_path) is task
+        assert len(task.samples) == 20 and recognition.prepared(task, seed=0, checkpoints=tmp_path) is task
         assert not list(tmp_path.iterdir())
 
     def test_from_a_checkpoint_the_head_learns_first_and_alone(self, tmp_path, monkeypatch):
         monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
         whisper.build(["불"], NAMES, WhisperSize(16, 2, 1, 2, 300), stack=4, hidden=8).save(tmp_path / "trained")
         task = recognition.task(self.VALUES | {"checkpoint": str(tmp_path / "trained")})
-        assert task.lines is None and task.settings.trained_rate == 0.1
+        assert task.settings.trained_rate == 0.1
         # Rate and optimizer of a Whisper from scratch would undo what this one has learned.
         assert (task.settings.optimizer, task.settings.learning_rate) == ("adamw", 0.01)
         before = dict(task.fresh().named_parameters())
@@ -106,31 +96,6 @@ class TestReading:
         monkeypatch.setattr(recognition, "three_sets", lambda *_, **__: pytest.fail("loaded"))
         with pytest.raises(ValueError, match=words):
             recognition.task(self.VALUES | {"checkpoint": "somewhere", "ratios": [0.0, 0.5]} | change)
-
-    def test_the_same_lines_at_every_level_for_every_model(self, sets, fresh):
-        table = recognition.reading_table({"one": fresh(), "two": fresh()}, sets[2], [30, 0], seed=0)
-        one, two = (rows.reset_index(drop=True).drop(columns="model") for _, rows in table.groupby("model"))
-        assert one.equals(two) and table.clips.nunique() == 1
-        assert table.cer.between(table.cer_low, table.cer_high).all()
-        drawings.reading(table)
-
-    def test_a_clip_of_its_own_for_each_line_whatever_their_number(self, sets, fresh, monkeypatch):
-        heard = []
-
-        def predictions(model, mel, **how):
-            heard.append(mel)
-            return listen(model, mel, **how)
-
-        monkeypatch.setattr(recognition, "listen", predictions)
-        table = recognition.reading_table({"one": fresh()}, sets[2], [20], seed=0)
-        clips = torch.cat(heard)
-        assert len(heard) > 1 and len(clips) == table.clips[0]
-        assert len({clip.numpy().tobytes() for clip in clips}) == len(clips)
-
-    def test_without_clips_without_words_lines_are_said_in_silence(self, sets, fresh):
-        talking = replace(sets[2], texts=("불",) * len(sets[2]))
-        assert (recognition._wordless(talking) == SILENCE).all()
-        assert len(recognition._wordless(sets[2])) == sum(not text for text in sets[2].texts)
 
 
 class TestRatio:

@@ -38,7 +38,7 @@ def test_the_notebook_finds_it_done(job, tmp_path):
         task = recognition.prepared(recognition.task(job.values), **where)
         sets = task.clips, task.validation
         trial = replace(task.settings, epochs=job.values["ratio_epochs"])
-        _, models = recognition.sweep(task.fresh, *sets, trial, [RATIO], lines=task.lines, **where)
+        _, models = recognition.sweep(task.fresh, *sets, trial, [RATIO], **where)
         found.append(models[RATIO].digest())
     found, trained = found
     assert found == trained and saved(job) == before

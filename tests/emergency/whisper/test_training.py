@@ -1,7 +1,6 @@
 """Clips with times and words, and a Whisper that learns both."""
 
 import unicodedata
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ from hypothesis.extra import numpy as hnp
 from lib.data.audio import Sounds
 from lib.emergency.classes import NAMES
 from lib.emergency.data import sounds
-from lib.emergency.features import SILENCE, log_mel
+from lib.emergency.features import log_mel
 from lib.emergency.synthesis.soundscapes import draw_soundscapes
-from lib.emergency.synthesis.spoken import Spoken
 from lib.emergency.whisper import model as whisper
 from lib.emergency.whisper import training as moments
 from lib.emergency.whisper.model import WhisperSize
@@ -29,7 +27,6 @@ from lib.emergency.whisper.training import (
     listen,
     starting_at,
     timed,
-    with_lines,
 )
 
 SIZE = WhisperSize(d_model=16, encoder_layers=1, decoder_layers=1, heads=2, tokens=300)
@@ -159,53 +156,6 @@ class TestAugment:
         assert (found.amax((1, 2)) - found.amin((1, 2))).max() <= 2 + 1e-6
         assert augment(mel, torch.zeros(4, 50).long(), torch.zeros(4, dtype=torch.bool),
                        self.settings(shift=False))[0].equal(mel)  # none unless asked for  # fmt: skip
-
-
-class TestWithLines:
-    """Lines to read in clips without words."""
-
-    def lines(self):
-        rows = torch.full((30, 80), 1.0).half()
-        return Spoken(rows, torch.tensor([0, 20]), torch.tensor([20, 10]), ("불이야", "물"),
-                      torch.ones(15).long(), torch.rand(15), 2, "two")  # fmt: skip
-
-    def mixed(self, share, count=40):
-        torch.manual_seed(0)
-        mel, wanted = torch.full((count, 80, 100), SILENCE), torch.ones(count, 50).long()
-        said = torch.arange(count) % 2 == 0
-        return mel, wanted, said, with_lines(mel, wanted, said, self.lines(), share)
-
-    def test_clips_with_words_stay_as_they_are(self):
-        mel, wanted, said, (heard, moments, line) = self.mixed(1.0)
-        assert (line[said] == -1).all() and (line[~said] >= 0).all() and set(line[~said].tolist()) == {0, 1}
-        assert torch.equal(heard[said], mel[said]) and (moments[said] == 1).all()
-        assert (wanted == 1).all() and (mel == SILENCE).all()  # what was given is left alone
-
-    def test_moments_in_which_a_line_is_said_are_unknown(self):
-        _, _, said, (heard, moments, line) = self.mixed(1.0)
-        for row, known, which in zip(heard[~said], moments[~said], line[~said].tolist(), strict=True):
-            line = row[0] > 1.0005  # of itself 1, with what is heard beside it more
-            assert torch.equal(known == UNKNOWN, line.view(50, 2)[:, 0])
-            assert (known[known != UNKNOWN] == 1).all() and line.sum() == (20, 10)[which]
-
-    def test_of_none_and_of_a_share(self):
-        mel, _, _, (heard, _, line) = self.mixed(0.0)
-        assert torch.equal(heard, mel) and (line == -1).all()
-        _, _, said, (_, _, line) = self.mixed(0.5, 400)
-        assert 70 < (line >= 0).sum() < 130 and (line[said] == -1).all()
-
-    def test_they_are_learned_from_where_there_is_a_decoder_to_learn(self):
-        """And change nothing at ratio 0."""
-        clips = timed(tones(8))
-        clips = replace(clips, texts=("",) * 8)
-        found = {}
-        for ratio in (0.0, 1.0):
-            for lines in (None, self.lines()):
-                one = whisper.build(("불이야", "물"), clips.classes, SIZE, stack=2, hidden=8)
-                history = moments.train(one, clips, clips, Settings(ratio, 1, 4, device="cpu"), seed=0, lines=lines)
-                found[ratio, lines is None] = one.digest(), history.iloc[-1].get("text_loss")
-        assert found[0.0, True] == found[0.0, False]
-        assert found[1.0, True][0] != found[1.0, False][0] and found[1.0, True][1] != found[1.0, False][1]
 
 
 class TestTraining:
