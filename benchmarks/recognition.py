@@ -29,7 +29,7 @@ from lib.emergency.classes import EMERGENCY, NAMES
 from lib.emergency.cnn.network import build_cnn, save_cnn, variants
 from lib.emergency.recogniser.listener import Alarm
 from lib.emergency.recogniser.recogniser import Recogniser
-from lib.emergency.synthesis.lines import LINES
+from lib.emergency.synthesis.lines import CORES
 from lib.emergency.whisper.model import WhisperSize, build
 from lib.emergency.whisper.text import fit_text
 from lib.timing import interleave, ratio
@@ -42,7 +42,7 @@ PEER = "transformers' pipeline"
 
 def recogniser(folder: Path) -> Recogniser:
     """Untrained, assembled of what is saved in `folder`."""
-    pairs = [(line, number) for number in LINES for line in LINES[number][0]]
+    pairs = [(line, number) for number in CORES for line in CORES[number][0]]
     lines, numbers = zip(*pairs, strict=True)
     build(lines, NAMES, SIZE, hidden=512).eval().save(folder / "whisper")
     variant = variants(16)[0]

@@ -94,30 +94,37 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
         Settings(ratio)
     if values["train"] not in ("all", "head"):
         raise ValueError(f'train is {values["train"]!r}, expected "all" or "head"')
-    frozen_encoder = bool(values["checkpoint"]) and values["train"] == "head"
-    if frozen_encoder and any(values.get("ratios", ())):
+    if values["checkpoint"] and values["train"] == "head" and any(values.get("ratios", ())):
         raise ValueError('train = "head" leaves encoder and decoder as they are: set ratios = [0.0], or train = "all"')
     counts = {name: values[name] for name in ("train_count", "validation_count", "test_count")}
     *parts, truth = three_sets(values["dataset"], seconds=values["seconds"], seed=values["seed"], **counts)
-    size = WhisperSize(*(values[name] for name in ("d_model", "encoder_layers", "decoder_layers", "heads")))
-    how = {name: values[name] for name in ("stack", "hidden", "seed")}
-    texts, classes = parts[0].texts, parts[0].classes
-    fresh = builder(values["checkpoint"], texts, classes, size, **how)
+    fresh = fresh_model(values, parts[0])
     mels, samples, sets = fresh().mels, parts[2].samples, []
     while parts:
         use(parts[0])
         sets.append(timed(parts.pop(0), mels))
     give_back()
+    head, settings = settings_of(values)
+    return Task(*sets, samples, truth, head, fresh, settings)
+
+
+def fresh_model(values: Mapping[str, Any], clips: Sounds | Timed) -> Build:
+    size = WhisperSize(*(values[name] for name in ("d_model", "encoder_layers", "decoder_layers", "heads")))
+    how = {name: values[name] for name in ("stack", "hidden", "seed")}
+    return builder(values["checkpoint"], clips.texts, clips.classes, size, **how)
+
+
+def settings_of(values: Mapping[str, Any]) -> tuple[Settings | None, Settings]:
+    """`head` and `settings` of a `Task`."""
     where = {name: values[name] for name in ("precision", "device")}
     rest = {name: values[name] for name in ("optimizer", "equaliser", "time_mask", "frequency_mask")}
     head, rate = None, values["learning_rate"]
     if values["checkpoint"]:  # a rate for weights at random would undo what the others have learned
-        rest |= {name: values[name] for name in ("trained_rate", "layer_decay")} | {"encoder": not frozen_encoder}
+        rest |= {name: values[name] for name in ("trained_rate", "layer_decay")} | {"encoder": values["train"] == "all"}
         rest["optimizer"], rate = "adamw", values["head_rate"]
         if values["head_epochs"]:
             head = Settings(0.0, values["head_epochs"], values["batch_size"], rate, **where)
-    settings = Settings(0.0, values["epochs"], values["batch_size"], rate, **rest, **where)
-    return Task(*sets, samples, truth, head, fresh, settings)
+    return head, Settings(0.0, values["epochs"], values["batch_size"], rate, **rest, **where)
 
 
 def prepared(task: Task, *, seed: int, checkpoints: Path) -> Task:

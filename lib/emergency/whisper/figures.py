@@ -58,6 +58,18 @@ def _over_ratios(axes: Axes, table: pd.DataFrame, name: str, **style) -> None:
     axes.errorbar(line.ratio, line["mean"], bars, capsize=2, **style)
 
 
+def learning_curves(table: pd.DataFrame) -> Figure:
+    """fig417: accuracy of frames and of clips over the clips in training, a curve for each start."""
+    figure, panels = plots.subplots(1, 2, height=2.2, sharex=True)
+    for axes, column, name in zip(panels, ("moments", "accuracy"), ("frames", "clips"), strict=True):
+        _lines_with_bars(axes, table, "size", column, "training")
+        axes.set(xlabel="clips in training", ylabel=f"accuracy of {name} (%)", xscale="log")
+        axes.set_xticks(sorted(table["size"].unique()), sorted(table["size"].unique()), minor=False)
+        axes.minorticks_off()
+    panels[0].legend(fontsize=6)
+    return figure
+
+
 def layers(table: pd.DataFrame) -> Figure:
     """fig418: accuracy of a probe over the encoder's layers, and the share of each that the head reads."""
     mean = table.groupby("layer", as_index=False)[["accuracy", "low", "high", "weight"]].mean()

@@ -258,3 +258,35 @@ class TestFigures:
         found = recognition.encoder_table(drawn, torch.arange(1), sets[3], steps=1, seed=0).set_index("measure")
         for stem in ("speech", "event"):
             assert abs(found.value[f"relevance - random networks, {stem} (points)"]) < 12
+
+
+class TestOtherDataAndFewer:
+    VALUES = TestTask.VALUES | {"scratch_epochs": 1}
+
+    @pytest.fixture()
+    def task(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
+        whisper.build(["불"], NAMES, WhisperSize(16, 2, 1, 2, 300), stack=4, hidden=8).save(tmp_path / "trained")
+        return recognition.task(self.VALUES | {"checkpoint": str(tmp_path / "trained")})
+
+    def test_learning_curves_differ_in_start_and_in_what_learns(self, task, tmp_path):
+        kinds = ablations.starts(task, self.VALUES)
+        table = ablations.learning_curve(kinds, [20, 40], EMERGENCY, seed=0, checkpoints=tmp_path)
+        assert table["size"].tolist() == [20, 40] * 3 and (table.clips == 20).all() and (table.seconds > 0).all()
+        assert table.training.unique().tolist() == ["all weights", "head, frozen encoder", "from scratch"]
+        assert kinds["from scratch"].fresh().head.reads_layers is False and kinds["from scratch"].head is None
+        drawings.learning_curves(table)
+
+    def test_each_set_is_trained_on_and_judged_on_the_test_of_both(self, task, tmp_path):
+        other = replace(task, clips=task.clips.part(torch.arange(40) < 20, "half"))
+        settings = replace(task.settings, epochs=1)
+        table = ablations.transfer({"one": task, "two": other}, settings, EMERGENCY, seed=0, checkpoints=tmp_path)
+        assert table[["training", "test"]].values.tolist() == [
+            ["one", "one"],
+            ["one", "two"],
+            ["two", "one"],
+            ["two", "two"],
+        ]
+        same = table.drop(columns=["training", "test"])
+        assert same.iloc[0].equals(same.iloc[1]) and same.iloc[2].equals(same.iloc[3])  # both tests are one here
+        assert (tmp_path / "ratio-0-of-1").exists() and (tmp_path / "two" / "ratio-0-of-1").exists()

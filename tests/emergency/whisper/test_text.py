@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.data.catalog import DataError
-from lib.emergency.synthesis.lines import LINES
+from lib.emergency.synthesis.lines import CORES
 from lib.emergency.whisper import text
 from lib.emergency.whisper.text import (
     aligned,
@@ -127,13 +127,13 @@ def test_stems():
 
 class TestClassifier:
     def lines(self, split):
-        pairs = [(line, number) for number in LINES for line in LINES[number][split]]
+        pairs = [(line, number) for number in CORES for line in CORES[number][split]]
         return [line for line, _ in pairs], torch.tensor([number for _, number in pairs])
 
     def test_knows_what_it_has_read(self):
         lines, numbers = self.lines(0)
         found = fit_text(lines, numbers, 20).logits(lines)
-        assert found.shape == (114, 20) and (found.argmax(1) == numbers).float().mean() > 0.95
+        assert found.shape == (228, 20) and (found.argmax(1) == numbers).float().mean() > 0.95
 
     def test_reads_lines_that_it_has_not(self):
         fitted = fit_text(*self.lines(0), 20)
