@@ -274,7 +274,7 @@ class TestOtherDataAndFewer:
         table = ablations.learning_curve(kinds, [20, 40], EMERGENCY, seed=0, checkpoints=tmp_path)
         assert table["size"].tolist() == [20, 40] * 3 and (table.clips == 20).all() and (table.seconds > 0).all()
         assert table.training.unique().tolist() == ["all weights", "head, frozen encoder", "from scratch"]
-        assert kinds["from scratch"].fresh().head.reads_layers is False and kinds["from scratch"].head is None
+        assert kinds["from scratch"].fresh().head.layer_logits is None and kinds["from scratch"].head is None
         drawings.learning_curves(table)
 
     def test_each_set_is_trained_on_and_judged_on_the_test_of_both(self, task, tmp_path):
