@@ -51,8 +51,12 @@ def onsets(
     Two models: trained at 0 s, and on the same clips turned anywhere, which is the sweep's at ratio 0. Judged on test
     clips in which all that is heard takes `longest` seconds at most, turned so that it begins at each of `seconds`.
 
-    Columns: training, onset, seed, clips, moments and accuracy (%), each with its 95 % interval as in `sweep`.
+    Columns: training, onset, seed, clips, moments and accuracy (%), each with its 95 % interval as in `sweep`. No rows
+    where no test clip is so short.
     """
+    short, rows = test.part(_extent(test) <= longest, f"up to {longest:g} s"), []
+    if not len(short):
+        return pd.DataFrame(rows)
     trainings = {
         "all at 0 s": partial(
             train_and_return, fresh(), clips, validation, replace(settings, ratio=0.0, at_start=True),
@@ -60,7 +64,6 @@ def onsets(
         ),
         "anywhere": training(fresh, clips, validation, settings, 0.0, seed=seed, checkpoints=checkpoints),
     }  # fmt: skip
-    short, rows = test.part(_extent(test) <= longest, f"up to {longest:g} s"), []
     for name, model in zip(trainings, all_trained(list(trainings.values()), settings.device), strict=True):
         for second in seconds:
             turned = starting_at(short, second)

@@ -260,6 +260,11 @@ class TestFigures:
             assert abs(found.value[f"relevance - random networks, {stem} (points)"]) < 12
 
 
+def test_no_onsets_where_no_test_clip_is_short_enough_and_nothing_is_trained(sets, tmp_path):
+    how = {"seconds": [0.0], "longest": 0.0, "seed": 0, "checkpoints": tmp_path}
+    assert ablations.onsets(None, *sets[:3], Settings(0.0, 1, 8), **how).empty and not list(tmp_path.iterdir())
+
+
 class TestOtherDataAndFewer:
     VALUES = TestTask.VALUES | {"scratch_epochs": 1}
 
