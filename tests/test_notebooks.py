@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,21 @@ class TestForm:
         lines = [line for cell in own for line in source(cell).splitlines()]
         lines = [line for line in lines if line.strip() and not line.strip().startswith("#")]
         assert len(lines) <= MOST_CODE_LINES
+
+    def test_what_it_takes_from_lib_is_there(self, name):
+        """Also in cells that run only where certain data are."""
+        trees = [ast.parse(source(cell)) for cell in cells(name) if "colab" not in tags(cell)]
+        modules = {}
+        for node in (node for tree in trees for node in ast.walk(tree)):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "lib":
+                for alias in node.names:
+                    try:
+                        modules[alias.asname or alias.name] = import_module(f"{node.module}.{alias.name}")
+                    except ModuleNotFoundError:
+                        assert hasattr(import_module(node.module), alias.name), alias.name
+        for node in (node for tree in trees for node in ast.walk(tree)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                assert hasattr(modules[node.value.id], node.attr), f"{node.value.id}.{node.attr}"
 
     def test_functions_live_in_lib(self, name):
         for cell in cells(name):
