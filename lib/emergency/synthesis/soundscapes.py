@@ -144,19 +144,9 @@ def draw_soundscapes(
     n = round(seconds * RATE)
     key = _key(bank, chosen, n, recorded)
     place = folder() / f"{key}-{split}-{seed}{'-stems' if stems else ''}"
+    how = (seed, split, n, stems, chosen, bank, recorded)
     tasks = [
-        (
-            place / f"{start // _SHARD:05d}.npz",
-            start,
-            min(_SHARD, count - start),
-            seed,
-            split,
-            n,
-            stems,
-            chosen,
-            bank,
-            recorded,
-        )
+        (place / f"{start // _SHARD:05d}.npz", start, min(_SHARD, count - start), *how)
         for start in range(0, count, _SHARD)
     ]
     _draw_side_by_side([task for task in tasks if not task[0].exists()])
@@ -177,22 +167,24 @@ def draw_soundscapes(
                        recorded is not None, digest.hexdigest())  # fmt: skip
 
 
-def datasheet(split: str = "train") -> dict[str, str]:
+def datasheet(split: str = "train", recorded: bool = False) -> dict[str, str]:
     """What the notebook prints beside results on these clips."""
     bank = speech_bank(split)
+    sounds = "procedural events and recorded ones of ESC-50 (CC BY-NC 3.0)" if recorded else "procedural events"
     return {
-        "what": "synthetic clips: procedural events, machine speech, simulated rooms and microphones",
+        "what": f"synthetic clips: {sounds}, machine speech, simulated rooms and microphones",
         "generator": f"version {VERSION}, NumPy {np.__version__}, SciPy {scipy.__version__}",
         "speech": {"espeak": "espeak-ng, Korean", "babble": "vowel babble: espeak-ng does not run here"}[bank.kind],
         "speech SHA-256": bank.digest,
         "classes": "19 of the source and silence, in equal numbers",
-        "held out for the test": "voices, lines, families of event generators, families of distractors",
+        "held out for the test": "voices, lines, families of event generators, families of distractors"
+        + (", recordings" if recorded else ""),
         "can show": "timing against known onsets, calibration, speed, where relevance lies, failure by level, "
         "room and distractor, and whether code runs",
         "cannot show": "recall or false alarms on real emergencies, character error rate of real Korean, "
         "how AI Hub's recordings would rank the models",
         "known gaps": "no overlapping talkers, no moving sources, one microphone; espeak-ng's Korean lacks nasal "
-        "assimilation and emotion; events follow recipes, not recordings",
+        "assimilation and emotion" + ("" if recorded else "; events follow recipes, not recordings"),
     }
 
 

@@ -457,4 +457,5 @@ def test_recordings_are_heard_as_often_as_said_and_their_events_keep_their_class
             assert source.removeprefix("recorded ") in recordings.EVENTS[number]
     assert 0.15 < np.mean([clip.background.startswith("recorded") for clip in drawn.clips]) < 0.45
     plain = draw_soundscapes(20, seed=3)
+    assert "ESC-50 (CC BY-NC 3.0)" in datasheet(recorded=True)["what"] and "ESC-50" not in str(datasheet())
     assert drawn.recorded and not plain.recorded and not np.array_equal(plain.samples, drawn.samples[:20])
