@@ -26,8 +26,9 @@ def test_recorded_sounds(recogniser, tmp_path, monkeypatch):  # noqa: F811
     for name, level, count in (("dog", 0.5, 4), ("siren", 0.5, 3), ("wind", 0.0, 2)):
         (tmp_path / "esc50" / name).mkdir(parents=True)
         for take in range(count):
-            path = tmp_path / "esc50" / name / f"{1 + take % 2}-{100 + take}-A.wav"
+            path = tmp_path / "esc50" / name / f"2-{100 + take}-A.wav"
             soundfile.write(path, tone(440, seconds=5, level=level if take else 0.0), 16_000)
+        soundfile.write(tmp_path / "esc50" / name / "1-99-A.wav", tone(440, seconds=5, level=0.5), 16_000)
     assert sounds.recorded(9, root=str(tmp_path / "elsewhere")) is None
     assert sounds.recorded(0, root=str(tmp_path)) is None
     real = sounds.recorded(9, root=str(tmp_path))
