@@ -65,6 +65,14 @@ def _drawn(dataset: str, split: str, seconds: float, count: int | None, seed: in
 def _recordings(split: str, root: str) -> Recordings:
     """ESC-50's recordings for `split`: its last fold for the test, the one before for the validation."""
     whole = load_sounds("esc50", "test" if split == "test" else "train", seconds=5.0, root=root)
+    silent = int((whole.samples == 0).all(1).sum())
+    if silent:
+        raise DataError(f"{silent} of the recordings of ESC-50 are digital silence: get a fresh copy of it.")
+    if split != "test" and len(whole.folds.unique()) < 2:
+        raise DataError(
+            "soundscapes-recorded needs three folds of ESC-50, for training, validation and test; there are two. "
+            "Take dataset=soundscapes, or a whole copy of ESC-50."
+        )
     if split != "test":
         last = whole.folds == whole.folds.max()
         whole = whole.subset(last if split == "validation" else ~last)

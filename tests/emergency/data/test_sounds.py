@@ -103,3 +103,32 @@ def test_a_name_is_found_in_nfc_and_nfd():
     composed, apart = (unicodedata.normalize(form, "화재") for form in ("NFC", "NFD"))
     for classes, name in (((composed, "개"), apart), ((apart, "개"), composed)):
         assert sounds.alarming(classes, [name]) == (0,)
+
+
+class TestRecordingsAmongTheScenes:
+    """`soundscapes-recorded` refuses an ESC-50 that it cannot use."""
+
+    @staticmethod
+    def esc50(root: Path, folds, level=0.3):
+        (root / "esc50" / "dog").mkdir(parents=True)
+        for fold in folds:
+            wave = level * np.sin(np.arange(80_000) / 10)
+            soundfile.write(root / "esc50" / "dog" / f"{fold}-{fold}00-A.wav", wave, 16_000)
+        return str(root)
+
+    def test_of_two_folds(self, tmp_path):
+        root = self.esc50(tmp_path, [1, 2])
+        assert len(sounds.load("soundscapes-recorded", "test", count=20, root=root)) == 20
+        for split in ("train", "validation"):
+            with pytest.raises(DataError, match="three folds of ESC-50, .*; there are two.*dataset=soundscapes"):
+                sounds.load("soundscapes-recorded", split, count=20, root=root)
+
+    def test_of_three(self, tmp_path):
+        root = self.esc50(tmp_path, [1, 2, 3])
+        sets = [sounds.load("soundscapes-recorded", split, count=20, root=root) for split in sounds.COUNT]
+        assert [len(one) for one in sets] == [20] * 3
+
+    def test_of_silence(self, tmp_path):
+        root = self.esc50(tmp_path, [1, 2, 3], level=0.0)
+        with pytest.raises(DataError, match="1 of the recordings of ESC-50 are digital silence"):
+            sounds.load("soundscapes-recorded", "test", count=20, root=root)
