@@ -171,6 +171,21 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
+def retell(notebook: Path, copy: Path) -> None:
+    """Give an up-to-date executed `copy` the text and comments that `notebook` has now."""
+    content = json.loads(copy.read_text(encoding="utf-8"))
+    executed = {cell["id"]: cell for cell in content["cells"]}
+    injected = next((c for c in content["cells"] if "injected-parameters" in c["metadata"].get("tags", [])), None)
+    cells = []
+    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+        known = executed.get(cell["id"], {}) if cell["cell_type"] == "code" else {}
+        cells.append(cell | known | {"source": cell["source"]})
+        if injected and parameters.TAG in cell["metadata"].get("tags", []):
+            cells.append(injected)
+    if cells != content["cells"]:
+        jobs.write_atomically(copy, json.dumps(content | {"cells": cells}, indent=1, ensure_ascii=False) + "\n")
+
+
 def store_outputs(notebook: Path, copy: Path) -> bool:
     """Put the outputs of `copy`'s checked cells into `notebook`, strip all others; True if it changed."""
     executed = {cell["id"]: cell for cell in json.loads(copy.read_text(encoding="utf-8"))["cells"]}

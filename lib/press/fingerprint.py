@@ -1,6 +1,6 @@
-"""What a run depends on, by content: its cells, parameters, `lib` modules (imported at any depth), lock file and data.
+"""What a run depends on, by content: its code, parameters, `lib` modules (imported at any depth), lock file and data.
 
-Code is compared without comments and docstrings. Times of files never matter.
+Code is compared without comments and docstrings, a notebook without its text. Times of files never matter.
 """
 
 import ast
@@ -13,15 +13,13 @@ from lib import paths, sources
 from lib.data import catalog
 from lib.press import parameters
 
+UNCOUNTED = {parameters.TAG, "colab"}  # tags of cells; on Colab the latter installs, elsewhere it does nothing
+
 
 def notebook_hash(notebook: str) -> str:
-    """The hash of the cells' sources, without the layout of code."""
-    parts = []
-    for cell in _cells(notebook):
-        source = "".join(cell["source"])
-        code = cell["cell_type"] == "code"
-        parts.append([cell["cell_type"], sources.normalised(source) if code else source.strip()])
-    return sources.sha256(json.dumps(parts))
+    """The hash of the cells of code but for the tagged ones: the values of parameters count by themselves."""
+    code = [cell for cell in _cells(notebook) if cell["cell_type"] == "code" and not _tags(cell) & UNCOUNTED]
+    return sources.sha256(json.dumps([sources.normalised("".join(cell["source"])) for cell in code]))
 
 
 def imported_modules(notebook: str) -> list[str]:
@@ -76,6 +74,10 @@ def data_parts(values: dict[str, Any]) -> dict[str, str]:
 @cache  # scanning a large folder takes seconds, and every seed asks
 def _signature(dataset: str, root: str) -> str:
     return catalog.signature(dataset, root)
+
+
+def _tags(cell: dict) -> set[str]:
+    return set(cell.get("metadata", {}).get("tags", []))
 
 
 def _cells(notebook: str) -> list[dict]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from lib import paths
-from lib.press import jobs
+from lib.press import execution, jobs
 from lib.press.jobs import Job
 from lib.press.parameters import ParameterError
 from lib.press.staleness import plan
@@ -42,6 +42,9 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
     """`make figures`: run what is stale. Returns the exit status."""
     why = plan(selected)
     stale = [job for job in selected if why[job.name]]
+    for job in selected:
+        if not why[job.name]:
+            execution.retell(paths.NOTEBOOKS / f"{job.notebook}.ipynb", jobs.executed(job.name))
     if not stale:
         print(f"Nothing to do: all {len(selected)} notebook runs are up to date.")
         return 0
@@ -114,8 +117,6 @@ def _tell_what_is_left(left: list[Job], log: Path, begin: float) -> None:
 
 def store_outputs(selected: list[Job]) -> None:
     """`make outputs`: put the outputs of checked cells into the notebooks in git, and no others."""
-    from lib.press import execution
-
     for job in {job.notebook: job for job in reversed(selected)}.values():
         if execution.store_outputs(paths.NOTEBOOKS / f"{job.notebook}.ipynb", jobs.executed(job.name)):
             print(f"Wrote the checked outputs of {job.notebook}")
@@ -143,8 +144,6 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     if options.command == "run":
-        from lib.press import execution
-
         return execution.run(options.job, options.threads)
     try:
         options.jobs = _count("JOBS", options.jobs, 1)

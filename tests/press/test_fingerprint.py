@@ -173,12 +173,21 @@ def test_a_notebook_is_what_its_cells_say(repository):
     assert fingerprint.notebook_hash("03_study") != before
 
 
-def test_text_of_a_notebook_counts(repository):
+def test_text_of_a_notebook_does_not_count(repository):
     content = json.loads((repository / "03_study.ipynb").read_text())
     content["cells"].append({"cell_type": "markdown", "id": "a", "metadata": {}, "source": ["What it shows"]})
     before = fingerprint.notebook_hash("03_study")
     (repository / "03_study.ipynb").write_text(json.dumps(content))
-    assert fingerprint.notebook_hash("03_study") != before
+    assert fingerprint.notebook_hash("03_study") == before
+
+
+def test_a_default_counts_unless_it_is_overridden(repository):
+    plain, overridden = inputs("03_study", "quick"), inputs("03_study", "quick", {"epochs": 5})
+    edit(repository / "03_study.ipynb", "epochs = 2", "epochs = 3  # of the training")
+    parameters._read_parameters_cell.cache_clear()
+    changed = {name for name, value in inputs("03_study", "quick").items() if plain[name] != value}
+    assert changed == {"parameter epochs"}
+    assert inputs("03_study", "quick", {"epochs": 5}) == overridden
 
 
 def test_inputs_name_every_part(repository):

@@ -75,6 +75,23 @@ def test_touching_and_explaining_rerun_nothing(toy):
     assert NOTHING in toy.make("figures")
 
 
+def test_prose_reruns_nothing_and_reaches_the_executed_copy(toy):
+    path, copy = toy.folder / "notebooks/02_beta.ipynb", toy.folder / "build/executed/quick/seed-0/02_beta.ipynb"
+    content, before = json.loads(path.read_text()), json.loads(copy.read_text())["cells"]
+    content["cells"].insert(2, {"cell_type": "markdown", "id": "why", "metadata": {}, "source": ["# Why"]})
+    content["cells"][-1]["source"] = ["# the end\n", "run.finish()"]
+    path.write_text(json.dumps(content))
+    assert planned(toy) == {}
+    assert NOTHING in toy.make("figures")
+    after = json.loads(copy.read_text())["cells"]
+    assert "".join(after[3]["source"]) == "# Why"
+    assert "".join(after[-1]["source"]) == "# the end\nrun.finish()"
+    assert [cell.get("execution_count") for cell in after if cell["cell_type"] == "code"] == [
+        cell["execution_count"] for cell in before
+    ]
+    assert "injected-parameters" in after[1]["metadata"]["tags"] and after[1] == before[1]
+
+
 def test_editing_a_module_of_one_study_reruns_that_study_alone(toy):
     toy.replace("lib/alpha/model.py", "epochs * UNIT", "epochs * UNIT + 1")
     assert planned(toy) == {ALPHA: ["lib.alpha.model changed"], SUMMARY: [f"after {ALPHA}"]}

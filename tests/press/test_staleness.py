@@ -1,0 +1,95 @@
+"""Which notebooks of this repository an edit makes stale: made in a copy, fingerprints compared."""
+
+import json
+import shutil
+
+import pytest
+
+from lib import paths, sources
+from lib.press import fingerprint, jobs, parameters
+
+WITH_TRAINING = {f"0{number}" for number in range(1, 8)}
+ALL = WITH_TRAINING | {"00"}
+STATEMENT = "ONE = 1\n"
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch):
+    for name in ("lib", "notebooks", "profiles"):
+        shutil.copytree(paths.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (paths.LOCK, paths.CLAIMS):
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    for name in ("NOTEBOOKS", "PROFILES"):
+        monkeypatch.setattr(paths, name, tmp_path / name.lower())
+    for name in ("LOCK", "CLAIMS"):
+        monkeypatch.setattr(paths, name, tmp_path / getattr(paths, name).name)
+    return tmp_path
+
+
+def fingerprints(profile):
+    for cached in (sources.module_hash, parameters._load_profile, parameters._read_parameters_cell):
+        cached.cache_clear()
+    return {job.name: job.parts for job in jobs.select(profile, seeds="0")}
+
+
+def cell_of(path, text):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    (found,) = (cell for cell in content["cells"] if text in "".join(cell["source"]))
+    return content, found
+
+
+def edit(path, old, new):
+    """Replace `old` in a file, or within the source of the one cell of a notebook that has it; append for ""."""
+    if path.suffix != ".ipynb":
+        text = path.read_text(encoding="utf-8")
+        assert not old or text.count(old) == 1
+        path.write_text(text.replace(old, new) if old else text + new, encoding="utf-8")
+        return
+    content, cell = cell_of(path, old)
+    cell["source"] = "".join(cell["source"]).replace(old, new)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "profile", "stale"),
+    [
+        ("notebooks/04_emergency_whisper.ipynb", "**Question.**", "**A question.**", "quick", set()),
+        ("notebooks/04_emergency_whisper.ipynb", "epochs = 12", "epochs = 13", "quick", {"04"}),
+        ("notebooks/04_emergency_whisper.ipynb", "epochs = 12", "epochs = 13  # longer", "trained", set()),
+        ("notebooks/04_emergency_whisper.ipynb", "ratio = recognition.choose(table)", "ratio = 0.5", "quick", {"04"}),
+        ("lib/emergency/whisper/defaults.py", "stack_epochs = 4", "stack_epochs = 5", "quick", {"04"}),
+        ("lib/emergency/whisper/defaults.py", "stack_epochs = 4", "stack_epochs = 5", "trained", set()),
+        ("lib/corregularization/losses.py", "", "# a comment\n", "quick", set()),
+        ("lib/corregularization/losses.py", "", STATEMENT, "quick", {"03", "07", "00"}),
+        ("lib/emergency/recogniser/alert.py", "", STATEMENT, "quick", {"06"}),
+        ("lib/training.py", "", STATEMENT, "quick", WITH_TRAINING),
+        ("lib/press/site.py", "", STATEMENT, "quick", set()),
+        ("lib/press/verify.py", "", STATEMENT, "quick", {"00"}),  # which lists the runs
+        ("profiles/trained.yaml", "epochs: 15", "epochs: 16", "trained", {"05"}),
+        ("profiles/trained.yaml", "seeds: [0]", "seeds: [0, 1]", "trained", set()),
+        ("requirements.lock", "torch==", "torch== ", "quick", ALL),
+    ],
+)
+def test_an_edit_makes_stale_what_depends_on_it(copy, path, old, new, profile, stale):
+    before = fingerprints(profile)
+    edit(copy / path, old, new)
+    after = fingerprints(profile)
+    assert before.keys() == after.keys()
+    assert {name.split("/")[-1][:2] for name in before if before[name] != after[name]} == stale
+
+
+def test_a_byte_of_data(copy, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "data"))
+    image = tmp_path / "data" / "cifar10" / "train" / "cat" / "1.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"x")
+    fingerprint._signature.cache_clear()
+    before = fingerprints("public")
+    image.write_bytes(b"xy")
+    fingerprint._signature.cache_clear()
+    after = fingerprints("public")
+    stale = {name.split("/")[-1] for name in before if before[name] != after[name]}
+    on_images = {"01_laplacian_gan", "02_categorical_similarity", "03_corregularization"}
+    assert on_images <= stale and all(after[name]["notebook"] == before[name]["notebook"] for name in before)
+    assert not [name for name in stale if name.startswith(("04", "05", "06"))]
