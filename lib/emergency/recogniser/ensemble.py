@@ -13,13 +13,14 @@ import pandas as pd
 import torch
 from scipy.stats import binomtest, t
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from lib.metrics.classification import (
+    alarm_row,
     calibration_error,
     fit_temperature,
     raised,
@@ -94,7 +95,8 @@ def ensemble_table(
     A voter alone is scored on all clips: where it abstains it is taken to hear nothing, and raises no alarm.
 
     Columns: voter, seed, source (its binary accuracy there, %), answered (% of the clips), then those of `score_row`
-    (ece of what was answered), balanced_accuracy (% of emergency or not), and for binary decisions against the best
+    (ece of what was answered), balanced_accuracy and average_precision (% of emergency or not, the latter by
+    probability, of 2 of 3 by the number of calls), and for binary decisions against the best
     single voter (best on validation): fixed (wrong there, right here), broken and p (McNemar's exact test). Only the
     rows of votes have the last three. Two more rows are the constant answers, always and never alarming.
     """
@@ -107,13 +109,16 @@ def ensemble_table(
     known = torch.isin(validation_labels, torch.tensor(list(alarming)))
     before = calibrated(validation, validation_labels, validation)
     best = max(test, key=lambda name: (alarms(before[name], alarming) == known).float().mean().item())
-    rows = []
+    rows, precision = [], dict.fromkeys(CONSTANT, emergency.double().mean().item())
     for name in (*test, MAJORITY, MEAN, STACKED):
         if name == MAJORITY:  # votes have no probabilities: its calibration says nothing
             logits = 20.0 * torch.nn.functional.one_hot(majority_class(sure), len(classes)).float()
             row = score_row(logits, labels, classes, alarming) | {"ece": np.nan}
             row |= _binary(decided[name], emergency)
+            calls = torch.stack([alarms(logits, alarming) for logits in sure.values()]).sum(0)
+            precision[name] = average_precision_score(emergency, calls) if emergency.any() else np.nan
         else:
+            precision[name] = alarm_row(without_abstentions(ways[name]), labels, alarming)["average_precision"] / 100
             answered = ~ways[name].isnan().any(1)
             row = score_row(without_abstentions(ways[name]), labels, classes, alarming)
             said = calibration_error(ways[name][answered].softmax(1), labels[answered]) if answered.any() else np.nan
@@ -129,6 +134,7 @@ def ensemble_table(
     table = pd.DataFrame(rows)
     table.insert(table.columns.get_loc("miss_rate"), "balanced_accuracy",
                  100 - (table.miss_rate + table.false_alarms) / 2)  # fmt: skip
+    table.insert(table.columns.get_loc("miss_rate"), "average_precision", 100 * table.voter.map(precision))
     return table
 
 

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
 
 from lib.emergency.recogniser import ensemble
 from lib.emergency.recogniser.ensemble import (
@@ -139,6 +140,11 @@ class TestTables:
         assert always == pytest.approx(100 * emergency.float().mean().item()) and always + never == pytest.approx(100)
         assert (table.loc[list(CONSTANT), "balanced_accuracy"] == 50).all()
         assert table.loc[MAJORITY, "balanced_accuracy"] > 60
+        assert (table.loc[list(CONSTANT), "average_precision"] == always).all()
+        cnn = parts[1]["CNN"] / fit_temperature(parts[0]["CNN"], labels[half])
+        wanted = average_precision_score(emergency, cnn.softmax(1)[:, list(ALARMING)].sum(1))
+        assert table.loc["CNN", "average_precision"] == pytest.approx(100 * wanted)
+        assert table.loc[MAJORITY, "average_precision"] > always
         wanted = (majority(parts[1], ALARMING) == emergency).float().mean().item()
         assert table.loc[MAJORITY, "binary_accuracy"] == pytest.approx(100 * wanted)
 
