@@ -1,9 +1,10 @@
 """The notebooks of the profile `gpu` side by side on one GPU, within a given time: called by benchmarks/gpu.sh.
 
-First the training steps are timed alone, against the classic DCGAN example on the same card. Then every notebook
-starts at once, each in its own process with its share of the cores; a GPU that one small network leaves idle serves
-the others. At the end of the time what still runs is stopped. What finished is complete; of the rest the histories
-of its trainings are kept, and a second call on the same machine goes on from its checkpoints.
+First the training steps are timed alone, against the classic DCGAN example on the same card. Then the notebooks start
+together, each in its own process with its share of the cores, and after those whose results it reads; a GPU that one
+small network leaves idle serves the others. At the end of the time what still runs is stopped. What finished is
+complete; of the rest the histories of its trainings are kept, and a second call on the same machine goes on from its
+checkpoints. Study 4: `--profile trained --only "04_emergency_whisper 05_emergency_cnn 06_emergency_ensemble"`.
 """
 
 import argparse
@@ -74,21 +75,27 @@ def _wait(device: str) -> None:
 
 
 def run(selected: list[jobs.Job], deadline: float, out: Path) -> None:
-    """All jobs at once; those that still run at the deadline (of time.monotonic) are stopped."""
+    """All jobs, each once those that it reads are done; what runs at the deadline (of time.monotonic) is stopped."""
     threads = max(1, available_cores() // len(selected))
-    running = {}
-    for job in selected:
-        staleness.prepare(job)
-        command = [sys.executable, "-m", "lib.press.workflow", "run", job.name, "--threads", str(threads)]
-        log = (out / f"{job.name.replace('/', '-')}.log").open("w")
-        # A session of its own: a notebook's kernel and the processes of its trainings are stopped with it.
-        running[job.name] = subprocess.Popen(command, cwd=paths.ROOT, stdout=log, stderr=log, start_new_session=True)
-    begin = time.monotonic()
-    while running and time.monotonic() < deadline:
-        time.sleep(0.5)
+    begin, waiting, running, ended = time.monotonic(), {job.name: job for job in selected}, {}, {}
+    while (waiting or running) and time.monotonic() < deadline:
+        for name in [name for name, job in waiting.items() if not {*waiting, *running}.intersection(job.reads)]:
+            job = waiting.pop(name)
+            if failed := [other for other in job.reads if ended.get(other)]:
+                print(f"{name}: not run, as {', '.join(failed)} failed", flush=True)
+                ended[name] = 1
+                continue
+            staleness.prepare(job)
+            command = [sys.executable, "-m", "lib.press.workflow", "run", name, "--threads", str(threads)]
+            log = (out / f"{name.replace('/', '-')}.log").open("w")
+            # A session of its own: a notebook's kernel and the processes of its trainings are stopped with it.
+            running[name] = subprocess.Popen(command, cwd=paths.ROOT, stdout=log, stderr=log, start_new_session=True)
         for name in [name for name, process in running.items() if process.poll() is not None]:
-            status = running.pop(name).returncode
-            print(f"{name}: {'done' if status == 0 else 'FAILED'} after {time.monotonic() - begin:.0f} s", flush=True)
+            ended[name] = running.pop(name).returncode
+            print(f"{name}: {'FAILED' if ended[name] else 'done'} after {time.monotonic() - begin:.0f} s", flush=True)
+        time.sleep(0.5)
+    for name in waiting:
+        print(f"{name}: not reached", flush=True)
     for name, process in running.items():
         print(f"{name}: stopped by the clock", flush=True)
         os.killpg(process.pid, signal.SIGKILL)
@@ -132,6 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=540, help="time for everything, packing included")
     parser.add_argument("--data", type=Path, help="an archive with the image folder cifar10/{train,test}/<class>")
     parser.add_argument("--out", type=Path, default=paths.build() / "gpu")
+    parser.add_argument("--profile", default="gpu")
     parser.add_argument("--only", default=NOTEBOOKS, help="names of notebooks, those of the longest runs last")
     parser.add_argument("--rehearse", action="store_true", help="every stage at the size of the profile smoke")
     options = parser.parse_args(arguments)
@@ -143,7 +151,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.data is not None:
         with tarfile.open(options.data) as archive:
             archive.extractall(paths.data_root(), filter="data")
-    profile = "smoke" if options.rehearse else "gpu"
+    profile = "smoke" if options.rehearse else options.profile
     selected = jobs.select(profile, only=options.only)
     about = {"device": torch.cuda.get_device_name() if device == "cuda" else "CPU", "torch": torch.__version__}
     about["steps"] = steps(device, *(2, 4) if options.rehearse else (300, 64))

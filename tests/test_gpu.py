@@ -57,6 +57,27 @@ def test_a_stopped_run_is_recorded_and_told_as_stopped(output):
     assert any("was stopped by the clock" in str(finding) for finding in verify.verify("smoke")[0])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="the stand-in for a notebook is a shell script")
+@pytest.mark.parametrize("fails", ["", "05_emergency_cnn"])
+def test_a_notebook_starts_after_those_that_it_reads(output, monkeypatch, capsys, fails):
+    """Of profile trained, with a script in the place of the notebooks."""
+    script, log = output / "python", output / "log"
+    lines = ["#!/bin/sh", "name=$(basename $4)", f'echo "begin $name" >> "{log}"', f'echo "end $name" >> "{log}"',
+             f'test "$name" != "{fails}"']  # fmt: skip
+    script.write_text("\n".join(lines))
+    script.chmod(0o755)
+    monkeypatch.setattr(gpu.sys, "executable", str(script))
+    monkeypatch.setattr(gpu.staleness, "prepare", lambda job: None)
+    first, second, last = selected = jobs.select("trained", only="06_emergency_ensemble")
+    gpu.run(selected, time.monotonic() + 60, output)
+    said, order = capsys.readouterr().out, log.read_text().splitlines()
+    if fails:
+        assert f"{last.name}: not run, as {second.name} failed" in said
+        assert sorted(order) == sorted(f"{what} {job.notebook}" for job in (first, second) for what in ("begin", "end"))
+    else:
+        assert order[-2:] == [f"begin {last.notebook}", f"end {last.notebook}"] and len(order) == 6
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="process groups are looked at in /proc")
 def test_the_clock_stops_a_run_and_whatever_it_started(output, monkeypatch):
     sleep = "import time; time.sleep(600)"
