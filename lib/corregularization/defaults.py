@@ -19,3 +19,5 @@ packing_steps = 100  # of Adam on the whole loss; groups take more, for as many 
 packing_starts = 3  # random starts of each packing
 cost_models = ["vanilla"]  # "vanilla", "resnet18"; the latter takes a minute more
 cost_rounds = 3  # repetitions when costs are timed
+imagenet = []  # "AlexNet", "VGG16": with torchvision's weights in torch's hub cache (figures 312, 314 and 315)
+imagenet_shares = [0.0, 0.1, 0.3]  # of VGG16's filters removed in figure 315

@@ -228,6 +228,37 @@ def pruning(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def trained_networks(frame: pd.DataFrame) -> Figure:
+    """RMS and largest cosine of the filters over the layers of networks. frame: `imagenet.similarity_table`."""
+    networks = dict(list(frame.groupby("network", sort=False)))
+    figure, axes = plots.subplots(2, len(networks), height=3.4, sharex="col", sharey="row", squeeze=False)
+    for (top, bottom), (name, part) in zip(axes.T, networks.items(), strict=True):
+        bound = part.drop_duplicates("layer")
+        top.plot(bound.layer, bound.welch, color="0.5", linestyle="--", label="Welch bound")
+        for cell, column in ((top, "rms"), (bottom, "max")):
+            plots.curves(cell, part, "layer", column, "filters")
+        top.set(title=f"{name}, {len(bound)} layers")
+        bottom.set(xlabel="convolution", ylim=(0, 1.02))
+        bottom.xaxis.get_major_locator().set_params(integer=True)
+    axes[0, 0].set(ylabel="RMS cosine", ylim=(0, 1.05 * frame.rms.max()))
+    axes[1, 0].set(ylabel="largest |cosine|")
+    plots.legend_below(figure, axes[0, 0])
+    return figure
+
+
+def trained_pruning(frame: pd.DataFrame) -> Figure:
+    """A probe's accuracy over the share of filters removed, by criterion, 95 %. frame: `imagenet.pruning_table`."""
+    figure, axes = plots.subplots(width=plots.COLUMN, height=2.3)
+    for number, (name, part) in enumerate(frame.groupby("removed", sort=False)):
+        axes.errorbar(
+            100 * part.share + 0.4 * (number - 1), part.accuracy, [part.accuracy - part.low, part.high - part.accuracy],
+            color=plots.COLOURS[number], marker=plots.MARKERS[number], capsize=2, label=name,
+        )  # fmt: skip
+    axes.set(xlabel="filters removed per layer (%)", ylabel="probe's test accuracy (%)")
+    axes.legend(title="removed first")
+    return figure
+
+
 def differences(table: pd.DataFrame) -> Figure | None:
     """Accuracy against the arm without penalty, with 95 % intervals. table: `lib.metrics.comparison.paired_table`.
 

@@ -1,0 +1,150 @@
+"""Networks that were trained on ImageNet: do their filters resemble each other, and what are the duplicates worth?"""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from lib.corregularization.analysis import coherence, pair_cosines, prune_redundant
+from lib.corregularization.losses import layer_matrix
+from lib.data.catalog import DataError
+from lib.data.images import Images
+from lib.metrics.clustering import linear_probe
+
+NETWORKS = {
+    "AlexNet": (models.alexnet, models.AlexNet_Weights.IMAGENET1K_V1),
+    "VGG16": (models.vgg16, models.VGG16_Weights.IMAGENET1K_V1),
+}
+ALIKE = 0.9  # |cosine| from which two filters count as near-duplicates
+CHUNK = 250  # images at once
+
+
+def load_trained(name: str) -> nn.Sequential:
+    """The convolutional part of "AlexNet" or "VGG16" with torchvision's ImageNet weights, from torch's hub cache.
+
+    Raises:
+        DataError: there is no such network, or its weights are not there or damaged. Nothing is downloaded.
+    """
+    if name not in NETWORKS:
+        raise DataError(f"There is no network {name!r}: choose from {', '.join(NETWORKS)}.")
+    build, weights = NETWORKS[name]
+    file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[-1])
+    how = f"Put {weights.url} there, set TORCH_HOME to where it is, or leave {name} out of `imagenet`."
+    if not file.exists():
+        raise DataError(f"The weights of {name} are not in {file}. {how}")
+    with torch.random.fork_rng():
+        network = build().features.eval().requires_grad_(False)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
+        network.load_state_dict(state)
+    except Exception as error:  # a truncated or a foreign file: whatever torch and pickle raise
+        raise DataError(f"{file} holds no weights of {name} ({type(error).__name__}). Delete it. {how}") from error
+    return network
+
+
+def convolutions(network: nn.Module) -> list[nn.Conv2d]:
+    return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+
+
+def similarity_table(networks: Mapping[str, nn.Module], seed: int) -> pd.DataFrame:
+    """fig312: the filters of every convolution, as trained and, of the same shape, at random and orthogonal.
+
+    Random filters are normally distributed; orthogonal ones are as far as n and d allow.
+
+    Columns: network, layer (from 1), filters ("trained", "random", "orthogonal"), seed, those of `analysis.Coherence`,
+    most_opposite (the lowest cosine) and near_duplicates (pairs with a |cosine| above `ALIKE`).
+    """
+    rows, draw = [], torch.Generator().manual_seed(seed)
+    for network, model in networks.items():
+        for number, layer in enumerate(convolutions(model), start=1):
+            trained = layer_matrix(layer).detach()
+            random = torch.randn(trained.shape, generator=draw)
+            found = {"trained": trained, "random": random,
+                     "orthogonal": nn.init.orthogonal_(torch.empty_like(random), generator=draw)}  # fmt: skip
+            for filters, matrix in found.items():
+                cosines = pair_cosines(matrix)
+                row = {"network": network, "layer": number, "filters": filters, "seed": seed}
+                row |= vars(coherence(matrix)) | {"most_opposite": cosines.min().item()}
+                rows.append(row | {"near_duplicates": int((cosines.abs() > ALIKE).sum())})
+    return pd.DataFrame(rows)
+
+
+def reading(table: pd.DataFrame) -> str:
+    """What figure 312 shows, in Markdown. table: `similarity_table`."""
+    lines = []
+    for name, part in table.groupby("network", sort=False):
+        each = part.pivot(index="layer", columns="filters")
+        times = each["rms", "trained"] / each["rms", "random"]
+        twice = each["near_duplicates", "trained"]
+        pairs = ", ".join(f"{count} in layer {layer}" for layer, count in twice[twice > 0].items()) or "none"
+        lines.append(
+            f"* **{name}**: {len(each)} layers with an RMS cosine of {times.min():.1f} to {times.max():.1f} times that "
+            f"of random filters; near-duplicates (pairs with a |cosine| above {ALIKE}): {pairs}."
+        )
+    return "\n".join(lines)
+
+
+# --- Pruning -------------------------------------------------------------------------------------
+
+
+def keep_dissimilar(layer: nn.Conv2d, share: float, _draw: torch.Generator) -> Tensor:
+    return prune_redundant(layer, share)
+
+
+def keep_long(layer: nn.Conv2d, share: float, _draw: torch.Generator) -> Tensor:
+    """(n,) bool: without the `share` of shortest filters (Li et al. 2017)."""
+    return _without(layer_matrix(layer).norm(dim=1), share)
+
+
+def keep_random(layer: nn.Conv2d, share: float, draw: torch.Generator) -> Tensor:
+    return _without(torch.rand(layer.out_channels, generator=draw), share)
+
+
+def _without(score: Tensor, share: float) -> Tensor:
+    keep = torch.ones(len(score), dtype=torch.bool)
+    keep[score.argsort()[: min(round(share * len(score)), len(score) - 1)]] = False
+    return keep
+
+
+CRITERIA = {"most similar": keep_dissimilar, "shortest": keep_long, "random": keep_random}
+
+
+def pruning_table(
+    network: nn.Module, train: Images, test: Images, shares: Sequence[float], *, seed: int
+) -> pd.DataFrame:
+    """fig315: accuracy (%) of a linear probe on the network's features, mean over positions, after a `share` of the
+    filters of every convolution answers zero. The probe is fitted anew each time; the network is not.
+
+    Columns: removed (by which criterion), share, seed, images, accuracy with low and high (95 %, normal).
+    """
+    rows, whole = [], _probe(network, train, test)
+    for name, criterion in CRITERIA.items():
+        for share in shares:
+            pruned, draw = copy.deepcopy(network), torch.Generator().manual_seed(seed)
+            for layer in convolutions(pruned):
+                gone = ~criterion(layer, share, draw)
+                with torch.no_grad():
+                    layer.weight[gone] = 0
+                    layer.bias[gone] = 0
+            right = _probe(pruned, train, test) if share else whole
+            half = 196 * math.sqrt(right * (1 - right) / len(test))
+            row = {"removed": name, "share": share, "seed": seed, "images": len(test), "accuracy": 100 * right}
+            rows.append(row | {"low": 100 * right - half, "high": 100 * right + half})
+    return pd.DataFrame(rows)
+
+
+def _probe(network: nn.Module, train: Images, test: Images) -> float:
+    return linear_probe(features(network, train), train.labels, features(network, test), test.labels)
+
+
+@torch.no_grad()
+def features(network: nn.Module, images: Images) -> Tensor:
+    """(N, channels): what the network's last layer answers, mean over positions. Pixels normalised as torchvision's."""
+    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return torch.cat([network((part / 255 - mean) / deviation).mean((2, 3)) for part in images.pixels.split(CHUNK)])
