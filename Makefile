@@ -6,12 +6,15 @@ ONLY ?=
 JOBS ?=
 CORES ?=
 PARAMS ?=
+EXECUTOR ?=
+PARTITION ?=
+ACCOUNT ?=
 FIG ?=
 BASE ?=
 # Values reach the commands through the environment, where no character of theirs means anything to a shell;
 # nor does a $ mean anything to make.
-$(foreach name,PROFILE SEEDS ONLY JOBS CORES PARAMS FIG BASE,$(eval override $(name) := $$(value $(name))))
-export PROFILE SEEDS ONLY JOBS CORES PARAMS FIG BASE
+$(foreach name,PROFILE SEEDS ONLY JOBS CORES PARAMS EXECUTOR PARTITION ACCOUNT FIG BASE,$(eval override $(name) := $$(value $(name))))
+export PROFILE SEEDS ONLY JOBS CORES PARAMS EXECUTOR PARTITION ACCOUNT FIG BASE
 # Empty is as good as unset for these, but not the same to every program.
 ifneq ($(DATA_ROOT),)
 export DATA_ROOT
@@ -39,7 +42,8 @@ ACTIVE :=
 endif
 PYTHON := $(if $(ACTIVE),$(ACTIVE),$(OWN))/bin/python
 WORKFLOW = "$(PYTHON)" -m lib.press.workflow
-SELECTION = --profile "$$PROFILE" --seeds "$$SEEDS" --only "$$ONLY" --params "$$PARAMS" --jobs "$$JOBS" --cores "$$CORES"
+SELECTION = --profile "$$PROFILE" --seeds "$$SEEDS" --only "$$ONLY" --params "$$PARAMS" --jobs "$$JOBS" --cores "$$CORES" \
+	--executor "$$EXECUTOR" --partition "$$PARTITION" --account "$$ACCOUNT"
 
 # The profile where one was asked for, else all.
 CHOSEN = --profile $(if $(filter file,$(origin PROFILE)),"","$$PROFILE")
@@ -58,6 +62,8 @@ help: ## List the commands
 	@echo "  JOBS=1          notebooks at a time; they share the cores"
 	@echo "  CORES=          cores to use (default: all)"
 	@echo "  PARAMS=         parameters of notebooks, such as PARAMS=\"epochs=3\"; results go to <profile>-custom"
+	@echo "  EXECUTOR=       of Snakemake's, such as slurm: run on a cluster (JOBS: notebooks at a time, CORES: of each)"
+	@echo "  PARTITION= ACCOUNT=  of the cluster"
 	@echo "  FIG= BASE=      for make diff: an id such as fig34_loss_curves; a folder or git revision"
 	@echo "  DATA_ROOT=data  where data sets are looked for"
 	@echo "  OUTPUT_ROOT=.   where figures/ and build/ are written"

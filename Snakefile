@@ -1,7 +1,8 @@
-# One rule for all notebooks. `make figures` calls this file; so does, on a cluster,
+# One rule for all notebooks. `make figures` calls this file, on a cluster as well (EXECUTOR=slurm); so does
 #
-#     snakemake --executor slurm --jobs 8 --rerun-triggers mtime --config profile=paper seeds="0 1 2"
+#     snakemake --executor slurm --jobs 8 --rerun-triggers mtime --config profile=paper seeds="0 1 2" cores=8
 #
+# with any executor of Snakemake's, or a Snakemake profile of a lab's own.
 # A job is `<profile>/seed-<k>/<notebook>`, or `<profile>/<notebook>` over all seeds. Whether
 # it is stale is decided by content in lib/press/staleness.py, which writes the inputs files below
 # only when their content changes; times of sources never matter.
@@ -41,6 +42,17 @@ for job in JOBS.values():
     staleness.prepare(job)
 
 
+def threads(job):
+    """On a cluster all cores of a notebook, else its share of this machine's."""
+    if setting("cores"):
+        return job.threads(int(setting("cores")), 1)
+    return job.threads(workflow.cores, int(setting("jobs", 1)))
+
+
+def resource(name, times):
+    return lambda wildcards: times * JOBS[wildcards.job].resources[name]
+
+
 rule all:
     input:
         expand("build/executed/{job}.ipynb", job=JOBS),
@@ -55,9 +67,12 @@ rule notebook:
         record="figures/{job}.json",
     wildcard_constraints:
         job="|".join(re.escape(name) for name in JOBS),
-    threads: lambda wildcards: JOBS[wildcards.job].threads(workflow.cores, int(setting("jobs", 1)))
+    threads: lambda wildcards: threads(JOBS[wildcards.job])
     resources:
         slots=1,
+        mem_mb=resource("memory_gb", 1000),
+        runtime=resource("hours", 60),  # minutes
+        gpu=resource("gpus", 1),
     params:
         # Functions, as Snakemake looks for wildcards in the braces of a string.
         python=lambda wildcards: sys.executable,

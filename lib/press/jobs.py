@@ -41,6 +41,7 @@ class Job:
     parts: dict[str, str] = field(hash=False)
     reads: tuple[str, ...]  # names of the jobs whose results this one reads
     most_threads: int | None = None
+    resources: dict[str, int] = field(default_factory=dict, hash=False)  # on a cluster, as `parameters.RESOURCES`
 
     @property
     def name(self) -> str:
@@ -149,7 +150,8 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
                 reads += same_seed or names[other]
             values = fingerprint.run_parameters(notebook, profile, mine[notebook], seed, seed_list)
             parts = fingerprint.parts_of(notebook, values)
-            job = Job(notebook, profile, folder, seed, values, parts, tuple(reads), entry.get("threads"))
+            resources = parameters.RESOURCES | (entry.get("resources") or {})
+            job = Job(notebook, profile, folder, seed, values, parts, tuple(reads), entry.get("threads"), resources)
             names.setdefault(notebook, []).append(job.name)
             jobs.append(job)
     return jobs

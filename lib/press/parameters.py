@@ -25,7 +25,9 @@ SET_BY_THE_WORKFLOW = {"seed": "SEEDS", "seeds": "SEEDS", "profile": "PROFILE"}
 # Where a run happens and which of several equal runs it is; all other parameters are settings.
 NOT_SETTINGS = (*SET_BY_THE_WORKFLOW, "device")
 PROFILE_KEYS = ("notebooks", "seeds")
-ENTRY_KEYS = ("parameters", "reads", "threads", "skip")
+ENTRY_KEYS = ("parameters", "reads", "threads", "resources", "skip")
+# What a notebook asks of a cluster, unless its profile's entry says otherwise.
+RESOURCES = {"memory_gb": 4, "hours": 4, "gpus": 0}
 
 
 class ParameterError(ValueError):
@@ -247,6 +249,10 @@ def _load_profile(path: Path) -> dict[str, Any]:
         threads = entry.get("threads", 1)
         if type(threads) is not int or threads < 1:
             raise ParameterError(f"{where}: threads must be a positive integer, not {threads!r}")
+        resources = entry.get("resources") or {}
+        _check_keys(resources, RESOURCES, f"{where}, resources")
+        if any(type(value) is not int or value < 0 for value in resources.values()):
+            raise ParameterError(f"{where}: resources are whole numbers, not {resources!r}")
     return content
 
 

@@ -7,9 +7,11 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import Timeout
@@ -81,6 +83,16 @@ def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
     selection = {name: getattr(options, name) for name in ("profile", "seeds", "only", "params", "jobs")}
     command = [sys.executable, "-m", "snakemake", "--snakefile", paths.ROOT / "Snakefile"]
     command += ["--cores", options.cores, "--resources", f"slots={options.jobs}"]
+    if options.executor:
+        selection["cores"] = str(options.cores)  # of each notebook
+        command += ["--executor", options.executor, "--jobs", options.jobs, "--seconds-between-status-checks", "10"]
+        command += ["--default-resources", *(f"slurm_{name}={value}" for name in ("partition", "account")
+                                             if (value := getattr(options, name)))]  # fmt: skip
+    if options.executor == "slurm":
+        command += ["--slurm-logdir", paths.build() / "slurm", "--slurm-init-seconds-before-status-checks", "10"]
+        shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True).stdout
+        if "accounting_storage/none" in shown:  # where there is no accounting, sacct tells nothing
+            command += ["--slurm-status-command", "squeue"]
     command += ["--rerun-triggers", "mtime", "--rerun-incomplete", "--keep-going", "--quiet", "progress"]
     # Its lock would outlive a killed run; the locks here are released by the operating system.
     command += ["--nolock", "--scheduler", "greedy", "--profile", "none", "--workflow-profile", "none"]
@@ -134,7 +146,10 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     settings = {"profile": "default: quick", "seeds": "such as '0 1 2'; default: the profile's",
                 "only": "names of notebooks; default: all", "params": "such as 'epochs=3 dataset=cifar10'",
-                "jobs": "notebooks at a time; default: 1", "cores": "default: all available"}  # fmt: skip
+                "jobs": "notebooks at a time; default: 1, on a cluster 8",
+                "cores": "default: all available; on a cluster those of each notebook, 4",
+                "executor": "of Snakemake's, such as slurm; default: this machine",
+                "partition": "of the cluster", "account": "of the cluster"}  # fmt: skip
     for name in ("figures", "plan", "outputs"):
         command = commands.add_parser(name)
         for setting, meaning in settings.items():
@@ -146,8 +161,13 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "run":
         return execution.run(options.job, options.threads)
     try:
-        options.jobs = _count("JOBS", options.jobs, 1)
-        options.cores = _count("CORES", options.cores, available_cores())
+        options.jobs = _count("JOBS", options.jobs, 8 if options.executor else 1)
+        options.cores = _count("CORES", options.cores, 4 if options.executor else available_cores())
+        if options.executor and not find_spec(f"snakemake_executor_plugin_{options.executor.replace('-', '_')}"):
+            plugin = f"snakemake-executor-plugin-{options.executor}"
+            raise ParameterError(f"EXECUTOR={options.executor} needs a plugin of Snakemake's: pip install {plugin}")
+        if options.executor == "slurm" and not shutil.which("scontrol"):
+            raise ParameterError("EXECUTOR=slurm needs Slurm's commands (sbatch, scontrol) in the PATH of this machine")
         selected = jobs.select(options.profile, options.seeds, options.only, options.params)
         if options.command == "plan":
             show_plan(selected)
