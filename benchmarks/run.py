@@ -2,22 +2,30 @@
 
 A benchmark is a module here with `measure(rounds) -> DataFrame` and `check(table) -> DataFrame`, its
 targets beside what was measured. Durations of other runs or machines do not compare; the shares
-and ratios in the tables do, as everything in a table was timed in turns within one run. Results go to
-build/bench/<name>.csv and, with targets, machine and versions, build/bench/<name>.json.
+and ratios in the tables do, as everything in a table was timed in turns within one run. Each benchmark is measured
+three times, or five where these disagree about a target; a target that they still disagree about is too noisy to tell.
+Results go to build/bench/<name>.csv and, with targets, machine, versions and date, build/bench/<name>.json.
 """
 
 import argparse
 import importlib
+import inspect
 import json
 import os
 import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pandas as pd
 import torch
 
 from lib import paths
 
+REPEATS, MOST = 3, 5
+NOISY = "too noisy to tell"
 BENCHMARKS = ("corregularization", "laplacian_gan", "categorical", "emergency", "recognition", "metrics")
 
 
@@ -34,7 +42,31 @@ def machine() -> dict[str, object]:
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def repeated(module: ModuleType, rounds: int | None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(all that was measured, with a column `repeat`; targets, as `judged`)."""
+    rounds = rounds or inspect.signature(module.measure).parameters["rounds"].default
+    tables, checks = [], []
+    while len(tables) < REPEATS or (len(tables) < MOST and (judged(checks).met == NOISY).any()):
+        tables.append(module.measure(rounds=max(1, -(-rounds // REPEATS))).reset_index(drop=True))
+        checks.append(module.check(tables[-1]))
+    return pd.concat([table.assign(repeat=number) for number, table in enumerate(tables, 1)]), judged(checks)
+
+
+def judged(checks: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Targets over repeats: measured (median) with lowest and highest, and met ("yes", "no", or `NOISY`)."""
+    found = checks[0].drop(columns="met")
+    values = pd.concat([check.measured for check in checks], axis=1)
+    met = pd.concat([check.met for check in checks], axis=1)
+    found["measured"] = values.median(axis=1)
+    place = found.columns.get_loc("measured") + 1
+    found.insert(place, "lowest", values.min(axis=1))
+    found.insert(place + 1, "highest", values.max(axis=1))
+    found["met"] = np.select([met.all(axis=1), ~met.any(axis=1)], ["yes", "no"], NOISY)
+    return found
 
 
 def write(folder: Path, name: str, table: pd.DataFrame, targets: pd.DataFrame, about: dict[str, object]) -> None:
@@ -47,7 +79,7 @@ def write(folder: Path, name: str, table: pd.DataFrame, targets: pd.DataFrame, a
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Time the studies' code beside what it is compared with.")
     parser.add_argument("only", nargs="*", help=f"benchmarks to run (default: {' '.join(BENCHMARKS)})")
-    parser.add_argument("--rounds", type=int, default=None, help="rounds instead of each benchmark's own")
+    parser.add_argument("--rounds", type=int, default=None, help="rounds in all instead of each benchmark's own")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: PyTorch's choice)")
     options = parser.parse_args(arguments)
     unknown = set(options.only) - set(BENCHMARKS)
@@ -64,13 +96,15 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.only or BENCHMARKS:
         module = importlib.import_module(name)
         try:
-            table = module.measure(**({} if options.rounds is None else {"rounds": options.rounds}))
+            table, targets = repeated(module, options.rounds)
         except ModuleNotFoundError as error:  # the others can be measured without it
             missing.append(f"{name} was not measured: {error}")
             continue
-        targets = module.check(table)
         write(paths.build() / "bench", name, table, targets, about)
-        for frame in (table, targets):
+        by_row = table.drop(columns="repeat").groupby(level=0)
+        shown = by_row.first()
+        shown.update(by_row.median(numeric_only=True))
+        for frame in (shown, targets):
             print("\n" + frame.to_string(index=False, float_format=lambda x: f"{x:.4g}"), flush=True)
     if missing:
         raise SystemExit("\n" + "\n".join(missing))

@@ -1,0 +1,46 @@
+"""What `make bench` says of its targets."""
+
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from toy import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import run
+
+
+def benchmark(values):
+    """A module whose measures are these in turn, with a target of at most 1."""
+    left, asked = iter(values), []
+
+    def measure(rounds: int = 12) -> pd.DataFrame:
+        asked.append(rounds)
+        return pd.DataFrame({"task": ["ours"], "relative": [next(left)]})
+
+    def check(table: pd.DataFrame) -> pd.DataFrame:
+        found = pd.DataFrame({"target": ["ours / theirs"], "measured": table.relative, "at_most": [1.0]})
+        return found.assign(met=found.measured <= found.at_most)
+
+    return SimpleNamespace(measure=measure, check=check, asked=asked)
+
+
+@pytest.mark.parametrize(
+    ("values", "met", "median"),
+    [((0.5, 0.7, 0.6), "yes", 0.6), ((1.5, 1.2, 1.4), "no", 1.4), ((0.9, 1.1, 0.8, 0.9, 1.2), run.NOISY, 0.9)],
+)
+def test_a_target_is_met_or_missed_only_where_all_repeats_agree(values, met, median):
+    module = benchmark(values)
+    table, targets = run.repeated(module, None)
+    (row,) = targets.to_dict("records")
+    assert row == {"target": "ours / theirs", "measured": pytest.approx(median), "lowest": min(values),
+                   "highest": max(values), "at_most": 1.0, "met": met}  # fmt: skip
+    assert list(table.relative) == list(values) and list(table.repeat) == list(range(1, len(values) + 1))
+    assert module.asked == [4] * len(values)
+
+
+def test_rounds_in_all_may_be_given():
+    module = benchmark([0.1] * 3)
+    run.repeated(module, 2)
+    assert module.asked == [1, 1, 1]
