@@ -153,6 +153,14 @@ FIGURES = {
         lambda seeds: figures.pruning(pruning(seeds)),
         {"filters removed per layer (%)", "test accuracy (%)"},
     ),
+    "trained_networks": (
+        lambda seeds: figures.trained_networks(networks()),
+        {"convolution", "RMS cosine", "largest |cosine|"},
+    ),
+    "trained_pruning": (
+        lambda seeds: figures.trained_pruning(probed()),
+        {"filters removed per layer (%)", "probe's test accuracy (%)"},
+    ),
     "differences": (
         lambda seeds: figures.differences(compared(seeds)),
         {"test accuracy minus that without penalty (percentage points)"},
@@ -162,6 +170,28 @@ FIGURES = {
         {"test accuracy minus that without penalty (percentage points)"},
     ),
 }
+
+
+def networks():
+    """As `imagenet.similarity_table`, of networks with 5 and 13 layers."""
+    return pd.DataFrame(
+        [
+            {"network": name, "layer": layer, "filters": filters, "seed": 0, "welch": 0.1 / layer, "rms": value / layer}
+            | {"max": value}
+            for name, layers in (("AlexNet", 5), ("VGG16", 13))
+            for layer in range(1, layers + 1)
+            for filters, value in (("trained", 0.9), ("random", 0.4), ("orthogonal", 0.1))
+        ]
+    )
+
+
+def probed():
+    """As `imagenet.pruning_table`."""
+    rows = [
+        (name, share, 50 - 40 * share) for name in ("most similar", "shortest", "random") for share in (0, 0.1, 0.3)
+    ]
+    table = pd.DataFrame(rows, columns=["removed", "share", "accuracy"])
+    return table.assign(low=table.accuracy - 3, high=table.accuracy + 3)
 
 
 def png(figure):
@@ -184,7 +214,14 @@ def unnamed(figure):
     return found
 
 
-OF_ONE_MODEL = ("filters", "similar_filters", "gram_matrix", "norm_and_angle")  # no seeds in their data
+OF_ONE_MODEL = (
+    "filters",
+    "similar_filters",
+    "gram_matrix",
+    "norm_and_angle",
+    "trained_networks",
+    "trained_pruning",
+)  # no seeds in their data
 DRAWN = [
     (name, seeds)
     for name in FIGURES
