@@ -56,7 +56,7 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Settings, with their defaults:"
-	@echo "  PROFILE=quick   which profile of profiles/: smoke, quick, soundscapes, trained, public, gpu, paper"
+	@echo "  PROFILE=quick   which profile of profiles/: smoke, quick, trained, public, gpu, paper"
 	@echo "  SEEDS=\"0\"       seeds to run (default: those of the profile)"
 	@echo "  ONLY=           names of notebooks (default: all); those that they read run, too, where stale"
 	@echo "  JOBS=1          notebooks at a time; they share the cores"

@@ -146,7 +146,7 @@ def output(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def environment(output) -> dict[str, str]:
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "2")
+    threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     unset = {name: value for name, value in os.environ.items() if name not in ("RUN_FOLDER", "PARAMS")}
     return (
         unset

@@ -2,7 +2,7 @@
 
 Typst reads one folder, `build/paper/<profile>/`: the sources in `paper/`, the pictures, and `results.json` with
 captions, tables and provenance, where the sources look up all numbers. A result that the profile lacks is taken from
-`soundscapes` or `quick`, and its caption says so; in place of one that exists nowhere is the command that makes it.
+`trained` or `quick`, and its caption says so; in place of one that exists nowhere is the command that makes it.
 The same results give the same bytes.
 """
 
@@ -30,7 +30,7 @@ from lib.press.verify import Scope, scopes
 
 SOURCES = paths.ROOT / "paper"
 PROJECT = paths.ROOT / "pyproject.toml"
-FALLBACKS = ("soundscapes", "quick")  # what one profile lacks is looked for in these, in this order
+FALLBACKS = ("trained", "quick")  # what one profile lacks is looked for in these, in this order
 HANGUL = Path(find_spec("koreanize_matplotlib").origin).parent / "fonts"  # without importing it: it changes matplotlib
 WHITE = 250  # of 255; what is darker is ink
 
