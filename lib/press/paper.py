@@ -26,7 +26,7 @@ from lib import paths
 from lib.paths import atomic
 from lib.press import gallery, jobs, parameters
 from lib.press.parameters import ParameterError
-from lib.press.verify import Scope, scopes
+from lib.press.verify import Scope, not_in_git, scopes
 
 SOURCES = paths.ROOT / "paper"
 PROJECT = paths.ROOT / "pyproject.toml"
@@ -92,9 +92,12 @@ def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
             exact = f"{name}:{identity}"  # whoever means this profile's and not the first that there is
             if exact in group or origin["notebook"] == gallery.OWN:
                 continue
+            picture = scope.folder / f"{identity}.png"
+            if sidecar["kind"] == "figure" and not picture.exists() and not_in_git(picture):
+                continue
             group[exact] = {key: (sidecar | origin)[key] for key in ("caption", "origin", "notebook", "commit")}
             if sidecar["kind"] == "figure":
-                group[exact] |= _picture(scope.folder / f"{identity}.png", folder)
+                group[exact] |= _picture(picture, folder)
             else:
                 group[exact] |= {"columns": sidecar["columns"], "data": sidecar["data"]}
             group.setdefault(identity, group[exact])
