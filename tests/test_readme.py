@@ -1,0 +1,108 @@
+"""The README's table of results: every number of ours is looked up, in the stored tables.
+
+`python tests/test_readme.py` writes the block anew after results have changed.
+"""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+from toy import ROOT
+
+from lib.press import claims
+
+START, END = "<!-- results: written by `python tests/test_readme.py`, which reads figures/ -->", "<!-- end of results -->"
+PICTURES = "CIFAR-10 (JPEG copy), {}, 3 seeds"
+SCENES = "scenes with recorded sounds, 600 clips, Whisper-base, 1 seed"
+
+
+def look_up(table: str, rows: dict[str, str], column: str, digits: int, spread: str = "") -> str:
+    """One cell of figures/<table>.csv as text, with ± sd where `spread` names its column."""
+    found = pd.read_csv(ROOT / "figures" / f"{table}.csv")
+    for name, value in rows.items():
+        found = found[found[name].astype(str) == value]
+    (row,) = found.to_dict("records")
+    return f"{row[column]:.{digits}f}" + (f" ± {row[spread]:.{digits}f}" if spread else "")
+
+
+def first(arm: str, column: str, digits: int) -> str:
+    rows = {"arm": arm, "sources": "training" if arm == "pyramid GAN" else "none"}
+    return look_up("public/tab11_fid_lpips", rows, column, digits, f"{column}_sd")
+
+
+def seeds(table: str, rows: dict[str, str]) -> str:
+    return look_up(f"public/{table}", rows, "mean", 1, "sd")
+
+
+def scenes(measure: str, column: str = "value") -> str:
+    return look_up("trained/seed-0/tab44_recognition", {"measure": measure}, column, 1)
+
+
+def vote(voter: str, column: str = "binary_accuracy") -> str:
+    return look_up("trained/seed-0/tab43_ensemble", {"voter": voter}, column, 1)
+
+
+def block() -> str:
+    source = {claim.id: claim.value for claim in claims.load()}
+    clusters, neighbours = "tab21_clustering", "tab22_representation"
+    plain, gram = ({"condition": "first experiment", "arm": arm} for arm in ("plain", "Gram"))
+    rows = [
+        ("1", "Fréchet distance, pyramid GAN against DCGAN (lower is better)",
+         f"{source['s1-fid-pyramid']} / {source['s1-fid-dcgan']} (FID)",
+         f"{first('pyramid GAN', 'fid', 1)} / {first('DCGAN', 'fid', 1)} (FD-domain)", PICTURES.format("2,500 samples")),
+        ("1", "LPIPS between samples, pyramid GAN against DCGAN",
+         f"{source['s1-lpips-pyramid']} / {source['s1-lpips-dcgan']}",
+         f"{first('pyramid GAN', 'lpips_diversity', 4)} / {first('DCGAN', 'lpips_diversity', 4)} (untrained trunk)",
+         PICTURES.format("1,000 pairs")),
+        ("2", "clusters: soft codes against NT-Xent's embedding, %", "pictures alone",
+         f"{seeds(clusters, {'wanted': '10', 'arm': 'categorical: k-means on soft codes'})} / "
+         f"{seeds(clusters, {'wanted': '10', 'arm': 'NT-Xent: k-means on embedding'})}",
+         PICTURES.format("20,000 in training")),
+        ("2", "nearest neighbours: 16-byte codes against 512-byte embeddings, %", "—",
+         f"{seeds(neighbours, {'arm': 'categorical: hard codes'})} / "
+         f"{seeds(neighbours, {'arm': 'NT-Xent: embedding'})}", PICTURES.format("20,000 in training")),
+        ("3", "accuracy with the Gram penalty against without, %", "pictures alone",
+         f"{seeds('tab31_accuracy', gram)} / {seeds('tab31_accuracy', plain)}", PICTURES.format("50,000 in training")),
+        ("4", "frames classified (시간대별), %", f"{source['s4-moments']}",
+         f"{scenes('accuracy of moments')} (validation: {scenes('accuracy of moments', 'validation')})", SCENES),
+        ("4", "clips classified by the encoder, %", f"{source['s4-encoder-accuracy']}",
+         f"{scenes('accuracy of clips')} (validation: {scenes('accuracy of clips', 'validation')})", SCENES),
+        ("4", "character error rate, %", f"{source['s4-cer']}",
+         f"{scenes('character error rate, seen lines')} (unseen lines: "
+         f"{scenes('character error rate, unseen lines')})", SCENES),
+        ("4", "emergency or not: encoder / CNN / text / vote, %",
+         " / ".join(f"{source[f's4-{name}']}" for name in ("encoder-binary", "cnn-binary", "decoder-binary", "ensemble")),
+         " / ".join(map(vote, ("Whisper encoder", "CNN", "decoder's text", "2 of 3")))
+         + f" (always alarming: {vote('always alarming')})", SCENES),
+        ("4", "clips classified by the CNN, %", f"{source['s4-cnn-accuracy']}",
+         look_up("public/tab45_cnn_test", {"outputs": "as trained"}, "accuracy", 1, "accuracy_sd"),
+         "ESC-50 (50 classes), folds 1 to 4 in turn, 3 seeds"),
+    ]  # fmt: skip
+    head = "| study | measure | source | here | on |\n| --- | --- | --- | --- | --- |"
+    return "\n".join([head, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def split(readme: str) -> tuple[str, str, str]:
+    before, rest = readme.split(START)
+    shown, after = rest.split(END)
+    return before, shown.strip(), after
+
+
+def test_the_results_are_those_of_the_stored_tables():
+    shown = split((ROOT / "README.md").read_text(encoding="utf-8"))[1]
+    assert shown == block(), "run `python tests/test_readme.py`, and read the text around the table again"
+
+
+def test_it_stays_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+def test_every_linked_table_and_picture_is_committed():
+    links = re.findall(r"\]\((figures/[^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(links) > 5 and all((ROOT / link).exists() for link in links)
+
+
+if __name__ == "__main__":
+    path = Path(ROOT, "README.md")
+    before, _, after = split(path.read_text(encoding="utf-8"))
+    path.write_text(f"{before}{START}\n{block()}\n{END}{after}", encoding="utf-8")
