@@ -11,7 +11,8 @@ from toy import ROOT
 
 from lib.press import claims
 
-START, END = "<!-- results: written by `python tests/test_readme.py`, which reads figures/ -->", "<!-- end of results -->"
+START = "<!-- results: written by `python tests/test_readme.py`, which reads figures/ -->"
+END = "<!-- end of results -->"
 PICTURES = "CIFAR-10 (JPEG copy), {}, 3 seeds"
 SCENES = "scenes with recorded sounds, 600 clips, Whisper-base, 1 seed"
 
@@ -44,12 +45,14 @@ def vote(voter: str, column: str = "binary_accuracy") -> str:
 
 def block() -> str:
     source = {claim.id: claim.value for claim in claims.load()}
+    binary = ("encoder-binary", "cnn-binary", "decoder-binary", "ensemble")
     clusters, neighbours = "tab21_clustering", "tab22_representation"
     plain, gram = ({"condition": "first experiment", "arm": arm} for arm in ("plain", "Gram"))
     rows = [
         ("1", "Fréchet distance, pyramid GAN against DCGAN (lower is better)",
          f"{source['s1-fid-pyramid']} / {source['s1-fid-dcgan']} (FID)",
-         f"{first('pyramid GAN', 'fid', 1)} / {first('DCGAN', 'fid', 1)} (FD-domain)", PICTURES.format("2,500 samples")),
+         f"{first('pyramid GAN', 'fid', 1)} / {first('DCGAN', 'fid', 1)} (FD-domain)",
+         PICTURES.format("2,500 samples")),
         ("1", "LPIPS between samples, pyramid GAN against DCGAN",
          f"{source['s1-lpips-pyramid']} / {source['s1-lpips-dcgan']}",
          f"{first('pyramid GAN', 'lpips_diversity', 4)} / {first('DCGAN', 'lpips_diversity', 4)} (untrained trunk)",
@@ -71,7 +74,7 @@ def block() -> str:
          f"{scenes('character error rate, seen lines')} (unseen lines: "
          f"{scenes('character error rate, unseen lines')})", SCENES),
         ("4", "emergency or not: encoder / CNN / text / vote, %",
-         " / ".join(f"{source[f's4-{name}']}" for name in ("encoder-binary", "cnn-binary", "decoder-binary", "ensemble")),
+         " / ".join(f"{source[f's4-{name}']}" for name in binary),
          " / ".join(map(vote, ("Whisper encoder", "CNN", "decoder's text", "2 of 3")))
          + f" (always alarming: {vote('always alarming')})", SCENES),
         ("4", "clips classified by the CNN, %", f"{source['s4-cnn-accuracy']}",
