@@ -38,7 +38,7 @@ def sources() -> str:
 
 def test_what_is_cited_is_what_is_listed():
     listed = set(re.findall(r"^@\w+\{(\w+),", (paper.SOURCES / "references.bib").read_text(encoding="utf-8"), re.M))
-    cited = set(re.findall(r"(?<![\w\"])@([a-z]\w*)", sources()))
+    cited = set(re.findall(r"(?<![\w\"])@([a-z](?:[\w-]*\w)?)", sources()))
     results = set(re.findall(r"(?:fig|tab)\((?:spoken\()?\"(\w+)\"", sources()))
     labels = results | set(re.findall(r"<([\w-]+)>", sources()))
     assert cited - labels == listed
