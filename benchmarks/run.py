@@ -26,7 +26,7 @@ from lib import paths
 
 REPEATS, MOST = 3, 5
 NOISY = "too noisy to tell"
-BENCHMARKS = ("corregularization", "laplacian_gan", "categorical", "emergency", "recognition", "metrics")
+BENCHMARKS = ("corregularization", "laplacian_gan", "categorical", "emergency", "recognition")
 
 
 def machine() -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Measures of generated images and of representations, named by their protocol.
 
 features   extractors: uint8 images to feature vectors
-fid        Fréchet distance, KID, FID∞, precision/recall/density/coverage of two sets of features
+fid        Fréchet distance, KID, precision, recall, density and coverage of two sets of features
 spectrum   radial power spectrum
 perceptual LPIPS (also of float images in [-1, 1])
 clustering clusters, nearest neighbours and linear readouts of representations, against labels

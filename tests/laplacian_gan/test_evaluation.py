@@ -53,7 +53,7 @@ def rows_of(pixels):
 
 def test_sources_and_references_are_disjoint(data, protocol):
     train, test = data
-    assert protocol.count == COUNT == protocol.reference.count == protocol.train_reference.count
+    assert protocol.count == COUNT == len(protocol.reference.features) == len(protocol.train_reference.features)
     assert rows_of(protocol.sources["training"]) <= rows_of(train.pixels)
     assert rows_of(protocol.sources["held-out"]) <= rows_of(test.pixels)
     assert not rows_of(protocol.sources["held-out"]) & rows_of(train.pixels)
