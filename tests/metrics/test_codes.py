@@ -11,21 +11,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import normalized_mutual_info_score
 
 from lib.metrics import MetricError
-from lib.metrics import codes as module
-from lib.metrics.codes import code_health, connected_codes, nmi, one_hot, position_scores
+from lib.metrics.codes import code_health, connected_codes, nmi, position_scores
 
 seeds = st.integers(0, 2**16)
 
 
 def integers(high, *shape, seed=0):
     return torch.randint(0, high, shape, generator=torch.Generator().manual_seed(seed))
-
-
-def test_one_hot_products_count_agreements():
-    a, b = integers(5, 20, 9), integers(5, 30, 9, seed=1)
-    hot = one_hot(a, 5)
-    assert hot.shape == (20, 45) and hot.dtype == torch.float32
-    assert torch.equal(hot @ one_hot(b, 5).T, (a[:, None] == b).sum(dim=2).float())
 
 
 # --- What the positions say ---------------------------------------------------------------------
@@ -129,13 +121,11 @@ def by_search(codes, at_least):
     return labels
 
 
-@given(seeds, st.integers(1, 40), st.integers(1, 5), st.sampled_from([1, 60, 10**6]))
+@given(seeds, st.integers(1, 40), st.integers(1, 5))
 @settings(max_examples=60, deadline=None)
-def test_components_are_those_of_a_search(seed, count, at_least, block):
+def test_components_are_those_of_a_search(seed, count, at_least):
     codes = integers(4, count, 5, seed=seed)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "BLOCK", block)
-        assert torch.equal(connected_codes(codes, at_least=at_least), by_search(codes, at_least))
+    assert torch.equal(connected_codes(codes, at_least=at_least), by_search(codes, at_least))
 
 
 def test_a_chain_is_one_cluster_and_equal_codes_are_one():
@@ -143,11 +133,6 @@ def test_a_chain_is_one_cluster_and_equal_codes_are_one():
     assert connected_codes(chain, at_least=2).tolist() == [1, 0, 0, 0, 0]
     twice = torch.tensor([[1, 1], [0, 1], [0, 2], [0, 1]])
     assert connected_codes(twice, at_least=2).tolist() == [1, 0, 2, 0]
-
-
-def test_more_images_than_different_codes_are_no_matter():
-    codes = integers(3, 1, 4).expand(500, 4)
-    assert not connected_codes(codes, at_least=2, most=1).any()
 
 
 # --- Errors -------------------------------------------------------------------------------------
@@ -163,12 +148,10 @@ CODES = integers(3, 6, 3)
         (lambda: code_health(CODES - 1, 3), "number the categories from 0"),
         (lambda: code_health(CODES[0], 3), r"shape \(N, L\)"),
         (lambda: code_health(CODES[:0], 3), "at least 1"),
-        (lambda: position_scores(CODES, {}), "no factors"),
         (lambda: position_scores(CODES, {"hue": torch.zeros(5).long()}), "5 values of factor 'hue' for 6 samples"),
         (lambda: position_scores(CODES, {"hue": torch.zeros(6)}), "factor 'hue' are integers"),
         (lambda: connected_codes(CODES, at_least=4), "agree in 1 … 3 of them, not 4"),
         (lambda: connected_codes(CODES, at_least=0), "not 0"),
-        (lambda: connected_codes(torch.arange(6)[:, None], at_least=1, most=5), "6 different codes, more than the 5"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(call, message):
