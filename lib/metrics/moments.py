@@ -1,10 +1,10 @@
-"""Scores of sound event detection: by moment (frame), by event, and by alarm.
+"""Scores of sound event detection: by frame, by event, and by alarm.
 
 An event is (clip, class, onset, offset), times in seconds. Class 0 is silence and no event.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,14 +14,15 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.stats import chi2
 
-from lib.metrics.classification import wilson
+from lib.metrics.classification import share
 
 COLLAR = 0.2  # seconds that an onset may be off, and an offset where the event is short
 COLLAR_SHARE = 0.2  # of the event's length that its offset may be off (Mesaros et al. 2016)
 GAP, SHORTEST = 0.2, 0.1  # seconds: shorter gaps are closed, shorter events left out
 OVERLAP = 0.7  # PSDS, scenario 1: detection and ground truth criterion
 MOST_FALSE = 100.0  # PSDS: false positives per hour up to which it looks
-SPREAD = 1.0  # PSDS, scenario 1: what the spread over classes costs
+PSDS_THRESHOLDS = np.linspace(0.01, 0.99, 50)  # so many slightly underestimate it
+ALARM_THRESHOLDS = np.linspace(0.05, 0.95, 19)
 DRAWS = 1000  # of the bootstrap
 
 
@@ -32,13 +33,13 @@ class Event(NamedTuple):
     offset: float
 
 
-def events(moments: np.ndarray, seconds: float, *, gap: float = 0.0, shortest: float = 0.0) -> list[Event]:
-    """The events in (N, T) classes of moments of `seconds`: runs of one class, 0 and negative numbers excluded.
+def events(frames: np.ndarray, seconds: float, *, gap: float = 0.0, shortest: float = 0.0) -> list[Event]:
+    """The events in (N, T) classes of frames of `seconds`: runs of one class, 0 and negative numbers excluded.
 
     gap: runs of one class closer than this are joined. shortest: shorter events are left out.
     """
     found = []
-    for clip, row in enumerate(moments):
+    for clip, row in enumerate(frames):
         edges = [0, *(np.flatnonzero(np.diff(row)) + 1).tolist(), len(row)]
         last: dict[int, Event] = {}
         for start, stop in zip(edges[:-1], edges[1:], strict=True):
@@ -56,38 +57,33 @@ def events(moments: np.ndarray, seconds: float, *, gap: float = 0.0, shortest: f
 
 
 def moment_scores(predicted: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
-    """accuracy and macro_f1 (%, over the classes that occur) of moments of any shape; negative ones are unknown."""
+    """accuracy and macro_f1 (%, over the classes that occur) of frames (clips, T); negative ones are unknown."""
     known = wanted >= 0
-    counts = _moment_counts(predicted, wanted)
-    return {"accuracy": 100 * float((wanted == predicted)[known].mean()), "macro_f1": float(_macro_f1(counts.sum(0)))}
+    macro_f1 = float(_macro_f1(_frame_counts(predicted, wanted).sum(0)))
+    return {"accuracy": 100 * float((wanted == predicted)[known].mean()), "macro_f1": macro_f1}
 
 
 def moment_interval(predicted: np.ndarray, wanted: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
-    """Macro F1 of moments (%, as `moment_scores`) with its 95 % interval: (value, low, high).
+    """Macro F1 of frames (clips, T), as `moment_scores`, with its 95 % interval: (value, low, high).
 
-    predicted, wanted: (clips, moments). The bootstrap resamples clips, as moments of a clip are dependent.
+    The bootstrap resamples clips, as frames of a clip are dependent.
     """
-    return _interval(_moment_counts(predicted, wanted), _macro_f1, seed)
+    return _interval(_frame_counts(predicted, wanted), _macro_f1, seed)
 
 
-def _moment_counts(predicted: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(clips, classes, 3): moments taken for a class and rightly so, taken for it, and of it."""
-    clips, classes = len(wanted), int(max(predicted.max(), wanted.max(), 0)) + 1
-    clip = np.arange(clips).reshape(-1, *[1] * (wanted.ndim - 1))
-    known = wanted >= 0
-
-    def count(numbers: np.ndarray, where: np.ndarray) -> np.ndarray:
-        return np.bincount((clip * classes + numbers)[where], minlength=clips * classes).reshape(clips, classes)
-
-    right, said = count(wanted, known & (predicted == wanted)), count(predicted, known & (predicted >= 0))
-    return np.stack([right, said, count(wanted, known)], 2)
+def _frame_counts(predicted: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """(clips, classes, 3): frames predicted as a class and rightly so, predicted as it, and of it."""
+    known = (wanted >= 0)[..., None]
+    classes = np.arange(max(predicted.max(), wanted.max(), 0) + 1)
+    said, real = known & (predicted[..., None] == classes), known & (wanted[..., None] == classes)
+    return np.stack([(said & real).sum(1), said.sum(1), real.sum(1)], 2)
 
 
 def _macro_f1(counts: np.ndarray) -> np.ndarray:
-    """(…, classes, 3) of hits, said and real -> (…): mean F1 (%) of the classes that are real; NaN if none is."""
-    hits, said, real = np.moveaxis(counts, -1, 0)
+    """(…, classes, 3) of hits, predicted and real -> (…): mean F1 (%) of the classes that occur; NaN if none does."""
+    hits, predicted, real = np.moveaxis(counts, -1, 0)
     occurs = real > 0
-    each = np.divide(2 * hits, said + real, out=np.zeros(hits.shape), where=occurs).sum(-1)
+    each = np.divide(2 * hits, predicted + real, out=np.zeros(hits.shape), where=occurs).sum(-1)
     return 100 * np.divide(each, occurs.sum(-1), out=np.full(each.shape, np.nan), where=occurs.any(-1))
 
 
@@ -105,46 +101,27 @@ def _interval(counts: np.ndarray, score: Callable[[np.ndarray], np.ndarray], see
     return value, float(low), float(high)
 
 
-def event_f1(found: Iterable[Event], true: Iterable[Event]) -> dict[str, float]:
-    """Event-based F1 (%, mean over the classes that occur), precision and recall (%, over all events).
+def event_interval(
+    found: Sequence[Event], true: Sequence[Event], clips: int, *, seed: int = 0
+) -> tuple[float, float, float]:
+    """Event-based F1 (%, mean over the classes that occur) with its 95 % interval: (value, low, high).
 
     An event is found if one of its class begins within `COLLAR` of its onset and ends within the larger of `COLLAR` and
     `COLLAR_SHARE` of its length of its offset; each counts once, in the matching with most pairs (Mesaros et al. 2016,
-    Metrics for Polyphonic Sound Event Detection).
+    Metrics for Polyphonic Sound Event Detection). The bootstrap is over `clips` clips, numbered from 0, those without
+    an event included.
     """
-    counts = _event_counts(found, true).sum(0)
-    hits, said, real = counts.sum(0)
-    return {
-        "event_f1": float(_macro_f1(counts)),
-        "event_precision": 100 * float(hits / said) if said else np.nan,
-        "event_recall": 100 * float(hits / real) if real else np.nan,
-    }
-
-
-def event_interval(
-    found: Iterable[Event], true: Iterable[Event], clips: int, *, seed: int = 0
-) -> tuple[float, float, float]:
-    """Event-based F1 (%, as `event_f1`) with its 95 % interval: (value, low, high), by a bootstrap over `clips` clips,
-    numbered from 0, those without an event included.
-    """
-    return _interval(_event_counts(found, true, clips), _macro_f1, seed)
-
-
-def _event_counts(found: Iterable[Event], true: Iterable[Event], clips: int = 0) -> np.ndarray:
-    """(clips, classes, 3): events found, said and real."""
     ours, theirs = _grouped(found), _grouped(true)
     keys = ours.keys() | theirs.keys()
-    shape = (max([clips, *(clip + 1 for clip, _ in keys)]), max([0, *(number for _, number in keys)]) + 1, 3)
-    counts = np.zeros(shape, np.int64)
+    counts = np.zeros((clips, max([0, *(number for _, number in keys)]) + 1, 3), np.int64)
     for key in keys:
-        one, two = ours.get(key, []), theirs.get(key, [])
-        fits = [[_fits(a, b) for b in two] for a in one]
-        hits = int((maximum_bipartite_matching(csr_array(fits), "column") >= 0).sum()) if one and two else 0
-        counts[key] = hits, len(one), len(two)
-    return counts
+        one, two = ours[key], theirs[key]
+        fits = csr_array([[_fits(a, b) for b in two] for a in one] if one and two else (len(one), len(two)))
+        counts[key] = (maximum_bipartite_matching(fits, "column") >= 0).sum(), len(one), len(two)
+    return _interval(counts, _macro_f1, seed)
 
 
-def _grouped(some: Iterable[Event]) -> dict[tuple[int, int], list[Event]]:
+def _grouped(some: Sequence[Event]) -> dict[tuple[int, int], list[Event]]:
     found = defaultdict(list)
     for event in some:
         found[event.clip, event.number].append(event)
@@ -156,53 +133,38 @@ def _fits(found: Event, true: Event) -> bool:
     return abs(found.onset - true.onset) <= COLLAR + 1e-9 and abs(found.offset - true.offset) <= late + 1e-9
 
 
-def psds(
-    probabilities: np.ndarray, true: Sequence[Event], *, seconds: float, thresholds: Sequence[float] | None = None
-) -> float:
-    """Polyphonic sound detection score in [0, 1], scenario 1 of DCASE (Bilen et al. 2020, A Framework for the Robust
-    Evaluation of Sound Event Detection): how many events are found, by false positives per hour up to `MOST_FALSE`.
-
-    A detection counts if `OVERLAP` of it lies on events of its class, and an event is found if detections that count
-    cover `OVERLAP` of it. The mean over classes less `SPREAD` standard deviations is integrated over false positives;
-    confusion with other classes costs nothing more.
-
-    probabilities: (N, T, classes) of moments of `seconds`. thresholds: 50 by default, which slightly underestimates.
-    """
-    counts = _detections(probabilities, true, seconds, thresholds)
-    return float(_psds_of(counts.sum(0), probabilities.shape[1] * len(probabilities) * seconds / 3600))
-
-
 def psds_interval(
-    probabilities: np.ndarray, true: Sequence[Event], *, seconds: float, thresholds: Sequence[float] | None = None,
-    seed: int = 0,
-) -> tuple[float, float, float]:  # fmt: skip
-    """`psds` with its 95 % interval: (value, low, high), by a bootstrap over clips."""
-    counts = _detections(probabilities, true, seconds, thresholds)
+    probabilities: np.ndarray, true: Sequence[Event], *, seconds: float, seed: int = 0
+) -> tuple[float, float, float]:
+    """Polyphonic sound detection score in [0, 1], scenario 1 of DCASE (Bilen et al. 2020, A Framework for the Robust
+    Evaluation of Sound Event Detection), with its 95 % interval by a bootstrap over clips: (value, low, high).
+
+    How many events are found, by false positives per hour up to `MOST_FALSE`. A detection counts if `OVERLAP` of it
+    lies on events of its class, and an event is found if detections that count cover `OVERLAP` of it. The mean over
+    classes less the standard deviation is integrated over false positives; confusion with other classes costs nothing
+    more. probabilities: (N, T, classes) of frames of `seconds`.
+    """
     hours = probabilities.shape[1] * len(probabilities) * seconds / 3600
-    return _interval(counts, partial(_psds_of, hours=hours), seed)
+    return _interval(_detections(probabilities, true, seconds), partial(_psds_of, hours=hours), seed)
 
 
-def _detections(
-    probabilities: np.ndarray, true: Sequence[Event], seconds: float, thresholds: Sequence[float] | None
-) -> np.ndarray:
+def _detections(probabilities: np.ndarray, true: Sequence[Event], seconds: float) -> np.ndarray:
     """(clips, classes, thresholds, 3): false positives, events found and events, of the classes that occur."""
-    thresholds = np.linspace(0.01, 0.99, 50) if thresholds is None else np.asarray(thresholds)
     numbers = sorted({event.number for event in true})
-    clips, moments, _ = probabilities.shape
-    after = 1 + max([moments * seconds, *(event.offset for event in true)])  # seconds from one clip's start to the next
-    counts = np.zeros((clips, len(numbers), len(thresholds), 3), np.int64)
+    clips, frames, _ = probabilities.shape
+    after = 1 + max([frames * seconds, *(event.offset for event in true)])  # seconds from one clip's start to the next
+    counts = np.zeros((clips, len(numbers), len(PSDS_THRESHOLDS), 3), np.int64)
     for row, number in enumerate(numbers):
         # Rows (onset, offset), all clips one after the other.
         real = np.array([(one.clip * after + np.array(one[2:])) for one in sorted(true) if one.number == number])
         counts[:, row, :, 2] = _by_clip(real, after, clips)[:, None]
-        for column, threshold in enumerate(thresholds):
+        for column, threshold in enumerate(PSDS_THRESHOLDS):
             edges = np.diff(np.pad(probabilities[:, :, number] >= threshold, ((0, 0), (1, 1))).astype(np.int8), axis=1)
-            said = np.stack(
-                [clip * after + place * seconds for clip, place in map(np.nonzero, (edges > 0, edges < 0))], 1
-            )
-            good = _covered(said, real) >= OVERLAP * np.diff(said)[:, 0] - 1e-9
-            found = _covered(real, said[good]) >= OVERLAP * np.diff(real)[:, 0] - 1e-9
-            counts[:, row, column, 0] = _by_clip(said[~good], after, clips)
+            spans = [clip * after + place * seconds for clip, place in map(np.nonzero, (edges > 0, edges < 0))]
+            detected = np.stack(spans, 1)
+            good = _covered(detected, real) >= OVERLAP * np.diff(detected)[:, 0] - 1e-9
+            found = _covered(real, detected[good]) >= OVERLAP * np.diff(real)[:, 0] - 1e-9
+            counts[:, row, column, 0] = _by_clip(detected[~good], after, clips)
             counts[:, row, column, 1] = _by_clip(real[found], after, clips)
     return counts
 
@@ -222,7 +184,7 @@ def _covered(spans: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _psds_of(counts: np.ndarray, hours: float) -> np.ndarray:
-    """Counts (…, classes, thresholds, 3) of `_detections`, added up over `hours` -> PSDS (…); NaN without events."""
+    """Counts (…, classes, thresholds, 3) of `_detections`, of all clips -> PSDS (…); NaN without events."""
     grid = np.linspace(0, MOST_FALSE, 2001)
     scores = []
     for draw in counts.reshape(int(np.prod(counts.shape[:-3])), *counts.shape[-3:]):
@@ -234,45 +196,37 @@ def _psds_of(counts: np.ndarray, hours: float) -> np.ndarray:
         best = np.zeros((len(real), len(grid) + 1))  # the last column is of rates beyond
         np.maximum.at(best, (np.arange(len(real))[:, None], np.searchsorted(grid, false / hours)), hit / real)
         best = np.maximum.accumulate(best[:, :-1], 1)
-        effective = np.maximum(best.mean(0) - SPREAD * best.std(0), 0)
+        effective = np.maximum(best.mean(0) - best.std(0), 0)
         scores.append(np.trapezoid(effective, grid) / MOST_FALSE)
     return np.reshape(scores, counts.shape[:-3])
 
 
 def alarm_curve(
-    alarming: np.ndarray, emergency: np.ndarray, *, seconds: float, rules: Sequence[tuple[int, int]],
-    thresholds: Sequence[float] | None = None,
-) -> pd.DataFrame:  # fmt: skip
-    """False alarms per hour against missed emergencies, for rules "k of n moments" and thresholds.
+    alarming: np.ndarray, emergency: np.ndarray, *, seconds: float, rules: Sequence[tuple[int, int]]
+) -> pd.DataFrame:
+    """False alarms per hour against missed emergencies, for rules "k of n frames" and `ALARM_THRESHOLDS`.
 
-    alarming: (N, T) probability that a moment is an emergency. emergency: (N,) bool, clips that are. An alarm per clip
+    alarming: (N, T) probability that a frame is an emergency. emergency: (N,) bool, clips that are. An alarm per clip
     at most.
 
     Columns: rule, threshold, miss_rate with low and high (%, Wilson, 95 %), alarms_per_hour (of clips that are no
-    emergency) with low and high (exact Poisson, 95 %), alarms, hours.
+    emergency) with low and high (exact Poisson, 95 %), alarms, hours; NaN where there are none of that side.
     """
-    if thresholds is None:
-        thresholds = np.linspace(0.05, 0.95, 19)
     hours = int((~emergency).sum()) * alarming.shape[1] * seconds / 3600
     rows = []
     for k, n in rules:
         if not 1 <= k <= n <= alarming.shape[1]:
-            raise ValueError(f"the rule {k} of {n} asks for 1 <= {k} <= {n} <= {alarming.shape[1]} moments of a clip")
+            raise ValueError(f"the rule {k} of {n} asks for 1 <= {k} <= {n} <= {alarming.shape[1]} frames of a clip")
         windows = np.lib.stride_tricks.sliding_window_view(alarming, n, axis=1)
         surest = np.sort(windows, axis=2)[:, :, n - k].max(1)  # the threshold at which the clip alarms
-        for threshold in thresholds:
+        for threshold in ALARM_THRESHOLDS:
             raised = surest >= threshold
-            missed, false = int((~raised & emergency).sum()), int((raised & ~emergency).sum())
-            low, high = wilson(missed, int(emergency.sum()))
-            fewest, most = poisson_bounds(false)
-            rows.append({
-                "rule": f"{k} of {n}", "threshold": float(threshold),
-                "miss_rate": 100 * missed / emergency.sum() if emergency.any() else np.nan,
-                "miss_low": 100 * low, "miss_high": 100 * high,
-                "alarms_per_hour": false / hours if hours else np.nan,
-                "alarms_low": fewest / hours if hours else np.nan, "alarms_high": most / hours if hours else np.nan,
-                "alarms": false, "hours": hours,
-            })  # fmt: skip
+            false = int((raised & ~emergency).sum())
+            missed = share("miss", int((~raised & emergency).sum()), int(emergency.sum()))
+            alarms = np.array([false, *poisson_bounds(false)]) / (hours or np.nan)
+            rows.append({"rule": f"{k} of {n}", "threshold": float(threshold), "miss_rate": missed.pop("miss")} | missed
+                        | dict(zip(("alarms_per_hour", "alarms_low", "alarms_high"), alarms, strict=True))
+                        | {"alarms": false, "hours": hours})  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -31,7 +31,7 @@ from lib.emergency.whisper.training import UNKNOWN, Settings, Timed, listen, smo
 from lib.forking import give_back
 from lib.metrics import classification
 from lib.metrics.moments import (
-    event_f1,
+    event_interval,
     events,
     moment_scores,
 )
@@ -119,9 +119,8 @@ def stacks(
         true = events(truth, 0.02)
         row = {"stack": stack, "milliseconds": 20 * stack, "seed": seed}
         row |= {"parameters": sum(weight.numel() for weight in head.parameters())}
-        row |= moment_scores(found.numpy(), truth) | {
-            "event_f1": event_f1(events(found.numpy(), 0.02), true)["event_f1"]
-        }
+        row |= moment_scores(found.numpy(), truth)
+        row |= {"event_f1": event_interval(events(found.numpy(), 0.02), true, len(truth))[0]}
         rows.append(row)
     return pd.DataFrame(rows)
 
