@@ -97,8 +97,7 @@ def measure(rounds: int = 12) -> pd.DataFrame:
         values = {name: loss(first, second, one_hot(queue)).item() for name, loss in functions.items()}
 
     tasks = {name: lambda loss=loss: with_gradients(loss, p, q, queue) for name, loss in functions.items()}
-    wait = torch.cuda.synchronize if device == "cuda" else None
-    seconds = interleave(tasks, rounds=rounds, synchronise=wait)
+    seconds = interleave(tasks, rounds=rounds)
     table = pd.DataFrame(
         {
             "loss": name,

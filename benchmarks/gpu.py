@@ -32,8 +32,10 @@ STOPPING = 20  # seconds for stopping and packing
 
 def steps(device: str, rounds: int, width: int = 64) -> list[dict]:
     """Milliseconds of one training step, alone on the device: the classic DCGAN example and ours."""
+    from classic import classic_step
+
     from lib.laplacian_gan.arms import DCGAN, PYRAMID
-    from lib.laplacian_gan.cost import classic_step, our_step
+    from lib.laplacian_gan.cost import our_step
     from lib.laplacian_gan.models import Discriminator, Generator
 
     real = torch.rand(64, 3, 32, 32, device=device) * 2 - 1

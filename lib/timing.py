@@ -1,5 +1,7 @@
-"""Comparing durations on a shared machine: tasks are timed in turns, A B C A B C …, and compared within each round."""
+"""What tasks cost: multiplications, and durations on a shared machine, where tasks are timed in turns, A B C A B C …,
+and compared within each round."""
 
+import contextlib
 import json
 import platform
 import time
@@ -8,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from lib import paths
 from lib.paths import atomic
@@ -23,12 +26,12 @@ def interleave(
 ) -> pd.DataFrame:
     """Seconds of each task in each round: one row per round, one column per task, in their order.
 
-    `warmup` rounds come first and are not kept. `synchronise`, for work that returns before it is
-    done (a GPU's), is waited for before each reading of the clock.
+    `warmup` rounds come first and are not kept. `synchronise` is waited for before each reading of the clock, as a
+    GPU's work returns before it is done; by default all of a GPU's work, if there is one.
     """
     if rounds < 1 or not tasks:
         raise ValueError(f"expected at least 1 round of at least 1 task, not {rounds} of {len(tasks)}")
-    wait = synchronise or (lambda: None)
+    wait = synchronise or (torch.cuda.synchronize if torch.cuda.is_available() else lambda: None)
     seconds = []
     for number in range(warmup + rounds):
         row = {}
@@ -48,17 +51,56 @@ def ratio(seconds: pd.DataFrame, task: str, reference: str) -> float:
     return float((seconds[task] / seconds[reference]).median())
 
 
+class _NoModules(contextlib.nullcontext):
+    """What FlopCounterMode asks about modules. Its own tracker cannot follow a gradient of a gradient."""
+
+    parents = ("Global",)
+
+
+def count_macs(task: Callable[[], object]) -> int:
+    """Multiply-accumulates of the matrix products and convolutions that `task` runs, backward included.
+
+    Counted from the shapes as they run; elementwise work is not counted. Products of a matrix and
+    a vector count only as a matrix with one column.
+    """
+    counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()
+    with counter:
+        task()
+    return counter.get_total_flops() // 2
+
+
+def costs(
+    tasks: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    **references: str,
+) -> pd.DataFrame:
+    """What each task costs: macs (`count_macs`), milliseconds (median over rounds), and a column for each of
+    `references`, by its name: the time in times of that task (`ratio`). The random state stays as it is.
+    """
+    with torch.random.fork_rng():
+        seconds = interleave(tasks, rounds=rounds)
+        macs = [count_macs(task) for task in tasks.values()]
+    table = pd.DataFrame({"macs": macs, "milliseconds": 1e3 * seconds.median()}, index=list(tasks))
+    return table.assign(
+        **{column: [ratio(seconds, task, reference) for task in tasks] for column, reference in references.items()}
+    )
+
+
 def measured_once(name: str, key: Mapping[str, Any], measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """`measure()`, kept in build/cost/<name>.json and measured anew where `key`, the machine or its threads change.
 
     So a notebook that runs again gives the same results. `key` says what was measured, with the hash of its code.
+    The random state stays as it is.
     """
     machine = {"machine": platform.node(), "processor": platform.processor(), "threads": torch.get_num_threads()}
     wanted = json.loads(json.dumps(machine | dict(key)))
     kept = paths.build() / "cost" / f"{name}.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
     if found.get("key") != wanted:
-        found = {"key": wanted, "rows": measure().to_dict("records")}
+        with torch.random.fork_rng():
+            found = {"key": wanted, "rows": measure().to_dict("records")}
         with atomic(kept) as temporary:
             temporary.write_text(json.dumps(found))
     return pd.DataFrame(found["rows"]).assign(threads=machine["threads"])

@@ -1,13 +1,19 @@
-"""What `make bench` says of its targets."""
+"""What `make bench` says of its targets, and the classic DCGAN example that it compares with."""
 
+import itertools
 import sys
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 from toy import ROOT
 
+from lib.data.augment import as_float
+
 sys.path.insert(0, str(ROOT / "benchmarks"))
+import classic
+import laplacian_gan
 import run
 
 
@@ -44,3 +50,20 @@ def test_rounds_in_all_may_be_given():
     module = benchmark([0.1] * 3)
     run.repeated(module, 2)
     assert module.asked == [1, 1, 1]
+
+
+def test_the_classic_loader_gives_the_images_for_ever():
+    pixels = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8)
+    batches = list(itertools.islice(classic.loader(pixels, 3, workers=0), 5))
+    assert all(batch.shape == (3, 3, 8, 8) for batch in batches)
+    known = {image.numpy().tobytes() for image in as_float(pixels)}
+    found = {image.numpy().round(6).tobytes() for batch in batches[:2] for image in batch}
+    assert len(found) == 6 and len(known) == 7
+    closest = torch.cdist(batches[0].flatten(1), as_float(pixels).flatten(1)).min(1).values
+    assert closest.max() < 1e-4
+
+
+def test_both_steps_are_compared_in_one_run():
+    table = laplacian_gan.compare_steps(32, width=4, batch_size=4, steps=1, rounds=1, workers=0)
+    assert list(table.step) == ["classic example", "ours, float32", "ours, bf16"]
+    assert table.relative[0] == 1 and (table.images_per_second > 0).all()

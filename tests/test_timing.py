@@ -1,8 +1,9 @@
 """Order, clock and ratios; never a duration."""
 
 import pytest
+import torch
 
-from lib.timing import interleave, ratio
+from lib.timing import count_macs, interleave, ratio
 
 
 class FakeTime:
@@ -53,6 +54,11 @@ def test_waits_for_the_device_before_each_reading_of_the_clock():
         clock=clock,
     )
     assert events == ["wait", "clock", "a", "wait", "clock"]
+
+
+def test_count_macs_of_a_product():
+    a, b = torch.ones(2, 3), torch.ones(3, 5)
+    assert count_macs(lambda: a @ b) == 2 * 3 * 5
 
 
 @pytest.mark.parametrize(("tasks", "rounds"), [({}, 1), ({"a": int}, 0)])

@@ -5,12 +5,11 @@ from functools import partial
 
 import pandas as pd
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from lib.categorical.arms import Arm
 from lib.categorical.training import Settings, make_step
 from lib.sources import source_hash
-from lib.timing import interleave, measured_once, ratio
+from lib.timing import costs, measured_once
 from lib.training import start
 
 
@@ -22,31 +21,12 @@ def step_of(arm: Arm, settings: Settings, pixels: torch.Tensor) -> Callable[[], 
     return partial(parts.step, index)
 
 
-def count_macs(task: Callable[[], object]) -> int:
-    """Multiply-accumulates of the convolutions and matrix products that `task` runs, backward included."""
-    with FlopCounterMode(display=False) as counter:
-        task()
-    return counter.get_total_flops() // 2
-
-
 def measure_steps(arms: Sequence[Arm], settings: Settings, *, size: int, rounds: int = 5) -> pd.DataFrame:
     """Rows: arm, macs (per image: both views, backward), milliseconds (median), relative (to the first arm)."""
     pixels = torch.randint(0, 256, (settings.batch_size, 3, size, size), dtype=torch.uint8)
-    with torch.random.fork_rng():
-        tasks = {arm.label: step_of(arm, settings, pixels) for arm in arms}
-        for task in tasks.values():
-            task()  # fills a queue and finds the algorithms of all convolutions
-        macs = {label: count_macs(task) // settings.batch_size for label, task in tasks.items()}
-        seconds = interleave(tasks, rounds=rounds)
-    return pd.DataFrame(
-        {
-            "arm": arm.label,
-            "macs": macs[arm.label],
-            "milliseconds": 1e3 * seconds[arm.label].median(),
-            "relative": ratio(seconds, arm.label, arms[0].label),
-        }
-        for arm in arms
-    )
+    tasks = {arm.label: step_of(arm, settings, pixels) for arm in arms}
+    table = costs(tasks, rounds=rounds, relative=arms[0].label)
+    return table.assign(macs=table.macs // settings.batch_size).rename_axis("arm").reset_index()
 
 
 def measured_cost(arms: Sequence[Arm], settings: Settings, *, size: int, rounds: int = 5) -> pd.DataFrame:

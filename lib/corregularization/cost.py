@@ -8,13 +8,12 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from lib.corregularization.baselines import mma, ocnn_over_layers, soft_orthogonality, srip
 from lib.corregularization.losses import SHORTEST, mean_over_layers, select_layers
 from lib.corregularization.models import build_model
 from lib.sources import source_hash
-from lib.timing import interleave, measured_once, ratio
+from lib.timing import costs, measured_once
 
 STEP = "training step"
 WHOLE = "Gram, whole"
@@ -51,17 +50,6 @@ def regularisers(groups: Sequence[int] = (2, 4, 8)) -> dict[str, Callable[[Mappi
     }
 
 
-def count_macs(task: Callable[[], object]) -> int:
-    """Multiply-accumulates of the matrix products and convolutions that `task` runs, backward included.
-
-    Counted from the shapes as they run; elementwise work is not counted. Products of a matrix and
-    a vector count only as a matrix with one column.
-    """
-    with FlopCounterMode(display=False) as counter:
-        task()
-    return counter.get_total_flops() // 2
-
-
 def measure_cost(
     model: nn.Module,
     batch: tuple[Tensor, Tensor],
@@ -77,13 +65,12 @@ def measure_cost(
 
     One row per method, the step first:
         method
-        milliseconds    median over rounds; q25, q75: its quartiles
+        macs            multiply-accumulates, see `timing.count_macs`
+        milliseconds    median over rounds
         share           of the training step, median of the ratios within rounds
         relative        to the whole Gram penalty, likewise
-        macs            multiply-accumulates, see `count_macs`
     """
     images, labels = batch
-    device = images.device
     model = copy.deepcopy(model).train()
     layers = select_layers(model)
     weights = [layer.weight for layer in layers.values()]
@@ -99,40 +86,17 @@ def measure_cost(
 
     tasks = {STEP: step}
     tasks |= {name: partial(value_and_gradient, function) for name, function in regularisers(groups).items()}
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        macs = {name: count_macs(task) for name, task in tasks.items()}
-        synchronise = partial(torch.cuda.synchronize, device) if device.type == "cuda" else None
-        seconds = interleave(tasks, rounds=rounds, synchronise=synchronise)
-    return pd.DataFrame(
-        {
-            "method": name,
-            "milliseconds": 1e3 * seconds[name].median(),
-            "q25": 1e3 * seconds[name].quantile(0.25),
-            "q75": 1e3 * seconds[name].quantile(0.75),
-            "share": ratio(seconds, name, STEP),
-            "relative": ratio(seconds, name, WHOLE),
-            "macs": macs[name],
-        }
-        for name in tasks
-    )
+    return costs(tasks, rounds=rounds, share=STEP, relative=WHOLE).rename_axis("method").reset_index()
 
 
 def measured_cost(models: Sequence[str], *, rounds: int = 10, batch_size: int = 128) -> pd.DataFrame:
-    """`measure_cost` of each model at 32 px, measured once per machine and code (`timing.measured_once`).
+    """`measure_cost` of each model at 32 px, measured once per machine and code (`timing.measured_once`)."""
 
-    `make bench` measures anew.
-    """
-    tables = []
-    for name in models:
+    def measure(name: str) -> pd.DataFrame:
+        images = torch.randn(batch_size, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        batch = images.contiguous(memory_format=torch.channels_last), torch.arange(batch_size) % 10
+        return measure_cost(build_model(name, 10).to(memory_format=torch.channels_last), batch, rounds=rounds)
 
-        def measure(name: str = name) -> pd.DataFrame:
-            generator = torch.Generator().manual_seed(0)
-            images = torch.randn(batch_size, 3, 32, 32, generator=generator)
-            batch = images.contiguous(memory_format=torch.channels_last), torch.arange(batch_size) % 10
-            model = build_model(name, 10).to(memory_format=torch.channels_last)
-            return measure_cost(model, batch, rounds=rounds)
-
-        key = {"rounds": rounds, "batch": batch_size, "code": source_hash(__name__)}
-        tables.append(measured_once(name, key, measure).assign(model=name))
-    table = pd.concat(tables, ignore_index=True)
-    return table[["model", *[column for column in table if column != "model"]]]
+    key = {"rounds": rounds, "batch": batch_size, "code": source_hash(__name__)}
+    tables = {name: measured_once(name, key, partial(measure, name)) for name in models}
+    return pd.concat(tables, names=["model", None]).reset_index(0).reset_index(drop=True)

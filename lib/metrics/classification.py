@@ -61,14 +61,14 @@ def score_row(logits: Tensor, labels: Tensor, classes: Sequence[str], alarming: 
     counts = confusion(labels, logits.argmax(1), len(classes))
     each = recalls(counts)
     worst = int(np.nanargmin(each))
-    row = {"clips": len(labels)} | share("accuracy", np.trace(counts), counts.sum())
+    row = {"clips": len(labels)} | _share("accuracy", np.trace(counts), counts.sum())
     row |= {"macro_recall": 100 * float(np.nanmean(each))}
     row |= {"worst_class": classes[worst], "worst_recall": 100 * float(each[worst])}
     row |= {"ece": 100 * calibration_error(logits.softmax(1), labels)}
     decided = raised(logits, alarming), torch.isin(labels.cpu(), torch.tensor(list(alarming)))
     (hit, miss), (false, quiet) = binary(*decided) if len(alarming) else np.zeros((2, 2), int)
-    row |= share("binary_accuracy", hit + quiet, hit + miss + false + quiet)
-    return row | share("miss_rate", miss, hit + miss) | share("false_alarms", false, false + quiet)
+    row |= _share("binary_accuracy", hit + quiet, hit + miss + false + quiet)
+    return row | _share("miss_rate", miss, hit + miss) | _share("false_alarms", false, false + quiet)
 
 
 def without_abstentions(logits: Tensor) -> Tensor:
@@ -95,8 +95,8 @@ def alarm_row(logits: Tensor, labels: Tensor, alarming: Sequence[int]) -> dict[s
     }  # fmt: skip
 
 
-def share(name: str, hits: int, count: int) -> dict[str, float]:
-    """Percent `name` with Wilson's 95 % interval, `name`_low and `name`_high; NaN of nothing."""
+def _share(name: str, hits: int, count: int) -> dict[str, float]:
+    """Percent with Wilson's interval."""
     if not count:
         return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
     low, high = wilson(hits, count)

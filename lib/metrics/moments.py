@@ -14,7 +14,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.stats import chi2
 
-from lib.metrics.classification import share
+from lib.metrics.classification import wilson
 
 COLLAR = 0.2  # seconds that an onset may be off, and an offset where the event is short
 COLLAR_SHARE = 0.2  # of the event's length that its offset may be off (Mesaros et al. 2016)
@@ -213,6 +213,7 @@ def alarm_curve(
     emergency) with low and high (exact Poisson, 95 %), alarms, hours; NaN where there are none of that side.
     """
     hours = int((~emergency).sum()) * alarming.shape[1] * seconds / 3600
+    counted = hours or np.nan
     rows = []
     for k, n in rules:
         if not 1 <= k <= n <= alarming.shape[1]:
@@ -221,12 +222,15 @@ def alarm_curve(
         surest = np.sort(windows, axis=2)[:, :, n - k].max(1)  # the threshold at which the clip alarms
         for threshold in ALARM_THRESHOLDS:
             raised = surest >= threshold
-            false = int((raised & ~emergency).sum())
-            missed = share("miss", int((~raised & emergency).sum()), int(emergency.sum()))
-            alarms = np.array([false, *poisson_bounds(false)]) / (hours or np.nan)
-            rows.append({"rule": f"{k} of {n}", "threshold": float(threshold), "miss_rate": missed.pop("miss")} | missed
-                        | dict(zip(("alarms_per_hour", "alarms_low", "alarms_high"), alarms, strict=True))
-                        | {"alarms": false, "hours": hours})  # fmt: skip
+            missed, false = int((~raised & emergency).sum()), int((raised & ~emergency).sum())
+            low, high = wilson(missed, int(emergency.sum()))
+            fewest, most = poisson_bounds(false)
+            rows.append({
+                "rule": f"{k} of {n}", "threshold": float(threshold),
+                "miss_rate": 100 * missed / (emergency.sum() or np.nan), "miss_low": 100 * low, "miss_high": 100 * high,
+                "alarms_per_hour": false / counted, "alarms_low": fewest / counted, "alarms_high": most / counted,
+                "alarms": false, "hours": hours,
+            })  # fmt: skip
     return pd.DataFrame(rows)
 
 

@@ -12,7 +12,6 @@ from lib.corregularization.cost import (
     AUTOGRAD,
     STEP,
     WHOLE,
-    count_macs,
     gram_by_autograd,
     measure_cost,
     random_groups,
@@ -47,10 +46,9 @@ def table():
 def test_one_row_per_method_the_step_first(table):
     expected = [STEP, WHOLE, AUTOGRAD, "Gram, random g = 2", "Gram, random g = 4"]
     assert list(table.index) == [*expected, "Soft orthogonality", "SRIP", "MMA", "OCNN"]
-    assert list(table.columns) == ["milliseconds", "q25", "q75", "share", "relative", "macs"]
+    assert list(table.columns) == ["macs", "milliseconds", "share", "relative"]
     assert table.loc[STEP, "share"] == table.loc[WHOLE, "relative"] == 1
     assert (table[["milliseconds", "share", "relative"]] > 0).all(axis=None)
-    assert table["milliseconds"].between(table["q25"], table["q75"]).all()
 
 
 @pytest.mark.parametrize(
@@ -94,7 +92,7 @@ def test_methods_take_turns(monkeypatch):
     named = {name: partial(spy, name, function) for name, function in regularisers((2,)).items()}
     monkeypatch.setattr(cost, "regularisers", lambda groups: named)
     measure_cost(network(), BATCH, rounds=3, groups=(2,))
-    assert order == list(named) * (1 + 1 + 3)  # counted, warmed up, timed
+    assert order == list(named) * (1 + 3 + 1)  # warmed up, timed, counted
 
 
 def test_the_model_and_the_random_state_stay_as_they_are():
@@ -116,11 +114,6 @@ def test_every_regulariser_has_a_gradient_for_every_layer():
     for function in regularisers((2,)).values():
         gradients = torch.autograd.grad(function(layers), [layer.weight for layer in layers.values()])
         assert all(g.isfinite().all() and g.any() for g in gradients)
-
-
-def test_count_macs_of_a_product():
-    a, b = torch.ones(2, 3), torch.ones(3, 5)
-    assert count_macs(lambda: a @ b) == 2 * 3 * 5
 
 
 def test_the_table_is_plain(table):

@@ -1,11 +1,8 @@
-"""Costs: counted arithmetic against its formula, one measurement per machine, and the loader of the classic example."""
-
-import itertools
+"""Costs: counted arithmetic against its formula, and one measurement per machine."""
 
 import pytest
 import torch
 
-from lib.data.augment import as_float
 from lib.laplacian_gan import cost
 from lib.laplacian_gan.arms import DCGAN, PYRAMID, objective_arms
 
@@ -44,20 +41,3 @@ def test_one_measurement_per_key(monkeypatch):
     assert torch.equal(before, torch.get_rng_state())
     other = cost.measured_cost(arms[:1], size=32, width=8, batch_size=2, rounds=1)
     assert other.generator[0] > first.generator[0]
-
-
-def test_the_classic_loader_gives_the_images_for_ever():
-    pixels = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8)
-    batches = list(itertools.islice(cost.loader(pixels, 3, workers=0), 5))
-    assert all(batch.shape == (3, 3, 8, 8) for batch in batches)
-    known = {image.numpy().tobytes() for image in as_float(pixels)}
-    found = {image.numpy().round(6).tobytes() for batch in batches[:2] for image in batch}
-    assert len(found) == 6 and len(known) == 7
-    closest = torch.cdist(batches[0].flatten(1), as_float(pixels).flatten(1)).min(1).values
-    assert closest.max() < 1e-4
-
-
-def test_both_steps_are_compared_in_one_run():
-    table = cost.compare_steps(32, width=4, batch_size=4, steps=1, rounds=1, workers=0)
-    assert list(table.step) == ["classic example", "ours, float32", "ours, bf16"]
-    assert table.relative[0] == 1 and (table.images_per_second > 0).all()

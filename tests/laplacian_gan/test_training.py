@@ -1,5 +1,6 @@
 """Training: conditions, what twins share, resuming bit for bit, averaging, and parity with the classic step."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import nn
+from toy import ROOT
 
 from lib.data.augment import as_float
 from lib.data.images import Images
@@ -22,7 +24,6 @@ from lib.laplacian_gan.arms import (
     noise_arms,
     objective_arms,
 )
-from lib.laplacian_gan.cost import classic_step
 from lib.laplacian_gan.models import Discriminator, Generator
 from lib.laplacian_gan.training import (
     Settings,
@@ -36,6 +37,9 @@ from lib.laplacian_gan.training import (
     train_arms,
 )
 from lib.training import MovingAverage, TrainingError, prepare, start
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+from classic import classic_step
 
 SETTINGS = Settings(epochs=2, batch_size=8, width=4, device="cpu")
 
