@@ -20,6 +20,12 @@ class MetricError(ValueError):
     """A metric cannot be computed; the message says what to do."""
 
 
+def pick_device(device: str) -> str:
+    """ "auto" is a GPU where there is one."""
+    # Not lib.training.start: a new Accelerator would change the precision of one that is in use.
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
 def check_tensor(values: Tensor, what: str) -> None:
     """Raise a MetricError unless `values` are a tensor."""
     if not isinstance(values, Tensor):

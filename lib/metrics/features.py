@@ -6,12 +6,9 @@
 Distances in features of different extractors do not compare: state the extractor's name.
 """
 
-import contextlib
 import hashlib
 import http.client
-import json
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,14 +16,14 @@ from typing import TYPE_CHECKING, Literal
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from lib import paths
-from lib.data import cache
 from lib.data.augment import as_float, flip_and_shift
-from lib.metrics import MetricError, check_pixels, check_range
+from lib.metrics import MetricError, check_pixels, check_range, pick_device
 from lib.sources import digest, source_hash
 from lib.training import epoch_batches, predict
 
@@ -35,6 +32,8 @@ if TYPE_CHECKING:  # data enters a cache's key by its checksum, not by the code 
 
 SMALLEST = 16  # pixels a side that the domain network takes
 FEWEST = 16  # images to train it on
+# The domain network's training is fixed, so that it is a function of the data alone.
+LEARNING_RATE, WEIGHT_DECAY, SEED = 4e-3, 0.05, 20150612  # the rate is the peak of a one-cycle schedule, AdamW
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,6 @@ class Extractor:
 
     Attributes:
         name: for captions; says which weights these are.
-        resize: what happens to the images' size.
         checksum: sha256 of the weights. Features compare only if it agrees.
         network: (n, 3, h, w) uint8 → (n, dimensions).
         chunk: images at once.
@@ -51,7 +49,6 @@ class Extractor:
 
     name: str
     dimensions: int
-    resize: str
     checksum: str
     network: nn.Module = field(repr=False)
     chunk: int = 256
@@ -86,7 +83,7 @@ def load_extractor(
     train: "Images",
     test: "Images",
     *,
-    device: torch.device | str = "auto",
+    device: str = "auto",
     precision: str = "no",
 ) -> Extractor:
     """The extractor of that kind. "auto": inception if its weights are in the hub cache, else domain; no download."""
@@ -97,64 +94,32 @@ def load_extractor(
     return domain(train, test, device=device, precision=precision)
 
 
-def _device(device: torch.device | str) -> torch.device:
-    # Not lib.training.start: a new Accelerator would change the precision of one that is in use.
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise MetricError("device 'cuda' was asked for, but torch sees no GPU; use device='cpu' or 'auto'")
-    return device
-
-
-@contextlib.contextmanager
-def _own_random_state(seed: int):
-    """torch's random state, seeded, and afterwards as it was."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(seed)
-        yield
-
-
 # --- Inception-v3 -------------------------------------------------------------------------------
 
 
-class _Pooled(nn.Module):
-    """The one feature vector out of torch-fidelity's tuple."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
+class _Inception(FeatureExtractorInceptionV3):
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.network(pixels)[0]
+        return super().forward(pixels)[0]  # of a tuple of one
 
 
 def inception_file() -> Path:
     """Where torch-fidelity's weights lie in the hub cache."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(_inception_url()).name
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
 
 
-def _inception_url() -> str:
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3  # here: it imports for a second
-
-    return URL_INCEPTION_V3
-
-
-def inception(device: torch.device | str = "auto") -> Extractor:
+def inception(device: str = "auto") -> Extractor:
     """Inception-v3 of the original FID (Heusel et al. 2017) in torch-fidelity's conversion: 2,048 features.
 
     Images are resized to 299 px on TensorFlow 1's grid. Weights missing from the hub cache are downloaded; unofficial
     ones work but show in the name.
     """
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    device, url, file = _device(device), _inception_url(), inception_file()
+    file = inception_file()
     prefix = file.stem.rsplit("-", 1)[1]  # of the sha256, as torch.hub names its files
-    place = f"Put the file from {url} at {file}"
+    place = f"Put the file from {URL_INCEPTION_V3} at {file}"
     if not file.exists():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(file), hash_prefix=prefix)
+            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), hash_prefix=prefix)
         except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: not the hash it should have
             raise MetricError(
                 f"the Inception-v3 weights could not be downloaded ({error}). {place}, or use the extractor 'domain'."
@@ -162,18 +127,17 @@ def inception(device: torch.device | str = "auto") -> Extractor:
     try:
         # Read first without unpickling objects, as the class itself would do that.
         torch.load(file, map_location="cpu", weights_only=True)
-        with _own_random_state(0):  # the class draws weights before it loads them
-            network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(file))
+        with torch.random.fork_rng():  # the class draws weights before it loads them
+            network = _Inception("inception-v3-compat", ["2048"], str(file))
     except Exception as error:  # every kind of damage raises something else
         raise MetricError(
             f"the Inception-v3 weights in {file} are damaged ({type(error).__name__}). {place}, whole, "
             "or delete it to have it downloaded again."
         ) from error
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
-    name = "inception-2015-12-05"
-    if not checksum.startswith(prefix):
-        name = f"inception with unofficial weights {checksum[:8]}"
-    return Extractor(name, 2048, "to 299 px (TensorFlow 1 bilinear)", checksum, _Pooled(network).to(device), chunk=64)
+    official = checksum.startswith(prefix)
+    name = "inception-2015-12-05" if official else f"inception with unofficial weights {checksum[:8]}"
+    return Extractor(name, 2048, checksum, network.to(pick_device(device)), chunk=64)
 
 
 # --- A classifier of the data set itself --------------------------------------------------------
@@ -182,18 +146,6 @@ def inception(device: torch.device | str = "auto") -> Extractor:
 def _convolution(before: int, after: int) -> nn.Sequential:
     layer = nn.Conv2d(before, after, 3, padding=1, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
-
-
-@dataclass(frozen=True)
-class _Recipe:
-    """How a domain extractor is trained: fixed, so that it is a function of the data alone."""
-
-    epochs: int
-    batch_size: int
-    precision: str
-    learning_rate: float = 4e-3  # peak of a one-cycle schedule, AdamW
-    weight_decay: float = 0.05
-    seed: int = 20150612
 
 
 class _Domain(nn.Module):
@@ -207,10 +159,7 @@ class _Domain(nn.Module):
             layers += [nn.MaxPool2d(2), _convolution(128, 128)]
         self.layers = nn.Sequential(*layers)
         self.classifier = nn.Linear(128, classes)
-
-    @property
-    def dimensions(self) -> int:
-        return self.classifier.in_features
+        self.register_buffer("accuracy", torch.zeros((), dtype=torch.float64))  # of the classifier; kept with it
 
     def forward(self, pixels: Tensor) -> Tensor:
         # Averaged in float32, as features are compared in more digits than bfloat16 has.
@@ -220,18 +169,11 @@ class _Domain(nn.Module):
         return self.classifier(self(pixels))
 
 
-def _recipe(count: int, epochs: int | None, precision: str) -> _Recipe:
-    """6 passes over a large set, more and smaller batches over a small one: 20 and 32 for 2,000 images."""
-    if epochs is None:
-        epochs = min(60, 6 + 28_000 // count)
-    return _Recipe(epochs, min(128, max(32, count // 64), count), "no" if precision == "no" else "bf16")
-
-
 def domain(
     train: "Images",
     test: "Images",
     *,
-    device: torch.device | str = "auto",
+    device: str = "auto",
     precision: str = "no",
     folder: Path | None = None,
     epochs: int | None = None,
@@ -245,30 +187,39 @@ def domain(
         precision: of the training, "no" or "bf16" ("fp16" means "bf16"). Features are computed in float32.
         epochs: default by the size of `train`: 6 for 50,000 images, 20 for 2,000.
     """
-    device = _device(device)
     rotations = len(train.classes) < 2
     _check_domain(train, test, rotations, precision)
-    recipe = _recipe(len(train), epochs, precision)
-    classes = 4 if rotations else len(train.classes)
-    parts = {"train": train.checksum, "test": test.checksum, "code": source_hash(__name__), "recipe": repr(recipe)}
-    parts["task"] = f"{classes} rotations" if rotations else f"{classes} classes"
-    folder = folder or paths.build() / "extractors"
-    path = folder / f"{digest(parts)[:32]}.safetensors"
-    with _own_random_state(recipe.seed):
-        network = _Domain(min(train.pixels.shape[-2:]), classes)
-        with _lock(path):
-            found = _read(path, network)
-            if found is None:
-                network.to(device)
-                _train(network, train, rotations, recipe)
-                found = _accuracy(network, test, rotations), _checksum(network.state_dict())
-                _keep(path, network, *found)
-    accuracy, checksum = found
-    data = train.name.replace(" (", ", ").replace(")", "")
+    classes, half = 4 if rotations else len(train.classes), precision != "no"
+    epochs = epochs or min(60, 6 + 28_000 // len(train))
     task = "rotations" if rotations else f"{classes} classes"
-    name = f"domain ({data}, {task}, test accuracy {100 * accuracy:.1f} %)"
-    network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-    return Extractor(name, network.dimensions, "none", checksum, network)
+    parts = {"train": train.checksum, "test": test.checksum, "task": task, "recipe": f"{epochs} {half}"}
+    folder = folder or paths.build() / "extractors"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{digest(parts | {'code': source_hash(__name__)})[:32]}.safetensors"
+    # A second process waits for the one that trains.
+    with FileLock(path.with_suffix(".lock")), torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        network = _Domain(min(train.pixels.shape[-2:]), classes).to(pick_device(device))
+        if not _load(network, path):
+            _train(network, train, rotations, epochs, half)
+            network.accuracy.fill_(_accuracy(network, test, rotations))
+            with paths.atomic(path) as temporary:
+                save_file({name: value.contiguous() for name, value in network.state_dict().items()}, temporary)
+    data = train.name.replace(" (", ", ").replace(")", "")
+    name = f"domain ({data}, {task}, test accuracy {100 * network.accuracy:.1f} %)"
+    network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return Extractor(name, network.classifier.in_features, hashlib.sha256(path.read_bytes()).hexdigest(), network)
+
+
+def _load(network: _Domain, path: Path) -> bool:
+    """Load what is kept at `path`, if it is there and not damaged."""
+    if path.exists():
+        try:
+            network.load_state_dict(load_file(path))
+            return True
+        except (SafetensorError, RuntimeError):
+            warnings.warn(f"The extractor kept in {path} is damaged: it is trained again.", stacklevel=3)
+    return False
 
 
 def _check_domain(train: "Images", test: "Images", rotations: bool, precision: str) -> None:
@@ -293,28 +244,28 @@ def _check_domain(train: "Images", test: "Images", rotations: bool, precision: s
         )
 
 
-def _train(network: _Domain, images: "Images", rotations: bool, recipe: _Recipe) -> None:
+def _train(network: _Domain, images: "Images", rotations: bool, epochs: int, half: bool) -> None:
     # A plain loop: `lib.training.fit` is made for resuming, and its Accelerator is shared with what the caller trains.
     device = next(network.parameters()).device
     images = images.to(device)
-    steps = recipe.epochs * (len(images) // recipe.batch_size)
+    # Smaller batches, and more passes, over a small set.
+    batch_size = min(128, max(32, len(images) // 64), len(images))
+    steps = epochs * (len(images) // batch_size)
     shift = max(1, min(images.pixels.shape[-2:]) // 10)
     network.to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     # A fifth of the steps up, the others down to zero.
     rate = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (0.2 * steps + 1), (steps - step) / (0.8 * steps))
     )
-    half = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
     with torch.enable_grad():
-        for epoch in range(1, recipe.epochs + 1):
-            for index in epoch_batches(len(images), recipe.batch_size, seed=recipe.seed, epoch=epoch):
-                index = index.to(device)
+        for epoch in range(1, epochs + 1):
+            for index in epoch_batches(len(images), batch_size, seed=SEED, epoch=epoch, device=device):
                 pixels, labels = flip_and_shift(images.pixels[index], shift=shift), images.labels[index]
                 if rotations:
                     pixels, labels = _rotated(pixels, torch.randint(4, (len(pixels),), device=device))
                 optimizer.zero_grad(set_to_none=True)
-                with half:
+                with torch.autocast(device.type, torch.bfloat16, enabled=half):
                     loss = F.cross_entropy(network.logits(pixels), labels)
                 loss.backward()
                 optimizer.step()
@@ -331,67 +282,10 @@ def _rotated(pixels: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _accuracy(network: _Domain, images: "Images", rotations: bool) -> float:
     """Share of right answers, over all four rotations of every image if it learnt those."""
-    network.eval()
+    pixels, labels = images.pixels, images.labels
+    if rotations:
+        turns = torch.arange(4).repeat_interleave(len(pixels))
+        pixels, labels = _rotated(pixels.repeat(4, 1, 1, 1), turns)
     device = next(network.parameters()).device
-    right = answers = 0
-    for pixels, labels in zip(images.pixels.split(500), images.labels.split(500), strict=True):
-        pixels, labels = pixels.to(device), labels.to(device)
-        if rotations:
-            turns = torch.arange(4, device=device).repeat_interleave(len(pixels))
-            pixels, labels = _rotated(pixels.repeat(4, 1, 1, 1), turns)
-        right += (network.logits(pixels).argmax(dim=1) == labels).sum().item()
-        answers += len(labels)
-    return right / answers
-
-
-# --- The cache of trained extractors ------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _lock(path: Path):
-    """Held by the process that trains; a second one waits and then finds the file."""
-    lock = FileLock(path.with_suffix(".lock"))
-    with contextlib.suppress(OSError):  # a folder that cannot be written to: `_keep` says so
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _checksum(state: Mapping[str, Tensor]) -> str:
-    """sha256 over names, shapes and bytes of the weights."""
-    total = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        total.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        total.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
-
-
-def _read(path: Path, network: _Domain) -> tuple[float, str] | None:
-    """Load the kept weights into `network`; (accuracy, checksum), or None where there are none or damaged ones."""
-    if not path.exists():
-        return None
-    try:
-        with safe_open(path, "pt") as file:
-            note = json.loads(file.metadata()["domain"])
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if _checksum(state) != note["checksum"]:
-            raise ValueError("checksum")
-        network.load_state_dict(state)
-        return note["accuracy"], note["checksum"]
-    except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError):
-        warnings.warn(f"The extractor kept in {path} is damaged: it is trained again.", stacklevel=3)
-        return None
-
-
-def _keep(path: Path, network: _Domain, accuracy: float, checksum: str) -> None:
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    note = json.dumps({"accuracy": accuracy, "checksum": checksum})
-    try:
-        with cache.atomic(path) as temporary:
-            temporary.write_bytes(save(state, {"domain": note}))
-    except OSError as error:
-        warnings.warn(f"The trained extractor could not be kept in {path} ({error}): it will be trained again next "
-                      f"time. Free some space or set OUTPUT_ROOT to a folder that has it.", stacklevel=3)  # fmt: skip
+    features = predict(network, (part.to(device) for part in pixels.split(500)))
+    return (network.classifier(features).argmax(dim=1).cpu() == labels).double().mean().item()
