@@ -166,10 +166,10 @@ def _perceptual(protocol: Protocol, result: Trained, pixels: Tensor, sources: Te
     if sources is None:
         return row
     some = slice(protocol.pairs)
-    row["lpips_to_source"] = lpips_to_source(protocol.perceptual, pixels[some], sources[some])["mean"]
+    row["lpips_to_source"] = lpips_to_source(protocol.perceptual, pixels[some], sources[some])
     again = result.sample_from(latents(len(sources[some]), result.generator.latent, protocol.seed + 1), sources[some])
     pairs = torch.stack([pixels[some], again], dim=1)[result.arm.images - 1 :]  # those before have a band of another
-    row["lpips_same_pyramid"] = lpips_same_pyramid(protocol.perceptual, pairs)["mean"]
+    row["lpips_same_pyramid"] = lpips_same_pyramid(protocol.perceptual, pairs)
     return row
 
 

@@ -28,12 +28,6 @@ def confusion(labels: Tensor, predicted: Tensor, classes: int) -> np.ndarray:
     return metrics.confusion_matrix(labels.cpu(), predicted.cpu(), labels=range(classes))
 
 
-def recalls(counts: np.ndarray) -> np.ndarray:
-    """Share of each row on the diagonal, (classes,); NaN for a class without samples."""
-    total = counts.sum(1)
-    return np.divide(np.diag(counts), total, out=np.full(len(counts), np.nan), where=total > 0)
-
-
 def raised(logits: Tensor, alarming: Sequence[int]) -> Tensor:
     """(N,) bool: are the `alarming` classes together likelier than the others? Nothing else is right more often."""
     return logits.softmax(1)[:, list(alarming)].sum(1) > 0.5
@@ -59,7 +53,8 @@ def score_row(logits: Tensor, labels: Tensor, classes: Sequence[str], alarming: 
         raise ValueError(f"logits are {tuple(logits.shape)}, expected one row for each of {len(labels)} labels and one "
                          f"column for each of {len(classes)} classes")  # fmt: skip
     counts = confusion(labels, logits.argmax(1), len(classes))
-    each = recalls(counts)
+    each = metrics.recall_score(labels.cpu(), logits.argmax(1).cpu(), labels=range(len(classes)), average=None,
+                                zero_division=np.nan)  # fmt: skip
     worst = int(np.nanargmin(each))
     row = {"clips": len(labels)} | _share("accuracy", np.trace(counts), counts.sum())
     row |= {"macro_recall": 100 * float(np.nanmean(each))}

@@ -38,17 +38,16 @@ LEARNING_RATE, WEIGHT_DECAY, SEED = 4e-3, 0.05, 20150612  # the rate is the peak
 
 @dataclass(frozen=True)
 class Extractor:
-    """Features of images: pixels (n, 3, h, w) uint8 → (n, `dimensions`) float32 on the network's device.
+    """Features of images: pixels (n, 3, h, w) uint8 → (n, d) float32 on the network's device.
 
     Attributes:
         name: for captions; says which weights these are.
         checksum: sha256 of the weights. Features compare only if it agrees.
-        network: (n, 3, h, w) uint8 → (n, dimensions).
+        network: (n, 3, h, w) uint8 → (n, d).
         chunk: images at once.
     """
 
     name: str
-    dimensions: int
     checksum: str
     network: nn.Module = field(repr=False)
     chunk: int = 256
@@ -137,7 +136,7 @@ def inception(device: str = "auto") -> Extractor:
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
     official = checksum.startswith(prefix)
     name = "inception-2015-12-05" if official else f"inception with unofficial weights {checksum[:8]}"
-    return Extractor(name, 2048, checksum, network.to(pick_device(device)), chunk=64)
+    return Extractor(name, checksum, network.to(pick_device(device)), chunk=64)
 
 
 # --- A classifier of the data set itself --------------------------------------------------------
@@ -208,7 +207,7 @@ def domain(
     data = train.name.replace(" (", ", ").replace(")", "")
     name = f"domain ({data}, {task}, test accuracy {100 * network.accuracy:.1f} %)"
     network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-    return Extractor(name, network.classifier.in_features, hashlib.sha256(path.read_bytes()).hexdigest(), network)
+    return Extractor(name, hashlib.sha256(path.read_bytes()).hexdigest(), network)
 
 
 def _load(network: _Domain, path: Path) -> bool:

@@ -75,8 +75,8 @@ def _frame_counts(predicted: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """(clips, classes, 3): frames predicted as a class and rightly so, predicted as it, and of it."""
     known = (wanted >= 0)[..., None]
     classes = np.arange(max(predicted.max(), wanted.max(), 0) + 1)
-    said, real = known & (predicted[..., None] == classes), known & (wanted[..., None] == classes)
-    return np.stack([(said & real).sum(1), said.sum(1), real.sum(1)], 2)
+    taken, real = known & (predicted[..., None] == classes), known & (wanted[..., None] == classes)
+    return np.stack([(taken & real).sum(1), taken.sum(1), real.sum(1)], 2)
 
 
 def _macro_f1(counts: np.ndarray) -> np.ndarray:

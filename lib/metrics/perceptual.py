@@ -1,9 +1,7 @@
 """LPIPS, the learned perceptual distance (Zhang et al. 2018, version 0.1), through the `lpips` package.
 
     perceptual = load_lpips("vgg")
-    perceptual.distance(a, b)                                   # (n,)
-    lpips_diversity(perceptual, images, pairs=1000, seed=0)     # higher: images differ more
-    lpips_to_source(perceptual, generated, sources)             # lower: more is copied
+    perceptual.distance(a, b)  # (n,)
 
 The linear weights come with the package; the trunk's ImageNet weights are a download. Without them the trunk is
 untrained, and the name says so: the distance then ranks pairs much as pixels do, and its values compare neither with
@@ -13,7 +11,6 @@ published ones nor with another net's.
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +20,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from lib.data.augment import as_float
-from lib.metrics import MetricError, check_range, check_tensor
+from lib.metrics import MetricError, check_range, check_tensor, pick_device
 
 # torchvision's weights of each trunk, and the smallest side that it takes.
 TRUNKS = {
@@ -48,18 +45,17 @@ class Perceptual:
 
         Raises a MetricError for other ranges, shapes, channels, NaN, and images that are too small.
         """
-        for images in (a, b):
-            check_tensor(images, "images")
         if a.shape != b.shape:
             raise MetricError(f"LPIPS compares images of one shape, not {tuple(a.shape)} with {tuple(b.shape)}")
-        for images in (a, b):
-            self._check(images)
+        self._check(a)
+        self._check(b)
         device = next(self.network.parameters()).device
         count = max(1, CHUNK * 32 * 32 // (a.shape[-2] * a.shape[-1]))
         chunks = zip(a.split(count), b.split(count), strict=True)
         return torch.cat([self.network(_unit(x, device), _unit(y, device)).flatten().cpu() for x, y in chunks])
 
     def _check(self, images: Tensor) -> None:
+        check_tensor(images, "images")
         if images.dim() != 4 or images.shape[1] != 3 or not len(images):
             raise MetricError(f"LPIPS reads colour images (n, 3, h, w), at least one; these are {tuple(images.shape)}")
         if min(images.shape[-2:]) < self.smallest:
@@ -67,11 +63,10 @@ class Perceptual:
                 f"{self.name} takes images of at least {self.smallest} pixels a side, these have "
                 f"{images.shape[-2]} x {images.shape[-1]}; enlarge them or choose another net"
             )
-        if images.dtype == torch.uint8:
-            return
-        if not images.is_floating_point():
+        if images.is_floating_point():
+            check_range(images, "LPIPS reads floats")
+        elif images.dtype != torch.uint8:
             raise MetricError(f"LPIPS reads uint8 pixels or floats in [-1, 1], not {images.dtype}")
-        check_range(images, "LPIPS reads floats")
 
 
 def trunk_file(net: str) -> Path:
@@ -88,11 +83,11 @@ def load_lpips(net: str = "vgg", *, device: str = "cpu", download: bool = False)
     """
     if net not in TRUNKS:
         raise MetricError(f"there is no LPIPS network {net!r}; choose from {', '.join(TRUNKS)}")
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     file = trunk_file(net)
     trained = download or file.exists()
-    with _quietly(), torch.random.fork_rng():
+    # The package prints, and calls torchvision with deprecated arguments.
+    silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    with silent[0], silent[1], warnings.catch_warnings(action="ignore"), torch.random.fork_rng():
         torch.manual_seed(0)
         try:
             network = lpips.LPIPS(net=net, pnet_rand=not trained, verbose=False)
@@ -103,14 +98,14 @@ def load_lpips(net: str = "vgg", *, device: str = "cpu", download: bool = False)
                 f"it is there and put a whole one in its place, from {TRUNKS[net][0].url}"
             ) from error
     name = f"LPIPS-{net}" if trained else f"LPIPS-{net} with untrained trunk"
-    return Perceptual(name, TRUNKS[net][1], network.eval().requires_grad_(False).to(device))
+    return Perceptual(name, TRUNKS[net][1], network.eval().requires_grad_(False).to(pick_device(device)))
 
 
 def lpips_diversity(perceptual: Perceptual, images: Tensor, *, pairs: int, seed: int) -> dict[str, float]:
     """Mean LPIPS over `pairs` random pairs of different images (n, 3, h, w); higher is more diverse.
 
-    Returns mean, its 95 % interval low and high, and pairs. The interval is normal and allows for pairs that
-    share an image (Aronow, Samii & Assenova 2015). Say the same of real images beside it.
+    Returns mean, and its 95 % interval low and high, which is normal and allows for pairs that share an image (Aronow,
+    Samii & Assenova 2015). Say the same of real images beside it.
     """
     if len(images) < 2 or pairs < 2:
         raise MetricError(f"diversity needs at least 2 images and 2 pairs, not {len(images)} and {pairs}")
@@ -118,47 +113,30 @@ def lpips_diversity(perceptual: Perceptual, images: Tensor, *, pairs: int, seed:
     first = torch.randint(len(images), (pairs,), generator=generator)
     step = torch.randint(1, len(images), (pairs,), generator=generator)  # never back to the same image
     second = (first + step) % len(images)
-    return _mean(perceptual.distance(images[first], images[second]), first, second)
+    distances = perceptual.distance(images[first], images[second]).double()
+    mean = distances.mean().item()
+    error = distances - mean
+    alone, sums = error.square().sum(), error.new_zeros(len(images))
+    for index in (first, second):
+        sums.index_add_(0, index, error)
+    variance = torch.maximum(alone, sums.square().sum() - alone)
+    half = 1.96 * variance.sqrt().item() / (pairs * (pairs - 1)) ** 0.5
+    return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
-def lpips_to_source(perceptual: Perceptual, generated: Tensor, sources: Tensor) -> dict[str, float]:
+def lpips_to_source(perceptual: Perceptual, generated: Tensor, sources: Tensor) -> float:
     """Mean LPIPS between generated[i] and the image that it was made from; lower means copying."""
-    return _mean(perceptual.distance(generated, sources))
+    return perceptual.distance(generated, sources).double().mean().item()
 
 
-def lpips_same_pyramid(perceptual: Perceptual, generated: Tensor) -> dict[str, float]:
+def lpips_same_pyramid(perceptual: Perceptual, generated: Tensor) -> float:
     """Mean LPIPS between draws of one pyramid, images (pyramids, draws, 3, h, w); near 0: z is not used."""
     if generated.dim() != 5 or generated.shape[1] < 2:
         raise MetricError(f"draws of one pyramid are (pyramids, at least 2, 3, h, w), not {tuple(generated.shape)}")
-    found = perceptual.distance(generated[:, :-1].flatten(0, 1), generated[:, 1:].flatten(0, 1))
-    return _mean(found, torch.arange(len(generated)).repeat_interleave(generated.shape[1] - 1))
-
-
-def _mean(distances: Tensor, *shared: Tensor) -> dict[str, float]:
-    """Mean and interval; distances with an index of `shared` (each (n,)) in common may vary together."""
-    count, distances = len(distances), distances.double()
-    mean = distances.mean().item()
-    error = distances - mean
-    alone = error.square().sum()
-    variance = alone
-    if shared:
-        sums = error.new_zeros(1 + max(int(index.max()) for index in shared))
-        for index in shared:
-            sums.index_add_(0, index, error)
-        variance = torch.maximum(alone, sums.square().sum() - alone * (len(shared) - 1))
-    half = 1.96 * variance.sqrt().item() / (count * (count - 1)) ** 0.5 if count > 1 else float("nan")
-    return {"mean": mean, "low": mean - half, "high": mean + half, "pairs": count}
+    distances = perceptual.distance(generated[:, :-1].flatten(0, 1), generated[:, 1:].flatten(0, 1))
+    return distances.double().mean().item()
 
 
 def _unit(images: Tensor, device: torch.device) -> Tensor:
     images = images.to(device)
     return as_float(images) if images.dtype == torch.uint8 else images.float()
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """The package prints, and calls torchvision with deprecated arguments."""
-    silent = io.StringIO()
-    with contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -13,7 +13,6 @@ from lib.metrics.classification import (
     confusion,
     fit_temperature,
     raised,
-    recalls,
     reliability,
     score_row,
     wilson,
@@ -47,7 +46,6 @@ def test_the_interval_of_the_sources_accuracy():
 def test_confusion_rows_are_classes():
     counts = confusion(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 1, 1]), 3)
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 1, 0]]
-    assert recalls(counts).tolist() == [0.5, 1.0, 0.0]
 
 
 def test_one_emergency_taken_for_another_still_alarms():

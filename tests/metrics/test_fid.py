@@ -219,7 +219,7 @@ class Projection(nn.Module):
 
 @pytest.fixture
 def extractor():
-    return Extractor("projection", 5, "12345678", Projection())
+    return Extractor("projection", "12345678", Projection())
 
 
 def pixels_of(count, seed=0, size=8):

@@ -1,6 +1,5 @@
 """LPIPS: the package's numbers, honest names, refused input, and what is paired with what."""
 
-import math
 import urllib.error
 import warnings
 
@@ -210,7 +209,6 @@ def test_diversity_never_pairs_an_image_with_itself():
     found = lpips_diversity(SIMPLE, grey(0, 51), pairs=50, seed=0)
     assert found["mean"] == pytest.approx(0.4, abs=1e-6)
     assert found["high"] - found["low"] == pytest.approx(0, abs=1e-6)
-    assert found["pairs"] == 50
 
 
 def test_diversity_is_the_mean_over_all_pairs_within_its_interval():
@@ -245,23 +243,16 @@ def test_diversity_needs_two_images_and_two_pairs():
 
 
 def test_to_source_compares_each_image_with_its_own():
-    found = lpips_to_source(SIMPLE, grey(0, 100, 200), grey(0, 151, 251))
-    assert found["mean"] == pytest.approx(0.8 / 3, abs=1e-6)
-    assert found["pairs"] == 3
-    assert found["low"] < found["mean"] < found["high"]
-    alone = lpips_to_source(SIMPLE, grey(0), grey(51))
-    assert alone["mean"] == pytest.approx(0.4, abs=1e-6) and math.isnan(alone["low"])
+    assert lpips_to_source(SIMPLE, grey(0, 100, 200), grey(0, 151, 251)) == pytest.approx(0.8 / 3, abs=1e-6)
 
 
 def test_same_pyramid_stays_within_a_pyramid():
     base = grey(0, 100, 200)
     equal = base[:, None].expand(-1, 4, -1, -1, -1)
-    assert lpips_same_pyramid(SIMPLE, equal)["mean"] == 0
+    assert lpips_same_pyramid(SIMPLE, equal) == 0
     moved = equal.clone()
     moved[:, 1::2] += 51
-    found = lpips_same_pyramid(SIMPLE, moved)
-    assert found["mean"] == pytest.approx(0.4, abs=1e-6)
-    assert found["pairs"] == 9
+    assert lpips_same_pyramid(SIMPLE, moved) == pytest.approx(0.4, abs=1e-6)
     with pytest.raises(MetricError, match="at least 2"):
         lpips_same_pyramid(SIMPLE, equal[:, :1])
     with pytest.raises(MetricError, match="at least 2"):
