@@ -105,7 +105,7 @@ def test_of_several_sources_the_one_copied_most_counts(protocol, images, copied)
 
 
 def test_too_few_images_are_refused(data, protocol):
-    with pytest.raises(ValueError, match="at least 100 generated images, not 20"):
+    with pytest.raises(ValueError, match="at least 100 images of each set, not 20"):
         evaluation.distances(protocol, data[1].pixels[:20])
     few = evaluation.protocol_of(*data, protocol.extractor, protocol.perceptual, count=10**6, pairs=4)
     assert few.count == 110  # half of the smaller split: sources and reference share no image
