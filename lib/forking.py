@@ -32,7 +32,6 @@ KILLED = (
     "a training's process was killed, as a rule for want of memory. Use a smaller batch or network, or one "
     "thread (CORES=1), which trains one at a time. What was finished is kept: run again to go on."
 )
-
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _work: Sequence[Callable[[], Any]] = ()  # what a forked process finds, without its being sent
 
@@ -47,28 +46,15 @@ def side_by_side(trainings: Sequence[Callable[[], Any]], device: str = "auto") -
     Raises:
         TrainingError: the process of one was killed. Whatever a training raises is raised here.
     """
-    global _work
     workers = min(len(trainings), torch.get_num_threads())
     if workers < 2 or _work or int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return [one() for one in trainings]
     # A process whose gradients were ever computed by an accelerator's threads cannot be forked for more of them.
-    if not sys.platform.startswith("linux") or torch.accelerator.is_available():
-        return _anew(trainings, workers)
-    _work, before = trainings, set(active_children())
-    give_back()  # else each process writes into its own copy of free memory
-    sys.stdout.flush(), sys.stderr.flush()  # what waits there would be written once by each
-    pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_alone, initargs=(os.getpid(),))
+    forks = sys.platform.startswith("linux") and not torch.accelerator.is_available()
     try:
-        return [pickle.loads(found) for found in pool.map(_call, range(len(trainings)))]
-    except BrokenProcessPool as error:
+        return (_forked if forks else _anew)(trainings, workers)
+    except (BrokenProcessPool, TerminatedWorkerError) as error:
         raise TrainingError(KILLED) from error
-    except BaseException:  # an interrupt among them: what still runs is of no use
-        for process in set(active_children()) - before:
-            process.terminate()
-        raise
-    finally:
-        _work = ()
-        pool.shutdown(cancel_futures=True)
 
 
 def give_back() -> None:
@@ -78,16 +64,33 @@ def give_back() -> None:
         trim(0)
 
 
-def _alone(parent: int) -> None:
+def _forked(trainings: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
+    global _work
+    _work, before = trainings, set(active_children())
+    give_back()  # else each process writes into its own copy of free memory
+    sys.stdout.flush(), sys.stderr.flush()  # what waits there would be written once by each
+    pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_end_with, initargs=(os.getpid(),))
+    try:
+        return [pickle.loads(found) for found in pool.map(_call, range(len(trainings)))]
+    except BaseException:  # an interrupt among them: what still runs is of no use
+        for process in set(active_children()) - before:
+            process.terminate()
+        raise
+    finally:
+        _work = ()
+        pool.shutdown(cancel_futures=True)
+
+
+def _end_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:  # it was killed before it could be said
         os._exit(1)
-    torch.set_num_threads(1)
     threadpool_limits(1)  # NumPy's products of matrices, whose threads otherwise wait for each other on busy cores
-    os.environ["TQDM_DISABLE"] = "1"  # a bar of its own in somebody else's notebook
 
 
 def _call(place: int) -> bytes:
+    torch.set_num_threads(1)
+    os.environ["TQDM_DISABLE"] = "1"  # a bar of its own in somebody else's notebook
     # Pickled here: tensors that are sent as they are stay in this process's memory, which ends with it.
     return pickle.dumps(_work[place]())
 
@@ -95,38 +98,31 @@ def _call(place: int) -> bytes:
 def _anew(trainings: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
     """In new processes, which share one memory-mapped file of what they work on."""
     settings = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    try:
-        # What is mapped cannot be deleted on every system; it is then left to the system.
-        with TemporaryDirectory(prefix="trainings-", ignore_cleanup_errors=True) as folder:
-            file = Path(folder) / "all.pt"
-            _write(trainings, file)
-            pool = Parallel(workers, backend="loky", inner_max_num_threads=1)
-            found = pool(delayed(_read_and_call)(file, place, settings) for place in range(len(trainings)))
-            return [pickle.loads(one) for one in found]
-    except TerminatedWorkerError as error:
-        raise TrainingError(KILLED) from error
-
-
-def _write(trainings: Sequence[Callable[[], Any]], file: Path) -> None:
-    try:
-        torch.save(list(trainings), file, pickle_module=cloudpickle)  # which knows functions within functions
-    except (OSError, RuntimeError) as error:  # a full disk is either
-        raise TrainingError(f"what is to be trained could not be written to {file} ({error}). Free some space there, "
-                            "or name a folder that has it with TMPDIR.") from error  # fmt: skip
+    # What is mapped cannot be deleted on every system; it is then left to the system.
+    with TemporaryDirectory(prefix="trainings-", ignore_cleanup_errors=True) as folder:
+        file = Path(folder) / "all.pt"
+        try:
+            torch.save(list(trainings), file, pickle_module=cloudpickle)  # which knows functions within functions
+        except (OSError, RuntimeError) as error:  # a full disk is either
+            raise TrainingError(f"what is to be trained could not be written to {file} ({error}). Free some space "
+                                "there, or name a folder that has it with TMPDIR.") from error  # fmt: skip
+        pool = Parallel(workers, backend="loky", inner_max_num_threads=1)
+        found = pool(delayed(_read_and_call)(file, place, settings) for place in range(len(trainings)))
+        return [pickle.loads(one) for one in found]
 
 
 def _read_and_call(file: Path, place: int, settings: tuple[bool, bool]) -> bytes:
-    torch.set_num_threads(1)
+    global _work
     torch.use_deterministic_algorithms(settings[0], warn_only=True)
     torch.backends.cudnn.benchmark = settings[1]
-    os.environ["TQDM_DISABLE"] = "1"
-    return pickle.dumps(torch.load(file, mmap=True, weights_only=False)[place]())  # written by this very program
+    _work = torch.load(file, mmap=True, weights_only=False)  # written by this very program
+    return _call(place)
 
 
 def train_each(
-    train: Callable[..., Any], arms: Iterable[Any], *, device: str, checkpoints: Path | None = None
+    train: Callable[..., Any], arms: Iterable[Any], *, checkpoints: Path | None = None, **options: Any
 ) -> dict[str, Any]:
-    """What `train(arm, checkpoint=folder)` returns for each of `arms`, by its label; they run side by side.
+    """What `train(arm, checkpoint=folder, **options)` returns for each of `arms`, by its label, side by side.
 
     Each arm has a folder below `checkpoints`, named after its label. ValueError where two labels name one folder.
     """
@@ -134,6 +130,8 @@ def train_each(
     folders = ["".join(c if c.isalnum() else "-" for c in arm.label.lower()).strip("-") for arm in arms]
     if len(set(folders)) < len(arms):
         raise ValueError(f"arms need labels that differ in letters or digits, as they name folders: {folders}")
-    places = [None if checkpoints is None else checkpoints / folder for folder in folders]
-    trainings = [partial(train, arm, checkpoint=place) for arm, place in zip(arms, places, strict=True)]
-    return dict(zip([arm.label for arm in arms], side_by_side(trainings, device), strict=True))
+    trainings = [
+        partial(train, arm, checkpoint=checkpoints and checkpoints / folder, **options)
+        for arm, folder in zip(arms, folders, strict=True)
+    ]
+    return dict(zip([arm.label for arm in arms], side_by_side(trainings), strict=True))

@@ -12,8 +12,9 @@ resumes bit for bit on a CPU, as batches depend on (seed, epoch) alone and check
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,12 @@ from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from lib.paths import atomic
+from lib.sources import source_hash
 
 Terms = dict[str, Tensor]
 Step = Callable[[Any], Terms]
 
+KEPT = "The checkpoint of the epoch before is kept. Usual causes"
 # Looking at a loss makes a GPU wait for it, so several steps are looked at together.
 STEPS_BETWEEN_CHECKS = 20
 
@@ -80,7 +83,9 @@ def gradient_step(
     losses(model, batch) returns scalar terms already weighted; their sum is minimised.
     capture: as `Captured`, whose conditions `losses` then has to meet.
     """
-    optimizers, schedulers = _several(optimizer), _several(scheduler)
+    optimizers, schedulers = (
+        () if part is None else part if isinstance(part, Sequence) else (part,) for part in (optimizer, scheduler)
+    )
 
     def update(batch: Any) -> Terms:
         for one in optimizers:
@@ -180,18 +185,10 @@ class Captured:
         return terms
 
 
-def _several(one: Any) -> Sequence[Any]:
-    return () if one is None else one if isinstance(one, Sequence) else (one,)
-
-
 def shuffled(accelerator: Accelerator, count: int, batch_size: int, seed: int) -> Callable[[int], list[Tensor]]:
     """`batches` for `fit`: of each epoch this process's share of `epoch_batches`, moved to the device at once."""
-
-    def batches(epoch: int) -> list[Tensor]:
-        where = {"process": accelerator.process_index, "processes": accelerator.num_processes}
-        return epoch_batches(count, batch_size, seed=seed, epoch=epoch, device=accelerator.device, **where)
-
-    return batches
+    where = {"process": accelerator.process_index, "processes": accelerator.num_processes}
+    return lambda epoch: epoch_batches(count, batch_size, seed=seed, epoch=epoch, device=accelerator.device, **where)
 
 
 def epoch_batches(
@@ -237,16 +234,97 @@ def fit(
     untrained model. With `checkpoint` (a folder) all that was prepared or registered with the accelerator is saved
     after each epoch, atomically, and a call with the same `key` (settings, data, code) resumes from there.
     """
-    rows: list[dict[str, float]] = []
-    if checkpoint is None:
-        return _epochs(accelerator, step, batches, rows, 0, epochs, evaluate, None, name)
+    with nullcontext() if checkpoint is None or not accelerator.is_main_process else _lock(checkpoint, name):
+        done, rows = (0, []) if checkpoint is None else _resume(accelerator, checkpoint, key or {}, epochs)
+        if evaluate is not None and not rows:
+            rows.append({"epoch": 0, **evaluate(0)})
+        bar = tqdm(
+            range(done + 1, epochs + 1),
+            desc=name,
+            unit="epoch",
+            leave=False,
+            # None: not where output goes to a file. tqdm heeds its own variable only where `disable` is not given.
+            disable=True if os.environ.get("TQDM_DISABLE") or not accelerator.is_main_process else None,
+        )
+        for epoch in bar:
+            means = _one_epoch(step, batches(epoch), epoch, name)
+            rows.append({"epoch": epoch, **means, **(evaluate(epoch) if evaluate is not None else {})})
+            bar.set_postfix({k: f"{v:.3g}" for k, v in rows[-1].items() if k != "epoch"})
+            if checkpoint is not None:
+                _check_weights(accelerator, epoch, name)
+                _save(accelerator, checkpoint, epoch, rows)
+    return pd.DataFrame(rows)
 
+
+def step_count(count: int, settings: Any) -> int:
+    """Steps of a whole training on `count` samples with `settings.batch_size` and `settings.epochs`."""
+    return len(epoch_batches(count, settings.batch_size, seed=0, epoch=0)) * settings.epochs
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
+    """The one-cycle schedule (Smith & Topin 2018) whose peaks are the learning rates of the optimizer."""
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    warm_up = 0.25 if steps != 4 else 0.375  # OneCycleLR divides by zero where the warm-up is exactly one step
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peaks, total_steps=steps, pct_start=warm_up, cycle_momentum=False
+    )
+
+
+def scored(
+    count: int, settings: Any, score: Callable[[], Mapping[str, float]] | None
+) -> Callable[[int], dict[str, float]]:
+    """`evaluate` for `fit`: the images seen of `count` an epoch, and `score()` every `settings.score_every` epochs and
+    after the last; scores leave the random state alone."""
+
+    def evaluate(epoch: int) -> dict[str, float]:
+        row = {"images": float(epoch * (count // settings.batch_size) * settings.batch_size)}
+        wanted = settings.score_every and epoch % settings.score_every == 0
+        if score is not None and (wanted or epoch == settings.epochs):
+            with torch.random.fork_rng():
+                row |= score()
+        return row
+
+    return evaluate
+
+
+def fit_arm(
+    accelerator: Accelerator,
+    step: Step,
+    arm: Any,
+    train: Any,
+    settings: Any,
+    *,
+    seed: int,
+    code: str,
+    evaluate: Callable[[int], dict[str, float]],
+    checkpoint: Path | None,
+    batches: Callable[[int], Sequence[Any]] | None = None,
+    **facts: Any,
+) -> pd.DataFrame:
+    """`fit` one arm of a study on shuffled batches of `train`.
+
+    arm, settings: dataclasses, which enter the checkpoint's key, without the arm's label. train: has a length and a
+    checksum. code: the module whose source, with all that it imports, a checkpoint depends on. facts: whatever else
+    it depends on.
+    """
+    key = {"arm": asdict(replace(arm, label="")), "settings": asdict(settings), "seed": seed, "train": train.checksum}
+    return fit(
+        accelerator,
+        step,
+        batches or shuffled(accelerator, len(train), settings.batch_size, seed),
+        epochs=settings.epochs,
+        evaluate=evaluate,
+        checkpoint=checkpoint,
+        key=key | {"code": source_hash(code)} | facts,
+        name=arm.label,
+    )
+
+
+def _lock(checkpoint: Path, name: str) -> AbstractContextManager:
+    """One training at a time; the operating system releases the lock when the process dies, however it dies."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     try:
-        # Released by the operating system when the process dies, however it dies. One for all processes of a training.
-        with FileLock(f"{checkpoint}.lock", timeout=0) if accelerator.is_main_process else nullcontext():
-            done, rows = _resume(accelerator, checkpoint, key or {}, epochs)
-            return _epochs(accelerator, step, batches, rows, done, epochs, evaluate, checkpoint, name)
+        return FileLock(f"{checkpoint}.lock", timeout=0).acquire()
     except Timeout:
         raise TrainingError(
             f"{name} is being trained by another process, which writes to {checkpoint}. "
@@ -254,43 +332,18 @@ def fit(
         ) from None
 
 
-def _epochs(accelerator, step, batches, rows, done, epochs, evaluate, checkpoint, name) -> pd.DataFrame:
-    if evaluate is not None and not rows:
-        rows.append({"epoch": 0, **evaluate(0)})
-    bar = tqdm(
-        range(done + 1, epochs + 1),
-        desc=name,
-        unit="epoch",
-        leave=False,
-        # None: not where output goes to a file. tqdm heeds its own variable only where `disable` is not given.
-        disable=True if os.environ.get("TQDM_DISABLE") or not accelerator.is_main_process else None,
-    )
-    for epoch in bar:
-        means = _one_epoch(step, batches(epoch), epoch, name)
-        row = {"epoch": epoch, **means, **(evaluate(epoch) if evaluate is not None else {})}
-        bar.set_postfix({k: f"{v:.3g}" for k, v in row.items() if k != "epoch"})
-        rows.append(row)
-        if checkpoint is not None:
-            _check_weights(accelerator, epoch, name)
-            _save(accelerator, checkpoint, epoch, rows)
-    return pd.DataFrame(rows)
-
-
 def _one_epoch(step: Step, batches: Sequence[Any], epoch: int, name: str) -> dict[str, float]:
-    totals, names, pending, seen = None, [], [], 0
-    for index, batch in enumerate(batches):
-        terms = step(batch)
-        names = list(terms)
-        pending.append(torch.stack([value.detach().float() for value in terms.values()]))
-        if len(pending) == STEPS_BETWEEN_CHECKS or index == len(batches) - 1:
-            values = torch.stack(pending)  # (steps, terms)
-            _check_finite(values, names, seen, len(batches), epoch, name)
-            seen += len(pending)
-            pending = []
-            totals = values.double().sum(0) if totals is None else totals + values.double().sum(0)
-    if totals is None:
+    if not batches:
         raise TrainingError(f"{name}: epoch {epoch} has no batches")
-    return dict(zip(names, (totals / seen).tolist(), strict=True))
+    total, pending = 0, []
+    for number, batch in enumerate(batches, start=1):
+        terms = step(batch)
+        pending.append(torch.stack([value.detach().float() for value in terms.values()]))
+        if len(pending) == STEPS_BETWEEN_CHECKS or number == len(batches):
+            values = torch.stack(pending)  # (steps, terms)
+            _check_finite(values, list(terms), number - len(pending), len(batches), epoch, name)
+            total, pending = total + values.double().sum(0), []
+    return dict(zip(terms, (total / len(batches)).tolist(), strict=True))
 
 
 def _check_finite(values: Tensor, names: list[str], seen: int, steps: int, epoch: int, name: str) -> None:
@@ -299,24 +352,21 @@ def _check_finite(values: Tensor, names: list[str], seen: int, steps: int, epoch
         return
     first = int(bad.any(dim=1).nonzero()[0, 0])
     shown = ", ".join(f"{term} = {value:.4g}" for term, value in zip(names, values[first].tolist(), strict=True))
-    culprits = " and ".join(repr(term) for term, is_bad in zip(names, bad[first].tolist(), strict=True) if is_bad)
+    culprits = " and ".join(repr(names[place]) for place in bad[first].nonzero().flatten().tolist())
     raise TrainingError(
         f"{name}: the loss term {culprits} is not finite at step {seen + first + 1} of {steps} in epoch {epoch} "
-        f"({shown}). The checkpoint of the epoch before is kept. Usual causes: a learning rate or penalty weight "
-        "that is too high, half precision, or NaN in the data."
+        f"({shown}). {KEPT}: a learning rate or penalty weight that is too high, half precision, or NaN in the data."
     )
 
 
 def _check_weights(accelerator: Accelerator, epoch: int, name: str) -> None:
     """The last step may break the weights though every loss was finite; they must not replace good ones."""
-    for model in accelerator._models:
-        for weight, value in model.state_dict().items():
-            if not torch.isfinite(value).all():
-                raise TrainingError(
-                    f"{name}: {weight!r} is not finite after epoch {epoch}, though the losses were. "
-                    "The checkpoint of the epoch before is kept. Usual causes: a root or a norm of zero, or a learning "
-                    "rate that is too high."
-                )
+    for weight, value in (item for model in accelerator._models for item in model.state_dict().items()):
+        if not torch.isfinite(value).all():
+            raise TrainingError(
+                f"{name}: {weight!r} is not finite after epoch {epoch}, though the losses were. {KEPT}: a root or a "
+                "norm of zero, or a learning rate that is too high."
+            )
 
 
 # Checkpoints: <folder>/key.json says what was trained, <folder>/epoch-0003/ holds one whole epoch.

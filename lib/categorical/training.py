@@ -1,8 +1,7 @@
 """Training one arm: two views of every image, one loss, and no label anywhere."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,8 +16,7 @@ from lib.categorical.augment import Views
 from lib.categorical.models import Network, build_encoder
 from lib.categorical.momentum import Queue, slow_copy
 from lib.forking import train_each
-from lib.sources import source_hash
-from lib.training import Captured, epoch_batches, fit, prepare, shuffled, start
+from lib.training import Captured, fit_arm, prepare, scored, start, step_count
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
     from lib.data.images import Images
@@ -70,41 +68,15 @@ def train_arm(
     """
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
-    steps = len(epoch_batches(len(train), settings.batch_size, seed=0, epoch=0)) * settings.epochs
-    parts = make_step(accelerator, arm, train.pixels, settings, steps=steps)
+    parts = make_step(accelerator, arm, train.pixels, settings, steps=step_count(len(train), settings))
     network = accelerator.unwrap_model(parts.network)
     torch.manual_seed(seed + 1)
-
-    def trained(history: pd.DataFrame) -> Trained:
-        return Trained(arm, network, history)
-
-    def evaluate(epoch: int) -> dict[str, float]:
-        row = {"images": float(epoch * (len(train) // settings.batch_size) * settings.batch_size)}
-        wanted = settings.score_every and epoch % settings.score_every == 0
-        if score is not None and (wanted or epoch == settings.epochs):
-            with torch.random.fork_rng():
-                row |= score(trained(pd.DataFrame()))
-        return row
-
-    history = fit(
-        accelerator,
-        parts.step,
-        shuffled(accelerator, len(train), settings.batch_size, seed),
-        epochs=settings.epochs,
-        evaluate=evaluate,
-        checkpoint=checkpoint,
-        key={
-            "arm": asdict(replace(arm, label="")),
-            "settings": asdict(settings),
-            "seed": seed,
-            "train": train.checksum,
-            "score": score_key,
-            "code": source_hash(__name__),
-        },
-        name=arm.label,
-    )
-    network.eval().cpu()
-    return trained(history)
+    now = None if score is None else lambda: score(Trained(arm, network, pd.DataFrame()))
+    history = fit_arm(
+        accelerator, parts.step, arm, train, settings, seed=seed, code=__name__, score=score_key,
+        evaluate=scored(len(train), settings, now), checkpoint=checkpoint,
+    )  # fmt: skip
+    return Trained(arm, network.eval().cpu(), history)
 
 
 class Parts(NamedTuple):
@@ -209,9 +181,6 @@ def objective(arm: Arm, outputs: Tensor, keys: Tensor, queue: Tensor | None) -> 
     return terms, q
 
 
-def train_arms(
-    arms: Iterable[Arm], train: "Images", settings: Settings, *, checkpoints: Path | None = None, **options: Any
-) -> dict[str, Trained]:
-    """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm."""
-    each = partial(train_arm, train=train, settings=settings, **options)
-    return train_each(each, arms, device=settings.device, checkpoints=checkpoints)
+def train_arms(arms: Iterable[Arm], train: "Images", settings: Settings, **options: Any) -> dict[str, Trained]:
+    """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm below `checkpoints`."""
+    return train_each(train_arm, arms, train=train, settings=settings, **options)

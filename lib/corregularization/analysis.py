@@ -1,14 +1,13 @@
 """What the study measures on filters: similarity, its lower bound, angles and norms, groups."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib.corregularization.losses import SHORTEST, as_matrix, group_indices, layer_matrix, welch_bound
+from lib.corregularization.losses import SHORTEST, as_matrix, group_indices, welch_bound
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,7 @@ def coherence(weight: Tensor) -> Coherence:
     found = similarity(unit)
     # Squared singular values from the smaller Gram matrix: many times faster than an SVD of U.
     values = torch.linalg.eigvalsh(unit @ unit.T if found.n <= found.d else unit.T @ unit).clamp_min(0).sqrt()
-    share = values / values.sum()
-    entropy = -(share * share.clamp_min(1e-300).log()).sum().item()
+    entropy = torch.special.entr(values / values.sum()).sum().item()
     smallest, largest = values[0].item(), values[-1].item()
     return Coherence(
         **asdict(found),
@@ -94,24 +92,11 @@ def coherence(weight: Tensor) -> Coherence:
     )
 
 
-def coherence_table(layers: Mapping[str, nn.Module]) -> pd.DataFrame:
-    """One row per layer: `Coherence`, and norm, the mean length of its filters."""
-    rows = []
-    for name, layer in layers.items():
-        matrix = layer_matrix(layer)
-        norm = matrix.detach().double().norm(dim=1).mean().item()
-        rows.append({"layer": name, **asdict(coherence(matrix)), "norm": norm})
-    return pd.DataFrame(rows)
-
-
 def group_coherence(weight: Tensor, groups: int) -> tuple[float, float]:
     """RMS |cosine| (within groups, across groups) for contiguous groups."""
     gram = gram_matrix(weight)
-    n = len(gram)
-    index = group_indices(n, groups, "contiguous")
-    label = torch.empty(n + 1, dtype=torch.int64)
-    label[index] = torch.arange(groups).unsqueeze(1).expand_as(index)
-    label = label[:n]
+    sizes = (group_indices(len(gram), groups, "contiguous") < len(gram)).sum(1)
+    label = torch.arange(groups).repeat_interleave(sizes)
     same = label.unsqueeze(0) == label.unsqueeze(1)
     across = gram[~same].square().mean().sqrt().item() if groups > 1 else math.nan
     same.fill_diagonal_(False)
@@ -145,13 +130,11 @@ def prune_redundant(layer: nn.Conv2d, share: float) -> Tensor:
     """
     if not 0 <= share < 1:
         raise ValueError(f"share must lie in [0, 1), not {share}")
-    matrix = layer_matrix(layer).detach().double().cpu()
-    unit = matrix / matrix.norm(dim=1, keepdim=True).clamp_min(SHORTEST)
-    norm = matrix.norm(dim=1)
-    similar = (unit @ unit.T).abs().fill_diagonal_(-1)
-    keep = torch.ones(len(matrix), dtype=torch.bool)
-    for _ in range(min(round(share * len(matrix)), len(matrix) - 1)):
-        i, j = divmod(int(similar.argmax()), len(matrix))
+    norm = norms_and_angles(layer.weight)[0]
+    similar = gram_matrix(layer.weight).abs().fill_diagonal_(-1)
+    keep = torch.ones(len(norm), dtype=torch.bool)
+    for _ in range(min(round(share * len(norm)), len(norm) - 1)):
+        i, j = divmod(int(similar.argmax()), len(norm))
         gone = i if norm[i] < norm[j] else j
         keep[gone] = False
         similar[gone, :] = -1

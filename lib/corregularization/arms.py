@@ -8,7 +8,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from lib.corregularization import baselines
-from lib.corregularization.losses import gram_penalty, mean_over_layers
+from lib.corregularization.losses import mean_over_layers
 from lib.corregularization.responses import ResponsePenalty, WhitenedPenalty
 
 
@@ -16,8 +16,7 @@ from lib.corregularization.responses import ResponsePenalty, WhitenedPenalty
 class Arm:
     """One curve of a figure: what is added to the cross-entropy, and how the network starts.
 
-    penalty: a key of `PENALTIES`, "ocnn", "responses", "whitened", "decov" or "none"; options go
-        to that function.
+    penalty: "none", "gram" or a key of `PENALTIES` or `ON_LAYERS`; options go to that function.
     strength: λ, the weight of the penalty (a mean over pairs and layers).
     """
 
@@ -63,10 +62,16 @@ def regulariser_arms(strength: float, groups: int = 8) -> list[Arm]:
 
 # Penalties on one kernel matrix; the network's penalty is their mean over its convolutions.
 PENALTIES: dict[str, Callable[..., Tensor]] = {
-    "gram": gram_penalty,
     "soft_orthogonality": baselines.soft_orthogonality,
     "srip": baselines.srip,
     "mma": baselines.mma,
+}
+# Other penalties, as functions of the layers. OCNN compares shifted filters, so it needs kernels with spatial axes.
+ON_LAYERS: dict[str, Callable[..., Callable[[], Tensor]]] = {
+    "whitened": WhitenedPenalty,
+    "responses": ResponsePenalty,
+    "decov": partial(ResponsePenalty, penalty=baselines.decov),
+    "ocnn": lambda layers, **options: partial(baselines.ocnn_over_layers, layers, **options),
 }
 
 
@@ -77,20 +82,13 @@ def penalty_of(
 
     generator: of the random groups of the Gram penalty on weights; the global random state if None.
     """
-    match arm.penalty:
-        case "none":
-            return None
-        case "whitened":
-            return WhitenedPenalty(layers, **arm.options)
-        case "responses":
-            return ResponsePenalty(layers, **arm.options)
-        case "decov":
-            return ResponsePenalty(layers, baselines.decov, **arm.options)
-        case "ocnn":  # compares shifted filters, so it needs the kernels with their spatial axes
-            return partial(baselines.ocnn_over_layers, layers)
-        case "gram":
-            return partial(mean_over_layers, layers, generator=generator, **arm.options)
-        case name if name in PENALTIES:
-            return partial(mean_over_layers, layers, PENALTIES[name], **arm.options)
-    known = sorted([*PENALTIES, "ocnn", "responses", "whitened", "decov", "none"])
+    if arm.penalty == "none":
+        return None
+    if arm.penalty == "gram":
+        return partial(mean_over_layers, layers, generator=generator, **arm.options)
+    if arm.penalty in ON_LAYERS:
+        return ON_LAYERS[arm.penalty](layers, **arm.options)
+    if arm.penalty in PENALTIES:
+        return partial(mean_over_layers, layers, PENALTIES[arm.penalty], **arm.options)
+    known = sorted([*PENALTIES, *ON_LAYERS, "gram", "none"])
     raise ValueError(f"penalty {arm.penalty!r} is unknown; choose one of {', '.join(known)}")

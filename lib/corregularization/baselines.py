@@ -1,9 +1,8 @@
 """Published regularisers to compare with, each written from its paper's formula.
 
 Symbols: W (n, d) holds the n filters w_i of a layer, d weights each, as rows; u_i = w_i / ‖w_i‖;
-c_ij = ⟨u_i, u_j⟩. Each loss takes one weight in the layout of its layer (linear, convolution in
-1, 2 or 3 dimensions; `transposed` for a transposed convolution) or one layer's activations, and
-returns a scalar.
+c_ij = ⟨u_i, u_j⟩. Each loss takes one weight of a linear layer or convolution, or one layer's activations,
+and returns a scalar.
 
 | function           | method and source                      | of       | range                          |
 |--------------------|----------------------------------------|----------|--------------------------------|
@@ -24,40 +23,19 @@ has no direction: it counts as orthogonal to the others, and its gradient is zer
 whose estimate is not stationary there, finite), never NaN.
 """
 
-import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.corregularization.losses import (
-    CONVOLUTIONS,
-    SHORTEST,
-    TRANSPOSED,
-    PenaltyError,
-    as_matrix,
-    layer_matrix,
-)
+from lib.corregularization.losses import CONVOLUTIONS, SHORTEST, PenaltyError, as_matrix, full_precision, mean_by_name
 
 
-def _full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Autocast off, and half-precision input raised to float32."""
-
-    @functools.wraps(function)
-    def wrapped(tensor: Tensor, **options) -> Tensor:
-        if not tensor.is_floating_point():
-            raise PenaltyError(f"{function.__name__} needs a floating-point tensor, not {tensor.dtype}")
-        with torch.autocast(tensor.device.type, enabled=False):
-            return function(tensor if tensor.dtype == torch.float64 else tensor.float(), **options)
-
-    return wrapped
-
-
-def _filters(weight: Tensor, transposed: bool, *, at_least: int) -> Tensor:
+def _filters(weight: Tensor, *, at_least: int) -> Tensor:
     """W, (n, d), with n ≥ at_least and d ≥ 1."""
-    matrix = as_matrix(weight, transposed=transposed)
+    matrix = as_matrix(weight)
     if matrix.shape[0] < at_least or matrix.shape[1] < 1:
         raise PenaltyError(
             f"expected a weight of at least {at_least} filters of 1 weight; "
@@ -73,8 +51,8 @@ def _unit_rows(matrix: Tensor) -> Tensor:
     return torch.where(alive, matrix / torch.where(alive, norm, 1.0), 0.0)
 
 
-@_full_precision
-def soft_orthogonality(weight: Tensor, *, transposed: bool = False) -> Tensor:
+@full_precision
+def soft_orthogonality(weight: Tensor) -> Tensor:
     """SO: squared distance of the Gram matrix from the identity, mean over the n² pairs of filters.
 
         n ≤ d:  1/n² · ‖W Wᵀ - I_n‖_F²          n > d:  1/n² · ‖Wᵀ W - I_d‖_F²
@@ -92,41 +70,31 @@ def soft_orthogonality(weight: Tensor, *, transposed: bool = False) -> Tensor:
     >>> soft_orthogonality(torch.eye(4, 9))
     tensor(0.)
     """
-    matrix = _filters(weight, transposed, at_least=1)
+    matrix = _filters(weight, at_least=1)
     n, d = matrix.shape
     gram = matrix @ matrix.T if n <= d else matrix.T @ matrix  # (m, m), m = min(n, d)
     identity = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
     return (gram - identity).square().sum() / n**2
 
 
-@_full_precision
-def srip(
-    weight: Tensor,
-    *,
-    iterations: int = 2,
-    transposed: bool = False,
-) -> Tensor:
+@full_precision
+def srip(weight: Tensor) -> Tensor:
     """SRIP: spectral norm of the smaller Gram matrix less the identity, by power iteration.
 
         A = W Wᵀ - I_n (n ≤ d) or Wᵀ W - I_d (n > d)
-        v_k = A v_{k-1} / ‖A v_{k-1}‖ for k < K,   σ = ‖A v_{K-1}‖  →  max_i |s_i² - 1|
+        v_1 = A v_0 / ‖A v_0‖,   σ = ‖A v_1‖  →  max_i |s_i² - 1|
 
-    with s_i the min(n, d) singular values of W. `iterations` K counts the products with A; the
-    paper takes two, one step of the power method and the estimate. σ never exceeds the norm and
-    rises to it with K. The gradient runs through all K products, as published. On the larger side
-    A has |n - d| eigenvalues of -1, and its norm is at least 1 whatever the filters are.
-
-    A is not formed: A v = W (Wᵀ v) - v takes 2nd multiplications. There is one number per layer,
-    so nothing to average.
+    with s_i the min(n, d) singular values of W. The paper takes two products with A, one step of the power method
+    and the estimate. σ never exceeds the norm; the gradient runs through both products, as published. On the larger
+    side A has |n - d| eigenvalues of -1, and its norm is at least 1 whatever the filters are. A is not formed:
+    A v = W (Wᵀ v) - v takes 2nd multiplications.
 
     v_0 is fixed, multiples of the golden ratio mod 1, so that the value repeats; published, it is drawn at each call.
 
     Source: Bansal, Chen, Wang, NeurIPS 2018, spectral restricted isometry property regularisation.
     The norm is not squared; some published code squares it.
     """
-    if iterations < 1:
-        raise PenaltyError(f"iterations must be at least 1, not {iterations}")
-    matrix = _filters(weight, transposed, at_least=1)
+    matrix = _filters(weight, at_least=1)
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T
     size = matrix.shape[0]  # min(n, d)
@@ -134,15 +102,15 @@ def srip(
     vector = (steps * ((math.sqrt(5) - 1) / 2) % 1 - 0.5).to(matrix.dtype)
     vector = vector[:, None]  # (min(n, d), 1)
     norm = torch.linalg.vector_norm(vector)
-    for _ in range(iterations):
+    for _ in range(2):
         vector = vector / torch.where(norm > 0, norm, 1.0)
         vector = matrix @ (matrix.T @ vector) - vector
         norm = torch.linalg.vector_norm(vector)
     return norm
 
 
-@_full_precision
-def mma(weight: Tensor, *, transposed: bool = False) -> Tensor:
+@full_precision
+def mma(weight: Tensor) -> Tensor:
     """MMA: minus the angle to the nearest other filter, in radians, mean over filters.
 
         -1/n Σ_i min_{j≠i} θ_ij,   θ_ij = arccos c_ij
@@ -157,7 +125,7 @@ def mma(weight: Tensor, *, transposed: bool = False) -> Tensor:
     Source: Wang, Xiang, Zou, Xu, "MMA Regularization: Decorrelating Weights of Neural Networks by
     Maximizing the Minimal Angles", NeurIPS 2020 (coefficient 0.07; with skip connections 0.03).
     """
-    unit = _unit_rows(_filters(weight, transposed, at_least=2))
+    unit = _unit_rows(_filters(weight, at_least=2))
     with torch.no_grad():
         cosine = unit @ unit.T  # (n, n)
         nearest = cosine.fill_diagonal_(-2.0).argmax(dim=1)  # (n,)
@@ -170,29 +138,21 @@ def mma(weight: Tensor, *, transposed: bool = False) -> Tensor:
     return -angle.mean()
 
 
-def _per_axis(value: int | Sequence[int], axes: int, name: str, least: int) -> tuple[int, ...]:
-    values = (value,) * axes if isinstance(value, int) else tuple(value)
-    if len(values) != axes or any(not isinstance(v, int) or v < least for v in values):
-        raise PenaltyError(f"{name} must be an integer of at least {least}, or {axes} of them, not {value!r}")
-    return values
-
-
-@_full_precision
-def ocnn(weight: Tensor, *, stride: int | Sequence[int] = 1, padding: int | Sequence[int] | None = None) -> Tensor:
+@full_precision
+def ocnn(weight: Tensor, *, stride: int | tuple[int, ...] = 1) -> Tensor:
     """OCNN: filters orthonormal under every spatial shift, mean over the n² pairs of filters.
 
         1/n² · ‖Conv(W, W; stride S, padding P) - δ‖_F²
 
     The layer's own convolution of filters with filters gives ⟨w_i, w_j shifted by multiples of S⟩
     for every shift at which they overlap, (n, n, 2P/S + 1, …); δ is 1 at i = j without a shift, else
-    0. The default P = ⌊(k-1)/S⌋·S on each axis reaches them all. Shifts are summed, pairs averaged:
-    with padding 0 and n ≤ d this is `soft_orthogonality`. 0 if and only if the rows of the layer's
-    matrix, which is doubly block-Toeplitz, are orthonormal; that needs n ≤ C·S² in two dimensions.
+    0. P = ⌊(k-1)/S⌋·S on each axis reaches them all. Shifts are summed, pairs averaged: without shifts and
+    for n ≤ d this is `soft_orthogonality`. 0 if and only if the rows of the layer's matrix, which is
+    doubly block-Toeplitz, are orthonormal; that needs n ≤ C·S² in two dimensions.
 
-    weight: (n, C, k, …) of a convolution, not transposed, without groups or dilation. Not the kernel
-        matrix, in which the shifts are lost; `ocnn_over_layers` takes layers.
+    weight: (n, C, k, …) of a convolution without groups or dilation. Not the kernel matrix, in which the
+        shifts are lost; `ocnn_over_layers` takes layers.
     stride: that of the layer; one number or one per axis.
-    padding: how far to shift, a multiple of the stride; not the padding of the layer.
 
     Source: Wang, Chen, Chakraborty, Yu, "Orthogonal Convolutional Neural Networks", CVPR 2020,
     orthogonality of the rows (for the columns the loss differs by a constant). There it is a sum:
@@ -205,12 +165,8 @@ def ocnn(weight: Tensor, *, stride: int | Sequence[int] = 1, padding: int | Sequ
         )
     n, _, *size = weight.shape
     axes = len(size)
-    stride = _per_axis(stride, axes, "stride", 1)
-    if padding is None:
-        padding = tuple((k - 1) // s * s for k, s in zip(size, stride, strict=True))
-    padding = _per_axis(padding, axes, "padding", 0)
-    if any(p % s for p, s in zip(padding, stride, strict=True)):
-        raise PenaltyError(f"padding must be a multiple of the stride {stride}, not {padding}")
+    stride = (stride,) * axes if isinstance(stride, int) else stride
+    padding = tuple((k - 1) // s * s for k, s in zip(size, stride, strict=True))
     convolve = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
     overlap = convolve(weight, weight, stride=stride, padding=padding)  # (n, n, 2P/S + 1, …)
     each = torch.arange(n, device=weight.device)
@@ -222,18 +178,16 @@ def ocnn(weight: Tensor, *, stride: int | Sequence[int] = 1, padding: int | Sequ
 
 def ocnn_over_layers(layers: Mapping[str, nn.Module]) -> Tensor:
     """`ocnn` of each convolution at the layer's own stride, mean over layers; for `mean_over_layers`."""
-    if not layers:
-        raise PenaltyError("no layers were given; select_layers(model) picks the convolutions of a model")
-    values = []
-    for name, layer in layers.items():
-        plain = isinstance(layer, CONVOLUTIONS) and not isinstance(layer, TRANSPOSED)
-        if not plain or layer.groups != 1 or any(step != 1 for step in layer.dilation):
-            raise PenaltyError(f"layer {name!r}: {layer} is not a convolution without groups or dilation")
-        values.append(ocnn(layer.weight, stride=layer.stride))
-    return torch.stack(values).mean()
+
+    def value(layer: nn.Module) -> Tensor:
+        if not isinstance(layer, CONVOLUTIONS) or layer.groups != 1 or any(step != 1 for step in layer.dilation):
+            raise PenaltyError(f"{layer} is not a convolution without groups or dilation")
+        return ocnn(layer.weight, stride=layer.stride)
+
+    return mean_by_name(value, layers)
 
 
-@_full_precision
+@full_precision
 def decov(activations: Tensor) -> Tensor:
     """DeCov: squared covariances of a layer's features over the batch, mean over ordered pairs.
 
@@ -262,26 +216,15 @@ def decov(activations: Tensor) -> Tensor:
     return covariance.masked_fill(same, 0.0).square().sum() / (count * (count - 1))
 
 
-@torch.no_grad()
-def orthogonal_init(model: nn.Module, *, gain: float = 1.0, generator: torch.Generator | None = None) -> list[str]:
-    """Draw the weight of every convolution and linear layer at random with W Wᵀ = gain² I_n.
+def orthogonal_init(model: nn.Module) -> None:
+    """Draw the weight of every convolution and linear layer at random with W Wᵀ = I_n.
 
-    Filters are rows, in transposed convolutions too. Where n > d no n rows can be orthogonal, and
-    the columns are: Wᵀ W = gain² I_d, a tight frame whose rows have the mean square norm gain² d/n.
-    Biases and other layers stay as they are. Returns the names of the layers.
+    Where n > d no n rows can be orthogonal, and the columns are: Wᵀ W = I_d, a tight frame. Biases and other layers
+    stay as they are.
 
     Source: Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
     linear neural networks", ICLR 2014, by `torch.nn.init.orthogonal_`.
     """
-    names = []
-    for name, layer in model.named_modules():
-        if not isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
-            continue
-        filters = layer.weight.transpose(0, 1) if isinstance(layer, TRANSPOSED) else layer.weight  # (n, …)
-        matrix = torch.empty(layer_matrix(layer).shape, device=filters.device)
-        nn.init.orthogonal_(matrix, gain=gain, generator=generator)
-        filters.copy_(matrix.view(filters.shape))
-        names.append(name)
-    if not names:
-        raise PenaltyError(f"{type(model).__name__} has no convolution or linear layer to initialise")
-    return names
+    for layer in model.modules():
+        if isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
+            nn.init.orthogonal_(layer.weight)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib.corregularization.analysis import coherence_table, group_coherence, prune_redundant, similarity
+from lib.corregularization.analysis import coherence, group_coherence, norms_and_angles, prune_redundant, similarity
 from lib.corregularization.arms import Arm
-from lib.corregularization.losses import layer_matrix, select_layers
+from lib.corregularization.losses import select_layers
 from lib.corregularization.training import Settings, Trained, score, train_arms
 
 if TYPE_CHECKING:
@@ -42,28 +42,50 @@ def correlations(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
 
 
 def coherences(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
-    """Similarity and spectrum of the filters of each layer after training, per arm: `analysis.coherence_table`."""
-    tables = []
+    """Similarity and spectrum of the filters of each layer after training, and norm, their mean length, per arm."""
+    rows = []
     for label, result in trained.items():
-        layers = {f"conv{i}": layer for i, layer in enumerate(select_layers(result.model).values(), 1)}
-        tables.append(coherence_table(layers).assign(arm=label, seed=seed))
-    return pd.concat(tables, ignore_index=True)
+        for number, layer in enumerate(select_layers(result.model).values(), start=1):
+            norm = norms_and_angles(layer.weight)[0].mean().item()
+            row = {"layer": f"conv{number}", **asdict(coherence(layer.weight)), "norm": norm}
+            rows.append(row | {"arm": label, "seed": seed})
+    return pd.DataFrame(rows)
 
 
 def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.DataFrame:
     """One row per arm: last-epoch accuracy in %, losses in nats, and |cosine| averaged over layers."""
     rows = []
     for label, result in trained.items():
-        last, layers = (
-            result.history.iloc[-1],
-            result.layers[result.layers.epoch == result.layers.epoch.max()],
-        )
+        last = result.history.iloc[-1]
+        layers = result.layers[result.layers.epoch == result.layers.epoch.max()]
         rows.append(
             {**facts, "arm": label, "seed": seed, "strength": result.arm.strength}
             | {"accuracy": 100 * last.test_accuracy, "test_loss": last.test_loss, "train_loss": last.task}
             | {"rms": layers.rms.mean(), "max": layers["max"].mean()}
         )
     return pd.DataFrame(rows)
+
+
+def accuracy_table(
+    arms: Sequence[Arm],
+    conditions: Mapping[str, tuple["Images", "Images", Settings]],
+    done: Mapping[str, Mapping[str, Trained]],
+    *,
+    seed: int,
+    checkpoints: Path | None = None,
+) -> pd.DataFrame:
+    """`summary` of `arms` under each condition: trained on its first images and tested on the second.
+
+    Those of `done` are trained already. Columns beside those of `summary`: condition, images, tested, epochs, chance.
+    """
+    tables = []
+    for name, (train, test, settings) in conditions.items():
+        trained = done.get(name)
+        if trained is None:
+            trained = train_arms(arms, train, test, settings, seed=seed, checkpoints=checkpoints and checkpoints / name)
+        facts = {"images": len(train), "tested": len(test), "epochs": settings.epochs}
+        tables.append(summary(trained, seed, condition=name, **facts, chance=100 / len(train.classes)))
+    return pd.concat(tables, ignore_index=True)
 
 
 def group_table(trained: Mapping[str, Trained], groups: int, seed: int) -> pd.DataFrame:
@@ -76,7 +98,7 @@ def group_table(trained: Mapping[str, Trained], groups: int, seed: int) -> pd.Da
     """
     rows = []
     for label, result in trained.items():
-        layers = [layer_matrix(layer) for layer in select_layers(result.model).values()]
+        layers = [layer.weight for layer in select_layers(result.model).values()]
         within, across = np.mean([group_coherence(layer, groups) for layer in layers], axis=0)
         row = {"arm": label, "seed": seed, "groups": result.arm.options.get("groups", 1)}
         rows.append(row | {"within": within, "across": across, "first_largest": similarity(layers[0]).max})
@@ -94,10 +116,10 @@ def alike(values: pd.DataFrame) -> str:
     lines = []
     for arm in start.index.unique("arm"):
         moved = ", ".join(f"{layer} {start[arm][layer]:.3f} to {end[arm][layer]:.3f}" for layer in start[arm].index)
-        line = f"* **{arm}**: {moved}; more alike than at initialisation in {listed(end[arm] > start[arm])}"
-        lines.append(
-            line + ("" if arm == "plain" else f", less alike than *plain* in {listed(end[arm] < end['plain'])}") + "."
-        )
+        lines.append(f"* **{arm}**: {moved}; more alike than at initialisation in {listed(end[arm] > start[arm])}")
+        if arm != "plain":
+            lines[-1] += f", less alike than *plain* in {listed(end[arm] < end['plain'])}"
+        lines[-1] += "."
     return "\n".join(["RMS cosine between the filters of a layer, from initialisation to the end of training:", *lines])
 
 
@@ -119,11 +141,8 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
     """
     baseline = table[table.verdict == "baseline"].set_index("condition")
     mean, other = table.condition.map(baseline["mean"]), table.verdict != "baseline"
-    near = other & (mean < LEARNT * table.chance)
-    verdict = table.verdict.mask(near, f"{NOT_JUDGED}: near chance").mask(
-        other & (mean >= 100), f"{NOT_JUDGED}: no errors"
-    )
-    return table.assign(verdict=verdict)
+    verdict = table.verdict.mask(other & (mean < LEARNT * table.chance), f"{NOT_JUDGED}: near chance")
+    return table.assign(verdict=verdict.mask(other & (mean >= 100), f"{NOT_JUDGED}: no errors"))
 
 
 def kernels(trained: Mapping[str, Trained], layers: Sequence[int] = (0, -1)) -> dict[str, dict[str, Tensor]]:

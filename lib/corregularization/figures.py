@@ -51,21 +51,17 @@ def similar_filters(snapshots: Mapping[int, Tensor], pairs: int = 6) -> Figure:
     grams = {epoch: analysis.gram_matrix(snapshots[epoch]) for epoch in epochs}
     figure, (picture_axes, line_axes) = plots.subplots(1, 2, height=2.7, width_ratios=[1.5, 1])
 
-    rows = []
-    for epoch in shown:
-        picture = [plots.filter_picture(kernel) for kernel in snapshots[epoch]]
-        rows += [plots.tile([picture[i], picture[j]], columns=2) for i, j in zip(found.i, found.j, strict=True)]
+    numbers = list(zip(found.i, found.j, strict=True))
+    pictures = [[plots.filter_picture(kernel) for kernel in snapshots[epoch]] for epoch in shown]
+    rows = [plots.tile([picture[i], picture[j]], columns=2) for picture in pictures for i, j in numbers]
     image = plots.tile(rows, columns=len(found), gap=2)
     picture_axes.imshow(image, interpolation="nearest", aspect="auto")
     height, width = image.shape[0] / len(shown), image.shape[1] / len(found)
     picture_axes.set_yticks([height * (row + 0.5) for row in range(len(shown))], [str(epoch) for epoch in shown])
-    picture_axes.set_xticks(
-        [width * (column + 0.5) for column in range(len(found))],
-        [f"{i}, {j}" for i, j in zip(found.i, found.j, strict=True)],
-    )
+    picture_axes.set_xticks([width * (column + 0.5) for column in range(len(found))], [f"{i}, {j}" for i, j in numbers])
     picture_axes.set(xlabel="pair of filters (numbers)", ylabel="epoch")
     picture_axes.grid(False)
-    for number, (i, j) in enumerate(zip(found.i, found.j, strict=True)):
+    for number, (i, j) in enumerate(numbers):
         line = [grams[epoch][i, j].abs().item() for epoch in epochs]
         colour, marker = plots.COLOURS[number % 8], plots.MARKERS[number % 8]
         line_axes.plot(epochs, line, color=colour, marker=marker, label=f"{i}, {j}")
@@ -103,17 +99,13 @@ def _minus_plain(frame: pd.DataFrame) -> pd.DataFrame:
 def loss_curves(frame: pd.DataFrame) -> Figure:
     """Losses and test accuracy over epochs, and below their difference from "plain". frame: `experiments.histories`."""
     figure, axes = plots.subplots(2, 3, height=3.5, sharex=True)
-    panels = (
-        ("task", "training loss (nats)", 1),
-        ("test_loss", "test loss (nats)", 1),
-        ("test_accuracy", "test accuracy (%)", 100),
-    )
-    for (top, bottom), (column, label, scale) in zip(axes.T, panels, strict=True):
+    frame = frame.assign(test_accuracy=100 * frame.test_accuracy)
+    labels = {"task": "training loss (nats)", "test_loss": "test loss (nats)", "test_accuracy": "test accuracy (%)"}
+    for (top, bottom), (column, label) in zip(axes.T, labels.items(), strict=True):
         for cell, values in ((top, frame), (bottom, _minus_plain(frame))):
-            shown = values.assign(**{column: scale * values[column]}).dropna(subset=[column])
-            plots.curves(cell, shown, "epoch", column, "arm", colours=ARM_COLOURS)
+            plots.curves(cell, values.dropna(subset=[column]), "epoch", column, "arm", colours=ARM_COLOURS)
         top.set(ylabel=label)
-        bottom.set(xlabel="epoch", ylabel="minus plain" + (" (points)" if scale == 100 else ""))
+        bottom.set(xlabel="epoch", ylabel="minus plain" + (" (points)" if column == "test_accuracy" else ""))
     plots.legend_below(figure, axes[0][0])
     return figure
 
@@ -171,16 +163,14 @@ def packing(frame: pd.DataFrame) -> Figure:
     figure, axes = plots.subplots(2, len(losses), height=3.7, sharex=True, sharey="row", squeeze=False)
     colours = {"random start": "0.6", "whole": plots.COLOURS[0], "fixed": plots.COLOURS[5], "random": plots.COLOURS[1]}
     colours |= {"whole, random noise": plots.COLOURS[2]}
-    named = frame.assign(
-        groups=frame.groups.replace("noise", "whole, random noise").mask(frame.loss == "random start", "random start")
-    )
+    groups = frame.groups.replace("noise", "whole, random noise").mask(frame.loss == "random start", "random start")
+    named = frame.assign(groups=groups)
     bound = frame.drop_duplicates("ratio").sort_values("ratio")
     ticks = bound.ratio[bound.ratio.round() == bound.ratio]
     for row, (column, label) in zip(axes, (("rms", "RMS |cosine|"), ("max", "largest |cosine|")), strict=True):
         for cell, loss in zip(row, losses, strict=True):
-            plots.curves(
-                cell, named[named.loss.isin([loss, "random start"])], "ratio", column, "groups", colours=colours
-            )
+            shown = named[named.loss.isin([loss, "random start"])]
+            plots.curves(cell, shown, "ratio", column, "groups", colours=colours)
             cell.plot(bound.ratio, bound.welch, color="black", linewidth=3, alpha=0.25, label="Welch bound", zorder=0)
             cell.set(xscale="log")
             cell.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -202,13 +192,7 @@ def norm_and_angle(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
         lengths = torch.cat([norms for norms, _ in found.values()])
         bins = np.linspace(lengths.min().item(), lengths.max().item() + 1e-9, 25)
         for arm, (norms, angles) in found.items():
-            style = {
-                "histtype": "step",
-                "density": True,
-                "label": arm,
-                "color": ARM_COLOURS.get(arm),
-                "linewidth": 1.4,
-            }
+            style = {"histtype": "step", "density": True, "linewidth": 1.4, "label": arm, "color": ARM_COLOURS.get(arm)}
             axes[0][column].hist(norms.numpy(), bins=bins, **style)
             axes[1][column].hist(angles.numpy(), bins=np.linspace(0, 180, 61), **style)
         axes[0][column].set(title=layer, xlabel="filter norm", ylabel="density")
@@ -271,14 +255,8 @@ def differences(table: pd.DataFrame) -> Figure | None:
     panels = dict(list(shown.groupby("condition", sort=False))) if "condition" in table else {"": shown}
     panels = {name: part.reset_index(drop=True) for name, part in panels.items()}
     sizes = [len(part) for part in panels.values()]
-    figure, axes = plots.subplots(
-        len(panels),
-        1,
-        height=0.35 + 0.17 * sum(sizes) + 0.22 * len(panels),
-        height_ratios=sizes,
-        sharex=True,
-        squeeze=False,
-    )
+    height = 0.35 + 0.17 * sum(sizes) + 0.22 * len(panels)
+    figure, axes = plots.subplots(len(panels), 1, height=height, height_ratios=sizes, sharex=True, squeeze=False)
     colours = {"better": plots.COLOURS[2], "worse": plots.COLOURS[1]}
     for cell, (name, part) in zip(axes[:, 0], panels.items(), strict=True):
         for row, found in part.iterrows():

@@ -9,9 +9,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.transforms.functional import normalize
 
 from lib.corregularization.analysis import coherence, pair_cosines, prune_redundant
-from lib.corregularization.losses import layer_matrix
+from lib.corregularization.losses import as_matrix
+from lib.corregularization.training import Trained
 from lib.data.catalog import DataError
 from lib.data.images import Images
 from lib.metrics.clustering import linear_probe
@@ -22,6 +24,7 @@ NETWORKS = {
 }
 ALIKE = 0.9  # |cosine| from which two filters count as near-duplicates
 CHUNK = 250  # images at once
+STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, deviation of pixels in these trainings
 
 
 def load_trained(name: str) -> nn.Sequential:
@@ -52,8 +55,15 @@ def convolutions(network: nn.Module) -> list[nn.Conv2d]:
     return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
 
 
-def similarity_table(networks: Mapping[str, nn.Module], seed: int) -> pd.DataFrame:
+def first_kernels(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """The kernel (n, 3, k, k) of each network's first convolution."""
+    return {name: convolutions(network)[0].weight for name, network in networks.items()}
+
+
+def similarity_table(networks: Mapping[str, nn.Module], arms: Mapping[str, Trained], seed: int) -> pd.DataFrame:
     """fig312: the filters of every convolution, as trained and, of the same shape, at random and orthogonal.
+
+    networks: by name; arms: of our own CNN, "CNN, <label>" in the table.
 
     Random filters are normally distributed; orthogonal ones are as far as n and d allow.
 
@@ -61,13 +71,13 @@ def similarity_table(networks: Mapping[str, nn.Module], seed: int) -> pd.DataFra
     most_opposite (the lowest cosine) and near_duplicates (pairs with a |cosine| above `ALIKE`).
     """
     rows, draw = [], torch.Generator().manual_seed(seed)
-    for network, model in networks.items():
+    ours = {f"CNN, {label}": trained.model for label, trained in arms.items()}
+    for network, model in (dict(networks) | ours).items():
         for number, layer in enumerate(convolutions(model), start=1):
-            trained = layer_matrix(layer).detach()
+            trained = as_matrix(layer.weight).detach()
             random = torch.randn(trained.shape, generator=draw)
-            found = {"trained": trained, "random": random,
-                     "orthogonal": nn.init.orthogonal_(torch.empty_like(random), generator=draw)}  # fmt: skip
-            for filters, matrix in found.items():
+            orthogonal = nn.init.orthogonal_(torch.empty_like(random), generator=draw)
+            for filters, matrix in (("trained", trained), ("random", random), ("orthogonal", orthogonal)):
                 cosines = pair_cosines(matrix)
                 row = {"network": network, "layer": number, "filters": filters, "seed": seed}
                 row |= vars(coherence(matrix)) | {"most_opposite": cosines.min().item()}
@@ -99,7 +109,7 @@ def keep_dissimilar(layer: nn.Conv2d, share: float, _draw: torch.Generator) -> T
 
 def keep_long(layer: nn.Conv2d, share: float, _draw: torch.Generator) -> Tensor:
     """(n,) bool: without the `share` of shortest filters (Li et al. 2017)."""
-    return _without(layer_matrix(layer).norm(dim=1), share)
+    return _without(as_matrix(layer.weight).norm(dim=1), share)
 
 
 def keep_random(layer: nn.Conv2d, share: float, draw: torch.Generator) -> Tensor:
@@ -129,9 +139,7 @@ def pruning_table(
             pruned, draw = copy.deepcopy(network), torch.Generator().manual_seed(seed)
             for layer in convolutions(pruned):
                 gone = ~criterion(layer, share, draw)
-                with torch.no_grad():
-                    layer.weight[gone] = 0
-                    layer.bias[gone] = 0
+                layer.weight[gone] = layer.bias[gone] = 0
             right = _probe(pruned, train, test) if share else whole
             half = 196 * math.sqrt(right * (1 - right) / len(test))
             row = {"removed": name, "share": share, "seed": seed, "images": len(test), "accuracy": 100 * right}
@@ -146,5 +154,4 @@ def _probe(network: nn.Module, train: Images, test: Images) -> float:
 @torch.no_grad()
 def features(network: nn.Module, images: Images) -> Tensor:
     """(N, channels): what the network's last layer answers, mean over positions. Pixels normalised as torchvision's."""
-    mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    return torch.cat([network((part / 255 - mean) / deviation).mean((2, 3)) for part in images.pixels.split(CHUNK)])
+    return torch.cat([network(normalize(part / 255, *STATISTICS)).mean((2, 3)) for part in images.pixels.split(CHUNK)])

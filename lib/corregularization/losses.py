@@ -14,10 +14,10 @@ Related work: OrthoReg (Rodríguez et al., ICLR 2017), MMA (Wang et al., NeurIPS
 al., BMVC 2023, fixed groups), frame potential (Benedetto & Fickus, Adv. Comput. Math. 2003).
 """
 
+import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,7 @@ from torch.autograd.function import once_differentiable
 Grouping = Literal["random", "contiguous"]
 GROUPINGS = get_args(Grouping)
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 # A filter shorter than this has no direction: it counts as orthogonal to all and gets no gradient.
 SHORTEST = 1e-12
@@ -37,19 +36,26 @@ class PenaltyError(ValueError):
     """The penalty is not defined for what was asked."""
 
 
-def as_matrix(weight: Tensor, *, transposed: bool = False) -> Tensor:
-    """Kernel matrix W, (n, d): one row per filter (output channel).
+def full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Autocast off; a float64 tensor stays float64, any other becomes float32."""
 
-    `weight` is that of a linear layer (n, d), a convolution (n, C_in, *k) or, with
-    `transposed`, a transposed convolution (C_in, n, *k).
-    """
+    @functools.wraps(function)
+    def wrapped(tensor: Tensor, **options) -> Tensor:
+        if not tensor.is_floating_point():
+            raise PenaltyError(f"{function.__name__} needs a floating-point tensor, not {tensor.dtype}")
+        with torch.autocast(tensor.device.type, enabled=False):
+            return function(tensor if tensor.dtype == torch.float64 else tensor.float(), **options)
+
+    return wrapped
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """Kernel matrix W, (n, d): one row per filter (output channel) of a linear layer or convolution (n, C, *k)."""
     if weight.dim() < 2:
         raise PenaltyError(
             f"a kernel needs at least two axes (filters, weights); this one has shape {tuple(weight.shape)}. "
             "Biases and norm scales have no filters to compare."
         )
-    if transposed:
-        weight = weight.transpose(0, 1)
     return weight.flatten(1)
 
 
@@ -78,7 +84,6 @@ def group_indices(
             f"{groups} groups of {n} filters leave no pair to compare; "
             f"choose between 1 and {n - 1} groups for this layer"
         )
-    _check_grouping(grouping)
     if grouping == "random":
         home = generator.device if generator is not None else device
         order = torch.randperm(n, generator=generator, device=home).to(device)
@@ -92,11 +97,6 @@ def group_indices(
     head = order[: full * size].view(full, size)
     tail = order[full * size :].view(groups - full, size - 1)
     return torch.cat([head, torch.cat([tail, tail.new_full((groups - full, 1), n)], dim=1)])
-
-
-def _check_grouping(grouping: str) -> None:
-    if grouping not in GROUPINGS:
-        raise PenaltyError(f"grouping {grouping!r} is unknown; choose one of {', '.join(GROUPINGS)}")
 
 
 def _pairs(n: int, groups: int) -> int:
@@ -153,12 +153,10 @@ class _GramPenalty(torch.autograd.Function):
         slope.mul_(scale[:, :, None] * (2 * grad / ctx.pairs)).mul_(scale[:, None, :])
         change = torch.bmm(slope, _members(matrix, index))  # (g, m, d)
         if index is None:
-            change = change[0]
-        else:
-            n, d = matrix.shape
-            spread = change.new_empty(n + 1, d)  # the last row for nobody
-            change = spread.index_copy_(0, index.flatten(), change.flatten(0, 1))[:n]
-        return change
+            return change[0]
+        n, d = matrix.shape
+        spread = change.new_empty(n + 1, d)  # the last row for nobody
+        return spread.index_copy_(0, index.flatten(), change.flatten(0, 1))[:n]
 
 
 def _members(matrix: Tensor, index: Tensor | None) -> Tensor:
@@ -169,6 +167,7 @@ def _members(matrix: Tensor, index: Tensor | None) -> Tensor:
     return matrix.index_select(0, index.flatten().clamp_max(n - 1)).view(*index.shape, d)
 
 
+@full_precision
 def gram_penalty(
     weight: Tensor,
     *,
@@ -177,12 +176,11 @@ def gram_penalty(
     grouping: Grouping = "random",
     margin: float | Literal["welch"] = 0.0,
     metric: Tensor | None = None,
-    transposed: bool = False,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Mean over filter pairs of max(|cosine| - margin, 0)^power; a scalar in [0, 1].
 
-    weight: kernel of a linear, convolution or (with `transposed`) transposed convolution layer.
+    weight: kernel of a linear layer or convolution.
     groups, grouping: compare only filters that share a group, 1/groups of the pairs. Fixed
         groups ("contiguous") never see the pairs across; "random" draws a new
         partition at every call and is an unbiased estimate of the whole penalty, which it
@@ -200,66 +198,44 @@ def gram_penalty(
     tangential: only a step of finite size, or an optimiser that scales weights one by one (Adam), changes a
         filter's length. It cannot be differentiated again.
     """
-    _check_grouping(grouping)
+    if grouping not in GROUPINGS:
+        raise PenaltyError(f"grouping {grouping!r} is unknown; choose one of {', '.join(GROUPINGS)}")
     if margin != "welch" and not (isinstance(margin, int | float) and 0 <= margin < 1):
         raise PenaltyError(f"margin is a cosine in [0, 1) or 'welch', not {margin!r}")
     if power < 1:
         raise PenaltyError(f"power must be at least 1, not {power}: below, similar filters would attract")
-    with torch.autocast(device_type=weight.device.type, enabled=False):
-        matrix = as_matrix(weight, transposed=transposed)
-        if matrix.dtype in (torch.float16, torch.bfloat16):
-            matrix = matrix.float()
-        n, d = matrix.shape
-        if n < 2 or d < 1:
-            raise PenaltyError(f"the penalty compares pairs of filters, and this layer has {n} filters of {d} weights")
-        if metric is not None:
-            if metric.shape != (d, d):
-                raise PenaltyError(f"metric has shape {tuple(metric.shape)}; filters of {d} weights need ({d}, {d})")
-            try:
-                matrix = matrix @ torch.linalg.cholesky(metric.to(matrix.dtype))
-            except torch.linalg.LinAlgError as error:
-                raise PenaltyError(f"metric is not positive definite ({error}); add a ridge to its diagonal") from None
-        index = None
-        if groups != 1:
-            index = group_indices(n, groups, grouping, generator=generator, device=matrix.device)
-        bound = welch_bound(n, d) if margin == "welch" else float(margin)
-        return _GramPenalty.apply(matrix, index, _pairs(n, groups), power, bound)
+    matrix = as_matrix(weight)
+    n, d = matrix.shape
+    if n < 2 or d < 1:
+        raise PenaltyError(f"the penalty compares pairs of filters, and this layer has {n} filters of {d} weights")
+    if metric is not None:
+        if metric.shape != (d, d):
+            raise PenaltyError(f"metric has shape {tuple(metric.shape)}; filters of {d} weights need ({d}, {d})")
+        try:
+            matrix = matrix @ torch.linalg.cholesky(metric.to(matrix.dtype))
+        except torch.linalg.LinAlgError as error:
+            raise PenaltyError(f"metric is not positive definite ({error}); add a ridge to its diagonal") from None
+    index = None
+    if groups != 1:
+        index = group_indices(n, groups, grouping, generator=generator, device=matrix.device)
+    bound = welch_bound(n, d) if margin == "welch" else float(margin)
+    return _GramPenalty.apply(matrix, index, _pairs(n, groups), power, bound)
 
 
-def select_layers(
-    model: nn.Module,
-    *,
-    types: tuple[type[nn.Module], ...] = CONVOLUTIONS,
-    include: Iterable[str] = ("*",),
-    exclude: Iterable[str] = (),
-) -> dict[str, nn.Module]:
+def select_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The layers whose filters are compared, by their name in the model.
 
-    Default: every convolution that is not grouped or depthwise (filters of different
-    channel groups see different inputs) and has at least two filters; no linear layer, as
-    the rows of a classifier are classes. `include` and `exclude` are shell patterns on names.
+    Every convolution (not transposed) that is not grouped or depthwise (filters of different channel groups see
+    different inputs) and has at least two filters; no linear layer, as the rows of a classifier are classes.
     """
     found = {
         name: layer
         for name, layer in model.named_modules()
-        if isinstance(layer, types)
-        and getattr(layer, "groups", 1) == 1
-        and any(fnmatchcase(name, pattern) for pattern in include)
-        and not any(fnmatchcase(name, pattern) for pattern in exclude)
-        and layer_matrix(layer).shape[0] > 1
+        if isinstance(layer, CONVOLUTIONS) and layer.groups == 1 and layer.out_channels > 1
     }
     if not found:
-        names = [name for name, layer in model.named_modules() if hasattr(layer, "weight")]
-        raise PenaltyError(
-            f"no layer of {type(model).__name__} matches types {[t.__name__ for t in types]}, "
-            f"include {list(include)}, exclude {list(exclude)}. Layers with weights: {', '.join(names) or 'none'}"
-        )
+        raise PenaltyError(f"{type(model).__name__} has no convolution of two or more filters without groups")
     return found
-
-
-def layer_matrix(layer: nn.Module) -> Tensor:
-    """Kernel matrix (n, d) of a layer, transposed convolutions included."""
-    return as_matrix(layer.weight, transposed=isinstance(layer, TRANSPOSED))
 
 
 def mean_over_layers(
@@ -273,21 +249,31 @@ def mean_over_layers(
     A layer with less than two filters for each group is divided into fewer groups, half as many as it has filters.
     Added to the loss on every process of a DDP job it counts once, as DDP averages gradients.
     """
+
+    def value(layer: nn.Module) -> Tensor:
+        matrix = as_matrix(layer.weight)
+        most = {"groups": max(1, min(options["groups"], len(matrix) // 2))} if "groups" in options else {}
+        return penalty(matrix, **options | most)
+
+    return mean_by_name(value, layers)
+
+
+def mean_by_name(penalty: Callable[[Any], Tensor], layers: Mapping[str, Any]) -> Tensor:
+    """Mean of `penalty(value)` over the values of `layers`; its errors name the layer."""
     if not layers:
         raise PenaltyError("no layers were given; select_layers(model) picks the convolutions of a model")
     values = []
     for name, layer in layers.items():
         try:
-            matrix = layer_matrix(layer)
-            most = {"groups": max(1, min(options["groups"], len(matrix) // 2))} if "groups" in options else {}
-            values.append(penalty(matrix, **options | most))
+            values.append(penalty(layer))
         except PenaltyError as error:
             raise PenaltyError(f"layer {name!r}: {error}") from None
     return torch.stack(values).mean()
 
 
+@full_precision
 def response_penalty(responses: Tensor, *, rows: int | None = 4096, **options) -> Tensor:
-    """The penalty on what filters answer instead of on what they are.
+    """The penalty on the responses of filters instead of on the filters.
 
     responses: (B, C, *positions) output of a layer. Each channel is centred over batch and
     positions, so the cosines are correlations; at most `rows` samples are used, taken evenly
@@ -295,10 +281,7 @@ def response_penalty(responses: Tensor, *, rows: int | None = 4096, **options) -
     """
     if responses.dim() < 2:
         raise PenaltyError(f"responses need shape (batch, channels, …), not {tuple(responses.shape)}")
-    with torch.autocast(device_type=responses.device.type, enabled=False):
-        flat = responses.transpose(0, 1).flatten(1)  # (C, B·positions)
-        if rows is not None and flat.shape[1] > rows:
-            flat = flat[:, :: -(-flat.shape[1] // rows)]
-        if flat.dtype in (torch.float16, torch.bfloat16):
-            flat = flat.float()
-        return gram_penalty(flat - flat.mean(dim=1, keepdim=True), **options)
+    flat = responses.transpose(0, 1).flatten(1)  # (C, B·positions)
+    if rows is not None and flat.shape[1] > rows:
+        flat = flat[:, :: -(-flat.shape[1] // rows)]
+    return gram_penalty(flat - flat.mean(dim=1, keepdim=True), **options)

@@ -1,8 +1,8 @@
-"""The penalty on what filters answer, or in the geometry of what they see.
+"""The penalty on the responses of filters, or in the geometry of their inputs.
 
-Filters that are orthogonal as vectors still answer alike when their inputs are correlated:
+Filters that are orthogonal as vectors still respond alike when their inputs are correlated:
 the correlation of two responses is w_iᵀ S w_j, with S the covariance of the input patches.
-Both objects watch a model through forward hooks and hold what the last passes showed.
+Both penalties watch a model through forward hooks and hold what the last passes showed.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,11 +12,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from lib.corregularization.losses import PenaltyError, gram_penalty, layer_matrix, response_penalty
+from lib.corregularization.losses import PenaltyError, as_matrix, gram_penalty, mean_by_name, response_penalty
 
 
-class ResponsePenalty:
+class Hooked:
+    """A penalty that watches layers through `hooks` until it is closed."""
+
+    hooks: list[RemovableHandle]
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        for hook in self.hooks:
+            hook.remove()
+
+
+class ResponsePenalty(Hooked):
     """Mean over layers of a penalty on their last responses (B, C, H, W), gradient included.
 
     Call it after the forward pass and before the backward pass. penalty: `response_penalty`
@@ -34,26 +46,14 @@ class ResponsePenalty:
     def __call__(self) -> Tensor:
         if not self.outputs:
             raise PenaltyError("there are no responses yet: run the model before asking for the penalty")
-        values = []
-        for name, output in self.outputs.items():
-            try:
-                values.append(self.penalty(output))
-            except PenaltyError as error:
-                raise PenaltyError(f"layer {name!r}: {error}") from None
-        return torch.stack(values).mean()
+        return mean_by_name(self.penalty, self.outputs)
 
     def close(self) -> None:
-        """Take the hooks off the model and drop what they held."""
-        for hook in self.hooks:
-            hook.remove()
+        super().close()
         self.outputs.clear()
 
 
-def _has_zero_padded_patches(layer: nn.Module) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
-
-
-class WhitenedPenalty:
+class WhitenedPenalty(Hooked):
     """Mean over layers of the Gram penalty in the metric S, the running covariance of each layer's input patches.
 
     momentum: weight of the newest batch in S. patches: how many enter per batch. ridge: added
@@ -70,18 +70,17 @@ class WhitenedPenalty:
         ridge: float = 1e-2,
         **options,
     ):
-        wrong = [name for name, layer in layers.items() if not _has_zero_padded_patches(layer)]
+        wrong = [
+            name
+            for name, layer in layers.items()
+            if not isinstance(layer, nn.Conv2d) or layer.padding_mode != "zeros" or isinstance(layer.padding, str)
+        ]
         if wrong:
             raise PenaltyError(
                 f"patch covariances need 2-D convolutions with zero padding given in numbers; these are none: {wrong}"
             )
-        self.layers, self.momentum, self.patches, self.ridge, self.options = (
-            layers,
-            momentum,
-            patches,
-            ridge,
-            options,
-        )
+        self.layers, self.options = layers, options
+        self.momentum, self.patches, self.ridge = momentum, patches, ridge
         self.covariance: dict[str, Tensor] = {}
         self.hooks = [layer.register_forward_pre_hook(partial(self._update, name)) for name, layer in layers.items()]
 
@@ -105,13 +104,14 @@ class WhitenedPenalty:
         unseen = [name for name in self.layers if name not in self.covariance]
         if unseen:
             raise PenaltyError(f"no input patches were seen yet of {unseen}: run the model in training mode first")
-        values = []
-        for name, layer in self.layers.items():
-            metric = self.covariance[name]
-            scale = metric.diagonal().mean().clamp_min(1e-12)
-            metric = metric / scale + self.ridge * torch.eye(len(metric), device=metric.device)
-            values.append(gram_penalty(layer_matrix(layer), metric=metric, **self.options))
-        return torch.stack(values).mean()
+        seen = {name: (layer, self.covariance[name]) for name, layer in self.layers.items()}
+        return mean_by_name(self._penalty, seen)
+
+    def _penalty(self, seen: tuple[nn.Conv2d, Tensor]) -> Tensor:
+        layer, metric = seen
+        scale = metric.diagonal().mean().clamp_min(1e-12)
+        metric = metric / scale + self.ridge * torch.eye(len(metric), device=metric.device)
+        return gram_penalty(as_matrix(layer.weight), metric=metric, **self.options)
 
     def state_dict(self) -> dict[str, Tensor]:
         return dict(self.covariance)
@@ -119,8 +119,3 @@ class WhitenedPenalty:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         device = next(iter(self.layers.values())).weight.device
         self.covariance = {name: value.to(device) for name, value in state.items()}
-
-    def close(self) -> None:
-        """Take the hooks off the model."""
-        for hook in self.hooks:
-            hook.remove()

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +13,12 @@ from torch import Tensor, nn
 from lib.corregularization import baselines
 from lib.corregularization.analysis import similarity
 from lib.corregularization.arms import Arm, penalty_of
-from lib.corregularization.losses import layer_matrix, select_layers
+from lib.corregularization.losses import select_layers
 from lib.corregularization.models import build_model
-from lib.corregularization.responses import WhitenedPenalty
+from lib.corregularization.responses import Hooked, WhitenedPenalty
 from lib.data.augment import as_float, flip_and_shift
 from lib.forking import train_each
-from lib.sources import source_hash
-from lib.training import epoch_batches, fit, gradient_step, predict, prepare, shuffled, start
+from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, start, step_count
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
     from lib.data.images import Images
@@ -61,7 +59,7 @@ class Snapshots:
 
     def take(self, epoch: int) -> None:
         for name, layer in self.layers.items():
-            self.rows.append({"epoch": epoch, "layer": name, **asdict(similarity(layer_matrix(layer)))})
+            self.rows.append({"epoch": epoch, "layer": name, **asdict(similarity(layer.weight))})
         first = next(iter(self.layers.values()))
         self.filters[epoch] = first.weight.detach().float().cpu().contiguous().clone()
 
@@ -101,12 +99,8 @@ def train_arm(
         weight_decay=arm.weight_decay,
         capturable=accelerator.device.type == "cuda",
     )
-    steps = len(epoch_batches(len(train), settings.batch_size, seed=0, epoch=0)) * settings.epochs
-    warm_up = 0.25 if steps != 4 else 0.375  # OneCycleLR divides by zero where the warm-up is exactly one step
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=steps, pct_start=warm_up, cycle_momentum=False
-    )
-    network, optimizer, scheduler = prepare(accelerator, model, optimizer, scheduler)
+    schedule = one_cycle(optimizer, step_count(len(train), settings))
+    network, optimizer, schedule = prepare(accelerator, model, optimizer, schedule)
     snapshots = Snapshots(layers, regrouping)
     accelerator.register_for_checkpointing(snapshots)
     if isinstance(penalty, WhitenedPenalty):
@@ -130,32 +124,14 @@ def train_arm(
         loss, accuracy = score(network, test)
         return {"test_loss": loss, "test_accuracy": accuracy}
 
-    history = fit(
-        accelerator,
-        # A graph would go on from the first covariance of the whitened penalty, and always draw the same groups.
-        gradient_step(
-            accelerator,
-            network,
-            optimizer,
-            scheduler,
-            losses,
-            capture=not isinstance(penalty, WhitenedPenalty) and "groups" not in arm.options,
-        ),  # fmt: skip
-        shuffled(accelerator, len(train), settings.batch_size, seed),
-        epochs=settings.epochs,
-        evaluate=evaluate,
-        checkpoint=checkpoint,
-        key={
-            "arm": asdict(replace(arm, label="")),
-            "settings": asdict(settings),
-            "seed": seed,
-            "train": train.checksum,
-            "test": test.checksum,
-            "code": source_hash(__name__),
-        },
-        name=arm.label,
-    )
-    if hasattr(penalty, "close"):
+    # A graph would go on from the first covariance of the whitened penalty, and always draw the same groups.
+    capture = not isinstance(penalty, WhitenedPenalty) and "groups" not in arm.options
+    step = gradient_step(accelerator, network, optimizer, schedule, losses, capture=capture)
+    history = fit_arm(
+        accelerator, step, arm, train, settings, seed=seed, code=__name__, test=test.checksum,
+        evaluate=evaluate, checkpoint=checkpoint,
+    )  # fmt: skip
+    if isinstance(penalty, Hooked):
         penalty.close()
     return Trained(arm, model.eval().cpu(), history, pd.DataFrame(snapshots.rows), snapshots.filters)
 
@@ -170,17 +146,10 @@ def score(model: nn.Module, images: "Images", batch_size: int = 500) -> tuple[fl
 
 
 def train_arms(
-    arms: Iterable[Arm],
-    train: "Images",
-    test: "Images",
-    settings: Settings,
-    *,
-    seed: int,
-    checkpoints: Path | None = None,
+    arms: Iterable[Arm], train: "Images", test: "Images", settings: Settings, **options: Any
 ) -> dict[str, Trained]:
-    """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm."""
-    each = partial(train_arm, train=train, test=test, settings=settings, seed=seed)
-    return train_each(each, arms, device=settings.device, checkpoints=checkpoints)
+    """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm below `checkpoints`."""
+    return train_each(train_arm, arms, train=train, test=test, settings=settings, **options)
 
 
 def with_label_noise(images: "Images", share: float, *, seed: int) -> "Images":

@@ -1,7 +1,7 @@
 """Training one arm: the game of generator and discriminator, and sampling from the averaged generator."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,7 @@ from lib.laplacian_gan.arms import Arm
 from lib.laplacian_gan.augment import augmentation_named
 from lib.laplacian_gan.losses import gradient_penalty, loss_named, zero_centred_penalty
 from lib.laplacian_gan.models import Chain, Discriminator, Generator, parameter_count, resolutions
-from lib.sources import source_hash
-from lib.training import Captured, MovingAverage, fit, prepare, shuffled, start
+from lib.training import Captured, MovingAverage, fit_arm, prepare, scored, shuffled, start
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
     from lib.data.images import Images
@@ -195,37 +194,17 @@ def train_arm(
         calibrate(mean_generator.module, arm, scales, train, settings.batch_size)
         return Trained(arm, mean_generator.module, scales, history, parameters)
 
-    def evaluate(epoch: int) -> dict[str, float]:
-        row = {"images": float(epoch * (len(train) // settings.batch_size) * settings.batch_size)}
-        wanted = settings.score_every and epoch % settings.score_every == 0
-        if score is not None and (wanted or epoch == settings.epochs):
-            with torch.random.fork_rng():
-                row |= score(trained(pd.DataFrame()))
-        return row
-
     shares = shuffled(accelerator, len(train), settings.batch_size, seed)
 
     def batches(epoch: int) -> list[tuple[int, Tensor]]:
         indices = shares(epoch)
         return list(enumerate(indices, (epoch - 1) * len(indices)))
 
-    history = fit(
-        accelerator,
-        step,
-        batches,
-        epochs=settings.epochs,
-        evaluate=evaluate,
-        checkpoint=checkpoint,
-        key={
-            "arm": asdict(replace(arm, label="")),
-            "settings": asdict(settings),
-            "seed": seed,
-            "train": train.checksum,
-            "score": score_key,
-            "code": source_hash(__name__),
-        },
-        name=arm.label,
-    )
+    now = None if score is None else lambda: score(trained(pd.DataFrame()))
+    history = fit_arm(
+        accelerator, step, arm, train, settings, seed=seed, code=__name__, score=score_key, batches=batches,
+        evaluate=scored(len(train), settings, now), checkpoint=checkpoint,
+    )  # fmt: skip
     return trained(history)
 
 
@@ -403,9 +382,6 @@ def decoder_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
 STEPS = {"gan": adversarial_step, "lapgan": chain_step, "decoder": decoder_step}
 
 
-def train_arms(
-    arms: Iterable[Arm], train: "Images", settings: Settings, *, checkpoints: Path | None = None, **options: Any
-) -> dict[str, Trained]:
-    """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm."""
-    each = partial(train_arm, train=train, settings=settings, **options)
-    return train_each(each, arms, device=settings.device, checkpoints=checkpoints)
+def train_arms(arms: Iterable[Arm], train: "Images", settings: Settings, **options: Any) -> dict[str, Trained]:
+    """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm below `checkpoints`."""
+    return train_each(train_arm, arms, train=train, settings=settings, **options)

@@ -9,7 +9,6 @@ from torch import nn
 
 from lib.corregularization.analysis import (
     coherence,
-    coherence_table,
     gram_matrix,
     group_coherence,
     norms_and_angles,
@@ -18,7 +17,7 @@ from lib.corregularization.analysis import (
     similar_pairs,
     similarity,
 )
-from lib.corregularization.losses import gram_penalty, select_layers, welch_bound
+from lib.corregularization.losses import gram_penalty, welch_bound
 
 
 def draw(*shape, seed=0):
@@ -116,14 +115,6 @@ def test_filters_without_direction_are_left_out():
     weight[2] = 0
     kept = torch.cat([weight[:2], weight[3:]])
     assert coherence(weight) == coherence(kept)
-
-
-def test_the_table_has_one_row_per_layer_with_transposed_kernels_read_rightly():
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 6, 2))
-    table = coherence_table(select_layers(model))
-    assert list(table.layer) == ["0", "1"]
-    assert list(zip(table.n, table.d, strict=True)) == [(4, 27), (6, 16)]
-    assert table.rms[1] == pytest.approx(coherence(model[1].weight.transpose(0, 1)).rms)
 
 
 # --- groups ----------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from lib.corregularization.experiments import (
     summary,
     tune_strengths,
 )
-from lib.corregularization.losses import layer_matrix, select_layers
+from lib.corregularization.losses import as_matrix, select_layers
 from lib.corregularization.models import VanillaCNN
 from lib.corregularization.training import Settings, Trained, score
 from lib.data.images import Images
@@ -248,7 +248,7 @@ def test_all_arms_are_cut_into_the_same_groups_whatever_they_were_trained_with()
     assert list(table.groups) == [1, 4]
     for label in ("plain", "own"):
         layers = select_layers(arms[label].model).values()
-        expected = np.mean([group_coherence(layer_matrix(layer), 2) for layer in layers], axis=0)
+        expected = np.mean([group_coherence(as_matrix(layer.weight), 2) for layer in layers], axis=0)
         assert table.loc[label, ["within", "across"]].tolist() == pytest.approx(expected.tolist())
         assert table.loc[label, "first_largest"] == coherence(arms[label].model.features[0][0].weight).max
 

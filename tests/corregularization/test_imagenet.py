@@ -50,7 +50,7 @@ def test_copies_and_opposites_are_counted():
     torch.manual_seed(0)
     kernel = torch.randn(6, 3, 3, 3)
     kernel[1], kernel[3] = 2 * kernel[0], -kernel[2]
-    table = imagenet.similarity_table({"one": network(kernel), "two": network(torch.randn(6, 3, 3, 3))}, seed=0)
+    table = imagenet.similarity_table({"one": network(kernel), "two": network(torch.randn(6, 3, 3, 3))}, {}, seed=0)
     first, second = imagenet.reading(table).splitlines()
     assert "1 layers" in first and first.endswith("above 0.9): 2 in layer 1.") and second.endswith("none.")
     table = table[table.network == "one"].set_index("filters")

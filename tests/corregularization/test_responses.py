@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lib.corregularization import baselines
-from lib.corregularization.losses import PenaltyError, gram_penalty, layer_matrix, response_penalty, select_layers
+from lib.corregularization.losses import PenaltyError, as_matrix, gram_penalty, response_penalty, select_layers
 from lib.corregularization.responses import ResponsePenalty, WhitenedPenalty
 
 
@@ -151,7 +151,7 @@ def test_the_metric_is_the_covariance_of_the_patches_that_the_layer_sees(layer):
     covariance = np.cov(rows.T, bias=True)
     np.testing.assert_allclose(penalty.covariance["conv"].numpy(), covariance, rtol=1e-3, atol=1e-4)
     metric = covariance / covariance.diagonal().mean() + 0.05 * np.eye(len(covariance))
-    gram = layer_matrix(layer).detach().double().numpy()
+    gram = as_matrix(layer.weight).detach().double().numpy()
     gram = gram @ metric @ gram.T
     cosines = gram / np.sqrt(np.outer(gram.diagonal(), gram.diagonal()))
     expected = (cosines[~np.eye(len(gram), dtype=bool)] ** 2).mean()

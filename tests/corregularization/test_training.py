@@ -15,7 +15,7 @@ from torch import nn
 from lib import paths
 from lib.corregularization import training
 from lib.corregularization.arms import Arm, gram, grouping_arms, penalty_of, regulariser_arms
-from lib.corregularization.losses import gram_penalty, layer_matrix, mean_over_layers, select_layers
+from lib.corregularization.losses import as_matrix, gram_penalty, mean_over_layers, select_layers
 from lib.corregularization.models import build_model
 from lib.corregularization.responses import ResponsePenalty, WhitenedPenalty
 from lib.corregularization.training import Settings, score, train_arm, train_arms, with_label_noise
@@ -150,7 +150,7 @@ def test_history_layers_and_snapshots_cover_every_epoch_from_the_untrained_model
     assert list(found.layers.layer) == ["conv1", "conv2", "conv3", "conv4"] * 4
     last = found.layers.query("epoch == 3")
     for rms, layer in zip(last.rms, layers.values(), strict=True):
-        assert rms == pytest.approx(gram_penalty(layer_matrix(layer)).sqrt().item(), rel=1e-4)
+        assert rms == pytest.approx(gram_penalty(as_matrix(layer.weight)).sqrt().item(), rel=1e-4)
 
 
 def test_the_reported_test_scores_are_those_of_the_model_that_is_handed_back():

@@ -18,8 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lib.data.cache import atomic
 from lib.data.catalog import DataError
 from lib.emergency.features import Mels
-from lib.sources import source_hash
-from lib.training import epoch_batches, fit, gradient_step, predict, prepare, shuffled, start
+from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, start, step_count
 
 POOLING = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
@@ -168,12 +167,8 @@ def train_cnn(
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, settings.learning_rate)
-    steps = len(epoch_batches(len(train), settings.batch_size, seed=0, epoch=0)) * settings.epochs
-    warm_up = 0.25 if steps != 4 else 0.375  # OneCycleLR divides by zero where the warm-up is exactly one step
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=steps, pct_start=warm_up, cycle_momentum=False
-    )
-    network, optimizer, scheduler = prepare(accelerator, model, optimizer, scheduler)
+    schedule = one_cycle(optimizer, step_count(len(train), settings))
+    network, optimizer, schedule = prepare(accelerator, model, optimizer, schedule)
     torch.manual_seed(seed + 1)
     device = accelerator.device
     mel, targets = train.mel.to(device), F.one_hot(train.labels, len(train.classes)).float().to(device)
@@ -190,24 +185,11 @@ def train_cnn(
         right = (logits.argmax(1) == validation.labels).float().mean().item()
         return {"validation_loss": F.cross_entropy(logits, validation.labels).item(), "accuracy": 100 * right}
 
-    history = fit(
-        accelerator,
-        gradient_step(accelerator, network, optimizer, scheduler, losses),
-        shuffled(accelerator, len(train), settings.batch_size, seed),
-        epochs=settings.epochs,
-        evaluate=evaluate,
-        checkpoint=checkpoint,
-        key={
-            "variant": asdict(replace(variant, label="")),
-            "settings": asdict(settings),
-            "score_every": score_every,
-            "seed": seed,
-            "train": train.checksum,
-            "validation": validation.checksum,
-            "code": source_hash(__name__),
-        },
-        name=variant.label,
-    )
+    step = gradient_step(accelerator, network, optimizer, schedule, losses)
+    history = fit_arm(
+        accelerator, step, variant, train, settings, seed=seed, code=__name__, evaluate=evaluate, checkpoint=checkpoint,
+        validation=validation.checksum, score_every=score_every,
+    )  # fmt: skip
     model = accelerator.unwrap_model(network)
     return Trained(variant, model.eval().cpu(), history, logits_of(model, validation.mel))
 
