@@ -13,14 +13,12 @@ and returns a scalar.
 | decov              | DeCov, Cogswell et al., ICLR 2016      | features | [0, ∞)                         |
 | orthogonal_init    | Saxe et al., ICLR 2014                 | a model  | an initialisation, not a loss  |
 
-The papers sum over pairs of filters, so that wide layers dominate. Here every sum over pairs is
-a mean, as in `gram_penalty`, so that one weight means the same for every layer; each docstring
-gives the paper's loss as a multiple. Losses of w also pull the filters to unit length, losses
-of u turn them and leave their length alone.
+The papers sum over pairs of filters, so that wide layers dominate. Here every such sum is a mean, so that one weight
+means the same for every layer; each docstring gives the paper's loss as a multiple. Losses of w also pull the filters
+to unit length, losses of u turn them and leave their length alone.
 
-For all: float64 stays float64, all else is computed in float32 with autocast off. A zero filter
-has no direction: it counts as orthogonal to the others, and its gradient is zero (in `srip`,
-whose estimate is not stationary there, finite), never NaN.
+For all: float64 stays float64, all else is computed in float32 with autocast off. A zero filter counts as orthogonal to
+the others, and its gradient is zero (in `srip`, whose estimate is not stationary there, finite), never NaN.
 """
 
 import math
@@ -44,28 +42,18 @@ def _filters(weight: Tensor, *, at_least: int) -> Tensor:
     return matrix
 
 
-def _unit_rows(matrix: Tensor) -> Tensor:
-    """u, (n, d); a zero row stays zero and gets no gradient."""
-    norm = torch.linalg.vector_norm(matrix, dim=1, keepdim=True)  # (n, 1)
-    alive = norm > SHORTEST
-    return torch.where(alive, matrix / torch.where(alive, norm, 1.0), 0.0)
-
-
 @full_precision
 def soft_orthogonality(weight: Tensor) -> Tensor:
     """SO: squared distance of the Gram matrix from the identity, mean over the n² pairs of filters.
 
         n ≤ d:  1/n² · ‖W Wᵀ - I_n‖_F²          n > d:  1/n² · ‖Wᵀ W - I_d‖_F²
 
-    The smaller of the two Gram matrices is formed: it is cheaper, and it can reach the identity.
-    The choice moves the value by a constant, ‖W Wᵀ - I_n‖² = ‖Wᵀ W - I_d‖² + n - d, and the
-    gradient not at all. For the same reason the *double* soft orthogonality of the paper, the sum
-    of both, is this loss at twice its weight. 0 if and only if the filters (n ≤ d) or the columns
-    of W (n > d, a tight frame) are orthonormal.
+    The smaller Gram matrix is formed: it is cheaper and can reach the identity. ‖W Wᵀ - I_n‖² = ‖Wᵀ W - I_d‖² + n - d,
+    so the choice leaves the gradient alone, and the *double* soft orthogonality of the paper, the sum of both, is this
+    loss at twice its weight. 0 if and only if the filters, or for n > d the columns of W, are orthonormal.
 
-    Source: Bansal, Chen, Wang, "Can We Gain More from Orthogonality Regularizations in Training
-    Deep CNNs?", NeurIPS 2018, soft and double soft orthogonality. There it is a sum over the Gram
-    matrix of the filters: n² times this, plus n - d if n > d.
+    Source: Bansal, Chen, Wang, "Can We Gain More from Orthogonality Regularizations in Training Deep CNNs?",
+    NeurIPS 2018. There it is a sum over the Gram matrix of the filters: n² times this, plus n - d if n > d.
 
     >>> soft_orthogonality(torch.eye(4, 9))
     tensor(0.)
@@ -85,22 +73,17 @@ def srip(weight: Tensor) -> Tensor:
         v_1 = A v_0 / ‖A v_0‖,   σ = ‖A v_1‖  →  max_i |s_i² - 1|
 
     with s_i the min(n, d) singular values of W. The paper takes two products with A, one step of the power method
-    and the estimate. σ never exceeds the norm; the gradient runs through both products, as published. On the larger
-    side A has |n - d| eigenvalues of -1, and its norm is at least 1 whatever the filters are. A is not formed:
-    A v = W (Wᵀ v) - v takes 2nd multiplications.
+    and the estimate; σ never exceeds the norm, and the gradient runs through both. A is not formed:
+    A v = W (Wᵀ v) - v takes 2nd multiplications. v_0 is fixed, multiples of the golden ratio mod 1, so that the value
+    repeats; published, it is drawn at each call.
 
-    v_0 is fixed, multiples of the golden ratio mod 1, so that the value repeats; published, it is drawn at each call.
-
-    Source: Bansal, Chen, Wang, NeurIPS 2018, spectral restricted isometry property regularisation.
-    The norm is not squared; some published code squares it.
+    Source: Bansal, Chen, Wang, NeurIPS 2018. The norm is not squared; some published code squares it.
     """
     matrix = _filters(weight, at_least=1)
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T
-    size = matrix.shape[0]  # min(n, d)
-    steps = torch.arange(1, size + 1, dtype=torch.float32, device=matrix.device)
-    vector = (steps * ((math.sqrt(5) - 1) / 2) % 1 - 0.5).to(matrix.dtype)
-    vector = vector[:, None]  # (min(n, d), 1)
+    steps = torch.arange(1, len(matrix) + 1, dtype=torch.float32, device=matrix.device)
+    vector = (steps * ((math.sqrt(5) - 1) / 2) % 1 - 0.5).to(matrix.dtype)[:, None]  # (min(n, d), 1)
     norm = torch.linalg.vector_norm(vector)
     for _ in range(2):
         vector = vector / torch.where(norm > 0, norm, 1.0)
@@ -115,17 +98,14 @@ def mma(weight: Tensor) -> Tensor:
 
         -1/n Σ_i min_{j≠i} θ_ij,   θ_ij = arccos c_ij
 
-    The signed angle, as published, sends filters antiparallel: two are best at θ = π, and d + 1 at
-    the simplex, arccos(-1/d).
-
-    Computed as θ = 2 atan2(‖u_i - u_j‖, ‖u_i + u_j‖) of the chosen pairs: exact to rounding near 0
-    and π, where arccos loses half of the digits and then its gradient; and the backward pass costs
-    nd, not n²d. Two equal filters have θ = 0 and, with no direction to part in, no gradient.
+    The signed angle, as published, sends filters antiparallel. Computed as θ = 2 atan2(‖u_i - u_j‖, ‖u_i + u_j‖) of
+    the chosen pairs: exact to rounding near 0 and π, where arccos loses half of the digits and then its gradient. Two
+    equal filters have θ = 0 and, with no direction to part in, no gradient.
 
     Source: Wang, Xiang, Zou, Xu, "MMA Regularization: Decorrelating Weights of Neural Networks by
     Maximizing the Minimal Angles", NeurIPS 2020 (coefficient 0.07; with skip connections 0.03).
     """
-    unit = _unit_rows(_filters(weight, at_least=2))
+    unit = F.normalize(_filters(weight, at_least=2), dim=1, eps=SHORTEST)
     with torch.no_grad():
         cosine = unit @ unit.T  # (n, n)
         nearest = cosine.fill_diagonal_(-2.0).argmax(dim=1)  # (n,)
@@ -145,18 +125,16 @@ def ocnn(weight: Tensor, *, stride: int | tuple[int, ...] = 1) -> Tensor:
         1/n² · ‖Conv(W, W; stride S, padding P) - δ‖_F²
 
     The layer's own convolution of filters with filters gives ⟨w_i, w_j shifted by multiples of S⟩
-    for every shift at which they overlap, (n, n, 2P/S + 1, …); δ is 1 at i = j without a shift, else
-    0. P = ⌊(k-1)/S⌋·S on each axis reaches them all. Shifts are summed, pairs averaged: without shifts and
-    for n ≤ d this is `soft_orthogonality`. 0 if and only if the rows of the layer's matrix, which is
-    doubly block-Toeplitz, are orthonormal; that needs n ≤ C·S² in two dimensions.
+    for every shift at which they overlap, (n, n, 2P/S + 1, …); δ is 1 at i = j without a shift, else 0.
+    P = ⌊(k-1)/S⌋·S on each axis reaches them all. Shifts are summed, pairs averaged. 0 if and only if the rows of the
+    layer's matrix, doubly block-Toeplitz, are orthonormal; that needs n ≤ C·S² in two dimensions.
 
     weight: (n, C, k, …) of a convolution without groups or dilation. Not the kernel matrix, in which the
         shifts are lost; `ocnn_over_layers` takes layers.
     stride: that of the layer; one number or one per axis.
 
     Source: Wang, Chen, Chakraborty, Yu, "Orthogonal Convolutional Neural Networks", CVPR 2020,
-    orthogonality of the rows (for the columns the loss differs by a constant). There it is a sum:
-    n² times this.
+    orthogonality of the rows. There it is a sum: n² times this.
     """
     if not 3 <= weight.dim() <= 5 or weight.numel() == 0:
         raise PenaltyError(

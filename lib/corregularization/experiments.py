@@ -29,8 +29,7 @@ def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
     """Loss curves of several arms: arm, seed, epoch, task (training loss), test_loss, test_accuracy."""
     columns = ["arm", "seed", "epoch", "task", "test_loss", "test_accuracy"]
     return pd.concat(
-        [result.history.assign(arm=label, seed=seed)[columns] for label, result in trained.items()],
-        ignore_index=True,
+        [result.history.assign(arm=label, seed=seed)[columns] for label, result in trained.items()], ignore_index=True
     )
 
 
@@ -164,12 +163,7 @@ def split_validation(images: "Images", share: float = 0.2, *, seed: int = 0) -> 
 
 
 def tune_strengths(
-    arms: Sequence[Arm],
-    grid: Sequence[float],
-    train: "Images",
-    settings: Settings,
-    *,
-    checkpoints: Path | None = None,
+    arms: Sequence[Arm], grid: Sequence[float], train: "Images", settings: Settings, *, checkpoints: Path | None = None
 ) -> pd.DataFrame:
     """Accuracy of each arm at each strength tried, on held-out *training* images, pooled over `TUNING_SEEDS`.
 
@@ -237,12 +231,7 @@ def prune(model: nn.Module, share: float) -> nn.Module:
 def pruning_table(trained: Mapping[str, Trained], images: "Images", shares: Sequence[float], seed: int) -> pd.DataFrame:
     """Accuracy in % after removing a share of the filters, without training again: arm, seed, share, accuracy."""
     return pd.DataFrame(
-        {
-            "arm": label,
-            "seed": seed,
-            "share": share,
-            "accuracy": 100 * score(prune(result.model, share), images)[1],
-        }
+        {"arm": label, "seed": seed, "share": share, "accuracy": 100 * score(prune(result.model, share), images)[1]}
         for label, result in trained.items()
         for share in shares
     )

@@ -181,22 +181,19 @@ def gram_penalty(
     """Mean over filter pairs of max(|cosine| - margin, 0)^power; a scalar in [0, 1].
 
     weight: kernel of a linear layer or convolution.
-    groups, grouping: compare only filters that share a group, 1/groups of the pairs. Fixed
-        groups ("contiguous") never see the pairs across; "random" draws a new
-        partition at every call and is an unbiased estimate of the whole penalty, which it
-        equals at groups = 1.
-    power: 2 (default) has the tight frames as its minima (RMS at the Welch bound); 1 lets
-        duplicates through where n > d, and so does 2 with random groups (`lib.corregularization.packing`);
-        4 pushes hardest on the most similar pairs.
+    groups, grouping: compare only filters that share a group, 1/groups of the pairs. "contiguous" groups never see the
+        pairs across; "random" draws a new partition at every call, an unbiased estimate of the whole penalty.
+    power: 2 (default) has the tight frames as its minima (RMS at the Welch bound); 1 lets duplicates through where
+        n > d, and so does 2 with random groups (`lib.corregularization.packing`); 4 pushes hardest on the most similar.
     margin: similarity that costs nothing; "welch" for the layer's Welch bound, which is 0 where n ≤ d and where n > d
         keeps the most similar pair apart, with random groups too.
     metric: positive definite (d, d) matrix S. Cosines are then taken in xᵀ S y: with S the
         covariance of the layer's input patches they are the correlations of the responses.
     generator: for grouping="random"; the global random state if None.
 
-    Runs in float32 under autocast (float64 stays float64). The gradient is closed-form and
-    tangential: only a step of finite size, or an optimiser that scales weights one by one (Adam), changes a
-        filter's length. It cannot be differentiated again.
+    Runs in float32 under autocast (float64 stays float64). The gradient is closed-form and tangential: only a step of
+    finite size, or an optimiser that scales weights one by one (Adam), changes a filter's length. It cannot be
+    differentiated again.
     """
     if grouping not in GROUPINGS:
         raise PenaltyError(f"grouping {grouping!r} is unknown; choose one of {', '.join(GROUPINGS)}")

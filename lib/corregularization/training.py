@@ -72,13 +72,7 @@ class Snapshots:
 
 
 def train_arm(
-    arm: Arm,
-    train: "Images",
-    test: "Images",
-    settings: Settings,
-    *,
-    seed: int,
-    checkpoint: Path | None = None,
+    arm: Arm, train: "Images", test: "Images", settings: Settings, *, seed: int, checkpoint: Path | None = None
 ) -> Trained:
     """Train one arm.
 

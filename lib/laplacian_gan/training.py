@@ -293,14 +293,15 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
         accelerator.backward(g_loss)
         generator_optimizer.step()
         discriminator.requires_grad_(True)
-        return {
-            "d_loss": d_loss.detach(),
-            "g_loss": g_loss.detach(),
-            "d_real": torch.sigmoid(on_real.detach()).mean(),
-            "d_fake": torch.sigmoid(on_fake.detach()).mean(),
-        }
+        return _report(d_loss, g_loss, on_real, on_fake)
 
     return step
+
+
+def _report(d_loss: Tensor, g_loss: Tensor, on_real: Tensor, on_fake: Tensor) -> dict[str, Tensor]:
+    """Losses, and the mean probability of being real that the discriminator gives to real and to generated images."""
+    real, fake = (torch.sigmoid(logits.detach()).mean() for logits in (on_real, on_fake))
+    return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach(), "d_real": real, "d_fake": fake}
 
 
 def _penalty(kind: str, arm: Arm, discriminator: nn.Module, real: Tensor, fake: Tensor, shown) -> Tensor:
@@ -340,17 +341,11 @@ def chain_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
         generator_optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():
             judged = [discriminators[str(r)](fake, coarse) for r, (fake, coarse) in made.items()]
-        compared = [logits.detach() for logits in on_real]
-        g_loss = sum(loss.generator(a, b) for a, b in zip(compared, judged, strict=True)) / len(made)
+        g_loss = sum(loss.generator(a.detach(), b) for a, b in zip(on_real, judged, strict=True)) / len(made)
         accelerator.backward(g_loss * len(made))
         generator_optimizer.step()
         discriminators.requires_grad_(True)
-        return {
-            "d_loss": d_loss.detach(),
-            "g_loss": g_loss.detach(),
-            "d_real": torch.sigmoid(torch.stack(compared)).mean(),
-            "d_fake": torch.sigmoid(torch.stack([logits.detach() for logits in on_fake])).mean(),
-        }
+        return _report(d_loss, g_loss, torch.stack(on_real), torch.stack(on_fake))
 
     return step
 
