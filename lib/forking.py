@@ -89,10 +89,14 @@ def _end_with(parent: int) -> None:
 
 
 def _call(place: int) -> bytes:
+    return _alone(_work[place])
+
+
+def _alone(training: Callable[[], Any]) -> bytes:
     torch.set_num_threads(1)
     os.environ["TQDM_DISABLE"] = "1"  # a bar of its own in somebody else's notebook
     # Pickled here: tensors that are sent as they are stay in this process's memory, which ends with it.
-    return pickle.dumps(_work[place]())
+    return pickle.dumps(training())
 
 
 def _anew(trainings: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
@@ -112,11 +116,9 @@ def _anew(trainings: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
 
 
 def _read_and_call(file: Path, place: int, settings: tuple[bool, bool]) -> bytes:
-    global _work
     torch.use_deterministic_algorithms(settings[0], warn_only=True)
     torch.backends.cudnn.benchmark = settings[1]
-    _work = torch.load(file, mmap=True, weights_only=False)  # written by this very program
-    return _call(place)
+    return _alone(torch.load(file, mmap=True, weights_only=False)[place])  # written by this very program
 
 
 def train_each(

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.corregularization.losses import SHORTEST, as_matrix, group_indices, welch_bound
@@ -39,10 +40,8 @@ class Coherence(Similarity):
 
 
 def unit_filters(weight: Tensor) -> Tensor:
-    """Filters as unit vectors, (n, d) float64, detached; a filter without direction stays a row of zeros."""
-    matrix = as_matrix(weight.detach()).double().cpu()
-    norm = matrix.norm(dim=1, keepdim=True)
-    return torch.where(norm > SHORTEST, matrix / norm.clamp_min(SHORTEST), 0)
+    """Filters as unit vectors, (n, d) float64, detached; a filter of zeros stays one."""
+    return F.normalize(as_matrix(weight.detach()).double().cpu(), dim=1, eps=SHORTEST)
 
 
 def _with_direction(weight: Tensor) -> Tensor:

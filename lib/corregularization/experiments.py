@@ -28,16 +28,14 @@ FURTHER = 3  # how often a search goes on beyond its grid
 def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
     """Loss curves of several arms: arm, seed, epoch, task (training loss), test_loss, test_accuracy."""
     columns = ["arm", "seed", "epoch", "task", "test_loss", "test_accuracy"]
-    return pd.concat(
-        [result.history.assign(arm=label, seed=seed)[columns] for label, result in trained.items()], ignore_index=True
-    )
+    tables = [result.history.assign(arm=label, seed=seed)[columns] for label, result in trained.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
 def correlations(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
     """Correlation values of several arms: arm, seed, epoch, layer, n, d, rms, mean, max, welch."""
-    return pd.concat(
-        [result.layers.assign(arm=label, seed=seed) for label, result in trained.items()], ignore_index=True
-    )
+    tables = [result.layers.assign(arm=label, seed=seed) for label, result in trained.items()]
+    return pd.concat(tables, ignore_index=True)
 
 
 def coherences(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
@@ -144,14 +142,14 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(verdict=verdict.mask(other & (mean >= 100), f"{NOT_JUDGED}: no errors"))
 
 
-def kernels(trained: Mapping[str, Trained], layers: Sequence[int] = (0, -1)) -> dict[str, dict[str, Tensor]]:
-    """Layer → arm → kernel (n, C_in, k, k) of the given convolutions, by their position in the network."""
+def kernels(trained: Mapping[str, Trained]) -> dict[str, dict[str, Tensor]]:
+    """Layer → arm → kernel (n, C_in, k, k) of the first and the last convolution."""
     found: dict[str, dict[str, Tensor]] = {}
     for label, result in trained.items():
         convolutions = list(select_layers(result.model).values())
-        for position in layers:
-            name = f"conv{position % len(convolutions) + 1}"
-            found.setdefault(name, {})[label] = convolutions[position].weight.detach().float().contiguous()
+        for number in (1, len(convolutions)):
+            kernel = convolutions[number - 1].weight.detach().float().contiguous()
+            found.setdefault(f"conv{number}", {})[label] = kernel
     return found
 
 
@@ -221,10 +219,8 @@ def prune(model: nn.Module, share: float) -> nn.Module:
         convolution, norm = block[0], block[1]
         gone = ~prune_redundant(convolution, share)
         with torch.no_grad():
-            convolution.weight[gone] = 0
-            for parameter in (norm.weight, norm.bias):
-                parameter[gone] = 0
-            norm.running_mean[gone] = 0
+            for silenced in (convolution.weight, norm.weight, norm.bias, norm.running_mean):
+                silenced[gone] = 0
     return model
 
 

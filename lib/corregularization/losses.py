@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.utils.rnn import pad_sequence
 
 Grouping = Literal["random", "contiguous"]
 GROUPINGS = get_args(Grouping)
@@ -89,14 +90,9 @@ def group_indices(
         order = torch.randperm(n, generator=generator, device=home).to(device)
     else:
         order = torch.arange(n, device=device)
-
-    size = -(-n // groups)
-    full = n - groups * (size - 1)  # how many groups have `size` members, the rest one less
-    if full == groups:
-        return order.view(groups, size)
-    head = order[: full * size].view(full, size)
-    tail = order[full * size :].view(groups - full, size - 1)
-    return torch.cat([head, torch.cat([tail, tail.new_full((groups - full, 1), n)], dim=1)])
+    if n % groups == 0:
+        return order.view(groups, -1)
+    return pad_sequence(order.tensor_split(groups), batch_first=True, padding_value=n)
 
 
 def _pairs(n: int, groups: int) -> int:

@@ -133,10 +133,8 @@ def train_arm(
 def score(model: nn.Module, images: "Images", batch_size: int = 500) -> tuple[float, float]:
     """(cross-entropy in nats, accuracy in [0, 1]) on `images`."""
     logits = predict(model, (as_float(chunk) for chunk in images.pixels.split(batch_size)))
-    return (
-        F.cross_entropy(logits, images.labels).item(),
-        (logits.argmax(dim=1) == images.labels).float().mean().item(),
-    )
+    accuracy = (logits.argmax(dim=1) == images.labels).float().mean().item()
+    return F.cross_entropy(logits, images.labels).item(), accuracy
 
 
 def train_arms(
