@@ -122,7 +122,7 @@ def _read_and_call(file: Path, place: int, settings: tuple[bool, bool]) -> bytes
 
 
 def train_each(
-    train: Callable[..., Any], arms: Iterable[Any], *, checkpoints: Path | None = None, **options: Any
+    train: Callable[..., Any], arms: Iterable[Any], /, *, checkpoints: Path | None = None, **options: Any
 ) -> dict[str, Any]:
     """What `train(arm, checkpoint=folder, **options)` returns for each of `arms`, by its label, side by side.
 
