@@ -176,3 +176,4 @@ def test_each_arm_has_its_folder_and_its_place(threads, tmp_path):
     found = train_each(lambda arm, checkpoint: checkpoint, [Arm("A, p = 2"), Arm("b")], checkpoints=tmp_path)
     assert found == {"A, p = 2": tmp_path / "a--p---2", "b": tmp_path / "b"}
     assert train_each(lambda arm, checkpoint: checkpoint, [Arm("c")]) == {"c": None}
+    assert train_each(lambda arm, checkpoint, train: train, [Arm("c")], train="images") == {"c": "images"}

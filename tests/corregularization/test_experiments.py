@@ -242,6 +242,23 @@ def test_the_summary_is_of_the_last_epoch_and_the_mean_over_layers():
     }
 
 
+def test_each_condition_is_trained_once_and_what_is_done_is_not_trained_again(monkeypatch, tmp_path):
+    calls, arm = [], gram("a", 1.0)
+
+    def train_arms(arms, train, test, settings, *, seed, checkpoints=None):
+        calls.append((arms, len(train), seed, checkpoints))
+        return {"a": trained("a")}
+
+    monkeypatch.setattr(experiments, "train_arms", train_arms)
+    conditions = {"all": (images(20), images(6), Settings()), "few": (images(8), images(6), Settings(epochs=2))}
+    done = {"all": {"a": trained("a")}}
+    table = experiments.accuracy_table([arm], conditions, done, seed=3, checkpoints=tmp_path)
+    assert table[["condition", "images", "tested", "epochs", "chance"]].to_numpy().tolist() == [
+        ["all", 20, 6, 5, 50], ["few", 8, 6, 2, 50]
+    ]  # fmt: skip
+    assert calls == [([arm], 8, 3, tmp_path / "few")]
+
+
 def test_all_arms_are_cut_into_the_same_groups_whatever_they_were_trained_with():
     arms = {"plain": trained("plain"), "own": trained("own", groups=4)}
     table = group_table(arms, 2, seed=0).set_index("arm")
