@@ -110,6 +110,22 @@ def curves(
             axes.fill_between(line[x], low, high, color=colour, alpha=0.18, linewidth=0)
 
 
+def dots(
+    axes: Axes, frame: pd.DataFrame, x: str, arms: Sequence[str], by: str, styles: dict[str, tuple[str, str, float]]
+) -> None:
+    """One dot per row of `frame` with a value of `x`, in the row of its arm, the first arm at the top.
+
+    styles: colour, marker and vertical shift (equal values would hide each other) by the value of column `by`.
+    """
+    for name, (colour, marker, shift) in styles.items():
+        part = frame[(frame[by] == name) & frame[x].notna()]
+        if len(part):
+            place = part.arm.map(arms.index) + shift
+            axes.scatter(part[x], place, s=16, color=colour, marker=marker, label=name, alpha=0.8, linewidth=0)
+    axes.set_ylim(len(arms) - 0.5, -0.5)
+    axes.set_yticks(range(len(arms)), arms)
+
+
 def show_matrix(axes: Axes, matrix: Tensor | np.ndarray, *, limit: float = 1.0, title: str = ""):
     """A signed matrix, blue to red through white, on [-limit, limit]."""
     image = axes.imshow(np.asarray(matrix), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
@@ -142,10 +158,10 @@ def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 1) -> np.ndarr
     return sheet
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
+def legend_below(figure: Figure, axes: Axes, columns: int = 4, title: str | None = None) -> None:
     """One legend for the whole figure, under it."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), title=title)
 
 
 def arrange(figure: Figure) -> None:

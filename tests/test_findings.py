@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lib.categorical import findings as codes
-from lib.categorical.arms import Arm, ablation_arms, main_arms, published_arms, size_arms
+from lib.categorical.arms import main_arms, published_arms
 from lib.emergency import findings as emergency
 from lib.laplacian_gan import findings as pyramid
 from lib.laplacian_gan import tables
@@ -36,27 +36,15 @@ def gan_rows(arms, **facts):
     return rows([*names, "copy_index", "share_z", "share_pyramid"], *found)
 
 
-BASE = Arm("categorical")
 MAIN = [arm.label for arm in main_arms(4, 3, 9) + published_arms(4, 3)]
 CONTROLS = gan_rows(control_arms() + mixture_arms() + level_arms())
-SIZES = rows(
-    ["soft", "hard", "knn"],
-    *({"arm": arm.label, "positions": arm.positions, "categories": arm.categories, "collapsed": False}
-      for arm in size_arms(BASE, [1, 4, 16], [4, 9])),
-)  # fmt: skip
-ABLATION = rows(["soft", "knn", "perplexity"], *({"arm": a.label, "collapsed": False} for a in ablation_arms(BASE)))
 CASES = {
     "comparison": (
         pyramid.comparison,
         gan_rows(control_arms()[:3], dataset="x").assign(reported_fid=[112.07, 159.12, 159.12, np.nan]),
     ),
     "mixtures": (pyramid.mixtures, tables.mixtures(CONTROLS)),
-    "controls": (pyramid.controls, CONTROLS),
     "objectives": (pyramid.objectives, gan_rows(objective_arms())),
-    "tuning": (
-        codes.tuning,
-        rows(["code_temperature"], *({"arm": arm, "chosen": n < 1} for arm in MAIN for n in range(3))),
-    ),
     "clusters": (
         lambda table: codes.clusters(table, 10),
         rows(["accuracy", "bytes"], *({"arm": arm, "readout": readout, "wanted": 10} for arm in MAIN for readout in
@@ -67,12 +55,6 @@ CASES = {
         rows(["knn", "bytes"], *({"arm": arm, "representation": name} for arm in MAIN for name in
              ("features", "soft codes", "hard codes"))),
     ),
-    "meanings": (
-        codes.meanings,
-        rows(["nmi"], *({"factor": name, "position": n} for name in ("class", "colour", "size") for n in range(3))),
-    ),
-    "positions": (codes.positions, SIZES),
-    "ablation": (codes.ablation, ABLATION),
     "onsets": (
         emergency.onsets,
         rows([f"{share}{end}" for share in ("moments", "accuracy") for end in ("", "_low", "_high")],
@@ -106,12 +88,6 @@ def test_sentences_follow_their_table(case):
 )
 def test_what_samples_are_follows_from_retrieval_and_correlation_beyond_chance(measured, words):
     assert words in pyramid.copying(*measured)
-
-
-def test_collapsed_codes_are_named_and_only_they():
-    assert not any("Collapsed" in sentence for sentence in codes.positions(SIZES))
-    lost = SIZES.assign(collapsed=SIZES.arm == "L = 1, K = 4")
-    assert codes.positions(lost)[-1].startswith("Collapsed") and codes.positions(lost)[-1].endswith(": L = 1, K = 4.")
 
 
 def test_what_is_looked_up_exists_once():

@@ -19,5 +19,4 @@ ablation_epochs = 5  # of all experiments but the main comparison; 0 leaves them
 ablation_count = 500  # their training images; 0 takes all
 size_positions = [1, 4, 16]  # values of L that are compared
 size_categories = [10]  # values of K that are compared
-digits_epochs = 0  # of the check on scikit-learn's digits; 0 leaves it out
 cost_rounds = 2  # repetitions when costs are timed; 0 leaves them out

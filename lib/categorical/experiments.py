@@ -6,20 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from sklearn.datasets import load_digits
 
 from lib.categorical.arms import Arm
-from lib.categorical.evaluation import (
-    Seen,
-    cluster_table,
-    clusters,
-    code_bytes,
-    health_table,
-    representation_table,
-    see,
-)
+from lib.categorical.evaluation import Seen, clusters, code_bytes, health_table, representation_table, see
 from lib.categorical.training import Settings, Trained, train_arms
-from lib.data.cache import checksum
 from lib.data.images import Images
 from lib.metrics import clustering
 
@@ -94,27 +84,3 @@ def queue_facts(arm: Arm) -> pd.DataFrame:
     """fig22: name and value of what the drawing of the queue tells."""
     names = ("positions", "categories", "queue", "momentum", "temperature")
     return pd.DataFrame({"name": names, "value": [float(getattr(arm, name)) for name in names]})
-
-
-def digits_table(epochs: int, *, seed: int) -> pd.DataFrame:
-    """tab26: the study's arm and NT-Xent on scikit-learn's digits: k-means, fitted and reported on all 1,797 images.
-
-    A set so small that a code can be learned within a minute; small turns and shifts are the augmentation. Ten
-    alike classes leave many near negatives, and a temperature of 0.2 weighs them less than the study's 0.1.
-    """
-    images = digits()
-    settings = Settings(epochs, 256, 0.2, width=16, augmentation="affine")
-    arms = [Arm("categorical", temperature=0.2), Arm("NT-Xent", "nt_xent", temperature=0.5)]
-    trained = train_arms(arms, images, settings, seed=seed)
-    return cluster_table(see(trained, images, images), images, images, seed=seed)
-
-
-def digits() -> Images:
-    """scikit-learn's 1,797 handwritten digits, 8 × 8 pixels, in three equal channels."""
-    found = load_digits()
-    pixels = torch.from_numpy(found.images).mul(255 / 16).round().to(torch.uint8)
-    pixels = pixels[:, None].repeat(1, 3, 1, 1).contiguous()
-    labels = torch.from_numpy(found.target).long()
-    classes = tuple(str(name) for name in found.target_names)
-    digest = checksum(pixels.numpy(), labels.numpy())
-    return Images(pixels, labels, classes, "digits (scikit-learn)", digest, "train")

@@ -6,7 +6,7 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
+import seaborn
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
@@ -56,36 +56,29 @@ def moco(facts: pd.DataFrame) -> Figure:
     value = dict(zip(facts.name, facts.value, strict=True))
     figure, axes = plots.subplots(height=2.6)
     blue, orange = "#CFE3F3", "#FBE0CC"
-    boxes = {
-        "query": (0.0, 1.5, "view $x$", "white"),
-        "key": (0.0, 0.0, "view $x'$", "white"),
-        "encoder": (2.0, 1.5, "encoder and head\nlearned by gradient", blue),
-        "slow": (2.0, 0.0, f"slow copy\nmomentum {value['momentum']:g}", orange),
-        "p": (4.6, 1.5, f"code $p$\n{value['positions']:.0f} × {value['categories']:.0f}", blue),
-        "q": (4.6, 0.0, "code $q$", orange),
-        "queue": (6.6, 0.0, f"queue of\n{value['queue']:,.0f} codes", orange),
-        "loss": (6.6, 1.5, "InfoNCE on\nagreement $s(p, q)$", "0.92"),
-    }
-    wide, tall = {"encoder": 1.9, "slow": 1.9}, 0.8
-    for name, (x, y, text, colour) in boxes.items():
-        width = wide.get(name, 1.4)
-        style = "round,pad=0.02,rounding_size=0.08"
+    boxes = [  # left, bottom, width, text, colour
+        (0.0, 1.5, 1.4, "view $x$", "white"),
+        (0.0, 0.0, 1.4, "view $x'$", "white"),
+        (2.0, 1.5, 1.9, "encoder and head\nlearned by gradient", blue),
+        (2.0, 0.0, 1.9, f"slow copy\nmomentum {value['momentum']:g}", orange),
+        (4.6, 1.5, 1.4, f"code $p$\n{value['positions']:.0f} × {value['categories']:.0f}", blue),
+        (4.6, 0.0, 1.4, "code $q$", orange),
+        (6.6, 0.0, 1.4, f"queue of\n{value['queue']:,.0f} codes", orange),
+        (6.6, 1.5, 1.4, "InfoNCE on\nagreement $s(p, q)$", "0.92"),
+    ]
+    tall, style = 0.8, "round,pad=0.02,rounding_size=0.08"
+    for x, y, width, text, colour in boxes:
         axes.add_patch(FancyBboxPatch((x, y), width, tall, boxstyle=style, facecolor=colour, edgecolor="0.2"))
         axes.text(x + width / 2, y + tall / 2, text, ha="center", va="center", fontsize=7)
 
-    def arrow(start: tuple[float, float], end: tuple[float, float], style: str = "-") -> None:
-        axes.add_patch(
-            FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=8, color="0.2", linestyle=style, linewidth=1)
-        )
-
-    for y in (1.9, 0.4):
-        arrow((1.42, y), (1.98, y))
-        arrow((3.92, y), (4.58, y))
-        arrow((6.02, y), (6.58, y))
-    arrow((2.95, 1.48), (2.95, 0.82), "--")
+    across = [((start, y), (end, y)) for y in (1.9, 0.4) for start, end in ((1.42, 1.98), (3.92, 4.58), (6.02, 6.58))]
+    upwards = [((5.3, 0.82), (6.7, 1.48)), ((7.3, 0.82), (7.3, 1.48))]
+    down = ((2.95, 1.48), (2.95, 0.82))
+    for start, end in [*across, *upwards, down]:
+        dashes = "--" if (start, end) == down else "-"
+        style = {"arrowstyle": "-|>", "mutation_scale": 8, "color": "0.2", "linestyle": dashes, "linewidth": 1}
+        axes.add_patch(FancyArrowPatch(start, end, **style))
     axes.text(3.03, 1.14, "average of weights", fontsize=6, va="center")
-    arrow((5.3, 0.82), (6.7, 1.48))
-    arrow((7.3, 0.82), (7.3, 1.48))
     axes.text(7.38, 1.14, "negatives", fontsize=6, va="center")
     axes.set(xlim=(-0.15, 8.4), ylim=(-0.2, 2.5))
     axes.set_axis_off()
@@ -101,41 +94,19 @@ def categorical_similarity(arrays: Arrays, shown: int = 16) -> Figure:
     equal = (arrays["hard"] == arrays["hard"][:1]).mean(1)
     for row, (cell, strip) in enumerate(axes):
         plots.show_picture(cell, _picture(arrays["images"][row]), NAMES[row])
-        _strip(strip, arrays["hard"][row], arrays["hard"][0], shown, plots.COLOURS[4] if row else "0.85")
+        for place, category in enumerate(arrays["hard"][row][:shown]):
+            colour = plots.COLOURS[4] if row else "0.85"
+            face = colour if category == arrays["hard"][0][place] else "white"
+            strip.add_patch(mpl.patches.Rectangle((place, 0), 0.94, 0.94, facecolor=face, edgecolor="0.5"))
+            strip.text(place + 0.47, 0.47, f"{category}", ha="center", va="center", fontsize=7)
+        if arrays["hard"].shape[1] > shown:
+            strip.text(shown + 0.1, 0.47, "…", va="center")
+        strip.set(xlim=(-0.05, shown + 0.6), ylim=(-0.05, 1))
+        strip.set_axis_off()
         expected = arrays["agreement"][0, row]
-        strip.set_title(
-            f"{NAMES[row]}: " + (f"{100 * equal[row]:.0f} % of positions agree, expected agreement {expected:.2f}"),
-            fontsize=7,
-            loc="left",
-        )
+        title = f"{NAMES[row]}: {100 * equal[row]:.0f} % of positions agree, expected agreement {expected:.2f}"
+        strip.set_title(title, fontsize=7, loc="left")
     return figure
-
-
-def neighbours(arrays: Arrays, shown: int = 16) -> Figure:
-    """An image's code, and below it its nearest images with theirs; a position is coloured where it agrees.
-
-    arrays: `pictures.neighbours`.
-    """
-    figure, axes = plots.subplots(len(arrays["hard"]), 2, height=0.62 * len(arrays["hard"]), width_ratios=[0.16, 1])
-    for row, (cell, strip) in enumerate(axes):
-        plots.show_picture(cell, _picture(arrays["images"][row]))
-        _strip(strip, arrays["hard"][row], arrays["hard"][0], shown, plots.COLOURS[4] if row else "0.85")
-        equal = (arrays["hard"][row] == arrays["hard"][0]).sum()
-        words = f"{equal} of {arrays['hard'].shape[1]} positions agree, {arrays['classes'][row]}"
-        strip.set_title(words if row else f"the image, {arrays['classes'][0]}", fontsize=7, loc="left", pad=2)
-    return figure
-
-
-def _strip(axes: Axes, code: np.ndarray, like: np.ndarray, shown: int, colour: str) -> None:
-    """The first `shown` positions of a code (L,) as boxes, coloured where they equal those of `like`."""
-    for place, category in enumerate(code[:shown]):
-        face = colour if category == like[place] else "white"
-        axes.add_patch(mpl.patches.Rectangle((place, 0), 0.94, 0.94, facecolor=face, edgecolor="0.5"))
-        axes.text(place + 0.47, 0.47, f"{category}", ha="center", va="center", fontsize=7)
-    if len(code) > shown:
-        axes.text(shown + 0.1, 0.47, "…", va="center")
-    axes.set(xlim=(-0.05, shown + 0.6), ylim=(-0.05, 1))
-    axes.set_axis_off()
 
 
 def clusters(arrays: Arrays) -> Figure:
@@ -259,22 +230,21 @@ def meanings(frame: pd.DataFrame) -> Figure:
     wide = frame.pivot_table(index="factor", columns="position", values="nmi", sort=False)
     figure, axes = plots.subplots(height=0.28 * len(wide) + 1.0)
     limit = max(0.05, float(wide.to_numpy().max()))
-    heat = axes.imshow(wide.to_numpy(), cmap="Blues", vmin=0, vmax=limit, aspect="auto", interpolation="nearest")
-    axes.set_yticks(range(len(wide)), list(wide.index))
-    axes.set(xlabel="position")
+    seaborn.heatmap(wide, cmap="Blues", vmin=0, vmax=limit, cbar_kws={"label": "NMI"}, ax=axes)
+    axes.set_ylabel("")
+    axes.tick_params(axis="y", rotation=0)
     axes.grid(False)
-    figure.colorbar(heat, ax=axes, label="NMI")
     return figure
 
 
 READOUTS = {
-    "k-means on soft codes": ("o", plots.COLOURS[1]),
-    "k-modes on hard codes": ("s", plots.COLOURS[0]),
-    "connected codes": ("^", plots.COLOURS[2]),
-    "one position": ("v", plots.COLOURS[3]),
-    "k-means on embedding": ("D", plots.COLOURS[5]),
-    "k-means on features": ("P", plots.COLOURS[7]),
-    "k-means on pixels": ("X", plots.COLOURS[6]),
+    "k-means on soft codes": (plots.COLOURS[1], "o", 0.0),
+    "k-modes on hard codes": (plots.COLOURS[0], "s", 0.0),
+    "connected codes": (plots.COLOURS[2], "^", 0.0),
+    "one position": (plots.COLOURS[3], "v", 0.0),
+    "k-means on embedding": (plots.COLOURS[5], "D", 0.0),
+    "k-means on features": (plots.COLOURS[7], "P", 0.0),
+    "k-means on pixels": (plots.COLOURS[6], "X", 0.0),
 }
 
 
@@ -282,12 +252,8 @@ def scores(table: pd.DataFrame) -> Figure:
     """fig211: clustering accuracy of every arm by every readout, one mark per seed. table: rows of tab21, one count."""
     arms = list(dict.fromkeys(table.arm))
     figure, axes = plots.subplots(height=0.3 * len(arms) + 1.0)
-    for readout in [name for name in READOUTS if name in set(table.readout)]:
-        part = table[table.readout == readout]
-        marker, colour = READOUTS[readout]
-        axes.scatter(part.accuracy, part.arm.map(arms.index), s=20, color=colour, marker=marker, label=readout)
-    axes.set_yticks(range(len(arms)), arms)
-    axes.set(xlabel="Hungarian accuracy on test images (%)", ylim=(len(arms) - 0.5, -0.5))
+    plots.dots(axes, table, "accuracy", arms, "readout", READOUTS)
+    axes.set_xlabel("Hungarian accuracy on test images (%)")
     axes.set_xlim(left=0)
     plots.legend_below(figure, axes)
     return figure

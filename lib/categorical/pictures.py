@@ -1,5 +1,6 @@
 """The arrays behind the figures that show images: pairs with their codes, clusters, maps, nearest neighbours."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -97,37 +98,23 @@ def code_map(seen: Seen, found: Tensor, images: "Images", *, seed: int, count: i
 
 
 def retrieval(
-    seen: Seen, train: "Images", test: "Images", *, queries: int = 6, count: int = 9
+    seen: Seen, train: "Images", test: "Images", asked: Sequence[int] | None = None, *, count: int = 9
 ) -> dict[str, np.ndarray]:
     """Test images and the training images whose hard codes differ from theirs in the fewest positions.
+
+    asked: numbers of test images; else six from all over the set.
 
     Returns:
         queries (q, 3, S, S), nearest (q, count, 3, S, S) uint8; agreement (q, count), share of equal positions;
         same (q, count), whether the classes are equal.
     """
-    asked = torch.linspace(0, len(test) - 1, queries).long()
+    asked = torch.linspace(0, len(test) - 1, 6).long() if asked is None else torch.tensor(asked)
     index, share = clustering.nearest(seen.train.hard, seen.test.hard[asked], k=count, measure="hamming")
     return {
         "queries": test.pixels[asked].numpy(),
         "nearest": train.pixels[index].numpy(),
         "agreement": share.numpy(),
         "same": (train.labels[index] == test.labels[asked][:, None]).numpy(),
-    }
-
-
-def neighbours(seen: Seen, train: "Images", test: "Images", image: int, count: int = 4) -> dict[str, np.ndarray]:
-    """Test image number `image` and the training images nearest by Hamming distance, all with their codes.
-
-    Returns, the image itself first: images (1 + count, 3, S, S) uint8; hard (1 + count, L) categories; classes
-    (1 + count,) names.
-    """
-    index, _ = clustering.nearest(seen.train.hard, seen.test.hard[image : image + 1], k=count, measure="hamming")
-    near = index[0]
-    labels = [test.labels[image].item(), *train.labels[near].tolist()]
-    return {
-        "images": torch.cat([test.pixels[image : image + 1], train.pixels[near]]).numpy(),
-        "hard": torch.cat([seen.test.hard[image : image + 1], seen.train.hard[near]]).numpy(),
-        "classes": np.array([test.classes[label] for label in labels]),
     }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
@@ -129,16 +130,15 @@ def training_curves(frame: pd.DataFrame) -> Figure:
     axes[0].set(ylabel="Fréchet distance", yscale="log")
     if frame.seed.nunique() > 1:
         axes[0].set_title("thick: mean, thin: seeds")
-    for cell, (ours, theirs, label) in zip(
-        axes[1:], (("d_loss", "g_loss", "loss (nats)"), ("d_real", "d_fake", "mean of sigmoid(D)")), strict=True
-    ):
-        for column, style in ((ours, "-"), (theirs, "--")):
-            before = len(cell.lines)
-            plots.curves(cell, frame.dropna(subset=[column]), "thousands", column, "arm", colours=ARM_COLOURS)
-            for line in cell.lines[before:]:
-                line.set(linestyle=style, marker="")
-        names = {"d_loss": "D", "g_loss": "G", "d_real": "real", "d_fake": "generated"}
-        cell.set(ylabel=label, title=f"solid: {names[ours]}, dashed: {names[theirs]}")
+    panels = (
+        ({"d_loss": "D", "g_loss": "G"}, "loss (nats)"),
+        ({"d_real": "real", "d_fake": "generated"}, "mean of sigmoid(D)"),
+    )
+    for cell, (names, label) in zip(axes[1:], panels, strict=True):
+        terms = frame.rename(columns=names).melt(["arm", "thousands"], list(names.values()), "term", label)
+        lines = {"hue": "arm", "style": "term", "palette": ARM_COLOURS, "errorbar": "sd", "legend": False}
+        seaborn.lineplot(terms, x="thousands", y=label, ax=cell, **lines)
+        cell.set_title("solid: {}, dashed: {}".format(*names.values()))
     for cell in axes:
         cell.set_xlabel("training images seen (thousands)")
     plots.legend_below(figure, axes[0])
@@ -155,8 +155,9 @@ def levels(arrays: Arrays, frame: pd.DataFrame) -> Figure:
     axes[0].set_yticks(range(len(labels)), labels)
     axes[0].set_xticks([])
     axes[0].grid(False)
-    axes[0].set_title("held-out sources and samples", fontsize=8)
-    _level_panels(axes[1:], frame, labels)
+    axes[0].set_title("held-out sources and samples")
+    _dot_panels(axes[1:], frame, labels, LEVEL_PANELS)
+    axes[1].tick_params(labelleft=False)
     return figure
 
 
@@ -164,26 +165,25 @@ def level_values(frame: pd.DataFrame) -> Figure:
     """The right half of fig16, one dot per seed: copies and negatives of a source have no meaningful mean."""
     labels = list(frame.arm.unique())
     figure, axes = plots.subplots(1, 3, height=0.3 * len(labels) + 0.9)
-    _level_panels(axes, frame, labels)
-    axes[0].set_yticks(range(len(labels)), labels)
+    _dot_panels(axes, frame, labels, LEVEL_PANELS)
     return figure
 
 
-def _level_panels(axes, frame: pd.DataFrame, labels: Sequence[str]) -> None:
-    panels = (
-        ("fid", "Fréchet distance", (0, None)),
-        ("retrieval", "own source is nearest", (-0.05, 1.05)),
-        ("source_correlation", "correlation with source", (-1.05, 1.05)),
-    )
+LEVEL_PANELS = (
+    ("fid", "Fréchet distance", (0, None)),
+    ("retrieval", "own source is nearest", (-0.05, 1.05)),
+    ("source_correlation", "correlation with source", (-1.05, 1.05)),
+)
+
+
+def _dot_panels(axes, frame: pd.DataFrame, arms: Sequence[str], panels) -> None:
+    """For each of `panels` (column, title, limits) the values of every arm, by where its sources come from."""
     for cell, (column, title, limits) in zip(axes, panels, strict=True):
-        for split in ("training", "held-out"):
-            part = frame[(frame.sources == split) & frame.arm.isin(labels)]
-            colour, marker, shift = SPLITS[split]
-            height = part.arm.map(labels.index) + shift
-            cell.scatter(part[column], height, s=16, color=colour, marker=marker, label=split)
-        cell.set(title=title, ylim=(len(labels) - 0.5, -0.5), xlim=limits)
-        cell.set_yticks(range(len(labels)), [""] * len(labels))
-    axes[0].legend(title="pyramids of", title_fontsize=6, fontsize=6)
+        plots.dots(cell, frame, column, arms, "sources", SPLITS)
+        cell.set(title=title, xlim=limits)
+    for cell in axes[1:]:
+        cell.tick_params(labelleft=False)
+    plots.legend_below(axes[0].figure, axes[0], title="images whose pyramids are given")
 
 
 def nearest(arrays: Arrays) -> Figure:
@@ -234,20 +234,11 @@ def interpolation(arrays: Arrays) -> Figure:
 def controls(frame: pd.DataFrame) -> Figure:
     """fig110: Fréchet distance of every arm, dots for seeds; training against held-out pyramids. frame: tab12."""
     arms = list(frame.arm.unique())
-    figure, axes = plots.subplots(1, 2, height=0.27 * len(arms) + 0.8, width_ratios=[1.4, 1], sharey=True)
-    panels = (("fid", "Fréchet distance to held-out images"), ("source_correlation", "correlation with the source"))
-    for cell, (column, title) in zip(axes, panels, strict=True):
-        for split, (colour, marker, shift) in SPLITS.items():
-            part = frame[(frame.sources == split) & frame[column].notna()]
-            label = "no source" if split == NO_SOURCE else f"{split} images as sources"
-            height = part.arm.map(arms.index) + shift
-            cell.scatter(part[column], height, s=16, color=colour, marker=marker, label=label, alpha=0.8, linewidth=0)
-        cell.set(title=title, ylim=(len(arms) - 0.5, -0.5))
-        cell.set_yticks(range(len(arms)), arms)
+    figure, axes = plots.subplots(1, 2, height=0.27 * len(arms) + 0.9, width_ratios=[1.4, 1])
+    correlation = ("source_correlation", "correlation with the source", (-1.05, 1.05))
+    _dot_panels(axes, frame, arms, (("fid", "Fréchet distance to held-out images", None), correlation))
     axes[0].set_xscale("log")
-    axes[1].set_xlim(-1.05, 1.05)
     axes[1].axvline(0, color="0.7", linewidth=0.8)
-    plots.legend_below(figure, axes[0])
     return figure
 
 

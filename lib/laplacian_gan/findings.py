@@ -70,28 +70,6 @@ def mixtures(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def controls(table: pd.DataFrame) -> list[str]:
-    """Of tab12: the extremes of conditioning, single levels, and LAPGAN with its diversity."""
-    held = table[table.sources == "held-out"].set_index("arm")
-    free = table[table.sources == NO_SOURCE].set_index("arm")
-    decoder, shown = held.loc["L2 decoder"], held.loc["pyramid GAN, D sees it"]
-    rivals = pd.concat([held, free]).fid.filter(regex="GAN|null|bands|pyramid|only|without")
-    only = held.fid.filter(like="only ")
-    chain, plain = free.loc["LAPGAN chain"], free.loc[DCGAN.label]
-    return [
-        f"The L2 decoder, which generates nothing, has a distance of {decoder.fid:.3g}: {(rivals < decoder.fid).sum()} "
-        f"of the {len(rivals)} GANs of table 12 come closer.",
-        f"With the pyramid shown to the discriminator, samples are {_copying(shown)}, at a distance of "
-        f"{shown.fid:.3g}, {relation(shown.fid, held.fid[PYRAMID.label])} without ({held.fid[PYRAMID.label]:.3g}).",
-        f"Of single levels, {only.idxmin()} has the lowest distance ({only.min():.3g}), {only.idxmax()} the highest "
-        f"({only.max():.3g}).",
-        f"LAPGAN's distance of {chain.fid:.3g} is {relation(chain.fid, plain.fid)} DCGAN's {plain.fid:.3g} at the same "
-        f"number of epochs. LPIPS between its samples is {chain.lpips_diversity:.3f}, "
-        f"{relation(chain.lpips_diversity, chain.lpips_real)} between real images ({chain.lpips_real:.3f}) and "
-        f"{relation(chain.lpips_diversity, plain.lpips_diversity)} between DCGAN's ({plain.lpips_diversity:.3f}).",
-    ]
-
-
 def objectives(table: pd.DataFrame) -> list[str]:
     """Of tab13: the lowest distance with its diversity, and whether weight decay did anything."""
     rows = table.set_index("arm")
