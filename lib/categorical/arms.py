@@ -81,7 +81,7 @@ def published_arms(positions: int, categories: int) -> list[Arm]:
 
 def ablation_arms(base: Arm) -> list[Arm]:
     """The study's arm with one change at a time; `experiments.tune` compares code temperatures."""
-    others = [replace(base, label=f"similarity: {name}", similarity=name) for name in SIMILARITIES[1:]]
+    others = [replace(base, label=f"similarity: {name}", similarity=name) for name in list(SIMILARITIES)[1:]]
     codes = [replace(base, label=f"code: {name}", code=name) for name in ("straight_through", "gumbel")]
     return [
         base,

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIMILARITIES = ("agreement", "log_agreement", "chance", "cosine", "bhattacharyya")
 SMALLEST = 1e-8  # under every logarithm and root, as in SCAN and IMSVD
 
 
@@ -63,18 +62,20 @@ def bhattacharyya(p: Tensor, q: Tensor) -> Tensor:
     return agreement(p.clamp_min(SMALLEST).sqrt(), q.clamp_min(SMALLEST).sqrt())
 
 
+SIMILARITIES = {
+    "agreement": agreement,
+    "log_agreement": log_agreement,
+    "chance": chance_weighted,
+    "cosine": cosine,
+    "bhattacharyya": bhattacharyya,
+}
+
+
 def similarity(p: Tensor, q: Tensor, name: str = "agreement") -> Tensor:
     """One of `SIMILARITIES` by name, (N, M)."""
-    functions = {
-        "agreement": agreement,
-        "log_agreement": log_agreement,
-        "chance": chance_weighted,
-        "cosine": cosine,
-        "bhattacharyya": bhattacharyya,
-    }
-    if name not in functions:
+    if name not in SIMILARITIES:
         raise ValueError(f"similarity {name!r} is unknown; choose one of {', '.join(SIMILARITIES)}")
-    return functions[name](p, q)
+    return SIMILARITIES[name](p, q)
 
 
 def categorical_info_nce(

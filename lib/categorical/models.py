@@ -1,5 +1,7 @@
 """Networks: an image encoder, and a head that turns its features into codes or into an embedding."""
 
+import math
+
 from torch import Tensor, nn
 from torchvision.models import resnet18
 from torchvision.models.resnet import BasicBlock
@@ -57,14 +59,11 @@ class Network(nn.Module):
             raise ValueError(f"a head returns at least one number at each of its axes, not {shape}")
         self.encoder, self.shape = encoder, tuple(shape)
         hidden = hidden or encoder.features
-        outputs = 1
-        for length in shape:
-            outputs *= length
         self.head = nn.Sequential(
             nn.Linear(encoder.features, hidden, bias=False),
             nn.BatchNorm1d(hidden),
             nn.ReLU(),
-            nn.Linear(hidden, outputs),
+            nn.Linear(hidden, math.prod(shape)),
         )
 
     def forward(self, images: Tensor) -> Tensor:

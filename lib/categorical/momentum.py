@@ -13,15 +13,10 @@ class Queue(nn.Module):
 
     Slots that were never filled are never shown, batches of any size wrap around, and of a batch larger than
     the queue the newest rows stay. `state_dict` holds all of it.
-
-    Raises:
-        ValueError: size below 1, or rows of another shape.
     """
 
     def __init__(self, size: int, shape: tuple[int, ...]):
         super().__init__()
-        if size < 1:
-            raise ValueError(f"a queue holds at least 1 row, not {size}")
         self.register_buffer("rows", torch.zeros(size, *shape))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.long))  # rows so far
         self.known = 0  # as many at least: a number, as a GPU would have to be waited for
@@ -41,8 +36,6 @@ class Queue(nn.Module):
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
         """Put `rows` (n, *shape) in the place of the oldest."""
-        if rows.shape[1:] != self.rows.shape[1:]:
-            raise ValueError(f"the queue holds rows of shape {tuple(self.rows.shape[1:])}, not {tuple(rows.shape[1:])}")
         kept = rows.detach()[-self.size :]
         self.known += len(rows)
         self.pushed += len(rows)

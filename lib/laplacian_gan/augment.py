@@ -71,14 +71,11 @@ def pyramid_augment(
     bands = pyramid.build(images, min(depth, pyramid.greatest_depth(images)))
     changed = []
     for band in bands[:-1]:
-        if scale:
-            band = band * torch.exp2(scale * torch.randn(len(band), 1, 1, 1, device=band.device))
-        if swap:
-            other = band[torch.randperm(len(band), device=band.device)]
-            band = torch.where(_draw(band) < swap, other, band)
-        if jitter:
-            strength = band.detach().std(dim=(1, 2, 3), keepdim=True, correction=0)
-            band = band + jitter * strength * torch.randn_like(band)
+        band = band * torch.exp2(scale * torch.randn(len(band), 1, 1, 1, device=band.device))
+        other = band[torch.randperm(len(band), device=band.device)]
+        band = torch.where(_draw(band) < swap, other, band)
+        strength = band.detach().std(dim=(1, 2, 3), keepdim=True, correction=0)
+        band = band + jitter * strength * torch.randn_like(band)
         changed.append(band)
     return pyramid.collapse([*changed, bands[-1]])
 

@@ -4,8 +4,9 @@ The real images are split into four disjoint parts: pyramids come from `sources`
 held-out images), distances are computed to references that contain none of those.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,15 +14,21 @@ import torch
 from torch import Tensor
 
 from lib.laplacian_gan import copying
-from lib.laplacian_gan.arms import NO_SOURCE
-from lib.laplacian_gan.training import Trained, latents
-from lib.metrics.features import Extractor
+from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID, control_arms
+from lib.laplacian_gan.training import Settings, Trained, latents, train_arms
+from lib.metrics.features import Extractor, load_extractor
 from lib.metrics.fid import FeatureSet, compare, describe, fid
-from lib.metrics.perceptual import Perceptual, lpips_diversity, lpips_same_pyramid, lpips_to_source
+from lib.metrics.perceptual import Perceptual, load_lpips, lpips_diversity, lpips_same_pyramid, lpips_to_source
 
 if TYPE_CHECKING:
     from lib.data.images import Images
 
+# The source's table (slide "FID Score, LPIPS score 비교"): claims to compare with. It names neither sample
+# counts nor the reference images, the size, the LPIPS network or what was paired.
+REPORTED = {
+    PYRAMID.label: {"reported_fid": 159.12, "reported_lpips": 0.4803},
+    DCGAN.label: {"reported_fid": 112.07, "reported_lpips": 0.5063},
+}
 CROSSED_PYRAMIDS, CROSSED_LATENTS = 32, 8  # of the grid that separates what z and what the pyramid decide
 
 
@@ -66,6 +73,14 @@ class Protocol:
             f"{self.extractor.name}, "
             f"{self.perceptual.name} of {self.pairs:,} pairs"
         )
+
+
+def load_protocol(
+    train: "Images", test: "Images", settings: Settings, *, extractor: str, lpips_net: str, **options: int
+) -> Protocol:
+    """`protocol_of`, by name. extractor: "auto", "inception" or "domain"; lpips_net: "alex", "vgg", "squeeze"."""
+    features = load_extractor(extractor, train, test, device=settings.device, precision=settings.precision)
+    return protocol_of(train, test, features, load_lpips(lpips_net, device=settings.device), **options)
 
 
 def protocol_of(
@@ -226,3 +241,26 @@ def histories(trained: Mapping[str, Trained], *, seed: int) -> pd.DataFrame:
     return pd.concat(
         [result.history.assign(arm=label, seed=seed) for label, result in trained.items()], ignore_index=True
     )
+
+
+def compare_on(
+    train: "Images", protocol: Protocol, settings: Settings, levels: Sequence[int], *, seed: int, checkpoints: Path
+) -> dict[str, Trained]:
+    """The source's comparison on one data set: DCGAN, pyramid GAN and its null control, with their training curves."""
+    return train_arms(
+        control_arms(levels)[:3],
+        train,
+        settings,
+        seed=seed,
+        score=curve_score(protocol),
+        score_key=protocol.key,
+        checkpoints=checkpoints,
+    )
+
+
+def headline(trained: dict[str, Trained], protocol: Protocol, dataset: str, *, seed: int) -> pd.DataFrame:
+    """tab11: the source's table with what it left out, and the source's values beside ours."""
+    rows = evaluate(trained, protocol, seed=seed)
+    reported = pd.DataFrame([REPORTED.get(arm, {}) for arm in rows.arm], columns=["reported_fid", "reported_lpips"])
+    rows.insert(0, "dataset", dataset)
+    return pd.concat([rows, reported], axis=1)

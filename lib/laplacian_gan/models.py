@@ -5,6 +5,7 @@ band of that size joins the features as three more channels; without levels they
 DCGAN of the usual recipe, with the same weights and the same number of parameters.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -150,28 +151,18 @@ def parameter_count(model: nn.Module) -> int:
 
 def shapes(model: Generator) -> pd.DataFrame:
     """What each layer of a generator takes and gives, seen while it runs: layer, taken, given ("C x H x W")."""
-    rows, hooks = [], []
-    device = next(model.parameters()).device
-    names = {"first": model.first, **{f"block {r}": block for r, block in model.blocks.items()}}
-    names |= {} if model.mix is None else {"mix": model.mix}
+    model = copy.deepcopy(model).cpu().eval()
+    layers = {"first": model.first, **{f"block {r}": block for r, block in model.blocks.items()}, "mix": model.mix}
+    rows = []
 
     def note(name: str):
-        def hook(_, inputs, output):
-            rows.append({"layer": name, "taken": _text(inputs[0]), "given": _text(output)})
+        return lambda _, inputs, output: rows.append({"layer": name, "taken": _text(inputs[0]), "given": _text(output)})
 
-        return hook
-
-    mode = model.training
-    try:
-        for name, layer in names.items():
-            hooks.append(layer.register_forward_hook(note(name)))
-        with torch.no_grad():
-            bands = {r: torch.zeros(1, COLOURS, r, r, device=device) for r in model.levels}
-            model.eval()(torch.zeros(1, model.latent, device=device), bands)
-    finally:
-        model.train(mode)
-        for hook in hooks:
-            hook.remove()
+    for name, layer in layers.items():
+        if layer is not None:
+            layer.register_forward_hook(note(name))
+    with torch.no_grad():
+        model(torch.zeros(1, model.latent), {r: torch.zeros(1, COLOURS, r, r) for r in model.levels})
     return pd.DataFrame(rows)
 
 

@@ -49,13 +49,6 @@ def test_the_queue_keeps_no_graph():
     assert not queue.filled().requires_grad
 
 
-def test_queue_errors():
-    with pytest.raises(ValueError, match="at least 1 row, not 0"):
-        Queue(0, (2,))
-    with pytest.raises(ValueError, match=r"shape \(2, 3\), not \(3, 2\)"):
-        Queue(4, (2, 3)).push(torch.zeros(1, 3, 2))
-
-
 def test_the_slow_copy_is_the_moving_average_of_every_weight():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lib import plots
 from lib.data.images import load_images
-from lib.laplacian_gan import evaluation, experiments, figures, models, pictures, tables
+from lib.laplacian_gan import evaluation, figures, models, pictures, tables
 from lib.laplacian_gan.arms import LEVELS, PYRAMID, Arm, control_arms, level_arms, mixture_arms
 from lib.laplacian_gan.training import Settings, train_arms
 from lib.metrics import features
@@ -36,7 +36,7 @@ def protocol(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(data, protocol, tmp_path_factory):
-    return experiments.compare_on(
+    return evaluation.compare_on(
         data[0], protocol, SETTINGS, LEVELS, seed=0, checkpoints=tmp_path_factory.mktemp("checkpoints")
     )
 
@@ -69,7 +69,7 @@ def test_sources_and_references_are_disjoint(data, protocol):
 
 
 def test_rows_of_the_headline(trained, protocol):
-    rows = experiments.headline(trained, protocol, "plain shapes", seed=0)
+    rows = evaluation.headline(trained, protocol, "plain shapes", seed=0)
     assert list(zip(rows.arm, rows.sources, strict=True)) == [
         ("DCGAN", "none"),
         ("pyramid GAN", "training"),
@@ -90,7 +90,7 @@ def test_rows_of_the_headline(trained, protocol):
 def test_the_curve_ends_where_the_table_is(trained, protocol):
     curve = evaluation.histories(trained, seed=0)
     ends = curve[curve.epoch == curve.epoch.max()].set_index("arm").fid
-    rows = experiments.headline(trained, protocol, "x", seed=protocol.seed)
+    rows = evaluation.headline(trained, protocol, "x", seed=protocol.seed)
     for arm, sources in (("DCGAN", "none"), ("pyramid GAN", "held-out")):
         row = rows[(rows.arm == arm) & (rows.sources == sources)].iloc[0]
         assert ends[arm] == pytest.approx(row.fid, rel=1e-6)
@@ -115,7 +115,7 @@ def test_too_few_images_are_refused(data, protocol):
 
 
 def test_over_seeds(trained, protocol):
-    one = experiments.headline(trained, protocol, "plain shapes", seed=0)
+    one = evaluation.headline(trained, protocol, "plain shapes", seed=0)
     two = one.assign(seed=1, fid=one.fid + 2)
     rows = pd.concat([one, two], ignore_index=True)
     table = tables.over_seeds(rows, by=["dataset"])
@@ -248,7 +248,7 @@ def test_a_folder_of_images_shaped_like_celeba(tmp_path):
     extractor = features.domain(train, test, device="cpu", folder=tmp_path, epochs=1)
     assert "rotations" in extractor.name
     protocol = evaluation.protocol_of(train, test, extractor, load_lpips("squeeze"), count=100, pairs=2)
-    made = experiments.compare_on(train, protocol, settings, LEVELS, seed=0, checkpoints=tmp_path / "checkpoints")
-    rows = experiments.headline(made, protocol, train.name, seed=0)
+    made = evaluation.compare_on(train, protocol, settings, LEVELS, seed=0, checkpoints=tmp_path / "checkpoints")
+    rows = evaluation.headline(made, protocol, train.name, seed=0)
     assert made["pyramid GAN"].generator.mix is None  # at 64 px the finest band is not given
     assert np.isfinite(rows.fid).all() and len(rows) == 4
