@@ -49,11 +49,8 @@ def nt_xent(x: Tensor, y: Tensor, temperature: float = 0.5) -> Tensor:
     """NT-Xent (Chen et al. 2020, equation 1): -log of the partner's share among the 2B - 1 other embeddings.
 
     With z the 2B embeddings at unit length and j the partner of i: the mean over i of
-    -⟨z_i, z_j⟩/τ + log Σ_{k ≠ i} exp(⟨z_i, z_k⟩/τ). Equal embeddings give ln(2B - 1).
-
-    Args:
-        x, y: embeddings (B, D) of two views, of any length but zero; B ≥ 2, as one image has no negative.
-        temperature: τ > 0.
+    -⟨z_i, z_j⟩/τ + log Σ_{k ≠ i} exp(⟨z_i, z_k⟩/τ). Equal embeddings give ln(2B - 1). x and y (B, D) are of
+    two views, of any length but zero; B ≥ 2, as one image has no negative.
     """
     _check_embeddings(x, y, temperature=temperature)
     batch = len(x)
@@ -71,14 +68,9 @@ def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) ->
     """InfoNCE with negatives from a queue (He et al. 2020, equation 1).
 
     The mean over images of -⟨x, k⟩/τ + log [exp(⟨x, k⟩/τ) + Σ_n exp(⟨x, n⟩/τ)], x the query, k its key, n in
-    the queue, all brought to unit length here: keys that were never normalised are no trap. Other images
-    of the batch are no negatives, as in the paper. Equal embeddings give ln(1 + Q).
-
-    Args:
-        query: (B, D), of the encoder.
-        key: (B, D), of the momentum encoder for the same images. The caller detaches it.
-        queue: (Q, D), one earlier key a row, Q ≥ 1. The caller detaches it.
-        temperature: τ > 0; 0.1 as in the authors' CIFAR-10 notebook (0.07 in the paper).
+    the queue, all brought to unit length here. Other images of the batch are no negatives, as in the paper. Equal
+    embeddings give ln(1 + Q). query (B, D) is the encoder's, key (B, D) the momentum encoder's for the same images,
+    queue (Q, D) has one earlier key a row; the caller detaches both. τ is 0.1 as in the authors' CIFAR-10 notebook.
     """
     _check_embeddings(query, key, queue, temperature=temperature)
     if len(query) != len(key) or not len(key) or not len(queue):
@@ -105,9 +97,7 @@ def imsvd(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
 
     Simplified: `weight` stands for two of the code's three weights, all 1 in both its scripts. The code raises
     every probability to 1e-8, here only logarithms do. J is of one process, theirs of all. L = 1 has no third term.
-
-    Args:
-        p, q: codes (B, L, K), both with gradients.
+    Gradients go through both p and q.
     """
     _check_codes(p, q)
     batch, positions, categories = p.shape
@@ -131,12 +121,8 @@ def carp(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
 
     The blocks are the positions; the paper's are drawn anew at each step from one layer of prototypes. The
     paper's loss over two views, each in turn the student's, is `carp(cat([p1, p2]), cat([q2, q1]))`; there is no
-    multi-crop.
-
-    Args:
-        p: the student's codes (B, L, K).
-        q: the codes (B, L, K) that the teacher, its moving average, gives the other view. The caller detaches them.
-        weight: of the second term; 1 in the code.
+    multi-crop. p is the student's, q what the teacher, its moving average, gives the other view; the caller
+    detaches it. The published code has weight 1.
     """
     _check_codes(p, q)
     mean = (p.mean(0) + q.mean(0)) / 2  # (L, K)
@@ -152,11 +138,8 @@ def scan(p: Tensor, q: Tensor, entropy_weight: float = 5.0) -> Tensor:
     one-hot and balanced, (1 - λ) ln K where they are uniform, 0 where they are one-hot and constant.
 
     Simplified: the paper's q is a mined neighbour of the image, in the feature space of an earlier pretext task;
-    here it is the image's other view. As in the code, the entropy is of the anchors p alone.
-
-    Args:
-        p, q: codes (B, L, K), both with gradients.
-        entropy_weight: λ; 5 in the authors' configuration for CIFAR-10.
+    here it is the image's other view. As in the code, the entropy is of the anchors p alone. λ is 5 in the authors'
+    configuration for CIFAR-10.
     """
     _check_codes(p, q)
     return _disagreement(p, q) + entropy_weight * _negative_entropy(p.mean(0)).sum(-1).mean()

@@ -104,34 +104,28 @@ def clusters(seen: Seen, readout: str, count: int, *, seed: int) -> tuple[Tensor
 
     count: wanted number of clusters; "one position" and "connected codes" find theirs themselves.
     """
-    ours, theirs = seen.train, seen.test
-    match readout:
-        case "k-means on features":
-            fitted, asked = normalize(ours.features, dim=1), normalize(theirs.features, dim=1)
-            found = clustering.k_means(fitted, count, seed=seed, restarts=RESTARTS)
-        case "k-means on embedding" | "k-means on soft codes":
-            fitted, asked = ours.points, theirs.points
-            found = clustering.k_means(fitted, count, seed=seed, restarts=RESTARTS)
-        case "k-modes on hard codes":
-            fitted, asked = ours.hard, theirs.hard
-            found = clustering.k_modes(fitted, count, seed=seed, restarts=RESTARTS)
-        case "one position":
-            position = best_position(ours.soft)
-            return ours.hard[:, position], theirs.hard[:, position]
-        case "connected codes":
-            return _connected(ours.hard, theirs.hard)
-        case _:
-            raise ValueError(f"readout {readout!r} is unknown for {seen.trained.arm.label}")
+    if readout not in readouts(seen):
+        raise ValueError(f"readout {readout!r} is unknown for {seen.trained.arm.label}")
+    both = seen.train, seen.test
+    if readout == "one position":
+        position = best_position(seen.train.soft)
+        return tuple(part.hard[:, position] for part in both)
+    if readout == "connected codes":
+        return _connected(seen.train.hard, seen.test.hard)
+    if readout == "k-modes on hard codes":
+        (fitted, asked), fit = (part.hard for part in both), clustering.k_modes
+    elif readout == "k-means on features":
+        (fitted, asked), fit = (normalize(part.features, dim=1) for part in both), clustering.k_means
+    else:
+        (fitted, asked), fit = (part.points for part in both), clustering.k_means
+    found = fit(fitted, count, seed=seed, restarts=RESTARTS)
     return found.assign(fitted), found.assign(asked)
 
 
 def readouts(seen: Seen) -> list[str]:
     """How the clusters of an arm can be read."""
-    if seen.trained.arm.makes_codes:
-        own = ["k-means on soft codes", "k-modes on hard codes", "connected codes", "one position"]
-    else:
-        own = ["k-means on embedding"]
-    return [*own, "k-means on features"]
+    coded = ["k-means on soft codes", "k-modes on hard codes", "connected codes", "one position"]
+    return [*(coded if seen.trained.arm.makes_codes else ["k-means on embedding"]), "k-means on features"]
 
 
 def best_position(soft: Tensor) -> int:
@@ -165,9 +159,10 @@ def cluster_table(
 
     On test images. Raw pixels are the first row. counts: numbers of clusters besides that of the classes.
     """
-    pixels = {"arm": "raw pixels", "seed": seed, "readout": "k-means on pixels"}
-    pixels["bytes"] = float(train.pixels[0].numel())
-    rows = [pixels | pixel_clusters(train, test, seed=seed)]
+    fitted, asked = (part.pixels.flatten(1).float().div(255) for part in (train.subset(slice(PIXELS)), test))
+    found = clustering.k_means(fitted, len(train.classes), seed=seed, restarts=2).assign(asked)  # without any learning
+    row = {"arm": "raw pixels", "seed": seed, "readout": "k-means on pixels", "bytes": float(fitted.shape[1])}
+    rows = [row | {"wanted": len(train.classes)} | clustering.scores(found, test.labels)]
     for label, one in seen.items():
         for readout in readouts(one):
             own = readout in ("connected codes", "one position")
@@ -188,13 +183,6 @@ def _bytes(seen: Seen, readout: str) -> float:
     return 4.0 * (seen.test.features if readout == "k-means on features" else seen.test.points).shape[1]
 
 
-def pixel_clusters(train: "Images", test: "Images", *, seed: int) -> dict[str, float]:
-    """k-means on the pixels themselves: what no learning gives."""
-    fitted, asked = (part.pixels.flatten(1).float().div(255) for part in (train.subset(slice(PIXELS)), test))
-    found = clustering.k_means(fitted, len(train.classes), seed=seed, restarts=2)
-    return {"wanted": len(train.classes)} | clustering.scores(found.assign(asked), test.labels)
-
-
 # --- Representation -------------------------------------------------------------------------------
 
 
@@ -204,14 +192,12 @@ def representation_table(
     """tab22: arm, seed, code_temperature, representation, bytes (of one image), knn and linear (test accuracy, %)."""
     rows = []
     for label, one in seen.items():
-        arm = one.trained.arm
-        own = "soft codes" if arm.makes_codes else "embedding"
+        arm, (ours, theirs) = one.trained.arm, (one.train, one.test)
         facts = {"arm": label, "seed": seed}
         facts["code_temperature"] = arm.code_temperature if arm.makes_codes else float("nan")
-        for name, fitted, asked in (
-            ("features", one.train.features, one.test.features),
-            (own, one.train.points, one.test.points),
-        ):
+        wide = {"features": (ours.features, theirs.features)}
+        wide["soft codes" if arm.makes_codes else "embedding"] = (ours.points, theirs.points)
+        for name, (fitted, asked) in wide.items():
             row = facts | {"representation": name, "bytes": 4.0 * fitted.shape[1]}
             row["knn"] = 100 * _knn(fitted, asked, train, test)
             if linear and name == "features":
@@ -219,7 +205,7 @@ def representation_table(
             rows.append(row)
         if arm.makes_codes:
             row = facts | {"representation": "hard codes", "bytes": code_bytes(arm)}
-            rows.append(row | {"knn": 100 * _knn(one.train.hard, one.test.hard, train, test, "hamming")})
+            rows.append(row | {"knn": 100 * _knn(ours.hard, theirs.hard, train, test, "hamming")})
     return pd.DataFrame(rows)
 
 

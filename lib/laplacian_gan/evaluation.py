@@ -70,8 +70,7 @@ class Protocol:
         """For captions: extractor and sample counts behind every distance."""
         return (
             f"{self.extractor.distance} of {self.count:,} generated to {self.count:,} held-out images, features: "
-            f"{self.extractor.name}, "
-            f"{self.perceptual.name} of {self.pairs:,} pairs"
+            f"{self.extractor.name}, {self.perceptual.name} of {self.pairs:,} pairs"
         )
 
 
@@ -227,35 +226,25 @@ def spectra(trained: Mapping[str, Trained], protocol: Protocol, *, seed: int) ->
     for label, result in trained.items():
         pixels = result.sample(protocol.count, protocol.sources["held-out"], seed=seed)
         sets[label] = describe(pixels, protocol.extractor)
-    return pd.concat(
-        [
-            pd.DataFrame({"arm": label, "seed": seed, "frequency": found.frequencies, "power": found.power})
-            for label, found in sets.items()
-        ],
-        ignore_index=True,
+    frames = (
+        pd.DataFrame({"arm": label, "seed": seed, "frequency": found.frequencies, "power": found.power})
+        for label, found in sets.items()
     )
+    return pd.concat(frames, ignore_index=True)
 
 
 def histories(trained: Mapping[str, Trained], *, seed: int) -> pd.DataFrame:
     """Training curves of several arms: arm, seed, images, d_loss, g_loss, d_real, d_fake, fid."""
-    return pd.concat(
-        [result.history.assign(arm=label, seed=seed) for label, result in trained.items()], ignore_index=True
-    )
+    frames = (result.history.assign(arm=label, seed=seed) for label, result in trained.items())
+    return pd.concat(frames, ignore_index=True)
 
 
 def compare_on(
     train: "Images", protocol: Protocol, settings: Settings, levels: Sequence[int], *, seed: int, checkpoints: Path
 ) -> dict[str, Trained]:
     """The source's comparison on one data set: DCGAN, pyramid GAN and its null control, with their training curves."""
-    return train_arms(
-        control_arms(levels)[:3],
-        train,
-        settings,
-        seed=seed,
-        score=curve_score(protocol),
-        score_key=protocol.key,
-        checkpoints=checkpoints,
-    )
+    score = {"score": curve_score(protocol), "score_key": protocol.key}
+    return train_arms(control_arms(levels)[:3], train, settings, seed=seed, checkpoints=checkpoints, **score)
 
 
 def headline(trained: dict[str, Trained], protocol: Protocol, dataset: str, *, seed: int) -> pd.DataFrame:
