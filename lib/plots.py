@@ -121,7 +121,7 @@ def dots(
         part = frame[(frame[by] == name) & frame[x].notna()]
         if len(part):
             place = part.arm.map(arms.index) + shift
-            axes.scatter(part[x], place, s=16, color=colour, marker=marker, label=name, alpha=0.8, linewidth=0)
+            axes.scatter(part[x], place, s=20, color=colour, marker=marker, label=name, alpha=0.8, linewidth=0)
     axes.set_ylim(len(arms) - 0.5, -0.5)
     axes.set_yticks(range(len(arms)), arms)
 

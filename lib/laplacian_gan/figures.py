@@ -180,7 +180,9 @@ def _dot_panels(axes, frame: pd.DataFrame, arms: Sequence[str], panels) -> None:
     """For each of `panels` (column, title, limits) the values of every arm, by where its sources come from."""
     for cell, (column, title, limits) in zip(axes, panels, strict=True):
         plots.dots(cell, frame, column, arms, "sources", SPLITS)
-        cell.set(title=title, xlim=limits)
+        cell.set_title(title)
+        if limits:
+            cell.set_xlim(limits)
     for cell in axes[1:]:
         cell.tick_params(labelleft=False)
     plots.legend_below(axes[0].figure, axes[0], title="images whose pyramids are given")
