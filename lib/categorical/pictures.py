@@ -69,12 +69,8 @@ def cluster_sheet(
         sizes.append(len(members) / len(found))
         purity.append(counts.max().item() / len(members))
         names.append(images.classes[int(counts.argmax())])
-    return {
-        "images": torch.stack(sheets).numpy(),
-        "sizes": np.array(sizes),
-        "purity": np.array(purity),
-        "names": np.array(names),
-    }
+    facts = {"sizes": sizes, "purity": purity, "names": names}
+    return {"images": torch.stack(sheets).numpy()} | {name: np.array(values) for name, values in facts.items()}
 
 
 def code_map(seen: Seen, found: Tensor, images: "Images", *, seed: int, count: int = 600) -> dict[str, np.ndarray]:
@@ -129,24 +125,23 @@ def factors(images: "Images", dataset: str, *, seed: int) -> dict[str, Tensor]:
     hue = torch.atan2(3**0.5 * (mean[:, 1] - mean[:, 2]), 2 * mean[:, 0] - mean[:, 1] - mean[:, 2])
     found = {
         "class": images.labels,
-        "brightness": _parts(grey, 8),
+        "brightness": _eighths(grey),
         "colour": (6 * hue / (2 * torch.pi)).round().long() % 6,
     }
     if dataset in ("shapes", "shapes-plain"):
         plain, size = dataset == "shapes-plain", images.pixels.shape[-1]
         drawn = draw_shapes(len(images), size=size, seed=seed, split=images.split, plain=plain)[2]
         found["colour"] = (torch.from_numpy(drawn["hue"]) / 60).round().long() % 6
-        found["size"] = _parts(torch.from_numpy(drawn["scale"]).float(), 8)
+        found["size"] = _eighths(torch.from_numpy(drawn["scale"]).float())
         if not plain:
             found["orientation"] = torch.from_numpy(drawn["orientation"]) // 45
             found["background"] = torch.from_numpy(drawn["background"]).clamp(max=len(BACKGROUNDS) - 1)
     return found
 
 
-def _parts(values: Tensor, count: int) -> Tensor:
-    """(N,) number of the equally filled part that each value is in."""
-    edges = torch.quantile(values, torch.linspace(0, 1, count + 1)[1:-1])
-    return torch.bucketize(values, edges)
+def _eighths(values: Tensor) -> Tensor:
+    """(N,) number of the equally filled part, of eight, that each value is in."""
+    return torch.bucketize(values, torch.quantile(values, torch.linspace(0, 1, 9)[1:-1]))
 
 
 def meanings(seen: Seen, images: "Images", dataset: str, *, seed: int) -> pd.DataFrame:

@@ -167,12 +167,8 @@ def real_rows(protocol: Protocol, *, seed: int) -> pd.DataFrame:
 
 def _diversity(protocol: Protocol, pixels: Tensor) -> dict[str, float]:
     found = lpips_diversity(protocol.perceptual, pixels, pairs=protocol.pairs, seed=protocol.seed)
-    return {
-        "lpips_diversity": found["mean"],
-        "lpips_low": found["low"],
-        "lpips_high": found["high"],
-        "lpips_real": protocol.real_diversity,
-    }
+    row = {"lpips_diversity": found["mean"], "lpips_low": found["low"], "lpips_high": found["high"]}
+    return row | {"lpips_real": protocol.real_diversity}
 
 
 def _perceptual(protocol: Protocol, result: Trained, pixels: Tensor, sources: Tensor | None) -> dict[str, float]:
@@ -201,12 +197,16 @@ def _copies(protocol: Protocol, pixels: Tensor, split: str, images: int = 1) -> 
     for number in range(images):
         index = (torch.arange(len(pixels)) - number) % len(sources)  # as in `training.conditions`
         asked = index[: len(some)]
-        found = copying.source_retrieval(some, asked, sources), copying.source_correlation(pixels, sources[index])
-        rows.append((*found, copying.copy_index(some, pool, asked)))
-    most = (max(column, key=abs) for column in zip(*rows, strict=True))
+        rows.append(
+            {
+                "retrieval": copying.source_retrieval(some, asked, sources),
+                "source_correlation": copying.source_correlation(pixels, sources[index]),
+                "copy_index": copying.copy_index(some, pool, asked),
+            }
+        )
+    most = {name: max((row[name] for row in rows), key=abs) for name in rows[0]}
     chance = copying.source_correlation(pixels, sources[(torch.arange(len(pixels)) - images) % len(sources)])
-    found = dict(zip(("retrieval", "source_correlation", "copy_index"), most, strict=True))
-    return found | {"chance_correlation": chance}
+    return most | {"chance_correlation": chance}
 
 
 def _shares(result: Trained, sources: Tensor | None, seed: int) -> dict[str, float]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.patches import Rectangle
 
 from lib import plots
 from lib.laplacian_gan.arms import NO_SOURCE
@@ -32,6 +34,11 @@ SPLITS = {
 def _tiled(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
     """uint8 (n, 3, h, w) as one picture in [0, 1]."""
     return plots.tile(list(images.transpose(0, 2, 3, 1) / 255), columns, gap)
+
+
+def _show_images(axes: Axes, images: np.ndarray, columns: int, title: str = "", gap: int = 1) -> None:
+    plots.show_picture(axes, _tiled(images, columns, gap))
+    axes.set_title(title, fontsize=7)
 
 
 def pyramid(arrays: Arrays) -> Figure:
@@ -67,6 +74,7 @@ def generator(shapes: pd.DataFrame) -> Figure:
     maps = [_numbers(shapes.taken.iloc[0]), *map(_numbers, shapes.given)]
     taken = [*map(_numbers, shapes.taken), maps[-1]]
     gap, place = 0.55, 0.0
+    arrow = {"arrowstyle": "-|>", "mutation_scale": 7, "shrinkA": 1, "shrinkB": 1}
     for (channels, side, _), (joined, _, _) in zip(maps, taken, strict=True):
         tall, wide = (0.35 + 0.42 * np.log2(side) if side > 1 else 0.3), 0.12 + 0.055 * np.sqrt(channels)
         axes.add_patch(Rectangle((place, -tall / 2), wide, tall, facecolor="#CFE3F3", edgecolor="0.2"))
@@ -74,20 +82,16 @@ def generator(shapes: pd.DataFrame) -> Figure:
         axes.text(place + wide / 2, -tall / 2 - 0.08, label, ha="center", va="top", fontsize=7)
         place += wide
         if place and (channels, side) != maps[-1][:2] or joined > channels:
-            _arrow(axes, (place, 0), (place + gap, 0), "0.2")
+            axes.annotate("", (place + gap, 0), (place, 0), arrowprops=arrow | {"color": "0.2"})
         if joined > channels:
             middle = place + gap / 2
-            _arrow(axes, (middle, 1.85), (middle, 0.05), plots.COLOURS[1])
+            axes.annotate("", (middle, 0.05), (middle, 1.85), arrowprops=arrow | {"color": plots.COLOURS[1]})
             text = f"Lap_pyr\n{joined - channels}×{side}×{side}"
             axes.text(middle, 1.9, text, ha="center", va="bottom", fontsize=7, color=plots.COLOURS[1])
         place += gap
     axes.set(xlim=(-0.2, place - gap + 0.2), ylim=(-1.9, 2.6))
     axes.set_axis_off()
     return figure
-
-
-def _arrow(axes, start: tuple[float, float], end: tuple[float, float], colour: str) -> None:
-    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=7, color=colour, shrinkA=1, shrinkB=1))
 
 
 def _numbers(shape: str) -> tuple[int, ...]:
@@ -98,7 +102,7 @@ def samples(arrays: Arrays, columns: int = 8) -> Figure:
     """fig13 and fig14: generated images; with sources, each half shows a source above what was made of it."""
     if "samples" in arrays:
         figure, axes = plots.subplots(height=2.2)
-        plots.show_picture(axes, _tiled(arrays["samples"], 2 * columns))
+        _show_images(axes, arrays["samples"], 2 * columns)
         return figure
     splits = [name for name in arrays if f"{name} sources" in arrays]
     figure, axes = plots.subplots(1, len(splits), height=3.6, squeeze=False)
@@ -107,8 +111,7 @@ def samples(arrays: Arrays, columns: int = 8) -> Figure:
         rows = []
         for begin in range(0, len(made), columns):
             rows += [*sources[begin : begin + columns], *made[begin : begin + columns]]
-        plots.show_picture(cell, _tiled(np.stack(rows), columns))
-        cell.set_title(f"pyramids of {name} images:\nrows in turn: source, generated", fontsize=7)
+        _show_images(cell, np.stack(rows), columns, f"pyramids of {name} images:\nrows in turn: source, generated")
     return figure
 
 
@@ -116,8 +119,8 @@ def without_levels(arrays: Arrays) -> Figure:
     """A source, the condition, and samples at several z. arrays: `pictures.without_levels`."""
     figure, axes = plots.subplots(1, 3, height=1.3, width_ratios=[1, 1, len(arrays["samples"])])
     for cell, name in zip(axes, ("source", "condition"), strict=False):
-        plots.show_picture(cell, _tiled(arrays[name][None], 1), name)
-    plots.show_picture(axes[2], _tiled(arrays["samples"], len(arrays["samples"])), "samples, one z each")
+        _show_images(cell, arrays[name][None], 1, name)
+    _show_images(axes[2], arrays["samples"], len(arrays["samples"]), "samples, one z each")
     return figure
 
 
@@ -192,8 +195,8 @@ def nearest(arrays: Arrays) -> Figure:
     """fig17: generated images above their nearest training images. arrays: `pictures.nearest`."""
     figure, axes = plots.subplots(len(arrays), 1, height=1.35 * len(arrays), width=4.6, squeeze=False)
     for cell, (label, pair) in zip(axes[:, 0], arrays.items(), strict=True):
-        plots.show_picture(cell, _tiled(pair.reshape(-1, *pair.shape[2:]), pair.shape[1]))
-        cell.set_title(f"{label}: generated, and the nearest training image", fontsize=7)
+        title = f"{label}: generated, and the nearest training image"
+        _show_images(cell, np.concatenate(pair), pair.shape[1], title)
     return figure
 
 
@@ -216,20 +219,17 @@ def spectrum(frame: pd.DataFrame) -> Figure:
 def interpolation(arrays: Arrays) -> Figure:
     """fig19: coarse of one image with fine of another, and walks in z. arrays: `pictures.interpolations`."""
     walks = [name for name in arrays if name not in ("sources", "swaps")]
-    figure = plots.subplots(height=2.9)[0]
-    figure.clear()
-    grid = figure.add_gridspec(len(walks), 2, width_ratios=[1, 1.35])
-    left = figure.add_subplot(grid[:, 0])
+    plots.use_style()
+    mosaic = [["swaps", name] for name in walks]
+    figure, axes = plt.subplot_mosaic(mosaic, figsize=(plots.TEXT_WIDTH, 2.9), width_ratios=[1, 1.35])
     swaps, sources = arrays["swaps"], arrays["sources"]
-    count = len(sources)
-    blank = np.full_like(sources[:1], 255)
-    rows = [np.concatenate([blank, sources])] + [np.concatenate([sources[i : i + 1], swaps[i]]) for i in range(count)]
-    plots.show_picture(left, _tiled(np.concatenate(rows), count + 1, gap=2))
-    left.set_title("pyramid GAN: coarse levels from the left,\nfine levels from the top, one z", fontsize=7)
-    for row, name in enumerate(walks):
-        cell = figure.add_subplot(grid[row, 1])
-        plots.show_picture(cell, _tiled(arrays[name], len(arrays[name])))
-        cell.set_title(name, fontsize=7)
+    rows = [np.full_like(sources[:1], 255), sources]
+    for source, row in zip(sources, swaps, strict=True):
+        rows += [source[None], row]
+    title = "pyramid GAN: coarse levels from the left,\nfine levels from the top, one z"
+    _show_images(axes["swaps"], np.concatenate(rows), len(sources) + 1, title, gap=2)
+    for name in walks:
+        _show_images(axes[name], arrays[name], len(arrays[name]), name)
     return figure
 
 

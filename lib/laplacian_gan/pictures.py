@@ -75,17 +75,13 @@ def interpolations(plain: Trained, conditioned: Trained, sources: Tensor, *, ste
     "DCGAN": a walk from z_0 to z_1; "pyramid GAN": the same walk at one pyramid;
     "pyramids": a walk from one pyramid to another at one z.
     """
-    count = len(sources)
-    floats = as_float(sources)
+    count, floats = len(sources), as_float(sources)
     bands = pyramid.build(floats, len(resolutions(floats.shape[-1])))
-    half = len(bands) // 2
-    mixed = [
-        pyramid.collapse([band[j : j + 1] for band in bands[:half]] + [band[i : i + 1] for band in bands[half:]])
-        for i in range(count)
-        for j in range(count)
-    ]
+    half, each = len(bands) // 2, torch.arange(count)
+    fine, coarse = each.repeat(count), each.repeat_interleave(count)
+    mixed = pyramid.collapse([band[fine] for band in bands[:half]] + [band[coarse] for band in bands[half:]])
     z = latents(2, plain.generator.latent, seed)
-    swaps = conditioned.sample_from(z[:1].expand(count**2, -1), _pixels(torch.cat(mixed)), seed=seed)
+    swaps = conditioned.sample_from(z[:1].expand(count**2, -1), _pixels(mixed), seed=seed)
     walk = _great_circle(z[0], z[1], steps)
     weights = torch.linspace(0, 1, steps).view(-1, 1, 1, 1)
     between = _pixels((1 - weights) * floats[:1] + weights * floats[1:2])
