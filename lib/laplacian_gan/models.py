@@ -173,8 +173,6 @@ def _text(features: Tensor) -> str:
 def _join(features: Tensor, bands: Bands | None, resolution: int, levels: Sequence[int]) -> Tensor:
     if resolution not in levels:
         return features
-    if bands is None or resolution not in bands:
-        raise ValueError(f"this network was built with the pyramid level of {resolution} px, but was not given it")
     return torch.cat([features, bands[resolution].to(features.dtype)], dim=1)
 
 

@@ -23,8 +23,6 @@ def down(images: Tensor) -> Tensor:
 def up(images: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, C, ceil(H/2), ceil(W/2)) -> (N, C, H, W) for `size` (H, W); a constant stays constant."""
     height, width = size
-    if tuple(images.shape[-2:]) != ((height + 1) // 2, (width + 1) // 2):
-        raise ValueError(f"{_size(images)} cannot become {height} x {width}: only twice the size, or one less")
     return _up_last(_up_last(images, width).mT, height).mT
 
 
@@ -95,8 +93,4 @@ def _check(images: Tensor, depth: int) -> None:
         raise ValueError(f"a pyramid needs float images (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
     largest = greatest_depth(images)
     if not 1 <= depth <= largest:
-        raise ValueError(f"images of {_size(images)} have pyramids of 1 to {largest} levels, not {depth}")
-
-
-def _size(images: Tensor) -> str:
-    return f"{images.shape[-2]} x {images.shape[-1]} pixels"
+        raise ValueError(f"images of {tuple(images.shape[-2:])} have pyramids of 1 to {largest} levels, not {depth}")

@@ -123,12 +123,6 @@ def test_other_levels_are_refused():
         Generator(32, levels=(4, 5, 64))
 
 
-def test_a_missing_level_is_an_error():
-    generator = Generator(32, width=4, levels=(4, 8))
-    with pytest.raises(ValueError, match="level of 8 px, but was not given it"):
-        generator(noise(2, 100), bands((4,), 2))
-
-
 def test_an_unknown_norm_is_refused():
     with pytest.raises(ValueError, match="'layer' is unknown"):
         Discriminator(32, norm="layer")
