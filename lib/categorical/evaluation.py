@@ -133,11 +133,8 @@ def best_position(soft: Tensor) -> int:
 
     This is mutual information between image and category, and knows of no label.
     """
-
-    def entropy(p: Tensor) -> Tensor:
-        return -(p * p.clamp_min(1e-12).log()).sum(-1)
-
-    return int((entropy(soft.mean(0)) - entropy(soft).mean(0)).argmax())
+    entropy = torch.special.entr  # -p log p
+    return int((entropy(soft.mean(0)) - entropy(soft).mean(0)).sum(-1).argmax())
 
 
 def _connected(fitted: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
