@@ -3,52 +3,20 @@
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torchvision import models
-from torchvision.transforms.functional import normalize
 
 from lib.corregularization.analysis import coherence, pair_cosines, prune_redundant
 from lib.corregularization.losses import as_matrix
 from lib.corregularization.training import Trained
-from lib.data.catalog import DataError
 from lib.data.images import Images
 from lib.metrics.clustering import linear_probe
+from lib.metrics.imagenet import as_input
 
-NETWORKS = {
-    "AlexNet": (models.alexnet, models.AlexNet_Weights.IMAGENET1K_V1),
-    "VGG16": (models.vgg16, models.VGG16_Weights.IMAGENET1K_V1),
-}
 ALIKE = 0.9  # |cosine| from which two filters count as near-duplicates
 CHUNK = 250  # images at once
-STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, deviation of pixels in these trainings
-
-
-def load_trained(name: str) -> nn.Sequential:
-    """The convolutional part of "AlexNet" or "VGG16" with torchvision's ImageNet weights, from torch's hub cache.
-
-    Raises:
-        DataError: there is no such network, or its weights are not there or damaged. Nothing is downloaded.
-    """
-    if name not in NETWORKS:
-        raise DataError(f"There is no network {name!r}: choose from {', '.join(NETWORKS)}.")
-    build, weights = NETWORKS[name]
-    file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[-1])
-    how = f"Put {weights.url} there, set TORCH_HOME to where it is, or leave {name} out of `imagenet`."
-    if not file.exists():
-        raise DataError(f"The weights of {name} are not in {file}. {how}")
-    with torch.random.fork_rng():
-        network = build().features.eval().requires_grad_(False)
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-        state = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
-        network.load_state_dict(state)
-    except Exception as error:  # a truncated or a foreign file: whatever torch and pickle raise
-        raise DataError(f"{file} holds no weights of {name} ({type(error).__name__}). Delete it. {how}") from error
-    return network
 
 
 def convolutions(network: nn.Module) -> list[nn.Conv2d]:
@@ -154,4 +122,4 @@ def _probe(network: nn.Module, train: Images, test: Images) -> float:
 @torch.no_grad()
 def features(network: nn.Module, images: Images) -> Tensor:
     """(N, channels): what the network's last layer answers, mean over positions. Pixels normalised as torchvision's."""
-    return torch.cat([network(normalize(part / 255, *STATISTICS)).mean((2, 3)) for part in images.pixels.split(CHUNK)])
+    return torch.cat([network(as_input(part)).mean((2, 3)) for part in images.pixels.split(CHUNK)])

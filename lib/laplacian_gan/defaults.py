@@ -10,6 +10,7 @@ control_epochs = 2  # of all experiments but the first
 ema = 0.99  # decay of the averaged generator
 levels = [4, 8, 16, 32]  # pixels: resolutions at which the pyramid is given
 noise_strengths = [1.0]  # standard deviation of noise added to the levels (of unit variance), an arm each
+second_extractor = ""  # "domain", "vgg16": distances in its features as well, to see whether both order arms alike
 sample_count = 500  # generated images per model, against as many real ones
 lpips_pairs = 200  # pairs of images behind each LPIPS
 cost_rounds = 2  # repetitions when costs are timed; 0 leaves them out

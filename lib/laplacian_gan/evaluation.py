@@ -37,6 +37,7 @@ class Protocol:
     """How arms are measured: real images, split into disjoint parts, feature extractor and LPIPS.
 
     Attributes:
+        second: another extractor, to see whether both order the arms alike; None: there is none.
         reference: held-out images, which no model saw and no pyramid was taken from.
         train_reference: as many training images; a model that memorises is close to these alone.
         sources: "training" and "held-out" -> uint8 (count, 3, h, w), the images whose pyramids are given.
@@ -55,6 +56,8 @@ class Protocol:
     pairs: int
     queries: int
     seed: int
+    second: Extractor | None = None
+    second_reference: FeatureSet | None = None
 
     @property
     def count(self) -> int:
@@ -75,11 +78,20 @@ class Protocol:
 
 
 def load_protocol(
-    train: "Images", test: "Images", settings: Settings, *, extractor: str, lpips_net: str, **options: int
+    train: "Images",
+    test: "Images",
+    settings: Settings,
+    *,
+    extractor: str,
+    lpips_net: str,
+    second: str = "",
+    **options: int,
 ) -> Protocol:
-    """`protocol_of`, by name. extractor: "auto", "inception" or "domain"; lpips_net: "alex", "vgg", "squeeze"."""
-    features = load_extractor(extractor, train, test, device=settings.device, precision=settings.precision)
-    return protocol_of(train, test, features, load_lpips(lpips_net, device=settings.device), **options)
+    """`protocol_of`, by name. extractor, second: "auto", "inception", "vgg16" or "domain", the second may be "";
+    lpips_net: "alex", "vgg", "squeeze"."""
+    how = {"device": settings.device, "precision": settings.precision}
+    features, other = (load_extractor(kind, train, test, **how) if kind else None for kind in (extractor, second))
+    return protocol_of(train, test, features, load_lpips(lpips_net, device=settings.device), second=other, **options)
 
 
 def protocol_of(
@@ -88,6 +100,7 @@ def protocol_of(
     extractor: Extractor,
     perceptual: Perceptual,
     *,
+    second: Extractor | None = None,
     count: int,
     pairs: int = 1000,
     queries: int = 1000,
@@ -103,6 +116,8 @@ def protocol_of(
         extractor=extractor,
         perceptual=perceptual,
         reference=describe(reference, extractor),
+        second=second,
+        second_reference=second and describe(reference, second),
         train_reference=describe(train.pixels[trained[count : 2 * count]], extractor),
         sources={"training": train.pixels[trained[:count]], "held-out": test.pixels[held_out[:count]]},
         training=train.pixels[trained[: max(count, candidates)]],
@@ -116,8 +131,11 @@ def protocol_of(
 def distances(protocol: Protocol, pixels: Tensor) -> dict[str, Any]:
     """FID, KID and relatives of uint8 images against held-out images; fid_train is against training images."""
     made = describe(pixels, protocol.extractor)
-    row = compare(made, protocol.reference, seed=protocol.seed)
-    return row | {"fid_train": fid(made, protocol.train_reference)}
+    row = compare(made, protocol.reference, seed=protocol.seed) | {"fid_train": fid(made, protocol.train_reference)}
+    if protocol.second is not None:
+        row["fid_second"] = fid(describe(pixels, protocol.second), protocol.second_reference)
+        row["second_extractor"] = protocol.second.name
+    return row
 
 
 def curve_score(protocol: Protocol):

@@ -244,6 +244,22 @@ def controls(frame: pd.DataFrame) -> Figure:
     return figure
 
 
+def extractors(frame: pd.DataFrame) -> Figure:
+    """fig112: every arm's Fréchet distance in the features of two extractors. frame: tab12 with `fid_second`."""
+    figure, axes = plots.subplots(1, 1, width=3.6, height=3.2)
+    for split, (colour, marker, _) in SPLITS.items():
+        part = frame[frame.sources == split]
+        axes.scatter(part.fid, part.fid_second, color=colour, marker=marker, s=18, label=f"sources: {split}")
+    for arm in ARM_COLOURS:
+        for row in frame[(frame.arm == arm) & (frame.sources != "training")].itertuples():
+            axes.annotate(arm, (row.fid, row.fid_second), (4, -3), textcoords="offset points", fontsize=6)
+    names = (frame[name].iloc[0].split()[0] for name in ("extractor", "second_extractor"))
+    first, second = (f"Fréchet distance, {name} features" for name in names)
+    axes.set(xscale="log", yscale="log", xlabel=first, ylabel=second)
+    plots.legend_below(figure, axes, columns=3)
+    return figure
+
+
 def mixtures(frame: pd.DataFrame) -> Figure:
     """fig111: distance against copying, by the number of images that bands come from. frame: `tables.mixtures`.
 

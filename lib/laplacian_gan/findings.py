@@ -70,6 +70,23 @@ def mixtures(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
+def extractors(table: pd.DataFrame) -> list[str]:
+    """Of tab12 with a second extractor: do both order the arms alike, and which of the first comparison's pairs?"""
+    rows = table[table.sources != "training"].set_index("arm")
+    rho = rows.fid.corr(rows.fid_second, method="spearman")
+    first, second = (rows[name].iloc[0].split()[0] for name in ("extractor", "second_extractor"))
+    sentences = [f"Over {len(rows)} arms and references, distances in {first} and {second} features have a rank "
+                 f"correlation (Spearman) of {rho:.2f}."]  # fmt: skip
+    plain = rows.loc[DCGAN.label]
+    for arm in (PYRAMID.label, "null: zeros", "LAPGAN chain"):
+        ours = rows.loc[arm]
+        words = [relation(ours[name], plain[name]) for name in ("fid", "fid_second")]
+        both = f"{words[0]} DCGAN's in both" if words[0] == words[1] else (
+            f"{words[0]} DCGAN's in {first}, {words[1]} in {second} features: no order is claimed")  # fmt: skip
+        sentences.append(f"The distance of {arm} is {both}.")
+    return sentences
+
+
 def objectives(table: pd.DataFrame) -> list[str]:
     """Of tab13: the lowest distance with its diversity, and whether weight decay did anything."""
     rows = table.set_index("arm")

@@ -1,4 +1,4 @@
-"""From images to feature vectors: Inception-v3, the usual one, or a classifier trained here.
+"""From images to feature vectors: Inception-v3, the usual one, VGG16, or a classifier trained here.
 
     extractor = load_extractor("auto", train, test)
     features = extractor(to_pixels(generated))  # (n, d) float32
@@ -24,6 +24,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from lib import paths
 from lib.data.augment import as_float, flip_and_shift
 from lib.metrics import MetricError, check_pixels, check_range, pick_device
+from lib.metrics.imagenet import as_input, load_trained
 from lib.sources import digest, source_hash
 from lib.training import epoch_batches, predict
 
@@ -78,7 +79,7 @@ def to_pixels(images: Tensor) -> Tensor:
 
 
 def load_extractor(
-    kind: Literal["auto", "inception", "domain"],
+    kind: Literal["auto", "inception", "vgg16", "domain"],
     train: "Images",
     test: "Images",
     *,
@@ -86,8 +87,10 @@ def load_extractor(
     precision: str = "no",
 ) -> Extractor:
     """The extractor of that kind. "auto": inception if its weights are in the hub cache, else domain; no download."""
-    if kind not in ("auto", "inception", "domain"):
-        raise MetricError(f"there is no extractor {kind!r}; choose 'auto', 'inception' or 'domain'")
+    if kind not in ("auto", "inception", "vgg16", "domain"):
+        raise MetricError(f"there is no extractor {kind!r}; choose 'auto', 'inception', 'vgg16' or 'domain'")
+    if kind == "vgg16":
+        return vgg16(device)
     if kind == "inception" or (kind == "auto" and inception_file().exists()):
         return inception(device)
     return domain(train, test, device=device, precision=precision)
@@ -137,6 +140,30 @@ def inception(device: str = "auto") -> Extractor:
     official = checksum.startswith(prefix)
     name = "inception-2015-12-05" if official else f"inception with unofficial weights {checksum[:8]}"
     return Extractor(name, checksum, network.to(pick_device(device)), chunk=64)
+
+
+# --- VGG16 --------------------------------------------------------------------------------------
+
+
+class _Vgg16(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = load_trained("VGG16")[:-1]  # without the last pooling
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.layers(as_input(pixels).contiguous(memory_format=torch.channels_last)).mean(dim=(2, 3))
+
+
+def vgg16(device: str = "auto") -> Extractor:
+    """VGG16, trained on ImageNet (Simonyan & Zisserman 2015): 512 features, means over the last convolution's map.
+
+    Images are not resized, as that would take several times as long: at 32 px the map has 2 x 2 positions, and 16 px
+    are the least. A DataError says what to do where the weights are not in torch's hub cache.
+    """
+    network = _Vgg16().to(memory_format=torch.channels_last)
+    checksum = hashlib.sha256(b"".join(value.contiguous().numpy() for value in network.state_dict().values()))
+    name = "VGG16 (ImageNet, mean of the last convolution, images as they are)"
+    return Extractor(name, checksum.hexdigest(), network.eval().to(pick_device(device)))
 
 
 # --- A classifier of the data set itself --------------------------------------------------------

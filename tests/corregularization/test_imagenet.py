@@ -6,35 +6,7 @@ from torch import nn
 from torchvision import models
 
 from lib.corregularization import imagenet
-from lib.data.catalog import DataError
 from lib.data.images import load_images
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-    return tmp_path / "hub" / "checkpoints" / models.AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1]
-
-
-def test_weights_come_from_the_cache(cache):
-    torch.manual_seed(1)
-    whole = models.alexnet()
-    torch.save({key: value for key, value in whole.state_dict().items() if key.startswith("features.")}, cache)
-    found = imagenet.load_trained("AlexNet")
-    image = torch.randn(1, 3, 64, 64)
-    torch.testing.assert_close(found(image), whole.features.eval()(image))
-    assert [layer.kernel_size for layer in imagenet.convolutions(found)] == [(11, 11), (5, 5), (3, 3), (3, 3), (3, 3)]
-
-
-def test_weights_that_are_not_there_or_not_whole(cache):
-    with pytest.raises(DataError, match=r"not in .*alexnet.*\. Put https://.* TORCH_HOME .* leave AlexNet out"):
-        imagenet.load_trained("AlexNet")
-    cache.write_bytes(b"no weights")
-    with pytest.raises(DataError, match="holds no weights of AlexNet"):
-        imagenet.load_trained("AlexNet")
-    with pytest.raises(DataError, match="choose from AlexNet, VGG16"):
-        imagenet.load_trained("ResNet")
 
 
 def network(*kernels):

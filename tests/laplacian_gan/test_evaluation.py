@@ -12,11 +12,12 @@ from PIL import Image
 
 from lib import plots
 from lib.data.images import load_images
-from lib.laplacian_gan import evaluation, figures, models, pictures, tables
+from lib.laplacian_gan import evaluation, figures, findings, models, pictures, tables
 from lib.laplacian_gan.arms import LEVELS, PYRAMID, Arm, control_arms, level_arms, mixture_arms
 from lib.laplacian_gan.training import Settings, train_arms
 from lib.metrics import features
 from lib.metrics.comparison import paired_table
+from lib.metrics.fid import describe, fid
 from lib.metrics.perceptual import load_lpips
 
 COUNT = 100
@@ -252,3 +253,22 @@ def test_a_folder_of_images_shaped_like_celeba(tmp_path):
     rows = evaluation.headline(made, protocol, train.name, seed=0)
     assert made["pyramid GAN"].generator.mix is None  # at 64 px the finest band is not given
     assert np.isfinite(rows.fid).all() and len(rows) == 4
+
+
+def test_a_second_extractor_measures_every_row_as_well(data, trained, protocol, tmp_path):
+    second = features.domain(*data, device="cpu", folder=tmp_path, epochs=2)
+    both = evaluation.protocol_of(*data, protocol.extractor, load_lpips("alex"), second=second,
+                                  count=COUNT, pairs=6, queries=30)  # fmt: skip
+    table = pd.concat([evaluation.evaluate(trained, both, seed=0), evaluation.real_rows(both, seed=0)])
+    alone = evaluation.evaluate(trained, protocol, seed=0)
+    assert table.fid[: len(alone)].tolist() == alone.fid.tolist() and "fid_second" not in alone
+    pixels = trained["DCGAN"].sample(COUNT, None, seed=0)
+    order = torch.Generator().manual_seed(0)
+    _, held_out = torch.randperm(len(data[0]), generator=order), torch.randperm(len(data[1]), generator=order)
+    reference = data[1].pixels[held_out[COUNT : 2 * COUNT]]
+    wanted = fid(describe(pixels, second), describe(reference, second))
+    assert table.set_index("arm").fid_second["DCGAN"] == pytest.approx(wanted)
+    figures.extractors(table)
+    chain = table.iloc[[0]].assign(arm="LAPGAN chain", fid=9e9, fid_second=1e-9)
+    said = findings.extractors(pd.concat([table, chain]))
+    assert "rank correlation" in said[0] and said[-1].endswith("no order is claimed.")

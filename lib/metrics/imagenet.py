@@ -1,0 +1,45 @@
+"""AlexNet and VGG16 with torchvision's ImageNet weights, from torch's hub cache (TORCH_HOME). Nothing is downloaded."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+from torchvision.transforms.functional import normalize
+
+from lib.data.catalog import DataError
+
+NETWORKS = {
+    "AlexNet": (models.alexnet, models.AlexNet_Weights.IMAGENET1K_V1),
+    "VGG16": (models.vgg16, models.VGG16_Weights.IMAGENET1K_V1),
+}
+STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, deviation of pixels in these trainings
+
+
+def load_trained(name: str) -> nn.Sequential:
+    """The convolutional part of "AlexNet" or "VGG16", in evaluation mode and without gradients.
+
+    Raises:
+        DataError: there is no such network, or its weights are not in the cache or damaged.
+    """
+    if name not in NETWORKS:
+        raise DataError(f"There is no network {name!r}: choose from {', '.join(NETWORKS)}.")
+    build, weights = NETWORKS[name]
+    file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[-1])
+    how = f"Put {weights.url} there, or set TORCH_HOME to where it is."
+    if not file.exists():
+        raise DataError(f"The weights of {name} are not in {file}. {how}")
+    with torch.random.fork_rng():
+        network = build().features.eval().requires_grad_(False)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
+        network.load_state_dict(state)
+    except Exception as error:  # a truncated or a foreign file: whatever torch and pickle raise
+        raise DataError(f"{file} holds no weights of {name} ({type(error).__name__}). Delete it. {how}") from error
+    return network
+
+
+def as_input(pixels: Tensor) -> Tensor:
+    """uint8 (n, 3, h, w) as these networks were trained on: in [0, 1], less the mean, over the deviation."""
+    return normalize(pixels / 255, *STATISTICS)
