@@ -45,7 +45,7 @@ def layer_table(network: nn.Module, *inputs: Tensor, what: str) -> pd.DataFrame:
 
 
 def _named(layer: nn.Module) -> str:
-    kind = type(layer).__name__.removeprefix("Packed")
+    kind = type(layer).__name__
     if isinstance(layer, nn.Linear):
         return f"{kind} {layer.in_features} → {layer.out_features}"
     if isinstance(layer, nn.Conv2d):

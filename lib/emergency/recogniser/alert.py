@@ -15,8 +15,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,8 @@ logging.getLogger("apprise").setLevel(logging.INFO)  # what it says at DEBUG hol
 
 FIRST_RETRY, LAST_RETRY = 5.0, 3600.0  # seconds after a failed try; doubled each time
 SAME = 60.0  # seconds within which an alert of the same kind and place is the same
-# What the files of an alert have to hold.
-FACTS = {"kind": str, "location": str, "message": str, "raised": (int, float)}
-STATE = {"told": dict, "tries": int, "next": (int, float), "confirmed": bool}
+# What is kept of an alert beside its facts. told: groups and addresses that have it. next: when a try is due.
+_UNSENT = {"told": [], "tries": 0, "next": 0.0, "confirmed": False}
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,8 @@ class Outbox:
     """Alerts in a folder, each with its sound and with the addresses that it has reached.
 
     family, emergency: addresses as apprise reads them (https://github.com/caronc/apprise). The emergency contact gets
-    what a person has confirmed, and nothing else. An alert that cannot be read is moved to `damaged/`, with a warning.
+    what a person has confirmed, and nothing else. An alert that cannot be read is passed over, with a warning.
+    Each method raises a DataError where the folder cannot be written.
     """
 
     def __init__(self, folder: Path, family: Sequence[str] = (), emergency: Sequence[str] = ()):
@@ -93,171 +93,101 @@ class Outbox:
 
     def put(self, alert: Alert) -> str | None:
         """Keep `alert`; its name, or None if one of its kind was raised at its place within `SAME` seconds."""
-        try:
-            with self._lock():
-                self._finish()
-                for other in self.waiting(everything=True):
-                    near = abs(other["raised"] - alert.raised) < SAME
-                    if near and (other["kind"], other["location"]) == (alert.kind, alert.location):
-                        return None
-                partial = self.folder / f".{alert.name}.partial"
+        facts = {name: value for name, value in vars(alert).items() if name != "samples"}
+        with self._locked(f"The alert {alert.message()} could not be kept", "Act on it now"):
+            for other in self.waiting(everything=True):
+                near = abs(other["raised"] - alert.raised) < SAME
+                if near and (other["kind"], other["location"]) == (alert.kind, alert.location):
+                    return None
+            partial = self.folder / f".{alert.name}.partial"
+            partial.mkdir(mode=0o700)
+            try:
+                _write(partial, facts | {"name": alert.name, "message": alert.message()} | _UNSENT)
                 try:
-                    partial.mkdir(mode=0o700, exist_ok=True)
-                    facts = {name: value for name, value in asdict(alert).items() if name != "samples"}
-                    _write(partial / "alert.json", facts | {"name": alert.name, "message": alert.message()})
-                    try:
-                        soundfile.write(partial / "clip.flac", alert.samples, RATE)
-                    except (
-                        Exception
-                    ) as error:  # libsndfile's are no OSError; words without their sound are better than nothing
-                        _log.warning("The sound of the alert %s could not be kept: %s", alert.name, error)
-                        (partial / "clip.flac").unlink(missing_ok=True)
-                    partial.rename(self.folder / alert.name)
-                except OSError:
-                    self._finish()
-                    raise
-        except (OSError, TypeError, ValueError) as error:
-            raise DataError(f"The alert {alert.message()} could not be kept in {self.folder} ({error}). "
-                            "Act on it now, and free some space there.") from error  # fmt: skip
+                    soundfile.write(partial / "clip.flac", alert.samples, RATE)
+                except Exception as error:  # words without their sound are better than nothing
+                    _log.warning("The sound of the alert %s could not be kept: %s", alert.name, error)
+                    (partial / "clip.flac").unlink(missing_ok=True)
+                partial.rename(self.folder / alert.name)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
         return alert.name
-
-    def _finish(self) -> None:
-        """Put in its place what `put` has written, now or before it was killed; drop what lacks its words."""
-        for partial in self.folder.glob(".*.partial"):
-            with contextlib.suppress(OSError):  # a full disk, say: another time
-                if _checked(partial / "alert.json", FACTS):
-                    partial.rename(self.folder / partial.name[1 : -len(".partial")])
-                else:
-                    shutil.rmtree(partial)
 
     def send(self, now: float | None = None) -> list[str]:
         """Attempt every pending delivery once; returns the alerts that have reached all recipients.
 
-        What fails is due again after 5 s, 10 s, 20 s … an hour at most, and `waiting` shows its tries. Every second
-        try leaves the sound out, for a receiver that does not take it (too large, say).
-
-        Raises:
-            DataError: the folder cannot be used; or something was sent, but the disk does not take a note of it, and it
-                will be sent again.
+        What fails is due again after 5 s, 10 s, 20 s … an hour at most, and `waiting` shows its tries.
         """
-        try:
-            with self._lock():
-                return self._send(time.time() if now is None else now)
-        except OSError as error:
-            raise DataError(f"The alerts in {self.folder} could not be sent ({error}). Make the folder readable and "
-                            "writable, and look there for what is due.") from error  # fmt: skip
-
-    def _send(self, now: float) -> list[str]:
-        done, unnoted = [], []
-        self._finish()
-        for alert in self.waiting():
-            # Later than any retry could be: the clock has been set back.
-            if now < alert["next"] <= now + LAST_RETRY:
-                continue
-            try:
-                if self._deliver(alert, now):
+        now, done, failure = time.time() if now is None else now, [], None
+        with self._locked("It could not be noted who has received alerts", "Until then they are sent again"):
+            for alert in self.waiting():
+                # Later than any retry could be: the clock has been set back.
+                if now < alert["next"] <= now + LAST_RETRY:
+                    continue
+                try:
+                    self._deliver(alert, now)
+                except OSError as error:  # raised after the other alerts
+                    failure = error
+                if not self._due(alert):
                     done.append(alert["name"])
-            except OSError as error:
-                unnoted.append(f"{alert['name']} ({error})")
-        if unnoted:
-            raise DataError(f"It could not be noted in {self.folder} who has received {', '.join(unnoted)}. Free some "
-                            "space there; until then these alerts are sent again and again.")  # fmt: skip
+            if failure:
+                raise failure
         return done
 
-    def _deliver(self, alert: dict, now: float) -> bool:
-        """Send to every address that is due; whether all were reached. OSError where this cannot be noted."""
-        told, due = dict(alert["told"]), self._due(alert)
-        for group in due:
+    def _deliver(self, alert: dict, now: float) -> None:
+        """Send to every address that is due. OSError where this cannot be noted."""
+        folder = self.folder / alert["name"]
+        for group in self._due(alert):
             for address, sender in self._senders[group].items():
-                if address not in told and _sent(sender, alert, self.folder / alert["name"] / "clip.flac"):
-                    told[address] = now
-                    # Written after each: a crash between two repeats one message at most, and loses none. On a full
-                    # disk the other addresses come first: all are noted again below.
-                    with contextlib.suppress(OSError):
-                        self._note(alert["name"], told=told, tries=0, next=0.0)
-            if self._senders[group].keys() <= told.keys():
-                told[group] = now  # an address that is added later is not sent what is over
-        if complete := told.keys() >= set(due):
-            self._note(alert["name"], told=told)
-        else:
-            wait = min(FIRST_RETRY * 2 ** min(alert["tries"], 10), LAST_RETRY)
-            self._note(alert["name"], told=told, tries=alert["tries"] + 1, next=now + wait)
-        return complete
+                if address not in alert["told"] and _sent(sender, alert, folder / "clip.flac"):
+                    alert["told"].append(address)
+                    _write(folder, alert)  # after each: a crash repeats one message at most, and loses none
+            if self._senders[group].keys() <= set(alert["told"]):
+                alert["told"].append(group)  # an address that is added later is not sent what is over
+        if self._due(alert):
+            alert["next"] = now + min(FIRST_RETRY * 2 ** min(alert["tries"], 10), LAST_RETRY)
+            alert["tries"] += 1
+        _write(folder, alert)
 
     def confirm(self, name: str) -> None:
-        """A person says that it is an emergency: the emergency contact is due.
-
-        Raises:
-            DataError: there is no alert of this name, or the disk does not take a note of it.
-        """
-        try:
-            with self._lock():
-                if not (self.folder / name / "alert.json").exists():
-                    raise DataError(f"There is no alert {name!r} in {self.folder}.")
-                self._note(name, confirmed=True, next=0.0)
-        except OSError as error:
-            raise DataError(f"It could not be noted in {self.folder} that {name} is confirmed ({error}). Call for help "
-                            "yourself, and free some space there.") from error  # fmt: skip
+        """A person says that it is an emergency: the emergency contact is due. DataError: no alert has this name."""
+        with self._locked(f"It could not be noted that {name} is confirmed", "Call for help yourself"):
+            found = [alert for alert in self.waiting(everything=True) if alert["name"] == name]
+            if not found:
+                raise DataError(f"There is no alert {name!r} in {self.folder}.")
+            _write(self.folder / name, found[0] | {"confirmed": True, "next": 0.0})
 
     def waiting(self, everything: bool = False) -> list[dict[str, Any]]:
         """Pending alerts, oldest first: their facts, the addresses reached, and how many tries have failed; with
         `everything`, all alerts."""
-        found = []
+        needed, found = {"kind", "location", "message", "raised", *_UNSENT}, []
         for folder in sorted(self.folder.glob("[0-9]*/")):
             try:
-                alert = _checked(folder / "alert.json", FACTS)
-                if alert is None:
-                    self._set_aside(folder)
-                    continue
-                alert |= _state(folder) | {"name": folder.name}
-            except OSError as error:  # it may be whole: too many open files, or a disk that comes back
-                _log.warning("The alert %s cannot be read now (%s); it is tried again.", folder.name, error)
-                continue
-            if everything or self._due(alert):
+                alert = json.loads((folder / "alert.json").read_text(encoding="utf-8"))
+                whole = isinstance(alert, dict) and needed <= alert.keys()
+            except (OSError, ValueError):
+                whole = False
+            if not whole:
+                _log.warning("The alert %s cannot be read, and is not sent. Listen to its clip.flac.", folder)
+            elif everything or self._due(alert):
                 found.append(alert)
         return found
-
-    def _set_aside(self, folder: Path) -> None:
-        """Move an alert whose text cannot be read out of the way of the others; its sound stays with it."""
-        aside = self.folder / "damaged" / f"{folder.name}-{time.time_ns()}"
-        try:
-            aside.parent.mkdir(mode=0o700, exist_ok=True)
-            folder.rename(aside)
-        except OSError:
-            aside = folder  # a full or read-only disk: it is passed over each time
-        _log.warning("The alert %s cannot be read; what is left of it is in %s. Listen to its clip.flac: nobody was "
-                     "sent it.", folder.name, aside)  # fmt: skip
 
     def _due(self, alert: dict) -> list[str]:
         allowed = ["family", "emergency"] if alert["confirmed"] else ["family"]
         return [group for group in allowed if self._senders[group] and group not in alert["told"]]
 
-    def _note(self, name: str, **changes: Any) -> None:
-        folder = self.folder / name
-        _write(folder / "state.json", _state(folder) | changes)
-
-    def _lock(self) -> FileLock:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return FileLock(self.folder / ".lock")
-
-
-def _state(folder: Path) -> dict[str, Any]:
-    """Who was reached and when the next try is; as at first where that cannot be read: twice is better than never."""
-    return _checked(folder / "state.json", STATE) or {"told": {}, "tries": 0, "next": 0.0, "confirmed": False}
-
-
-def _checked(path: Path, kinds: Mapping[str, type | tuple[type, ...]]) -> dict[str, Any] | None:
-    """The content of a JSON file; None where it is missing, no JSON, or lacks one of `kinds`.
-
-    Raises:
-        OSError: it is there, and cannot be read now.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
-    whole = isinstance(content, dict) and all(isinstance(content.get(name), kind) for name, kind in kinds.items())
-    return content if whole else None
+    @contextlib.contextmanager
+    def _locked(self, failed: str, advice: str) -> Iterator[None]:
+        """The folder for one process at a time, without what a killed one left half written. OSError as DataError."""
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock"):
+                for partial in self.folder.glob(".*.partial"):
+                    shutil.rmtree(partial)
+                yield
+        except OSError as error:
+            raise DataError(f"{failed} in {self.folder} ({error}). {advice}. Free some space there.") from error
 
 
 def _sent(sender: apprise.Apprise, alert: dict, clip: Path) -> bool:
@@ -265,18 +195,19 @@ def _sent(sender: apprise.Apprise, alert: dict, clip: Path) -> bool:
     body, title = (text.encode("utf-8", "backslashreplace").decode() for text in
                    (alert["message"], f"Emergency? {alert['kind']}"))  # fmt: skip
     try:
-        sound = {"attach": str(clip)} if alert["tries"] % 2 == 0 and clip.exists() else {}
+        # Only the first try has the sound, which some receivers refuse (too large, say).
+        sound = {"attach": str(clip)} if not alert["tries"] and clip.exists() else {}
         return bool(sender.notify(body=body, title=title, notify_type=apprise.NotifyType.WARNING, **sound))
     except Exception as error:  # whatever one sender does, the others are to be tried
         _log.warning("%s could not be sent: %s", alert["name"], type(error).__name__)
         return False
 
 
-def _write(path: Path, content: dict) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
+def _write(folder: Path, alert: dict) -> None:
+    temporary = folder / ".alert.json.tmp"
     # A class named by a folder in CP949 holds lone surrogates: as JSON's own escapes they are read again.
     with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-        json.dump(content, file, ensure_ascii=False, indent=1, default=float)
+        json.dump(alert, file, ensure_ascii=False, indent=1, default=float)
         file.flush()
         os.fsync(file.fileno())  # an alert outlives a power cut as well
-    temporary.replace(path)
+    temporary.replace(folder / "alert.json")

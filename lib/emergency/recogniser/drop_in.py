@@ -18,7 +18,7 @@ from lib.emergency import figures
 from lib.emergency.cnn.relevance import explain
 from lib.emergency.features import log_mel, scaled
 from lib.emergency.recogniser import ensemble
-from lib.emergency.recogniser.recogniser import FLOAT32, Recogniser, Report
+from lib.emergency.recogniser.recogniser import Recogniser, Report
 from lib.emergency.whisper import relevance as encoder_relevance
 
 LONGEST = 60  # seconds that a microphone records at most
@@ -95,9 +95,8 @@ def picture(recogniser: Recogniser, report: Report) -> Figure:
     mel = log_mel(scaled(torch.from_numpy(report.window)[None]))
     votes = {name: logits / recogniser.temperatures[name] for name, logits in report.opinion.votes.items()}
     number = ensemble.mean_probability(votes).argmax(1)
-    maps = {"CNN": explain(recogniser.cnn, mel[:, None], number)[0, 0]}
-    if recogniser.precision == FLOAT32:  # of an encoder in 8 bits there is no gradient
-        maps["encoder"] = encoder_relevance.explain(recogniser.whisper, mel, number)[0]
+    maps = {"CNN": explain(recogniser.cnn, mel[:, None], number)[0, 0],
+            "encoder": encoder_relevance.explain(recogniser.whisper, mel, number)[0]}  # fmt: skip
     alarming = list(recogniser.alarming)
     return figures.heard({
         "times": report.times, "probability": report.probabilities[:, alarming].sum(1),

@@ -30,9 +30,7 @@ from lib.emergency.cnn.network import load_cnn, logits_of
 from lib.emergency.features import HOP, RATE, SILENT, log_mel, scaled
 from lib.emergency.recogniser import ensemble
 from lib.emergency.recogniser.alert import Alert
-from lib.emergency.recogniser.int8 import quantised
 from lib.emergency.recogniser.listener import WINDOW, Alarm, Listener, Rule
-from lib.emergency.recogniser.packed import packed
 from lib.emergency.whisper.model import EmergencyWhisper
 from lib.emergency.whisper.model import load as load_whisper
 from lib.emergency.whisper.text import TextClassifier, load_text
@@ -41,7 +39,6 @@ from lib.forking import give_back
 
 CNN, ENCODER, TEXT = "CNN", "Whisper encoder", "decoder's text"
 SHORTEST = 1.0  # seconds of a recording
-FLOAT32, INT8 = "float32", "int8"
 _FILE = "recogniser.json"
 _FRAMES = 64  # that every variant of the CNN can take
 _SURE = 20.0  # logit of what needs no network: that silence is silent
@@ -79,10 +76,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Recogniser:
-    """alarming: classes that alarm. temperatures: per voter, from `calibrated`. rule: when a stream alarms.
-
-    precision: of the encoder, "float32" or "int8"; `voting.int8_gate` decides whether the latter is as good.
-    """
+    """alarming: classes that alarm. temperatures: per voter, from `calibrated`. rule: when a stream alarms."""
 
     cnn: nn.Sequential
     whisper: EmergencyWhisper
@@ -91,7 +85,6 @@ class Recogniser:
     alarming: tuple[int, ...] = ()
     temperatures: dict[str, float] = field(default_factory=lambda: dict.fromkeys((CNN, ENCODER, TEXT), 1.0))
     rule: Rule = field(default_factory=Rule)
-    precision: str = FLOAT32
 
     @staticmethod
     def assemble(folder: Path, alarming: Sequence[int]) -> "Recogniser":
@@ -101,7 +94,7 @@ class Recogniser:
             DataError: one is missing or damaged, or they tell other classes apart.
         """
         cnn, classes = load_cnn(folder / "cnn.safetensors")
-        whisper, text = packed(load_whisper(folder / "whisper")), load_text(folder / "text.json")
+        whisper, text = load_whisper(folder / "whisper"), load_text(folder / "text.json")
         if whisper.classes != classes or text.classes != len(classes):
             raise DataError(f"The models in {folder} know different classes. Run notebooks 04 and 05 on the same data.")
         return Recogniser(cnn, whisper, text, classes, tuple(alarming))
@@ -116,18 +109,15 @@ class Recogniser:
         try:
             about = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             alarming, temperatures, rule = about["alarming"], about["temperatures"], Rule(**about["rule"])
-            precision = about["precision"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"There is no recogniser in {folder} ({error}). Notebook 06 writes one: run it.") from error
         found = replace(Recogniser.assemble(folder, alarming), temperatures=temperatures, rule=rule)
-        found = found.in_int8() if precision == INT8 else found
         give_back()  # 80 MB of a Whisper-base: what only the loading needed
         return found
 
     def save(self, folder: Path) -> None:
         """Keep what the models in `folder` do not say themselves."""
         about = {"alarming": self.alarming, "temperatures": self.temperatures, "rule": vars(self.rule)}
-        about["precision"] = self.precision
         with atomic(folder / _FILE) as temporary:
             temporary.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
@@ -143,10 +133,6 @@ class Recogniser:
             parts.update(value.cpu().contiguous().numpy().data)
         parts.update(repr((self.text.temperature, self.alarming, self.temperatures, self.rule)).encode())
         return parts.hexdigest()
-
-    def in_int8(self) -> "Recogniser":
-        """With an encoder that computes in 8 bits, in less than half of the time on a CPU."""
-        return replace(self, whisper=quantised(self.whisper), precision=INT8)
 
     def hear(self, samples: Tensor, *, words: bool = True) -> Opinion:
         """Clips (N, n), int16 or floats in -1 to 1 at 16 kHz, each scaled to the same peak and encoded once.

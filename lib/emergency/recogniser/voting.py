@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from lib.data.audio import Sounds
 from lib.emergency.features import RATE
 from lib.emergency.recogniser import ensemble
-from lib.emergency.recogniser.recogniser import ENCODER, Opinion, Recogniser, Report
+from lib.emergency.recogniser.recogniser import Opinion, Recogniser, Report
 from lib.emergency.whisper import text
 from lib.emergency.whisper.training import Timed, timed
 from lib.metrics.classification import wilson
@@ -190,38 +190,6 @@ def recording_arrays(
         "alarms": np.array(report.alarms, float).reshape(-1, 2), "threshold": np.array(recogniser.rule.on),
         "refractory": np.array(recogniser.rule.refractory),
     }  # fmt: skip
-
-
-MOST_LOST, MOST_WRONG = 0.1, 0.2  # points of accuracy, and of the character error rate, that int8 may cost
-
-
-def int8_gate(
-    recogniser: Recogniser, sounds: Sounds, opinion: Opinion, *, seed: int
-) -> tuple[Recogniser, pd.DataFrame]:
-    """The recogniser in int8 if it is as good on these clips, else as it is; and what was compared.
-
-    As good: neither the encoder's accuracy of classes nor the vote's of emergency or not falls by more than `MOST_LOST`
-    points, and the character error rate, where texts are known, does not rise by more than `MOST_WRONG`. Of fewer than
-    a thousand clips, a single one is more than that.
-
-    sounds: clips that no voter was trained on. opinion: the recogniser's, of them.
-    Columns: precision, seed, clips, accuracy, binary_accuracy, cer (%), used.
-    """
-    emergency = torch.isin(sounds.labels, torch.tensor(list(recogniser.alarming)))
-    quick = recogniser.in_int8()
-    rows = []
-    for one, said in ((recogniser, opinion), (quick, quick.hear(sounds.samples))):
-        voted = ensemble.majority(said.votes, recogniser.alarming) == emergency
-        right = said.votes[ENCODER].argmax(1) == sounds.labels
-        rows.append({"precision": one.precision, "seed": seed, "clips": len(sounds),
-                     "accuracy": 100 * right.double().mean().item(),
-                     "binary_accuracy": 100 * voted.double().mean().item(),
-                     "cer": np.nan if sounds.texts is None else text.cer(sounds.texts, said.texts)})  # fmt: skip
-    table = pd.DataFrame(rows)
-    before, after = rows
-    lost = max(before[name] - after[name] for name in ("accuracy", "binary_accuracy"))
-    good = lost <= MOST_LOST + 1e-9 and not after["cer"] - before["cer"] > MOST_WRONG
-    return (quick if good else recogniser), table.assign(used=[not good, good])
 
 
 def stems(references: Sequence[str], hypotheses: Sequence[str], *, seed: int) -> pd.DataFrame:

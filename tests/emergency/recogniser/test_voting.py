@@ -14,7 +14,6 @@ import torch
 from lib.emergency.classes import EMERGENCY
 from lib.emergency.data import sounds
 from lib.emergency.recogniser import drop_in, ensemble, voting
-from lib.emergency.recogniser.recogniser import CNN, ENCODER, TEXT, Opinion, Recogniser
 from lib.emergency.whisper import figures as drawings
 from lib.emergency.whisper.training import timed
 from tests.data.test_decoding import av_file, tone
@@ -128,55 +127,6 @@ class TestEvening:
         drawings.recording(arrays)
 
 
-class TestInt8:
-    def clips(self, count=40):
-        return sounds.load("soundscapes", "validation", count=count)
-
-    def opened(self, monkeypatch, recogniser, sounds, change):  # noqa: F811
-        """The gate where int8 answers as the other precision does, but for `change`."""
-        opinion = recogniser.hear(sounds.samples)
-        monkeypatch.setattr(Recogniser, "hear", lambda self, samples: change(opinion))
-        return voting.int8_gate(recogniser, sounds, opinion, seed=3)
-
-    def test_as_good(self, recogniser, monkeypatch):  # noqa: F811
-        found, table = self.opened(monkeypatch, recogniser, self.clips(), lambda opinion: opinion)
-        assert found.precision == "int8" and table.used.tolist() == [False, True]
-        assert table.precision.tolist() == ["float32", "int8"] and (table.seed == 3).all()
-
-    @pytest.mark.parametrize("voter", [ENCODER, "all"])
-    def test_one_clip_of_forty_is_too_many(self, recogniser, monkeypatch, voter):  # noqa: F811
-        clips = self.clips()
-        with torch.no_grad():  # voters that are right everywhere
-            right = 9.0 * torch.eye(20)[clips.labels]
-        monkeypatch.setattr(
-            Recogniser,
-            "hear",
-            lambda self, samples: Opinion({CNN: right, ENCODER: right, TEXT: right}, right[:, None], clips.texts),
-        )
-        opinion = recogniser.hear(clips.samples)
-        place = int(torch.isin(clips.labels, torch.tensor(EMERGENCY)).nonzero()[0, 0])
-        wrong = right.clone()
-        wrong[place] = 9.0 * torch.eye(20)[15]
-        votes = {name: wrong if voter in (name, "all") else right for name in (CNN, ENCODER, TEXT)}
-        monkeypatch.setattr(Recogniser, "hear", lambda self, samples: replace(opinion, votes=votes))
-        found, table = voting.int8_gate(recogniser, clips, opinion, seed=0)
-        assert found is recogniser and table.used.tolist() == [True, False]
-        assert table.accuracy.tolist() == [100, 97.5] and table.binary_accuracy[1] == (97.5 if voter == "all" else 100)
-
-    def test_worse_texts(self, recogniser, monkeypatch):  # noqa: F811
-        clips = self.clips()
-        opinion = replace(recogniser.hear(clips.samples), texts=clips.texts)
-        monkeypatch.setattr(Recogniser, "hear", lambda self, samples: replace(opinion, texts=("엉뚱",) * len(clips)))
-        found, table = voting.int8_gate(recogniser, clips, opinion, seed=0)
-        assert found is recogniser and table.cer[0] == 0 and table.cer[1] > 50
-
-    def test_in_earnest(self, recogniser):  # noqa: F811
-        clips = self.clips(60)
-        found, table = voting.int8_gate(recogniser, clips, recogniser.hear(clips.samples), seed=0)
-        lost = max(table.accuracy[0] - table.accuracy[1], table.binary_accuracy[0] - table.binary_accuracy[1])
-        assert (found.precision == "int8") == (lost <= 0.1 and table.cer[1] - table.cer[0] <= 0.2)
-
-
 class TestWords:
     said, heard = ("불이야", "살려줘", "", "", ""), ("불이야", "밥", "자막", "자막", "")
 
@@ -224,10 +174,8 @@ class TestDropIn:
         microphone.recording = b""  # as a widget is reset
         assert not capsys.readouterr().out
 
-    @pytest.mark.parametrize("precision", ["float32", "int8"])
-    def test_less_than_a_window(self, recogniser, tmp_path, capsys, precision):  # noqa: F811
-        some = recogniser if precision == "float32" else recogniser.in_int8()
-        drop_in.show(replace(some, alarming=()), "a.wav", self.file(tone(440, seconds=1.5), tmp_path))
+    def test_less_than_a_window(self, recogniser, tmp_path, capsys):  # noqa: F811
+        drop_in.show(replace(recogniser, alarming=()), "a.wav", self.file(tone(440, seconds=1.5), tmp_path))
         assert "No alert." in capsys.readouterr().out
 
     @pytest.mark.parametrize(("content", "words"), [(b"hello", "is not a recording"), (b"", "is empty")])
