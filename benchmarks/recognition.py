@@ -88,7 +88,7 @@ def stream(folder: Path) -> None:
         listener.feed(chunk)
         if hop >= SECONDS:
             print(time.perf_counter() - begin)
-    made.judge(Alarm(made.alarming[0], 1.0, 0.0, SECONDS, listener.newest), "kitchen", 0.0)
+    made.judge(Alarm(0.0, SECONDS, listener.newest), "kitchen", 0.0)
     hidden = torch.randn(1, 50 * SECONDS, made.whisper.whisper.config.d_model)
     made.whisper.transcribe(hidden, TOKENS)  # the voters decode only where something is heard
     exec(_MEMORY, {})

@@ -41,16 +41,12 @@ def curves(compared: dict[str, Validated], seed: int) -> pd.DataFrame:
     """fig41: variant, seed, epoch, accuracy (% over the clips of all folds, each by the model that had not seen it)."""
     frames = []
     for label, one in compared.items():
-        scored = one.history.dropna(subset="accuracy").merge(_sizes(one), on="fold")
+        sizes = pd.DataFrame({"fold": one.history.fold.unique(), "size": [len(run.logits) for run in one.runs]})
+        scored = one.history.dropna(subset="accuracy").merge(sizes, on="fold")
         scored = scored.assign(right=scored.accuracy * scored["size"]).groupby("epoch")[["right", "size"]].sum()
         frame = pd.DataFrame({"epoch": scored.index, "accuracy": scored.right / scored["size"]})
         frames.append(frame.assign(variant=label, seed=seed))
     return pd.concat(frames, ignore_index=True)[["variant", "seed", "epoch", "accuracy"]]
-
-
-def _sizes(one: Validated) -> pd.DataFrame:
-    folds = one.history.fold.unique()
-    return pd.DataFrame({"fold": folds, "size": [len(run.logits) for run in one.runs]})
 
 
 def variant_table(compared: dict[str, Validated], clips: Mels, *, seed: int) -> pd.DataFrame:
@@ -105,9 +101,9 @@ def judge(
     trainings = [partial(cross_validate, variant, clips, settings, **how, checkpoint=folds)]
     if test is not None:
         trainings.append(partial(train_cnn, variant, clips, test, settings, **how, checkpoint=checkpoint))
-    found, *last = side_by_side(trainings, settings.device)
+    found, *on_all = side_by_side(trainings, settings.device)
     if test is not None:
-        (last,) = last
+        last = on_all[0]
         fitted = classification.fit_temperature(found.logits, clips.labels)
         everything = torch.ones(len(test), dtype=torch.bool)
         return Evaluation(test, last.model, everything, last.history, last.logits, torch.full((len(test),), fitted))
@@ -144,21 +140,17 @@ def matrices(evaluation: Evaluation, alarming: Sequence[int]) -> dict[str, np.nd
     """fig42: counts of all classes and of alarm against none (as in the table, by calibrated probabilities), names, and
     reliability before and after calibration."""
     clips = evaluation.clips
-    decided = (
-        classification.raised(evaluation.calibrated, alarming),
-        torch.isin(clips.labels, torch.tensor(list(alarming))),
-    )
-    counts = classification.confusion(clips.labels, evaluation.logits.argmax(1), len(clips.classes))
-    tables = {
-        name: classification.reliability(logits.softmax(1), clips.labels)[["confidence", "accuracy", "count"]]
-        for name, logits in (("trained", evaluation.logits), ("calibrated", evaluation.calibrated))
-    }
-    return {
-        "counts": counts,
-        "binary": classification.binary(*decided) if len(alarming) else np.zeros((0, 0), int),
+    raised = classification.raised(evaluation.calibrated, alarming)
+    emergency = torch.isin(clips.labels, torch.tensor(list(alarming)))
+    found = {
+        "counts": classification.confusion(clips.labels, evaluation.logits.argmax(1), len(clips.classes)),
+        "binary": classification.binary(raised, emergency) if len(alarming) else np.zeros((0, 0), int),
         "names": np.array(clips.classes),
-        **{f"reliability_{name}": table.to_numpy() for name, table in tables.items()},
     }
+    for name, logits in (("trained", evaluation.logits), ("calibrated", evaluation.calibrated)):
+        table = classification.reliability(logits.softmax(1), clips.labels)
+        found[f"reliability_{name}"] = table[["confidence", "accuracy", "count"]].to_numpy()
+    return found
 
 
 # --- Relevance ----------------------------------------------------------------------------------
@@ -194,35 +186,29 @@ def _both(truth: Soundscapes) -> Tensor:
 
 
 def relevance_pictures(
-    evaluation: Evaluation, shown: Sequence[int], truth: Soundscapes | None
+    evaluation: Evaluation, shown: Sequence[int], truth: Soundscapes | None, found: Tensor | None = None
 ) -> dict[str, np.ndarray]:
     """fig43: mel and relevance (clips, mels, frames) for each clip's own class, its name, what it was taken for, and
-    spans (rows: clip, 0 event or 1 speech, onset, offset in s)."""
-    chosen = torch.tensor(list(shown), dtype=torch.long)
-    found = explain(evaluation.model, evaluation.clips.mel[chosen], evaluation.clips.labels[chosen])
-    return picture_arrays(evaluation, shown, truth, found)
+    spans (rows: clip, 0 event or 1 speech, onset, offset in s).
 
-
-def picture_arrays(
-    evaluation: Evaluation, shown: Sequence[int], truth: Soundscapes | None, found: Tensor
-) -> dict[str, np.ndarray]:
-    """The arrays of `relevance_pictures`, with relevance (clips, 1, mels, frames) from whatever method."""
-    clips = evaluation.clips
-    chosen = torch.tensor(list(shown), dtype=torch.long)
+    found: relevance (clips, 1, mels, frames) by another method than LRP through the CNN.
+    """
+    clips, chosen = evaluation.clips, torch.tensor(list(shown), dtype=torch.long)
+    if found is None:
+        found = explain(evaluation.model, clips.mel[chosen], clips.labels[chosen])
     spans = [
         (place, kind, label.onset, label.offset)
         for place, clip in enumerate(shown if truth is not None else ())
         for kind, name in enumerate(("event", "speech"))
         for label in truth.clips[clip].of(name)
     ]
-    taken = evaluation.logits[chosen].argmax(1)
+    names = np.array(clips.classes)
     return {
-        "mel": clips.mel[chosen, 0].float().numpy(),
-        "relevance": found[:, 0].numpy(),
-        "names": np.array([clips.classes[label] for label in clips.labels[chosen]]),
-        "taken_for": np.array([clips.classes[label] for label in taken]),
+        "mel": clips.mel[chosen, 0].float().numpy(), "relevance": found[:, 0].numpy(),
+        "names": names[clips.labels[chosen].numpy()],
+        "taken_for": names[evaluation.logits[chosen].argmax(1).numpy()],
         "spans": np.array(spans, np.float64).reshape(-1, 4),
-    }
+    }  # fmt: skip
 
 
 def explained(evaluation: Evaluation, count: int, seed: int) -> Tensor:
@@ -243,7 +229,6 @@ def faithfulness_curves(
     mel, targets = evaluation.clips.mel[chosen], evaluation.logits[chosen].argmax(1)
     frames, areas = [], []
     for method in (*METHODS, "random"):
-        how = {"steps": steps, "seed": seed}
         if method == "random":
             found = torch.rand(mel.shape, generator=torch.Generator().manual_seed(seed))
         else:
@@ -251,15 +236,12 @@ def faithfulness_curves(
             table = faithfulness.randomised(evaluation.model, mel[:16], targets[:16], method, seed=seed)
             table = table.rename(columns={"layers": "x", "correlation": "value"})
             frames.append(table.assign(panel="randomised", method=method, order=""))
-        curves = {
-            order: faithfulness.flipping(evaluation.model, mel, found, targets, order=order, **how)
-            for order in ("most", "least")
-        }
-        areas.append(_row(f"flipping area, {method}", faithfulness.area(*curves.values()).numpy(), seed))
-        for order, curve in curves.items():
-            share = np.linspace(0, 1, steps + 1)
-            frame = pd.DataFrame({"x": share, "value": curve.mean(0).numpy()})
+        curves = []
+        for order in ("most", "least"):
+            curves.append(faithfulness.flipping(evaluation.model, mel, found, targets, order=order, steps=steps))
+            frame = pd.DataFrame({"x": np.linspace(0, 1, steps + 1), "value": curves[-1].mean(0).numpy()})
             frames.append(frame.assign(panel="flipping", method=method, order=order))
+        areas.append(_row(f"flipping area, {method}", faithfulness.area(*curves).numpy(), seed))
     figure = pd.concat(frames, ignore_index=True).assign(seed=seed)
     return figure[["panel", "method", "order", "seed", "x", "value"]], pd.DataFrame(areas)
 
@@ -277,17 +259,21 @@ def stem_rows(evaluation: Evaluation, truth: Soundscapes, *, seed: int) -> pd.Da
     up without the microphone.
     """
     chosen = _both(truth).nonzero()[:, 0]
-    mel, labels = evaluation.clips.mel[chosen], evaluation.clips.labels[chosen]
+    mel = evaluation.clips.mel[chosen]
     found = explain(evaluation.model, mel, evaluation.logits[chosen].argmax(1))
     energy = truth.energy[chosen.numpy()]
     share = faithfulness.shares(found, energy)
-    drawn = [_random_share(evaluation.model, mel, energy, seed + number) for number in range(RANDOM_NETWORKS)]
+    drawn = []
+    for number in range(RANDOM_NETWORKS):
+        model = faithfulness.redrawn(evaluation.model, seed + number)
+        found = explain(model, mel, logits_of(model, mel).argmax(1))
+        drawn.append(faithfulness.shares(found, energy)["relevance"])
     share["random networks"] = np.mean(drawn, axis=0)
-    right = _right(evaluation, truth, chosen, labels)
+    right = _right(evaluation, truth, chosen)
     rows = [_row("accuracy, all stems (%)", 100 * right, seed)]
     for place, stem in enumerate(STEMS):
         rows += share_rows(share, place, seed)
-        without = _right(evaluation, truth, chosen, labels, without=place)
+        without = _right(evaluation, truth, chosen, without=place)
         rows.append(_row(f"accuracy lost without {stem} (points)", 100 * (right - without), seed))
     return pd.DataFrame(rows)
 
@@ -306,22 +292,15 @@ def share_rows(share: dict[str, np.ndarray], place: int, seed: int) -> list[dict
     return rows
 
 
-def _random_share(model: nn.Sequential, mel: Tensor, energy: np.ndarray, seed: int) -> np.ndarray:
-    drawn = faithfulness.redrawn(model, seed)
-    return faithfulness.shares(explain(drawn, mel, logits_of(drawn, mel).argmax(1)), energy)["relevance"]
-
-
-def _right(
-    evaluation: Evaluation, truth: Soundscapes, chosen: Tensor, labels: Tensor, without: int | None = None
-) -> np.ndarray:
+def _right(evaluation: Evaluation, truth: Soundscapes, chosen: Tensor, without: int | None = None) -> np.ndarray:
     """Which clips are recognised, (n,) 0 or 1, from the sum of their stems but one."""
     right = []
-    for part, wanted in zip(chosen.split(64), labels.split(64), strict=True):
+    for part in chosen.split(64):
         stems = torch.from_numpy(truth.stems[part.numpy()]).float() / 32768
         if without is not None:
             stems[:, without] = 0
         logits = logits_of(evaluation.model, features_of(stems.sum(1)))
-        right.append((logits.argmax(1) == wanted).float())
+        right.append((logits.argmax(1) == evaluation.clips.labels[part]).float())
     return torch.cat(right).numpy()
 
 

@@ -6,8 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from scipy.stats import bootstrap as scipy_bootstrap
-from scipy.stats import spearmanr
+from scipy.stats import bootstrap, spearmanr
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
@@ -16,66 +15,45 @@ from lib.training import predict
 
 TILE = (10, 20)  # mels and frames that are flipped together
 ORDERS = ("most", "least", "random")
-FILLS = ("quietest", "mean")
 
 
 def flipping(
-    model: nn.Module,
-    mel: Tensor,
-    relevance: Tensor,
-    targets: Tensor,
-    *,
-    order: str = "most",
-    fill: str = "quietest",
-    steps: int = 20,
-    tile: tuple[int, int] = TILE,
-    seed: int = 0,
-    batch_size: int = 64,
-) -> Tensor:
+    model: nn.Module, mel: Tensor, relevance: Tensor, targets: Tensor, *, order: str = "most", steps: int = 20,
+    seed: int = 0, batch_size: int = 64,
+) -> Tensor:  # fmt: skip
     """Probability of `targets` while tiles are taken away in the order of their relevance: (N, steps + 1).
 
-    Region flipping (Samek et al. 2017). Column k has k/steps of the tiles flipped, the first none and the last all.
-    The network is taken in evaluation mode. Beside the inputs, memory is that of one batch.
+    Region flipping (Samek et al. 2017). Column k has k/steps of the tiles flipped, the first none and the last all: a
+    tile gets the clip's quietest value of each band, as if nothing sounded there. In evaluation mode.
 
     Args:
         mel, relevance: (N, 1, mels, frames).
         order: "most" relevant first, "least" relevant first, or "random" (from `seed`).
-        fill: what a tile gets that is taken away: the clip's "quietest" value of each band, as if nothing sounded
-            there, or the band's "mean" in the clip, which a network has seen more often.
 
     Raises:
-        ValueError: an unknown order or fill, shapes that differ, or no step.
+        ValueError: an unknown order, shapes that differ, or no step.
     """
-    if order not in ORDERS or fill not in FILLS or mel.shape != relevance.shape or steps < 1:
-        raise ValueError(f"flipping takes the order {', '.join(ORDERS)}, the fill {', '.join(FILLS)}, relevance in the "
-                         f"shape of the clips and a step at least, not {order!r}, {fill!r}, {tuple(relevance.shape)} "
-                         f"for {tuple(mel.shape)} and {steps}")  # fmt: skip
-    tiles = F.avg_pool2d(_whole(relevance.float(), tile), tile).flatten(1)
-    generator = torch.Generator().manual_seed(seed)
-    rank = torch.rand(tiles.shape, generator=generator) if order == "random" else tiles
+    if order not in ORDERS or mel.shape != relevance.shape or steps < 1:
+        raise ValueError(f"flipping takes the order {', '.join(ORDERS)}, relevance in the shape of the clips and a "
+                         f"step at least, not {order!r}, {relevance.shape} for {mel.shape}, {steps}")  # fmt: skip
+    # Padded to whole tiles by what does not change their mean's order much: zeros.
+    below, right = (-size % part for size, part in zip(mel.shape[2:], TILE, strict=True))
+    tiles = F.avg_pool2d(F.pad(relevance.float(), (0, right, 0, below)), TILE)
+    rank = tiles.flatten(1)
+    if order == "random":
+        rank = torch.rand(rank.shape, generator=torch.Generator().manual_seed(seed))
     # The place of each tile in the order of flipping; stable, as many tiles may have no relevance at all.
-    place = rank.argsort(dim=1, descending=order != "least", stable=True).argsort(1)
-    shape = [-(-size // part) for size, part in zip(mel.shape[2:], tile, strict=True)]
-    place = place.view(len(mel), 1, *shape).repeat_interleave(tile[0], 2).repeat_interleave(tile[1], 3)
-    place = place[..., : mel.shape[2], : mel.shape[3]]
+    place = rank.argsort(dim=1, descending=order != "least", stable=True).argsort(1).view(tiles.shape)
+    place = place.repeat_interleave(TILE[0], 2).repeat_interleave(TILE[1], 3)[..., : mel.shape[2], : mel.shape[3]]
     device = next(model.parameters()).device
     columns = []
     for step in range(steps + 1):
-        gone = place < round(step / steps * tiles.shape[1])
+        gone = place < round(step / steps * rank.shape[1])
         parts = zip(mel.split(batch_size), gone.split(batch_size), strict=True)
-        logits = predict(model, (_without(part.float(), tiles_gone, fill).to(device) for part, tiles_gone in parts))
+        flipped = (torch.where(hidden, part.float().amin(3, keepdim=True), part.float()) for part, hidden in parts)
+        logits = predict(model, (part.to(device) for part in flipped))
         columns.append(logits.softmax(1).cpu().gather(1, targets[:, None])[:, 0])
     return torch.stack(columns, 1)
-
-
-def _without(mel: Tensor, gone: Tensor, fill: str) -> Tensor:
-    return torch.where(gone, mel.amin(3, keepdim=True) if fill == "quietest" else mel.mean(3, keepdim=True), mel)
-
-
-def _whole(relevance: Tensor, tile: tuple[int, int]) -> Tensor:
-    """Padded to whole tiles by what does not change their mean's order much: zeros."""
-    below, right = (-size % part for size, part in zip(relevance.shape[2:], tile, strict=True))
-    return F.pad(relevance, (0, right, 0, below))
 
 
 def area(most: Tensor, least: Tensor) -> Tensor:
@@ -89,10 +67,8 @@ def randomised(
 ) -> pd.DataFrame:
     """Rank correlation of the explanation with that of networks whose layers are drawn anew, from the top down.
 
-    Cascading randomisation (Adebayo et al. 2018, Sanity Checks for Saliency Maps). An explanation that stays the same
-    does not explain what was learned. Of absolute relevance: a random network's logit is as often negative as positive
-    and takes the sign of all relevance with it, so that correlations of 0.8 and -0.8 would be averaged to nothing.
-    Rules like z_plus are known to depend little on upper layers (Sixt et al. 2020, When Explanations Lie).
+    Cascading randomisation (Adebayo et al. 2018, Sanity Checks for Saliency Maps). Of absolute relevance: a random
+    network's logit is as often negative as positive and takes the sign of all relevance with it.
 
     Columns: layers (how many are random), correlation (Spearman's, mean over clips; NaN if the random network gives
     no relevance at all).
@@ -117,8 +93,7 @@ def randomised(
 def shares(relevance: Tensor, energy: np.ndarray) -> dict[str, np.ndarray]:
     """Shares of relevance, energy, log-energy and area of the cells where each stem dominates, (N, stems) each.
 
-    Log-energy is taken above Whisper's floor, 80 dB below the clip's loudest cell. A method that knows nothing spreads
-    relevance over log-mels by area or log-energy, not by energy.
+    Log-energy is taken above Whisper's floor, 80 dB below the clip's loudest cell.
 
     Args:
         relevance: (N, 1, mels, frames); what speaks against the class counts for nothing.
@@ -194,13 +169,11 @@ def localisation(relevance: Tensor, mask: Tensor) -> np.ndarray:
     return np.array([roc_auc_score(wanted, found) for wanted, found in pairs])
 
 
-def interval(
-    values: np.ndarray, *, seed: int = 0, level: float = 0.95, rounds: int = 2000
-) -> tuple[float, float, float]:
-    """Mean with its bootstrap interval (percentile): (mean, low, high); no interval from fewer than two values."""
+def interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
+    """Mean with its 95 % bootstrap interval (percentile): (mean, low, high); no interval of fewer than two values."""
     values = np.asarray(values, np.float64)
     if len(values) < 2:
         return (float(values.mean()) if len(values) else np.nan), np.nan, np.nan
-    found = scipy_bootstrap((values,), np.mean, n_resamples=rounds, confidence_level=level, method="percentile",
-                            rng=np.random.default_rng(seed), batch=200).confidence_interval  # fmt: skip
+    found = bootstrap((values,), np.mean, n_resamples=2000, method="percentile", rng=np.random.default_rng(seed),
+                      batch=200).confidence_interval  # fmt: skip
     return float(values.mean()), float(found.low), float(found.high)

@@ -80,7 +80,7 @@ def _shown(name: str) -> str:
 
 def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
     """Of the window in which an emergency is likeliest: voter, prediction, emergency (probability), and the vote."""
-    votes = {name: logits / recogniser.temperatures[name] for name, logits in report.opinion.votes.items()}
+    votes = recogniser.calibrated_votes(report.opinion)
     alarming = list(recogniser.alarming)
     rows = [(name, ensemble.named(logits, recogniser.classes)[0], float(logits.softmax(1)[0, alarming].sum()))
             for name, logits in votes.items()]  # fmt: skip
@@ -93,7 +93,7 @@ def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
 def picture(recogniser: Recogniser, report: Report) -> Figure:
     """The timeline, and of the likeliest window the spectrogram and what in it spoke for its class."""
     mel = log_mel(scaled(torch.from_numpy(report.window)[None]))
-    votes = {name: logits / recogniser.temperatures[name] for name, logits in report.opinion.votes.items()}
+    votes = recogniser.calibrated_votes(report.opinion)
     number = ensemble.mean_probability(votes).argmax(1)
     maps = {"CNN": explain(recogniser.cnn, mel[:, None], number)[0, 0],
             "encoder": encoder_relevance.explain(recogniser.whisper, mel, number)[0]}  # fmt: skip

@@ -15,9 +15,10 @@ from scipy.stats import binomtest, t
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from lib.metrics.classification import (
     alarm_row,
@@ -31,6 +32,7 @@ from lib.metrics.classification import (
 Votes = Mapping[str, Tensor]  # voter -> logits (N, classes)
 
 MAJORITY, MEAN, STACKED = "2 of 3", "mean probability", "stacking"
+BINARY = ("binary_accuracy", "miss_rate", "false_alarms")  # columns of `score_row`
 CONSTANT = ("always alarming", "never alarming")  # answers that need no recogniser
 # Accuracy of emergency or not (%) as the source reports it, on its own test set of AI Hub.
 SOURCE = {"CNN": 99.60, "Whisper encoder": 99.85, "decoder's text": 96.21, MAJORITY: 99.93}
@@ -41,16 +43,14 @@ def calibrated(validation: Votes, labels: Tensor, test: Votes) -> dict[str, Tens
     return {name: (test[name] / fit_temperature(validation[name], labels)).log_softmax(1) for name in test}
 
 
-def alarms(logits: Tensor, alarming: Sequence[int]) -> Tensor:
-    """(N,) bool: does the voter call it an emergency? It does if that is likelier than not, whichever emergency it be;
-    logits calibrated, else one voter is sure too easily."""
-    return raised(logits, alarming)
+def calls(votes: Votes, alarming: Sequence[int]) -> Tensor:
+    """(N,) how many voters call it an emergency; logits calibrated, else one voter is sure too easily."""
+    return torch.stack([raised(logits, alarming) for logits in votes.values()]).sum(0)
 
 
 def majority(votes: Votes, alarming: Sequence[int]) -> Tensor:
     """(N,) bool: more than half of the voters call it an emergency: of three, two, as in the source; of two, both."""
-    calls = torch.stack([alarms(logits, alarming) for logits in votes.values()]).sum(0)
-    return calls > len(votes) / 2
+    return calls(votes, alarming) > len(votes) / 2
 
 
 def named(logits: Tensor, classes: Sequence[str]) -> list[str]:
@@ -62,7 +62,7 @@ def majority_class(votes: Votes) -> Tensor:
     """(N,) the class that most voters name; where all differ, that of the voter that is surest (votes calibrated)."""
     logits = torch.stack(list(votes.values()))  # (voters, N, classes)
     answered = ~logits.isnan().any(2, keepdim=True)
-    counts = (torch.nn.functional.one_hot(logits.argmax(2), logits.shape[2]) * answered).sum(0)
+    counts = (one_hot(logits.argmax(2), logits.shape[2]) * answered).sum(0)
     surest = logits.softmax(2).nan_to_num(0.0).amax(0)
     # More votes first; of as many votes, the class that some voter is surest of.
     return (counts + 0.5 * surest * (counts > 0)).argmax(1)
@@ -74,15 +74,23 @@ def mean_probability(votes: Votes) -> Tensor:
 
 
 def stacking(validation: Votes, labels: Tensor, test: Votes, classes: int) -> Tensor:
-    """Log-probabilities (N, classes) of a logistic regression on the voters' log-probabilities (Wolpert 1992).
-
-    Classes that the validation clips lack get the least probability there is.
-    """
+    """Log-probabilities (N, classes) of a logistic regression on the voters' log-probabilities (Wolpert 1992)."""
     before, after = (torch.cat([votes[name].log_softmax(1).clamp_min(-10).nan_to_num(-np.log(classes))
                                 for name in test], 1).numpy() for votes in (validation, test))  # fmt: skip
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)).fit(before, labels.numpy())
-    found = torch.full((len(after), classes), -20.0)
-    found[:, torch.as_tensor(model.classes_)] = torch.from_numpy(model.predict_log_proba(after)).float()
+    return logistic_regression(before, labels, after, classes)
+
+
+def linear_classifier(**options) -> Pipeline:
+    """Logistic regression of standardised features."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, **options))
+
+
+def logistic_regression(learned: np.ndarray, labels: Tensor, judged: np.ndarray, classes: int) -> Tensor:
+    """Log-probabilities (judged, classes) by a `linear_classifier` of features (N, d); -20 for a class that `labels`
+    lack."""
+    model = linear_classifier().fit(learned, labels.numpy())
+    found = torch.full((len(judged), classes), -20.0)
+    found[:, model.classes_] = torch.from_numpy(model.predict_log_proba(judged)).float()
     return found
 
 
@@ -102,29 +110,29 @@ def ensemble_table(
     """
     sure = calibrated(validation, validation_labels, test)
     emergency = torch.isin(labels, torch.tensor(list(alarming)))
-    ways = dict(sure) | {MEAN: mean_probability(sure),
-                         STACKED: stacking(validation, validation_labels, test, len(classes))}  # fmt: skip
-    decided = {name: alarms(logits, alarming) for name, logits in ways.items()}
-    decided[MAJORITY] = majority(sure, alarming)
+    stacked = stacking(validation, validation_labels, test, len(classes))
+    ways = sure | {MEAN: mean_probability(sure), STACKED: stacked}
+    decided = {name: raised(logits, alarming) for name, logits in ways.items()} | {MAJORITY: majority(sure, alarming)}
     known = torch.isin(validation_labels, torch.tensor(list(alarming)))
     before = calibrated(validation, validation_labels, validation)
-    best = max(test, key=lambda name: (alarms(before[name], alarming) == known).float().mean().item())
+    best = max(test, key=lambda name: (raised(before[name], alarming) == known).float().mean().item())
     rows, precision = [], dict.fromkeys(CONSTANT, emergency.double().mean().item())
     for name in (*test, MAJORITY, MEAN, STACKED):
+        row = {"voter": name, "seed": seed, "source": SOURCE.get(name, np.nan)}
         if name == MAJORITY:  # votes have no probabilities: its calibration says nothing
-            logits = 20.0 * torch.nn.functional.one_hot(majority_class(sure), len(classes)).float()
-            row = score_row(logits, labels, classes, alarming) | {"ece": np.nan}
-            row |= _binary(decided[name], emergency)
-            calls = torch.stack([alarms(logits, alarming) for logits in sure.values()]).sum(0)
-            precision[name] = average_precision_score(emergency, calls) if emergency.any() else np.nan
+            logits = 20.0 * one_hot(majority_class(sure), len(classes)).float()
+            two = torch.stack([decided[name], ~decided[name]], 1).float()
+            binary = score_row(two, (~emergency).long(), ("alarm", "none"), (0,))
+            binary = {key: binary[key] for key in binary if key.startswith(BINARY)}
+            row |= score_row(logits, labels, classes, alarming) | binary | {"ece": np.nan}
+            called = calls(sure, alarming)
+            precision[name] = average_precision_score(emergency, called) if emergency.any() else np.nan
         else:
-            precision[name] = alarm_row(without_abstentions(ways[name]), labels, alarming)["average_precision"] / 100
-            answered = ~ways[name].isnan().any(1)
-            row = score_row(without_abstentions(ways[name]), labels, classes, alarming)
+            answered, logits = ~ways[name].isnan().any(1), without_abstentions(ways[name])
+            row |= {"answered": 100 * answered.double().mean().item()} | score_row(logits, labels, classes, alarming)
             said = calibration_error(ways[name][answered].softmax(1), labels[answered]) if answered.any() else np.nan
-            row |= {"ece": 100 * said}
-            row = {"answered": 100 * answered.double().mean().item()} | row
-        row = {"voter": name, "seed": seed, "source": SOURCE.get(name, np.nan)} | row
+            row["ece"] = 100 * said
+            precision[name] = alarm_row(logits, labels, alarming)["average_precision"] / 100
         if name not in test:
             row |= mcnemar(decided[best] == emergency, decided[name] == emergency) | {"against": best}
         rows.append(row)
@@ -132,18 +140,10 @@ def ensemble_table(
         row = {"voter": name, "seed": seed, "binary_accuracy": 100 * right.double().mean().item()}
         rows.append(row | {"miss_rate": 100.0 * (name == CONSTANT[1]), "false_alarms": 100.0 * (name == CONSTANT[0])})
     table = pd.DataFrame(rows)
-    table.insert(table.columns.get_loc("miss_rate"), "balanced_accuracy",
-                 100 - (table.miss_rate + table.false_alarms) / 2)  # fmt: skip
-    table.insert(table.columns.get_loc("miss_rate"), "average_precision", 100 * table.voter.map(precision))
+    place = table.columns.get_loc("miss_rate")
+    table.insert(place, "balanced_accuracy", 100 - (table.miss_rate + table.false_alarms) / 2)
+    table.insert(place + 1, "average_precision", 100 * table.voter.map(precision))
     return table
-
-
-def _binary(raised: Tensor, emergency: Tensor) -> dict[str, float]:
-    """The binary columns of `score_row`, from decisions instead of classes."""
-    names = ("binary_accuracy", "miss_rate", "false_alarms")
-    logits = torch.stack([raised.float(), (~raised).float()], 1)
-    row = score_row(logits, (~emergency).long(), ("alarm", "none"), (0,))
-    return {key: value for key, value in row.items() if key.startswith(names)}
 
 
 def mcnemar(before: Tensor, after: Tensor) -> dict[str, float]:
@@ -162,7 +162,7 @@ def overlap_table(votes: Votes, labels: Tensor, alarming: Sequence[int], *, seed
     diagonals), kappa (Cohen's, of being right).
     """
     emergency = torch.isin(labels, torch.tensor(list(alarming)))
-    right = {name: (alarms(logits, alarming) == emergency).numpy() for name, logits in votes.items()}
+    right = {name: (raised(logits, alarming) == emergency).numpy() for name, logits in votes.items()}
     rows = []
     for one, other in combinations(votes, 2):
         a, b = right[one], right[other]
@@ -203,8 +203,7 @@ def audit(features: np.ndarray, groups: np.ndarray, *, folds: int = 5, seed: int
         found = ", ".join(f"{count} of {name}" for name, count in zip(names, counts, strict=True))
         raise ValueError(f"an audit needs two groups of {folds} recordings at least; found {found}")
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, class_weight="balanced", max_iter=2000))
-    found = cross_val_predict(model, features, groups, cv=split)
+    found = cross_val_predict(linear_classifier(class_weight="balanced"), features, groups, cv=split)
     each = [balanced_accuracy_score(groups[out], found[out]) for _, out in split.split(features, groups)]
     mean, half = np.mean(each), t.ppf(0.975, folds - 1) * np.std(each, ddof=1) / folds**0.5
     low, high = np.clip([mean - half, mean + half], 0, 1)
@@ -230,9 +229,7 @@ def leave_one_corpus_out(
     """
     names = np.unique(corpora)
     if len(names) < 2:
-        raise ValueError(
-            f"there is but one corpus, {', '.join(map(str, names))}: leaving it out leaves nothing to learn"
-        )
+        raise ValueError(f"there is but one corpus, {', '.join(names)}: leaving it out leaves nothing to learn")
     known = torch.empty(len(labels), len(classes))
     for learned, judged in KFold(folds, shuffle=True, random_state=seed).split(corpora):
         known[judged] = fit(learned, judged).float()

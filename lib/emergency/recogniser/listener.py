@@ -6,7 +6,7 @@
             …
     listener.finish()                        # of a recording: its last part of a second as well
 
-Sound is kept for `KEPT` seconds, in memory. Nothing is written or logged here, whatever is heard.
+Sound is kept for a window, in memory. Nothing is written or logged here, whatever is heard.
 """
 
 from collections import deque
@@ -19,7 +19,6 @@ import numpy as np
 from lib.emergency.features import RATE, SILENT
 
 WINDOW, HOP = 4.0, 1.0  # seconds
-KEPT = 10.0  # seconds of sound that an alarm can hand over
 
 Score = Callable[[np.ndarray], np.ndarray]  # float32 (n,) in -1 to 1 -> probabilities (moments, classes)
 
@@ -46,11 +45,8 @@ class Rule:
 
 
 class Alarm(NamedTuple):
-    """number: the class. probability: of an emergency, the mean over its moments. onset, at: seconds of the stream at
-    which it began, and at which it was raised. samples: (n,) int16, the window in which it was heard."""
+    """onset, at: seconds of the stream at which it began and was raised. samples: (n,) int16, the window."""
 
-    number: int
-    probability: float
     onset: float
     at: float
     samples: np.ndarray
@@ -69,7 +65,6 @@ class Listener:
     classes: int
     rule: Rule = field(default_factory=Rule)
     window: float = WINDOW
-    scored: int = 0  # windows that were not silent
     newest: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int16), repr=False)  # the last window's samples
 
     def __post_init__(self):
@@ -96,7 +91,7 @@ class Listener:
                 alarm = self._look(self._sound[end - self._window : end], self._next / RATE)
                 found += [alarm] if alarm else []
                 self._next += self._hop
-            self._sound = self._sound[-round(KEPT * RATE) :]
+            self._sound = self._sound[-self._window :]
         return found
 
     def finish(self) -> list[Alarm]:
@@ -134,7 +129,6 @@ class Listener:
             probabilities = np.zeros((self._moments, self.classes))
             probabilities[:, 0] = 0 not in self.alarming
         else:
-            self.scored += 1
             probabilities = self.score(samples)
         self._covered.append((now - self.window, probabilities))
         times, timeline = self.timeline()
@@ -149,7 +143,4 @@ class Listener:
         first = len(alarming) - len(last) + int(np.argmax(last >= self.rule.on))
         while first > 0 and alarming[first - 1] > self.rule.off:
             first -= 1
-        loud = timeline[first:][alarming[first:] > self.rule.off]
-        number = list(self.alarming)[int(loud[:, list(self.alarming)].mean(0).argmax())]
-        return Alarm(number, float(alarming[first:][alarming[first:] > self.rule.off].mean()), float(times[first]), now,
-                     window.copy())  # fmt: skip
+        return Alarm(float(times[first]), now, window.copy())

@@ -34,8 +34,9 @@ from lib.emergency.recogniser.listener import WINDOW, Alarm, Listener, Rule
 from lib.emergency.whisper.model import EmergencyWhisper
 from lib.emergency.whisper.model import load as load_whisper
 from lib.emergency.whisper.text import TextClassifier, load_text
-from lib.emergency.whisper.training import FrameOutputs, listen, smoothed
+from lib.emergency.whisper.training import listen, smoothed
 from lib.forking import give_back
+from lib.metrics.classification import fit_temperature, raised
 
 CNN, ENCODER, TEXT = "CNN", "Whisper encoder", "decoder's text"
 SHORTEST = 1.0  # seconds of a recording
@@ -123,7 +124,7 @@ class Recogniser:
 
     def calibrated(self, opinion: Opinion, labels: Tensor) -> "Recogniser":
         """With a temperature for each voter, from clips that none was trained on."""
-        fitted = {name: ensemble.fit_temperature(logits, labels) for name, logits in opinion.votes.items()}
+        fitted = {name: fit_temperature(logits, labels) for name, logits in opinion.votes.items()}
         return replace(self, temperatures=fitted)
 
     def digest(self) -> str:
@@ -160,15 +161,16 @@ class Recogniser:
         loud = (peaks.amax(1) >= SILENT).nonzero()[:, 0]
         for places in loud.split(64) if len(loud) else ():
             mel = log_mel(scaled(samples[places]))
-            heard: FrameOutputs = listen(self.whisper, mel, words=words)
-            cnn[places], encoder[places], moments[places] = (
-                logits_of(self.cnn, mel[:, None]),
-                heard.clips,
-                heard.moments,
-            )
+            heard = listen(self.whisper, mel, words=words)
+            cnn[places], encoder[places] = logits_of(self.cnn, mel[:, None]), heard.clips
+            moments[places] = heard.moments
             for place, text in zip(places.tolist(), heard.texts, strict=True):
                 texts[place] = text
         return Opinion({CNN: cnn, ENCODER: encoder, TEXT: self.text.logits(texts)}, moments, tuple(texts))
+
+    def calibrated_votes(self, opinion: Opinion) -> dict[str, Tensor]:
+        """The logits (N, classes) of each voter, divided by its temperature."""
+        return {name: logits / self.temperatures[name] for name, logits in opinion.votes.items()}
 
     def moment_probabilities(self, opinion: Opinion) -> np.ndarray:
         """(N, moments, classes), calibrated by the encoder's temperature."""
@@ -201,11 +203,8 @@ class Recogniser:
             DataError: the recording cannot be read; the message says why.
             ValueError: an array is not (n,) of int16 or floats, not finite, or by far not in -1 to 1.
         """
-        listener, started = self.listener(), time.time() if started is None else started
-        for alarms in _fed(listener, _chunks(source)):
-            for alarm in alarms:
-                if (alert := self._judged(listener, alarm, location, started)) is not None:
-                    yield alert
+        for judged in self._judged(self.listener(), _chunks(source), location, started):
+            yield from (alert for _, alert in judged if alert is not None)
 
     def follow(self, source: Source, location: str = "", *, started: float | None = None) -> Report:
         """`watch` to the end, and all that was heard. A source of less than `WINDOW` is heard as a whole.
@@ -223,14 +222,11 @@ class Recogniser:
             raise ValueError(f"{what} {count / RATE:.4g} s of sound, and {SHORTEST:g} s is the least that is heard")
         step = self.whisper.seconds_per_moment
         listener = self.listener(min(WINDOW, int(count / RATE / step + 1e-6) * step))
-        started = time.time() if started is None else started
         alarms, alerts, timeline, last = [], [], [], None
         likeliest, at, window = -1.0, 0.0, listener.newest
-        for raised in _fed(listener, itertools.chain(first, chunks)):
-            for alarm in raised:
-                alert = self._judged(listener, alarm, location, started)
-                alarms.append((alarm.at, alert is not None))
-                alerts += [alert] if alert is not None else []
+        for judged in self._judged(listener, itertools.chain(first, chunks), location, started):
+            alarms += [(alarm.at, alert is not None) for alarm, alert in judged]
+            alerts += [alert for _, alert in judged if alert is not None]
             times, probabilities = listener.timeline()
             if not len(times) or (last is not None and times[0] == last[0][0]):
                 continue  # no window was completed
@@ -244,16 +240,23 @@ class Recogniser:
         opinion = self.hear(torch.from_numpy(window)[None])
         return Report(times, probabilities, tuple(alarms), tuple(alerts), at, window, opinion)
 
-    def _judged(self, listener: Listener, alarm: Alarm, location: str, started: float) -> Alert | None:
-        alert = self.judge(alarm, location, started)
-        if alert is None:
-            listener.overruled()
-        return alert
+    def _judged(
+        self, listener: Listener, chunks: Iterable[np.ndarray], location: str, started: float | None
+    ) -> Iterator[list[tuple[Alarm, Alert | None]]]:
+        """For each chunk, and for the end: the alarms that it completes, each with its alert if it is upheld."""
+        started = time.time() if started is None else started
+        for chunk in itertools.chain(chunks, [None]):
+            judged = []
+            for alarm in listener.finish() if chunk is None else listener.feed(chunk):
+                judged.append((alarm, self.judge(alarm, location, started)))
+                if judged[-1][1] is None:
+                    listener.overruled()
+            yield judged
 
     def judge(self, alarm: Alarm, location: str, started: float) -> Alert | None:
         """The alert of an alarm, if two voters of three uphold it; of the window in which it was heard."""
         opinion = self.hear(torch.from_numpy(alarm.samples)[None])
-        votes = {name: logits / self.temperatures[name] for name, logits in opinion.votes.items()}
+        votes = self.calibrated_votes(opinion)
         if not ensemble.majority(votes, self.alarming):
             return None
         probability = ensemble.mean_probability(votes).exp()[0, list(self.alarming)]
@@ -262,15 +265,9 @@ class Recogniser:
             korean = find(kind).korean
         except KeyError:  # a class of somebody's own
             korean = kind
-        callers = tuple(name for name, logits in votes.items() if ensemble.alarms(logits, self.alarming))
+        callers = tuple(name for name, logits in votes.items() if raised(logits, self.alarming))
         return Alert(kind, korean, float(probability.sum()), callers, alarm.onset, started + alarm.at, location,
                      opinion.texts[0], self.digest(), alarm.samples)  # fmt: skip
-
-
-def _fed(listener: Listener, chunks: Iterable[np.ndarray]) -> Iterator[list[Alarm]]:
-    for chunk in chunks:
-        yield listener.feed(chunk)
-    yield listener.finish()
 
 
 def _chunks(source: Source) -> Iterator[np.ndarray]:

@@ -5,9 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from lib.data.audio import Sounds
 from lib.emergency.features import RATE
@@ -94,11 +91,7 @@ def corpora_left_out(sets: Sequence[Sounds], alarming: Sequence[int], *, seed: i
     labels, classes = torch.cat([part.labels for part in sets]), sets[0].classes
 
     def fit(learned: np.ndarray, judged: np.ndarray) -> torch.Tensor:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
-        model.fit(features[learned], labels[learned].numpy())
-        logits = torch.full((len(judged), len(classes)), -torch.inf)
-        logits[:, model[-1].classes_] = torch.from_numpy(model.predict_log_proba(features[judged])).float()
-        return logits
+        return ensemble.logistic_regression(features[learned], labels[learned], features[judged], len(classes))
 
     corpora = np.concatenate([np.array(part.corpora) for part in sets])
     return ensemble.leave_one_corpus_out(fit, corpora, labels, classes, alarming, seed=seed)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lib.emergency.cnn import faithfulness
-from lib.emergency.cnn.experiments import RANDOM_NETWORKS, Evaluation, picture_arrays, share_rows
+from lib.emergency.cnn.experiments import RANDOM_NETWORKS, Evaluation, relevance_pictures, share_rows
 from lib.emergency.data.sounds import Sounds, three_sets
 from lib.emergency.features import Mels
 from lib.emergency.synthesis.soundscapes import STEMS, Soundscapes
@@ -427,7 +427,7 @@ def encoder_pictures(
     """fig410: as `experiments.relevance_pictures`, with CP-LRP through the encoder."""
     mel, labels = predictions.test.mel[list(shown)], predictions.test.labels[list(shown)]
     found = encoder_relevance.explain(predictions.model, mel, labels)[:, None] if len(mel) else mel[:, None].float()
-    return picture_arrays(evaluation, shown, truth, found)
+    return relevance_pictures(evaluation, shown, truth, found)
 
 
 def encoder_table(

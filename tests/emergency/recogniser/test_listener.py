@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.emergency.recogniser.listener import KEPT, Alarm, Listener, Rule
+from lib.emergency.recogniser.listener import WINDOW, Alarm, Listener, Rule
 
 SECONDS, CLASSES = 0.08, 3
 
@@ -36,15 +36,15 @@ def alarms(listener, samples, cuts=()):
 
 
 def plain(found: list[Alarm]):
-    return [(alarm.number, alarm.probability, alarm.onset, alarm.at, alarm.samples.tobytes()) for alarm in found]
+    return [(alarm.onset, alarm.at, alarm.samples.tobytes()) for alarm in found]
 
 
 class TestAlarms:
     def test_one_per_event_with_its_onset(self):
         found = alarms(listener(), sound(20, (7.3, 8.8)))
-        assert [alarm.number for alarm in found] == [2]
+        assert len(found) == 1
         assert found[0].onset == pytest.approx(7.3, abs=0.1) and found[0].at in (8.0, 9.0)
-        assert found[0].probability > 0.4 and len(found[0].samples) == 64_000
+        assert len(found[0].samples) == 64_000
 
     def test_a_long_event_is_one(self):
         assert len(alarms(listener(refractory=2.0), sound(30, (5, 20)))) == 1
@@ -119,7 +119,7 @@ class TestSilence:
     @pytest.mark.parametrize("samples", [np.zeros(20 * 16_000, np.int16), sound(20, floor=2e-4)])
     def test_is_not_scored_and_never_alarms(self, samples):
         one = listener(lambda _: pytest.fail("scored"))
-        assert not alarms(one, samples) and one.scored == 0
+        assert not alarms(one, samples)
         assert (one.timeline()[1].argmax(1) == 0).all()
 
 
@@ -152,7 +152,7 @@ class TestMemory:
     def test_is_bounded(self):
         one = listener()
         one.feed(sound(60))
-        assert len(one._sound) <= KEPT * 16_000 and len(one._covered) == 4
+        assert len(one._sound) <= WINDOW * 16_000 and len(one._covered) == 4
 
 
 class TestArguments:

@@ -19,6 +19,7 @@ from lib.emergency.recogniser.recogniser import CNN, ENCODER, TEXT, Recogniser
 from lib.emergency.whisper import model as whisper
 from lib.emergency.whisper.model import WhisperSize
 from lib.emergency.whisper.text import fit_text
+from lib.metrics.classification import fit_temperature
 
 LINES = ["불이야", "불났어요", "밥 먹자", "밥 줘"]
 
@@ -100,7 +101,7 @@ class TestHearing:
         labels = torch.tensor([8, 15, 0])
         fitted = recogniser.calibrated(recogniser.hear(clips()), labels)
         assert set(fitted.temperatures) == {CNN, ENCODER, TEXT} and fitted.temperatures[CNN] != 1
-        wanted = ensemble.fit_temperature(recogniser.hear(clips()).votes[CNN], labels)
+        wanted = fit_temperature(recogniser.hear(clips()).votes[CNN], labels)
         assert fitted.temperatures[CNN] == pytest.approx(wanted)
 
 
