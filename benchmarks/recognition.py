@@ -64,7 +64,7 @@ def tasks(made: Recogniser, path: Path) -> dict:
         return torch.from_numpy(decode(path))[None]
 
     return {
-        "file to vote": lambda: made.hear(samples(), words=False),
+        "file to vote": lambda: made.predict(samples(), words=False),
         PEER: lambda: peer({"raw": decode(path).astype(np.float32) / 32768, "sampling_rate": RATE}),
         f"{TOKENS} tokens of text": lambda: made.whisper.transcribe(hidden, TOKENS),
     }

@@ -79,7 +79,6 @@ class Evaluation:
     clips: Mels
     model: nn.Sequential
     explained: Tensor
-    history: pd.DataFrame
     logits: Tensor = field(repr=False)
     temperature: Tensor = field(repr=False)
 
@@ -103,16 +102,15 @@ def judge(
         trainings.append(partial(train_cnn, variant, clips, test, settings, **how, checkpoint=checkpoint))
     found, *on_all = side_by_side(trainings, settings.device)
     if test is not None:
-        last = on_all[0]
-        fitted = classification.fit_temperature(found.logits, clips.labels)
+        fitted = torch.full((len(test),), classification.fit_temperature(found.logits, clips.labels))
         everything = torch.ones(len(test), dtype=torch.bool)
-        return Evaluation(test, last.model, everything, last.history, last.logits, torch.full((len(test),), fitted))
+        return Evaluation(test, on_all[0].model, everything, on_all[0].logits, fitted)
     temperature = torch.empty(len(clips))
     for fold in clips.folds.unique():
         out = clips.folds == fold
         temperature[out] = classification.fit_temperature(found.logits[~out], clips.labels[~out])
     first = clips.folds == clips.folds.min()
-    return Evaluation(clips, found.runs[0].model, first, found.history, found.logits, temperature)
+    return Evaluation(clips, found.runs[0].model, first, found.logits, temperature)
 
 
 def test_table(evaluation: Evaluation, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:

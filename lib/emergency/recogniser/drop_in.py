@@ -17,7 +17,7 @@ from lib.data.catalog import DataError
 from lib.emergency import figures
 from lib.emergency.cnn.relevance import explain
 from lib.emergency.features import log_mel, scaled
-from lib.emergency.recogniser import ensemble
+from lib.emergency.recogniser import ensemble, voting
 from lib.emergency.recogniser.recogniser import Recogniser, Report
 from lib.emergency.whisper import relevance as encoder_relevance
 
@@ -97,9 +97,6 @@ def picture(recogniser: Recogniser, report: Report) -> Figure:
     number = ensemble.mean_probability(votes).argmax(1)
     maps = {"CNN": explain(recogniser.cnn, mel[:, None], number)[0, 0],
             "encoder": encoder_relevance.explain(recogniser.whisper, mel, number)[0]}  # fmt: skip
-    alarming = list(recogniser.alarming)
-    return figures.heard({
-        "times": report.times, "probability": report.probabilities[:, alarming].sum(1),
-        "alarms": np.array(report.alarms, float).reshape(-1, 2), "threshold": np.array(recogniser.rule.on),
-        "at": np.array(report.at), "mel": mel[0].numpy(), "name": np.array(recogniser.classes[int(number)]),
-    }, {name: found.numpy() for name, found in maps.items()})  # fmt: skip
+    arrays = voting.recording_arrays(recogniser, report.window, report)
+    arrays |= {"at": np.array(report.at), "mel": mel[0].numpy(), "name": np.array(recogniser.classes[int(number)])}
+    return figures.heard(arrays, {name: found.numpy() for name, found in maps.items()})

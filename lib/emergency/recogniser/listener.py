@@ -86,10 +86,9 @@ class Listener:
             part = chunk[start : start + self._hop]
             self._sound = np.concatenate([self._sound, part])
             self._heard += len(part)
-            while self._heard >= self._next:
+            if self._heard >= self._next:
                 end = len(self._sound) - (self._heard - self._next)
-                alarm = self._look(self._sound[end - self._window : end], self._next / RATE)
-                found += [alarm] if alarm else []
+                found += self._score(self._sound[end - self._window : end], self._next / RATE)
                 self._next += self._hop
             self._sound = self._sound[-self._window :]
         return found
@@ -99,8 +98,7 @@ class Listener:
         last = self._next - self._hop
         if self._heard <= last or self._heard < self._window:
             return []
-        alarm = self._look(self._sound[-self._window :], self._heard / RATE)
-        return [alarm] if alarm else []
+        return self._score(self._sound[-self._window :], self._heard / RATE)
 
     def overruled(self) -> None:
         """The last alarm was none: the next may come at once, and be of the same sound."""
@@ -122,7 +120,7 @@ class Listener:
             count[there] += 1
         return times, summed / count[:, None]
 
-    def _look(self, window: np.ndarray, now: float) -> Alarm | None:
+    def _score(self, window: np.ndarray, now: float) -> list[Alarm]:
         self.newest = window
         samples = window.astype(np.float32) / 32768
         if np.abs(samples).max() < SILENT:
@@ -138,9 +136,9 @@ class Listener:
         if self._on:
             self._on = bool((last > self.rule.off).any())
         if not raised or self._on or now - self._alarmed < self.rule.refractory:
-            return None
+            return []
         self._on, self._alarmed, self._alarmed_before = True, now, self._alarmed
         first = len(alarming) - len(last) + int(np.argmax(last >= self.rule.on))
         while first > 0 and alarming[first - 1] > self.rule.off:
             first -= 1
-        return Alarm(float(times[first]), now, window.copy())
+        return [Alarm(float(times[first]), now, window.copy())]

@@ -135,7 +135,7 @@ class Recogniser:
         parts.update(repr((self.text.temperature, self.alarming, self.temperatures, self.rule)).encode())
         return parts.hexdigest()
 
-    def hear(self, samples: Tensor, *, words: bool = True) -> Opinion:
+    def predict(self, samples: Tensor, *, words: bool = True) -> Opinion:
         """Clips (N, n), int16 or floats in -1 to 1 at 16 kHz, each scaled to the same peak and encoded once.
 
         Of a clip that is silent no network is asked. words: whether the decoder runs, where the encoder hears anything.
@@ -143,12 +143,11 @@ class Recogniser:
         Raises:
             ValueError: the clips are not (N, n) of int16 or floats, shorter than the CNN's 0.64 s, or not finite.
         """
-        if samples.ndim != 2 or samples.shape[1] < _FRAMES * HOP:
-            raise ValueError(f"clips are {tuple(samples.shape)}, expected (clips, samples) at 16 kHz mono, of "
-                             f"{_FRAMES * HOP / RATE:g} s or more")  # fmt: skip
-        if samples.dtype != torch.int16 and not samples.is_floating_point():
-            raise ValueError(f"clips are {samples.dtype}, expected int16, or floats in -1 to 1")
-        samples = samples.float() if samples.is_floating_point() else samples  # of any precision
+        floats = samples.is_floating_point()
+        if samples.ndim != 2 or samples.shape[1] < _FRAMES * HOP or not (floats or samples.dtype == torch.int16):
+            raise ValueError(f"clips are {samples.dtype} {tuple(samples.shape)}, expected int16, or floats in -1 to 1, "
+                             f"(clips, samples) at 16 kHz mono, of {_FRAMES * HOP / RATE:g} s or more")  # fmt: skip
+        samples = samples.float() if floats else samples  # of any precision
         if not torch.isfinite(samples).all():
             raise ValueError("clips hold samples that are not finite (NaN or infinity); leave those clips out")
         silence = torch.zeros(len(self.classes))
@@ -157,7 +156,7 @@ class Recogniser:
         moments = silence.repeat(len(samples), positions // self.whisper.head.stack, 1)
         cnn, encoder = silence.repeat(2, len(samples), 1)
         texts = [""] * len(samples)
-        peaks = samples.abs() if samples.is_floating_point() else samples.int().abs() / 32768
+        peaks = samples.abs() if floats else samples.int().abs() / 32768
         loud = (peaks.amax(1) >= SILENT).nonzero()[:, 0]
         for places in loud.split(64) if len(loud) else ():
             mel = log_mel(scaled(samples[places]))
@@ -237,7 +236,7 @@ class Recogniser:
             if chance > likeliest:
                 likeliest, at, window = chance, float(times[0]), listener.newest
         times, probabilities = (np.concatenate(parts) for parts in zip(*timeline, last, strict=True))
-        opinion = self.hear(torch.from_numpy(window)[None])
+        opinion = self.predict(torch.from_numpy(window)[None])
         return Report(times, probabilities, tuple(alarms), tuple(alerts), at, window, opinion)
 
     def _judged(
@@ -255,7 +254,7 @@ class Recogniser:
 
     def judge(self, alarm: Alarm, location: str, started: float) -> Alert | None:
         """The alert of an alarm, if two voters of three uphold it; of the window in which it was heard."""
-        opinion = self.hear(torch.from_numpy(alarm.samples)[None])
+        opinion = self.predict(torch.from_numpy(alarm.samples)[None])
         votes = self.calibrated_votes(opinion)
         if not ensemble.majority(votes, self.alarming):
             return None

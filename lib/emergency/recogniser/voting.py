@@ -53,7 +53,7 @@ def gains(
     before = ensemble.majority(opinion.votes, recogniser.alarming)
     samples, rows = sounds.samples.float() / 32768, []
     for level in decibels:
-        after = ensemble.majority(recogniser.hear(samples * 10 ** (level / 20)).votes, recogniser.alarming)
+        after = ensemble.majority(recogniser.predict(samples * 10 ** (level / 20)).votes, recogniser.alarming)
         rows.append({"decibels": level, "seed": seed, "clips": len(sounds),
                      "changed": 100 * (before != after).float().mean().item()})  # fmt: skip
     return pd.DataFrame(rows)
@@ -67,13 +67,10 @@ def silence_audit(clips: Timed, alarming: Sequence[int], *, seed: int) -> pd.Dat
     """
     nothing = (clips.moments == 0).repeat_interleave(2, 1)[:, : clips.mel.shape[2]]
     possible = (nothing.sum(1) >= 50) & (clips.labels != 0)
-    features = []
-    for mel, where in zip(clips.mel[possible].float(), nothing[possible], strict=True):
-        some = mel[:, where]
-        features.append(torch.cat([some.mean(1), some.std(1)]))
+    quiet = [mel[:, where] for mel, where in zip(clips.mel[possible].float(), nothing[possible], strict=True)]
+    features = np.array([torch.cat([some.mean(1), some.std(1)]).numpy() for some in quiet])
     groups = torch.isin(clips.labels[possible], torch.tensor(list(alarming))).numpy()
-    features = torch.stack(features) if features else torch.zeros(0, 2 * clips.mel.shape[1])
-    row = ensemble.audit(features.numpy(), np.where(groups, "emergency", "none"), seed=seed)
+    row = ensemble.audit(features, np.where(groups, "emergency", "none"), seed=seed)
     return pd.DataFrame([{"told_apart": "emergency from none, by the background alone", "seed": seed} | row])
 
 
@@ -102,19 +99,18 @@ def false_alarms(recogniser: Recogniser, opinion: Opinion, labels: torch.Tensor,
     alarming = recogniser.moment_probabilities(opinion)[:, :, list(recogniser.alarming)].sum(2)
     emergency = torch.isin(labels, torch.tensor(list(recogniser.alarming))).numpy()
     rules = [(k, n) for k, n in RULES if n <= alarming.shape[1]]
-    return alarm_curve(alarming, emergency, seconds=recogniser.whisper.seconds_per_moment, rules=rules).assign(
-        seed=seed
-    )
+    step = recogniser.whisper.seconds_per_moment
+    return alarm_curve(alarming, emergency, seconds=step, rules=rules).assign(seed=seed)
 
 
 BEARABLE = 1.0  # false alarms an hour, or a dozen while a family is awake
 
 
-def operating_points(table: pd.DataFrame, missed: Sequence[float] = (5.0, 20.0)) -> list[str]:
-    """Sentences: the fewest false alarms of `false_alarms` with at most so many emergencies (%) missed, and whether any
-    rule and threshold is bearable."""
+def operating_points(table: pd.DataFrame) -> list[str]:
+    """Sentences: the fewest false alarms of `false_alarms` with at most 5 and 20 % of the emergencies missed, and
+    whether any rule and threshold is bearable."""
     said = []
-    for most in missed:
+    for most in (5.0, 20.0):
         some = table[table.miss_rate <= most]
         if len(some):
             best = some.loc[some.alarms_per_hour.idxmin()]
@@ -146,10 +142,14 @@ def recorded(recogniser: Recogniser, sounds: Sounds, *, emergencies: Sequence[st
     found = []
     for name, emergency, chosen in rows:
         count, raised = int(chosen.sum()), int(alarms[chosen].sum())
-        share, (low, high) = raised / count if count else np.nan, wilson(raised, count)
-        found.append({"sound": name, "emergency": emergency, "seed": seed, "clips": count, "alarms": raised,
-                      "share": 100 * share, "low": 100 * low, "high": 100 * high})  # fmt: skip
+        row = {"sound": name, "emergency": emergency, "seed": seed, "clips": count, "alarms": raised}
+        found.append(row | _share(raised, count))
     return pd.DataFrame(found)
+
+
+def _share(hits: int, count: int) -> dict[str, float]:
+    low, high = wilson(hits, count)
+    return {"share": 100 * (hits / count if count else np.nan), "low": 100 * low, "high": 100 * high}
 
 
 def an_evening(
@@ -195,10 +195,6 @@ def invented(references: Sequence[str], hypotheses: Sequence[str], *, seed: int,
     """tab415: of clips in which nothing is said: text ("any" first, then the `most` frequent ones), seed, clips (all of
     them), count with that text, share of it with low and high (%, Wilson, 95 %)."""
     count, clips, texts = text.hallucinations(references, hypotheses)
-    rows = []
-    for name, often in [("any", count), *texts.most_common(most)]:
-        low, high = wilson(often, clips)
-        share = 100 * often / clips if clips else np.nan
-        rows.append({"text": name, "seed": seed, "clips": clips, "count": often, "share": share,
-                     "low": 100 * low, "high": 100 * high})  # fmt: skip
+    rows = [{"text": name, "seed": seed, "clips": clips, "count": often} | _share(often, clips)
+            for name, often in [("any", count), *texts.most_common(most)]]  # fmt: skip
     return pd.DataFrame(rows)

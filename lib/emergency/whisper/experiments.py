@@ -261,7 +261,7 @@ class Predictions:
         clips = self.test
         mels = Mels(clips.mel[:, None], clips.labels, clips.classes, torch.zeros(len(clips), dtype=torch.long),
                     clips.name, clips.checksum)  # fmt: skip
-        return Evaluation(mels, ClipClassifier(self.model), torch.ones(len(clips), dtype=torch.bool), pd.DataFrame(),
+        return Evaluation(mels, ClipClassifier(self.model), torch.ones(len(clips), dtype=torch.bool),
                       self.outputs.clips, torch.full((len(clips),), self.temperature))  # fmt: skip
 
 

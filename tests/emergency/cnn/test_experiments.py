@@ -118,7 +118,7 @@ def heard():
     torch.manual_seed(0)
     model = build_cnn(VARIANT, len(mels.classes)).eval()
     logits = torch.randn(60, len(mels.classes))
-    return Evaluation(mels, model, torch.ones(60, dtype=torch.bool), None, logits, torch.ones(60)), truth
+    return Evaluation(mels, model, torch.ones(60, dtype=torch.bool), logits, torch.ones(60)), truth
 
 
 def test_the_clip_shown_is_the_surest_of_its_class_with_speech_and_event(heard):

@@ -58,7 +58,7 @@ def alarming(recogniser, number=8):
 
 class TestHearing:
     def test_every_voter_has_a_say(self, recogniser):
-        found = recogniser.hear(clips())
+        found = recogniser.predict(clips())
         assert list(found.votes) == [CNN, ENCODER, TEXT] and len(found.texts) == 3
         assert {logits.shape for logits in found.votes.values()} == {(3, 20)} and found.moments.shape == (3, 50, 20)
 
@@ -66,13 +66,13 @@ class TestHearing:
     @pytest.mark.parametrize("level", [0, 1])
     def test_clips_of_other_lengths(self, recogniser, seconds, level):
         """Moments of silent clips are as many as those of others."""
-        found = recogniser.hear(level * clips(2, seconds))
+        found = recogniser.predict(level * clips(2, seconds))
         positions = -(-(round(seconds * 16_000) // 160) // 2)
         assert found.moments.shape == (2, positions // 4, 20) and (found.moments[0, 0, 0] == 20) == (level == 0)
 
     def test_of_silent_clips_no_network_is_asked(self, recogniser, monkeypatch):
-        alone = recogniser.hear(clips())
-        mixed = recogniser.hear(
+        alone = recogniser.predict(clips())
+        mixed = recogniser.predict(
             torch.cat([torch.zeros(1, 64_000, dtype=torch.int16), clips(), torch.ones(1, 64_000, dtype=torch.int16)])
         )
         torch.testing.assert_close(mixed.moments[1:4], alone.moments)
@@ -81,27 +81,27 @@ class TestHearing:
             assert mixed.votes[name].argmax(1)[[0, 4]].tolist() == [0, 0]
         monkeypatch.setattr(recogniser.whisper, "hidden", lambda *_: pytest.fail("encoded"))
         monkeypatch.setattr(recogniser.whisper, "transcribe", lambda *_: pytest.fail("decoded"))
-        assert not ensemble.majority(recogniser.hear(torch.zeros(3, 64_000)).votes, EMERGENCY).any()
+        assert not ensemble.majority(recogniser.predict(torch.zeros(3, 64_000)).votes, EMERGENCY).any()
 
     @pytest.mark.parametrize("samples", [torch.zeros(64_000), torch.zeros(2, 1000), torch.full((1, 64_000), torch.nan),
                                          torch.full((1, 64_000), torch.inf),
                                          torch.zeros(1, 64_000, dtype=torch.int32)])  # fmt: skip
     def test_what_is_no_clip(self, recogniser, samples):
         with pytest.raises(ValueError, match="clips (are|hold)"):
-            recogniser.hear(samples)
+            recogniser.predict(samples)
 
     @pytest.mark.parametrize("decibels", [-20, 20])
     def test_gain_does_not_matter(self, recogniser, decibels):
         samples = clips().float() / 32768
-        one, two = (recogniser.hear(some).votes for some in (samples, samples * 10 ** (decibels / 20)))
+        one, two = (recogniser.predict(some).votes for some in (samples, samples * 10 ** (decibels / 20)))
         for name in (CNN, ENCODER):
             torch.testing.assert_close(one[name], two[name], atol=1e-3, rtol=1e-3)
 
     def test_calibrated(self, recogniser):
         labels = torch.tensor([8, 15, 0])
-        fitted = recogniser.calibrated(recogniser.hear(clips()), labels)
+        fitted = recogniser.calibrated(recogniser.predict(clips()), labels)
         assert set(fitted.temperatures) == {CNN, ENCODER, TEXT} and fitted.temperatures[CNN] != 1
-        wanted = fit_temperature(recogniser.hear(clips()).votes[CNN], labels)
+        wanted = fit_temperature(recogniser.predict(clips()).votes[CNN], labels)
         assert fitted.temperatures[CNN] == pytest.approx(wanted)
 
 
@@ -192,7 +192,7 @@ class TestSources:
     def test_moments_are_averaged_over_the_windows_that_hold_them(self, recogniser):
         samples = clips(1, 8.0)[0]
         report = recogniser.follow(samples.numpy())
-        windows = recogniser.hear(samples.unfold(0, 64_000, 16_000))
+        windows = recogniser.predict(samples.unfold(0, 64_000, 16_000))
         each = recogniser.moment_probabilities(windows)  # (5 windows, 50, 20)
         moment = np.abs(report.times - 3.0).argmin()  # at 3 s: held by windows at 0, 1, 2 and 3 s
         wanted = np.mean([each[start, int((report.times[moment] - start + 0.04) / 0.08)] for start in range(4)], 0)
@@ -203,7 +203,7 @@ class TestSources:
         start = round(report.at * 16_000)
         assert np.array_equal(report.window, clips(1, 8.0)[0].numpy()[start : start + 64_000])
         torch.testing.assert_close(
-            report.opinion.moments, recogniser.hear(torch.from_numpy(report.window)[None]).moments
+            report.opinion.moments, recogniser.predict(torch.from_numpy(report.window)[None]).moments
         )
 
     @pytest.mark.parametrize(
@@ -228,7 +228,8 @@ class TestSources:
         assert window.max() == 32767 and window.min() == -32768
         np.testing.assert_allclose(window / 32768, samples.astype(np.float64), atol=2**-15 + 1e-9)
         one, other = (torch.from_numpy(some)[None] for some in (samples.astype(np.float16), window))
-        torch.testing.assert_close(recogniser.hear(one).moments, recogniser.hear(other).moments, atol=0.02, rtol=0.02)
+        one, other = (recogniser.predict(some).moments for some in (one, other))
+        torch.testing.assert_close(one, other, atol=0.02, rtol=0.02)
 
     @pytest.mark.parametrize("value", [1.5, 1e4, -1e300])
     def test_a_wild_sample_is_clipped_and_told(self, recogniser, value):
@@ -253,7 +254,7 @@ class TestSources:
 
 class TestFolders:
     def test_save_and_load(self, recogniser, folder):
-        fitted = recogniser.calibrated(recogniser.hear(clips()), torch.tensor([8, 15, 0]))
+        fitted = recogniser.calibrated(recogniser.predict(clips()), torch.tensor([8, 15, 0]))
         fitted.save(folder)
         found = Recogniser.load(folder)
         assert found.digest() == fitted.digest() and found.rule == Rule() and found.alarming == EMERGENCY

@@ -55,7 +55,7 @@ def test_parts_are_read_off_the_models(recogniser):  # noqa: F811
 
 def test_gain_changes_nothing(recogniser):  # noqa: F811
     many = sounds.load("soundscapes", "test", count=240)  # so that one decision on the edge is less than a percent
-    opinion = recogniser.hear(many.samples)
+    opinion = recogniser.predict(many.samples)
     table = voting.gains(recogniser, many, opinion, [-20, 0, 20], seed=0)
     assert table.decibels.tolist() == [-20, 0, 20] and table.changed.max() <= 1
 
@@ -91,7 +91,7 @@ class TestCorporaLeftOut:
 
 
 def test_false_alarms(recogniser, test_set):  # noqa: F811
-    opinion = recogniser.hear(test_set.samples, words=False)
+    opinion = recogniser.predict(test_set.samples, words=False)
     table = voting.false_alarms(recogniser, opinion, test_set.labels, seed=2)
     assert set(table.rule) == {f"{k} of {n}" for k, n in voting.RULES} and (table.seed == 2).all()
     assert table.hours.iloc[0] == pytest.approx(
@@ -146,7 +146,7 @@ class TestWords:
 
 
 def test_votes_are_drawn(recogniser, test_set):  # noqa: F811
-    votes = recogniser.hear(test_set.samples).votes
+    votes = recogniser.predict(test_set.samples).votes
     table = ensemble.ensemble_table(votes, test_set.labels, votes, test_set.labels, test_set.classes, EMERGENCY, seed=0)
     drawings.votes(table)
 
