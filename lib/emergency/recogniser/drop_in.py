@@ -80,10 +80,11 @@ def _shown(name: str) -> str:
 
 def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
     """Of the window in which an emergency is likeliest: voter, prediction, emergency (probability), and the vote."""
-    votes = recogniser.calibrated_votes(report.opinion)
-    alarming = list(recogniser.alarming)
-    rows = [(name, ensemble.named(logits, recogniser.classes)[0], float(logits.softmax(1)[0, alarming].sum()))
-            for name, logits in votes.items()]  # fmt: skip
+    votes, alarming = recogniser.calibrated_votes(report.opinion), list(recogniser.alarming)
+    rows = []
+    for name, logits in votes.items():
+        named = "no words" if logits.isnan().any() else recogniser.classes[int(logits.argmax())]
+        rows.append((name, named, float(logits.softmax(1)[0, alarming].sum())))
     upheld = bool(ensemble.majority(votes, alarming))
     probability = float(ensemble.mean_probability(votes).exp()[0, alarming].sum())
     rows.append(("2 of 3", "an emergency" if upheld else "no emergency", probability))

@@ -53,11 +53,6 @@ def majority(votes: Votes, alarming: Sequence[int]) -> Tensor:
     return calls(votes, alarming) > len(votes) / 2
 
 
-def named(logits: Tensor, classes: Sequence[str]) -> list[str]:
-    """The likeliest class of each row, or that the voter abstains."""
-    return ["no words" if row.isnan().any() else classes[int(row.argmax())] for row in logits]
-
-
 def majority_class(votes: Votes) -> Tensor:
     """(N,) the class that most voters name; where all differ, that of the voter that is surest (votes calibrated)."""
     logits = torch.stack(list(votes.values()))  # (voters, N, classes)
@@ -181,7 +176,7 @@ def overlap_table(votes: Votes, labels: Tensor, alarming: Sequence[int], *, seed
 
 
 def if_independent(accuracies: Sequence[float]) -> float:
-    """Accuracy (share) of a majority of three voters whose errors have nothing to do with each other."""
+    """Accuracy (share) of a majority of three voters whose errors are independent."""
     one, two, three = accuracies
     return one * two * three + one * two * (1 - three) + one * (1 - two) * three + (1 - one) * two * three
 
@@ -191,9 +186,8 @@ def audit(features: np.ndarray, groups: np.ndarray, *, folds: int = 5, seed: int
 
     features: (N, d), of moments in which nothing is heard, say. groups: (N,), the corpora, or emergency and not.
 
-    Returns balanced_accuracy (%, out of fold) with low and high (95 %, t over folds), chance, clips. Well above chance,
-    a recogniser may have learned the recording chain instead of the sound. Folds share clips, so that the interval is
-    somewhat too narrow: where there is nothing to find it holds chance nine times in ten.
+    Returns balanced_accuracy (%, out of fold) with low and high (95 %, t over folds, which share clips: somewhat too
+    narrow), chance, clips. Well above chance, a recogniser may have learned the recording chain instead of the sound.
 
     Raises:
         ValueError: there are fewer than two groups, or one has fewer recordings than there are folds.
