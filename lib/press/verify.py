@@ -1,11 +1,9 @@
 """`make verify` and `make diff`: are the stored results intact and up to date, and what changed in them.
 
-`make verify` reads `figures/<profile>/` and changes nothing. An *error* is a result that is not what its record says: a
-file missing, altered or without a record, an unfinished run, another profile's result, no commit. A *warning* is one
-that the repository would not make now: stale, never run, made from uncommitted code or from a commit that this history
-lacks. Only errors make the exit status 1.
-
-Files that .gitignore excludes are counted, not missed: PDF, NPZ, a seed's picture where there is one over all seeds.
+An *error* is a result that is not what its record says: a file missing, altered or without a record, an unfinished run,
+another profile's result, no commit. A *warning* is one that the repository would not make now: stale, never run, made
+from uncommitted code or from a commit that this history lacks. Only errors make the exit status 1. Files that
+.gitignore excludes are counted, not missed: PDF, NPZ, a seed's picture where there is one over all seeds.
 """
 
 import argparse
@@ -22,9 +20,7 @@ from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
 from lib import paths, sources
 from lib.paths import atomic
@@ -69,6 +65,10 @@ class Scope:
         return int(self.folder.name.removeprefix("seed-")) if _is_seed(self.folder) else None
 
     @property
+    def label(self) -> str:
+        return "all seeds" if self.seed is None else f"seed {self.seed}"
+
+    @property
     def unreadable(self) -> list[str]:
         return [name for name, content in self._contents.items() if not isinstance(content, dict)]
 
@@ -82,9 +82,6 @@ class Scope:
         """By notebook, what each finished run says that it made."""
         return {name: content for name, content in self._contents.items() if "outputs" in (content or {})}
 
-    def files(self) -> list[Path]:
-        return sorted(path for path in self.folder.iterdir() if path.is_file())
-
 
 def scopes(folder: str) -> list[Scope]:
     """The folder over all seeds, then those of the seeds in their order."""
@@ -93,6 +90,17 @@ def scopes(folder: str) -> list[Scope]:
         raise ParameterError(f"There is no {jobs.short(top)}: run `make figures PROFILE={folder}` first")
     seeds = [path for path in top.iterdir() if _is_seed(path)]
     return [Scope(top), *sorted(map(Scope, seeds), key=lambda scope: scope.seed)]
+
+
+def stored(folder: str) -> Iterator[tuple[Scope, str, dict]]:
+    """All figures and tables with their sidecars, but not figures whose pictures git leaves out and are not here."""
+    for scope in scopes(folder):
+        for name in scope.unreadable:
+            raise ParameterError(f"{scope.name}/{name}.json cannot be read as JSON; `make verify` tells what else is")
+        for identity, sidecar in scope.sidecars.items():
+            picture = scope.folder / f"{identity}.png"
+            if sidecar["kind"] == "table" or picture.exists() or not not_in_git(picture):
+                yield scope, identity, sidecar
 
 
 def _is_seed(path: Path) -> bool:
@@ -150,19 +158,17 @@ def _files(scope: Scope, counts: Counter) -> Iterator[Finding]:
         counts["figures and tables"] += len(record["outputs"])
         again = f"Restore it with `git restore`, or run {_make(scope, notebook)}."
         for name, expected in staleness.files_of(record).items():
-            path = scope.folder / name
-            if not path.exists():
-                if not_in_git(path):
-                    counts["not in git"] += 1
-                else:
-                    yield Finding("error", f"{scope.name}/{name}", f"is missing, though {notebook} made it", again)
-            elif expected:
-                counts["hashes"] += 1
-                if sha256(path) != expected:
-                    # Git cannot restore what it never had; such a file stays behind when newer results are pulled.
-                    remove = f"Remove {jobs.short(path)}, which git does not keep, or run {_make(scope, notebook)}."
-                    advice = remove if not_in_git(path) else again
-                    yield Finding("error", f"{scope.name}/{name}", f"is not the file that {notebook} wrote", advice)
+            path, where = scope.folder / name, f"{scope.name}/{name}"
+            counts["hashes"] += path.exists() and bool(expected)
+            if not path.exists() and not_in_git(path):
+                counts["not in git"] += 1
+            elif not path.exists():
+                yield Finding("error", where, f"is missing, though {notebook} made it", again)
+            elif expected and sha256(path) != expected:
+                # Git cannot restore what it never had; such a file stays behind when newer results are pulled.
+                remove = f"Remove {jobs.short(path)}, which git does not keep, or run {_make(scope, notebook)}."
+                advice = remove if not_in_git(path) else again
+                yield Finding("error", where, f"is not the file that {notebook} wrote", advice)
         for identity, output in record["outputs"].items():
             sidecar, where = scope.sidecars.get(identity), f"{scope.name}/{identity}.json"
             if sidecar and sidecar["provenance"].get("files") != output["files"]:
@@ -185,7 +191,7 @@ def _unfinished_and_orphaned(scope: Scope) -> Iterator[Finding]:
     for record in scope.records.values():
         known |= staleness.files_of(record).keys()
     orphans: dict[str, list[str]] = {}
-    for path in scope.files():
+    for path in sorted(path for path in scope.folder.iterdir() if path.is_file()):
         if path.name.endswith(".partial"):
             where = f"{scope.name}/{path.name}"
             yield Finding("warning", where, "was left by a run that was killed", f"Remove {jobs.short(path)}.")
@@ -197,9 +203,8 @@ def _unfinished_and_orphaned(scope: Scope) -> Iterator[Finding]:
         if notebook in parameters.notebooks() and notebook not in scope.records:
             unfinished[notebook] += 1
             continue
-        shown = ", ".join(names)
-        place = jobs.short(scope.folder / identity)
-        yield Finding("error", f"{scope.name}/{identity}", f"no run's record names {shown}", f"Remove {place}.*")
+        remove = f"Remove {jobs.short(scope.folder / identity)}.*"
+        yield Finding("error", f"{scope.name}/{identity}", f"no run's record names {', '.join(names)}", remove)
     for notebook, count in unfinished.items():
         what = f"did not finish: {count} figures and tables have no record"
         yield Finding("error", f"{scope.name}/{notebook}", what, f"Run {_make(scope, notebook)}.")
@@ -241,19 +246,19 @@ def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None, fault
     for sidecar in scope.sidecars.values():
         origin = sidecar["provenance"]
         notebook, commit = origin.get("notebook", "?"), str(origin.get("commit") or "unknown")
+        again = f"Run {_make(scope, notebook)}."
         if origin.get("profile") != profile:
-            what = f"of profile {origin.get('profile')} in the folder of {profile}"
-            wrong["error", notebook, what, f"Run {_make(scope, notebook)}."] += 1
+            wrong["error", notebook, f"of profile {origin.get('profile')} in the folder of {profile}", again] += 1
         if scope.seed is not None and origin.get("seed") != scope.seed:
-            what = f"of seed {origin.get('seed')} in the folder of seed {scope.seed}"
-            wrong["error", notebook, what, f"Run {_make(scope, notebook)}."] += 1
+            wrong["error", notebook, f"of seed {origin.get('seed')} in the folder of seed {scope.seed}", again] += 1
         if commit == "unknown":
-            level, todo = ("warning", fault) if fault else ("error", f"Run {_make(scope, notebook)}.")
+            level, todo = ("warning", fault) if fault else ("error", again)
             wrong[level, notebook, "without the commit that made them", todo] += 1
-        elif commit.endswith(" + changes"):
+            continue
+        if commit.endswith(" + changes"):
             what = f"made from commit {commit[:7]} with changes that were not committed"
             wrong["warning", notebook, what, "Commit, and run again where the exact code matters."] += 1
-        if commits is not None and commit != "unknown" and commit[:40] not in commits:
+        if commits is not None and commit[:40] not in commits:
             what = f"name commit {commit[:7]}, which is not in this repository's history"
             record = jobs.short(scope.folder / f"{notebook}.json")
             todo = f"Fetch or merge it; where the exact code matters, remove {record} and run {_make(scope, notebook)}."
@@ -275,12 +280,13 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
         scope = by_seed.get(job.seed)
         record = scope and scope.records.get(job.notebook)
         if not record:
-            yield from _never_run(job, scope)
-            continue
+            saved = scope.sidecars.values() if scope else ()
+            if not any(sidecar["provenance"].get("notebook") == job.notebook for sidecar in saved):
+                yield Finding("warning", job.name, "was never run", f"Run {_make(job, job.notebook)}.")
+            continue  # unfinished: an error, reported already
         if "stopped" in record:
-            todo = f"Run {_make(job, job.notebook)} for the rest."
             what = f"was stopped {record['stopped']}: {len(record['outputs'])} figures and tables are there"
-            yield Finding("warning", job.name, what, todo)
+            yield Finding("warning", job.name, what, f"Run {_make(job, job.notebook)} for the rest.")
         why = _reasons(job, record)
         if not why and (after := [jobs.title(name) for name in job.reads if current.get(name) is False]):
             why = [f"after {name}" for name in after]
@@ -300,22 +306,10 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
 ABSENT = "its data set is not here"
 
 
-def _never_run(job: Job, scope: Scope | None) -> Iterator[Finding]:
-    unfinished = scope and any(
-        sidecar["provenance"].get("notebook") == job.notebook for sidecar in scope.sidecars.values()
-    )
-    if not unfinished:  # else it is an error, reported already
-        yield Finding("warning", job.name, "was never run", f"Run {_make(job, job.notebook)}.")
-
-
 def _reasons(job: Job, record: dict) -> list[str]:
     """Why the recorded results are not what the notebook would give now; none where they are."""
-    data = {"data in use": json.dumps(record["data"])}
-    if sources.digest(job.parts | data)[:16] == record["inputs"]:
+    if sources.digest(job.parts | {"data in use": json.dumps(record["data"])})[:16] == record["inputs"]:
         return []
-    if jobs.executed(job.name).exists() and jobs.made_from(job.name).exists():  # made here: all is known
-        damaged = staleness.damage(job.name)
-        return [reason for reason in staleness.reasons(job) if reason not in damaged]
     then, now = record["parameters"], json.loads(json.dumps(job.values))
     changed = [
         f"{name}: {then.get(name, 'nothing')} → {now.get(name, 'nothing')}"
@@ -354,36 +348,36 @@ def show(folder: str, found: list[Finding], counts: Counter) -> int:
 # -- diff ------------------------------------------------------------------------------------
 
 
-def diff(identity: str, base: str, folders: list[str]) -> list[tuple[Path, str]]:
-    """Compare figure or table `identity` with its state in `base`, a folder or a git revision.
+def diff(identity: str, base: str, folders: list[str]) -> list[str]:
+    """A line for each picture and table of result `identity`: whether it differs from that in `base`, and how far.
 
-    A folder is searched for `figures/<profile>/…` (another clone), `<profile>/…`, `seed-<k>/…` and the file itself, in
-    this order. Returns (file in `build/diff/`, or the result's own where nothing changed; the difference in words).
+    base: a git revision, or a folder, in which `figures/<profile>/…`, `<profile>/…`, `seed-<k>/…` and the file itself
+        are looked for. The fields of a table that differ are written to `build/diff/`.
     """
     found, without_base = [], []
-    for folder in folders:
-        for scope in scopes(folder):
-            for kind, compare in (("png", compare_pictures), ("csv", compare_tables)):
-                path = scope.folder / f"{identity}.{kind}"
-                if not path.exists():
-                    continue
-                old, new = _old(path, base), path.read_bytes()
-                if old is None:
-                    without_base.append(jobs.short(path))
-                elif old == new:
-                    found.append((path, "no difference"))
-                else:
-                    target = paths.build() / "diff" / scope.name / path.name
-                    try:
-                        found.append((target, compare(old, new, target)))
-                    except (OSError, SyntaxError, ValueError) as error:
-                        raise ParameterError(
-                            f"{jobs.short(path)}, here or in {base}, cannot be read ({error}): `make verify` tells more"
-                        ) from error
+    known = {name for folder in folders for scope in scopes(folder) for name in scope.sidecars}
+    for scope in (scope for folder in folders for scope in scopes(folder)):
+        for path in (scope.folder / f"{identity}.png", scope.folder / f"{identity}.csv"):
+            if not path.exists():
+                continue
+            old, new, name = _old(path, base), path.read_bytes(), jobs.short(path)
+            if old is None:
+                without_base.append(name)
+            elif old == new:
+                found.append(f"{name}: no difference")
+            elif path.suffix == ".png":
+                found.append(f"{name}: the picture changed")
+            else:
+                target = paths.build() / "diff" / scope.name / path.name
+                try:
+                    found.append(f"{jobs.short(target)}: {compare_tables(old, new, target)}")
+                except ValueError as error:
+                    raise ParameterError(
+                        f"{name}, here or in {base}, cannot be read ({error}): `make verify` tells more"
+                    ) from error
     if not found and without_base:
         raise ParameterError(f"'{base}' is no folder or git revision that has {without_base[0]}")
     if not found:
-        known = {name for folder in folders for scope in scopes(folder) for name in scope.sidecars}
         near = sorted(name for name in known if identity and name.startswith(identity))
         hint = f"; there is {', '.join(near)}" if near else ""
         raise ParameterError(f"No figure or table is called '{identity}' in figures/ of {', '.join(folders)}{hint}")
@@ -404,51 +398,25 @@ def _old(path: Path, base: str) -> bytes | None:
     return shown.stdout if shown.returncode == 0 else None
 
 
-def compare_pictures(old: bytes, new: bytes, target: Path) -> str:
-    """Write old, new and their difference side by side; returns the share of differing pixels in words.
-
-    Pictures of different sizes are aligned at the upper left; a pixel that only one of them has counts as differing.
-    """
-    before, after = (np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in (old, new))
-    height, width = np.maximum(before.shape[:2], after.shape[:2])
-    first, second = _padded(before, height, width), _padded(after, height, width)
-    differs = ((first != second) & ~(np.isnan(first) & np.isnan(second))).any(axis=2)
-    faded = 200 + 55 * np.nan_to_num(second, nan=255).mean(axis=2, keepdims=True).repeat(3, axis=2) / 255
-    change = np.where(differs[..., None], (200, 0, 0), faded)
-    gap = 12
-    sheet = Image.new("RGB", (int(3 * width + 2 * gap), int(height)), "white")
-    for column, image in enumerate((first, second, change)):
-        pixels = np.nan_to_num(image, nan=235).round().astype(np.uint8)
-        sheet.paste(Image.fromarray(pixels), (int(column * (width + gap)), 0))
-    with atomic(target) as temporary:
-        sheet.save(temporary, format="png")
-    (h, w, _), (h2, w2, _) = before.shape, after.shape
-    sizes = f"; {w} × {h} → {w2} × {h2} pixels" if (h, w) != (h2, w2) else ""
-    return f"{differs.mean():.2%} of the pixels differ{sizes}; old, new and difference are side by side"
-
-
-def _padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H, W, 3) as float32 of the given size, NaN where the image has nothing."""
-    canvas = np.full((height, width, 3), np.nan, np.float32)
-    canvas[: image.shape[0], : image.shape[1]] = image
-    return canvas
-
-
 def compare_tables(old: bytes, new: bytes, target: Path) -> str:
     """Write the fields that differ as CSV (row, column, old, new, difference); returns their number in words."""
     before, after = (pd.read_csv(io.BytesIO(csv), dtype=str, keep_default_na=False) for csv in (old, new))
-    columns = [*after.columns, *(name for name in before.columns if name not in after.columns)]
-    rows = range(max(len(before), len(after)))
-    before, after = (frame.astype(object).reindex(index=rows, columns=columns) for frame in (before, after))
-    same = (before == after) | (before.isna() & after.isna())  # missing: a row or column that only the other has
-    places = (~same).to_numpy().nonzero()
-    rows = [(row + 1, columns[at], before.iat[row, at], after.iat[row, at]) for row, at in zip(*places, strict=True)]
-    changes = pd.DataFrame(rows, columns=["row", "column", "old", "new"])
-    numbers = [pd.to_numeric(changes[side], errors="coerce") for side in ("new", "old")]
-    changes["difference"] = numbers[0] - numbers[1]
+    columns = after.columns.append(before.columns.difference(after.columns, sort=False))
+    rows = pd.RangeIndex(1, max(len(before), len(after)) + 1, name="row")
+    # A long table of either; missing are the rows and columns that only the other has.
+    before, after = (
+        frame.set_axis(rows[: len(frame)]).reindex(index=rows, columns=columns).melt(
+            var_name="column", ignore_index=False
+        )
+        for frame in (before, after)
+    )  # fmt: skip
+    changes = before.rename(columns={"value": "old"}).assign(new=after["value"].array)
+    changes = changes[(changes.old != changes.new) & changes[["old", "new"]].notna().any(axis=1)]
+    as_numbers = changes[["old", "new"]].apply(pd.to_numeric, errors="coerce")
+    changes = changes.assign(difference=as_numbers.new - as_numbers.old).sort_index(kind="stable")
     with atomic(target) as temporary:
-        changes.to_csv(temporary, index=False, lineterminator="\n", na_rep="")
-    return f"{len(changes)} of {before.size} fields differ"
+        changes.to_csv(temporary, lineterminator="\n")
+    return f"{len(changes)} of {len(before)} fields differ"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -468,8 +436,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 1 if sum([show(folder, *verify(folder)) for folder in folders]) else 0
         if not options.fig or not options.base:
             raise ParameterError("make diff takes FIG=<id> and BASE=<folder or git revision>")
-        for path, words in diff(options.fig, options.base, folders):
-            print(f"{jobs.short(path)}: {words}")
+        print(*diff(options.fig, options.base, folders), sep="\n")
     except ParameterError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
