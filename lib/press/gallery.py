@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image as Picture
 
 from lib import paths, plots
-from lib.press.verify import scopes
+from lib.press.verify import numbered, scopes, stored
 
 THUMBNAIL = 420  # pixels, the longer side
 WIDTH = 760  # pixels, of a figure in the notebook
@@ -39,18 +39,16 @@ def figures(profile: str) -> dict[str, Shown]:
     ParameterError where nothing has been made there.
     """
     found: dict[str, Shown] = {}
-    for scope in scopes(profile):  # that over all seeds comes first
-        for name, sidecar in scope.sidecars.items():
-            picture = scope.folder / f"{name}.png"
-            origin = sidecar["provenance"]
-            if sidecar["kind"] == "figure" and picture.exists() and name not in found and origin["notebook"] != OWN:
-                caption = f"{sidecar['caption']} {sidecar['origin']}"
-                found[name] = Shown(name, origin["notebook"], caption, picture, tuple(origin["data"]))
-    return dict(sorted(found.items(), key=lambda item: _order(item[0])))
+    for scope, name, sidecar in stored(profile):  # what is over all seeds comes first
+        picture, origin = scope.folder / f"{name}.png", sidecar["provenance"]
+        if sidecar["kind"] == "figure" and picture.exists() and origin["notebook"] != OWN:
+            caption = f"{sidecar['caption']} {sidecar['origin']}"
+            found.setdefault(name, Shown(name, origin["notebook"], caption, picture, tuple(origin["data"])))
+    return dict(sorted(found.items(), key=lambda item: (numbered(item[0])[0] or "9", *numbered(item[0]), item[0])))
 
 
 def runs(profile: str) -> pd.DataFrame:
-    """One row for each finished run: notebook, seeds, figures, tables, data sets, minutes and commit."""
+    """One row for each finished run: notebook, seed, figures, tables, data sets, minutes and commit."""
     rows = []
     for scope in scopes(profile):
         for notebook, record in scope.records.items():
@@ -59,14 +57,13 @@ def runs(profile: str) -> pd.DataFrame:
             rows.append({
                 "notebook": notebook,
                 "seed": "all" if scope.seed is None else str(scope.seed),
-                "figures": sum(sidecar["kind"] == "figure" for sidecar in made),
-                "tables": sum(sidecar["kind"] == "table" for sidecar in made),
+                **{f"{kind}s": sum(sidecar["kind"] == kind for sidecar in made) for kind in ("figure", "table")},
                 "data": "; ".join(dict.fromkeys(data["name"] for data in record["data"])),
                 "minutes": max((origin["seconds"] for origin in origins), default=np.nan) / 60,
                 "commit": "; ".join(dict.fromkeys(short_commit(origin["commit"]) for origin in origins)),
             })  # fmt: skip
-    frame = pd.DataFrame(rows, columns=["notebook", "seed", "figures", "tables", "data", "minutes", "commit"])
-    return frame.sort_values(["notebook", "seed"], ignore_index=True)
+    columns = ["notebook", "seed", "figures", "tables", "data", "minutes", "commit"]
+    return pd.DataFrame(rows, columns=columns).sort_values(["notebook", "seed"], ignore_index=True)
 
 
 def short_commit(commit: str) -> str:
@@ -107,9 +104,3 @@ def listed(found: Mapping[str, Shown]) -> pd.DataFrame:
     once = [used for place, used in enumerate(data) if used not in data[:place]]
     frame.attrs |= {"note": "each figure names its own sizes", "data": once}
     return frame
-
-
-def _order(name: str) -> tuple[str, int, str]:
-    """fig13 before fig110: the first digit is the study's, the rest a number."""
-    digits = name.split("_")[0].lstrip("figtab")
-    return (digits[:1], int(digits[1:]), name) if digits[1:].isdecimal() else ("9", 0, name)

@@ -26,7 +26,7 @@ from lib import paths
 from lib.paths import atomic
 from lib.press import gallery, jobs, parameters
 from lib.press.parameters import ParameterError
-from lib.press.verify import Scope, not_in_git, scopes
+from lib.press.verify import scopes, stored
 
 SOURCES = paths.ROOT / "paper"
 PROJECT = paths.ROOT / "pyproject.toml"
@@ -79,47 +79,31 @@ def collect(profile: str, folder: Path) -> dict[str, Any]:
 
 def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
     """Add what this profile has and an earlier one has not."""
-    own, places = name == found["profile"], scopes(name)
-    for scope in places:
-        for unreadable in scope.unreadable:
-            path = jobs.short(scope.folder / f"{unreadable}.json")
-            raise ParameterError(f"{path} cannot be read as JSON; `make verify` tells what else is wrong")
-        for identity, sidecar in scope.sidecars.items():
-            origin = sidecar["provenance"]
-            if own:
-                found["versions"] |= origin["versions"]
-            group = found[f"{sidecar['kind']}s"]
-            exact = f"{name}:{identity}"  # whoever means this profile's and not the first that there is
-            if exact in group or origin["notebook"] == gallery.OWN:
-                continue
-            picture = scope.folder / f"{identity}.png"
-            if sidecar["kind"] == "figure" and not picture.exists() and not_in_git(picture):
-                continue
-            group[exact] = {key: (sidecar | origin)[key] for key in ("caption", "origin", "notebook", "commit")}
-            if sidecar["kind"] == "figure":
-                group[exact] |= _picture(picture, folder)
-            else:
-                group[exact] |= {"columns": sidecar["columns"], "data": sidecar["data"]}
-            group.setdefault(identity, group[exact])
-    hashes = _hashes(places)
+    for scope, identity, sidecar in stored(name):
+        origin, group = sidecar["provenance"], found[f"{sidecar['kind']}s"]
+        if name == found["profile"]:
+            found["versions"] |= origin["versions"]
+        exact = f"{name}:{identity}"  # whoever means this profile's and not the first that there is
+        if exact in group or origin["notebook"] == gallery.OWN:
+            continue
+        group[exact] = {key: (sidecar | origin)[key] for key in ("caption", "origin", "notebook", "commit")}
+        if sidecar["kind"] == "figure":
+            group[exact] |= _picture(scope.folder / f"{identity}.png", folder)
+        else:
+            group[exact] |= {"columns": sidecar["columns"], "data": sidecar["data"]}
+        group.setdefault(identity, group[exact])
+    records = {(notebook, scope.label): record for scope in scopes(name) for notebook, record in scope.records.items()}
     rows = gallery.runs(name).astype(object)
     for row in rows.where(pd.notna(rows), None).to_dict("records"):
+        record = records[row["notebook"], "all seeds" if row["seed"] == "all" else f"seed {row['seed']}"]
+        made = json.dumps({name: output["files"] for name, output in record["outputs"].items()}, sort_keys=True)
+        hashes = {"inputs": record["inputs"][:8], "outputs": hashlib.sha256(made.encode()).hexdigest()[:8]}
         if row["notebook"] != gallery.OWN:
-            found["runs"].append(row | {"profile": name} | hashes[row["notebook"], row["seed"]])
-    for used in (used for scope in places for record in scope.records.values() for used in record["data"]):
+            found["runs"].append(row | {"profile": name} | hashes)
+    for used in (used for record in records.values() for used in record["data"]):
         entry = {key: used.get(key, "images") for key in ("name", "split", "count", "unit", "checksum")}
         if entry not in found["data"]:
             found["data"].append(entry)
-
-
-def _hashes(places: list[Scope]) -> dict[tuple[str, str], dict[str, str]]:
-    """By notebook and seed, its hash of inputs and one over the hashes of all that it made."""
-    found = {}
-    for scope, (notebook, record) in ((place, item) for place in places for item in place.records.items()):
-        made = json.dumps({name: output["files"] for name, output in record["outputs"].items()}, sort_keys=True)
-        hashes = {"inputs": record["inputs"][:8], "outputs": hashlib.sha256(made.encode()).hexdigest()[:8]}
-        found[notebook, "all" if scope.seed is None else str(scope.seed)] = hashes
-    return found
 
 
 def _picture(path: Path, folder: Path) -> dict[str, Any]:

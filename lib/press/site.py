@@ -11,27 +11,24 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import nbformat
-from fontTools import subset
-from fontTools.ttLib import TTFont
 from latex2mathml.converter import convert as to_mathml
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 from pygments.formatters import HtmlFormatter
+from traitlets.config import Config
 
 from lib import paths
 from lib.press import jobs
 from lib.press.parameters import ParameterError
-from lib.press.verify import Scope, not_in_git, scopes
+from lib.press.verify import Scope, numbered, scopes, stored
 
 TEMPLATES = Path(__file__).parent / "templates"
 # The first digit in an id, such as fig34_loss_curves, is the study's. The page follows this order.
@@ -47,87 +44,10 @@ SECTIONS = {  # title, and in the bar at the top
 # What the source reports is shown as it stands there; these columns come first in the table of claims.
 REPORTED = ("source", "reported_fid", "reported_lpips")
 CLAIMS, FIRST = "tab71_claims", ("statement", "source", "ours", "sd", "unit", "status")
-# Hangul for readers whose machine has none; without importing the package, which changes matplotlib.
-FONT = Path(find_spec("koreanize_matplotlib").origin).parent / "fonts" / "NanumGothic.ttf"
-UNREADABLE = ("TSI0", "TSI1", "TSI2", "TSI3", "TSI5")  # left in it by an editor; browsers then refuse the font
-HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7af]")
 # Ids as they stand in a notebook's calls.
 SAVED = re.compile(r"(?:save_figure|save_table|Result)\(\s*\"(\w+)\"")
-SHOWN_TYPES = ("image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/latex", "text/plain")
-
-
-@dataclass(frozen=True)
-class Version:
-    """A figure or table as one seed's run, or the run over all seeds, made it."""
-
-    label: str  # "seed 0" or "all seeds"
-    place: str  # where its files are, relative to the page, without their endings
-    sidecar: dict[str, Any]
-    files: tuple[str, ...]  # endings of the files that can be had
-    size: tuple[int, int]  # pixels, of a figure
-    notebook: str | None  # address of the executed notebook's page
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        return self.sidecar["provenance"]
-
-    @property
-    def columns(self) -> list[tuple[str, int, bool, bool]]:
-        """Of each column of a table, as shown: name, place in a row, whether all are numbers, whether to the digit."""
-        names = self.sidecar["columns"]
-        first = FIRST if self.place.endswith(CLAIMS) else ()
-        order = sorted(range(len(names)), key=lambda at: first.index(names[at]) if names[at] in first else len(first))
-        values = {at: [row[at] for row in self.sidecar["data"] if row[at] is not None] for at in order}
-        return [(names[at], at, all(map(_is_number, values[at])), names[at] in REPORTED) for at in order]
-
-    @property
-    def alt(self) -> str:
-        return f"{self.sidecar['caption']} ({self.label})"
-
-    @property
-    def data(self) -> list[str]:
-        """Such as "CIFAR-10, 50,000 train images", one line for each data set."""
-        lines = [f"{data['name']}, {data['count']:,} {data['split']} {data.get('unit', 'images')}"
-                 for data in self.origin["data"]]  # fmt: skip
-        return list(dict.fromkeys(lines)) or ["none"]
-
-    @property
-    def seeds(self) -> list[int]:
-        seed = self.origin["seed"]
-        return seed if isinstance(seed, list) else [seed]
-
-    @property
-    def time(self) -> str:
-        """When it was made, and how long after its run had started."""
-        return f"{self.origin['made'][:16].replace('T', ' ')} UTC, {self.origin['seconds']:.0f} s into the run"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A figure or table with all its versions; the first is shown large."""
-
-    id: str
-    versions: tuple[Version, ...]
-
-    @property
-    def kind(self) -> str:
-        return self.versions[0].sidecar["kind"]
-
-    @property
-    def number(self) -> str:
-        """`Figure 3.4` for fig34_loss_curves; the id where it holds no number."""
-        found = re.match(r"(?:fig|tab)(\d)(\d+)_", self.id)
-        return f"{self.kind.capitalize()} {found[1]}.{found[2]}" if found else self.id
-
-    @property
-    def order(self) -> tuple:
-        found = re.match(r"\D+\d(\d+)", self.id)
-        return self.kind, int(found[1]) if found else 0, self.id
-
-    @property
-    def section(self) -> str:
-        found = re.match(r"(?:fig|tab)(\d)\d", self.id)
-        return found[1] if found and found[1] in SECTIONS else ""
+# What a page without scripts can show of an output, best first.
+SHOWN_TYPES = ["text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg", "text/plain"]
 
 
 def write(profile: str) -> Path:
@@ -135,84 +55,90 @@ def write(profile: str) -> Path:
 
     The folder appears whole or not at all. ParameterError where the profile has no results.
     """
-    places = scopes(profile)
-    if not any(scope.sidecars for scope in places):
-        raise ParameterError(f"{profile} has no results: run `make figures PROFILE={profile}` first")
-    if unreadable := [f"{scope.name}/{name}.json" for scope in places for name in scope.unreadable]:
-        raise ParameterError(f"{unreadable[0]} cannot be read as JSON; `make verify` tells what else is wrong")
     target = paths.build() / "site"
     target.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".site-", dir=target.parent))
-    try:
-        folder.chmod(0o755)  # a temporary folder is its owner's alone; pages are for a web server, too
-        notebooks = {scope.name: _notebooks(scope, folder) for scope in places}
-        entries: dict[str, list[Version]] = {}
-        for scope in places:
-            for identity, sidecar in scope.sidecars.items():
-                picture = scope.folder / f"{identity}.png"
-                if sidecar["kind"] == "figure" and not picture.exists() and not_in_git(picture):
-                    continue  # drawn over all seeds
-                entries.setdefault(identity, []).append(_version(scope, identity, notebooks[scope.name], folder))
-        _index(profile, [Entry(identity, tuple(found)) for identity, found in entries.items()], notebooks, folder)
-        _font(folder)
+    with tempfile.TemporaryDirectory(prefix=".site-", dir=target.parent) as temporary:
+        folder = Path(temporary, "site")
+        folder.mkdir()
+        pages = [page for scope in scopes(profile) for page in _notebooks(scope, folder)]
+        results: dict[str, list[dict]] = {}
+        for scope, identity, sidecar in stored(profile):
+            results.setdefault(identity, []).append(_version(scope, identity, sidecar, pages, folder))
+        if not results:
+            raise ParameterError(f"{profile} has no results: run `make figures PROFILE={profile}` first")
+        (folder / "index.html").write_text(_index(profile, results, pages), encoding="utf-8")
         shutil.rmtree(target, ignore_errors=True)
         folder.replace(target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return target / "index.html"
 
 
-def _version(scope: Scope, identity: str, notebooks: dict[str, dict], folder: Path) -> Version:
-    """One version, its files copied into `folder`."""
-    sidecar, files, size = scope.sidecars[identity], [], (0, 0)
-    place = f"figures/{scope.name}/{identity}"
+def _version(scope: Scope, identity: str, sidecar: dict, pages: list[dict], folder: Path) -> dict[str, Any]:
+    """What is shown of a figure or table as one seed's run, or that over all seeds, made it; files go to `folder`."""
+    origin, place = sidecar["provenance"], f"figures/{scope.name}/{identity}"
     (folder / place).parent.mkdir(parents=True, exist_ok=True)
-    for ending in ("png", "csv", "json"):
-        source = scope.folder / f"{identity}.{ending}"
-        if source.exists():
-            shutil.copyfile(source, folder / f"{place}.{ending}")
-            files.append(ending)
-    if sidecar["kind"] == "figure":
-        if "png" not in files:
-            raise ParameterError(
-                f"{scope.name}/{identity}.png is missing; `make verify` tells what else is, and what to do"
-            )
-        with Image.open(folder / f"{place}.png") as picture:
-            size = picture.size
-    page = notebooks.get(sidecar["provenance"]["notebook"])
-    address = page and page["address"] + (f"#{page['anchors'][identity]}" if identity in page["anchors"] else "")
-    return Version(scope.folder.name.replace("-", " ") if scope.seed is not None else "all seeds", place, sidecar,
-                   tuple(files), size, address)  # fmt: skip
-
-
-def _index(profile: str, entries: list[Entry], notebooks: dict[str, dict[str, dict]], folder: Path) -> None:
-    sections = []
-    for key, (title, short) in SECTIONS.items():
-        mine = sorted((entry for entry in entries if entry.section == key), key=lambda entry: entry.order)
-        if mine:
-            sections.append({"key": key or "other", "title": title, "short": short, "entries": mine})
-    pages = [
-        {"scope": scope, "name": name, **page} for scope, found in notebooks.items() for name, page in found.items()
+    files = [ending for ending in ("png", "csv", "json") if (scope.folder / f"{identity}.{ending}").exists()]
+    for ending in files:
+        shutil.copyfile(scope.folder / f"{identity}.{ending}", folder / f"{place}.{ending}")
+    page = next((page for page in pages if (page["scope"], page["name"]) == (scope.name, origin["notebook"])), None)
+    data = [
+        f"{data['name']}, {data['count']:,} {data['split']} {data.get('unit', 'images')}" for data in origin["data"]
     ]
-    seeds = sorted({seed for entry in entries for version in entry.versions for seed in version.seeds})
-    data = list(dict.fromkeys(line for entry in entries for version in entry.versions for line in version.data))
-    count = {kind: sum(entry.kind == kind for entry in entries) for kind in ("figure", "table")}
-    content = _render(
-        "index.html", root="", profile=profile, sections=sections, pages=pages, seeds=seeds, count=count,
-        data=[line for line in data if line != "none"],
-    )  # fmt: skip
-    (folder / "index.html").write_text(content, encoding="utf-8")
+    version = {
+        "label": scope.label,
+        "place": place,  # of the files, relative to the page, without their endings
+        "sidecar": sidecar,
+        "origin": origin,
+        "files": files,
+        "alt": f"{sidecar['caption']} ({scope.label})",
+        "data": list(dict.fromkeys(data)) or ["none"],
+        "seeds": origin["seed"] if isinstance(origin["seed"], list) else [origin["seed"]],
+        "time": f"{origin['made'][:16].replace('T', ' ')} UTC, {origin['seconds']:.0f} s into the run",
+        "notebook": page and page["address"] + page["anchors"].get(identity, ""),
+    }
+    if sidecar["kind"] == "table":
+        return version | {"columns": _columns(identity, sidecar)}
+    if "png" not in files:
+        raise ParameterError(f"{scope.name}/{identity}.png is missing; `make verify` tells what else is")
+    with Image.open(folder / f"{place}.png") as picture:
+        return version | {"size": picture.size}
 
 
-def _font(folder: Path) -> None:
-    """Write the Hangul that the pages use as a font of some kilobytes."""
-    used = {character for page in folder.rglob("*.html") for character in HANGUL.findall(page.read_text("utf-8"))}
-    options = subset.Options(hinting=False, drop_tables=[*subset.Options().drop_tables, *UNREADABLE])
-    subsetter = subset.Subsetter(options)
-    subsetter.populate(text="".join(sorted(used)))
-    with TTFont(FONT, recalcTimestamp=False) as font:
-        subsetter.subset(font)
-        font.save(folder / "hangul.ttf")
+def _columns(identity: str, table: dict) -> list[tuple[str, int, bool, bool]]:
+    """Of each column, as shown: name, place in a row, whether all are numbers, whether to the digit."""
+    first = [name for name in FIRST if identity == CLAIMS and name in table["columns"]]
+    names = [*first, *(name for name in table["columns"] if name not in first)]
+    places = [table["columns"].index(name) for name in names]
+    numeric = [all(_is_number(row[at]) for row in table["data"] if row[at] is not None) for at in places]
+    return [(name, at, n, name in REPORTED) for name, at, n in zip(names, places, numeric, strict=True)]
+
+
+def _index(profile: str, results: dict[str, list[dict]], pages: list[dict]) -> str:
+    entries = []
+    for identity, versions in results.items():
+        kind, (study, number) = versions[0]["sidecar"]["kind"], numbered(identity)
+        name = f"{kind.capitalize()} {study}.{number}" if study else identity
+        section = study if study in SECTIONS else ""
+        order = (kind, number, identity)
+        entries.append(
+            {"id": identity, "kind": kind, "number": name, "section": section, "order": order, "versions": versions}
+        )
+    entries.sort(key=lambda entry: entry["order"])
+    sections = [
+        {"key": key or "other", "title": title, "short": short, "entries": found}
+        for key, (title, short) in SECTIONS.items()
+        if (found := [entry for entry in entries if entry["section"] == key])
+    ]
+    versions = [version for entry in entries for version in entry["versions"]]
+    return _render(
+        "index.html",
+        root="",
+        profile=profile,
+        sections=sections,
+        pages=pages,
+        seeds=sorted({seed for version in versions for seed in version["seeds"]}),
+        count={kind: sum(entry["kind"] == kind for entry in entries) for kind in ("figure", "table")},
+        data=[line for line in dict.fromkeys(line for one in versions for line in one["data"]) if line != "none"],
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -277,87 +203,56 @@ class _Renderer(IPythonRenderer):
         return formula(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
 
 
-class _Exporter(HTMLExporter):
-    """nbconvert's bare page body, without its addresses of scripts."""
-
-    def __init__(self, **options: Any):
-        super().__init__(template_name="basic", embed_images=True, exclude_anchor_links=True, **options)
-
-    @jinja2.pass_context
-    def markdown2html(self, context, source: str) -> str:
-        place = context.get("resources", {}).get("metadata", {}).get("path", "")
-        attachments = context.get("cell", {}).get("attachments", {})
-        renderer = _Renderer(
-            escape=False, attachments=attachments, embed_images=True, path=place, exclude_anchor_links=True
-        )
-        return MarkdownWithMath(renderer=renderer).render(source)
-
-
 # -- notebooks -------------------------------------------------------------------------------
 
 
-def _notebooks(scope: Scope, folder: Path) -> dict[str, dict[str, Any]]:
-    """Write a page for each executed notebook of a scope; by name its `address`, `title` and `anchors` of ids.
+def _notebooks(scope: Scope, folder: Path) -> list[dict[str, Any]]:
+    """Write a page for each executed notebook of a scope; returns where it is, its title and the cells of all ids.
 
     A notebook that was not executed here, as in a fresh clone, has no page.
     """
-    pages = {}
-    exporter = _Exporter()
-    for notebook in scope.records:
-        path = jobs.executed(f"{scope.name}/{notebook}")
+    exporter = HTMLExporter(
+        Config(NbConvertBase={"display_data_priority": SHOWN_TYPES}),
+        template_name="basic",
+        filters={"markdown2html": MarkdownWithMath(_Renderer(escape=False, exclude_anchor_links=True)).render},
+    )
+    styles = [HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark")]
+    pygments = Markup("{}\n@media screen and (prefers-color-scheme: dark) {{\n{}\n}}").format(*map(Markup, styles))
+    pages = []
+    for name in scope.records:
+        path = jobs.executed(f"{scope.name}/{name}")
         if not path.exists():
             continue
         content = nbformat.read(path, as_version=4)
-        anchors = _prepare(content, lambda identity: scope.sidecars.get(identity, {}).get("caption"))
-        body, _ = exporter.from_notebook_node(content, {"metadata": {"path": str(paths.NOTEBOOKS)}})
-        address = f"notebooks/{scope.name}/{notebook}.html"
-        title = _title(content) or notebook
-        where = "all seeds" if scope.seed is None else f"seed {scope.seed}"
-        page = _render(
-            "notebook.html", title=title, name=notebook, where=where, body=Markup(body),
-            root="../" * address.count("/"), pygments=_pygments(),
-        )  # fmt: skip
+        anchors = _prepare(content, scope)
+        address = f"notebooks/{scope.name}/{name}.html"
+        text = "\n".join(cell.source for cell in content.cells if cell.cell_type == "markdown")
+        heading = re.search(r"^# +(.+)$", text, re.MULTILINE)
+        page = {"scope": scope.name, "name": name, "title": heading[1] if heading else name, "address": address,
+                "anchors": anchors}  # fmt: skip
+        body = Markup(exporter.from_notebook_node(content)[0])
         (folder / address).parent.mkdir(parents=True, exist_ok=True)
-        (folder / address).write_text(page, encoding="utf-8")
-        pages[notebook] = {"address": address, "title": title, "anchors": anchors}
+        root = "../" * address.count("/")
+        shown = _render("notebook.html", **page, where=scope.label, body=body, root=root, pygments=pygments)
+        (folder / address).write_text(shown, encoding="utf-8")
+        pages.append(page)
     return pages
 
 
-def _prepare(content: nbformat.NotebookNode, caption: Callable[[str], str | None]) -> dict[str, str]:
-    """Keep what a static page can show, give pictures their captions as alternative texts; the cells of all ids."""
+def _prepare(content: nbformat.NotebookNode, scope: Scope) -> dict[str, str]:
+    """Remove scripts and widgets, give pictures their captions as alternative texts; by id, its cell's address."""
     anchors = {}
     for cell in content.cells:
         if cell.cell_type != "code":
             continue
+        cell.outputs = [one for one in cell.outputs if "data" not in one or one.data.keys() & set(SHOWN_TYPES)]
         saved = SAVED.findall(cell.source)
-        anchors |= {identity: f"cell-id={cell.id}" for identity in saved}
-        captions = [caption(identity) for identity in saved if identity.startswith("fig")]
-        cell.outputs = [output for output in cell.outputs if _keep_shown(output)]
+        anchors |= dict.fromkeys(saved, f"#cell-id={cell.id}")
+        captions = [scope.sidecars.get(name, {}).get("caption") for name in saved if name.startswith("fig")]
         pictures = [output for output in cell.outputs if "image/png" in output.get("data", {})]
-        for index, output in enumerate(pictures):
-            text = captions[index] if index < len(captions) else None
-            output.metadata["image/png"] = {"alt": text or "Output of the cell above"}
+        for output, caption in zip_longest(pictures, captions[: len(pictures)]):
+            output.metadata["image/png"] = {"alt": caption or "Output of the cell above"}
     return anchors
-
-
-def _keep_shown(output: nbformat.NotebookNode) -> bool:
-    """Remove scripts and widgets from an output; whether anything is left of it."""
-    if "data" not in output:
-        return True
-    output.data = {kind: value for kind, value in output.data.items() if kind in SHOWN_TYPES}
-    return bool(output.data)
-
-
-def _title(content: nbformat.NotebookNode) -> str | None:
-    for cell in content.cells:
-        if cell.cell_type == "markdown" and (found := re.search(r"^# +(.+)$", cell.source, re.MULTILINE)):
-            return found[1]
-    return None
-
-
-def _pygments() -> Markup:
-    light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
-    return Markup(f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,6 +10,7 @@ import argparse
 import io
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -101,6 +102,12 @@ def stored(folder: str) -> Iterator[tuple[Scope, str, dict]]:
             picture = scope.folder / f"{identity}.png"
             if sidecar["kind"] == "table" or picture.exists() or not not_in_git(picture):
                 yield scope, identity, sidecar
+
+
+def numbered(identity: str) -> tuple[str, int]:
+    """The study's digit and the number within it, ("3", 4) of fig34_loss_curves; ("", 0) where there is none."""
+    found = re.match(r"(?:fig|tab)(\d)(\d+)_", identity)
+    return (found[1], int(found[2])) if found else ("", 0)
 
 
 def _is_seed(path: Path) -> bool:
