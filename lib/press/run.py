@@ -6,8 +6,7 @@
     run.save_table("tab31_accuracy", frame, caption="…")
     run.finish()
 
-Nothing else writes below `figures/`. A figure is saved with the data that it shows and a JSON file of its provenance, a
-table as CSV, LaTeX and JSON. Writes are atomic.
+Nothing else writes below `figures/`. Writes are atomic.
 """
 
 import hashlib
@@ -21,7 +20,6 @@ import re
 import subprocess
 import textwrap
 import time
-import zipfile
 from collections.abc import Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -62,6 +60,7 @@ class Run:
         self.profile: str = self.parameters.get("profile", "quick")
         self.seed: int = self.parameters.get("seed", 0)
         self.seeds: list[int] | None = self.parameters.get("seeds")
+        self._all_seeds = [self.seed] if self.seeds is None else self.seeds
         self.device: str = self.parameters.get("device", "auto")
         custom = parameters.is_custom(notebook, self.profile, self.parameters)
         self._home = os.environ.get("RUN_FOLDER") or paths.folder_name(self.profile, custom)  # set by `make figures`
@@ -100,9 +99,11 @@ class Run:
 
     def has(self, name: str) -> bool:
         """Whether every seed of this profile has figure or table `name`: some data sets do not allow all of them."""
-        seeds = self.seeds if self.seeds is not None else [self.seed]
-        folder = paths.figures() / self._home
-        return bool(seeds) and all((folder / f"seed-{seed}" / f"{name}.csv").exists() for seed in seeds)
+        files = [self._stored(name, seed) for seed in self._all_seeds]
+        return bool(files) and all(path.exists() for path in files)
+
+    def _stored(self, name: str, seed: int) -> Path:
+        return paths.figures() / self._home / f"seed-{seed}" / f"{name}.csv"
 
     def read(self, name: str) -> pd.DataFrame:
         """The saved data of figure or table `name` from every seed of this profile, with a `seed` column.
@@ -110,11 +111,11 @@ class Run:
         What it was made from is in `.attrs`: "note", its sizes and budget, and "data", its data sets. A figure or
         table of it is saved with `like=` this frame, and names them.
         """
-        if self.seeds == []:
+        if not self._all_seeds:
             raise RunError(f"{self.notebook} was given no seeds, so there is no {name} to read; set seeds to [0], say")
         frames, used = [], []
-        for seed in self.seeds if self.seeds is not None else [self.seed]:
-            path = paths.figures() / self._home / f"seed-{seed}" / f"{name}.csv"
+        for seed in self._all_seeds:
+            path = self._stored(name, seed)
             try:
                 # Only an empty field is missing: "None" and "NA" are the words that they are.
                 frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
@@ -153,20 +154,17 @@ class Run:
         without_data: the figure shows nothing of the data sets in use.
         provenance: further facts for the sidecar, such as extractor="domain".
         """
-        note, used = self._behind(note, like, without_data)
-        origin = self.origin(note, used)
+        about = self._about(caption, note, like, without_data)
         # Below all that is drawn, so that the picture alone says what it was made from.
         arrange(figure)
         drawn = figure.get_tightbbox()  # inches
         right, below = drawn.x1 / figure.get_figwidth(), (drawn.y0 - 0.06) / figure.get_figheight()
-        lines = textwrap.fill(origin, max(40, int(26 * (drawn.x1 - drawn.x0))))  # what fits below the drawing
+        lines = textwrap.fill(about["origin"], max(40, int(26 * (drawn.x1 - drawn.x0))))  # what fits below the drawing
         stamp = figure.text(right, below, lines, ha="right", va="top", fontsize=5, color="0.4", parse_math=False)
+        pdf = {"CreationDate": None, "Producer": None, "Keywords": self.inputs}
         files = {}
         try:
-            for kind, options in {
-                "png": {"dpi": PNG_DPI},
-                "pdf": {"metadata": {"CreationDate": None, "Producer": None, "Keywords": self.inputs}},
-            }.items():
+            for kind, options in {"png": {"dpi": PNG_DPI}, "pdf": {"metadata": pdf}}.items():
                 buffer = io.BytesIO()
                 figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=0.04, **options)
                 files[f"{name}.{kind}"] = buffer.getvalue()
@@ -174,7 +172,7 @@ class Run:
         finally:
             stamp.remove()
         files |= {f"{name}.csv": _csv(data)} if isinstance(data, pd.DataFrame) else {f"{name}.npz": _npz(data)}
-        self._hand_over(name, "figure", files, caption, note, used, provenance)
+        self._hand_over(name, files, {"kind": "figure"} | about, provenance)
 
     def save_table(
         self,
@@ -192,20 +190,19 @@ class Run:
 
         Returns the table, to be shown as the cell's output.
         """
-        note, used = self._behind(note, like, without_data)
-        origin = self.origin(note, used)
+        about = self._about(caption, note, like, without_data)
         latex = table.to_latex(
             index=False,
             escape=True,
             na_rep="–",
             float_format=lambda value: f"{value:.{digits}g}",
-            caption=_latex_text(f"{caption} {origin}"),
+            caption=_latex_text(f"{caption} {about['origin']}"),
             label=f"tab:{name}",
             position="htb",
         )
         files = {f"{name}.csv": _csv(table), f"{name}.tex": latex.encode()}
         body = {"columns": [str(column) for column in table.columns], "data": table.to_numpy(object).tolist()}
-        self._hand_over(name, "table", files, caption, note, used, provenance, body)
+        self._hand_over(name, files, {"kind": "table"} | about | body, provenance)
         return table
 
     def metric(self, name: str, value: float, *, unit: str = "", note: str = "", **facts: Any) -> None:
@@ -231,13 +228,16 @@ class Run:
         """Hash of what decides the results: code, parameters, data, lock file; not the commit or the time."""
         return sources.digest(self._parts | {"data in use": json.dumps(self._data)})[:16]
 
-    def _behind(self, note: str, like: pd.DataFrame | None, without_data: bool) -> tuple[str, list[dict]]:
-        """Note and data sets of a result."""
-        if like is None:
-            return note, [] if without_data else self._data
-        if "data" not in like.attrs:
-            raise RunError("`like` is a frame as `read` gave it; tables made from one may have lost where it came from")
-        return note or like.attrs["note"], like.attrs["data"]
+    def _about(self, caption: str, note: str, like: pd.DataFrame | None, without_data: bool) -> dict[str, Any]:
+        """Caption, note, data sets and origin of a result."""
+        data = [] if without_data else self._data
+        if like is not None:
+            if "data" not in like.attrs:
+                raise RunError(
+                    "`like` is a frame as `read` gave it; tables made from one may have lost where it came from"
+                )
+            note, data = note or like.attrs["note"], like.attrs["data"]
+        return {"caption": caption, "origin": self.origin(note, data), "note": note, "data sets": data}
 
     def origin(self, note: str = "", used: list[dict] | None = None) -> str:
         """One line for captions: data (by default all that is in use), sizes, seeds, profile."""
@@ -248,7 +248,7 @@ class Run:
             counts = sizes.setdefault((str(data["name"]), data.get("unit", "images")), [])
             counts += [size] if size not in counts else []
         parts = [f"{name}, {' + '.join(counts)} {unit}" for (name, unit), counts in sizes.items()] or ["no data set"]
-        seeds = [self.seed] if self.seeds is None else self.seeds
+        seeds = self._all_seeds
         parts += [note] if note else []
         parts += [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}", f"profile {self.profile}"]
         if self._home != self.profile:
@@ -275,9 +275,8 @@ class Run:
             for partial in self.folder.glob(f".{file}.*.partial"):
                 partial.unlink(missing_ok=True)
 
-    def _hand_over(
-        self, name, kind, files: dict[str, bytes], caption, note, used: list[dict], provenance, body=None
-    ) -> None:
+    def _hand_over(self, name: str, files: dict[str, bytes], about: dict[str, Any], provenance: dict[str, Any]) -> None:
+        """Write the files of a figure or table, and beside them what `about` and `provenance` say."""
         if name in self._outputs:
             raise RunError(f"{name} was saved already in this run; every figure and table needs an id of its own")
         if not re.fullmatch(r"\w+", name) or name == self.notebook:
@@ -286,15 +285,8 @@ class Run:
                 "name belongs to its record; use one such as fig34_loss_curves"
             )
         hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
-        sidecar = {
-            "id": name,
-            "kind": kind,
-            "caption": caption,
-            "origin": self.origin(note, used),
-            "note": note,
-            **(body or {}),
-            "provenance": self._provenance(used) | provenance | {"files": hashes},
-        }
+        used = about.pop("data sets")
+        sidecar = {"id": name} | about | {"provenance": self._provenance(used) | provenance | {"files": hashes}}
         files = files | {f"{name}.json": _json(sidecar)}
         with _saving(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -302,9 +294,10 @@ class Run:
             for ending in KINDS:  # a figure that showed a frame may show arrays now
                 if f"{name}.{ending}" not in files:
                     (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
-        self._outputs[name] = {"kind": kind, "files": hashes}
+        self._outputs[name] = {"kind": about["kind"], "files": hashes}
 
     def _provenance(self, used: list[dict]) -> dict[str, Any]:
+        on_gpu = self.device != "cpu" and torch.cuda.is_available()
         return {
             "notebook": self.notebook,
             "profile": self.profile,
@@ -314,7 +307,7 @@ class Run:
             "inputs": self.inputs,
             "commit": _commit(),
             "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONS},
-            "device": _device_name(self.device),
+            "device": torch.cuda.get_device_name() if on_gpu else f"CPU ({os.cpu_count()} cores)",
             "threads": torch.get_num_threads(),
             "seconds": round(time.monotonic() - self._started, 1),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -328,12 +321,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
-
-
-def _device_name(device: str) -> str:
-    if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"CPU ({os.cpu_count()} cores)"
 
 
 def _commit() -> str:
@@ -352,13 +339,8 @@ def _csv(frame: pd.DataFrame) -> bytes:
 
 
 def _npz(arrays: Mapping[str, Any]) -> bytes:
-    """As `np.savez_compressed`, but without the time, with any name, and never with pickled objects."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, array in arrays.items():
-            content = io.BytesIO()
-            np.lib.format.write_array(content, np.asarray(array), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), zipfile.ZIP_DEFLATED)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
