@@ -18,33 +18,19 @@ UNCOUNTED = {parameters.TAG, "colab"}  # tags of cells; on Colab the latter inst
 
 def notebook_hash(notebook: str) -> str:
     """The hash of the cells of code but for the tagged ones: the values of parameters count by themselves."""
-    code = [cell for cell in _cells(notebook) if cell["cell_type"] == "code" and not _tags(cell) & UNCOUNTED]
-    return sources.sha256(json.dumps([sources.normalised("".join(cell["source"])) for cell in code]))
+    return sources.sha256(json.dumps([sources.normalised(source) for source in _code(notebook)]))
 
 
 def imported_modules(notebook: str) -> list[str]:
     """The `lib` modules that the notebook's code names in its imports."""
-    known = sources.import_graph().modules
     found = set()
-    for cell in _cells(notebook):
-        for node in _imports("".join(cell["source"])) if cell["cell_type"] == "code" else ():
-            if isinstance(node, ast.Import):
-                found.update(alias.name for alias in node.names if alias.name.split(".")[0] == "lib")
-            elif node.module and node.module.split(".")[0] == "lib":
-                found.add(node.module)
-                inside = {f"{node.module}.{alias.name}" for alias in node.names}
-                found.update(inside & known)
-    return sorted(found)
-
-
-def run_parameters(notebook, profile, overrides=None, seed=None, seeds=None) -> dict[str, Any]:
-    """The resolved parameters with the seed, or for a notebook over all seeds the seeds, of one run."""
-    values = parameters.resolve(notebook, profile, overrides)
-    if seed is not None and "seed" in values:
-        values["seed"] = seed
-    if seeds is not None and "seeds" in values:
-        values["seeds"] = list(seeds)
-    return values
+    for node in (node for source in _code(notebook) for node in ast.walk(_parsed(source))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inside = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {node.module} | (inside & sources.import_graph().modules)
+    return sorted(name for name in found if name.split(".")[0] == "lib")
 
 
 def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
@@ -76,21 +62,16 @@ def _signature(dataset: str, root: str) -> str:
     return catalog.signature(dataset, root)
 
 
-def _tags(cell: dict) -> set[str]:
-    return set(cell.get("metadata", {}).get("tags", []))
+def _code(notebook: str) -> list[str]:
+    """The sources of the cells of code that count."""
+    code = [cell for cell in parameters.cells(notebook) if cell["cell_type"] == "code"]
+    return ["".join(cell["source"]) for cell in code if not UNCOUNTED & set(cell.get("metadata", {}).get("tags", []))]
 
 
-def _cells(notebook: str) -> list[dict]:
-    parameters.check_notebook(notebook)
-    path = paths.NOTEBOOKS / f"{notebook}.ipynb"
-    return json.loads(path.read_text(encoding="utf-8"))["cells"]
-
-
-def _imports(source: str) -> list[ast.Import | ast.ImportFrom]:
-    """Import statements anywhere in a cell; a cell with `%magic` or `!shell` lines is read without those."""
+def _parsed(source: str) -> ast.AST:
+    """A cell's code without its lines of `%magic` and `!shell`; empty where it is not Python."""
     lines = ["pass" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines()]
     try:
-        tree = ast.parse("\n".join(lines))
+        return ast.parse("\n".join(lines))
     except SyntaxError:
-        return []
-    return [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        return ast.Module([], [])

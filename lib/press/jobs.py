@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,10 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
     known = {notebook: parameters.defaults(notebook) for notebook in ordered}
     overrides = parameters.parse_assignments(params, {n: v for values in known.values() for n, v in values.items()})
     parameters.check_names(overrides, known)
-    mine = {name: {n: value for n, value in overrides.items() if n in values} for name, values in known.items()}
-    resolved = {name: parameters.resolve(name, profile, values) for name, values in mine.items()}
+    resolved = {
+        notebook: parameters.resolve(notebook, profile, {n: v for n, v in overrides.items() if n in values})
+        for notebook, values in known.items()
+    }
     custom = any(parameters.is_custom(name, profile, values) for name, values in resolved.items())
     folder = paths.folder_name(profile, custom)
     names: dict[str, list[str]] = {}
@@ -148,7 +151,8 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
             for other in entry.get("reads") or []:
                 same_seed = [name for name in names[other] if f"/seed-{seed}/" in name]
                 reads += same_seed or names[other]
-            values = fingerprint.run_parameters(notebook, profile, mine[notebook], seed, seed_list)
+            over = {"seed": seed, "seeds": list(seed_list)}
+            values = {name: over.get(name, value) for name, value in resolved[notebook].items()}
             parts = fingerprint.parts_of(notebook, values)
             resources = parameters.RESOURCES | (entry.get("resources") or {})
             job = Job(notebook, profile, folder, seed, values, parts, tuple(reads), entry.get("threads"), resources)
@@ -166,20 +170,17 @@ def _seeds(text: str) -> list[int]:
 
 def _in_order(asked: list[str], profile: str) -> list[str]:
     """`asked` and everything they read, the read ones first."""
-    ordered: list[str] = []
-
-    def visit(notebook: str, above: tuple[str, ...]) -> None:
-        if notebook in above:
-            circle = " → ".join([*above, notebook])
-            raise ParameterError(f"Profile '{profile}': notebooks read each other in a circle: {circle}")
-        for other in parameters.profile_entry(notebook, profile).get("reads") or []:
-            visit(other, (*above, notebook))
-        if notebook not in ordered:
-            ordered.append(notebook)
-
-    for notebook in asked:
-        visit(notebook, ())
-    return ordered
+    reads: dict[str, list[str]] = {}
+    waiting = list(asked)
+    while waiting:
+        notebook = waiting.pop(0)
+        reads[notebook] = parameters.profile_entry(notebook, profile).get("reads") or []
+        waiting += [other for other in reads[notebook] if other not in reads]
+    try:
+        return list(TopologicalSorter(reads).static_order())
+    except CycleError as error:
+        circle = " → ".join(reversed(error.args[1]))
+        raise ParameterError(f"Profile '{profile}': notebooks read each other in a circle: {circle}") from None
 
 
 def short(path: Path) -> str:

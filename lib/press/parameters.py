@@ -6,6 +6,7 @@ here it is an error before a kernel starts.
 """
 
 import ast
+import contextlib
 import difflib
 import json
 import re
@@ -49,23 +50,22 @@ def defaults(notebook: str) -> dict[str, Any]:
     Profiles and the command line set either; in an open notebook the cell's `more` sets those of the module.
     """
     # Not papermill.inspect_notebook: importing it takes seconds, and it misses quoted and dotted annotations.
-    path = _notebook_path(notebook)
-    cell, further = _of_file(path), _further(path)
+    cell, further = _of_cell(notebook), _further(notebook)
     if twice := sorted(cell.keys() & further.keys()):
-        raise ParameterError(f"{path.name} has {twice} both in its '{TAG}' cell and among its defaults in lib")
+        raise ParameterError(f"{notebook}.ipynb has {twice} both in its '{TAG}' cell and among its defaults in lib")
     return {name: value for name, value in cell.items() if name != MORE} | further
 
 
 def for_cell(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
     """Resolved values as papermill puts them below the `parameters` cell: those of `defaults` modules are in `more`."""
-    further = _further(_notebook_path(notebook))
+    further = _further(notebook)
     own = {name: value for name, value in values.items() if name not in further}
     return own | ({MORE: {name: values[name] for name in further}} if further else {})
 
 
 def of_globals(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
     """The values in an open notebook: those of its cell, and its `more` over the defaults in lib."""
-    known, further = defaults(notebook), _further(_notebook_path(notebook))
+    known, further = defaults(notebook), _further(notebook)
     if missing := [name for name in known if name not in namespace and name not in further]:
         raise ParameterError(f"{notebook} has the parameters {missing} but no values for them; run its parameters cell")
     values = {name: namespace[name] for name in known if name not in further} | further
@@ -84,10 +84,9 @@ def profile_entry(notebook: str, profile: str) -> dict[str, Any]:
 
 def load_profile(profile: str) -> dict[str, Any]:
     """The profile as a mapping; its structure and all notebook names in it are checked."""
-    path = paths.PROFILES / f"{profile}.yaml"
     if profile not in profiles():
         raise ParameterError(f"Unknown profile '{profile}'{_nearest(profile, profiles())}")
-    return _load_profile(path)
+    return _load_profile(paths.PROFILES / f"{profile}.yaml")
 
 
 def resolve(notebook: str, profile: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -163,35 +162,35 @@ def check_notebook(name: str) -> None:
         raise ParameterError(f"Unknown notebook '{name}'{_nearest(name, notebooks())}")
 
 
-def _notebook_path(notebook: str) -> Path:
+def cells(notebook: str) -> list[dict[str, Any]]:
+    """The notebook's cells, as they stand in its file."""
     check_notebook(notebook)
-    return paths.NOTEBOOKS / f"{notebook}.ipynb"
-
-
-def _of_file(path: Path) -> dict[str, Any]:
-    return _read_parameters_cell(path, path.stat().st_mtime_ns)
-
-
-def _further(path: Path) -> dict[str, Any]:
-    """The literals of the module `defaults` that the notebook imports from a package of lib; empty if none."""
-    if MORE not in _of_file(path):
-        return {}
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    package = re.search(r"^from (lib\.[\w.]+) import (?:\w+, )*defaults\b", code, re.MULTILINE)
-    if not package:
-        raise ParameterError(f"{path.name} has `{MORE}`, but no line `from lib.<study> import defaults`")
-    module = paths.ROOT.joinpath(*package[1].split("."), "defaults.py")
-    return _literals(module.read_text(encoding="utf-8"), str(module.relative_to(paths.ROOT)))
+    path = paths.NOTEBOOKS / f"{notebook}.ipynb"
+    return _cells(path, path.stat().st_mtime_ns)
 
 
 @cache
-def _read_parameters_cell(path: Path, _changed: int) -> dict[str, Any]:
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    tagged = [cell for cell in cells if TAG in cell.get("metadata", {}).get("tags", [])]
+def _cells(path: Path, _changed: int) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def _of_cell(notebook: str) -> dict[str, Any]:
+    tagged = [cell for cell in cells(notebook) if TAG in cell.get("metadata", {}).get("tags", [])]
     if len(tagged) != 1:
-        raise ParameterError(f"{path.name} has {len(tagged)} cells tagged '{TAG}'; it needs exactly one")
-    return _literals("".join(tagged[0]["source"]), f"The '{TAG}' cell of {path.name}")
+        raise ParameterError(f"{notebook}.ipynb has {len(tagged)} cells tagged '{TAG}'; it needs exactly one")
+    return _literals("".join(tagged[0]["source"]), f"The '{TAG}' cell of {notebook}.ipynb")
+
+
+def _further(notebook: str) -> dict[str, Any]:
+    """The literals of the module `defaults` that the notebook imports from a package of lib; empty if none."""
+    if MORE not in _of_cell(notebook):
+        return {}
+    code = "\n".join("".join(cell["source"]) for cell in cells(notebook) if cell["cell_type"] == "code")
+    package = re.search(r"^from (lib\.[\w.]+) import (?:\w+, )*defaults\b", code, re.MULTILINE)
+    if not package:
+        raise ParameterError(f"{notebook}.ipynb has `{MORE}`, but no line `from lib.<study> import defaults`")
+    module = paths.ROOT.joinpath(*package[1].split("."), "defaults.py")
+    return _literals(module.read_text(encoding="utf-8"), str(module.relative_to(paths.ROOT)))
 
 
 def _literals(source: str, where: str) -> dict[str, Any]:
@@ -202,21 +201,19 @@ def _literals(source: str, where: str) -> dict[str, Any]:
     except SyntaxError as error:
         raise ParameterError(f"{where} is not Python: {error}") from None
     for number, statement in enumerate(statements):
-        if number == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-            continue  # a docstring
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                pass
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                pass
-            case _:
-                name, value = None, None
         try:
-            values[name] = ast.literal_eval(value)
+            match statement:
+                case ast.Expr(value=ast.Constant()) if number == 0:
+                    pass  # a docstring
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    values[name] = ast.literal_eval(value)
+                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                    values[name] = ast.literal_eval(value)
+                case _:
+                    raise ValueError
         except (ValueError, TypeError):
-            line = ast.unparse(statement)
             raise ParameterError(
-                f"{where} may only hold `name = literal`, but has: {line}\n"
+                f"{where} may only hold `name = literal`, but has: {ast.unparse(statement)}\n"
                 "Derive values in the next cell: papermill's values come after this one."
             ) from None
     return values
@@ -231,29 +228,30 @@ def _load_profile(path: Path) -> dict[str, Any]:
         raise ParameterError(f"Profile '{profile}' is not valid YAML: {error}") from None
     _check_keys(content, PROFILE_KEYS, f"Profile '{profile}'")
     seeds = content.get("seeds", [0])
-    if not isinstance(seeds, list) or not seeds or any(type(seed) is not int or seed < 0 for seed in seeds):
+    if not isinstance(seeds, list) or not seeds or not all(map(_is_whole, seeds)):
         raise ParameterError(f"Profile '{profile}': seeds must be a list like [0, 1, 2], not {seeds!r}")
     entries = content.get("notebooks") or {}
     _check_keys(entries, notebooks(), f"Profile '{profile}', notebooks")
     for notebook, entry in entries.items():
-        where = f"Profile '{profile}', {notebook}"
-        entry = entry or {}
+        where, entry = f"Profile '{profile}', {notebook}", entry or {}
         _check_keys(entry, ENTRY_KEYS, where)
         _check_keys(entry.get("parameters") or {}, None, f"{where}, parameters")
-        reads = entry.get("reads") or []
+        reads, resources = entry.get("reads") or [], entry.get("resources") or {}
         if not isinstance(reads, list):
             raise ParameterError(f"{where}: reads must be a list of notebooks, not {reads!r}")
         _check_keys(dict.fromkeys(reads), notebooks(), f"{where}, reads")
         if not isinstance(entry.get("skip", ""), str):
             raise ParameterError(f"{where}: skip says in words why this profile leaves the notebook out")
-        threads = entry.get("threads", 1)
-        if type(threads) is not int or threads < 1:
+        if not _is_whole(threads := entry.get("threads", 1), least=1):
             raise ParameterError(f"{where}: threads must be a positive integer, not {threads!r}")
-        resources = entry.get("resources") or {}
         _check_keys(resources, RESOURCES, f"{where}, resources")
-        if any(type(value) is not int or value < 0 for value in resources.values()):
+        if not all(map(_is_whole, resources.values())):
             raise ParameterError(f"{where}: resources are whole numbers, not {resources!r}")
     return content
+
+
+def _is_whole(value: Any, least: int = 0) -> bool:
+    return type(value) is int and value >= least
 
 
 def _check_keys(mapping, known, where: str) -> None:
@@ -269,41 +267,32 @@ def _checked(name: str, value, values: dict[str, Any], who: str, notebook: str):
     if name not in values:
         known = sorted(set(values) - set(SET_BY_THE_WORKFLOW))
         raise ParameterError(f"{who} sets '{name}' of {notebook}, which has no such parameter{_nearest(name, known)}")
+    like = values[name]
     try:
-        return _cast(value, values[name])
-    except TypeError as error:
+        return _cast(value, like)
+    except TypeError:
         raise ParameterError(
-            f"{who} sets '{name}' of {notebook} to {value!r} ({type(value).__name__}); expected {error}"
+            f"{who} sets '{name}' of {notebook} to {value!r} ({type(value).__name__}); expected {_type_name(like)}"
         ) from None
 
 
 def _cast(value, like):
-    """`value` as the type of `like`, or TypeError naming that type. bool is no int, None takes all."""
+    """`value` as the type of `like`, or TypeError. bool is no int, None takes all, items are as any of the list's."""
     if like is None:
         return value
     if isinstance(like, float) and type(value) is int:
         return float(value)
-    if isinstance(like, list | tuple):
-        if not isinstance(value, list | tuple):
-            raise TypeError(_type_name(like))
-        if like:
-            try:
-                value = [_cast_element(item, like) for item in value]
-            except TypeError:
-                raise TypeError(_type_name(like)) from None
-        return type(like)(value)
+    if isinstance(like, list | tuple) and isinstance(value, list | tuple):
+        return type(like)(_cast_element(item, like) for item in value) if like else type(like)(value)
     if type(value) is not type(like):
-        raise TypeError(_type_name(like))
+        raise TypeError
     return value
 
 
-def _cast_element(item, like):
-    """An element has the type of any of the default's; floats come first, as [0, 0.5] is floats."""
-    for model in sorted(like, key=lambda element: not isinstance(element, float)):
-        try:
+def _cast_element(item, models):
+    for model in sorted(models, key=lambda element: not isinstance(element, float)):  # [0, 0.5] is floats
+        with contextlib.suppress(TypeError):
             return _cast(item, model)
-        except TypeError:
-            continue
     raise TypeError
 
 

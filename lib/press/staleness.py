@@ -66,7 +66,7 @@ def records_of(names) -> dict[str, str]:
 
 def _differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
     found = []
-    for part in [*now, *(part for part in before if part not in now)]:
+    for part in now | before:
         old, new = before.get(part), now.get(part)
         if old == new:
             continue

@@ -13,7 +13,8 @@ from lib.press import fingerprint, parameters
 
 
 def inputs(name, profile, overrides=None, seed=None):
-    return fingerprint.parts_of(name, fingerprint.run_parameters(name, profile, overrides, seed))
+    values = parameters.resolve(name, profile, overrides)
+    return fingerprint.parts_of(name, values if seed is None else values | {"seed": seed})
 
 
 MODULES = {
@@ -184,7 +185,7 @@ def test_text_of_a_notebook_does_not_count(repository):
 def test_a_default_counts_unless_it_is_overridden(repository):
     plain, overridden = inputs("03_study", "quick"), inputs("03_study", "quick", {"epochs": 5})
     edit(repository / "03_study.ipynb", "epochs = 2", "epochs = 3  # of the training")
-    parameters._read_parameters_cell.cache_clear()
+    parameters._cells.cache_clear()
     changed = {name for name, value in inputs("03_study", "quick").items() if plain[name] != value}
     assert changed == {"parameter epochs"}
     assert inputs("03_study", "quick", {"epochs": 5}) == overridden

@@ -28,7 +28,7 @@ def copy(tmp_path, monkeypatch):
 
 
 def fingerprints(profile):
-    for cached in (sources.module_hash, parameters._load_profile, parameters._read_parameters_cell):
+    for cached in (sources.module_hash, parameters._load_profile, parameters._cells):
         cached.cache_clear()
     return {job.name: job.parts for job in jobs.select(profile, seeds="0")}
 
