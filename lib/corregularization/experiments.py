@@ -15,6 +15,7 @@ from lib.corregularization.analysis import coherence, group_coherence, norms_and
 from lib.corregularization.arms import Arm
 from lib.corregularization.losses import select_layers
 from lib.corregularization.training import Settings, Trained, score, train_arms
+from lib.metrics.comparison import MARGIN, paired_table
 
 if TYPE_CHECKING:
     from lib.data.images import Images
@@ -142,8 +143,14 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(verdict=verdict.mask(other & (mean >= 100), f"{NOT_JUDGED}: no errors"))
 
 
-def kernels(trained: Mapping[str, Trained]) -> dict[str, dict[str, Tensor]]:
-    """Layer → arm → kernel (n, C_in, k, k) of the first and the last convolution."""
+def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
+    """Paired differences in accuracy from the arm without penalty, per condition. rows: tab31 of all seeds."""
+    by = ["condition", "images", "tested", "epochs", "chance"]
+    return judged(paired_table(rows, baseline="plain", by=by, margin=MARGIN))
+
+
+def kernels(trained: Mapping[str, Trained], layers: Sequence[int] = (0, -1)) -> dict[str, dict[str, Tensor]]:
+    """Layer → arm → kernel (n, C_in, k, k) of the given convolutions, by their position in the network."""
     found: dict[str, dict[str, Tensor]] = {}
     for label, result in trained.items():
         convolutions = list(select_layers(result.model).values())

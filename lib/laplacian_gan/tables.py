@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID
-from lib.metrics.comparison import mean_and_sd
+from lib.metrics.comparison import mean_and_sd, paired_table
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -49,3 +49,10 @@ def over_seeds(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     kept = ("images", "lpips_real", "reported_fid", "reported_lpips", "n_fake", "extractor")
     kept = [name for name in kept if name in rows]
     return table.join(rows.groupby(keys)[kept].first(), on=keys)
+
+
+def fid_differences(rows: pd.DataFrame) -> pd.DataFrame:
+    """tab15, rows of tab11: paired differences in Fréchet distance from DCGAN, then from the null control."""
+    how = {"by": ["dataset"], "value": "fid", "lower_is_better": True}
+    arms, baselines = labelled(rows), (DCGAN.label, "null: zeros")
+    return pd.concat([paired_table(arms, baseline=name, **how).assign(baseline=name) for name in baselines])

@@ -658,7 +658,7 @@ def test_a_figure_drawn_again_shows_and_names_every_seed():
         Result("fig1_curves", lambda frame: shown.append(frame) or drawing(), "Curves over seeds."),
         Result("tab1_last", lambda frame: frame[frame.epoch == 1], "The end.", reads=("fig1_curves",)),
         Result("tab2_none", lambda frame: frame, "Left out.", needs="tab2_none"),
-        Result("fig3_empty", lambda frame: (None, frame), "Shows nothing, and is left out.", reads=("fig1_curves",)),
+        Result("fig3_empty", lambda frame: None, "Shows nothing, and is left out.", reads=("fig1_curves",)),
     ])  # fmt: skip
     assert sorted(run._outputs) == ["fig1_curves", "tab1_last"] and sidecar(run, "tab1_last")["note"] == "2 epochs"
     assert shown[0].seed.unique().tolist() == [0, 1]
