@@ -80,7 +80,7 @@ plan: environment ## Tell what `make figures` would run and why
 verify: environment ## Check the stored results: whole, unaltered, of their profile, up to date (PROFILE= for one)
 	@"$(PYTHON)" -m lib.press.verify check $(CHOSEN)
 
-diff: environment ## Show a figure or table beside its state in another folder or revision (FIG=, BASE=)
+diff: environment ## Tell what changed in a figure or table since another folder or revision (FIG=, BASE=)
 	@"$(PYTHON)" -m lib.press.verify diff $(CHOSEN) --fig "$$FIG" --base "$$BASE"
 
 site: environment ## Write build/site/index.html: all results of a profile, to read in a browser without a network

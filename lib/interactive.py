@@ -24,7 +24,10 @@ def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> 
     message = ipywidgets.HTML()
 
     def picture() -> Image:
-        return _png(draw(**{name: control.value for name, control in controls.items()}))
+        figure, buffer = draw(**{name: control.value for name, control in controls.items()}), io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
+        plt.close(figure)
+        return Image(buffer.getvalue())
 
     shown = display(picture(), display_id=True)
 
@@ -47,10 +50,3 @@ def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> 
 def say(sentences: Sequence[str]) -> None:
     """Show sentences as a list in Markdown: what a study's `findings` look up in the tables of a run."""
     display(Markdown("\n".join(f"* {sentence}" for sentence in sentences)))
-
-
-def _png(figure: Figure) -> Image:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
-    plt.close(figure)
-    return Image(buffer.getvalue())

@@ -77,12 +77,12 @@ def _claim(entry: dict, path: Path) -> Claim:
         claim = Claim(**{**entry, "ours": Ours(**entry["ours"]) if entry.get("ours") else None})
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from None
-    if claim.direction not in DIRECTIONS:
-        raise ValueError(f"{name}: direction is {claim.direction!r}, not one of {', '.join(DIRECTIONS)}")
     if (claim.ours is None) != bool(claim.reason):
         raise ValueError(f"{name}: give either `ours` or the `reason` why there is nothing to compare")
-    if claim.ours and claim.ours.take not in TAKE:
-        raise ValueError(f"{name}: take is {claim.ours.take!r}, not one of {', '.join(TAKE)}")
+    given = [("direction", claim.direction, DIRECTIONS), ("take", claim.ours.take if claim.ours else "only", TAKE)]
+    for key, value, known in given:
+        if value not in known:
+            raise ValueError(f"{name}: {key} is {value!r}, not one of {', '.join(known)}")
     return claim
 
 

@@ -5,7 +5,6 @@
 Runs before anything is installed, hence on the standard library and, once installed, `packaging` alone.
 """
 
-import re
 import sys
 import tomllib
 from importlib import metadata
@@ -14,11 +13,13 @@ from pathlib import Path
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
+def _project() -> dict:
+    return tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+
+
 def requirements() -> list[str]:
     """The project's own and its development requirements, as written."""
-    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    extras = project.get("optional-dependencies", {})
-    return [*project.get("dependencies", []), *extras.get("dev", [])]
+    return [*_project().get("dependencies", []), *_project().get("optional-dependencies", {}).get("dev", [])]
 
 
 def unmet() -> list[str]:
@@ -28,8 +29,7 @@ def unmet() -> list[str]:
     except ImportError:
         return ["packaging is not installed"]
     found = []
-    for text in requirements():
-        requirement = Requirement(text)
+    for requirement in map(Requirement, requirements()):
         if requirement.marker and not requirement.marker.evaluate():
             continue
         version = _version(requirement.name)
@@ -37,21 +37,17 @@ def unmet() -> list[str]:
             found.append(f"{requirement.name} is not installed")
         elif not requirement.specifier.contains(version, prereleases=True):
             found.append(f"{requirement.name} {version} is installed; needed: {requirement.specifier}")
-    name = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["name"]
-    if _version(name) is None:
-        found.append(f"{name} itself is not installed")
-    return found
+    return found if _version(name := _project()["name"]) else [*found, f"{name} itself is not installed"]
 
 
 def _version(name: str) -> str | None:
     try:
-        return metadata.version(re.sub(r"[-_.]+", "-", name).lower())
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
 if __name__ == "__main__":
     missing = unmet()
-    for sentence in missing:
-        print(sentence)
+    print(*missing, sep="\n", end="\n" if missing else "")
     sys.exit(bool(missing))

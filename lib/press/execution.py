@@ -2,8 +2,6 @@
 
 import json
 import os
-import re
-import shutil
 import sys
 import tempfile
 import textwrap
@@ -19,7 +17,7 @@ from lib.press import fingerprint, jobs, parameters, staleness
 THREAD_VARIABLES = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"))
 THREAD_VARIABLES += ("VECLIB_MAXIMUM_THREADS",)
 LONGEST_SOCKET_PATH = 100  # the limit is 103 bytes on macOS, 107 on Linux
-ANSI = re.compile(r"\x1b\[[0-9;]*m")
+LONGEST_START = 300  # seconds; a kernel's start takes long where the machine is busy
 
 
 def run(name: str, threads: int) -> int:
@@ -27,16 +25,15 @@ def run(name: str, threads: int) -> int:
     job = json.loads(jobs.inputs_file(name).read_text(encoding="utf-8"))
     try:
         with jobs.lock(name, "run"):
-            return _run(job, name, threads)
+            return _run(job, name, jobs.title(name), threads)
     except Timeout:
         _say(f"{jobs.title(name)} is being run already by another process; not started twice.")
         return 1
 
 
-def _run(job: dict, name: str, threads: int) -> int:
-    title = jobs.title(name)
-    running = jobs.running(name)
-    for path in (running, jobs.executed(name), jobs.failed(name)):
+def _run(job: dict, name: str, title: str, threads: int) -> int:
+    running, executed, failed = jobs.running(name), jobs.executed(name), jobs.failed(name)
+    for path in (running, executed, failed):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
     _set_environment(job, threads)
@@ -49,16 +46,14 @@ def _run(job: dict, name: str, threads: int) -> int:
         if not jobs.record(name).exists():
             raise RuntimeError("The notebook came to its end without `run.finish()`, so there is no record of it.")
     except Exception as error:  # whatever it was, the copy must be kept and the reason told
-        copy = jobs.failed(name)
         if running.exists():
-            os.replace(running, copy)
-        seconds = time.monotonic() - begin
-        _say(f"FAILED  {title} after {seconds:.0f} s{_explain(error, copy)}")
+            os.replace(running, failed)
+        _say(f"FAILED  {title} after {time.monotonic() - begin:.0f} s{_explain(error, failed)}")
         return 1
     # The data set anew: a run may have downloaded it.
     used = {"inputs": job["parts"] | fingerprint.data_parts(job["parameters"]), "reads": reads}
     jobs.write_atomically(jobs.made_from(name), json.dumps(used, indent=1, ensure_ascii=False) + "\n")
-    os.replace(running, jobs.executed(name))
+    os.replace(running, executed)
     _say(f"done    {title} in {time.monotonic() - begin:.0f} s")
     return 0
 
@@ -82,87 +77,46 @@ def _set_environment(job: dict, threads: int) -> None:
 
 
 def _execute(notebook: Path, copy: Path, values: dict) -> None:
-    """papermill, started once more if the kernel did not come up (which is mostly a matter of load)."""
-    for attempt in (1, 2):
-        # A folder of its own, with a short name: IPC sockets lie in it, and their paths are limited.
-        folder = tempfile.mkdtemp(prefix="nb-")
-        os.environ["JUPYTER_RUNTIME_DIR"] = folder
-        try:
-            _papermill(notebook, copy, values, Path(folder))
-            return
-        except RuntimeError as error:
-            if attempt == 2 or _running_cell(copy) is not None or not _is_start_failure(error):
-                raise
-            _say(f"        the kernel did not start ({error}); trying once more")
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _papermill(notebook: Path, copy: Path, values: dict, folder: Path) -> None:
+    """Run the notebook by papermill with a kernel whose sockets lie in a private folder, its copy being written on."""
     import papermill  # some seconds, and only a run needs it
     from jupyter_client.manager import AsyncKernelManager
 
     class PrivateKernelManager(AsyncKernelManager):
-        """Sockets in a private folder: no port to race for when several kernels start at once."""
+        """No port to race for when several kernels start at once."""
 
         def __init__(self, **keywords):
             super().__init__(**keywords)
-            self.connection_file = str(folder / "k.json")
-            if os.name == "posix" and len(str(folder / "k-ipc-5").encode()) <= LONGEST_SOCKET_PATH:
-                self.transport = "ipc"
-                self.ip = str(folder / "k-ipc")
+            self.connection_file = f"{folder}/k.json"
+            if os.name == "posix" and len(f"{folder}/k-ipc-5".encode()) <= LONGEST_SOCKET_PATH:
+                self.transport, self.ip = "ipc", f"{folder}/k-ipc"
 
-    papermill.execute_notebook(
-        *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, copy)),  # it reads them as formats
-        values, kernel_name="python3", progress_bar=False, cwd=str(paths.ROOT),
-        kernel_manager_class=PrivateKernelManager,
-    )  # fmt: skip
-
-
-def _is_start_failure(error: RuntimeError) -> bool:
-    from nbclient.exceptions import DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
-
-    return not isinstance(error, DeadKernelError | PapermillExecutionError)
+    with tempfile.TemporaryDirectory(prefix="nb-", ignore_cleanup_errors=True) as folder:
+        os.environ["JUPYTER_RUNTIME_DIR"] = folder
+        papermill.execute_notebook(
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, copy)),  # it reads them as formats
+            values, kernel_name="python3", progress_bar=False, cwd=str(paths.ROOT), start_timeout=LONGEST_START,
+            kernel_manager_class=PrivateKernelManager,
+        )  # fmt: skip
 
 
 def _explain(error: Exception, copy: Path) -> str:
     """What went wrong, in which cell, with the traceback, and where the copy is."""
     from nbclient.exceptions import DeadKernelError
+    from nbconvert.filters import strip_ansi
     from papermill.exceptions import PapermillExecutionError
 
     where = f"\nThe notebook up to here: {jobs.short(copy)}" if copy.exists() else ""
     if isinstance(error, PapermillExecutionError):
-        source, problem = error.source, "\n".join([ANSI.sub("", line) for line in error.traceback])
+        source, problem = error.source, strip_ansi("\n".join(error.traceback))
         problem = problem or f"{error.ename}: {error.evalue}"
     elif isinstance(error, DeadKernelError):
-        source = _running_cell(copy) or ""
-        peak = _peak_memory()
-        problem = f"The kernel died, probably out of memory{f' (it had taken {peak:.1f} GB)' if peak else ''}."
-        problem += " Smaller batches, JOBS=1 or a smaller profile need less."
+        cells = json.loads(copy.read_text(encoding="utf-8"))["cells"]
+        started = [cell for cell in cells if (cell["metadata"].get("papermill") or {}).get("start_time")]
+        source = "".join(started[-1]["source"]) if started else ""
+        problem = "The kernel died, probably out of memory. Smaller batches, JOBS=1 or a smaller profile need less."
     else:
         return f"\n{type(error).__name__}: {error}{where}"
     return f" in the cell\n\n{textwrap.indent(source.strip(), '    | ')}\n\n{problem}\n{where}\n"
-
-
-def _running_cell(copy: Path) -> str | None:
-    """The source of the cell that was started last, if any was."""
-    try:
-        cells = json.loads(copy.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError):
-        return None
-    started = [cell for cell in cells if (cell["metadata"].get("papermill") or {}).get("start_time")]
-    return "".join(started[-1]["source"]) if started else None
-
-
-def _peak_memory() -> float | None:
-    """The most memory that a finished child of this process, the kernel, has had, in GB."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)
 
 
 def _say(text: str) -> None:

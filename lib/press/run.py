@@ -63,7 +63,7 @@ class Run:
         self._all_seeds = [self.seed] if self.seeds is None else self.seeds
         self.device: str = self.parameters.get("device", "auto")
         custom = parameters.is_custom(notebook, self.profile, self.parameters)
-        self._home = os.environ.get("RUN_FOLDER") or paths.folder_name(self.profile, custom)  # set by `make figures`
+        self._home = paths.folder_name(self.profile, custom)
         scope = f"seed-{self.seed}" if self.seeds is None else ""
         self.folder = paths.figures() / self._home / scope
         self.checkpoints = paths.build() / "checkpoints" / self._home / (scope or "all") / notebook
@@ -213,8 +213,8 @@ class Run:
 
     def finish(self) -> None:
         """Declare the run complete: write its record and remove what an older run left and this one did not make."""
-        record = {"notebook": self.notebook, "inputs": self.inputs, "parameters": self.parameters, "data": self._data,
-                  "metrics": self._metrics, "outputs": self._outputs}  # fmt: skip
+        record = {"notebook": self.notebook, "inputs": self.inputs, "parameters": self.parameters, "data": self._data}
+        record |= {"metrics": self._metrics, "outputs": self._outputs}
         with _saving(self._record):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
@@ -250,9 +250,8 @@ class Run:
         parts = [f"{name}, {' + '.join(counts)} {unit}" for (name, unit), counts in sizes.items()] or ["no data set"]
         seeds = self._all_seeds
         parts += [note] if note else []
-        parts += [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}", f"profile {self.profile}"]
-        if self._home != self.profile:
-            parts[-1] += " with other settings"
+        parts += [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"]
+        parts += [f"profile {self.profile}{' with other settings' if self._home != self.profile else ''}"]
         return "; ".join(parts) + "."
 
     @property
@@ -270,9 +269,8 @@ class Run:
                 continue  # a record, or not ours
             for file in files:
                 (self.folder / file).unlink(missing_ok=True)
-        # What a process left that died between writing and renaming.
         for file in [self._record.name, *(f"{name}.*" for name in self._outputs)]:
-            for partial in self.folder.glob(f".{file}.*.partial"):
+            for partial in self.folder.glob(f".{file}.*.partial"):  # of a process that died before renaming
                 partial.unlink(missing_ok=True)
 
     def _hand_over(self, name: str, files: dict[str, bytes], about: dict[str, Any], provenance: dict[str, Any]) -> None:

@@ -29,8 +29,9 @@ def reasons(job: Job) -> list[str]:
             return ["not run yet"]
     if before is None:
         return ["nothing is known about its last run"]
-    found = _differences(before["inputs"], job.parts)
-    found += _changed_reads(before["reads"], records_of(job.reads))
+    found, reads = _differences(before["inputs"], job.parts), records_of(job.reads)
+    found += [f"the results of {title(name)} changed" for name in reads if reads[name] != before["reads"].get(name)]
+    found += [f"no longer reads {title(name)}" for name in before["reads"] if name not in reads]
     if not jobs.executed(job.name).exists():
         return found or ["its last run did not finish"]
     return found + damage(job.name)
@@ -67,23 +68,14 @@ def records_of(names) -> dict[str, str]:
 def _differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
     found = []
     for part in now | before:
-        old, new = before.get(part), now.get(part)
-        if old == new:
-            continue
-        kind, _, rest = part.partition(" ")
-        label = rest if kind == "module" else part
+        old, new, label = before.get(part), now.get(part), part.removeprefix("module ")
         if old is None or new is None:
             found.append(f"{label} {'is new' if old is None else 'is gone'}")
-        elif kind in ("parameter", "Python"):
+        elif old != new and part.startswith(("parameter ", "Python ")):
             found.append(f"{label}: {old} → {new}")
-        else:
+        elif old != new:
             found.append(f"{label} changed")
     return found
-
-
-def _changed_reads(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    changed = [f"the results of {title(job)} changed" for job in now if now[job] != before.get(job)]
-    return changed + [f"no longer reads {title(job)}" for job in before if job not in now]
 
 
 def prepare(job: Job) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -33,8 +34,7 @@ TEMPORARY = ("smoke", "-custom")  # ends of folders that `make clean` removes
 SHOWN_REASONS = 3
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One thing that is wrong, where, and what to do about it."""
 
     level: str  # "error" or "warning"
@@ -97,7 +97,8 @@ def stored(folder: str) -> Iterator[tuple[Scope, str, dict]]:
     """All figures and tables with their sidecars, but not figures whose pictures git leaves out and are not here."""
     for scope in scopes(folder):
         for name in scope.unreadable:
-            raise ParameterError(f"{scope.name}/{name}.json cannot be read as JSON; `make verify` tells what else is")
+            where = f"{scope.name}/{name}.json"
+            raise ParameterError(f"{where} cannot be read as JSON; `make verify` tells what else is wrong")
         for identity, sidecar in scope.sidecars.items():
             picture = scope.folder / f"{identity}.png"
             if sidecar["kind"] == "table" or picture.exists() or not not_in_git(picture):
@@ -146,9 +147,8 @@ def verify(folder: str) -> tuple[list[Finding], Counter]:
     if folder in parameters.profiles():
         found += _currency(folder, places, counts)
     elif folder.removesuffix("-custom") not in parameters.profiles():
-        found.append(
-            Finding("error", folder, "no profile has this name", f"Add profiles/{folder}.yaml or remove the folder.")
-        )
+        todo = f"Add profiles/{folder}.yaml or remove the folder."
+        found.append(Finding("error", folder, "no profile has this name", todo))
     counts["seeds"] = len(places) - 1
     return sorted(found, key=lambda finding: finding.level), counts
 
@@ -156,10 +156,8 @@ def verify(folder: str) -> tuple[list[Finding], Counter]:
 def _files(scope: Scope, counts: Counter) -> Iterator[Finding]:
     """What the records speak for is there, and unchanged."""
     for name in scope.unreadable:
-        where = f"{scope.name}/{name}.json"
-        yield Finding(
-            "error", where, "cannot be read as JSON", f"Restore it with `git restore`, or run {_make(scope)}."
-        )
+        again = f"Restore it with `git restore`, or run {_make(scope)}."
+        yield Finding("error", f"{scope.name}/{name}.json", "cannot be read as JSON", again)
     for notebook, record in scope.records.items():
         counts["runs"] += 1
         counts["figures and tables"] += len(record["outputs"])
@@ -282,7 +280,7 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
         if seed not in by_seed:
             todo = f'Run `make figures PROFILE={profile} SEEDS="{seed}"`.'
             yield Finding("warning", f"{profile}/seed-{seed}", "the profile's seed was never run", todo)
-    current: dict[str, bool] = {}
+    stale: set[str] = set()
     for job in jobs.select(profile, seeds=" ".join(map(str, seeds))):
         scope = by_seed.get(job.seed)
         record = scope and scope.records.get(job.notebook)
@@ -294,10 +292,8 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
         if "stopped" in record:
             what = f"was stopped {record['stopped']}: {len(record['outputs'])} figures and tables are there"
             yield Finding("warning", job.name, what, f"Run {_make(job, job.notebook)} for the rest.")
-        why = _reasons(job, record)
-        if not why and (after := [jobs.title(name) for name in job.reads if current.get(name) is False]):
-            why = [f"after {name}" for name in after]
-        current[job.name] = not why
+        why = _reasons(job, record) or [f"after {jobs.title(name)}" for name in job.reads if name in stale]
+        stale |= {job.name} if why else set()
         if why == [ABSENT]:
             counts["without data"] += 1
         elif why:
@@ -318,11 +314,8 @@ def _reasons(job: Job, record: dict) -> list[str]:
     if sources.digest(job.parts | {"data in use": json.dumps(record["data"])})[:16] == record["inputs"]:
         return []
     then, now = record["parameters"], json.loads(json.dumps(job.values))
-    changed = [
-        f"{name}: {then.get(name, 'nothing')} → {now.get(name, 'nothing')}"
-        for name in {**then, **now}
-        if then.get(name) != now.get(name)
-    ]
+    pairs = {name: (then.get(name, "nothing"), now.get(name, "nothing")) for name in then | now}
+    changed = [f"{name}: {old} → {new}" for name, (old, new) in pairs.items() if old != new]
     if not changed and "absent" in fingerprint.data_parts(job.values).values():
         return [ABSENT]
     return changed or ["code, data or packages are not those that it was made from"]

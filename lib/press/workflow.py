@@ -28,16 +28,13 @@ INTERRUPTED = 130  # what shells return after Ctrl-C
 def show_plan(selected: list[Job]) -> None:
     """`make plan`: what would run and why. Changes nothing."""
     why = plan(selected)
-    stale = [job for job in selected if why[job.name]]
+    stale, fresh = ([job for job in selected if bool(why[job.name]) == wanted] for wanted in (True, False))
     print(f"{len(stale)} of {len(selected)} notebook runs to do")
     for job in stale:
-        print(f"\n  {job.title}")
-        shown = why[job.name] if len(why[job.name]) <= 8 else [*why[job.name][:7], "…"]
-        for reason in shown:
-            print(f"    - {reason}")
-    fresh = [job.title for job in selected if not why[job.name]]
+        reasons = why[job.name] if len(why[job.name]) <= 8 else [*why[job.name][:7], "…"]
+        print(f"\n  {job.title}", *(f"    - {reason}" for reason in reasons), sep="\n")
     if fresh:
-        print("\n  Up to date: " + ", ".join(fresh))
+        print("\n  Up to date: " + ", ".join(job.title for job in fresh))
 
 
 def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
@@ -58,8 +55,10 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
             try:
                 locks.enter_context(jobs.lock(job.name, "make"))
             except Timeout:
-                print(f"{job.title} is being run by another `make figures`. Wait for it, or move this")
-                print("run's output elsewhere with OUTPUT_ROOT=<folder>.")
+                print(
+                    f"{job.title} is being run by another `make figures`. Wait for it, or move this run's output "
+                    "elsewhere with OUTPUT_ROOT=<folder>."
+                )
                 return 1
         status, log = _snakemake(options)
     if status == INTERRUPTED:
@@ -67,7 +66,7 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
         return status
     left: list[Job] = []
     for job in selected:
-        if {other.name for other in left}.intersection(job.reads) or not jobs.executed(job.name).exists():
+        if not jobs.executed(job.name).exists() or any(other.name in job.reads for other in left):
             left.append(job)
     if not left and status == 0:
         log.unlink()
@@ -114,15 +113,14 @@ def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
 def _tell_what_is_left(left: list[Job], log: Path, begin: float) -> None:
     """Which jobs failed in this run, begun at time `begin`; where none did, what Snakemake says."""
 
-    def failed(job: Job) -> bool:
-        copy = jobs.failed(job.name)  # it may be there from an earlier run
-        return copy.exists() and copy.stat().st_mtime >= begin
-
+    copies = {job.name: jobs.failed(job.name) for job in left}
+    # A copy may be there from an earlier run.
+    failed = [name for name, copy in copies.items() if copy.exists() and copy.stat().st_mtime >= begin]
     print(f"\n{len(left)} notebook runs did not finish:" if left else "\nSnakemake reports an error:")
     for job in left:
-        state = f"failed, see {jobs.short(jobs.failed(job.name))}" if failed(job) else "not reached"
+        state = f"failed, see {jobs.short(copies[job.name])}" if job.name in failed else "not reached"
         print(f"  {job.title}: {state}")
-    if not any(map(failed, left)):
+    if not failed:
         print(log.read_text(encoding="utf-8", errors="replace")[-3000:])
     print(f"Snakemake's own log: {jobs.short(log)}")
 
@@ -136,9 +134,7 @@ def store_outputs(selected: list[Job]) -> None:
 
 def available_cores() -> int:
     """Cores that this process may use, which in a container or on a cluster are not all of the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main(arguments: list[str] | None = None) -> int:
