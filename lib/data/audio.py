@@ -7,28 +7,26 @@
 Where a set is looked for is written in `catalog`, which formats are read in `decoding`.
 """
 
-import csv
-import hashlib
 import io
-import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import soundfile
 import torch
 from torch import Tensor
 
-from lib.data import cache, catalog, decoding, folders
+from lib.data import cache, catalog, common, decoding, folders
 from lib.data.catalog import DataError, File, Source
 from lib.data.decoding import RATE, Unreadable
-from lib.data.images import balanced
+from lib.data.folders import Listing
 
 __all__ = ["DataError", "Sounds", "load_sounds"]
 
@@ -47,9 +45,11 @@ _WHERE_ESC50 = (
     f"esc50/<class>/<fold>-<source>-<take>.ogg"
 )
 
+Read = Callable[[File, float], np.ndarray]  # decodes a file up to some seconds: (n,) int16
+
 
 @dataclass(frozen=True)
-class Sounds:
+class Sounds(common.Labelled):
     """Clips of one split, in memory.
 
     Attributes:
@@ -79,32 +79,8 @@ class Sounds:
     spans: tuple[tuple[tuple[float, float], ...], ...] | None = None
     texts: tuple[str, ...] | None = None
     corpora: tuple[str, ...] | None = None
-    unit = "clips"  # what one of it is called in captions
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def subset(self, indices: Tensor | np.ndarray | Sequence[int] | slice) -> "Sounds":
-        """The clips at `indices` (or of a boolean mask), with a checksum of their own."""
-        if not isinstance(indices, slice):
-            indices = torch.as_tensor(indices).cpu()
-            if not len(indices):
-                indices = indices.long()
-        chosen = torch.arange(len(self))[indices]
-        names, spans, texts, corpora = (
-            some and tuple(some[index] for index in chosen.tolist())
-            for some in (self.names, self.spans, self.texts, self.corpora)
-        )
-        chosen = chosen.to(self.samples.device)
-        samples, labels = self.samples[chosen], self.labels[chosen]
-        digest = cache.checksum(_bytes(samples.cpu().numpy()), labels.cpu().numpy())
-        return replace(self, samples=samples, labels=labels, folds=self.folds[chosen], names=names, checksum=digest,
-                       spans=spans, texts=texts, corpora=corpora)  # fmt: skip
-
-    def to(self, device: torch.device | str) -> "Sounds":
-        return replace(
-            self, samples=self.samples.to(device), labels=self.labels.to(device), folds=self.folds.to(device)
-        )
+    unit = "clips"
+    per_item = ("samples", "labels", "folds", "names", "spans", "texts", "corpora")
 
 
 def load_sounds(
@@ -136,280 +112,161 @@ def load_sounds(
         DataError: the data is missing, damaged, not as expected, or the arguments ask for what it
             cannot give. The message says what to do. Files that cannot be read are all named by kind at once.
     """
-    _check(dataset, split, seconds, count, seed)
-    source = _find(dataset, root)
-    clips = _esc50(source, split) if dataset == "esc50" else _folder(source, split)
-    if count is not None:
-        if count > len(clips.labels):
-            raise DataError(f"count={count} asks for more clips than the {len(clips.labels)} there are. Lower it.")
-        clips = clips.take(balanced(clips.labels, count, seed))
-    return _decoded(clips, split, round(seconds * RATE))
-
-
-def _check(dataset: str, split: str, seconds: float, count: int | None, seed: int) -> None:
-    if dataset != "esc50" and not dataset.startswith("folder:"):
-        raise DataError(
-            f"There is no audio data set {dataset!r}. Expected one of {', '.join(catalog.AUDIO_SETS)} or "
-            f"folder:<path>; did you mean {catalog.nearest(dataset, catalog.AUDIO_SETS)!r}?"
-        )
-    if dataset.removeprefix("folder:").strip() == "":
-        raise DataError("The data set 'folder:' lacks its path. Write folder:<path>, as in folder:birds.")
-    if split not in ("train", "test", "all"):
-        raise DataError(f"There is no split {split!r}. Expected 'train', 'test' or 'all'.")
+    known = {"known": ("esc50",), "splits": ("train", "test", "all"), "unit": "clips"}
+    common.check("audio", dataset, split, count, seed, **known)
     if not decoding.SHORTEST <= seconds <= LONGEST:
         raise DataError(f"seconds={seconds} is not possible. Expected {decoding.SHORTEST} to {LONGEST:g}.")
-    if count is not None and count < 1:
-        raise DataError(f"count={count} is not possible. Expected 1 or more clips, or None for all.")
-    if seed < 0:
-        raise DataError(f"seed={seed} is not possible. Expected 0 or more.")
-
-
-def _find(dataset: str, root: str) -> Source:
-    source = catalog.locate(dataset, root)
-    if source is None and dataset.startswith("folder:"):
-        raise DataError(
-            f"The folder {catalog.folder_path(dataset, root)} does not exist. Expected a folder of recordings; a "
-            f"relative path starts at the data root ({catalog.data_root(root)}, environment variable "
-            f"DATA_ROOT) or at the repository."
-        )
+    source = common.locate(dataset, root)
     if source is None:
         raise DataError(
             f"{dataset} was not found below {catalog.data_root(root)}. Put there {_WHERE_ESC50}; or set the "
             f"environment variable DATA_ROOT to the folder that holds it."
         )
-    return source
+    listing, name, read = _esc50(source, split) if dataset == "esc50" else _folder(source, split)
+    if count is not None:
+        listing = listing.take(common.balanced(listing.labels, count, seed, "clips"))
+    length = round(seconds * RATE)
+    key = f"sounds {_FORMAT} {decoding.versions()} {length} {listing.state()}"
+    samples, digest = cache.cached(key, listing.labels, lambda: _decode(listing, read, length), "sounds")
+    samples, labels, folds = map(torch.from_numpy, (samples, listing.labels, listing.folds))
+    names = tuple(file.name for file in listing.files)
+    return Sounds(samples, labels, listing.classes, folds, names, name, digest, split)
 
 
 # --- The sets -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Clips:
-    """What is to be decoded. `read` decodes one of `files` up to some seconds; `place` is where they lie."""
-
-    place: str
-    files: tuple[File, ...]
-    labels: np.ndarray  # (N,) int64
-    folds: np.ndarray  # (N,) int64
-    classes: tuple[str, ...]
-    name: str
-    read: Callable[[str, float], np.ndarray]
-
-    def take(self, chosen: np.ndarray) -> "_Clips":
-        files = tuple(self.files[index] for index in chosen)
-        return replace(self, files=files, labels=self.labels[chosen], folds=self.folds[chosen])
-
-
-def _folder(source: Source, split: str) -> _Clips:
+def _folder(source: Source, split: str) -> tuple[Listing, str, Read]:
     listing = folders.list_folder(source.path, split, SOUNDS)
     folds = [int.from_bytes(folders.name_hash(f"fold {file.name}")[:8], "big") % FOLDS for file in listing.files]
-    return _of_listing(listing, np.array(folds, np.int64), f"folder {catalog.readable(source.path.name)}")
+    name = f"folder {catalog.readable(source.path.name)}"
+    return replace(listing, folds=np.array(folds, np.int64)), name, _reader(source.path)
 
 
-def _of_listing(listing: folders.Listing, folds: np.ndarray, name: str) -> _Clips:
-    def read(file: str, seconds: float) -> np.ndarray:
-        return decoding.decode(listing.folder / file, seconds=seconds)
-
-    return _Clips(os.fspath(listing.folder), listing.files, listing.labels, folds, listing.classes, name, read)
+def _reader(folder: Path) -> Read:
+    return lambda file, seconds: decoding.decode(folder / file.name, seconds=seconds)
 
 
-def _esc50(source: Source, split: str) -> _Clips:
+def _esc50(source: Source, split: str) -> tuple[Listing, str, Read]:
     """Classes in alphabetical order, whichever form of the set is there."""
+    copy, read = [], _reader(source.path)
     if source.kind == "folder":
         listing = folders.list_folder(source.path, "all", SOUNDS)
-        folds = np.array([_fold(source, file.name) for file in listing.files], np.int64)
-        name = _caption(_copy(source.path / listing.files[0].name), _folds_there(folds))
-        clips = _of_listing(listing, folds, name)
+        listing = replace(listing, folds=np.array([_fold(path) for path in listing.paths()], np.int64))
+        copy = [_copy(listing.paths()[0])]
+    elif source.kind == "archive":
+        listing, read = _packed(source.path)
     else:
-        clips = _official_esc50(source)
+        try:
+            files, table = catalog.scan(source.path), (source.path / catalog.ESC50_LIST).read_bytes()
+        except OSError as error:
+            raise DataError(f"{source.path} cannot be read ({error}). Check its permissions.") from error
+        listing = _official(source.path, table, files)
+    there = np.unique(listing.folds) + 1
+    if len(there) < 5:
+        consecutive = len(there) > 1 and there[-1] - there[0] == len(there) - 1
+        which = f"{there[0]}-{there[-1]}" if consecutive else ", ".join(map(str, there))
+        copy.append(f"{'fold' if len(there) == 1 else 'folds'} {which}")
+    name = f"ESC-50 ({', '.join(copy)})" if copy else "ESC-50"
     if split == "all":
-        return clips
-    last = clips.folds == clips.folds.max()
-    if last.all():
+        return listing, name, read
+    if len(there) == 1:
         raise DataError(
-            f"{source.path} holds fold {clips.folds[0] + 1} of ESC-50 alone: too few to split it into train and test. "
+            f"{source.path} holds fold {there[0]} of ESC-50 alone: too few to split it into train and test. "
             f"Add the other folds or load split='all'."
         )
-    return clips.take(np.flatnonzero(last if split == "test" else ~last))
+    return listing.take(np.flatnonzero((listing.folds == there[-1] - 1) == (split == "test"))), name, read
 
 
-def _fold(source: Source, name: str) -> int:
-    match = re.match(r"([1-5])-\d+-[A-Z]", name.rpartition("/")[2])
+def _fold(path: Path) -> int:
+    match = re.match(r"([1-5])-\d+-[A-Z]", path.name)
     if not match:
         raise DataError(
-            f"The name of {source.path / name} is not that of an ESC-50 clip. Expected "
-            f"<fold>-<source>-<take>, as in 1-100032-A.ogg; for recordings of your own use folder:<path>."
+            f"The name of {path} is not that of an ESC-50 clip. Expected <fold>-<source>-<take>, as in "
+            f"1-100032-A.ogg; for recordings of your own use folder:<path>."
         )
     return int(match[1]) - 1
 
 
-def _folds_there(folds: np.ndarray) -> str:
-    """For a caption: nothing if all are."""
-    there = np.unique(folds) + 1
-    if len(there) == 5:
-        return ""
-    if len(there) > 1 and there[-1] - there[0] == len(there) - 1:
-        return f"folds {there[0]}-{there[-1]}"
-    return ("fold " if len(there) == 1 else "folds ") + ", ".join(map(str, there))
-
-
-def _copy(file: Path) -> str:
+def _copy(path: Path) -> str:
     """For a caption: what kind of a copy it is, by one of its files."""
     try:
-        with file.open("rb") as content:
+        with path.open("rb") as content:
             found = soundfile.info(content)
     except (soundfile.LibsndfileError, OSError):
         return "copy"
     return f"{found.samplerate / 1000:g} kHz {found.subtype_info} copy"
 
 
-def _caption(*words: str) -> str:
-    inner = ", ".join(filter(None, words))
-    return f"ESC-50 ({inner})" if inner else "ESC-50"
-
-
-def _official_esc50(source: Source) -> _Clips:
-    """The repository as GitHub gives it, unpacked or packed; a packed one stays packed."""
-    rows, files, read = (_packed if source.kind == "archive" else _unpacked)(source)
+def _official(place: Path, table: bytes, files: list[File]) -> Listing:
+    """The clips that ESC-50's own list (a CSV file) names."""
     try:
-        names = [f"audio/{row['filename']}" for row in rows]
-        folds = np.array([int(row["fold"]) - 1 for row in rows], np.int64)
-        categories = [row["category"] for row in rows]
+        rows = pd.read_csv(io.BytesIO(table))
+        names = [f"audio/{name}" for name in rows["filename"]]
+        folds = rows["fold"].to_numpy(np.int64) - 1
+        labels, classes = pd.factorize(rows["category"], sort=True)
     except (KeyError, ValueError) as error:
         raise DataError(
-            f"{catalog.ESC50_LIST} of {source.path} is not ESC-50's list of clips ({error!r}). "
+            f"{catalog.ESC50_LIST} of {place} is not ESC-50's list of clips ({error!r}). "
             f"Put the official one in its place: {_WHERE_ESC50}."
         ) from error
-    missing = [name for name in names if name not in files]
+    by_name = {file.name: file for file in files}
+    missing = [name for name in names if name not in by_name]
     if missing or not names:
-        first = f", the first is {missing[0]}" if missing else ""
         raise DataError(
-            f"{len(missing)} of the {len(names)} clips that {catalog.ESC50_LIST} names are missing in {source.path}"
-            f"{first}. Get it again: {_WHERE_ESC50}."
+            f"{len(missing)} of the {len(names)} clips that {catalog.ESC50_LIST} names are missing in {place}"
+            f"{', the first is ' + missing[0] if missing else ''}. Get it again: {_WHERE_ESC50}."
         )
-    classes = sorted(set(categories))
-    labels = np.array([classes.index(category) for category in categories], np.int64)
-    members = tuple(files[name] for name in names)
-    name = _caption(_folds_there(folds))
-    return _Clips(os.fspath(source.path), members, labels, folds, tuple(classes), name, read)
+    return Listing(place, tuple(by_name[name] for name in names), labels.astype(np.int64), tuple(classes), folds)
 
 
-def _unpacked(source: Source) -> tuple[list[dict], dict[str, File], Callable]:
-    def read(name: str, seconds: float) -> np.ndarray:
-        return decoding.decode(source.path / name, seconds=seconds)
-
-    try:
-        rows = _rows((source.path / catalog.ESC50_LIST).read_bytes())
-        return rows, {file.name: file for file in catalog.scan(source.path)}, read
-    except OSError as error:
-        raise DataError(f"{source.path} cannot be read ({error}). Check its permissions.") from error
-
-
-def _packed(source: Source) -> tuple[list[dict], dict[str, File], Callable]:
-    """Names are those within the archive, less its top folder; "modified" is the checksum."""
+def _packed(path: Path) -> tuple[Listing, Read]:
+    """The archive as GitHub packs it, which stays packed. A file's "modified" is its checksum there."""
     top = f"{catalog.ESC50}/"
 
     def content(name: str) -> bytes:
         try:
             return archive.read(top + name)
         except (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, RuntimeError) as error:
-            raise _damaged(source.path, error) from error
+            raise damaged(error) from error
 
-    def read(name: str, seconds: float) -> np.ndarray:
-        return decoding.decode_stream(io.BytesIO(content(name)), f"{name} of {source.path}", seconds=seconds)
-
-    try:
-        archive = zipfile.ZipFile(source.path)  # open as long as `read` is there
-    except (zipfile.BadZipFile, OSError) as error:
-        raise _damaged(source.path, error) from error
-    members = {info.filename.removeprefix(top): info for info in archive.infolist()}
-    files = {name: File(name, info.file_size, info.CRC) for name, info in members.items()}
-    return _rows(content(catalog.ESC50_LIST)), files, read
-
-
-def _damaged(archive: Path, error: Exception) -> DataError:
-    return DataError(
-        f"The archive {archive} is truncated or damaged ({error}). Delete it and get it again: {_WHERE_ESC50}."
-    )
-
-
-def _rows(content: bytes) -> list[dict]:
-    return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig", "replace"))))
-
-
-# --- Shared -------------------------------------------------------------------------------------
-
-
-def _decoded(clips: _Clips, split: str, length: int) -> Sounds:
-    """Decode clips of `length` samples, through the cache."""
-    state = [f"sounds {_FORMAT} {decoding.versions()} {length} {clips.place}"]
-    state += [f"{file.name}\0{file.size} {file.modified}" for file in clips.files]
-    key = hashlib.sha256("\n".join(state).encode("utf-8", "surrogateescape"))
-    content, digest = cache.cached(key.hexdigest()[:32], clips.labels, lambda: _bytes(_decode(clips, length)), "sounds")
-    samples = content.view("<i2").astype(np.int16, copy=False)
-    return Sounds(
-        samples=torch.from_numpy(samples),
-        labels=torch.from_numpy(clips.labels),
-        classes=clips.classes,
-        folds=torch.from_numpy(clips.folds),
-        names=tuple(file.name for file in clips.files),
-        name=clips.name,
-        checksum=digest,
-        split=split,
-    )
-
-
-def _bytes(samples: np.ndarray) -> np.ndarray:
-    """(N, n) int16 -> (N, 2 n) uint8, little-endian: what the cache keeps and sums up."""
-    return np.ascontiguousarray(samples, "<i2").view(np.uint8)
-
-
-def _decode(clips: _Clips, length: int) -> np.ndarray:
-    """(N, length) int16; all files are tried before any that cannot be read is complained of."""
-    count = len(clips.files)
-    try:
-        samples = np.zeros((count, length), np.int16)
-    except MemoryError as error:
-        raise DataError(
-            f"{count} clips of {length / RATE:g} s need {2 * count * length / 1e9:.1f} GB of memory, more than "
-            f"there is. Lower seconds= or count=."
-        ) from error
-    rejected: dict[int, Unreadable] = {}
-
-    def block(start: int) -> None:
-        for index in range(start, min(start + 64, count)):
-            try:
-                clip = clips.read(clips.files[index].name, length / RATE)
-                samples[index, : len(clip)] = clip
-            except Unreadable as error:
-                rejected[index] = error
-
-    # The decoders release the interpreter lock for most of their work.
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        jobs = [pool.submit(block, start) for start in range(0, count, 64)]
-        try:
-            for job in jobs:
-                job.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    if rejected:
-        raise _complaint(clips, rejected)
-    return samples
-
-
-def _complaint(clips: _Clips, rejected: dict[int, Unreadable]) -> DataError:
-    """One error for all files that cannot be read: how many for which reason, and the first by name of each."""
-    groups: dict[str, list[str]] = {}
-    for index, error in rejected.items():
-        groups.setdefault(error.reason, []).append(clips.files[index].name)
-    parts = []
-    for reason, names in sorted(groups.items(), key=lambda group: (-len(group[1]), group[0])):
-        first = decoding.printable(min(names))
-        parts.append(
-            f"{len(names)} {reason} ({first})" if len(names) == 1 else f"{len(names)} {reason} (first {first})"
+    def damaged(error: Exception) -> DataError:
+        return DataError(
+            f"The archive {path} is truncated or damaged ({error}). Delete it and get it again: {_WHERE_ESC50}."
         )
-    return DataError(
-        f"{len(rejected)} of the {len(clips.files)} sounds of {clips.place} cannot be used: {', '.join(parts)}. "
-        f"Remove or repair them."
-    )
+
+    def read(file: File, seconds: float) -> np.ndarray:
+        return decoding.decode_stream(io.BytesIO(content(file.name)), f"{file.name} of {path}", seconds=seconds)
+
+    try:
+        archive = zipfile.ZipFile(path)  # open as long as `read` is there
+    except (zipfile.BadZipFile, OSError) as error:
+        raise damaged(error) from error
+    files = [File(info.filename.removeprefix(top), info.file_size, info.CRC) for info in archive.infolist()]
+    return _official(path, content(catalog.ESC50_LIST), files), read
+
+
+# --- Decoding -----------------------------------------------------------------------------------
+
+
+def _decode(listing: Listing, read: Read, length: int) -> np.ndarray:
+    """(N, length) int16; all files are tried before any that cannot be read is complained of."""
+    count, rejected = len(listing.files), defaultdict(list)  # reason -> names
+    samples = common.allocate((count, length), np.int16, f"clips of {length / RATE:g} s", "seconds=")
+
+    def one(index: int) -> None:
+        try:
+            clip = read(listing.files[index], length / RATE)
+            samples[index, : len(clip)] = clip
+        except Unreadable as error:
+            rejected[error.reason].append(decoding.printable(listing.files[index].name))
+
+    common.in_threads(one, count)
+    if rejected:
+        parts = [
+            f"{len(names)} {reason} ({'first ' if len(names) > 1 else ''}{min(names)})"
+            for reason, names in sorted(rejected.items(), key=lambda group: (-len(group[1]), group[0]))
+        ]
+        raise DataError(f"{sum(map(len, rejected.values()))} of the {count} sounds of {listing.place} cannot be used: "
+                        f"{', '.join(parts)}. Remove or repair them.")  # fmt: skip
+    return samples

@@ -7,22 +7,20 @@
 Where a set is looked for is written in `catalog`.
 """
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import PIL
 import torch
-from PIL import Image
+from PIL import Image, ImageOps, PngImagePlugin
 from torch import Tensor
 
-from lib.data import cache, catalog, folders
+from lib.data import cache, catalog, common, folders, shapes
+from lib.data.augment import as_float
 from lib.data.catalog import DataError, Source
-from lib.data.shapes import CLASSES as SHAPES_CLASSES
-from lib.data.shapes import SIZES as SHAPES_SIZES
-from lib.data.shapes import draw_shapes
+from lib.data.folders import Listing
 
 __all__ = ["DataError", "Images", "as_float", "load_images"]
 
@@ -30,10 +28,21 @@ SHAPES_COUNT = {"train": 4000, "test": 1000}  # drawn when no count is asked for
 CELEBA_SIZE = 64  # when none is asked for: at its own size the set has 15 GB
 LARGEST = 4096  # pixels; a larger `size` is a slip
 _FORMAT = "1"  # of the cache; raise it when decoding changes
+_SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
+# Pillow registers these without being able to read images from them unaided.
+_NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
+
+
+def _extensions() -> set[str]:
+    registered = Image.registered_extensions()
+    return {end for end, kind in registered.items() if kind in Image.OPEN and kind not in _NOT_IMAGES}
+
+
+IMAGES = folders.Kind("image", _extensions, "that Pillow reads (.jpg, .png, .webp, .tif, ...)")
 
 
 @dataclass(frozen=True)
-class Images:
+class Images(common.Labelled):
     """Images of one split, in memory.
 
     Attributes:
@@ -51,31 +60,8 @@ class Images:
     name: str
     checksum: str
     split: str
-    unit = "images"  # what one of it is called in captions
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def subset(self, indices: Tensor | np.ndarray | Sequence[int] | slice) -> "Images":
-        """The images at `indices` (or of a boolean mask), with a checksum of their own."""
-        if not isinstance(indices, slice):
-            indices = torch.as_tensor(indices)
-            if not len(indices):
-                indices = indices.long()
-            indices = indices.to(self.pixels.device)
-        pixels, labels = self.pixels[indices], self.labels[indices]
-        digest = cache.checksum(pixels.cpu().numpy(), labels.cpu().numpy())
-        return replace(self, pixels=pixels, labels=labels, checksum=digest)
-
-    def to(self, device: torch.device | str) -> "Images":
-        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
-
-
-def as_float(pixels: Tensor) -> Tensor:
-    """uint8 0..255 -> float32 in [-1, 1], same shape and device."""
-    if pixels.dtype != torch.uint8:
-        raise TypeError(f"as_float got {pixels.dtype}, expected torch.uint8 (0..255).")
-    return pixels.float().div_(127.5).sub_(1)
+    unit = "images"
+    per_item = ("pixels", "labels")
 
 
 def load_images(
@@ -105,123 +91,33 @@ def load_images(
         DataError: the data is missing, damaged, not as expected, or the arguments ask for what it
             cannot give. The message says what to do.
     """
-    _check(dataset, split, size, count, seed)
+    known = {"known": catalog.IMAGE_SETS, "splits": ("train", "test"), "unit": "images"}
+    common.check("image", dataset, split, count, seed, **known)
+    sizes = shapes.SIZES if dataset in catalog.BUILT_IN else range(1, LARGEST + 1)
+    if size is not None and size not in sizes:
+        raise DataError(f"size={size} is not possible for {dataset}. Expected {sizes[0]} to {sizes[-1]} pixels.")
     if dataset in catalog.BUILT_IN:
-        return _shapes(split, size or 32, count or SHAPES_COUNT[split], seed, plain=dataset == "shapes-plain")
-    source = _find(dataset, root)
+        plain = dataset == "shapes-plain"
+        pixels, labels, _ = shapes.draw_shapes(
+            count or SHAPES_COUNT[split], size=size or 32, seed=seed, split=split, plain=plain
+        )
+        name = "plain shapes (synthetic)" if plain else "shapes (synthetic)"
+        return _images(pixels.numpy(), labels.numpy(), shapes.CLASSES, name, split)
+    source = common.locate(dataset, root)
+    if source is None:
+        from lib.data.official import download  # here: torchvision takes a second to import
+
+        source = download(dataset, root)
     if dataset == "cifar10" and source.kind != "folder":
         return _cifar10(source, split, size, count, seed)
     if dataset == "celeba":
         size = size or CELEBA_SIZE
     listing, name = _celeba(source, split) if dataset == "celeba" else _folder(dataset, source, split)
-    return _decoded(listing, name, split, size, count, seed)
-
-
-def _check(dataset: str, split: str, size: int | None, count: int | None, seed: int) -> None:
-    if dataset not in catalog.IMAGE_SETS and not dataset.startswith("folder:"):
-        raise DataError(
-            f"There is no image data set {dataset!r}. Expected one of {', '.join(catalog.IMAGE_SETS)} or "
-            f"folder:<path>; did you mean {catalog.nearest(dataset)!r}?"
-        )
-    if dataset.removeprefix("folder:").strip() == "":
-        raise DataError("The data set 'folder:' lacks its path. Write folder:<path>, as in folder:birds.")
-    if split not in ("train", "test"):
-        raise DataError(f"There is no split {split!r}. Expected 'train' or 'test'.")
-    sizes = SHAPES_SIZES if dataset in catalog.BUILT_IN else range(1, LARGEST + 1)
-    if size is not None and size not in sizes:
-        raise DataError(f"size={size} is not possible for {dataset}. Expected {sizes[0]} to {sizes[-1]} pixels.")
-    if count is not None and count < 1:
-        raise DataError(f"count={count} is not possible. Expected 1 or more images, or None for all.")
-    if seed < 0:
-        raise DataError(f"seed={seed} is not possible. Expected 0 or more.")
-
-
-def _find(dataset: str, root: str) -> Source:
-    source = catalog.locate(dataset, root)
-    if source is None and dataset.startswith("folder:"):
-        raise DataError(
-            f"The folder {catalog.folder_path(dataset, root)} does not exist. Expected an image folder; a "
-            f"relative path starts at the data root ({catalog.data_root(root)}, environment variable "
-            f"DATA_ROOT) or at the repository."
-        )
-    if source is None:
-        from lib.data.official import download  # here: torchvision takes a second to import
-
-        download(dataset, root)
-        source = catalog.locate(dataset, root)
-        if source is None:
-            raise DataError(f"{dataset} was downloaded to {catalog.data_root(root)} but is not there. Start again.")
-    return source
-
-
-# --- The sets -----------------------------------------------------------------------------------
-
-
-def _shapes(split: str, size: int, count: int, seed: int, *, plain: bool) -> Images:
-    pixels, labels, _ = draw_shapes(count, size=size, seed=seed, split=split, plain=plain)
-    name = "plain shapes (synthetic)" if plain else "shapes (synthetic)"
-    return _images(pixels.numpy(), labels.numpy(), SHAPES_CLASSES, name, split)
-
-
-def _cifar10(source: Source, split: str, size: int | None, count: int | None, seed: int) -> Images:
-    from lib.data.official import read_cifar10
-
-    pixels, labels, classes = read_cifar10(source, split)
     if count is not None:
-        chosen = balanced(labels, count, seed)
-        pixels, labels = pixels[chosen], labels[chosen]
-    if size not in (None, pixels.shape[-1]):
-        upright = (Image.fromarray(image) for image in pixels.transpose(0, 2, 3, 1))
-        resized = np.stack([np.asarray(folders.square(image, size)) for image in upright])
-        pixels = np.ascontiguousarray(resized.transpose(0, 3, 1, 2))
-    return _images(pixels, labels, classes, "CIFAR-10", split)
-
-
-def _celeba(source: Source, split: str) -> tuple[folders.Listing, str]:
-    """CelebA has no classes: all labels are 0, "face"."""
-    if source.kind == "folder":
-        listing = folders.list_folder(source.path, split)
-        faces = replace(listing, labels=np.zeros_like(listing.labels), classes=("face",))
-        return faces, "CelebA (image folder)"
-    from lib.data.official import list_celeba
-
-    folder, names = list_celeba(source, split)
-    files = {file.name: file for file in catalog.scan(folder)}
-    missing = [name for name in names if name not in files]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of the {len(names)} images of CelebA's {split} split are missing in {folder}, "
-            f"the first is {missing[0]}. Unpack {catalog.CELEBA_IMAGES}.zip there again."
-        )
-    labels = np.zeros(len(names), np.int64)
-    return folders.Listing(folder, tuple(files[name] for name in names), labels, ("face",)), "CelebA"
-
-
-def _folder(dataset: str, source: Source, split: str) -> tuple[folders.Listing, str]:
-    listing = folders.list_folder(source.path, split)
-    if dataset == "cifar10":
-        lossy = any(file.name.lower().endswith((".jpg", ".jpeg")) for file in listing.files)
-        return listing, "CIFAR-10 (JPEG copy)" if lossy else "CIFAR-10 (image folder)"
-    return listing, f"folder {catalog.readable(source.path.name)}"
-
-
-# --- Shared -------------------------------------------------------------------------------------
-
-
-def _decoded(listing: folders.Listing, name: str, split: str, size: int | None, count: int | None, seed: int) -> Images:
-    """Decode a listing or a subset of it, through the cache."""
-    chosen = np.arange(len(listing.labels)) if count is None else balanced(listing.labels, count, seed)
-    files = [listing.files[index] for index in chosen]
-    labels = listing.labels[chosen]
-    state = [f"{_FORMAT} {PIL.__version__} {size} {listing.folder}"]
-    state += [f"{file.name}\0{file.size} {file.modified}" for file in files]
-    key = hashlib.sha256("\n".join(state).encode("utf-8", "surrogateescape"))
-    pixels, digest = cache.cached(
-        key.hexdigest()[:32],
-        labels,
-        lambda: folders.decode(listing.folder, [file.name for file in files], size),
-    )
-    return Images(torch.from_numpy(pixels), torch.from_numpy(labels), listing.classes, name, digest, split)
+        listing = listing.take(common.balanced(listing.labels, count, seed))
+    key = f"{_FORMAT} {PIL.__version__} {size} {listing.state()}"
+    pixels, digest = cache.cached(key, listing.labels, lambda: decode(listing.paths(), size), "images")
+    return Images(torch.from_numpy(pixels), torch.from_numpy(listing.labels), listing.classes, name, digest, split)
 
 
 def _images(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], name: str, split: str) -> Images:
@@ -229,19 +125,122 @@ def _images(pixels: np.ndarray, labels: np.ndarray, classes: tuple[str, ...], na
     return Images(torch.from_numpy(pixels), torch.from_numpy(labels), classes, name, digest, split)
 
 
-def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Indices (count,) in ascending order: a seeded choice with classes as equal as possible.
+# --- The sets -----------------------------------------------------------------------------------
 
-    A class that is too small gives all it has and the others make up for it. The choice grows with
-    `count`: nothing that a smaller one holds is dropped.
+
+def _cifar10(source: Source, split: str, size: int | None, count: int | None, seed: int) -> Images:
+    from lib.data.official import read_cifar10
+
+    pixels, labels, classes = read_cifar10(source, split)  # (N, H, W, 3)
+    if count is not None:
+        chosen = common.balanced(labels, count, seed)
+        pixels, labels = pixels[chosen], labels[chosen]
+    if size not in (None, pixels.shape[1]):
+        pixels = np.stack([np.asarray(square(Image.fromarray(image), size)) for image in pixels])
+    return _images(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), labels, classes, "CIFAR-10", split)
+
+
+def _celeba(source: Source, split: str) -> tuple[Listing, str]:
+    """CelebA has no classes: all labels are 0, "face"."""
+    if source.kind == "folder":
+        listing, name = folders.list_folder(source.path, split, IMAGES), "CelebA (image folder)"
+    else:
+        from lib.data.official import list_celeba
+
+        listing, name = list_celeba(source, split), "CelebA"
+    return replace(listing, labels=np.zeros(len(listing.files), np.int64), classes=("face",)), name
+
+
+def _folder(dataset: str, source: Source, split: str) -> tuple[Listing, str]:
+    listing = folders.list_folder(source.path, split, IMAGES)
+    if dataset == "cifar10":
+        lossy = any(file.name.lower().endswith((".jpg", ".jpeg")) for file in listing.files)
+        return listing, "CIFAR-10 (JPEG copy)" if lossy else "CIFAR-10 (image folder)"
+    return listing, f"folder {catalog.readable(source.path.name)}"
+
+
+# --- Decoding -----------------------------------------------------------------------------------
+
+
+def decode(files: list[Path], size: int | None) -> np.ndarray:
+    """Decode images to (N, 3, H, W) uint8.
+
+    With `size`, each is cut to its central square and resized to (size, size), antialiased. Without,
+    all must have the size of the first.
+
+    Raises:
+        DataError: an image that cannot be read, or unequal sizes without `size`.
     """
-    if count > len(labels):
-        raise DataError(f"count={count} asks for more images than the {len(labels)} there are. Lower it.")
-    random = np.random.Generator(np.random.PCG64(seed))
-    # Deal the images out in rounds, one of each class a round, in an order that the seed draws.
-    shuffled = random.permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    sorted_labels = labels[by_class]
-    turn = np.arange(len(labels)) - np.searchsorted(sorted_labels, sorted_labels)
-    seat = random.permutation(int(labels.max()) + 1)[sorted_labels]
-    return np.sort(by_class[np.lexsort((seat, turn))[:count]])
+
+    def pixels_of(image: np.ndarray) -> str:
+        return f"{image.shape[1]} x {image.shape[0]} pixels"
+
+    def one(index: int) -> None:
+        image = read_image(files[index], size)
+        if image.shape != first.shape:
+            raise DataError(
+                f"The images have unequal sizes: {files[0]} has {pixels_of(first)}, {files[index]} has "
+                f"{pixels_of(image)}. Give size= to resize and crop all of them."
+            )
+        pixels[index] = image.transpose(2, 0, 1)
+
+    first = read_image(files[0], size)
+    shape = (len(files), 3, *first.shape[:2])
+    pixels = common.allocate(shape, np.uint8, f"images of {pixels_of(first)}", "size=")
+    common.in_threads(one, len(files))
+    return pixels
+
+
+def read_image(path: Path, size: int | None) -> np.ndarray:
+    """(H, W, 3) uint8 of one file, upright."""
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            try:
+                upright = ImageOps.exif_transpose(opened)
+            except Exception:  # what is beside the picture is malformed; the picture is not
+                upright = opened
+            image = to_rgb(upright)
+    except Exception as error:  # what a decoder raises on a damaged file is not settled by Pillow
+        if isinstance(error, Image.DecompressionBombError):
+            problem = (f"has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels. Make it smaller, or "
+                       "raise PIL.Image.MAX_IMAGE_PIXELS if it can be trusted.")  # fmt: skip
+        elif not path.exists():
+            problem = "vanished while the folder was read. Start again."
+        elif "MAX_TEXT" in str(error):
+            problem = (f"carries more than {PngImagePlugin.MAX_TEXT_CHUNK / 2**20:g} MB of text in a PNG chunk. Save "
+                       "it again without its metadata.")  # fmt: skip
+        else:
+            problem = (f"cannot be read: it is corrupt, truncated or of an unusual kind ({error}). Replace or delete "
+                       "it.")  # fmt: skip
+        raise DataError(f"The image {path} {problem}") from error
+    return np.asarray(square(image, size) if size else image)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode to RGB: 16-bit grey is scaled to 8 bit, transparency laid over white."""
+    if image.mode in _SIXTEEN_BITS:
+        # Pillow itself would clip 16-bit values at 255.
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        grey = np.nan_to_num(np.asarray(image, np.float64))
+        if grey.min() < 0 or grey.max() > 255:
+            raise ValueError(f"float values from {grey.min():g} to {grey.max():g}, expected 0 to 255")
+        scale = 255 if grey.max() <= 1 else 1
+        return Image.fromarray((grey * scale).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """The central square of an RGB image, resized to (size, size) with antialiasing (Lanczos)."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    if side == size:
+        return image.crop(box)
+    return image.resize((size, size), Image.Resampling.LANCZOS, box=box)

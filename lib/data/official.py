@@ -19,6 +19,7 @@ from torchvision.datasets.utils import check_integrity, extract_archive
 from lib import paths
 from lib.data import catalog
 from lib.data.catalog import DataError, Source
+from lib.data.folders import Listing
 
 WHERE = {
     "cifar10": f"{catalog.CIFAR10_ARCHIVE} (or the folder {catalog.CIFAR10_BATCHES}/ unpacked from it, "
@@ -32,7 +33,7 @@ _PATIENCE = 5  # seconds to wait for a connection, so that being offline is noti
 
 
 def read_cifar10(source: Source, split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """All images of one split: (N, 3, 32, 32) uint8, (N,) int64 labels, the class names.
+    """All images of one split: (N, 32, 32, 3) uint8, (N,) int64 labels, the class names.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -43,23 +44,29 @@ def read_cifar10(source: Source, split: str) -> tuple[np.ndarray, np.ndarray, tu
     expected = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
     _check(folder, expected, "cifar10")
     data = CIFAR10(folder.parent, train=split == "train")
-    pixels = np.ascontiguousarray(data.data.transpose(0, 3, 1, 2))
-    return pixels, np.array(data.targets, np.int64), tuple(data.classes)
+    return data.data, np.array(data.targets, np.int64), tuple(data.classes)
 
 
-def list_celeba(source: Source, split: str) -> tuple[Path, list[str]]:
-    """The image folder and the file names of one split of the official partition.
+def list_celeba(source: Source, split: str) -> Listing:
+    """The images of one split of the official partition, without labels.
 
     Raises:
-        DataError: a list or the archive is missing or damaged.
+        DataError: a list, an image or the archive is missing or damaged.
     """
     folder = source.path
     files = {name: md5 for _, md5, name in CelebA.file_list}
     if source.kind == "archive":
         folder = _unpack(source.path, files[source.path.name], beside=catalog.CELEBA_LISTS) / "celeba"
     _check(folder, [(name, files[name]) for name in catalog.CELEBA_LISTS], "celeba")
-    data = CelebA(folder.parent, split=split, target_type=[])
-    return folder / catalog.CELEBA_IMAGES, list(data.filename)
+    names = CelebA(folder.parent, split=split, target_type=[]).filename
+    images = folder / catalog.CELEBA_IMAGES
+    found = {file.name: file for file in catalog.scan(images)}
+    if missing := [name for name in names if name not in found]:
+        raise DataError(
+            f"{len(missing)} of the {len(names)} images of CelebA's {split} split are missing in {images}, "
+            f"the first is {missing[0]}. Unpack {catalog.CELEBA_IMAGES}.zip there again."
+        )
+    return Listing(images, tuple(found[name] for name in names), np.zeros(len(names), np.int64), ())
 
 
 def _check(folder: Path, expected: list, dataset: str) -> None:
@@ -87,13 +94,11 @@ def _unpack(archive: Path, md5: str, beside: tuple[str, ...] = ()) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as part:
-            content = Path(part) / "content"
-            inner = content / "celeba" if beside else content
-            inner.mkdir(parents=True)
+            inner = Path(part) / "content" / ("celeba" if beside else "")
             extract_archive(archive, inner)
             for name in beside:
                 shutil.copyfile(archive.parent / name, inner / name)
-            _move(content, target)
+            _move(Path(part) / "content", target)
     except OSError as error:
         raise DataError(
             f"{archive} could not be unpacked into {target.parent} ({error}). Free some space, set "
@@ -110,7 +115,7 @@ def _move(folder: Path, target: Path) -> None:
             raise
 
 
-def download(dataset: str, root: str = "") -> None:
+def download(dataset: str, root: str = "") -> Source:
     """Download the official archive into the data root through torchvision.
 
     Raises:
@@ -123,13 +128,10 @@ def download(dataset: str, root: str = "") -> None:
             socket.create_connection((_SERVERS[dataset], 443), timeout=_PATIENCE).close()
         base.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=base) as temporary:
-            if dataset == "cifar10":
-                CIFAR10(temporary, download=True)
-                name = catalog.CIFAR10_BATCHES
-            else:
-                CelebA(temporary, split="test", download=True)
-                name = "celeba"
+            (CIFAR10 if dataset == "cifar10" else CelebA)(temporary, download=True)
+            name = catalog.CIFAR10_BATCHES if dataset == "cifar10" else "celeba"
             _move(Path(temporary) / name, base / name)
+        return catalog.locate(dataset, root)
     except Exception as error:  # of sockets, HTTP, archives, the disk or a missing download helper
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(

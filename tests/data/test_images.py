@@ -18,9 +18,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torchvision.datasets import CIFAR10, CelebA
 
-from lib.data import cache, catalog, folders, official
+from lib.data import cache, catalog, common, images, official
 from lib.data.catalog import DataError
-from lib.data.images import Images, as_float, balanced, load_images
+from lib.data.common import balanced
+from lib.data.images import Images, load_images
 
 
 @pytest.fixture(autouse=True)
@@ -61,14 +62,6 @@ def hashes(images):
 
 
 # --- Images -------------------------------------------------------------------------------------
-
-
-def test_as_float_reaches_both_ends():
-    values = as_float(torch.tensor([[0, 255, 51]], dtype=torch.uint8))
-    assert values.dtype == torch.float32
-    assert values.tolist() == [[-1.0, 1.0, pytest.approx(-0.6)]]
-    with pytest.raises(TypeError, match=r"torch\.uint8"):
-        as_float(values)
 
 
 @pytest.mark.parametrize("indices", [[3, 1], np.array([3, 1]), torch.tensor([3, 1]), slice(1, 3), []])
@@ -225,26 +218,26 @@ def test_every_mode_gives_the_same_grey_picture(tmp_path, kind):
         "CMYK": lambda: Image.merge("CMYK", [grey.point(lambda v: 255 - v)] * 3 + [grey.point(lambda v: 0)]),
     }.get(mode, lambda: grey.convert(mode))()
     image.save(tmp_path / f"x.{ending}", **({"lossless": True} if ending == "webp" else {}))
-    pixels = folders.decode(tmp_path, [f"x.{ending}"], None)
+    pixels = images.decode([tmp_path / f"x.{ending}"], None)
     assert pixels.shape == (1, 3, 2, 3)
     assert np.array_equal(pixels, np.broadcast_to(np.array(GREY), (1, 3, 2, 3)))
 
 
 def test_one_bit_image(tmp_path):
     Image.new("1", (4, 4), 1).save(tmp_path / "x.png")
-    assert (folders.decode(tmp_path, ["x.png"], None) == 255).all()
+    assert (images.decode([tmp_path / "x.png"], None) == 255).all()
 
 
 def test_values_without_a_scale_are_refused(tmp_path):
     Image.fromarray(np.array([[-1.0, 1000.0]], np.float32)).save(tmp_path / "x.tif")
     with pytest.raises(DataError, match=r"x\.tif cannot be read.*-1 to 1000, expected 0 to 255"):
-        folders.decode(tmp_path, ["x.tif"], None)
+        images.decode([tmp_path / "x.tif"], None)
 
 
 def test_transparency_is_laid_over_white(tmp_path):
     Image.new("RGBA", (2, 2), (200, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.new("RGBA", (2, 2), (200, 0, 0, 255)).save(tmp_path / "solid.png")
-    pixels = folders.decode(tmp_path, ["clear.png", "solid.png"], None)[:, :, 0, 0]
+    pixels = images.decode([tmp_path / "clear.png", tmp_path / "solid.png"], None)[:, :, 0, 0]
     assert pixels.tolist() == [[255, 255, 255], [200, 0, 0]]
 
 
@@ -263,7 +256,7 @@ def test_exif_rotation(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     image.save(tmp_path / "x.png", exif=exif)
-    assert np.array_equal(folders.decode(tmp_path, ["x.png"], None)[0], np.asarray(upright).transpose(2, 0, 1))
+    assert np.array_equal(images.decode([tmp_path / "x.png"], None)[0], np.asarray(upright).transpose(2, 0, 1))
 
 
 def test_size_cuts_the_centre_and_smooths(tmp_path):
@@ -271,7 +264,7 @@ def test_size_cuts_the_centre_and_smooths(tmp_path):
     stripes[:, ::2] = 255  # as fine as can be: without antialiasing this becomes all black or white
     stripes[:, :16] = stripes[:, 80:] = (255, 0, 0)
     Image.fromarray(stripes).save(tmp_path / "x.png")
-    pixels = folders.decode(tmp_path, ["x.png"], 16)
+    pixels = images.decode([tmp_path / "x.png"], 16)
     assert pixels.shape == (1, 3, 16, 16)
     assert pixels[..., 2:-2].min() > 110 and pixels[..., 2:-2].max() < 145
 
@@ -378,9 +371,9 @@ def test_too_large_for_the_memory(tmp_path, monkeypatch):
     def refuse(shape, dtype):
         raise MemoryError
 
-    monkeypatch.setattr(folders.np, "empty", refuse)
+    monkeypatch.setattr(common.np, "zeros", refuse)
     with pytest.raises(DataError, match="1 images of 8 x 8 pixels need 0.0 GB of memory.*Lower size="):
-        folders.decode(tmp_path, ["0000.png"], None)
+        images.decode([tmp_path / "0000.png"], None)
 
 
 # --- Cache --------------------------------------------------------------------------------------
@@ -392,13 +385,13 @@ def decoded(tmp_path, monkeypatch):
     split_folder(tmp_path / "set", {"a": 4, "b": 4})
     first = load_images("folder:set", "train", root=str(tmp_path))
     calls = Counter()
-    original = folders.decode
+    original = images.decode
 
-    def count(folder, names, size):
-        calls["images"] += len(names)
-        return original(folder, names, size)
+    def count(files, size):
+        calls["images"] += len(files)
+        return original(files, size)
 
-    monkeypatch.setattr(folders, "decode", count)
+    monkeypatch.setattr(images, "decode", count)
     return first, calls, lambda **options: load_images("folder:set", "train", root=str(tmp_path), **options)
 
 
@@ -802,7 +795,7 @@ def test_a_malformed_orientation_leaves_the_picture_as_it_is(tmp_path, entry):
     (tmp_path / "set/a").mkdir(parents=True)
     for name, extra in (("plain", {}), ("odd", {"exif": exif(*entry)})):
         image.save(tmp_path / f"set/a/{name}.jpg", **extra)
-    plain, odd = (np.asarray(folders._read(tmp_path / f"set/a/{name}.jpg", None)) for name in ("plain", "odd"))
+    plain, odd = (np.asarray(images.read_image(tmp_path / f"set/a/{name}.jpg", None)) for name in ("plain", "odd"))
     assert np.array_equal(plain, odd)
 
 

@@ -16,7 +16,7 @@ from lib import paths
 from lib.data.audio import Sounds, load_sounds
 from lib.data.cache import checksum
 from lib.data.catalog import DataError, data_root, locate, readable
-from lib.data.images import balanced
+from lib.data.common import balanced
 from lib.emergency.classes import EMERGENCY, NAMES, find
 from lib.emergency.data import aihub, aihub_shards, aihub_splits
 from lib.emergency.features import HOP, Mels, log_mel, scaled

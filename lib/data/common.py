@@ -1,0 +1,111 @@
+"""What loading images and loading sounds have in common: arguments, finding a set, subsets, decoding in threads."""
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lib.data import cache, catalog
+from lib.data.catalog import DataError, Source
+
+
+class Labelled:
+    """Base of `Images` and `Sounds`. per_item: the fields with one entry for each image or clip, its data first."""
+
+    per_item: ClassVar[tuple[str, ...]]
+    unit: ClassVar[str]  # what one of it is called in captions
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Tensor | np.ndarray | Sequence[int] | slice) -> Self:
+        """What is at `indices` (or of a boolean mask), with a checksum of its own."""
+        chosen = np.arange(len(self))[indices.cpu().numpy() if isinstance(indices, Tensor) else indices]
+        parts = {name: _take(getattr(self, name), chosen) for name in self.per_item}
+        digest = cache.checksum(parts[self.per_item[0]].cpu().numpy(), parts["labels"].cpu().numpy())
+        return replace(self, **parts, checksum=digest)
+
+    def to(self, device: torch.device | str) -> Self:
+        parts = {name: getattr(self, name) for name in self.per_item}
+        return replace(self, **{name: part.to(device) for name, part in parts.items() if isinstance(part, Tensor)})
+
+
+def _take(values: Tensor | tuple | None, chosen: np.ndarray) -> Tensor | tuple | None:
+    if isinstance(values, Tensor):
+        return values[torch.tensor(chosen, device=values.device)]
+    return values and tuple(values[index] for index in chosen)
+
+
+def check(
+    kind: str, dataset: str, split: str, count: int | None, seed: int,
+    *, known: Sequence[str], splits: Sequence[str], unit: str,
+) -> None:  # fmt: skip
+    """Refuses arguments that no data set can fulfil. kind: "image" or "audio"."""
+    if dataset not in known and not dataset.startswith("folder:"):
+        sets = catalog.AUDIO_SETS if kind == "audio" else catalog.IMAGE_SETS
+        raise DataError(
+            f"There is no {kind} data set {dataset!r}. Expected one of {', '.join(sets)} or folder:<path>; did you "
+            f"mean {catalog.nearest(dataset, sets)!r}?"
+        )
+    if dataset.removeprefix("folder:").strip() == "":
+        raise DataError("The data set 'folder:' lacks its path. Write folder:<path>, as in folder:birds.")
+    if split not in splits:
+        raise DataError(f"There is no split {split!r}. Expected one of {', '.join(map(repr, splits))}.")
+    if count is not None and count < 1:
+        raise DataError(f"count={count} is not possible. Expected 1 or more {unit}, or None for all.")
+    if seed < 0:
+        raise DataError(f"seed={seed} is not possible. Expected 0 or more.")
+
+
+def locate(dataset: str, root: str) -> Source | None:
+    """As `catalog.locate`; a folder that does not exist is refused."""
+    source = catalog.locate(dataset, root)
+    if source is None and dataset.startswith("folder:"):
+        raise DataError(
+            f"The folder {catalog.folder_path(dataset, root)} does not exist. A relative path starts at the data root "
+            f"({catalog.data_root(root)}, environment variable DATA_ROOT) or at the repository."
+        )
+    return source
+
+
+def balanced(labels: np.ndarray, count: int, seed: int, unit: str = "images") -> np.ndarray:
+    """Indices (count,) in ascending order: a seeded choice with classes as equal as possible.
+
+    A class that is too small gives all it has and the others make up for it. The choice grows with
+    `count`: nothing that a smaller one holds is dropped.
+    """
+    if count > len(labels):
+        raise DataError(f"count={count} asks for more {unit} than the {len(labels)} there are. Lower it.")
+    random = np.random.Generator(np.random.PCG64(seed))
+    # Deal the images out in rounds, one of each class a round, in an order that the seed draws.
+    shuffled = random.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    sorted_labels = labels[by_class]
+    turn = np.arange(len(labels)) - np.searchsorted(sorted_labels, sorted_labels)
+    seat = random.permutation(int(labels.max()) + 1)[sorted_labels]
+    return np.sort(by_class[np.lexsort((seat, turn))[:count]])
+
+
+def allocate(shape: tuple[int, ...], dtype: type, what: str, lower: str) -> np.ndarray:
+    """Zeros for so much of `what`."""
+    try:
+        return np.zeros(shape, dtype)
+    except MemoryError as error:
+        size = math.prod(shape) * np.dtype(dtype).itemsize / 1e9
+        raise DataError(f"{shape[0]} {what} need {size:.1f} GB of memory, more than there is. Lower {lower} or "
+                        "count=.") from error  # fmt: skip
+
+
+def in_threads(function: Callable[[int], Any], count: int) -> list:
+    """`function` of 0 to count - 1, in as many threads as torch takes: decoders release the interpreter lock."""
+
+    def some(start: int) -> list:
+        return [function(index) for index in range(start, min(start + 64, count))]
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        return [result for part in pool.map(some, range(0, count, 64)) for result in part]
