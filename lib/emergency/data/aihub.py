@@ -10,8 +10,8 @@ here, 8 there; a copy of robbery is numbered 15), so a class is known by its nam
 more of 15 and 16, come from other folders: `controls` of `read_catalogue`.
 
     catalogue = read_catalogue(data_root() / "aihub", controls=[...])
-    aihub_shards.prepare(catalogue, aihub_splits.split_source(catalogue.rows, seed=0), folder)
-    train = aihub_shards.load_prepared(folder, "train")
+    splits = aihub_splits.split_source(catalogue.rows, seed=0)
+    train = aihub_shards.prepare(catalogue, splits["train"], folder, seconds=4.0)
 """
 
 import contextlib
@@ -23,7 +23,6 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +30,6 @@ from pathlib import Path
 from lib.data.catalog import DataError, readable, scan
 from lib.emergency.classes import NORMAL, find
 
-RATE = 16_000
 SOURCE = {"train": 65_848, "validation": 666, "test": 12_102}  # clips of the source
 SPLITS = tuple(SOURCE)
 
@@ -62,9 +60,7 @@ HOW_TO_GET = (
 )
 
 _HEADER = 44  # bytes of a WAV file without samples
-_BLOCK = 256  # JSON files per task
 _AUDIO = {"wav", "flac", "mp3", "ogg", "opus", "m4a", "aac", "wma", "aif", "aiff", "mp4", "webm"}
-_KNOWN = _AUDIO | {"json"}
 _PART = re.compile(r"(?:\d+\s*[._-]\s*)?(training|validation)", re.IGNORECASE)
 _NO_LINE = {"없음", "해당없음", "none", "null", "na", "nan"}
 
@@ -78,7 +74,7 @@ class Row:
     onset, offset: where the class is heard, in seconds; offset is inf where the end of the file is meant.
     line: what is said (NFC, without bracketed remarks); "" for none.
     speaker: gender, generation and dialect, "" where not given. Many speakers share these.
-    kind: `audioType`. fine: the type of sound, from category_03. part: "Training", "Validation" or "".
+    part: "Training", "Validation" or "".
     """
 
     root: int
@@ -89,19 +85,16 @@ class Row:
     offset: float
     line: str = ""
     speaker: tuple[str, str, str] = ("", "", "")
-    kind: str = ""
-    fine: str = ""
     part: str = ""
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """rejected: reason (one of `REASONS`) -> number of files. first: reason -> the first of these files."""
+    """rejected: (one of `REASONS`, the file) of every file that is not in the rows."""
 
     roots: tuple[Path, ...]
     rows: tuple[Row, ...]
-    rejected: dict[str, int]
-    first: dict[str, str]
+    rejected: tuple[tuple[str, str], ...]
 
     def path(self, row: Row) -> Path:
         return self.roots[row.root] / row.wav
@@ -111,22 +104,10 @@ class Rejected(Exception):
     """Its text is the reason."""
 
 
-class Tally:
-    """Rejected files: how many for each reason, and the first of them."""
-
-    def __init__(self) -> None:
-        self.rejected: dict[str, int] = {}
-        self.first: dict[str, str] = {}
-
-    def add(self, reason: str, name: str, count: int = 1) -> None:
-        self.rejected[reason] = self.rejected.get(reason, 0) + count
-        self.first.setdefault(reason, readable(name))
-
-
 # --- Catalogue ----------------------------------------------------------------------------------
 
 
-def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = (), workers: int = 1) -> Catalogue:
+def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = ()) -> Catalogue:
     """All clips below `folder`, in the order of their paths, and what was rejected and why.
 
     Audio is opened only where two files may be copies of each other.
@@ -135,53 +116,68 @@ def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = (), w
 
     controls: further folders with classes 15 to 19, either with JSON of the same form (AI Hub's city sounds,
         도시 소리) or without any JSON, as sounds in folders named by class.
-    workers: threads that read JSON; more than one pay only where files are slow to come (network, cold disk).
 
     Raises:
         DataError: a folder is missing or unreadable, or there is not a single clip that can be used.
     """
     roots = tuple(Path(root).expanduser() for root in (folder, *controls))
-    tally = Tally()
     rows: list[Row] = []
+    rejected: list[tuple[str, str]] = []
     similar: dict[tuple, list[Row]] = defaultdict(list)  # by what copies have in common
+
+    def is_copy(row: Row, alike: list[Row]) -> bool:
+        return any(filecmp.cmp(roots[row.root] / row.wav, roots[one.root] / one.wav, shallow=False) for one in alike)
+
     for index, root in enumerate(roots):
-        tree = _tree(root, index, tally)
-        used = set()
+        tree = _Tree(root, index)
+        rejected += [("neither audio nor JSON", name) for name in tree.others]
+        used: set[str] = set()
         unused: Counter[tuple[str, str]] = Counter()  # rejected JSON, whose audio lies about
-        for name, outcome in _plain(tree) if index and not tree.labels else _labelled(tree, workers):
-            if isinstance(outcome, Row):
-                alike = similar[outcome.number, stem_of(outcome.wav), tree.sizes[outcome.wav], outcome.onset]
-                if outcome.wav not in used and not any(_same(roots, outcome, row) for row in alike):
-                    used.add(outcome.wav)
-                    alike.append(outcome)
-                    rows.append(outcome)
+        for name, found in _plain(tree) if index and not tree.labels else _labelled(tree):
+            if isinstance(found, Row):
+                alike = similar[found.number, stem_of(found.wav), tree.sizes[found.wav], found.onset]
+                if found.wav not in used and not is_copy(found, alike):
+                    used.add(found.wav)
+                    alike.append(found)
+                    rows.append(found)
                     continue
-                outcome = "duplicate"
-            tally.add(outcome, name)
+                found = "duplicate"
+            rejected.append((found, readable(name)))
             unused[tree.key(name)] += 1
         if tree.labels:
-            _count_spare_audio(tree, used, unused, tally)
+            rejected += [(reason, readable(name)) for reason, name in _spare_audio(tree, used, unused)]
     if not rows:
-        found = ", ".join(f"{count} x {reason}" for reason, count in tally.rejected.items()) or "no files"
+        counts = Counter(reason for reason, _ in rejected)
+        found = ", ".join(f"{count} x {reason}" for reason, count in counts.items()) or "no files"
         raise DataError(f"{roots[0]} holds no clip that can be used ({found}). Are the archives unpacked? {HOW_TO_GET}")
-    order = [reason for reason in REASONS if reason in tally.rejected]
-    return Catalogue(roots, tuple(rows), {reason: tally.rejected[reason] for reason in order},
-                     {reason: tally.first[reason] for reason in order})  # fmt: skip
+    return Catalogue(roots, tuple(rows), tuple(rejected))
 
 
-def _same(roots: tuple[Path, ...], one: Row, other: Row) -> bool:
-    return filecmp.cmp(roots[one.root] / one.wav, roots[other.root] / other.wav, shallow=False)
-
-
-@dataclass(frozen=True)
 class _Tree:
-    """The files below one root: names of the JSON, names of the sounds by `key`, bytes by name of a sound."""
+    """The files below one root.
 
-    root: Path
-    index: int
-    labels: list[str]
-    sounds: dict[tuple[str, str], list[str]]
-    sizes: dict[str, int]
+    labels: names of the JSON. sounds: names of the sounds by `key`. sizes: bytes by name of a sound. others: names.
+    """
+
+    def __init__(self, root: Path, index: int):
+        if not root.is_dir():
+            advice = "It is named in controls=: correct the path or leave it out." if index else HOW_TO_GET
+            raise DataError(f"There is no folder {root}. {advice}")
+        try:
+            files = scan(root)
+        except OSError as error:
+            raise DataError(f"The folder {root} cannot be read ({error}). Check its permissions.") from error
+        self.root, self.index = root, index
+        self.labels, self.sounds, self.sizes, self.others = [], defaultdict(list), {}, []
+        for file in files:
+            extension = file.name.rpartition(".")[2].lower()
+            if extension == "json":
+                self.labels.append(file.name)
+            elif extension in _AUDIO:
+                self.sounds[self.key(file.name)].append(file.name)
+                self.sizes[file.name] = file.size
+            else:
+                self.others.append(file.name)
 
     def place(self, name: str) -> tuple[str, int | None]:
         """(part, class) that the folders of a file tell."""
@@ -192,64 +188,37 @@ class _Tree:
         return self.place(name)[0], stem_of(name)
 
 
-def _tree(root: Path, index: int, tally: Tally) -> _Tree:
-    if not root.is_dir():
-        advice = "It is named in controls=: correct the path or leave it out." if index else HOW_TO_GET
-        raise DataError(f"There is no folder {root}. {advice}")
-    try:
-        files = scan(root)
-    except OSError as error:
-        raise DataError(f"The folder {root} cannot be read ({error}). Check its permissions.") from error
-    tree = _Tree(root, index, [], defaultdict(list), {})
-    for file in files:
-        extension = file.name.rpartition(".")[2].lower()
-        if extension == "json":
-            tree.labels.append(file.name)
-        elif extension in _AUDIO:
-            tree.sounds[tree.key(file.name)].append(file.name)
-            tree.sizes[file.name] = file.size
-        else:
-            tally.add("neither audio nor JSON", file.name)
-    return tree
-
-
 def _plain(tree: _Tree) -> Iterator[tuple[str, Row | str]]:
     """(name, its row or why there is none) of a folder of controls without JSON."""
-    for name in tree.sizes:
+    for name, size in tree.sizes.items():
         part, number = tree.place(name)
         if number is None:
             yield name, "unknown class"
         elif number not in NORMAL:
             yield name, "not a control class"
-        elif tree.sizes[name] <= _HEADER:
+        elif size <= _HEADER:
             yield name, "empty audio"
         else:
             yield name, Row(tree.index, "", name, number, 0.0, math.inf, part=part)
 
 
-def _labelled(tree: _Tree, workers: int) -> Iterator[tuple[str, Row | str]]:
+def _labelled(tree: _Tree) -> Iterator[tuple[str, Row | str]]:
     """(name, its row or why there is none) of every annotation; nearly all JSON have one."""
-    blocks = [tree.labels[start : start + _BLOCK] for start in range(0, len(tree.labels), _BLOCK)]
-    with ThreadPoolExecutor(workers) as pool:
-        for found in pool.map(lambda block: [one for name in block for one in _outcomes(tree, name)], blocks):
-            yield from found
-
-
-def _outcomes(tree: _Tree, name: str) -> Iterator[tuple[str, Row | str]]:
-    try:
-        content = _parse(tree.root, name)
-    except (OSError, ValueError, RecursionError):
-        yield name, "unreadable JSON"
-        return
-    annotations = content.get("annotations") if isinstance(content, dict) else None
-    if not isinstance(annotations, list) or not annotations:
-        yield name, "no annotation"
-        return
-    for place, annotation in enumerate(annotations, 1):
+    for name in tree.labels:
         try:
-            yield name, _row(tree, name, content.get("audio"), annotation, place)
-        except Rejected as reason:
-            yield name, str(reason)
+            content = _parse(tree.root, name)
+        except (OSError, ValueError, RecursionError):
+            yield name, "unreadable JSON"
+            continue
+        annotations = content.get("annotations") if isinstance(content, dict) else None
+        if not isinstance(annotations, list) or not annotations:
+            yield name, "no annotation"
+            continue
+        for place, annotation in enumerate(annotations, 1):
+            try:
+                yield name, _row(tree, name, _dict(content.get("audio")), annotation, place)
+            except Rejected as reason:
+                yield name, str(reason)
 
 
 def _parse(root: Path, name: str) -> object:
@@ -262,27 +231,27 @@ def _parse(root: Path, name: str) -> object:
         return json.loads(data.decode("cp949"))
 
 
-def _row(tree: _Tree, name: str, audio: object, annotation: object, place: int) -> Row:
+def _row(tree: _Tree, name: str, audio: dict, annotation: object, place: int) -> Row:
     """The row of annotation number `place` of a JSON file."""
     if not isinstance(annotation, dict):
         raise Rejected("no annotation")
-    audio = audio if isinstance(audio, dict) else {}
     part, in_folder = tree.place(name)
-    categories = annotation.get("categories")
-    categories = categories if isinstance(categories, dict) else {}
-    number = _number(categories, in_folder)
+    number = _number(_dict(annotation.get("categories")), in_folder)
     if tree.index and number not in NORMAL:
         raise Rejected("not a control class")
-    onset, offset = _area(annotation.get("area"), _seconds(audio.get("duration")))
+    area, duration = _dict(annotation.get("area")), _seconds(audio.get("duration"))
+    onset, offset = _seconds(area.get("start")), _seconds(area.get("end"))
+    if onset is None or offset is None:
+        raise Rejected("no area")
+    if not 0 <= onset < offset or (duration and onset >= duration):
+        raise Rejected("area out of order")
     stem, called = stem_of(name), audio.get("fileName")
     names = [annotation.get("labelName"), f"{stem}_label", called, f"{called}_label", stem, f"{stem}_{place}"]
     wav = _wav(tree, part, number, names)
     if tree.sizes[wav] <= _HEADER:
         raise Rejected("empty audio")
     speaker = tuple(_word(annotation.get(key)) for key in ("gender", "generation", "dialect"))
-    fine = _word(categories.get("category_03")).rpartition("_")[2]
-    return Row(tree.index, name, wav, number, onset, offset, _line(_word(annotation.get("note"))), speaker,
-               _word(annotation.get("audioType")), fine, part)  # fmt: skip
+    return Row(tree.index, name, wav, number, onset, offset, _line(_word(annotation.get("note"))), speaker, part)
 
 
 def _number(categories: dict, in_folder: int | None) -> int:
@@ -294,21 +263,6 @@ def _number(categories: dict, in_folder: int | None) -> int:
     if named and in_folder and named != in_folder:
         raise Rejected("classes disagree")
     return named or in_folder
-
-
-def _area(area: object, duration: float | None) -> tuple[float, float]:
-    onset, offset = (_seconds(area.get(key)) if isinstance(area, dict) else None for key in ("start", "end"))
-    if onset is None or offset is None:
-        raise Rejected("no area")
-    if not 0 <= onset < offset or (duration and onset >= duration):
-        raise Rejected("area out of order")
-    return onset, offset
-
-
-def _seconds(value: object) -> float | None:
-    with contextlib.suppress(TypeError, ValueError):
-        seconds = float(value)
-        return seconds if math.isfinite(seconds) and not isinstance(value, bool) else None
 
 
 def _wav(tree: _Tree, part: str, number: int, names: list[object]) -> str:
@@ -326,28 +280,36 @@ def _wav(tree: _Tree, part: str, number: int, names: list[object]) -> str:
     raise Rejected("missing audio")
 
 
-def _count_spare_audio(tree: _Tree, used: set[str], unused: Counter, tally: Tally) -> None:
-    """Counts sounds that no row took, except those of a JSON that has been counted."""
+def _spare_audio(tree: _Tree, used: set[str], unused: Counter) -> Iterator[tuple[str, str]]:
+    """(reason, name) of sounds that no row took, except those of a JSON that has been counted."""
     labels = {tree.key(name) for name in tree.labels}
     spare = defaultdict(list)
     for (part, stem), names in tree.sounds.items():
         stem = stem if (part, stem) in labels else re.sub(r"_(label|\d+)$", "", stem)
         spare[part, stem] += [name for name in names if name not in used]
     for key, names in spare.items():
-        if key not in labels and names:
-            tally.add("audio without JSON", names[0], len(names))
-        elif len(names) > unused[key]:
-            tally.add("duplicate", names[unused[key]], len(names) - unused[key])
+        reason, counted = ("duplicate", unused[key]) if key in labels else ("audio without JSON", 0)
+        yield from ((reason, name) for name in names[counted:])
 
 
-# --- Names --------------------------------------------------------------------------------------
+# --- Values and names ---------------------------------------------------------------------------
+
+
+def _dict(value: object) -> dict:
+    return value if isinstance(value, dict) else {}
+
+
+def _seconds(value: object) -> float | None:
+    with contextlib.suppress(TypeError, ValueError):
+        seconds = float(value)
+        return seconds if math.isfinite(seconds) and not isinstance(value, bool) else None
 
 
 def stem_of(name: str) -> str:
     """File name without folders and, if it has one of these, without extension ("5.화재_1" has none)."""
     name = readable(name.rpartition("/")[2])
     stem, _, extension = name.rpartition(".")
-    return stem if extension.lower() in _KNOWN else name
+    return stem if extension.lower() in _AUDIO | {"json"} else name
 
 
 @lru_cache(maxsize=4096)

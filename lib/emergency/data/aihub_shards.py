@@ -1,133 +1,110 @@
-"""AI Hub's recordings decoded once, into shards of samples on disk that are memory-mapped."""
+"""AI Hub's recordings decoded once, into one file of samples that is memory-mapped."""
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from filelock import FileLock
 
-from lib.data.cache import atomic
 from lib.data.catalog import DataError
+from lib.data.common import in_threads
 from lib.data.decoding import Unreadable, decode, versions
-from lib.emergency.data.aihub import OUTSIDE, RATE, Catalogue, Rejected, Row, Tally
+from lib.emergency.data.aihub import OUTSIDE, Catalogue, Rejected, Row
+from lib.emergency.features import RATE
+from lib.paths import atomic
 
-_VERSION = 1  # of the shards
-_SHARD = 1_000  # clips: 128 MB of 4 s each
+_VERSION = 2  # of the shards
+_SHARD = 250  # clips: 32 MB of 4 s each
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared split.
+    """samples: (N, n) int16 at 16 kHz, mapped from disk; what is written to it stays in memory.
 
-    shards: (n, samples) int16 at 16 kHz each, mapped from disk.
-    rows: of all shards in order; onset and offset are in seconds of the prepared clip.
-    rejected: reason -> number of clips that could not be prepared. first: reason -> the first of them.
-    seconds: length of a clip.
+    rows: onset and offset are in seconds of the prepared clip. rejected: (reason, file) of what could not be prepared.
     """
 
-    shards: tuple[np.ndarray, ...]
+    samples: np.ndarray
     rows: tuple[Row, ...]
-    rejected: dict[str, int]
-    first: dict[str, str]
-    seconds: float
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def numbers(self) -> np.ndarray:
-        """(N,) int64, classes of the source."""
-        return np.array([row.number for row in self.rows], np.int64)
-
-    def samples(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """(B, samples) int16: a copy of the clips at `indices` (0 <= index < N)."""
-        indices = np.asarray(indices, np.int64)
-        if indices.size and not (indices.min() >= 0 and indices.max() < len(self)):
-            raise IndexError(f"Clips {indices.min()} to {indices.max()} are asked for, there are {len(self)}.")
-        starts = np.cumsum([0, *(len(shard) for shard in self.shards)])
-        where = np.searchsorted(starts, indices, "right") - 1
-        found = np.empty((len(indices), round(self.seconds * RATE)), np.int16)
-        for shard in np.unique(where):
-            here = where == shard
-            found[here] = self.shards[shard][indices[here] - starts[shard]]
-        return found
+    rejected: tuple[tuple[str, str], ...]
 
 
-def prepare(
-    catalogue: Catalogue,
-    indices: Mapping[str, Sequence[int] | np.ndarray],
-    out_folder: str | Path,
-    *,
-    seconds: float = 4.0,
-    start: str = "area",
-    workers: int = 1,
-) -> None:
-    """Decode the clips of each split to shards of 16 kHz int16 below `out_folder`, for `load_prepared`.
+def prepare(catalogue: Catalogue, indices: Sequence[int] | np.ndarray, folder: Path, *, seconds: float) -> Prepared:
+    """Decode the clips at `indices` of a catalogue to 16 kHz int16 below `folder`.
 
     A clip of the set lasts some 11 s, the source's inputs 4 s. The window of `seconds` begins where the class
-    is first heard (start="area"), but never so late that it would reach beyond a file that is long enough: then
-    it holds the file's end. With start="file" it begins with the file, and a clip whose class is heard only
-    later is rejected. Shorter files are filled up with zeros. What a window cuts off ends at its border: a line
-    may be cut where offset is `seconds`.
+    is first heard, but never so late that it would reach beyond a file that is long enough: then it holds the
+    file's end. Shorter files are filled up with zeros. What a window cuts off ends at its border: a line may be
+    cut where offset is `seconds`.
 
-    A shard holds up to 1,000 clips and is all that is in memory. A run that was killed goes on behind its last
-    finished shard; shards that are damaged, or whose sources (size, time of change), labels, settings or decoders
-    have changed, are made again. One process at a time may write a folder.
-
-    indices: split -> rows of the catalogue, as the splitting functions return them.
-    workers: threads that decode.
+    Clips are decoded shard by shard, so that no more than one is in memory. A run that was killed goes on behind its
+    last finished shard; shards that are damaged, or whose sources (size, time of change), labels, length or decoders
+    have changed, are made again.
 
     Raises:
-        ValueError: seconds, start or a split's name cannot be.
+        ValueError: seconds cannot be.
         DataError: the disk is full, the folder cannot be written, or a recording may not be read.
     """
     if not 0.1 <= seconds <= 60:
         raise ValueError(f"seconds is {seconds}, expected 0.1 to 60.")
-    if start not in ("area", "file"):
-        raise ValueError(f"start is {start!r}, expected 'area' or 'file'.")
-    for split in indices:
-        if not re.fullmatch(r"\w[\w-]*", split):
-            raise ValueError(f"A split is called {split!r}, expected a plain word.")
+    n = round(seconds * RATE)
+    rows, rejected = [], []
+    samples = folder / "samples.int16"
     try:
-        for split, chosen in indices.items():
-            rows = [catalogue.rows[index] for index in chosen]
-            _prepare_split(catalogue, rows, Path(out_folder), split, seconds, start, workers)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"), samples.open("r+b" if samples.exists() else "w+b") as file:
+            for start in range(0, len(indices), _SHARD):
+                clips = [catalogue.rows[index] for index in indices[start : start + _SHARD]]
+                shard = _shard(file, folder / f"{start // _SHARD:05}.json", catalogue, clips, len(rows), n)
+                rows += [Row(*row[:7], tuple(row[7]), *row[8:]) for row in shard["rows"]]
+                rejected += map(tuple, shard["rejected"])
+            file.truncate(2 * n * len(rows))
     except OSError as error:
         raise DataError(
-            f"The prepared clips cannot be written to {out_folder} ({error}). 1,000 clips of {seconds:g} s need "
-            f"{seconds * RATE * 2e-6:.0f} MB. Make room or choose another folder; finished shards are kept."
+            f"The prepared clips cannot be written to {folder} ({error}). 1,000 clips of {seconds:g} s need "
+            f"{n * 2e-3:.0f} MB. Make room or choose another folder; finished shards are kept."
         ) from error
+    mapped = np.memmap(samples, np.int16, "c", shape=(len(rows), n)) if rows else np.zeros((0, n), np.int16)
+    return Prepared(mapped, tuple(rows), tuple(rejected))
 
 
-def _prepare_split(
-    catalogue: Catalogue, rows: list[Row], out: Path, split: str, seconds: float, start: str, workers: int
-) -> None:
-    folder, index = out / split, out / f"{split}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(".*"):  # of a run that was killed while writing
-        left.unlink()
-    blocks = [rows[first : first + _SHARD] for first in range(0, len(rows), _SHARD)]
-    checksums = []
-    for place, block in enumerate(blocks):
-        path = folder / f"{place:05d}.npy"
-        paths = [catalogue.path(row) for row in block]
-        states = [_state(path) for path in paths]
-        inputs = json.dumps([_VERSION, versions(), seconds, start, [astuple(row) for row in block], states])
-        key = hashlib.sha256(inputs.encode()).hexdigest()
-        record = _read_record(path)
-        if record is None or record["key"] != key:
-            index.unlink(missing_ok=True)  # the split is not whole any more
-            record = _prepare_shard(path, key, paths, block, round(seconds * RATE), start, workers)
-        checksums.append(record["checksum"])
-    for path in folder.iterdir():  # of an earlier, larger split
-        if path.stem.isdecimal() and int(path.stem) >= len(blocks):
-            path.unlink()
-    with atomic(index) as temporary:
-        temporary.write_text(json.dumps({"seconds": seconds, "start": start, "shards": checksums}))
+def _shard(file: BinaryIO, record: Path, catalogue: Catalogue, rows: list[Row], place: int, n: int) -> dict:
+    """The record of a shard that begins with clip `place` of `file`: the one kept if it and its samples are sound."""
+    states = [_state(catalogue.path(row)) for row in rows]
+    inputs = json.dumps([_VERSION, versions(), n, place, [astuple(row) for row in rows], states])
+    try:
+        kept = json.loads(record.read_bytes())
+        file.seek(2 * n * place)
+        if kept["checksum"] == _checksum(inputs, kept, [file.read(2 * n * len(kept["rows"]))]):
+            return kept
+    except (OSError, ValueError, LookupError, TypeError):  # there is none, or it is damaged
+        pass
+
+    def one(index: int) -> tuple[Row, np.ndarray] | str:
+        try:
+            return _window(catalogue.path(rows[index]), rows[index], n)
+        except Rejected as reason:
+            return str(reason)
+        except Unreadable as error:
+            if error.reason == "no access":  # no fault of the recording: to be mended, not to be counted
+                raise
+            return error.reason
+
+    found = in_threads(one, len(rows))
+    clips = [one for one in found if not isinstance(one, str)]
+    samples = [clip.data for _, clip in clips]
+    rejected = [(one, row.wav) for one, row in zip(found, rows, strict=True) if isinstance(one, str)]
+    shard = {"rows": [astuple(row) for row, _ in clips], "rejected": rejected}
+    file.seek(2 * n * place)
+    file.writelines(samples)
+    file.flush()  # the record, which makes it a finished shard, comes last
+    with atomic(record) as temporary:
+        temporary.write_text(json.dumps(shard | {"checksum": _checksum(inputs, shard, samples)}))
+    return shard
 
 
 def _state(path: Path) -> tuple[int, int] | None:
@@ -138,67 +115,16 @@ def _state(path: Path) -> tuple[int, int] | None:
     return state.st_size, state.st_mtime_ns
 
 
-def _prepare_shard(path: Path, key: str, paths: list[Path], rows: list[Row], n: int, start: str, workers: int) -> dict:
-    """Writes the samples, then the record that makes them a finished shard, which it returns."""
-    samples = np.zeros((len(rows), n), np.int16)
-
-    def one(place: int) -> Row | str:
-        try:
-            row, part = _window(paths[place], rows[place], n, start)
-        except Rejected as reason:
-            return str(reason)
-        except Unreadable as error:
-            if error.reason == "no access":  # no fault of the recording: to be mended, not to be counted
-                raise
-            return error.reason
-        samples[place, : len(part)] = part
-        return row
-
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            outcomes = list(pool.map(one, range(len(rows))))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    tally = Tally()
-    kept: list[Row] = []
-    for place, outcome in enumerate(outcomes):
-        if isinstance(outcome, Row):
-            samples[len(kept)] = samples[place]  # in place: a shard is not held twice
-            kept.append(outcome)
-        else:
-            tally.add(outcome, rows[place].wav)
-    record = {"key": key, "rejected": tally.rejected, "first": tally.first, "rows": [astuple(row) for row in kept]}
-    path.with_suffix(".json").unlink(missing_ok=True)
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, samples[: len(kept)], allow_pickle=False)
-    record |= {"checksum": _checksum(path, record)}
-    with atomic(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(record))
-    return record
-
-
-def _read_record(path: Path) -> dict | None:
-    """The record of a finished shard; None if there is none, or it and its samples do not agree."""
-    try:
-        record = json.loads(path.with_suffix(".json").read_bytes())
-        checksum = record.pop("checksum")
-        return record | {"checksum": checksum} if _checksum(path, record) == checksum else None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # what a damaged record can cause
-        return None
-
-
-def _checksum(path: Path, record: dict) -> str:
-    """sha256 over the file of samples and its record."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    digest.update(json.dumps(record).encode())
+def _checksum(inputs: str, shard: dict, samples: Iterable[bytes | memoryview]) -> str:
+    digest = hashlib.sha256(json.dumps([inputs, shard["rows"], shard["rejected"]]).encode())
+    for part in samples:
+        digest.update(part)
     return digest.hexdigest()
 
 
-def _window(path: Path, row: Row, n: int, start: str) -> tuple[Row, np.ndarray]:
-    """The row with onset and offset in the window, and up to n samples of it."""
-    first = round(row.onset * RATE) if start == "area" else 0
+def _window(path: Path, row: Row, n: int) -> tuple[Row, np.ndarray]:
+    """The row with onset and offset in the window, and its n samples."""
+    first = round(row.onset * RATE)
     wave = decode(path, seconds=(first + n) / RATE)
     first = max(min(first, len(wave) - n), 0)
     part = wave[first : first + n]
@@ -206,33 +132,4 @@ def _window(path: Path, row: Row, n: int, start: str) -> tuple[Row, np.ndarray]:
     offset = min(row.offset - first / RATE, len(part) / RATE)
     if onset >= offset:
         raise Rejected(OUTSIDE)
-    return replace(row, onset=round(onset, 6), offset=round(offset, 6)), part
-
-
-def load_prepared(out_folder: str | Path, split: str) -> Prepared:
-    """A split that `prepare` has finished. Reads all of it once to compare its checksums; memory stays free.
-
-    Raises:
-        DataError: not (wholly) prepared, or damaged.
-    """
-    out = Path(out_folder)
-    shards, rows, tally = [], [], Tally()
-    again = "Call prepare again: it keeps what is sound and makes the rest."
-    try:
-        index = json.loads((out / f"{split}.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"The split {split!r} in {out} is not prepared, or not to its end. {again}") from error
-    for place, checksum in enumerate(index["shards"]):
-        path = out / split / f"{place:05d}.npy"
-        record = _read_record(path)
-        if record is None or record["checksum"] != checksum:
-            raise DataError(f"The shard {path} is damaged or missing. {again}")
-        shards.append(np.load(path, mmap_mode="r", allow_pickle=False))
-        rows += [Row(**dict(zip(_FIELDS, row, strict=True)) | {"speaker": tuple(row[_FIELDS.index("speaker")])})
-                 for row in record["rows"]]  # fmt: skip
-        for reason, count in record["rejected"].items():
-            tally.add(reason, record["first"][reason], count)
-    return Prepared(tuple(shards), tuple(rows), tally.rejected, tally.first, index["seconds"])
-
-
-_FIELDS = tuple(one.name for one in fields(Row))
+    return replace(row, onset=round(onset, 6), offset=round(offset, 6)), np.pad(part, (0, n - len(part)))

@@ -10,6 +10,8 @@ import numpy as np
 from lib.data.catalog import readable
 from lib.emergency.data.aihub import SOURCE, SPLITS, Row, letters_of, stem_of
 
+STRICT_SHARES = (0.75, 0.1, 0.15)
+
 
 def split_source(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
     """Indices of "train", "validation" and "test" as the source has them: clip by clip.
@@ -33,60 +35,49 @@ def split_source(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
     validation = math.ceil((total - test) / 100)
     ranks = _ranks(rows, seed)
     members = defaultdict(list)
-    for index, row in enumerate(rows):
-        members[row.number].append(((row.part != "Validation", ranks[index]), index))
+    for index in sorted(range(len(rows)), key=lambda index: (rows[index].part != "Validation", ranks[index])):
+        members[rows[index].number].append(index)
     # Every class is spread evenly over the interval 0..1: any stretch of it holds its share of each class.
-    places = {index: (place + 0.5) / len(ranked)
-              for ranked in map(sorted, members.values()) for place, (_, index) in enumerate(ranked)}  # fmt: skip
+    places = {index: (place + 0.5) / len(ranked) for ranked in members.values() for place, index in enumerate(ranked)}
     order = sorted(places, key=lambda index: (places[index], ranks[index]))
-    chosen = {"train": order[test + validation : total], "validation": order[test : test + validation],
-              "test": order[:test]}  # fmt: skip
-    return {split: _mixed(indices, ranks) for split, indices in chosen.items()}
+    return _mixed([order[test + validation : total], order[test : test + validation], order[:test]], ranks)
 
 
-def split_strict(
-    rows: Sequence[Row], seed: int, shares: tuple[float, float, float] = (0.75, 0.1, 0.15)
-) -> dict[str, np.ndarray]:
+def split_strict(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
     """Indices of "train", "validation" and "test" so that no line is on two sides, whoever says it.
 
     Lines are the same if they differ in case, spaces and punctuation only. Clips of a class without a line stay
     together by speaker group (gender, generation, dialect); where that is unknown as well, each is on its own.
-    All clips go somewhere. The shares of each class come as close to `shares` as whole lines allow; a class
+    All clips go somewhere. The shares of each class come as close to `STRICT_SHARES` as whole lines allow; a class
     with one line alone is in one split alone.
 
     Order of rows and of indices as in `split_source`.
 
     Raises:
-        ValueError: fewer than 3 clips, or shares that are not three positive numbers.
+        ValueError: fewer than 3 clips.
     """
     _enough(rows)
-    if len(shares) != 3 or not all(math.isfinite(share) and share > 0 for share in shares):
-        raise ValueError(f"shares are {shares}, expected three positive numbers, for {', '.join(SPLITS)}.")
     ranks = _ranks(rows, seed)
     units = defaultdict(list)
     for index, row in enumerate(rows):
-        if letters := letters_of(row.line):
-            units[letters].append(index)
-        elif any(row.speaker):
-            units[row.number, row.speaker].append(index)
-        else:
-            units[index].append(index)
+        speaker = (row.number, row.speaker) if any(row.speaker) else index
+        units[letters_of(row.line) or speaker].append(index)
 
     def counts(unit: Sequence[int]) -> np.ndarray:
         """(21,) clips of each class, and of all, lest small classes leave nothing to the small shares."""
         return np.append(np.bincount([rows[index].number for index in unit], minlength=20), len(unit))
 
     total = counts(range(len(rows)))
-    lacking = np.outer(np.array(shares) / sum(shares), total)  # (3, 21) clips
+    lacking = np.outer(STRICT_SHARES, total)  # (3, 21) clips
     weight = 1 / np.maximum(total, 1)
     # Large ones first, as they are hard to place; among those of about one size, as the seed wants it.
-    chosen: dict[str, list[int]] = {split: [] for split in SPLITS}
+    chosen: list[list[int]] = [[], [], []]
     for unit in sorted(units.values(), key=lambda unit: (-len(unit).bit_length(), min(ranks[i] for i in unit))):
         clips = counts(unit)
         split = int(np.argmax(lacking @ (clips * weight)))
         lacking[split] -= clips
-        chosen[SPLITS[split]] += unit
-    return {split: _mixed(indices, ranks) for split, indices in chosen.items()}
+        chosen[split] += unit
+    return _mixed(chosen, ranks)
 
 
 def _enough(rows: Sequence[Row]) -> None:
@@ -96,12 +87,11 @@ def _enough(rows: Sequence[Row]) -> None:
 
 def _ranks(rows: Sequence[Row], seed: int) -> list[tuple[bytes, str, int]]:
     """Of each row, something random that depends on the seed and the clip, not on the folders it lies in."""
-    ranks = []
-    for row in rows:
-        name = f"{seed} {row.number} {row.part} {stem_of(row.wav)} {row.onset}"
-        ranks.append((hashlib.sha256(name.encode()).digest(), readable(row.wav), row.root))
-    return ranks
+    names = (f"{seed} {row.number} {row.part} {stem_of(row.wav)} {row.onset}" for row in rows)
+    return [(hashlib.sha256(name.encode()).digest(), readable(row.wav), row.root)
+            for name, row in zip(names, rows, strict=True)]  # fmt: skip
 
 
-def _mixed(indices: list[int], ranks: list[tuple[bytes, str, int]]) -> np.ndarray:
-    return np.array(sorted(indices, key=lambda index: ranks[index]), np.int64)
+def _mixed(splits: list[list[int]], ranks: list[tuple[bytes, str, int]]) -> dict[str, np.ndarray]:
+    return {split: np.array(sorted(indices, key=ranks.__getitem__), np.int64)
+            for split, indices in zip(SPLITS, splits, strict=True)}  # fmt: skip

@@ -128,8 +128,8 @@ def three_sets(
     if dataset == "esc50":
         whole = load(dataset, "all", count=train_count or None, **how)
         first, second = whole.folds.unique()[:2]
-        return (*_by_mask(whole, (whole.folds != first) & (whole.folds != second), whole.folds == second,
-                          whole.folds == first), None)  # fmt: skip
+        masks = (whole.folds != first) & (whole.folds != second), whole.folds == second, whole.folds == first
+        return (*map(whole.subset, masks), None)
     if dataset in SOUNDSCAPES:
         drawn = _drawn(dataset, "test", seconds, test_count, seed, root)
         parts = [load(dataset, split, count=count or None, **how)
@@ -140,11 +140,7 @@ def three_sets(
     if dataset in ("aihub", "aihub-strict"):
         return train, load(dataset, "validation", count=validation_count or None, **how), test, None
     out = train.folds == train.folds.min()
-    return (*_by_mask(train, ~out, out), test, None)
-
-
-def _by_mask(sounds: Sounds, *masks: Tensor) -> list[Sounds]:
-    return [sounds.subset(mask) for mask in masks]
+    return train.subset(~out), train.subset(out), test, None
 
 
 def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
@@ -173,36 +169,40 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
     base = data_root(root)
     controls = sorted(folder for folder in (base / "aihub-controls").glob("*") if folder.is_dir())
     catalogue = aihub.read_catalogue(base / "aihub", controls=controls)
-    parts = (aihub_splits.split_strict if dataset == "aihub-strict" else aihub_splits.split_source)(
-        catalogue.rows, seed
-    )
+    split_by = aihub_splits.split_strict if dataset == "aihub-strict" else aihub_splits.split_source
+    parts = split_by(catalogue.rows, seed)
     if split not in parts:
         raise DataError(f"AI Hub's sounds are split into {', '.join(parts)}; there is no {split!r}.")
     chosen = parts[split]
     if count is not None:
-        chosen = chosen[balanced(np.array([catalogue.rows[index].number for index in chosen]), count, seed)]
-    where = f"{base}\0{dataset}\0{seed}\0{count}\0{seconds}"
-    folder = (
-        paths.build() / "cache" / "aihub" / hashlib.sha256(where.encode("utf-8", "surrogateescape")).hexdigest()[:16]
-    )
-    aihub_shards.prepare(catalogue, {split: chosen}, folder, seconds=seconds)
-    ready = aihub_shards.load_prepared(folder, split)
-    samples = torch.from_numpy(ready.samples(np.arange(len(ready))))
-    labels = torch.from_numpy(ready.numbers)
+        chosen = chosen[balanced(np.array([catalogue.rows[index].number for index in chosen]), count, seed, "clips")]
+    where = f"{base}\0{dataset}\0{split}\0{seed}\0{count}\0{seconds}"
+    folder = paths.build() / "cache" / "aihub" / _digest(where).hex()[:16]
+    ready = aihub_shards.prepare(catalogue, chosen, folder, seconds=seconds)
+    labels = np.array([row.number for row in ready.rows], np.int64)
     # A line is heard from many speakers, and is learned by heart: all of them share a fold.
-    folds = [_hash(row.line or row.json) % FOLDS for row in ready.rows]
-    rejected = dict(Counter(catalogue.rejected) + Counter(ready.rejected))
+    folds = [int.from_bytes(_digest(row.line or row.json)[:4], "big") % FOLDS for row in ready.rows]
+    rejected = Counter(reason for reason, _ in catalogue.rejected + ready.rejected)
     name = "AI Hub emergency sounds" + (" (strict split)" if dataset == "aihub-strict" else "")
-    name += f", {sum(rejected.values()):,} files rejected" if rejected else ""
-    return Sounds(samples, labels, NAMES, torch.tensor(folds), tuple(row.wav for row in ready.rows), name,
-                  checksum(samples.numpy().view(np.uint8), labels.numpy()), split, rejected,
-                  tuple(((row.onset, row.offset),) for row in ready.rows),
-                  tuple(row.line for row in ready.rows),
-                  tuple(catalogue.roots[row.root].name for row in ready.rows))  # fmt: skip
+    name += f", {rejected.total():,} files rejected" if rejected else ""
+    return Sounds(
+        samples=torch.from_numpy(ready.samples),
+        labels=torch.from_numpy(labels),
+        classes=NAMES,
+        folds=torch.tensor(folds),
+        names=tuple(row.wav for row in ready.rows),
+        name=name,
+        checksum=checksum(ready.samples, labels),
+        split=split,
+        rejected=dict(rejected),
+        spans=tuple(((row.onset, row.offset),) for row in ready.rows),
+        texts=tuple(row.line for row in ready.rows),
+        corpora=tuple(catalogue.roots[row.root].name for row in ready.rows),
+    )
 
 
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()[:4], "big")
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 def mels(sounds: Sounds, batch_size: int = 16) -> Mels:
