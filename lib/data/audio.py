@@ -7,12 +7,8 @@
 Where a set is looked for is written in `catalog`, which formats are read in `decoding`.
 """
 
-import io
 import re
-import zipfile
-import zlib
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -24,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lib.data import cache, catalog, common, decoding, folders
-from lib.data.catalog import DataError, File, Source
+from lib.data.catalog import DataError, Source
 from lib.data.decoding import RATE, Unreadable
 from lib.data.folders import Listing
 
@@ -44,8 +40,6 @@ _WHERE_ESC50 = (
     f"3.0: not for commercial use), or the folder {catalog.ESC50}/ unpacked from it, or an audio folder "
     f"esc50/<class>/<fold>-<source>-<take>.ogg"
 )
-
-Read = Callable[[File, float], np.ndarray]  # decodes a file up to some seconds: (n,) int16
 
 
 @dataclass(frozen=True)
@@ -122,12 +116,12 @@ def load_sounds(
             f"{dataset} was not found below {catalog.data_root(root)}. Put there {_WHERE_ESC50}; or set the "
             f"environment variable DATA_ROOT to the folder that holds it."
         )
-    listing, name, read = _esc50(source, split) if dataset == "esc50" else _folder(source, split)
+    listing, name = _esc50(source, split) if dataset == "esc50" else _folder(source, split)
     if count is not None:
         listing = listing.take(common.balanced(listing.labels, count, seed, "clips"))
     length = round(seconds * RATE)
     key = f"sounds {_FORMAT} {decoding.versions()} {length} {listing.state()}"
-    samples, digest = cache.cached(key, listing.labels, lambda: _decode(listing, read, length), "sounds")
+    samples, digest = cache.cached(key, listing.labels, lambda: _decode(listing, length), "sounds")
     samples, labels, folds = map(torch.from_numpy, (samples, listing.labels, listing.folds))
     names = tuple(file.name for file in listing.files)
     return Sounds(samples, labels, listing.classes, folds, names, name, digest, split)
@@ -136,32 +130,21 @@ def load_sounds(
 # --- The sets -----------------------------------------------------------------------------------
 
 
-def _folder(source: Source, split: str) -> tuple[Listing, str, Read]:
+def _folder(source: Source, split: str) -> tuple[Listing, str]:
     listing = folders.list_folder(source.path, split, SOUNDS)
     folds = [int.from_bytes(folders.name_hash(f"fold {file.name}")[:8], "big") % FOLDS for file in listing.files]
-    name = f"folder {catalog.readable(source.path.name)}"
-    return replace(listing, folds=np.array(folds, np.int64)), name, _reader(source.path)
+    return replace(listing, folds=np.array(folds, np.int64)), f"folder {catalog.readable(source.path.name)}"
 
 
-def _reader(folder: Path) -> Read:
-    return lambda file, seconds: decoding.decode(folder / file.name, seconds=seconds)
-
-
-def _esc50(source: Source, split: str) -> tuple[Listing, str, Read]:
+def _esc50(source: Source, split: str) -> tuple[Listing, str]:
     """Classes in alphabetical order, whichever form of the set is there."""
-    copy, read = [], _reader(source.path)
+    copy = []
     if source.kind == "folder":
         listing = folders.list_folder(source.path, "all", SOUNDS)
         listing = replace(listing, folds=np.array([_fold(path) for path in listing.paths()], np.int64))
         copy = [_copy(listing.paths()[0])]
-    elif source.kind == "archive":
-        listing, read = _packed(source.path)
     else:
-        try:
-            files, table = catalog.scan(source.path), (source.path / catalog.ESC50_LIST).read_bytes()
-        except OSError as error:
-            raise DataError(f"{source.path} cannot be read ({error}). Check its permissions.") from error
-        listing = _official(source.path, table, files)
+        listing = _official(source)
     there = np.unique(listing.folds) + 1
     if len(there) < 5:
         consecutive = len(there) > 1 and there[-1] - there[0] == len(there) - 1
@@ -169,13 +152,13 @@ def _esc50(source: Source, split: str) -> tuple[Listing, str, Read]:
         copy.append(f"{'fold' if len(there) == 1 else 'folds'} {which}")
     name = f"ESC-50 ({', '.join(copy)})" if copy else "ESC-50"
     if split == "all":
-        return listing, name, read
+        return listing, name
     if len(there) == 1:
         raise DataError(
             f"{source.path} holds fold {there[0]} of ESC-50 alone: too few to split it into train and test. "
             f"Add the other folds or load split='all'."
         )
-    return listing.take(np.flatnonzero((listing.folds == there[-1] - 1) == (split == "test"))), name, read
+    return listing.take(np.flatnonzero((listing.folds == there[-1] - 1) == (split == "test"))), name
 
 
 def _fold(path: Path) -> int:
@@ -198,65 +181,43 @@ def _copy(path: Path) -> str:
     return f"{found.samplerate / 1000:g} kHz {found.subtype_info} copy"
 
 
-def _official(place: Path, table: bytes, files: list[File]) -> Listing:
-    """The clips that ESC-50's own list (a CSV file) names."""
+def _official(source: Source) -> Listing:
+    """The clips that the repository's own list names. GitHub's archive of it is unpacked."""
+    folder = source.path
+    if source.kind == "archive":
+        folder = common.unpack(source.path, f"{catalog.ESC50}/{catalog.ESC50_LIST}", _WHERE_ESC50) / catalog.ESC50
     try:
-        rows = pd.read_csv(io.BytesIO(table))
+        files = {file.name: file for file in catalog.scan(folder)}
+        rows = pd.read_csv(folder / catalog.ESC50_LIST)
         names = [f"audio/{name}" for name in rows["filename"]]
         folds = rows["fold"].to_numpy(np.int64) - 1
         labels, classes = pd.factorize(rows["category"], sort=True)
-    except (KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise DataError(
-            f"{catalog.ESC50_LIST} of {place} is not ESC-50's list of clips ({error!r}). "
+            f"{catalog.ESC50_LIST} of {source.path} is not ESC-50's list of clips, or cannot be read ({error!r}). "
             f"Put the official one in its place: {_WHERE_ESC50}."
         ) from error
-    by_name = {file.name: file for file in files}
-    missing = [name for name in names if name not in by_name]
+    missing = [name for name in names if name not in files]
     if missing or not names:
         raise DataError(
-            f"{len(missing)} of the {len(names)} clips that {catalog.ESC50_LIST} names are missing in {place}"
+            f"{len(missing)} of the {len(names)} clips that {catalog.ESC50_LIST} names are missing in {source.path}"
             f"{', the first is ' + missing[0] if missing else ''}. Get it again: {_WHERE_ESC50}."
         )
-    return Listing(place, tuple(by_name[name] for name in names), labels.astype(np.int64), tuple(classes), folds)
-
-
-def _packed(path: Path) -> tuple[Listing, Read]:
-    """The archive as GitHub packs it, which stays packed. A file's "modified" is its checksum there."""
-    top = f"{catalog.ESC50}/"
-
-    def content(name: str) -> bytes:
-        try:
-            return archive.read(top + name)
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError, RuntimeError) as error:
-            raise damaged(error) from error
-
-    def damaged(error: Exception) -> DataError:
-        return DataError(
-            f"The archive {path} is truncated or damaged ({error}). Delete it and get it again: {_WHERE_ESC50}."
-        )
-
-    def read(file: File, seconds: float) -> np.ndarray:
-        return decoding.decode_stream(io.BytesIO(content(file.name)), f"{file.name} of {path}", seconds=seconds)
-
-    try:
-        archive = zipfile.ZipFile(path)  # open as long as `read` is there
-    except (zipfile.BadZipFile, OSError) as error:
-        raise damaged(error) from error
-    files = [File(info.filename.removeprefix(top), info.file_size, info.CRC) for info in archive.infolist()]
-    return _official(path, content(catalog.ESC50_LIST), files), read
+    return Listing(folder, tuple(files[name] for name in names), labels.astype(np.int64), tuple(classes), folds)
 
 
 # --- Decoding -----------------------------------------------------------------------------------
 
 
-def _decode(listing: Listing, read: Read, length: int) -> np.ndarray:
+def _decode(listing: Listing, length: int) -> np.ndarray:
     """(N, length) int16; all files are tried before any that cannot be read is complained of."""
-    count, rejected = len(listing.files), defaultdict(list)  # reason -> names
+    files, count = listing.paths(), len(listing.files)
+    rejected = defaultdict(list)  # reason -> names
     samples = common.allocate((count, length), np.int16, f"clips of {length / RATE:g} s", "seconds=")
 
     def one(index: int) -> None:
         try:
-            clip = read(listing.files[index], length / RATE)
+            clip = decoding.decode(files[index], seconds=length / RATE)
             samples[index, : len(clip)] = clip
         except Unreadable as error:
             rejected[error.reason].append(decoding.printable(listing.files[index].name))

@@ -16,8 +16,10 @@ import contextlib
 import difflib
 import hashlib
 import os
+import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +51,8 @@ class DataError(Exception):
 class Source:
     """Where a data set was found.
 
-    kind: "official" (unpacked as torchvision expects it), "archive" (official, still packed) or
-        "folder" (images or sounds as plain files).
-    path: the official folder, the archive or the plain folder.
+    kind: "official" (an official folder), "archive" (that, still packed) or "folder" (images or sounds as plain files).
+    path: of the folder or archive.
     """
 
     kind: str
@@ -75,26 +76,38 @@ def data_root(value: str = "") -> Path:
 def locate(dataset: str, root: str = "") -> Source | None:
     """Find `dataset` on disk. None: built-in, not there, or an unknown name."""
     base = data_root(root)
-    if dataset == "cifar10":
-        return _cifar10(base)
-    if dataset == "celeba":
-        return _celeba(base)
-    if dataset == "esc50":
-        return _esc50(base)
-    if dataset == "folder:":
-        return None
     if dataset.startswith("folder:"):
         folder = folder_path(dataset, root)
-        return Source("folder", folder) if folder.is_dir() else None  # the user's: empty is an error later
-    if dataset in BUILT_IN or not _plain(dataset):
+        return Source("folder", folder) if folder.is_dir() and dataset != "folder:" else None  # empty: an error later
+    if dataset in BUILT_IN or dataset in ("", ".", "..") or set(dataset) & set("/\\:\0"):
         return None
-    # A set that has no official form known here is a folder of its name.
-    return _plain_folder(base / dataset.removesuffix("-strict"))
+    for kind, path, marker in _official_forms(base, dataset):
+        if (path / marker).exists():
+            return Source(kind, path)
+    folder = base / dataset.removesuffix("-strict")
+    filled = folder.is_dir() and any(not hidden(name) for name in os.listdir(folder))
+    return Source("folder", folder) if filled else None
+
+
+def _official_forms(base: Path, dataset: str) -> Iterator[tuple[str, Path, str]]:
+    """(kind, path, what has to be there) of each form of an official set, the first choice first."""
+    inside = base / dataset
+    if dataset == "cifar10":
+        for folder in (base, inside):
+            yield "official", folder / CIFAR10_BATCHES, "."
+            yield "archive", folder / CIFAR10_ARCHIVE, ""
+    elif dataset == "celeba" and all((inside / name).is_file() for name in CELEBA_LISTS):
+        yield "official", inside, CELEBA_IMAGES
+        yield "archive", inside / f"{CELEBA_IMAGES}.zip", ""
+    elif dataset == "esc50":
+        for folder in (base / ESC50, inside / ESC50, inside):
+            yield "official", folder, ESC50_LIST
+        for folder in (base, inside):
+            yield "archive", folder / f"{ESC50}.zip", ""
 
 
 def _spellings(folder: Path) -> list[Path]:
-    """The path as given, and with each folder spelled as a Mac (NFD) or others (NFC) would, or in CP949: they look the
-    same."""
+    """The path as given, and with each folder spelled as a Mac (NFD) or others (NFC) would, or in CP949."""
     found = [Path(folder.anchor)]
     for name in folder.parts[1 if folder.anchor else 0 :]:
         composed = unicodedata.normalize("NFC", name)
@@ -108,48 +121,6 @@ def _spellings(folder: Path) -> list[Path]:
 def _as_spelled(folder: Path) -> Path:
     """The folder that is there, however its name is spelled on the disk; as given where there is none."""
     return next((path for path in _spellings(folder) if path.is_dir()), folder)
-
-
-def _plain_folder(folder: Path) -> Source | None:
-    if not folder.is_dir():
-        return None
-    with os.scandir(folder) as entries:
-        filled = any(not hidden(entry.name) for entry in entries)
-    return Source("folder", folder) if filled else None
-
-
-def _plain(name: str) -> bool:
-    """A single folder name: nothing that leads out of the data root."""
-    return bool(name) and name not in (".", "..") and not set(name) & set("/\\:\0")
-
-
-def _cifar10(base: Path) -> Source | None:
-    for folder in (base, base / "cifar10"):
-        if (folder / CIFAR10_BATCHES).is_dir():
-            return Source("official", folder / CIFAR10_BATCHES)
-        if (folder / CIFAR10_ARCHIVE).is_file():
-            return Source("archive", folder / CIFAR10_ARCHIVE)
-    return _plain_folder(base / "cifar10")
-
-
-def _celeba(base: Path) -> Source | None:
-    folder = base / "celeba"
-    if all((folder / name).is_file() for name in CELEBA_LISTS):
-        if (folder / CELEBA_IMAGES).is_dir():
-            return Source("official", folder)
-        if (folder / f"{CELEBA_IMAGES}.zip").is_file():
-            return Source("archive", folder / f"{CELEBA_IMAGES}.zip")
-    return _plain_folder(folder)
-
-
-def _esc50(base: Path) -> Source | None:
-    for folder in (base / ESC50, base / "esc50" / ESC50, base / "esc50"):
-        if (folder / ESC50_LIST).is_file():
-            return Source("official", folder)
-    for folder in (base, base / "esc50"):
-        if (folder / f"{ESC50}.zip").is_file():
-            return Source("archive", folder / f"{ESC50}.zip")
-    return _plain_folder(base / "esc50")
 
 
 def folder_path(dataset: str, root: str = "") -> Path:
@@ -209,16 +180,10 @@ OF_SOFTWARE = frozenset(
 def readable(path: str) -> str:
     """A path as text that can be shown and compared: NFC; a name that is not UTF-8 on disk is CP949, as some
     tools unpack Korean archives."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        path = "/".join(os.fsencode(name).decode("cp949", "replace") if _undecoded(name) else name
+    if not path.isascii():
+        path = "/".join(os.fsencode(name).decode("cp949", "replace") if re.search("[\ud800-\udfff]", name) else name
                         for name in path.split("/"))  # fmt: skip
     return unicodedata.normalize("NFC", path)
-
-
-def _undecoded(name: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def hidden(name: str) -> bool:

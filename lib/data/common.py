@@ -1,15 +1,24 @@
 """What loading images and loading sounds have in common: arguments, finding a set, subsets, decoding in threads."""
 
+import hashlib
 import math
+import os
+import shutil
+import tarfile
+import tempfile
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lib import paths
 from lib.data import cache, catalog
 from lib.data.catalog import DataError, Source
 
@@ -109,3 +118,45 @@ def in_threads(function: Callable[[int], Any], count: int) -> list:
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         return [result for part in pool.map(some, range(0, count, 64)) for result in part]
+
+
+def unpack(archive: Path, content: str, where: str, md5: str = "") -> Path:
+    """The folder in `build/cache` into which `archive` is unpacked once: the data root may be read-only.
+
+    content: a file or folder that it holds. where: to get it, for messages. md5: of the official archive.
+    """
+    state = archive.stat()
+    identity = f"{archive}\0{state.st_size}\0{state.st_mtime_ns}"
+    target = paths.build() / "cache" / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    if target.is_dir():
+        return target
+    try:
+        with archive.open("rb") as file:
+            if md5 and hashlib.file_digest(file, "md5").hexdigest() != md5:
+                raise ValueError(f"its MD5 sum is not the official one, {md5}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as part:
+            unpacked = Path(part) / "unpacked"
+            shutil.unpack_archive(archive, unpacked)
+            if not (unpacked / content).exists():
+                raise ValueError(f"it does not hold {content}")
+            move(unpacked, target)
+    except (shutil.ReadError, zipfile.BadZipFile, zlib.error, tarfile.TarError, EOFError, ValueError) as error:
+        raise DataError(
+            f"The archive {archive} is truncated or damaged: it has {state.st_size:,} bytes ({error}). Delete it and "
+            f"get it again: {where}."
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{archive} could not be unpacked into {target.parent} ({error}). Free some space, set "
+            f"OUTPUT_ROOT to a folder that has it, or unpack the archive beside itself."
+        ) from error
+    return target
+
+
+def move(folder: Path, target: Path) -> None:
+    try:
+        os.rename(folder, target)
+    except OSError:
+        if not target.is_dir():  # else another process was first: its copy is as good
+            raise

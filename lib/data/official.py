@@ -4,9 +4,6 @@ The data root may be read-only: packed archives are unpacked into `build/cache`.
 writes into it, and whole: a download that breaks off leaves nothing behind.
 """
 
-import hashlib
-import os
-import shutil
 import socket
 import tempfile
 import urllib.request
@@ -14,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from torchvision.datasets import CIFAR10, CelebA
-from torchvision.datasets.utils import check_integrity, extract_archive
+from torchvision.datasets.utils import check_integrity
 
-from lib import paths
-from lib.data import catalog
+from lib.data import catalog, common
 from lib.data.catalog import DataError, Source
 from lib.data.folders import Listing
 
@@ -40,7 +36,8 @@ def read_cifar10(source: Source, split: str) -> tuple[np.ndarray, np.ndarray, tu
     """
     folder = source.path
     if source.kind == "archive":
-        folder = _unpack(source.path, CIFAR10.tgz_md5) / catalog.CIFAR10_BATCHES
+        folder = common.unpack(source.path, catalog.CIFAR10_BATCHES, WHERE["cifar10"], CIFAR10.tgz_md5)
+        folder = folder / catalog.CIFAR10_BATCHES
     expected = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
     _check(folder, expected, "cifar10")
     data = CIFAR10(folder.parent, train=split == "train")
@@ -51,15 +48,19 @@ def list_celeba(source: Source, split: str) -> Listing:
     """The images of one split of the official partition, without labels.
 
     Raises:
-        DataError: a list, an image or the archive is missing or damaged.
+        DataError: the list of the partition, an image or the archive is missing or damaged.
     """
-    folder = source.path
-    files = {name: md5 for _, md5, name in CelebA.file_list}
+    folder, md5s = source.path, {name: md5 for _, md5, name in CelebA.file_list}
+    images, partition = folder / catalog.CELEBA_IMAGES, "list_eval_partition.txt"
     if source.kind == "archive":
-        folder = _unpack(source.path, files[source.path.name], beside=catalog.CELEBA_LISTS) / "celeba"
-    _check(folder, [(name, files[name]) for name in catalog.CELEBA_LISTS], "celeba")
-    names = CelebA(folder.parent, split=split, target_type=[]).filename
-    images = folder / catalog.CELEBA_IMAGES
+        folder = source.path.parent
+        images = (
+            common.unpack(source.path, catalog.CELEBA_IMAGES, WHERE["celeba"], md5s[source.path.name])
+            / catalog.CELEBA_IMAGES
+        )
+    _check(folder, [(partition, md5s[partition])], "celeba")
+    rows = [line.split() for line in (folder / partition).read_text().splitlines()]
+    names = [name for name, part in rows if part == {"train": "0", "test": "2"}[split]]
     found = {file.name: file for file in catalog.scan(images)}
     if missing := [name for name in names if name not in found]:
         raise DataError(
@@ -79,42 +80,6 @@ def _check(folder: Path, expected: list, dataset: str) -> None:
             )
 
 
-def _unpack(archive: Path, md5: str, beside: tuple[str, ...] = ()) -> Path:
-    """Unpack `archive` into build/cache once; `beside` are files next to it that belong to it."""
-    state = archive.stat()
-    identity = f"{archive}\0{state.st_size}\0{state.st_mtime_ns}"
-    target = paths.build() / "cache" / "unpacked" / hashlib.sha256(identity.encode()).hexdigest()[:16]
-    if target.is_dir():
-        return target
-    if not check_integrity(archive, md5):
-        raise DataError(
-            f"The archive {archive} is truncated or damaged: it has {state.st_size:,} bytes and its MD5 sum "
-            f"is not the official one ({md5}). Delete it and download it again."
-        )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as part:
-            inner = Path(part) / "content" / ("celeba" if beside else "")
-            extract_archive(archive, inner)
-            for name in beside:
-                shutil.copyfile(archive.parent / name, inner / name)
-            _move(Path(part) / "content", target)
-    except OSError as error:
-        raise DataError(
-            f"{archive} could not be unpacked into {target.parent} ({error}). Free some space, set "
-            f"OUTPUT_ROOT to a folder that has it, or unpack the archive beside itself."
-        ) from error
-    return target
-
-
-def _move(folder: Path, target: Path) -> None:
-    try:
-        os.rename(folder, target)
-    except OSError:
-        if not target.is_dir():  # else another process was first: its copy is as good
-            raise
-
-
 def download(dataset: str, root: str = "") -> Source:
     """Download the official archive into the data root through torchvision.
 
@@ -130,7 +95,7 @@ def download(dataset: str, root: str = "") -> Source:
         with tempfile.TemporaryDirectory(prefix=".download-", dir=base) as temporary:
             (CIFAR10 if dataset == "cifar10" else CelebA)(temporary, download=True)
             name = catalog.CIFAR10_BATCHES if dataset == "cifar10" else "celeba"
-            _move(Path(temporary) / name, base / name)
+            common.move(Path(temporary) / name, base / name)
         return catalog.locate(dataset, root)
     except Exception as error:  # of sockets, HTTP, archives, the disk or a missing download helper
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

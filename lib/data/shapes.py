@@ -12,8 +12,6 @@ product is exact, see `_value_noise`). Image `i` depends on (seed, split, i) and
 Lengths are in units of 1/1024 of the image side, angles in degrees, colours in 0..255.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -35,50 +33,25 @@ def draw_shapes(
     size: int = 32,
     seed: int = 0,
     split: str = "train",
-    classes: Sequence[str] | None = None,
     plain: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]:
     """Draw the first `count` images of the stream (seed, split).
 
-    Any ten images in a row from a multiple of ten (for n chosen `classes`: n) hold each class once.
+    Any ten images in a row from a multiple of ten hold each class once.
 
     plain: the same shapes larger, bright and upright in the middle of dark flat backgrounds, without
     clutter, shading and grain, for models that have a minute to learn what an image is.
 
     Returns:
         pixels: (count, 3, size, size) uint8.
-        labels: (count,) int64, an index into `classes` (all of `CLASSES` if None).
-        factors: what was drawn, int64 arrays (count,): "class" (index into `CLASSES`), "hue" and
+        labels: (count,) int64, an index into `CLASSES`.
+        factors: what was drawn, int64 arrays (count,): "class" (the labels), "hue" and
             "orientation" in degrees, "x", "y" (centre) and "scale" (radius of the disk of equal
             area) in 1/1024 of the side, "background" (index into `BACKGROUNDS`).
 
     Raises:
-        ValueError: an argument is out of range or a class is unknown.
+        ValueError: an argument is out of range.
     """
-    chosen = _check(count, size, seed, split, classes)
-    rows = -(-count // len(chosen)) * len(chosen)  # whole rounds over the classes
-    words = _words(rows, seed, split)
-    order = np.argsort(words[:, 0].reshape(-1, len(chosen)), axis=1, kind="stable").reshape(-1)
-    drawn = _draw(words[:count])
-    if plain:
-        drawn["orientation"][:] = 0
-        drawn["x"][:] = drawn["y"][:] = _SIDE // 2
-        drawn["scale"] = drawn["scale"] * 5 // 4
-        drawn["ink"] = _colour(drawn["hue"], np.full(count, 160), np.full(count, 190))
-        drawn["paper_a"] = drawn["paper_a"] // 4
-    labels = order[:count].astype(np.int64)
-    drawn["class"] = np.array(chosen, np.int64)[labels]
-
-    pixels = np.empty((count, 3, size, size), np.uint8)
-    step = max(_CHUNK // size**2, 1)
-    for start in range(0, count, step):
-        part = slice(start, start + step)
-        pixels[part] = _render({name: value[part] for name, value in drawn.items()}, size, plain)
-    factors = {name: drawn[name] for name in ("class", "hue", "orientation", "x", "y", "scale", "background")}
-    return torch.from_numpy(pixels), torch.from_numpy(labels), factors
-
-
-def _check(count: int, size: int, seed: int, split: str, classes: Sequence[str] | None) -> list[int]:
     if count < 1:
         raise ValueError(f"count is {count}, expected at least 1 image to draw.")
     if size not in SIZES:
@@ -87,22 +60,32 @@ def _check(count: int, size: int, seed: int, split: str, classes: Sequence[str] 
         raise ValueError(f"seed is {seed}, expected 0 or more.")
     if split not in SPLITS:
         raise ValueError(f"split is {split!r}, expected 'train' or 'test'.")
-    names = CLASSES if classes is None else tuple(classes)
-    unknown = [name for name in names if name not in CLASSES]
-    if unknown or not names or len(set(names)) < len(names):
-        raise ValueError(f"classes are {names}, expected different names out of {CLASSES}.")
-    return [CLASSES.index(name) for name in names]
+    rows = -(-count // len(CLASSES)) * len(CLASSES)  # whole rounds over the classes
+    # Row i belongs to image i, whatever `rows` is.
+    source = np.random.PCG64(np.random.SeedSequence(entropy=seed, spawn_key=(SPLITS.index(split),)))
+    words = source.random_raw(rows * _WORDS).reshape(rows, _WORDS)
+    order = np.argsort(words[:, 0].reshape(-1, len(CLASSES)), axis=1, kind="stable").reshape(-1)
+    drawn = _draw(words[:count])
+    if plain:
+        drawn["orientation"][:] = 0
+        drawn["x"][:] = drawn["y"][:] = _SIDE // 2
+        drawn["scale"] = drawn["scale"] * 5 // 4
+        drawn["ink"] = _colour(drawn["hue"], np.full(count, 160), np.full(count, 190))
+        drawn["paper_a"] = drawn["paper_a"] // 4
+    drawn["class"] = order[:count].astype(np.int64)
+
+    pixels = np.empty((count, 3, size, size), np.uint8)
+    step = max(_CHUNK // size**2, 1)
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        pixels[part] = _render({name: value[part] for name, value in drawn.items()}, size, plain)
+    factors = {name: drawn[name] for name in ("class", "hue", "orientation", "x", "y", "scale", "background")}
+    return torch.from_numpy(pixels), torch.from_numpy(drawn["class"]), factors
 
 
 # --- Random numbers -----------------------------------------------------------------------------
 
 _WORDS = 64  # 64-bit words an image owns; those not used yet leave room for new factors
-
-
-def _words(rows: int, seed: int, split: str) -> np.ndarray:
-    """(rows, _WORDS) uint64: row i belongs to image i, whatever `rows` is."""
-    source = np.random.PCG64(np.random.SeedSequence(entropy=seed, spawn_key=(SPLITS.index(split),)))
-    return source.random_raw(rows * _WORDS).reshape(rows, _WORDS)
 
 
 def _draw(words: np.ndarray) -> dict[str, np.ndarray]:

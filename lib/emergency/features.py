@@ -56,25 +56,27 @@ def log_mel(samples: Tensor, mels: int = 80) -> Tensor:
 
     Raises:
         TypeError: samples are not float32.
-        ValueError: they are not (B, N), hold no clip or less than one frame, or mels is not positive.
+        ValueError: they are not (B, N), hold no clip, or none longer than half a window.
     """
     if samples.dtype != torch.float32:
         raise TypeError(f"samples are {samples.dtype}, expected float32 in -1 to 1")
     if samples.ndim != 2 or not len(samples):
         raise ValueError(f"samples are {tuple(samples.shape)}, expected (clips, samples) with a clip at least")
-    if samples.shape[1] < HOP:
-        raise ValueError(f"clips have {samples.shape[1]} samples, and one frame takes {HOP}")
+    if samples.shape[1] <= WINDOW // 2:
+        raise ValueError(
+            f"clips have {samples.shape[1]} samples, expected more than the {WINDOW // 2} of half a window"
+        )
     window, filters = _constants(mels, samples.device)
     at_once = 1 if samples.device.type == "cpu" else len(samples)  # one clip's spectrum fits into a CPU's cache
     with torch.autocast(samples.device.type, enabled=False):  # half floats do not hold 8 decades
-        return torch.cat([_log_mel(part, window, filters) for part in _mirrored(samples).split(at_once)])
+        return torch.cat([_log_mel(part, window, filters) for part in samples.split(at_once)])
 
 
-def _log_mel(mirrored: Tensor, window: Tensor, filters: Tensor) -> Tensor:
-    frames = mirrored.unfold(1, WINDOW, HOP)[:, :-1]  # (B, frames, 400)
-    spectrum = torch.fft.rfft(frames * window)
-    power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)  # (B, frames, 201)
-    levels = (filters @ power.mT).clamp_min(SMALLEST).log10()  # (B, mels, frames), decades
+def _log_mel(samples: Tensor, window: Tensor, filters: Tensor) -> Tensor:
+    # (B, 201, frames + 1); the last frame is centred behind the end, and Whisper leaves it out
+    spectrum = torch.stft(samples, WINDOW, HOP, window=window, return_complex=True)[..., :-1]
+    power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
+    levels = (filters @ power).clamp_min(SMALLEST).log10()  # (B, mels, frames), decades
     floor = levels.amax(dim=(1, 2), keepdim=True) - DECADES
     return (torch.maximum(levels, floor) + 4.0) / 4.0
 
@@ -87,39 +89,11 @@ def scaled(samples: Tensor) -> Tensor:
     return torch.where(loudest < SILENT, samples, samples * (PEAK / loudest.clamp_min(SILENT)))
 
 
-def mel_filters(mels: int = 80) -> Tensor:
-    """Triangles on Slaney's mel scale, each of unit area: (201, mels) float32, frequencies 0 to 8 kHz in rows.
-
-    Slaney 1998, Auditory Toolbox: linear up to 1 kHz (15 mel), then 27 steps to a factor of 6.4.
-    """
-    if mels < 1:
-        raise ValueError(f"{mels} mel bands, expected 1 or more")
-    frequencies = torch.linspace(0, RATE / 2, WINDOW // 2 + 1, dtype=torch.float64)  # (201,) Hz
-    highest = 15 + 27 * torch.tensor(RATE / 2 / 1000, dtype=torch.float64).log() / _log(6.4)
-    mel = torch.linspace(0, 1, mels + 2, dtype=torch.float64) * highest  # (mels + 2,)
-    edges = torch.where(mel < 15, mel * 200 / 3, 1000 * ((mel - 15) * _log(6.4) / 27).exp())  # Hz
-    widths = edges.diff()
-    slopes = edges - frequencies[:, None]  # (201, mels + 2)
-    rising, falling = -slopes[:, :-2] / widths[:-1], slopes[:, 2:] / widths[1:]
-    triangles = torch.minimum(rising, falling).clamp_min(0)  # (201, mels)
-    return (triangles * 2 / (edges[2:] - edges[:-2])).float()
-
-
-def _log(x: float) -> Tensor:
-    return torch.tensor(x, dtype=torch.float64).log()
-
-
 @lru_cache(maxsize=16)
 def _constants(mels: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The window (400,), and triangles on Slaney's mel scale, each of unit area (mels, 201)."""
+    from transformers.audio_utils import mel_filter_bank  # here: it takes long to import
+
+    filters = mel_filter_bank(WINDOW // 2 + 1, mels, 0.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
     with torch.inference_mode(False):  # tensors made in inference mode could never be used with gradients
-        return torch.hann_window(WINDOW, device=device), mel_filters(mels).T.contiguous().to(device)
-
-
-def _mirrored(samples: Tensor) -> Tensor:
-    """(B, N) -> (B, N + 400): mirrored at both ends, more than once if the clip is shorter than half a window."""
-    length, half = samples.shape[1], WINDOW // 2
-    if length > half:
-        return torch.cat([samples[:, 1 : half + 1].flip(1), samples, samples[:, -half - 1 : -1].flip(1)], 1)
-    period = 2 * (length - 1)
-    places = torch.arange(-half, length + half, device=samples.device) % period
-    return samples[:, torch.minimum(places, period - places)]
+        return torch.hann_window(WINDOW, device=device), torch.from_numpy(filters.T.copy()).float().to(device)

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
-from transformers.audio_utils import mel_filter_bank
 
 from lib.emergency.features import (
     DECADES,
@@ -18,7 +17,6 @@ from lib.emergency.features import (
     SILENCE,
     WINDOW,
     log_mel,
-    mel_filters,
     scaled,
 )
 
@@ -38,12 +36,6 @@ def theirs(samples, mels=80, padding="do_not_pad"):
     extractor = WhisperFeatureExtractor(feature_size=mels)
     features = [extractor(row.numpy(), sampling_rate=RATE, padding=padding).input_features[0] for row in samples]
     return torch.from_numpy(np.stack(features))
-
-
-@pytest.mark.parametrize("mels", [80, 128])
-def test_filters_are_those_of_transformers(mels):
-    reference = mel_filter_bank(1 + WINDOW // 2, mels, 0.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
-    np.testing.assert_allclose(mel_filters(mels), reference, atol=1e-8)
 
 
 @pytest.mark.parametrize("mels", [80, 128])
@@ -123,7 +115,7 @@ def test_gradients_of_silence_are_finite():
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(HOP, 1000))
+@given(st.integers(WINDOW // 2 + 1, 1000))
 def test_short_clips(length):
     samples = clips(1, length)
     features = log_mel(samples)
@@ -156,18 +148,13 @@ def test_a_gpu_gives_the_same():
         (torch.zeros(1, 800, dtype=torch.float64), TypeError, "float64, expected float32"),
         (torch.zeros(800), ValueError, r"are \(800,\)"),
         (torch.zeros(0, 800), ValueError, "with a clip at least"),
-        (torch.zeros(1, 0), ValueError, "0 samples, and one frame takes 160"),
-        (torch.zeros(1, 159), ValueError, "159 samples"),
+        (torch.zeros(1, 0), ValueError, "0 samples, expected more than the 200"),
+        (torch.zeros(1, 200), ValueError, "200 samples"),
     ],
 )
 def test_other_samples_are_refused(samples, error, message):
     with pytest.raises(error, match=message):
         log_mel(samples)
-
-
-def test_there_is_at_least_one_band():
-    with pytest.raises(ValueError, match="0 mel bands"):
-        log_mel(torch.zeros(1, 800), 0)
 
 
 def test_clips_are_scaled_to_the_same_peak_and_silence_is_not():
