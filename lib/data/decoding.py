@@ -16,7 +16,7 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,11 +50,7 @@ _MARGIN = 0.1  # seconds read beyond the asked, so that the filter does not fade
 _UNRECOGNISED = 1  # libsndfile's error code of an unknown format
 _FAR = 2.0**11  # 66 dB: what is so far below the loudest is hardly heard beside it
 _LARGEST = 1e30  # times full scale: twice that is finite in float32, and so is what a filter makes of it
-_CHUNKS = {
-    "WAV": "little",
-    "WAVEX": "little",
-    "AIFF": "big",
-}  # formats of chunks with a length each, and its byte order
+_CHUNKS = {"WAV": "little", "WAVEX": "little", "AIFF": "big"}  # formats of chunks with a length each: its byte order
 _STREAMS = ("FLAC", "OGG", "MP3", "AU")  # formats in which what follows is heard as well
 _SLACK = 0.5, 4096  # seconds, bytes that may follow the end that a header names: padding, tags
 
@@ -121,7 +117,13 @@ def decode_stream(file: BinaryIO, name: str, *, seconds: float | None = None) ->
     """As `decode`, of an open file that can seek; `name` is for messages."""
     if seconds is not None and not SHORTEST <= seconds < math.inf:
         raise ValueError(f"seconds={seconds} is not possible. Expected {SHORTEST} or more, or None for all.")
-    return _by_either(file, name, lambda read: _decoded(read, name, seconds), seconds or math.inf)
+    _, scale, parts = _by_either(file, name, lambda read: _measured(read, name, seconds, True), seconds or math.inf)
+    samples = np.empty(sum(map(len, parts)), np.int16)
+    start = 0
+    for part in parts:  # joined parts would take twice
+        samples[start : start + len(part)] = _as_int16(part, scale)
+        start += len(part)
+    return samples
 
 
 def decode_in_parts(path: str | os.PathLike) -> Iterator[np.ndarray]:
@@ -134,7 +136,7 @@ def decode_in_parts(path: str | os.PathLike) -> Iterator[np.ndarray]:
     """
     name = printable(path)
     with _opened(path, name) as file:
-        read, scale = _by_either(file, name, lambda read: _measured(read, name))
+        read, scale, _ = _by_either(file, name, lambda read: _measured(read, name, None, False))
         for part in _resampled(*_mono(lambda: _checked(read(), name, None))):
             yield _as_int16(part, scale)
 
@@ -168,32 +170,32 @@ def versions() -> str:
 # --- From blocks to samples ---------------------------------------------------------------------
 
 
-def _decoded(read: Callable[[], Blocks], name: str, seconds: float | None) -> np.ndarray:
-    """(n,) int16 of the blocks that `read` starts to give anew with each call."""
-    mono = _mono(lambda: _checked(read(), name, seconds))
-    left = None if seconds is None else round(seconds * RATE)
-    parts = []
-    for part in _resampled(*mono):
-        parts.append(part[:left])
-        if left is not None:
-            left -= len(parts[-1])
-    scale, peak = _scale(parts, name)
+def _measured(
+    read: Callable[[], Blocks], name: str, seconds: float | None, keep: bool
+) -> tuple[Callable[[], Blocks], float, list[np.ndarray]]:
+    """`read`, limited where it has to be, by what its samples are multiplied, and these samples if they are to be kept.
+
+    read: starts to give the blocks anew with each call.
+    """
+    left, kept, count, peak = math.inf if seconds is None else round(seconds * RATE), [], 0, 0.0
+    for part in _resampled(*_mono(lambda: _checked(read(), name, seconds))):
+        part = part[: None if left == math.inf else left]
+        left -= len(part)
+        count += len(part)
+        peak = np.maximum(peak, np.abs(part).max(initial=0))  # not a number if one is: filters overflow
+        if keep:
+            kept.append(part)
+    if not count:
+        raise Unreadable(f"{name} holds no sound, only a header. Replace or delete it.", "no sound")
+    if count < SHORTEST * RATE:
+        raise Unreadable(
+            f"{name} holds {count / RATE:.7g} s of sound, and {SHORTEST} s is the least. It may have been cut off: "
+            f"replace or delete it.",
+            "too short",
+        )
     if not peak <= WILD and (limited := _limited(read, name, seconds)):
-        return _decoded(limited, name, seconds)
-    samples = np.empty(sum(map(len, parts)), np.int16)
-    start = 0
-    for part in parts:  # joined parts would take twice
-        samples[start : start + len(part)] = _as_int16(part, scale)
-        start += len(part)
-    return samples
-
-
-def _measured(read: Callable[[], Blocks], name: str) -> tuple[Callable[[], Blocks], float]:
-    """`read`, limited where it has to be, and the scale of what it gives, nothing of which is kept."""
-    scale, peak = _scale(_resampled(*_mono(lambda: _checked(read(), name, None))), name)
-    if not peak <= WILD and (limited := _limited(read, name, None)):
-        return _measured(limited, name)
-    return read, scale
+        return _measured(limited, name, seconds, keep)
+    return read, 32_767 / peak if peak > 1 else 32_768, kept
 
 
 def _limited(read: Callable[[], Blocks], name: str, seconds: float | None) -> Callable[[], Blocks] | None:
@@ -218,23 +220,6 @@ def _limited(read: Callable[[], Blocks], name: str, seconds: float | None) -> Ca
                   "again if you can.", stacklevel=2)  # fmt: skip
     ceiling *= 1 - 1e-6  # below the power of two: what is limited is not wild again
     return lambda: ((rate, block.clip(-ceiling, ceiling)) for rate, block in read())
-
-
-def _scale(parts: Iterable[np.ndarray], name: str) -> tuple[float, float]:
-    """By what samples are multiplied to become int16, and their peak; refuses what is no sound."""
-    count, peak = 0, 0.0
-    for part in parts:
-        count += len(part)
-        peak = np.maximum(peak, np.abs(part).max(initial=0))  # not a number if one is: filters overflow
-    if not count:
-        raise Unreadable(f"{name} holds no sound, only a header. Replace or delete it.", "no sound")
-    if count < SHORTEST * RATE:
-        raise Unreadable(
-            f"{name} holds {count / RATE:.7g} s of sound, and {SHORTEST} s is the least. It may have been cut off: "
-            f"replace or delete it.",
-            "too short",
-        )
-    return (32_767 / peak if peak > 1 else 32_768), float(peak)
 
 
 def _as_int16(part: np.ndarray, scale: float) -> np.ndarray:

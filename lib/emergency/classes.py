@@ -51,7 +51,6 @@ CLASSES = (
     SoundClass(19, "other appliances", "가전소음_기타소음", "normal", False, ("기타소음", "appliances")),
 )
 NAMES = tuple(row.name for row in CLASSES)
-KOREAN = tuple(row.korean for row in CLASSES)
 EMERGENCY = tuple(row.number for row in CLASSES if row.emergency)
 NORMAL = tuple(row.number for row in CLASSES if row.group == "normal")
 
@@ -78,13 +77,4 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name)
 
 
-def _by_name() -> dict[str, SoundClass]:
-    found = {}
-    for row in CLASSES:
-        for name in {_plain(name) for name in (row.name, row.korean, *row.aliases)}:
-            if found.setdefault(name, row) is not row:
-                raise ValueError(f"{name} names two classes, {found[name].name} and {row.name}.")
-    return found
-
-
-_BY_NAME = _by_name()
+_BY_NAME = {_plain(name): row for row in CLASSES for name in (row.name, row.korean, *row.aliases)}

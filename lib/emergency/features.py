@@ -63,9 +63,7 @@ def log_mel(samples: Tensor, mels: int = 80) -> Tensor:
     if samples.ndim != 2 or not len(samples):
         raise ValueError(f"samples are {tuple(samples.shape)}, expected (clips, samples) with a clip at least")
     if samples.shape[1] <= WINDOW // 2:
-        raise ValueError(
-            f"clips have {samples.shape[1]} samples, expected more than the {WINDOW // 2} of half a window"
-        )
+        raise ValueError(f"clips have {samples.shape[1]} samples, expected more than {WINDOW // 2}, half a window")
     window, filters = _constants(mels, samples.device)
     at_once = 1 if samples.device.type == "cpu" else len(samples)  # one clip's spectrum fits into a CPU's cache
     with torch.autocast(samples.device.type, enabled=False):  # half floats do not hold 8 decades

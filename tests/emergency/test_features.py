@@ -148,7 +148,7 @@ def test_a_gpu_gives_the_same():
         (torch.zeros(1, 800, dtype=torch.float64), TypeError, "float64, expected float32"),
         (torch.zeros(800), ValueError, r"are \(800,\)"),
         (torch.zeros(0, 800), ValueError, "with a clip at least"),
-        (torch.zeros(1, 0), ValueError, "0 samples, expected more than the 200"),
+        (torch.zeros(1, 0), ValueError, "0 samples, expected more than 200"),
         (torch.zeros(1, 200), ValueError, "200 samples"),
     ],
 )

@@ -31,13 +31,7 @@ COUNT = {"train": 2000, "validation": 400, "test": 600}  # soundscapes, when no 
 
 
 def load(
-    dataset: str,
-    split: str,
-    *,
-    seconds: float = 4.0,
-    count: int | None = None,
-    seed: int = 0,
-    root: str = "",
+    dataset: str, split: str, *, seconds: float = 4.0, count: int | None = None, seed: int = 0, root: str = ""
 ) -> Sounds:
     """One split of "soundscapes" (built in, synthetic), "soundscapes-recorded", "aihub", "esc50" or "folder:<path>" as
     clips of `seconds`.
@@ -65,8 +59,7 @@ def _drawn(dataset: str, split: str, seconds: float, count: int | None, seed: in
 def _recordings(split: str, root: str) -> Recordings:
     """ESC-50's recordings for `split`: its last fold for the test, the one before for the validation."""
     whole = load_sounds("esc50", "test" if split == "test" else "train", seconds=5.0, root=root)
-    silent = int((whole.samples == 0).all(1).sum())
-    if silent:
+    if silent := int((whole.samples == 0).all(1).sum()):
         raise DataError(f"{silent} of the recordings of ESC-50 are digital silence: get a fresh copy of it.")
     if split != "test" and len(whole.folds.unique()) < 2:
         raise DataError(
