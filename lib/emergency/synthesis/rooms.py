@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import fft, signal
 
-from lib.emergency.synthesis.events import RATE, Draw
+from lib.emergency.synthesis.generators import RATE, Draw
 
 
 @dataclass(frozen=True)
