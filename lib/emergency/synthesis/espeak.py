@@ -4,12 +4,11 @@ espeak-ng keeps a state from line to line, so a line sounds the same only in a f
 spoke the same lines before it. Needs nothing but the standard library and `espeakng_loader`.
 
 stdin: JSON, a list of [text, voice, words per minute, pitch 0..100].
-stdout: one little-endian uint32, the rate in Hz; then per line its 16-bit samples after their length in bytes (uint32).
+stdout: a line of JSON, [rate in Hz, [number of samples of each]], then all samples, 16 bits each.
 """
 
 import ctypes
 import json
-import struct
 import sys
 
 _SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: the callback hears all before espeak_Synth returns
@@ -22,7 +21,7 @@ def main() -> None:
 
     lines = json.load(sys.stdin)
     library = ctypes.CDLL(espeakng_loader.get_library_path())
-    heard = bytearray()
+    heard, lengths = bytearray(), []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
     def hear(samples, count, _events):
@@ -40,20 +39,18 @@ def main() -> None:
         ctypes.c_char_p, ctypes.c_size_t, ctypes.c_uint, ctypes.c_int,
         ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
     ]  # fmt: skip
-    out = sys.stdout.buffer
-    out.write(struct.pack("<I", rate))
     for text, voice, speed, pitch in lines:
         if library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise OSError(f"espeak-ng has no voice {voice}.")
         library.espeak_SetParameter(_RATE, speed, 0)
         library.espeak_SetParameter(_PITCH, pitch, 0)
         library.espeak_ng_SetRandSeed(1)
-        heard.clear()
+        before = len(heard)
         encoded = text.encode()
         if library.espeak_Synth(encoded, len(encoded) + 1, 0, 1, 0, _UTF8, None, None) != 0:
             raise OSError(f"espeak-ng could not say {text}.")
-        out.write(struct.pack("<I", len(heard)))
-        out.write(heard)
+        lengths.append((len(heard) - before) // 2)
+    sys.stdout.buffer.write(json.dumps([rate, lengths]).encode() + b"\n" + heard)
 
 
 if __name__ == "__main__":

@@ -173,9 +173,7 @@ class Draw:
         wave = (1 - phase) ** 2 - 1 / 3 + rough * 0.3 * self.noise(n)
         out = np.zeros(n)
         for k, formant in enumerate(formants):
-            radius = np.exp(-np.pi * (80 + 0.06 * formant) / RATE)
-            pole = [1, -2 * radius * np.cos(2 * np.pi * formant / RATE), radius**2]
-            out += signal.lfilter([1 - radius], pole, wave) / (1 + 0.5 * k)
+            out += resonance(wave, formant, 80 + 0.06 * formant) / (1 + 0.5 * k)
         return out / (out.std() + 1e-12)
 
     def scream(self, n: int, low: float = 500, high: float = 1100) -> np.ndarray:
@@ -276,3 +274,8 @@ def sweep(hertz: np.ndarray) -> np.ndarray:
 def smooth(share: float, wave: np.ndarray) -> np.ndarray:
     """A low-pass of one pole: each sample is `share` of what comes in, the rest of the sample before."""
     return signal.lfilter([share], [1, share - 1], wave)
+
+
+def resonance(wave: np.ndarray, hertz: float, width: float) -> np.ndarray:
+    radius = np.exp(-np.pi * width / RATE)
+    return signal.lfilter([1 - radius], [1, -2 * radius * np.cos(2 * np.pi * hertz / RATE), radius**2], wave)

@@ -12,10 +12,8 @@ first 100 of 1,000. The same versions of NumPy, SciPy and espeak-ng give the sam
 """
 
 import hashlib
-import io
 import json
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -25,9 +23,8 @@ import scipy
 from scipy import fft, signal
 
 from lib import paths
-from lib.data.cache import atomic
 from lib.emergency.classes import CLASSES, EMERGENCY, NORMAL
-from lib.emergency.synthesis import events, recordings
+from lib.emergency.synthesis import archive, events, recordings
 from lib.emergency.synthesis.generators import RATE, Draw, fade
 from lib.emergency.synthesis.recordings import Recordings, either
 from lib.emergency.synthesis.rooms import _television, draw_room, heard, microphone
@@ -44,7 +41,6 @@ CELL = 1280  # samples of a time cell of the energy: 8 of Whisper's frames, 80 m
 VOICE = 5, 30
 
 _SHARD = 100  # clips in a file of the cache
-_SHARDS_WORTH_IT = 2
 _FLOOR = 10 ** (-30 / 10)  # an event lasts while its power is above this share of its maximum
 _FRAME = 160  # samples, for levels and labels: 10 ms
 
@@ -139,31 +135,42 @@ def draw_soundscapes(
     Raises:
         ValueError: an argument is out of range or a class is unknown.
     """
-    chosen = _check(count, seed, split, seconds, classes)
-    bank = speech_bank(split, speech)
-    n = round(seconds * RATE)
-    key = _key(bank, chosen, n, recorded)
-    place = folder() / f"{key}-{split}-{seed}{'-stems' if stems else ''}"
+    if count < 1:
+        raise ValueError(f"count is {count}, expected at least 1 clip to draw.")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}, expected 0 or more.")
+    if split not in SPLITS:
+        raise ValueError(f"split is {split!r}, expected 'train', 'validation' or 'test'.")
+    if not 1 <= seconds <= 30:
+        raise ValueError(f"seconds is {seconds}, expected 1 to 30.")
+    known = range(len(CLASSES))
+    chosen = tuple(known) if classes is None else tuple(int(number) for number in classes)
+    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
+        raise ValueError(f"classes are {chosen}, expected different numbers of 0 to {len(CLASSES) - 1}.")
+    bank, n = speech_bank(split, speech), round(seconds * RATE)
+    # Changes with everything that changes the clips; the seed and the split are in the folder's name.
+    key = hashlib.sha256(repr((_sources(), bank.digest, chosen, n, recorded and recorded.checksum)).encode())
+    place = folder() / f"{key.hexdigest()[:16]}-{split}-{seed}{'-stems' if stems else ''}"
     how = (seed, split, n, stems, chosen, bank, recorded)
-    tasks = [
-        (place / f"{start // _SHARD:05d}.npz", start, min(_SHARD, count - start), *how)
-        for start in range(0, count, _SHARD)
-    ]
-    _draw_side_by_side([task for task in tasks if not task[0].exists()])
-    joined, known, done = {}, [], 0
-    for task in tasks:  # one in memory at a time, beside all
-        shard = _shard(*task)
-        known += shard.pop("clips")
-        for name, values in shard.items():
+    shards = [partial(_shard, place / f"{start // _SHARD:05d}.npz", start, min(_SHARD, count - start), *how)
+              for start in range(0, count, _SHARD)]  # fmt: skip
+    missing = [partial(_made, one) for one in shards if not one.args[0].exists()]
+    if len(missing) > 1:  # a single one takes less time than starting processes
+        from lib.forking import side_by_side  # with torch, which nothing else here needs
+
+        side_by_side(missing, "cpu")
+    joined, clips = {}, []
+    for shard in shards:  # one in memory at a time, beside all
+        arrays, more = shard()
+        for name, values in arrays.items():
             whole = joined.setdefault(name, np.empty((count, *values.shape[1:]), values.dtype))
-            whole[done : done + len(values)] = values
-        done = len(known)
-    clips = tuple(known)
+            whole[len(clips) : len(clips) + len(values)] = values
+        clips += more
     numbers = np.array([clip.number for clip in clips], np.int64)
     digest = hashlib.sha256(repr(joined["samples"].shape).encode())
     digest.update(np.ascontiguousarray(joined["samples"], "<i2").data)
     digest.update(numbers.astype("<i8").data)
-    return Soundscapes(joined["samples"], numbers, clips, joined["energy"], joined.get("stems"), bank.kind,
+    return Soundscapes(joined["samples"], numbers, tuple(clips), joined["energy"], joined.get("stems"), bank.kind,
                        recorded is not None, digest.hexdigest())  # fmt: skip
 
 
@@ -192,105 +199,36 @@ def folder() -> Path:
     return paths.build() / "cache" / "soundscapes"
 
 
-def _check(count: int, seed: int, split: str, seconds: float, classes: Sequence[int] | None) -> tuple[int, ...]:
-    if count < 1:
-        raise ValueError(f"count is {count}, expected at least 1 clip to draw.")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, expected 0 or more.")
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}, expected 'train', 'validation' or 'test'.")
-    if not 1 <= seconds <= 30:
-        raise ValueError(f"seconds is {seconds}, expected 1 to 30.")
-    chosen = tuple(range(len(CLASSES))) if classes is None else tuple(int(number) for number in classes)
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(range(len(CLASSES))):
-        raise ValueError(f"classes are {chosen}, expected different numbers of 0 to {len(CLASSES) - 1}.")
-    return chosen
-
-
 # --- Cache --------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
 def _sources() -> str:
-    here = Path(__file__).parent
     digest = hashlib.sha256(f"{VERSION} {np.__version__} {scipy.__version__}".encode())
-    for name in ("../classes", "lines", "speech", "generators", "emergencies", "events", "recordings", "rooms",
-                 "soundscapes"):  # fmt: skip
-        digest.update((here / f"{name}.py").read_bytes())
+    here = Path(__file__).parent
+    for path in (here.parent / "classes.py", *sorted(here.glob("*.py"))):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def _key(bank: Bank, chosen: tuple[int, ...], n: int, recorded: Recordings | None) -> str:
-    """Changes with everything that changes the clips; the seed and the split are in the folder's name."""
-    return hashlib.sha256(
-        repr((_sources(), bank.digest, chosen, n, recorded and recorded.checksum)).encode()
-    ).hexdigest()[:16]
+def _made(shard: Callable) -> None:
+    """In a process of its own: what is drawn stays in the cache instead of being sent."""
+    shard()
 
 
-def _draw_side_by_side(tasks: Sequence[tuple]) -> None:
-    """Draw many shards on all cores and keep them; a few take less time than starting processes for them."""
-    if len(tasks) < _SHARDS_WORTH_IT:
-        return
-    from lib.forking import side_by_side  # with torch, which nothing else here needs
-
-    side_by_side([partial(_keep, *task) for task in tasks], "cpu")
-
-
-def _keep(*task) -> None:
-    _shard(*task)
-
-
-def _shard(path, start, count, seed, split, n, stems, chosen, bank, recorded) -> dict:
+def _shard(path, start, count, seed, split, n, stems, chosen, bank, recorded) -> tuple[dict, list[Clip]]:
     """Clips start..start + count of the stream: as many as there are from the file, the rest drawn and kept."""
-    kept = _read(path, n, stems)
-    have = len(kept["clips"]) if kept else 0
-    if have < count:
-        order = _order(start + have, start + count, seed, split, chosen)
+    arrays = archive.read(path) or {}
+    clips = [_clip_of(row) for row in json.loads(str(arrays.pop("clips", "[]")))]
+    if len(clips) < count:
+        order = _order(start + len(clips), start + count, seed, split, chosen)
         drawn = [_clip(index, number, seed, split, n, bank, recorded) for index, number in order]
-        fresh = {name: np.stack([one[name] for one in drawn]) for name in ("samples", "energy")}
-        if stems:
-            fresh["stems"] = np.stack([one["stems"] for one in drawn])
-        if kept:
-            fresh = {name: np.concatenate([kept[name], value]) for name, value in fresh.items()}
-        kept = fresh | {"clips": (kept["clips"] if kept else []) + [one["clip"] for one in drawn]}
-        _write(path, kept)
-    return {name: value[:count] for name, value in kept.items()}
-
-
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(np.ascontiguousarray(arrays[name]).data)
-    return digest.hexdigest()
-
-
-def _write(path: Path, shard: dict) -> None:
-    arrays = {name: value for name, value in shard.items() if name != "clips"}
-    arrays["text"] = np.frombuffer(json.dumps([asdict(clip) for clip in shard["clips"]]).encode(), np.uint8)
-    try:
-        with atomic(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **arrays, digest=np.array(_digest(arrays)))
-    except OSError as error:
-        warnings.warn(f"The clips could not be kept in {path} ({error}): they will be drawn again next time. "
-                      f"Free some space or set OUTPUT_ROOT to a folder that has it.",
-                      stacklevel=4)  # fmt: skip
-
-
-def _read(path: Path, n: int, stems: bool) -> dict | None:
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        digest = str(arrays.pop("digest"))
-        if _digest(arrays) == digest and arrays["samples"].shape[1] == n and ("stems" in arrays) == stems:
-            clips = [_clip_of(row) for row in json.loads(arrays.pop("text").tobytes())]
-            return arrays | {"clips": clips}
-    except FileNotFoundError:
-        return None
-    except Exception:  # a damaged archive raises whatever its damaged part causes
-        pass
-    warnings.warn(f"The cache file {path} is damaged: it is made again.", stacklevel=4)
-    return None
+        for name in ("samples", "energy", "stems")[: 2 + stems]:
+            fresh = np.stack([one[name] for one in drawn])
+            arrays[name] = np.concatenate([arrays[name], fresh]) if clips else fresh
+        clips += [one["clip"] for one in drawn]
+        archive.keep(path, **arrays, clips=np.array(json.dumps([asdict(clip) for clip in clips])))
+    return {name: value[:count] for name, value in arrays.items()}, clips[:count]
 
 
 def _clip_of(row: dict) -> Clip:

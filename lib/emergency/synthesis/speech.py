@@ -1,17 +1,15 @@
 """Spoken Korean for the built-in clips: espeak-ng, or vowel babble where it cannot be loaded.
 
-A bank holds `SENTENCES` of every class, each said by one of the split's voices, the same bytes on every run:
-each shard of it is spoken by a fresh process (`espeak`) in a fixed order from a fixed random seed, and kept on
-disk with its SHA-256. It is a test signal with words in it, not Korean as people speak it
-(espeak-ng lacks nasal assimilation): what a recogniser scores on it says nothing about real speech.
+A bank holds `SENTENCES` of every class, each said by one of the split's voices, the same bytes on every run: every 256
+lines are spoken by a fresh process (`espeak`) in a fixed order from a fixed random seed. It is a test signal with words
+in it, not Korean as people speak it (espeak-ng lacks nasal assimilation): what a recogniser scores on it says nothing
+about real speech.
 """
 
 import hashlib
 import importlib.util
-import io
 import json
 import os
-import struct
 import subprocess
 import sys
 import unicodedata
@@ -19,27 +17,26 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from scipy import signal
 
 from lib import paths
-from lib.data.cache import atomic
+from lib.emergency.synthesis import archive
+from lib.emergency.synthesis.generators import RATE, resonance
 from lib.emergency.synthesis.lines import CORES, sentences
 
-RATE = 16_000
 # Training and validation, test. Variants of espeak-ng's Korean voice: male, female.
 VOICES = (("m1", "m2", "m4", "m5", "m7", "f1", "f3", "f4"), ("m3", "m6", "f2", "f5"))
 
 # More of the training: a network that is to understand other voices has to hear many.
-MORE_VOICES = (
-    "Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Gene2", "Henrique", "Hugo", "Jacky", "Lee",
-    "Mario", "Michael", "Mike", "Nguyen", "Reed", "Storm", "adam", "anika", "announcer", "antonio", "aunty",
-    "belinda", "benjamin", "boris", "caleb", "david", "ed", "edward", "grandma", "grandpa", "gustave", "ian", "iven",
-    "john", "linda", "m8", "max", "michel", "miguel", "norbert", "pablo", "paul", "pedro", "quincy", "rob", "robert",
-    "sandro", "shelby", "steph", "travis", "victor", "zac",
-)  # fmt: skip
+MORE_VOICES = """
+Alex Alicia Andrea Andy Annie Denis Diogo Gene Gene2 Henrique Hugo Jacky Lee Mario Michael Mike Nguyen Reed Storm adam
+anika announcer antonio aunty belinda benjamin boris caleb david ed edward grandma grandpa gustave ian iven john linda
+m8 max michel miguel norbert pablo paul pedro quincy rob robert sandro shelby steph travis victor zac
+"""
 
 # What espeakng-loader 0.2.4 (espeak-ng 1.52) says: other bytes are other data than the published results'.
 DIGESTS = {
@@ -77,7 +74,7 @@ class Bank:
 def voices(split: str, kind: str = "espeak") -> tuple[str, ...]:
     if split == "test":
         return VOICES[1]
-    return VOICES[0] + (MORE_VOICES if kind == "espeak" else ())
+    return VOICES[0] + (tuple(MORE_VOICES.split()) if kind == "espeak" else ())
 
 
 def available() -> bool:
@@ -91,117 +88,71 @@ def speech_bank(split: str, kind: str | None = None) -> Bank:
     kind: "espeak", "babble", or None for the first that works here (a warning says if it is babble).
 
     Raises:
-        ValueError: unknown split or kind.
+        ValueError: unknown kind.
         OSError: espeak-ng was asked for by name and does not run.
     """
-    if split not in ("train", "validation", "test"):
-        raise ValueError(f"split is {split!r}, expected 'train', 'validation' or 'test'.")
     if kind not in (None, "espeak", "babble"):
         raise ValueError(f"kind is {kind!r}, expected 'espeak', 'babble' or None.")
-    return _bank("test" if split == "test" else "train", kind, str(paths.build()))
+    return _bank("test" if split == "test" else "train", kind, paths.build() / "cache" / "speech")
 
 
 @lru_cache(maxsize=1)  # a quarter of a gigabyte
-def _bank(split: str, kind: str | None, _build: str) -> Bank:
+def _bank(split: str, kind: str | None, folder: Path) -> Bank:
     if kind != "babble":
         try:
-            return _banked(split, "espeak")
+            bank = _bank_of(split, "espeak", folder)
         except OSError as error:
             if kind == "espeak":
                 raise
             warnings.warn(f"espeak-ng does not run here ({error}): the clips babble vowels instead of Korean, and "
                           f"results are not comparable. Install the package espeakng-loader.",
                           stacklevel=4)  # fmt: skip
-    return _banked(split, "babble")
+        else:
+            if bank.digest != DIGESTS[split]:
+                warnings.warn("This espeak-ng speaks differently from the one of the published results "
+                              "(espeakng-loader 0.2.4): results on the built-in clips are comparable among themselves "
+                              "only.", stacklevel=4)  # fmt: skip
+            return bank
+    return _bank_of(split, "babble", folder)
 
 
-def _jobs(split: str, kind: str) -> list[tuple[int, str, str, int, int]]:
-    """(class, text, voice, words per minute, pitch) in the order they are spoken."""
+def _bank_of(split: str, kind: str, folder: Path) -> Bank:
+    """The lines of `split`, spoken once and then read from `folder`."""
     speakers, count = voices(split, kind), SENTENCES[split == "test"]
-    jobs = [(number, text) for number in CORES for text in sentences(number, split)[:count]]
-    return [(*job, speakers[k % len(speakers)], *_rate_and_pitch(k)) for k, job in enumerate(jobs)]
-
-
-def _rate_and_pitch(k: int) -> tuple[int, int]:
-    """Of job `k`: strides through their ranges, so that every class has all of them."""
-    return 150 + 37 * k % 71, 20 + 29 * k % 61
-
-
-def _banked(split: str, kind: str) -> Bank:
-    bank = _bank_of(split, _jobs(split, kind), kind)
-    if kind == "espeak" and bank.digest != DIGESTS[split]:
-        warnings.warn("This espeak-ng speaks differently from the one of the published results (espeakng-loader "
-                      "0.2.4): results on the built-in clips are comparable among themselves only.",
-                      stacklevel=5)  # fmt: skip
-    return bank
-
-
-def _bank_of(name: str, jobs: list[tuple[int, str, str, int, int]], kind: str) -> Bank:
-    """What `jobs` say, spoken once and then read from `build/cache`."""
-    key = hashlib.sha256(json.dumps([kind, jobs, _source(kind)]).encode()).hexdigest()[:16]
-    path = paths.build() / "cache" / "speech" / f"{kind}-{name}-{key}.npz"
-    said, digest = _read(path, len(jobs)) or (None, None)
-    if said is None:
-        said = _speak(jobs) if kind == "espeak" else [_babble(job[1], job[2], *job[3:]) for job in jobs]
-        digest = _digest(said)
-        try:
-            with atomic(path) as temporary, temporary.open("wb") as file:
-                lengths = np.array([len(wave) for wave in said], np.int64)
-                np.savez(file, samples=np.concatenate(said), lengths=lengths, digest=np.array(digest))
-        except OSError as error:
-            warnings.warn(f"The spoken lines could not be kept in {path} ({error}): they are spoken again next time.")
-    return Bank(kind, digest, tuple(Utterance(*job[:3], wave) for job, wave in zip(jobs, said, strict=True)))
-
-
-def _source(kind: str) -> str:
-    """What the waves depend on beside the jobs: this file, and the worker with its library."""
-    digest = hashlib.sha256(Path(__file__).read_bytes())
-    if kind == "espeak" and available():
-        digest.update(Path(__file__).with_name("espeak.py").read_bytes())
-        folder = Path(importlib.util.find_spec("espeakng_loader").origin).parent
-        digest.update(str(sorted((p.name, p.stat().st_size) for p in folder.glob("*espeak*"))).encode())
-    return digest.hexdigest()
-
-
-def _digest(waves: list[np.ndarray]) -> str:
-    digest = hashlib.sha256(repr([len(wave) for wave in waves]).encode())
-    for wave in waves:
+    lines = [(number, text) for number in CORES for text in sentences(number, split)[:count]]
+    # Words per minute and pitch stride through their ranges, so that every class has all of them.
+    how = [(speakers[k % len(speakers)], 150 + 37 * k % 71, 20 + 29 * k % 61) for k in range(len(lines))]
+    jobs = [(text, *rest) for (_, text), rest in zip(lines, how, strict=True)]
+    sources = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("speech.py", "espeak.py")]
+    sources.append(version("espeakng-loader") if available() else "")
+    key = hashlib.sha256(json.dumps([kind, jobs, sources]).encode()).hexdigest()[:16]
+    path = folder / f"{kind}-{split}-{key}.npz"
+    if kept := archive.read(path):
+        said = np.split(kept["samples"], np.cumsum(kept["lengths"])[:-1])
+    else:
+        said = _speak(jobs) if kind == "espeak" else [_babble(*job) for job in jobs]
+        archive.keep(path, samples=np.concatenate(said), lengths=np.array([len(wave) for wave in said]))
+    digest = hashlib.sha256(repr([len(wave) for wave in said]).encode())
+    for wave in said:
         digest.update(np.ascontiguousarray(wave, "<i2").data)
-    return digest.hexdigest()
-
-
-def _read(path: Path, count: int) -> tuple[list[np.ndarray], str] | None:
-    try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            waves = np.split(file["samples"], np.cumsum(file["lengths"])[:-1])
-            digest = str(file["digest"])
-        if len(waves) == count and _digest(waves) == digest:
-            return waves, digest
-    except FileNotFoundError:
-        return None
-    except Exception:  # a damaged archive raises whatever its damaged part causes
-        pass
-    warnings.warn(f"The cache file {path} is damaged: it is made again.", stacklevel=5)
-    return None
+    utterances = (Utterance(*line, voice, wave) for line, (voice, *_), wave in zip(lines, how, said, strict=True))
+    return Bank(kind, digest.hexdigest(), tuple(utterances))
 
 
 # --- espeak-ng ----------------------------------------------------------------------------------
 
 
-def _speak(jobs: list[tuple[int, str, str, int, int]]) -> list[np.ndarray]:
-    """(n,) int16 per job. Raises OSError if espeak-ng does not run."""
+def _speak(jobs: list[tuple[str, str, int, int]]) -> list[np.ndarray]:
+    """(n,) int16 per (text, voice, words per minute, pitch). Raises OSError if espeak-ng does not run."""
     if not available():
         raise OSError("the package espeakng-loader is not installed")
     shards = [jobs[start : start + _SHARD] for start in range(0, len(jobs), _SHARD)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # of threads that wait for a process each
-        said = [one for shard in pool.map(_speak_shard, shards) for one in shard]
-    if len(said) != len(jobs):
-        raise OSError(f"espeak-ng spoke {len(said)} of {len(jobs)} lines")
-    return said
+        return [one for shard in pool.map(_speak_shard, shards) for one in shard]
 
 
-def _speak_shard(shard: list[tuple[int, str, str, int, int]]) -> list[np.ndarray]:
-    order = [[text, f"ko+{voice}", speed, pitch] for _, text, voice, speed, pitch in shard]
+def _speak_shard(jobs: list[tuple[str, str, int, int]]) -> list[np.ndarray]:
+    order = [[text, f"ko+{voice}", speed, pitch] for text, voice, speed, pitch in jobs]
     worker = [sys.executable, "-P", str(Path(__file__).with_name("espeak.py"))]
     try:
         done = subprocess.run(worker, input=json.dumps(order).encode(), capture_output=True, timeout=120)
@@ -210,18 +161,10 @@ def _speak_shard(shard: list[tuple[int, str, str, int, int]]) -> list[np.ndarray
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
         raise OSError(reason[-1])
-    return _unpack(done.stdout)
-
-
-def _unpack(stream: bytes) -> list[np.ndarray]:
-    (rate,) = struct.unpack_from("<I", stream)
-    place, blocks = 4, []
-    while place < len(stream):
-        (length,) = struct.unpack_from("<I", stream, place)
-        blocks.append(stream[place + 4 : place + 4 + length])
-        place += 4 + length
+    header, samples = done.stdout.split(b"\n", 1)
+    rate, lengths = json.loads(header)
+    waves = np.split(np.frombuffer(samples, "<i2").astype(np.float64), np.cumsum(lengths)[:-1])
     step = np.gcd(rate, RATE)
-    waves = (np.frombuffer(block, "<i2").astype(np.float64) for block in blocks)
     return [_finish(signal.resample_poly(wave, RATE // step, rate // step)) for wave in waves]
 
 
@@ -254,13 +197,9 @@ def _babble(text: str, voice: str, speed: int, pitch: int) -> np.ndarray:
         if syllable == " ":
             parts.append(np.zeros(length // 3))
             continue
-        vowel = (ord(syllable) - ord("가")) // 28 % 21
         fall = base * (1.1 - 0.25 * (k + np.arange(length) / length) / len(syllables))
-        phase = np.cumsum(fall / RATE)
-        pulses = np.diff(np.floor(phase), prepend=0.0)  # the glottis: one pulse per period
-        for formant in _FORMANTS[vowel]:
-            radius = np.exp(-np.pi * 90 / RATE)
-            pole = [1, -2 * radius * np.cos(2 * np.pi * formant / RATE), radius**2]
-            pulses = signal.lfilter([1 - radius], pole, pulses)
+        pulses = np.diff(np.floor(np.cumsum(fall / RATE)), prepend=0.0)  # the glottis: one pulse per period
+        for formant in _FORMANTS[(ord(syllable) - ord("가")) // 28 % 21]:
+            pulses = resonance(pulses, formant, 90)
         parts.append(pulses / np.abs(pulses).max() * ramp)
     return _finish(np.concatenate(parts))
