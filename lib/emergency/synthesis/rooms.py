@@ -1,7 +1,6 @@
 """What lies between a source and the recording: the room, a television's loudspeaker, the microphone."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from scipy import fft, signal
@@ -55,9 +54,8 @@ def heard(draw: Draw, dry: np.ndarray, room: Room) -> tuple[np.ndarray, int]:
     return wet, int(delays[0])
 
 
-@lru_cache(maxsize=1)
-def _television() -> np.ndarray:
-    return signal.butter(2, (300, 3400), "bandpass", fs=RATE, output="sos")
+def television(wave: np.ndarray) -> np.ndarray:
+    return signal.sosfilt(signal.butter(2, (300, 3400), "bandpass", fs=RATE, output="sos"), wave)
 
 
 def microphone(draw: Draw, mixture: np.ndarray, quiet: bool) -> tuple[np.ndarray, dict]:
@@ -70,9 +68,7 @@ def microphone(draw: Draw, mixture: np.ndarray, quiet: bool) -> tuple[np.ndarray
     peak = np.abs(wave).max() + 1e-12
     level = 10 ** (draw.between(-30, -0.5) / 20)
     drive = draw.between(3, 15) if draw.chance(0.08) and not quiet else 0.0
-    if drive:
-        level = 0.999
-    gain = 10 ** (draw.between(-6, 0) / 20) if quiet else level * 10 ** (drive / 20) / peak
+    gain = 10 ** (draw.between(-6, 0) / 20) if quiet else (0.999 if drive else level) * 10 ** (drive / 20) / peak
     wave = wave * gain + 10 ** (draw.between(-85, -60) / 20) * draw.noise(len(wave))
     wave = np.clip(wave, -0.999, 0.999)
     coding = "mu-law" if draw.chance(0.1) else "linear"
@@ -80,10 +76,6 @@ def microphone(draw: Draw, mixture: np.ndarray, quiet: bool) -> tuple[np.ndarray
         code = np.rint(np.sign(wave) * np.log1p(255 * np.abs(wave)) / np.log(256) * 127) / 127
         wave = np.sign(code) * np.expm1(np.abs(code) * np.log(256)) / 255
         wave = np.clip(wave, -0.999, 0.999)
-    done = {
-        "band": (round(low, 1), round(high, 1)),
-        "coding": coding,
-        "drive": round(drive, 2),
-        "gain": float(f"{gain:.6g}"),
-    }
+    band = round(low, 1), round(high, 1)
+    done = {"band": band, "coding": coding, "drive": round(drive, 2), "gain": float(f"{gain:.6g}")}
     return np.rint(wave * 32767).astype(np.int16), done

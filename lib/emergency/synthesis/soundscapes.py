@@ -20,14 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import scipy
-from scipy import fft, signal
+from scipy import fft
 
 from lib import paths
 from lib.emergency.classes import CLASSES, EMERGENCY, NORMAL
 from lib.emergency.synthesis import archive, events, recordings
 from lib.emergency.synthesis.generators import RATE, Draw, fade
 from lib.emergency.synthesis.recordings import Recordings, either
-from lib.emergency.synthesis.rooms import _television, draw_room, heard, microphone
+from lib.emergency.synthesis.rooms import draw_room, heard, microphone, television
 from lib.emergency.synthesis.speech import Bank, speech_bank
 
 VERSION = "4"
@@ -266,16 +266,24 @@ def _clip(
         place = max(place, 0)
         if not part.any():
             return
-        part = part * (10 ** (snr / 20) / _active(part))
-        layers[stem][place : place + len(part)] += part
-        first, last = _span(part)
+        frames, level = _loud(part)
+        layers[stem][place : place + len(part)] += part * (10 ** (snr / 20) / level)
         # What is cut by the clip's beginning sounds from its first sample; what is not, when it has come the way.
-        first = max(first, delay) if onset > 0 else first
+        first = max(int(frames[0]) * _FRAME, delay if onset > 0 else 0)
+        last = min((int(frames[-1]) + 1) * _FRAME, len(part))
         labels.append(
             Label(round((place + first) / RATE, 4), round((place + last) / RATE, 4), snr=round(snr, 2), **label)
         )
 
-    transcript = ""
+    def say(number):
+        """A line of a class, up to 7 % faster or slower, an onset at which it fits if it does at all, and its label."""
+        one = draw.choice(bank.of(number))
+        length = int(len(one.samples) * draw.between(0.93, 1.07))
+        wave = np.interp(np.linspace(0, len(one.samples) - 1, length), np.arange(len(one.samples)), one.samples)
+        onset = draw.between(0, max((n - length) / RATE - 0.1, 0))
+        return wave, onset, {"source": one.voice, "text": one.text}
+
+    transcript, name = "", CLASSES[number].name
     if number:
         content = draw.unit()
         if content < 0.92:
@@ -287,28 +295,22 @@ def _clip(
                 sound = source(draw, round(length * RATE)) * fade(round(length * RATE), 0.002, 0.01)
                 # The louder of two draws: a class that is hardly ever heard cannot be learnt.
                 snr = max(draw.between(-5, 20), draw.between(-5, 20))
-                add("event", sound, onset, snr, kind="event", name=CLASSES[number].name,
-                    source=source.__name__)  # fmt: skip
+                add("event", sound, onset, snr, kind="event", name=name, source=source.__name__)
         if content > 0.46:
-            one = draw.choice(bank.of(number))
-            dry, onset = _say(draw, one.samples, n)
-            add("speech", dry, onset, draw.between(*VOICE), kind="speech", name=CLASSES[number].name,
-                source=one.voice, text=one.text)  # fmt: skip
-            transcript = one.text
+            wave, onset, said = say(number)
+            add("speech", wave, onset, draw.between(*VOICE), kind="speech", name=name, **said)
+            transcript = said["text"]
         if draw.chance(0.3):
             recipes = events.distractors(split)
             source = either(draw, recipes, recorded, recordings.DISTRACTORS, recordings.DISTRACTOR)
-            length = draw.between(0.6, 2.0)
-            add("background", source(draw, round(length * RATE)), draw.between(-0.1, n / RATE - 0.5),
-                draw.between(-5, 20), kind="distractor", name=source.__name__, source=source.__name__)  # fmt: skip
+            sound = source(draw, round(draw.between(0.6, 2.0) * RATE))
+            onset, snr = draw.between(-0.1, n / RATE - 0.5), draw.between(-5, 20)
+            add("background", sound, onset, snr, kind="distractor", name=source.__name__, source=source.__name__)
         if draw.chance(0.25):
             # A television: alarm words where nothing has happened, anything where something has.
-            programme = draw.choice(EMERGENCY if number in NORMAL or draw.chance(0.5) else NORMAL)
-            one = draw.choice(bank.of(programme))
-            dry, onset = _say(draw, one.samples, n)
-            dry = signal.sosfilt(_television(), dry)
-            add("background", dry, onset, draw.between(-5, 12), kind="distractor", name="television",
-                source=one.voice, text=one.text)  # fmt: skip
+            wave, onset, said = say(draw.choice(EMERGENCY if number in NORMAL or draw.chance(0.5) else NORMAL))
+            snr = draw.between(-5, 12)
+            add("background", television(wave), onset, snr, kind="distractor", name="television", **said)
 
     mixture = sum(layers.values())
     if number:
@@ -323,34 +325,15 @@ def _clip(
     return {"samples": samples, "stems": stems.astype(np.int16), "energy": _energy(stems / 32768), "clip": clip}
 
 
-def _say(draw: Draw, samples: np.ndarray, n: int) -> tuple[np.ndarray, float]:
-    """A recorded line, up to 7 % faster or slower, and an onset at which it fits, if it fits at all."""
-    length = int(len(samples) * draw.between(0.93, 1.07))
-    wave = np.interp(np.linspace(0, len(samples) - 1, length), np.arange(len(samples)), samples.astype(np.float64))
-    return wave, draw.between(0, max((n - length) / RATE - 0.1, 0))
-
-
 def _power(wave: np.ndarray) -> float:
     return float(np.mean(wave**2)) + 1e-20
 
 
-def _frames(wave: np.ndarray) -> np.ndarray:
-    """Mean power per 10 ms: (frames,)."""
-    padded = np.pad(wave, (0, -len(wave) % _FRAME))
-    return (padded**2).reshape(-1, _FRAME).mean(1)
-
-
-def _active(wave: np.ndarray) -> float:
-    """Root mean square over the frames that are above -30 dB of the loudest."""
-    power = _frames(wave)
-    return float(np.sqrt(power[power >= _FLOOR * power.max()].mean()))
-
-
-def _span(wave: np.ndarray) -> tuple[int, int]:
-    """First and last sample of the frames above -30 dB of the loudest."""
-    power = _frames(wave)
+def _loud(wave: np.ndarray) -> tuple[np.ndarray, float]:
+    """The frames of 10 ms above -30 dB of the loudest, and the root mean square over them."""
+    power = (np.pad(wave, (0, -len(wave) % _FRAME)) ** 2).reshape(-1, _FRAME).mean(1)
     loud = np.flatnonzero(power >= _FLOOR * power.max())
-    return int(loud[0]) * _FRAME, min((int(loud[-1]) + 1) * _FRAME, len(wave))
+    return loud, float(np.sqrt(power[loud].mean()))
 
 
 # --- Energy -------------------------------------------------------------------------------------
