@@ -175,8 +175,7 @@ def short_circuit(draw: Draw, n: int) -> np.ndarray:
 
 
 def hiss_leak(draw: Draw, n: int) -> np.ndarray:
-    low = draw.around(1200, 3500)
-    jet = draw.band(n, low, draw.around(5000, 7800)) * draw.slow(n, draw.around(0.8, 5), 0.6, 1)
+    jet = draw.band(n, draw.around(1200, 3500), draw.around(5000, 7800)) * draw.slow(n, draw.around(0.8, 5), 0.6, 1)
     centre = draw.around(2000, 5500)
     return mixed((1, jet), (draw.between(0, 0.5), draw.band(n, centre * 0.96, centre * 1.04)))
 
@@ -191,14 +190,12 @@ def cylinder_vents(draw: Draw, n: int) -> np.ndarray:
     """A jet whose pressure falls: it gets duller, and sings as it does."""
     pressure = np.linspace(1, draw.between(0.2, 0.9), n) * draw.slow(n, draw.around(1, 8), 0.7, 1)
     bright, dull = draw.band(n, 3000, 7800), draw.band(n, draw.around(500, 1500), 5000)
-    hertz = draw.around(1200, 5000) * (0.5 + 0.5 * pressure)
-    sings = sweep(hertz) * draw.slow(n, 20, 0.3, 1)
+    sings = sweep(draw.around(1200, 5000) * (0.5 + 0.5 * pressure)) * draw.slow(n, 20, 0.3, 1)
     return mixed((1, bright * pressure**2 + dull * pressure * draw.between(0.3, 1)), (draw.between(0, 0.5), sings))
 
 
 def pipe_jet(draw: Draw, n: int) -> np.ndarray:
-    hertz = draw.around(1500, 4500) * draw.slow(n, 2, 0.93, 1.07)
-    tone = sweep(hertz) * draw.slow(n, 12, 0.2, 1)
+    tone = sweep(draw.around(1500, 4500) * draw.slow(n, 2, 0.93, 1.07)) * draw.slow(n, 12, 0.2, 1)
     jet = draw.band(n, draw.around(1000, 3000), 7600, -0.5) * draw.slow(n, 6, 0.4, 1)
     return mixed((1, jet), (draw.between(0, 0.4), tone))
 
@@ -235,8 +232,8 @@ def timber_fire(draw: Draw, n: int) -> np.ndarray:
 
 def cough_wheeze(draw: Draw, n: int) -> np.ndarray:
     coughs = draw.voiced(n, Draw.cough, (0.2, 0.4), (0.05, 0.9))
-    hertz = draw.around(300, 900) * draw.slow(n, 2, 0.9, 1.1)
-    wheeze = draw.harmonics(n, hertz, (1, 0.4, 0.2)) * draw.slow(n, 1.5, 0, 1)
+    wheeze = draw.harmonics(n, draw.around(300, 900) * draw.slow(n, 2, 0.9, 1.1), (1, 0.4, 0.2))
+    wheeze *= draw.slow(n, 1.5, 0, 1)
     parts = [(1, coughs), (draw.between(0.1, 0.4), wheeze)]
     return mixed(*parts, (0.3, draw.voiced(n, Draw.breath, (0.4, 0.9), (0.1, 0.4))))
 
@@ -414,8 +411,7 @@ def rockfall(draw: Draw, n: int) -> np.ndarray:
 
 def pea_whistle(draw: Draw, n: int) -> np.ndarray:
     hertz = draw.between(2300, 3600) * (1 + 0.04 * sine(n, draw.between(25, 50)))
-    blow = (np.sin(2 * np.pi * draw.around(0.8, 2.5) * seconds(n) + 6 * draw.unit()) > -0.3) * 1.0
-    blow = smooth(0.01, blow)
+    blow = smooth(0.01, np.sin(2 * np.pi * draw.around(0.8, 2.5) * seconds(n) + 6 * draw.unit()) > -0.3)
     return mixed((1, draw.harmonics(n, hertz, (1, 0.2)) * blow), (0.15, draw.band(n, 2000, 6000) * blow))
 
 
@@ -447,7 +443,7 @@ def banged_pot(draw: Draw, n: int) -> np.ndarray:
 
 def whistle_blows(draw: Draw, n: int) -> np.ndarray:
     hertz = draw.between(2000, 3800) * draw.slow(n, 4, 0.98, 1.02)
-    blow = smooth(0.01, (seconds(n) * draw.around(1.0, 3.0) % 1.0 < 0.6) * 1.0)
+    blow = smooth(0.01, seconds(n) * draw.around(1.0, 3.0) % 1.0 < 0.6)
     whistle = mixed((1, draw.harmonics(n, hertz, (1, 0.3, 0.1)) * blow), (0.2, draw.band(n, 1800, 6500) * blow))
     knocks = draw.strikes(n, draw.beats(n, draw.between(0.2, 0.5), 0.05), draw.modes(500, 4500, 8, (0.1, 0.5)), 4)
     return mixed(*draw.choice((((1, whistle), (0.4, knocks)), ((0.3, whistle), (1, knocks)))))

@@ -78,8 +78,7 @@ def street_market(draw: Draw, n: int) -> np.ndarray:
 
 def washer_wash(draw: Draw, n: int) -> np.ndarray:
     hum = draw.motor(n, draw.around(45, 110), 0.9)
-    wave = mixed((draw.between(0.4, 1), hum), (1, draw.slosh(n, draw.between(0.6, 1.6))))
-    return wave * draw.gate(n)
+    return mixed((draw.between(0.4, 1), hum), (1, draw.slosh(n, draw.between(0.6, 1.6)))) * draw.gate(n)
 
 
 def washer_spin(draw: Draw, n: int) -> np.ndarray:

@@ -273,7 +273,7 @@ def sweep(hertz: np.ndarray) -> np.ndarray:
 
 def smooth(share: float, wave: np.ndarray) -> np.ndarray:
     """A low-pass of one pole: each sample is `share` of what comes in, the rest of the sample before."""
-    return signal.lfilter([share], [1, share - 1], wave)
+    return signal.lfilter([share], [1, share - 1], wave.astype(float))
 
 
 def resonance(wave: np.ndarray, hertz: float, width: float) -> np.ndarray:

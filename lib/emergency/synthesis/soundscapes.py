@@ -7,13 +7,13 @@ drawn without regard to the class, as are the distractors: sounds that alarm and
 
 The clips are synthetic, all of them. No number made with them says how well real emergencies are found.
 
-Clip i depends on (seed, split, i), on the clip's length and on the classes asked for: 100 clips are the
-first 100 of 1,000. The same versions of NumPy, SciPy and espeak-ng give the same bytes on every run.
+Clip i depends on (seed, split, i) and on the clip's length: 100 clips are the first 100 of 1,000. The same
+versions of NumPy, SciPy and espeak-ng give the same bytes on every run.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -119,21 +119,17 @@ def draw_soundscapes(
     split: str = "train",
     seconds: float = 4.0,
     stems: bool = False,
-    classes: Sequence[int] | None = None,
-    speech: str | None = None,
     recorded: Recordings | None = None,
 ) -> Soundscapes:
     """The first `count` clips of the stream (seed, split), drawn once and then read from `build/cache`.
 
-    Any 20 clips in a row from a multiple of 20 (for n chosen `classes`: n) hold each class once. Training
-    and test share no voice, no line and no family of generators; validation has training's, in other scenes.
+    Any 20 clips in a row from a multiple of 20 hold each class once. Training and test share no voice, no line
+    and no family of generators; validation has training's, in other scenes.
 
-    classes: numbers of the source, all of 0..19 if None.
-    speech: "espeak", "babble", or None for the first that runs here.
     recorded: recordings among the events, distractors and backgrounds; those of `split` alone.
 
     Raises:
-        ValueError: an argument is out of range or a class is unknown.
+        ValueError: an argument is out of range.
     """
     if count < 1:
         raise ValueError(f"count is {count}, expected at least 1 clip to draw.")
@@ -143,15 +139,11 @@ def draw_soundscapes(
         raise ValueError(f"split is {split!r}, expected 'train', 'validation' or 'test'.")
     if not 1 <= seconds <= 30:
         raise ValueError(f"seconds is {seconds}, expected 1 to 30.")
-    known = range(len(CLASSES))
-    chosen = tuple(known) if classes is None else tuple(int(number) for number in classes)
-    if not chosen or len(set(chosen)) < len(chosen) or not set(chosen) <= set(known):
-        raise ValueError(f"classes are {chosen}, expected different numbers of 0 to {len(CLASSES) - 1}.")
-    bank, n = speech_bank(split, speech), round(seconds * RATE)
+    bank, n = speech_bank(split), round(seconds * RATE)
     # Changes with everything that changes the clips; the seed and the split are in the folder's name.
-    key = hashlib.sha256(repr((_sources(), bank.digest, chosen, n, recorded and recorded.checksum)).encode())
+    key = hashlib.sha256(repr((_sources(), bank.digest, n, recorded and recorded.checksum)).encode())
     place = folder() / f"{key.hexdigest()[:16]}-{split}-{seed}{'-stems' if stems else ''}"
-    how = (seed, split, n, stems, chosen, bank, recorded)
+    how = (seed, split, n, stems, bank, recorded)
     shards = [partial(_shard, place / f"{start // _SHARD:05d}.npz", start, min(_SHARD, count - start), *how)
               for start in range(0, count, _SHARD)]  # fmt: skip
     missing = [partial(_made, one) for one in shards if not one.args[0].exists()]
@@ -216,12 +208,12 @@ def _made(shard: Callable) -> None:
     shard()
 
 
-def _shard(path, start, count, seed, split, n, stems, chosen, bank, recorded) -> tuple[dict, list[Clip]]:
+def _shard(path, start, count, seed, split, n, stems, bank, recorded) -> tuple[dict, list[Clip]]:
     """Clips start..start + count of the stream: as many as there are from the file, the rest drawn and kept."""
     arrays = archive.read(path) or {}
     clips = [_clip_of(row) for row in json.loads(str(arrays.pop("clips", "[]")))]
     if len(clips) < count:
-        order = _order(start + len(clips), start + count, seed, split, chosen)
+        order = _order(start + len(clips), start + count, seed, split)
         drawn = [_clip(index, number, seed, split, n, bank, recorded) for index, number in order]
         for name in ("samples", "energy", "stems")[: 2 + stems]:
             fresh = np.stack([one[name] for one in drawn])
@@ -238,13 +230,12 @@ def _clip_of(row: dict) -> Clip:
 # --- Drawing ------------------------------------------------------------------------------------
 
 
-def _order(start: int, stop: int, seed: int, split: str, chosen: tuple[int, ...]) -> list[tuple[int, int]]:
+def _order(start: int, stop: int, seed: int, split: str) -> list[tuple[int, int]]:
     """(index, class) of clips start..stop: each round over the classes in an order of its own."""
-    pairs, size = [], len(chosen)
-    for turn in range(start // size, -(-stop // size)):
-        order = np.argsort(Draw(seed, (SPLITS.index(split), 1, turn)).unit(size), kind="stable")
-        pairs += [(turn * size + k, chosen[place]) for k, place in enumerate(order)]
-    return [pair for pair in pairs if start <= pair[0] < stop]
+    numbers, size = [], len(CLASSES)
+    for turn in range(-(-stop // size)):
+        numbers += np.argsort(Draw(seed, (SPLITS.index(split), 1, turn)).unit(size), kind="stable").tolist()
+    return list(enumerate(numbers))[start:stop]
 
 
 def _clip(
