@@ -11,7 +11,7 @@ from lib.emergency.features import RATE
 from lib.emergency.recogniser import ensemble
 from lib.emergency.recogniser.recogniser import Opinion, Recogniser, Report
 from lib.emergency.whisper import text
-from lib.emergency.whisper.training import Timed, timed
+from lib.emergency.whisper.training import Clips, label_frames
 from lib.metrics.classification import wilson
 from lib.metrics.moments import alarm_curve
 
@@ -59,7 +59,7 @@ def gains(
     return pd.DataFrame(rows)
 
 
-def silence_audit(clips: Timed, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
+def silence_audit(clips: Clips, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
     """tab412: can emergencies be told from the rest by moments in which nothing of either is heard?
 
     Features: mean and standard deviation of each band over those moments, of clips that have half a second of them.
@@ -83,7 +83,7 @@ def corpora_left_out(sets: Sequence[Sounds], alarming: Sequence[int], *, seed: i
     """
     if any(part.corpora is None for part in sets) or len({name for part in sets for name in part.corpora}) < 2:
         return None
-    mels = torch.cat([timed(part).mel.float() for part in sets])
+    mels = torch.cat([label_frames(part).mel.float() for part in sets])
     features = torch.cat([mels.mean(2), mels.std(2)], 1).numpy()
     labels, classes = torch.cat([part.labels for part in sets]), sets[0].classes
 

@@ -25,9 +25,9 @@ from lib.emergency.whisper.experiments import (
 from lib.emergency.whisper.model import (
     POSITIONS_PER_SECOND,
     EmergencyWhisper,
-    MomentHead,
+    FrameClassifier,
 )
-from lib.emergency.whisper.training import UNKNOWN, Settings, Timed, listen, smoothed, starting_at
+from lib.emergency.whisper.training import UNKNOWN, Clips, Settings, predict_frames, smoothed, starting_at
 from lib.forking import give_back
 from lib.metrics import classification
 from lib.metrics.moments import (
@@ -43,7 +43,7 @@ STACK_CLIPS = 2000
 
 
 def onsets(
-    fresh: Build, clips: Timed, validation: Timed, test: Timed, settings: Settings, *, seconds: Sequence[float],
+    fresh: Build, clips: Clips, test: Clips, settings: Settings, *, seconds: Sequence[float],
     longest: float, seed: int, checkpoints: Path,
 ) -> pd.DataFrame:  # fmt: skip
     """fig46: does a model that was trained on sounds that all start at 0 s, as the source's do, hear later ones?
@@ -59,21 +59,21 @@ def onsets(
         return pd.DataFrame(rows)
     trainings = {
         "all at 0 s": partial(
-            train_and_return, fresh(), clips, validation, replace(settings, ratio=0.0, at_start=True),
-            seed=seed, score_every=settings.epochs, checkpoint=checkpoints / "onset-all-at-0-s", name="all at 0 s",
+            train_and_return, fresh(), clips, replace(settings, ratio=0.0, at_start=True), seed=seed,
+            checkpoint=checkpoints / "onset-all-at-0-s", name="all at 0 s",
         ),
-        "anywhere": training(fresh, clips, validation, settings, 0.0, seed=seed, checkpoints=checkpoints),
+        "anywhere": training(fresh, clips, settings, 0.0, seed=seed, checkpoints=checkpoints),
     }  # fmt: skip
     for name, model in zip(trainings, all_trained(list(trainings.values()), settings.device), strict=True):
         for second in seconds:
             turned = starting_at(short, second)
-            heard = listen(model, turned.mel, words=False)
+            outputs = predict_frames(model, turned.mel, words=False)
             row = {"training": name, "onset": second, "seed": seed, "clips": len(turned)}
-            rows.append(row | frame_shares(turned, heard, model.head.stack, "accuracy", seed))
+            rows.append(row | frame_shares(turned, outputs, model.head.stack, "accuracy", seed))
     return pd.DataFrame(rows)
 
 
-def _extent(clips: Timed) -> Tensor:
+def _extent(clips: Clips) -> Tensor:
     """Seconds from the first sound of a class to the last, (N,); more than a clip where nothing is heard."""
     heard = clips.moments > 0
     places = torch.arange(heard.shape[1])
@@ -86,7 +86,7 @@ def _extent(clips: Timed) -> Tensor:
 
 
 def stacks(
-    model: EmergencyWhisper, clips: Timed, test: Timed, *, sizes: Sequence[int], epochs: int, learning_rate: float,
+    model: EmergencyWhisper, clips: Clips, test: Clips, *, sizes: Sequence[int], epochs: int, learning_rate: float,
     seed: int,
 ) -> pd.DataFrame:  # fmt: skip
     """tab48: heads that join 1, 2 or 4 positions, trained alike on the hidden states of the same encoder.
@@ -101,7 +101,7 @@ def stacks(
     rows = []
     for stack in sizes:
         torch.manual_seed(seed)
-        head = MomentHead(hidden.shape[2], len(clips.classes), stack, model.head[0].out_features)
+        head = FrameClassifier(hidden.shape[2], len(clips.classes), stack, model.head[0].out_features)
         wanted = clips.targets(stack)[:count]
         optimizer = torch.optim.AdamW(head.parameters(), learning_rate)
         for epoch in range(epochs):
@@ -120,8 +120,7 @@ def stacks(
         row = {"stack": stack, "milliseconds": 20 * stack, "seed": seed}
         row |= {"parameters": sum(weight.numel() for weight in head.parameters())}
         row |= moment_scores(found.numpy(), truth)
-        row |= {"event_f1": event_interval(events(found.numpy(), 0.02), true, len(truth))[0]}
-        rows.append(row)
+        rows.append(row | {"event_f1": event_f1(events(found.numpy(), 0.02), true)["event_f1"]})
     return pd.DataFrame(rows)
 
 
@@ -151,18 +150,18 @@ def transfer(
     for number, (name, task) in enumerate(tasks.items()):
         places = checkpoints if number == 0 else checkpoints / name
         task = prepared(task, seed=seed, checkpoints=places)
-        model = training(task.fresh, task.clips, task.validation, settings, 0.0, seed=seed, checkpoints=places)()
+        model = training(task.fresh, task.clips, settings, 0.0, seed=seed, checkpoints=places)()
         for other, judged in tasks.items():
             rows.append({"training": name, "test": other, "seed": seed} | _judged(model, judged.test, alarming, seed))
     return pd.DataFrame(rows)
 
 
-def _judged(model: EmergencyWhisper, clips: Timed, alarming: Sequence[int], seed: int) -> dict[str, float]:
-    heard = listen(model, clips.mel, words=False)
-    binary = classification.score_row(heard.clips, clips.labels, clips.classes, alarming)
+def _judged(model: EmergencyWhisper, clips: Clips, alarming: Sequence[int], seed: int) -> dict[str, float]:
+    outputs = predict_frames(model, clips.mel, words=False)
+    binary = classification.score_row(outputs.clips, clips.labels, clips.classes, alarming)
     return (
         {"clips": len(clips)}
-        | frame_shares(clips, heard, model.head.stack, "accuracy", seed)
+        | frame_shares(clips, outputs, model.head.stack, "accuracy", seed)
         | {name: value for name, value in binary.items() if name.startswith("binary_accuracy")}
     )
 
@@ -170,12 +169,11 @@ def _judged(model: EmergencyWhisper, clips: Timed, alarming: Sequence[int], seed
 def starts(task: Task, values: Mapping[str, Any]) -> dict[str, Task]:
     """The task of a checkpoint with all its weights, with its head alone, and from scratch for `scratch_epochs`."""
     scratch = {**values, "checkpoint": "", "epochs": values["scratch_epochs"]}
+    fresh = fresh_model(scratch, task.clips.texts, task.clips.classes)
     return {
         "all weights": task,
         "head, frozen encoder": replace(task, settings=replace(task.settings, epochs=0)),
-        "from scratch": replace(
-            task, head=None, settings=settings_of(scratch)[1], fresh=fresh_model(scratch, task.clips)
-        ),
+        "from scratch": replace(task, head=None, settings=settings_of(scratch)[1], fresh=fresh),
     }
 
 
@@ -196,7 +194,7 @@ def learning_curve(
             task = prepared(replace(whole, clips=some), **where)
             model = task.fresh()
             if task.settings.epochs:
-                model = training(task.fresh, some, task.validation, task.settings, 0.0, **where)()
+                model = training(task.fresh, some, task.settings, 0.0, **where)()
             row = {"training": name, "size": len(some), "seconds": time.perf_counter() - begin, "seed": seed}
             rows.append(row | _judged(model, task.test, alarming, seed))
     return pd.DataFrame(rows)

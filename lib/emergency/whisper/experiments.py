@@ -28,7 +28,15 @@ from lib.emergency.whisper.model import (
 )
 from lib.emergency.whisper.relevance import ClipClassifier
 from lib.emergency.whisper.text import TextClassifier
-from lib.emergency.whisper.training import UNKNOWN, FrameOutputs, Settings, Timed, listen, timed, train
+from lib.emergency.whisper.training import (
+    UNKNOWN,
+    Clips,
+    FrameOutputs,
+    Settings,
+    label_frames,
+    predict_frames,
+    train,
+)
 from lib.forking import give_back, side_by_side
 from lib.metrics import classification
 from lib.metrics.moments import (
@@ -49,18 +57,6 @@ SOURCE = {
 }  # fmt: skip
 
 
-def builder(
-    checkpoint: str, texts: Sequence[str] | None, classes: Sequence[str], size: WhisperSize, *, stack: int, hidden: int,
-    seed: int,
-) -> Build:  # fmt: skip
-    """From scratch with a tokenizer of the `texts` where `checkpoint` is "", else from that folder or hub name."""
-    how = {"stack": stack, "hidden": hidden, "seed": seed}
-    if checkpoint:
-        return lambda: from_checkpoint(checkpoint, classes, **how)
-    lines = [text for text in texts or classes if text]
-    return lambda: build(lines, classes, size, **how)
-
-
 @dataclass(frozen=True)
 class Task:
     """What the parameters of notebook 04 name.
@@ -71,9 +67,9 @@ class Task:
     settings: how the chosen ratio trains it, at no ratio yet; the sweep may take fewer epochs.
     """
 
-    clips: Timed
-    validation: Timed
-    test: Timed
+    clips: Clips
+    validation: Clips
+    test: Clips
     samples: Tensor
     truth: Soundscapes | None
     head: Settings | None
@@ -98,20 +94,23 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
         raise ValueError('train = "head" leaves encoder and decoder as they are: set ratios = [0.0], or train = "all"')
     counts = {name: values[name] for name in ("train_count", "validation_count", "test_count")}
     *parts, truth = three_sets(values["dataset"], seconds=values["seconds"], seed=values["seed"], **counts)
-    fresh = fresh_model(values, parts[0])
+    fresh = fresh_model(values, parts[0].texts, parts[0].classes)
     mels, samples, sets = fresh().mels, parts[2].samples, []
     while parts:
         use(parts[0])
-        sets.append(timed(parts.pop(0), mels))
+        sets.append(label_frames(parts.pop(0), mels))
     give_back()
     head, settings = settings_of(values)
     return Task(*sets, samples, truth, head, fresh, settings)
 
 
-def fresh_model(values: Mapping[str, Any], clips: Sounds | Timed) -> Build:
-    size = WhisperSize(*(values[name] for name in ("d_model", "encoder_layers", "decoder_layers", "heads")))
+def fresh_model(values: Mapping[str, Any], texts: Sequence[str] | None, classes: Sequence[str]) -> Build:
+    """From scratch with a tokenizer of the `texts` where `checkpoint` is "", else from that folder or hub name."""
     how = {name: values[name] for name in ("stack", "hidden", "seed")}
-    return builder(values["checkpoint"], clips.texts, clips.classes, size, **how)
+    if values["checkpoint"]:
+        return partial(from_checkpoint, values["checkpoint"], classes, **how)
+    size = WhisperSize(*(values[name] for name in ("d_model", "encoder_layers", "decoder_layers", "heads")))
+    return partial(build, [text for text in texts or classes if text], classes, size, **how)
 
 
 def settings_of(values: Mapping[str, Any]) -> tuple[Settings | None, Settings]:
@@ -140,42 +139,42 @@ def prepared(task: Task, *, seed: int, checkpoints: Path) -> Task:
 
 
 def sweep(
-    fresh: Build, clips: Timed, validation: Timed, settings: Settings, ratios: Sequence[float], *, seed: int,
-    checkpoints: Path,
-) -> tuple[pd.DataFrame, dict[float, EmergencyWhisper]]:  # fmt: skip
-    """(fig45, models by ratio). Of the validation clips, each with its 95 % interval in `_low` and `_high` (Wilson's
-    for clips, else a bootstrap over them).
+    fresh: Build, clips: Clips, validation: Clips, settings: Settings, ratios: Sequence[float], *,
+    seed: int, checkpoints: Path,
+) -> tuple[float, pd.DataFrame | None]:  # fmt: skip
+    """The ratio of the text's loss to train with, and fig45; of one ratio None, as there is nothing to choose.
 
-    Columns: ratio, seed, epochs, moments, clips (%), cer, hallucinations (%; NaN without texts).
+    Columns: ratio, seed, epochs, and of the validation clips moments, clips (%), cer, hallucinations (%; NaN without
+    texts), with 95 % intervals in `_low` and `_high` (Wilson's for clips, else a bootstrap over clips).
     """
+    if len(ratios) == 1:
+        return ratios[0], None
     where = {"seed": seed, "checkpoints": checkpoints}
-    trainings = [training(fresh, clips, validation, settings, ratio, **where) for ratio in ratios]
-    trained = dict(zip(ratios, all_trained(trainings, settings.device), strict=True))
+    models = all_trained([training(fresh, clips, settings, ratio, **where) for ratio in ratios], settings.device)
     rows = []
-    for ratio, model in trained.items():
-        heard = listen(model, validation.mel, words=ratio > 0)
+    for ratio, model in zip(ratios, models, strict=True):
+        outputs = predict_frames(model, validation.mel, words=ratio > 0)
         row = {"ratio": ratio, "seed": seed, "epochs": settings.epochs}
-        row |= frame_shares(validation, heard, model.head.stack, "clips", seed)
-        row |= _with_ends("cer", (np.nan,) * 3) | {"hallucinations": np.nan}
+        row |= frame_shares(validation, outputs, model.head.stack, "clips", seed)
+        row |= dict.fromkeys(("cer", "cer_low", "cer_high", "hallucinations"), np.nan)
         if ratio > 0 and validation.texts is not None:
-            invented, of, _ = text.hallucinations(validation.texts, heard.texts)
-            found = text.cer_row(validation.texts, heard.texts, seed=seed)
-            row |= _with_ends("cer", (found["cer"], found["cer_low"], found["cer_high"]))
+            found = text.cer_row(validation.texts, outputs.texts, seed=seed)
+            row |= {name: found[name] for name in ("cer", "cer_low", "cer_high")}
+            invented, of, _ = text.hallucinations(validation.texts, outputs.texts)
             row["hallucinations"] = 100 * invented / max(of, 1)
         rows.append(row)
-    return pd.DataFrame(rows), trained
+    table = pd.DataFrame(rows)
+    return choose(table), table
 
 
-def frame_shares(clips: Timed, heard: FrameOutputs, stack: int, name: str, seed: int) -> dict[str, float]:
-    """Moments and, as `name`, clips (%) that are named rightly, with their intervals."""
-    each, right = _right(clips, heard, stack), heard.clips.argmax(1) == clips.labels
+def frame_shares(clips: Clips, outputs: FrameOutputs, stack: int, name: str, seed: int) -> dict[str, float]:
+    """Moments and, as `name`, clips (%) that are predicted correctly, each with `_low` and `_high`."""
+    each, right = _right(clips, outputs, stack), outputs.clips.argmax(1) == clips.labels
     low, high = classification.wilson(int(right.sum()), len(right))
-    row = _with_ends("moments", faithfulness.interval(each[~np.isnan(each)], seed=seed))
-    return row | _with_ends(name, (100 * right.double().mean().item(), 100 * low, 100 * high))
-
-
-def _with_ends(name: str, found: Sequence[float]) -> dict[str, float]:
-    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+    values = (*faithfulness.interval(each[~np.isnan(each)], seed=seed),
+              100 * right.double().mean().item(), 100 * low, 100 * high)  # fmt: skip
+    names = (f"{one}{end}" for one in ("moments", name) for end in ("", "_low", "_high"))
+    return dict(zip(names, values, strict=True))
 
 
 def all_trained(trainings: Sequence[Callable[[], EmergencyWhisper]], device: str) -> list[EmergencyWhisper]:
@@ -184,27 +183,12 @@ def all_trained(trainings: Sequence[Callable[[], EmergencyWhisper]], device: str
 
 
 def training(
-    fresh: Build,
-    clips: Timed,
-    validation: Timed,
-    settings: Settings,
-    ratio: float,
-    *,
-    seed: int,
-    checkpoints: Path,
+    fresh: Build, clips: Clips, settings: Settings, ratio: float, *, seed: int, checkpoints: Path
 ) -> Callable[[], EmergencyWhisper]:
     """One training of the sweep, to be called here or in a process of its own; it goes on from its checkpoint."""
-    return partial(
-        train_and_return,
-        fresh(),
-        clips,
-        validation,
-        replace(settings, ratio=ratio),
-        seed=seed,
-        score_every=settings.epochs,
-        checkpoint=checkpoints / f"ratio-{ratio:g}-of-{settings.epochs}",
-        name=f"ratio {ratio:g}",
-    )
+    checkpoint = checkpoints / f"ratio-{ratio:g}-of-{settings.epochs}"
+    return partial(train_and_return, fresh(), clips, replace(settings, ratio=ratio), seed=seed, checkpoint=checkpoint,
+                   name=f"ratio {ratio:g}")  # fmt: skip
 
 
 def train_and_return(model: EmergencyWhisper, *args, **kwargs) -> EmergencyWhisper:
@@ -226,13 +210,10 @@ def choose(table: pd.DataFrame) -> float:
 
 def pareto(table: pd.DataFrame) -> np.ndarray:
     """Which rows no other beats in both accuracy of moments and CER, (rows,) bool; a row without CER is none."""
-    values = table[["moments", "cer"]].to_numpy()
-    beaten = [
-        np.isnan(one[1]) or any(((other[0] >= one[0]) and (other[1] <= one[1]) and (other != one).any())
-                                for other in values if not np.isnan(other[1]))
-        for one in values
-    ]  # fmt: skip
-    return ~np.array(beaten)
+    accuracy, cer = table.moments.to_numpy(), table.cer.to_numpy()
+    as_good = (accuracy[None] >= accuracy[:, None]) & (cer[None] <= cer[:, None])
+    better = (accuracy[None] > accuracy[:, None]) | (cer[None] < cer[:, None])
+    return ~((as_good & better).any(1) | np.isnan(cer))
 
 
 # --- The chosen model ---------------------------------------------------------------------------
@@ -248,9 +229,9 @@ class Predictions:
     """
 
     model: EmergencyWhisper
-    test: Timed
+    test: Clips
     outputs: FrameOutputs
-    validation: Timed
+    validation: Clips
     validation_outputs: FrameOutputs
     temperature: float
     reader: TextClassifier | None
@@ -265,9 +246,9 @@ class Predictions:
                       self.outputs.clips, torch.full((len(clips),), self.temperature))  # fmt: skip
 
 
-def judge(model: EmergencyWhisper, clips: Timed, validation: Timed, test: Timed, ratio: float) -> Predictions:
+def judge(model: EmergencyWhisper, clips: Clips, validation: Clips, test: Clips, ratio: float) -> Predictions:
     """Predict both sets; calibrate on the validation clips, and learn from what was written of them what it means."""
-    before, heard = (listen(model, some.mel, words=ratio > 0) for some in (validation, test))
+    before, outputs = (predict_frames(model, some.mel, words=ratio > 0) for some in (validation, test))
     temperature = classification.fit_temperature(before.clips, validation.labels)
     reader = ideal = None
     if clips.texts is not None and ratio:
@@ -275,7 +256,7 @@ def judge(model: EmergencyWhisper, clips: Timed, validation: Timed, test: Timed,
         written = [bool(text.normalise(one, "no punctuation")) for one in before.texts]
         if len(validation.labels[torch.tensor(written)].unique()) > 1:
             reader = text.fit_text(before.texts, validation.labels, len(clips.classes))
-    return Predictions(model, test, heard, validation, before, temperature, reader, ideal)
+    return Predictions(model, test, outputs, validation, before, temperature, reader, ideal)
 
 
 def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
@@ -285,79 +266,81 @@ def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed
     Intervals: Wilson's for shares of clips, bootstrap over clips for the rest; none for balanced accuracy,
     average precision, the constants and the calibration error.
     """
-    columns = ("count", "value", "low", "high")
     test = _measures(predictions, predictions.test, predictions.outputs, alarming, seed)
     before = _measures(predictions, predictions.validation, predictions.validation_outputs, alarming, seed)
-    rows = [
-        {"measure": measure, "seed": seed, **dict(zip(columns, found, strict=True)),
-         **dict(zip(("validation", "validation_low", "validation_high"), before.get(measure, [np.nan] * 4)[1:],
-                    strict=True)),
-         "source": SOURCE.get(measure, np.nan)}
-        for measure, found in test.items()
-    ]  # fmt: skip
+    rows = {measure: (*found, *before.get(measure, _without_interval(0, np.nan))[1:])
+            for measure, found in test.items()}  # fmt: skip
     if predictions.reader is not None:
-        # Soundscapes are tested on lines that nobody trained on, and validated on those that were.
-        for which, some, said in (("unseen", predictions.test, predictions.outputs),
-                                  ("seen", predictions.validation, predictions.validation_outputs)):  # fmt: skip
-            row, measure = text.cer_row(some.texts, said.texts, seed=seed), f"character error rate, {which} lines"
-            found = (row["clips"], row["cer"], row["cer_low"], row["cer_high"])
-            rows.append({"measure": measure, "seed": seed, **dict(zip(columns, found, strict=True)),
-                         "source": SOURCE.get(measure, np.nan)})  # fmt: skip
-    return pd.DataFrame(rows)
+        for which, some, said in _kinds_of_lines(predictions):
+            row = text.cer_row(some.texts, said.texts, seed=seed)
+            rows[f"character error rate, {which} lines"] = (row["clips"], row["cer"], row["cer_low"], row["cer_high"])
+    columns = ["count", "value", "low", "high", "validation", "validation_low", "validation_high"]
+    table = pd.DataFrame([dict(zip(columns, row, strict=False)) for row in rows.values()], columns=columns)
+    table.insert(0, "measure", list(rows))
+    table.insert(1, "seed", seed)
+    return table.assign(source=table.measure.map(SOURCE))
+
+
+def _kinds_of_lines(predictions: Predictions) -> list[tuple[str, Clips, FrameOutputs]]:
+    """Soundscapes are tested on lines that nobody trained on, and validated on those that were."""
+    return [("unseen", predictions.test, predictions.outputs),
+            ("seen", predictions.validation, predictions.validation_outputs)]  # fmt: skip
+
+
+Measure = tuple[int, float, float, float]  # count, value, low, high
+
+
+def _without_interval(count: int, value: float) -> Measure:
+    return count, value, np.nan, np.nan
 
 
 def _measures(
-    predictions: Predictions, clips: Timed, heard: FrameOutputs, alarming: Sequence[int], seed: int
-) -> dict[str, tuple[int, float, float, float]]:
-    """measure: (count, value, low, high) of what was heard in `clips`."""
+    predictions: Predictions, clips: Clips, outputs: FrameOutputs, alarming: Sequence[int], seed: int
+) -> dict[str, Measure]:
     stack, found = predictions.model.head.stack, {}
-    each = _right(clips, heard, stack)
-    known = ~np.isnan(each)
     if has_times(clips):  # else a frame's class is its clip's, which is counted below
-        found["accuracy of moments"] = (int(known.sum()), *faithfulness.interval(each[known], seed=seed))
-        sounding = _right(clips, heard, stack, silence=False)
-        sounding = sounding[~np.isnan(sounding)]
-        found["accuracy of moments without silence"] = (len(sounding), *faithfulness.interval(sounding, seed=seed))
+        for measure, silence in (("accuracy of moments", True), ("accuracy of moments without silence", False)):
+            each = _right(clips, outputs, stack, silence)
+            each = each[~np.isnan(each)]
+            found[measure] = (len(each), *faithfulness.interval(each, seed=seed))
         step = predictions.model.seconds_per_moment
-        predicted, wanted = heard.moments.argmax(2).numpy(), clips.targets(stack).numpy()
+        predicted, wanted = outputs.moments.argmax(2).numpy(), clips.targets(stack).numpy()
         found["macro F1 of moments"] = (int((wanted >= 0).sum()), *moment_interval(predicted, wanted, seed=seed))
         true = events(clips.moments.numpy(), 0.02)
         ours = events(predicted, step, gap=GAP, shortest=SHORTEST)
         found["event F1, collars of 200 ms"] = (len(true), *event_interval(ours, true, len(clips), seed=seed))
-        likely = heard.moments.softmax(2).numpy()
+        likely = outputs.moments.softmax(2).numpy()
         found["PSDS1 (0 to 1)"] = (len(true), *psds_interval(likely, true, seconds=step, seed=seed))
-    score = classification.score_row(heard.clips / predictions.temperature, clips.labels, clips.classes, alarming)
+    score = classification.score_row(outputs.clips / predictions.temperature, clips.labels, clips.classes, alarming)
     for measure, name in (("accuracy of clips", "accuracy"), ("emergency or not", "binary_accuracy"),
                           ("missed emergencies", "miss_rate"), ("false alarms", "false_alarms")):  # fmt: skip
         found[measure] = _scored(score, name)
-    for name, value in classification.alarm_row(heard.clips, clips.labels, alarming).items():
+    for name, value in classification.alarm_row(outputs.clips, clips.labels, alarming).items():
         constant = " alarming" if name in ("always", "never") else ""
-        found[f"emergency or not, {name.replace('_', ' ')}{constant}"] = (score["clips"], value, np.nan, np.nan)
-    found["calibration error of clips"] = (score["clips"], score["ece"], np.nan, np.nan)
+        found[f"emergency or not, {name.replace('_', ' ')}{constant}"] = _without_interval(score["clips"], value)
+    found["calibration error of clips"] = _without_interval(score["clips"], score["ece"])
     if predictions.reader is not None:
-        invented, of, _ = text.hallucinations(clips.texts, heard.texts)
+        invented, of, _ = text.hallucinations(clips.texts, outputs.texts)
         low, high = classification.wilson(invented, of)
         found["clips with invented words"] = (of, 100 * invented / max(of, 1), 100 * low, 100 * high)
         # And what the text would be worth if the decoder made no mistake.
         for measure, reader, texts in (
-            ("emergency or not, from the text", predictions.reader, heard.texts),
+            ("emergency or not, from the text", predictions.reader, outputs.texts),
             ("emergency or not, from what was said", predictions.ideal, clips.texts),
         ):
             logits = classification.without_abstentions(reader.logits(texts))
             score = classification.score_row(logits, clips.labels, clips.classes, alarming)
             found[measure] = _scored(score, "binary_accuracy")
-            found[f"{measure}, balanced accuracy"] = (
-                score["clips"], classification.alarm_row(logits, clips.labels, alarming)["balanced_accuracy"],
-                np.nan, np.nan,
-            )  # fmt: skip
+            balanced = classification.alarm_row(logits, clips.labels, alarming)["balanced_accuracy"]
+            found[f"{measure}, balanced accuracy"] = _without_interval(score["clips"], balanced)
     return found
 
 
-def _scored(score: Mapping[str, Any], name: str) -> tuple[int, float, float, float]:
+def _scored(score: Mapping[str, Any], name: str) -> Measure:
     return (score["clips"], *(score[f"{name}{end}"] for end in ("", "_low", "_high")))
 
 
-def has_times(clips: Timed) -> bool:
+def has_times(clips: Clips) -> bool:
     """Whether it is known when something of a class is heard."""
     return clips.classes[0] == "silence" and bool((clips.moments == 0).any())
 
@@ -367,7 +350,7 @@ def clip_accuracies(predictions: Predictions) -> np.ndarray:
     return _right(predictions.test, predictions.outputs, predictions.model.head.stack)
 
 
-def _right(clips: Timed, heard: FrameOutputs, stack: int, silence: bool = True) -> np.ndarray:
+def _right(clips: Clips, heard: FrameOutputs, stack: int, silence: bool = True) -> np.ndarray:
     wanted = clips.targets(stack)
     known = (wanted != UNKNOWN) & (silence | (wanted != 0))
     right = ((heard.moments.argmax(2) == wanted) & known).sum(1)
@@ -381,8 +364,7 @@ def cer_table(predictions: Predictions, *, seed: int) -> pd.DataFrame:
     return pd.DataFrame([
         {"lines": which, "normaliser": name, "seed": seed} | text.cer_row(some.texts, said.texts, name, seed=seed)
         | {"chance": text.chance_cer(some.texts, said.texts, name, seed=seed)}
-        for which, some, said in (("seen", predictions.validation, predictions.validation_outputs),
-                                  ("unseen", predictions.test, predictions.outputs))
+        for which, some, said in reversed(_kinds_of_lines(predictions))
         for name in text.NORMALISERS
     ])  # fmt: skip
 
@@ -390,8 +372,7 @@ def cer_table(predictions: Predictions, *, seed: int) -> pd.DataFrame:
 def read_lines(predictions: Predictions, count: int) -> pd.DataFrame:
     """fig49: the first `count` clips with words of each kind of line: lines, reference, hypothesis."""
     rows = []
-    for which, some, said in (("seen", predictions.validation, predictions.validation_outputs),
-                              ("unseen", predictions.test, predictions.outputs)):  # fmt: skip
+    for which, some, said in reversed(_kinds_of_lines(predictions)):
         spoken = [pair for pair in zip(some.texts, said.texts, strict=True) if pair[0]]
         rows += [{"lines": which, "reference": one, "hypothesis": two} for one, two in spoken[:count]]
     return pd.DataFrame(rows)
@@ -462,7 +443,7 @@ def encoder_table(
         drawn = []
         for number in range(RANDOM_NETWORKS):
             model = faithfulness.redrawn(predictions.model, seed + number)
-            surest = listen(model, mel, words=False).clips.argmax(1)
+            surest = predict_frames(model, mel, words=False).clips.argmax(1)
             maps = encoder_relevance.explain(model, mel, surest)[:, None]
             drawn.append(faithfulness.shares(maps, energy)["relevance"])
         share["random networks"] = np.mean(drawn, axis=0)

@@ -22,13 +22,13 @@ from tqdm.auto import tqdm
 from lib.data import cache
 from lib.data.catalog import DataError
 from lib.emergency.whisper.model import EmergencyWhisper, encode
-from lib.emergency.whisper.training import Settings, Timed, _cross_entropy, one_cycles
+from lib.emergency.whisper.training import Clips, Settings, _cross_entropy, one_cycles
 from lib.metrics.classification import wilson
 from lib.sources import source_hash
 from lib.training import epoch_batches, fit, gradient_step, prepare, shuffled, start
 
 
-def hidden_states(model: EmergencyWhisper, clips: Timed, *, precision: str = "no", device: str = "auto") -> np.ndarray:
+def hidden_states(model: EmergencyWhisper, clips: Clips, *, precision: str = "no", device: str = "auto") -> np.ndarray:
     """(N, layers, frames / 2, d_model) float16, mapped from a file: the states of `encode` for every clip.
 
     The file in `build/cache/hidden` is found again by the encoder's weights, the clips and the precision.
@@ -66,7 +66,7 @@ def hidden_states(model: EmergencyWhisper, clips: Timed, *, precision: str = "no
 
 
 def train_head(
-    model: EmergencyWhisper, clips: Timed, settings: Settings, *, seed: int, checkpoint: Path | None = None
+    model: EmergencyWhisper, clips: Clips, settings: Settings, *, seed: int, checkpoint: Path | None = None
 ) -> pd.DataFrame:
     """Train the head alone, on clips as they are; returns the history, per epoch label_loss."""
     states = hidden_states(model, clips, precision=settings.precision, device=settings.device)
@@ -106,7 +106,7 @@ class _Head(nn.Module):
         return self.head(self.head.mix(states.unbind(1)))
 
 
-def layer_table(model: EmergencyWhisper, clips: Timed, test: Timed, *, seed: int, **where: str) -> pd.DataFrame:
+def layer_table(model: EmergencyWhisper, clips: Clips, test: Clips, *, seed: int, **where: str) -> pd.DataFrame:
     """fig418: what a linear probe makes of each layer: the class of a clip from the mean and deviation over time.
 
     Columns: layer (1 is the first; the last is the encoder's output), weight (%, what the head reads of it), seed,

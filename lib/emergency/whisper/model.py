@@ -54,7 +54,7 @@ class WhisperSize:
     tokens: int = 326  # of the byte-level BPE, at most: the bytes and the jamo, letter by letter as they are heard
 
 
-class MomentHead(nn.Sequential):
+class FrameClassifier(nn.Sequential):
     """`stack` successive hidden states joined, hidden layer, classes: 4 x 768 = 3072 -> 512 -> 20 in the source.
 
     layers: 0 reads the encoder's output, as the source does. A number of layers reads them all, each normalised, in a
@@ -99,7 +99,7 @@ class EmergencyWhisper(nn.Module):
         super().__init__()
         self.whisper, self.tokenizer, self.classes = whisper, tokenizer, tuple(classes)
         layers = whisper.config.encoder_layers if all_layers else 0
-        self.head = MomentHead(whisper.config.d_model, len(self.classes), stack, hidden, layers)
+        self.head = FrameClassifier(whisper.config.d_model, len(self.classes), stack, hidden, layers)
         self.prompt: list[int] = tokenizer.convert_tokens_to_ids(list(PROMPT))
         self.end: int = tokenizer.convert_tokens_to_ids(_END)
         known = tokenizer.get_vocab()

@@ -27,7 +27,7 @@ _POSITION = RATE // POSITIONS_PER_SECOND  # samples, 20 ms
 
 
 @dataclass(frozen=True)
-class Timed:
+class Clips:
     """Clips with what is heard when.
 
     mel: (N, mels, frames) float16. labels: (N,) int64, the classes of whole clips. classes: their names.
@@ -47,10 +47,10 @@ class Timed:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def part(self, chosen: Tensor, name: str) -> "Timed":
+    def part(self, chosen: Tensor, name: str) -> "Clips":
         """The clips at a boolean mask; `name` tells this part from others of the same sounds."""
         texts = self.texts and tuple(text for text, one in zip(self.texts, chosen.tolist(), strict=True) if one)
-        return Timed(self.mel[chosen], self.labels[chosen], self.classes, self.moments[chosen], texts, self.name,
+        return Clips(self.mel[chosen], self.labels[chosen], self.classes, self.moments[chosen], texts, self.name,
                      f"{self.checksum}/{name}")  # fmt: skip
 
     def targets(self, stack: int) -> Tensor:
@@ -59,7 +59,7 @@ class Timed:
         return self.moments[:, : count * stack].view(len(self), count, stack)[:, :, stack // 2]
 
 
-def timed(sounds: Sounds, mels: int = 80, batch_size: int = 16) -> Timed:
+def label_frames(sounds: Sounds, mels: int = 80, batch_size: int = 16) -> Clips:
     """Spectrograms of `sounds`, each scaled to the same peak, and their moments.
 
     Where the data set says when its classes are heard (`spans`), all other moments are of class 0, silence. Where it
@@ -78,17 +78,17 @@ def timed(sounds: Sounds, mels: int = 80, batch_size: int = 16) -> Timed:
             for onset, offset in spans:
                 row[round(onset * POSITIONS_PER_SECOND) : round(offset * POSITIONS_PER_SECOND)] = label
     known = hashlib.sha256(repr((sounds.spans, sounds.texts)).encode()).hexdigest()
-    return Timed(mel, sounds.labels, sounds.classes, moments, sounds.texts, sounds.name, f"{sounds.checksum}/{known}")
+    return Clips(mel, sounds.labels, sounds.classes, moments, sounds.texts, sounds.name, f"{sounds.checksum}/{known}")
 
 
-def starting_at(clips: Timed, second: float) -> Timed:
+def starting_at(clips: Clips, second: float) -> Clips:
     """The same clips turned round in time, so that in each the first sound of a class begins at `second`.
 
     Clips in which nothing is heard stay as they are.
     """
     mel, moments = _rolled_to_onset(clips.mel, clips.moments, second)
     checksum = f"{clips.checksum}/starting at {second:g} s"
-    return Timed(mel, clips.labels, clips.classes, moments, clips.texts, clips.name, checksum)
+    return Clips(mel, clips.labels, clips.classes, moments, clips.texts, clips.name, checksum)
 
 
 def _rolled_to_onset(mel: Tensor, moments: Tensor, second: float) -> tuple[Tensor, Tensor]:
@@ -189,23 +189,15 @@ def equalised(mel: Tensor, decibels: float) -> Tensor:
 
 
 def train(
-    model: EmergencyWhisper,
-    clips: Timed,
-    validation: Timed,
-    settings: Settings,
-    *,
-    seed: int,
-    score_every: int = 1,
-    checkpoint: Path | None = None,
+    model: EmergencyWhisper, clips: Clips, settings: Settings, *, seed: int, checkpoint: Path | None = None,
     name: str = "Whisper",
-) -> pd.DataFrame:
-    """Train `model` on moments and words together; every `score_every` epochs and after the last it is scored.
+) -> pd.DataFrame:  # fmt: skip
+    """Train `model` on classes of frames and words together; it goes on from `checkpoint`.
 
-    The loss is (1 - ratio) x cross-entropy of moments + ratio x cross-entropy of the text's tokens. Clips without
+    The loss is (1 - ratio) x cross-entropy of frames + ratio x cross-entropy of the text's tokens. Clips without
     words count as those with an empty text, so that the decoder invents none. At ratio 0 the decoder is not run.
 
-    Returns the history: per epoch label_loss and text_loss (weighted), and of the validation clips moment_accuracy and
-    clip_accuracy (%).
+    Returns the history: per epoch label_loss and text_loss (weighted).
 
     Raises:
         ValueError: the ratio asks for texts, and the clips have none.
@@ -229,28 +221,16 @@ def train(
 
     def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:
         index = index.to(device)
-        heard, wanted = augment(mel[index].float(), moments[index], said[index], settings)
-        return network(heard, wanted, tokens[index])
-
-    def evaluate(epoch: int) -> dict[str, float]:
-        if epoch not in (0, settings.epochs) and epoch % score_every:
-            return {}
-        heard = listen(model, validation.mel, words=False)
-        right = (heard.clips.argmax(1) == validation.labels).float().mean().item()
-        model.train()
-        return {"moment_accuracy": moment_accuracy(heard.moments, validation), "clip_accuracy": 100 * right}
+        inputs, wanted = augment(mel[index].float(), moments[index], said[index], settings)
+        return network(inputs, wanted, tokens[index])
 
     history = fit(
         accelerator,
         gradient_step(accelerator, network, others[: len(made)], others[len(made) :], losses),
         shuffled(accelerator, len(clips), batch_size, seed),
-        epochs=settings.epochs,
-        evaluate=evaluate,
-        checkpoint=checkpoint,
-        key={"model": untrained, "settings": asdict(settings), "score_every": score_every, "seed": seed,
-             "train": clips.checksum, "validation": validation.checksum,
+        epochs=settings.epochs, checkpoint=checkpoint, name=name,
+        key={"model": untrained, "settings": asdict(settings), "seed": seed, "train": clips.checksum,
              "code": source_hash(__name__)},
-        name=name,
     )  # fmt: skip
     model.whisper.requires_grad_(True)
     model.eval().cpu()
@@ -357,7 +337,7 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def listen(
+def predict_frames(
     model: EmergencyWhisper, mel: Tensor, *, words: bool = True, gated: bool = True, batch_size: int = 16
 ) -> FrameOutputs:
     """What `model` hears in clips (N, mels, frames), each encoded once.
@@ -398,11 +378,3 @@ def smoothed(logits: Tensor, seconds: float) -> Tensor:
     likely = logits.float().softmax(-1).mT
     likely = F.avg_pool1d(likely, 2 * beside + 1, 1, beside, count_include_pad=False)
     return likely.mT.clamp_min(1e-12).log()
-
-
-def moment_accuracy(logits: Tensor, clips: Timed) -> float:
-    """Moments (%) whose likeliest class is the true one; logits (N, moments, classes)."""
-    stack = clips.moments.shape[1] // logits.shape[1]
-    wanted = clips.targets(stack)
-    known = wanted != UNKNOWN
-    return 100 * (logits.argmax(-1) == wanted)[known].float().mean().item()

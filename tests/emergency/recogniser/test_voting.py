@@ -15,7 +15,7 @@ from lib.emergency.classes import EMERGENCY
 from lib.emergency.data import sounds
 from lib.emergency.recogniser import drop_in, ensemble, voting
 from lib.emergency.whisper import figures as drawings
-from lib.emergency.whisper.training import timed
+from lib.emergency.whisper.training import label_frames
 from tests.data.test_decoding import av_file, tone
 from tests.emergency.recogniser.test_recogniser import alarming, folder, recogniser  # noqa: F401 (fixtures)
 
@@ -61,7 +61,7 @@ def test_gain_changes_nothing(recogniser):  # noqa: F811
 
 
 def test_backgrounds_of_soundscapes_tell_nothing(test_set):
-    row = voting.silence_audit(timed(sounds.load("soundscapes", "test", count=240)), EMERGENCY, seed=0).iloc[0]
+    row = voting.silence_audit(label_frames(sounds.load("soundscapes", "test", count=240)), EMERGENCY, seed=0).iloc[0]
     assert row.low < 60 and row.chance == 50 and row.clips > 60
 
 

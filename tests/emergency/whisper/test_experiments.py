@@ -19,22 +19,28 @@ from lib.emergency.whisper import model as whisper
 from lib.emergency.whisper import training as moments
 from lib.emergency.whisper.experiments import choose, pareto
 from lib.emergency.whisper.model import WhisperSize
-from lib.emergency.whisper.training import UNKNOWN, FrameOutputs, Settings, listen, moment_accuracy, timed, train
+from lib.emergency.whisper.training import (
+    UNKNOWN,
+    FrameOutputs,
+    Settings,
+    label_frames,
+    predict_frames,
+    train,
+)
 from lib.metrics.moments import moment_scores
-
-SIZE = WhisperSize(16, 1, 1, 2, 300)
 
 
 @pytest.fixture(scope="module")
 def sets():
     drawn = draw_soundscapes(60, split="test")
     parts = [sounds.load("soundscapes", split, count=40) for split in ("train", "validation")]
-    return *(timed(part) for part in parts), timed(sounds.of_soundscapes(drawn, "test")), drawn
+    return *(label_frames(part) for part in parts), label_frames(sounds.of_soundscapes(drawn, "test")), drawn
 
 
 @pytest.fixture(scope="module")
 def fresh(sets):
-    return recognition.builder("", sets[0].texts, sets[0].classes, SIZE, stack=4, hidden=8, seed=0)
+    values = {"checkpoint": "", "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2}
+    return recognition.fresh_model(values | {"stack": 4, "hidden": 8, "seed": 0}, sets[0].texts, sets[0].classes)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +92,7 @@ class TestTask:
         assert changed == {name for name in before if name.startswith("head.")} and "head.layer_logits" in changed
         trained = task.fresh()
         settings = replace(task.settings, encoder=False, epochs=1)
-        train(trained, task.clips, task.validation, settings, seed=0)
+        train(trained, task.clips, settings, seed=0)
         assert all(torch.equal(before[name], value) == (not name.startswith("head."))
                    for name, value in trained.named_parameters())  # fmt: skip
         assert all(weight.requires_grad for weight in trained.parameters())
@@ -100,26 +106,35 @@ class TestTask:
 
 class TestRatio:
     def test_sweep(self, sets, fresh, tmp_path):
-        settings = Settings(0.0, 1, 8)
-        table, models = recognition.sweep(fresh, *sets[:2], settings, [0.0, 0.5], seed=0, checkpoints=tmp_path)
-        assert table.ratio.tolist() == [0, 0.5] and list(models) == [0.0, 0.5]
+        settings, where = Settings(0.0, 1, 8), {"seed": 0, "checkpoints": tmp_path}
+        ratio, table = recognition.sweep(fresh, *sets[:2], settings, [0.0, 0.5], **where)
+        assert table.ratio.tolist() == [0, 0.5] and ratio == choose(table)
         assert np.isnan(table.cer[0]) and table.cer[1] > 0 and table.moments.between(0, 100).all()
         for name in ("moments", "clips"):
             assert table[name].between(table[f"{name}_low"], table[f"{name}_high"]).all()
-        heard = listen(models[0.5], sets[1].mel, words=False)
-        assert table.moments[1] == pytest.approx(moment_accuracy(heard.moments, sets[1]), abs=1e-3)
-        assert models[0.0].digest() != models[0.5].digest() != fresh().digest()
+        models = [recognition.training(fresh, sets[0], settings, one, **where)() for one in (0.0, 0.5)]
+        found, wanted = predict_frames(models[1], sets[1].mel, words=False).moments.argmax(2), sets[1].targets(4)
+        assert table.moments[1] == pytest.approx(100 * (found == wanted).float().mean().item(), abs=1e-3)
+        assert models[0].digest() != models[1].digest() != fresh().digest()
         drawings.ratios(table)
         drawings.ratios(pd.concat([table, table.assign(seed=1)]))
+
+    @pytest.mark.parametrize("ratio", [0.0, 0.3])
+    def test_one_ratio_alone_is_not_trained_to_be_chosen(self, sets, fresh, tmp_path, monkeypatch, ratio):
+        monkeypatch.setattr(recognition, "train", lambda *_, **__: pytest.fail("trained"))
+        where = {"seed": 0, "checkpoints": tmp_path}
+        assert recognition.sweep(fresh, *sets[:2], Settings(0.0, 1, 8), [ratio], **where) == (ratio, None)
+        assert not list(tmp_path.iterdir())
 
     def test_side_by_side_is_one_after_the_other(self, sets, fresh, tmp_path):
         threads, found = torch.get_num_threads(), []
         try:
             for count in (1, 3):  # two take turns, with both threads each
                 torch.set_num_threads(count)
-                _, models = recognition.sweep(fresh, *sets[:2], Settings(0.0, 1, 8), [0.0, 0.5], seed=0,
-                                              checkpoints=tmp_path / str(count))  # fmt: skip
-                found.append([model.digest() for model in models.values()])
+                where = {"seed": 0, "checkpoints": tmp_path / str(count)}
+                trainings = [recognition.training(fresh, sets[0], Settings(0.0, 1, 8), one, **where)
+                             for one in (0.0, 0.5)]  # fmt: skip
+                found.append([model.digest() for model in recognition.all_trained(trainings, "auto")])
         finally:
             torch.set_num_threads(threads)
         assert found[0] == found[1]
@@ -154,14 +169,13 @@ class TestRatio:
 
 class TestOnsets:
     def test_table(self, sets, fresh, tmp_path):
-        table = ablations.onsets(fresh, *sets[:3], Settings(0.0, 1, 8), seconds=[0.0, 1.0], longest=2.0, seed=0,
+        table = ablations.onsets(fresh, sets[0], sets[2], Settings(0.0, 1, 8), seconds=[0.0, 1.0], longest=2.0, seed=0,
                                    checkpoints=tmp_path)  # fmt: skip
         assert table.training.tolist() == ["all at 0 s"] * 2 + ["anywhere"] * 2
         # What was trained anywhere is the sweep's model at ratio 0, found and not trained again.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(moments, "augment", lambda *_: pytest.fail("trained again"))
-            sweep, _ = recognition.sweep(fresh, *sets[:2], Settings(0.0, 1, 8), [0.0], seed=0, checkpoints=tmp_path)
-        assert len(sweep) == 1
+            recognition.training(fresh, sets[0], Settings(0.0, 1, 8), 0.0, seed=0, checkpoints=tmp_path)()
         assert table.clips.nunique() == 1 and 0 < table.clips[0] < 60
         for share in ("moments", "accuracy"):
             assert table[share].between(table[f"{share}_low"], table[f"{share}_high"]).all()
@@ -254,7 +268,7 @@ class TestFigures:
     def test_encoders_of_random_weights_explain_about_as_their_null(self, predictions, sets, monkeypatch):
         """The measure is about 0 where nothing was learned: a random network beside others of its kind."""
         drawn = replace(predictions, model=recognition.faithfulness.redrawn(predictions.model, 77))
-        drawn = replace(drawn, outputs=listen(drawn.model, drawn.test.mel, words=False))
+        drawn = replace(drawn, outputs=predict_frames(drawn.model, drawn.test.mel, words=False))
         found = recognition.encoder_table(drawn, torch.arange(1), sets[3], steps=1, seed=0).set_index("measure")
         for stem in ("speech", "event"):
             assert abs(found.value[f"relevance - random networks, {stem} (points)"]) < 12
@@ -262,7 +276,7 @@ class TestFigures:
 
 def test_no_onsets_where_no_test_clip_is_short_enough_and_nothing_is_trained(sets, tmp_path):
     how = {"seconds": [0.0], "longest": 0.0, "seed": 0, "checkpoints": tmp_path}
-    assert ablations.onsets(None, *sets[:3], Settings(0.0, 1, 8), **how).empty and not list(tmp_path.iterdir())
+    assert ablations.onsets(None, sets[0], sets[2], Settings(0.0, 1, 8), **how).empty and not list(tmp_path.iterdir())
 
 
 class TestOtherDataAndFewer:

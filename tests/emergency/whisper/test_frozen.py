@@ -8,7 +8,7 @@ from lib.data.catalog import DataError
 from lib.emergency.classes import NAMES
 from lib.emergency.whisper import figures, frozen
 from lib.emergency.whisper.model import EmergencyWhisper, WhisperSize, build, encode
-from lib.emergency.whisper.training import Settings, Timed
+from lib.emergency.whisper.training import Clips, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def clips(count=24, seed=0):
     for row, label in zip(mel, labels.tolist(), strict=True):
         row[10 * label : 10 * label + 10] += 1
     moments = labels[:, None].expand(count, 20).clone()
-    return Timed(mel.half(), labels, NAMES, moments, None, "bands", f"bands {count} {seed}")
+    return Clips(mel.half(), labels, NAMES, moments, None, "bands", f"bands {count} {seed}")
 
 
 def test_the_states_of_every_layer_once(kept, monkeypatch):

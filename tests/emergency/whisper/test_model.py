@@ -12,7 +12,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from lib.data.catalog import DataError
 from lib.emergency.classes import NAMES
 from lib.emergency.whisper import model as whisper
-from lib.emergency.whisper.model import PROMPT, SHORTEST, MomentHead, WhisperSize
+from lib.emergency.whisper.model import PROMPT, SHORTEST, FrameClassifier, WhisperSize
 
 LINES = ("살려주세요", "불이야", "가스가 새요", "저녁 뭐 먹을까")
 SIZE = WhisperSize(d_model=16, encoder_layers=2, decoder_layers=2, heads=2, tokens=300)
@@ -127,12 +127,12 @@ class TestNoSpeech:
 
 class TestMoments:
     def test_the_source_s_head(self):
-        head = MomentHead(768, 20)
+        head = FrameClassifier(768, 20)
         assert [tuple(layer.weight.shape) for layer in (head[0], head[2])] == [(512, 3072), (20, 512)]
 
     @pytest.mark.parametrize("stack", [1, 2, 4])
     def test_each_sees_its_own_positions(self, stack):
-        head = MomentHead(6, 3, stack, 5)
+        head = FrameClassifier(6, 3, stack, 5)
         hidden = torch.randn(2, 12, 6, requires_grad=True)
         logits = head(hidden)
         assert logits.shape == (2, 12 // stack, 3)
@@ -141,7 +141,7 @@ class TestMoments:
         assert seen[0].nonzero()[:, 0].tolist() == list(range(stack, 2 * stack)) and not seen[1].any()
 
     def test_positions_that_fill_no_moment_are_left_out(self):
-        assert MomentHead(6, 3, 4, 5)(torch.zeros(1, 11, 6)).shape == (1, 2, 3)
+        assert FrameClassifier(6, 3, 4, 5)(torch.zeros(1, 11, 6)).shape == (1, 2, 3)
 
     def test_seconds(self, model):
         assert model.seconds_per_moment == 0.08
@@ -242,11 +242,11 @@ class TestText:
 class TestOneEncoderPass:
     @torch.no_grad()
     def test_serves_moments_and_text(self, model):
-        from lib.emergency.whisper.training import listen
+        from lib.emergency.whisper.training import predict_frames
 
         calls = []
         hook = model.whisper.model.encoder.conv1.register_forward_hook(lambda *_: calls.append(1))
-        listen(model, mels(4), batch_size=2)
+        predict_frames(model, mels(4), batch_size=2)
         hook.remove()
         assert len(calls) == 2  # batches
 
