@@ -4,10 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
+import seaborn
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 
 from lib import plots
@@ -15,7 +17,7 @@ from lib.emergency.features import FRAMES_PER_SECOND
 
 Arrays = Mapping[str, np.ndarray]
 
-MOST_IN_A_MATRIX = 25  # classes
+MOST_NUMBERED = 25  # classes of a confusion matrix whose counts can be read
 EVENT, SPEECH = plots.COLOURS[1], plots.COLOURS[0]
 
 
@@ -92,21 +94,14 @@ def variants(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
 
 
 def confusion(arrays: Arrays) -> Figure:
-    """fig42: `experiments.matrices`. Classes in percent of their row, with counts; alarm against none; reliability.
-
-    Of more classes than can be read as a matrix, the commonest confusions."""
+    """fig42: `experiments.matrices`. Classes in percent of their row, with counts; alarm against none; reliability."""
     counts, names = arrays["counts"], [str(name) for name in arrays["names"]]
-    alarms = len(arrays["binary"]) > 0
     figure, axes = plots.subplots(2, 2, height=4.8, width_ratios=[2.6, 1], height_ratios=[1, 1])
     grid = axes[0, 0].get_gridspec()
     for one in axes[:, 0]:
         one.remove()
-    large = figure.add_subplot(grid[:, 0])
-    if len(names) > MOST_IN_A_MATRIX:
-        _confusions(large, counts, names)
-    else:
-        _matrix(large, counts, names, size=5)
-    if alarms:
+    _matrix(figure.add_subplot(grid[:, 0]), counts, names, size=5)
+    if len(arrays["binary"]):
         _matrix(axes[0, 1], arrays["binary"], ["emergency", "none"], size=7)
         shares = 100 * arrays["binary"] / max(arrays["binary"].sum(), 1)
         constant = max(zip(shares.sum(1), ("always", "never"), strict=True))
@@ -118,9 +113,8 @@ def confusion(arrays: Arrays) -> Figure:
         axes[0, 1].text(0.5, 0.5, "no class of this set\nis an emergency", ha="center", va="center", fontsize=7)
     below = axes[1, 1]
     below.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
-    for place, name in enumerate(("trained", "calibrated")):
+    for place, (name, label) in enumerate((("trained", "as trained"), ("calibrated", "with temperature"))):
         confidence, accuracy, count = arrays[f"reliability_{name}"].T
-        label = {"trained": "as trained", "calibrated": "with temperature"}[name]
         filled = count > 0
         below.plot(confidence[filled], accuracy[filled], plots.MARKERS[place], linestyle="-", label=label)
         edges = np.linspace(0, 1, len(count) + 1)
@@ -132,38 +126,19 @@ def confusion(arrays: Arrays) -> Figure:
     return figure
 
 
-def _confusions(axes: Axes, counts: np.ndarray, names: list[str], most: int = 25) -> None:
-    """The commonest mistakes, and how many of the class's clips each takes."""
-    wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
-    pairs = np.argwhere(wrong > 0)
-    order = np.argsort([-wrong[row, column] for row, column in pairs], kind="stable")[:most]
-    chosen = pairs[order] if len(pairs) else np.zeros((0, 2), int)
-    labels = [f"{names[row]} → {names[column]}" for row, column in chosen]
-    values = [wrong[row, column] for row, column in chosen]
-    axes.barh(range(len(chosen)), values, color=plots.COLOURS[0])
-    for place, (row, column) in enumerate(chosen):
-        axes.text(wrong[row, column], place, f" of {counts[row].sum()}", va="center", fontsize=5)
-    axes.set_yticks(range(len(chosen)), labels, fontsize=5.5)
-    axes.set(ylim=(len(chosen) - 0.5, -0.5), xlabel="clips of the class taken for the other")
-    axes.grid(axis="y", visible=False)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-
-
 def _matrix(axes: Axes, counts: np.ndarray, names: list[str], *, size: float) -> None:
-    """Row percent as colour; counts as numbers."""
+    """Row percent as colour; counts as numbers where there is room for them."""
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    words = np.char.mod("%d", counts)
+    if len(names) == 2:
+        words = np.char.add(words, np.char.mod("\n%.1f %%", share))
+    numbered = {"annot": np.where(counts > 0, words, ""), "fmt": "", "annot_kws": {"fontsize": size}}
+    seaborn.heatmap(share, vmin=0, vmax=100, cmap="Blues", square=True, cbar=False, ax=axes, xticklabels=names,
+                    yticklabels=names, **(numbered if len(names) <= MOST_NUMBERED else {}))  # fmt: skip
     axes.grid(False)
-    places = range(len(names))
-    axes.set_xticks(places, names, rotation=90, fontsize=size + 0.5)
-    axes.set_yticks(places, names, fontsize=size + 0.5)
+    axes.tick_params(labelsize=size + 0.5 if len(names) <= MOST_NUMBERED else 3.5, length=0)
+    axes.tick_params(axis="x", rotation=90), axes.tick_params(axis="y", rotation=0)
     axes.set(xlabel="taken for", ylabel="class")
-    for row, column in np.argwhere(counts > 0):
-        text = f"{counts[row, column]}"
-        if len(names) == 2:
-            text += f"\n{share[row, column]:.1f} %"
-        dark = share[row, column] > 55
-        axes.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
 
 
 def relevance(arrays: Arrays, seconds: float) -> Figure:
@@ -230,15 +205,8 @@ def heard(arrays: Arrays, maps: Arrays) -> Figure:
 def _shown(relevance: np.ndarray) -> np.ndarray:
     """Relevance (mels, frames) as colours from -1 to 1: smoothed over 2 bands x 4 frames, as it is scattered over
     single cells, and its root, which shows the faint."""
-    smooth = _smooth(relevance / (np.abs(relevance).max() or 1.0))
+    smooth = uniform_filter(relevance / (np.abs(relevance).max() or 1.0), (2, 4), mode="nearest", origin=-1)
     return np.sign(smooth) * np.sqrt(np.abs(smooth) / max(np.abs(smooth).max(), 1e-12))
-
-
-def _smooth(cells: np.ndarray) -> np.ndarray:
-    kernel = np.ones((2, 4)) / 8
-    padded = np.pad(cells, ((0, 1), (1, 2)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, kernel.shape)
-    return (windows * kernel).sum((2, 3))
 
 
 def faithfulness(frame: pd.DataFrame) -> Figure:
@@ -250,9 +218,9 @@ def faithfulness(frame: pd.DataFrame) -> Figure:
         for order, style in (("most", "-"), ("least", "--")):
             some = flipped[(flipped.method == method) & (flipped.order == order)]
             line = plots.mean_and_spread(some, ["x"], "value")
-            label = f"{method}, {order} relevant first" if method != "random" else None
-            if method == "random" and order == "most":
-                label = "random order"
+            label = f"{method}, {order} relevant first"
+            if method == "random":
+                label = "random order" if order == "most" else None
             left.plot(100 * line.x, line["mean"], style, color=colour, label=label)
     left.set(xlabel="tiles flipped (%)", ylabel="probability of the class", ylim=(0, None))
     plots.legend_below(figure, left, columns=3)

@@ -51,54 +51,57 @@ def ratios(table: pd.DataFrame) -> Figure:
 
 def _over_ratios(axes: Axes, table: pd.DataFrame, name: str, **style) -> None:
     line = plots.mean_and_spread(table, ["ratio"], name).sort_values("ratio")
-    bars = line["std"].to_numpy()
-    if table.seed.nunique() == 1:
-        one = table.sort_values("ratio")
-        bars = np.abs(one[[f"{name}_low", f"{name}_high"]].to_numpy() - one[[name]].to_numpy()).T
+    bars = line["std"] if table.seed.nunique() > 1 else _bars(table.sort_values("ratio"), name)
     axes.errorbar(line.ratio, line["mean"], bars, capsize=2, **style)
 
 
 def learning_curves(table: pd.DataFrame) -> Figure:
     """fig417: accuracy of frames and of clips over the clips in training, a curve for each start."""
-    figure, panels = plots.subplots(1, 2, height=2.2, sharex=True)
-    for axes, column, name in zip(panels, ("moments", "accuracy"), ("frames", "clips"), strict=True):
-        _lines_with_bars(axes, table, "size", column, "training")
-        axes.set(xlabel="clips in training", ylabel=f"accuracy of {name} (%)", xscale="log")
-        axes.set_xticks(sorted(table["size"].unique()), sorted(table["size"].unique()), minor=False)
+    sizes = sorted(table["size"].unique())
+    figure, panels = _frames_and_clips(table, "size", "clips in training", xscale="log")
+    for axes in panels:
+        axes.set_xticks(sizes, sizes)
         axes.minorticks_off()
     panels[0].legend(fontsize=6)
     return figure
+
+
+def onsets(table: pd.DataFrame) -> Figure:
+    """fig46: accuracy over the time at which the sound begins, for both trainings; 95 % intervals of one seed."""
+    figure, panels = _frames_and_clips(table, "onset", "the sound begins at (s)", ylim=(0, None))
+    plots.legend_below(figure, panels[0])
+    return figure
+
+
+def _frames_and_clips(table: pd.DataFrame, x: str, xlabel: str, **options) -> tuple[Figure, Sequence[Axes]]:
+    """Accuracy of both over `x`, a line for each training, with intervals: of one seed, or their mean over several."""
+    figure, panels = plots.subplots(1, 2, height=2.2, sharex=True)
+    for axes, y, what in zip(panels, ("moments", "accuracy"), ("frames", "clips"), strict=True):
+        for place, (name, rows) in enumerate(table.groupby("training", sort=False)):
+            line = rows.groupby(x, as_index=False)[[y, f"{y}_low", f"{y}_high"]].mean()
+            axes.errorbar(line[x], line[y], _bars(line, y), capsize=2, color=plots.COLOURS[place],
+                          marker=plots.MARKERS[place], label=name)  # fmt: skip
+        axes.set(xlabel=xlabel, ylabel=f"accuracy of {what} (%)", **options)
+    return figure, panels
+
+
+def _bars(table: pd.DataFrame, name: str, low: str = "", high: str = "") -> np.ndarray:
+    """(2, rows): from `name` down to `<name>_low` and up to `<name>_high`."""
+    ends = table[[low or f"{name}_low", high or f"{name}_high"]].to_numpy()
+    return np.abs(ends - table[[name]].to_numpy()).T
 
 
 def layers(table: pd.DataFrame) -> Figure:
     """fig418: accuracy of a probe over the encoder's layers, and the share of each that the head reads."""
     mean = table.groupby("layer", as_index=False)[["accuracy", "low", "high", "weight"]].mean()
     figure, (probe, head) = plots.subplots(1, 2, height=2.2, sharex=True)
-    bars = np.abs(mean[["low", "high"]].to_numpy() - mean[["accuracy"]].to_numpy()).T
-    probe.errorbar(mean.layer, mean.accuracy, bars, capsize=2, marker=plots.MARKERS[0])
+    probe.errorbar(
+        mean.layer, mean.accuracy, _bars(mean, "accuracy", "low", "high"), capsize=2, marker=plots.MARKERS[0]
+    )
     probe.set(xlabel="encoder layer", ylabel="clips named rightly (%)", xticks=mean.layer)
     head.bar(mean.layer, mean.weight, color=plots.COLOURS[1])
     head.axhline(100 / len(mean), color="0.6", linewidth=1, linestyle="--")
     head.set(xlabel="encoder layer (dashed: all alike)", ylabel="read by the head (%)")
-    return figure
-
-
-def _lines_with_bars(axes: Axes, table: pd.DataFrame, x: str, y: str, kind: str) -> None:
-    """A line over `x` for each `kind`, with the intervals of `y`: of one seed, or their mean over several."""
-    for place, (name, rows) in enumerate(table.groupby(kind, sort=False)):
-        line = rows.groupby(x, as_index=False)[[y, f"{y}_low", f"{y}_high"]].mean()
-        bars = np.abs(line[[f"{y}_low", f"{y}_high"]].to_numpy() - line[[y]].to_numpy()).T
-        axes.errorbar(line[x], line[y], bars, capsize=2, color=plots.COLOURS[place], marker=plots.MARKERS[place],
-                      label=name)  # fmt: skip
-
-
-def onsets(table: pd.DataFrame) -> Figure:
-    """fig46: accuracy over the time at which the sound begins, for both trainings; 95 % intervals of one seed."""
-    figure, axes = plots.subplots(1, 2, height=2.2, sharex=True)
-    for one, (column, label) in zip(axes, (("moments", "frames"), ("accuracy", "clips")), strict=True):
-        _lines_with_bars(one, table, "onset", column, "training")
-        one.set(xlabel="the sound begins at (s)", ylabel=f"accuracy of {label} (%)", ylim=(0, None))
-    plots.legend_below(figure, axes[0])
     return figure
 
 
@@ -198,10 +201,9 @@ def alarms(table: pd.DataFrame) -> Figure:
         axes.plot(line.alarms_per_hour, line.miss_rate, color=colour, marker=plots.MARKERS[place], markersize=2.5,
                   label=f"{rule} frames")  # fmt: skip
         middle = line.iloc[[len(line) // 2]]
-        axes.errorbar(middle.alarms_per_hour, middle.miss_rate,
-                      [middle.miss_rate - middle.miss_low, middle.miss_high - middle.miss_rate],
-                      [middle.alarms_per_hour - middle.alarms_low, middle.alarms_high - middle.alarms_per_hour],
-                      color=colour, linewidth=0.7, capsize=2)  # fmt: skip
+        axes.errorbar(middle.alarms_per_hour, middle.miss_rate, _bars(middle, "miss_rate", "miss_low", "miss_high"),
+                      _bars(middle, "alarms_per_hour", "alarms_low", "alarms_high"), color=colour, linewidth=0.7,
+                      capsize=2)  # fmt: skip
     axes.set_xscale("symlog", linthresh=1)
     axes.set(xlabel="false alarms per hour of clips without emergency", ylabel="missed emergencies (%)", ylim=(0, None),
              xlim=(0, None))  # fmt: skip

@@ -3,7 +3,7 @@
     model = build(lines, classes, WhisperSize())              # from scratch, or
     model = from_checkpoint("openai/whisper-small", classes)  # from a trained checkpoint
     last, mixed = model.hidden(mel)                           # one pass for both:
-    logits, texts = model.moments(mixed), model.transcribe(last)
+    logits, texts = model.head(mixed), model.transcribe(last)
 
 Whisper (Radford et al. 2023) hears 30 s at once; a window of 4 s filled up with silence costs ten times what it
 needs. Here the encoder runs on the window as it is, with the first rows of its table of positions. A model that
@@ -137,13 +137,9 @@ class EmergencyWhisper(nn.Module):
         states = encode(self.whisper.model.encoder, mel)
         return states[-1], self.head.mix(states)
 
-    def moments(self, mixed: Tensor) -> Tensor:
-        """What the head reads of `hidden`, (B, n, d_model) -> logits (B, n // stack, classes), one row per frame."""
-        return self.head(mixed)
-
     def forward(self, mel: Tensor) -> Tensor:
         """Log-mels (B, mels, frames) -> logits of every frame (B, frames / 2 // stack, classes)."""
-        return self.moments(self.hidden(mel)[1])
+        return self.head(self.hidden(mel)[1])
 
     def clip_logits(self, moments: Tensor) -> Tensor:
         """Logits of moments (B, moments, classes) -> of whole clips (B, classes).
@@ -312,20 +308,17 @@ def from_checkpoint(
     Raises:
         DataError: it is neither here nor to be had, is no whole multilingual Whisper of 80 mel bands, or has adapters.
     """
-    folder = next((path for path in (Path(name).expanduser(), data_root() / name) if path.is_dir()), Path(name))
-    if folder.is_dir():
+    folder = next((path for path in (Path(name).expanduser(), data_root() / name) if path.is_dir()), None)
+    if folder is not None:
         name = folder
         if adapters := sorted(path.name for path in folder.glob("adapter_*")):
             raise DataError(
                 f"The Whisper checkpoint {str(name)!r} has adapter files ({', '.join(adapters)}), which would be "
                 "ignored. Merge them into the model (peft's merge_and_unload) and save that."
             )
-    elif str(name).startswith(("~", ".", "/")):
-        raise DataError(
-            f"The Whisper checkpoint {str(name)!r} could not be loaded (there is no such folder). Give one in the "
-            'format of the hub, or, where there is a network, a name ("openai/whisper-small").'
-        )
     try:
+        if folder is None and str(name).startswith(("~", ".", "/")):
+            raise FileNotFoundError("there is no such folder")
         whisper, report = WhisperForConditionalGeneration.from_pretrained(
             name, dtype=torch.float32, output_loading_info=True
         )

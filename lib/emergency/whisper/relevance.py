@@ -135,10 +135,8 @@ def _linear_encoder(encoder: nn.Module, mel: Tensor, positions: Tensor) -> tuple
 
 
 def _linear_head(model: EmergencyWhisper, states: list[Tensor]) -> Tensor:
-    head = model.head
-    if head.layer_logits is None:
-        hidden = states[-1]
-    else:
+    head, hidden = model.head, states[-1]
+    if head.layer_logits is not None:
         hidden = sum(weight * _normalised(one) for weight, one in zip(head.layer_weights(), states, strict=True))
     count = hidden.shape[1] // head.stack
     return head[2](_gelu(head[0](hidden[:, : count * head.stack].reshape(len(hidden), count, -1))))

@@ -23,25 +23,9 @@ from lib.metrics.classification import fit_temperature, wilson
 
 # Stems that tell of an emergency wherever they are heard; 119 also as the built-in lines spell it.
 STEMS = (
-    "살려",
-    "도와",
-    "불이",
-    "불났",
-    "가스",
-    "강도",
-    "도둑",
-    "지진",
-    "무너",
-    "갇혔",
-    "넘어",
-    "쓰러",
-    "때려",
-    "감전",
-    "숨",
-    "신고",
-    "일일구",
-    "119",
-)
+    "살려", "도와", "불이", "불났", "가스", "강도", "도둑", "지진", "무너", "갇혔", "넘어", "쓰러", "때려", "감전",
+    "숨", "신고", "일일구", "119",
+)  # fmt: skip
 
 
 def _nfc(text: str) -> str:
@@ -102,13 +86,13 @@ def cer(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = 
 
 
 def cer_row(
-    references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER, *, seed: int, draws: int = 1000
+    references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER, *, seed: int
 ) -> dict[str, float]:
     """clips, cer, cer_low, cer_high: % with its 95 % interval, from clips drawn anew (Efron's bootstrap)."""
     counts = errors(references, hypotheses, normaliser)
     row = {"clips": len(counts), "cer": np.nan, "cer_low": np.nan, "cer_high": np.nan}
     if len(counts):
-        drawn = np.random.default_rng(seed).integers(len(counts), size=(draws, len(counts)))
+        drawn = np.random.default_rng(seed).integers(len(counts), size=(1000, len(counts)))
         wrong, said = counts[drawn].sum(1).T
         low, high = np.percentile(100 * wrong / said, (2.5, 97.5))
         row |= {"cer": 100 * counts[:, 0].sum() / counts[:, 1].sum(), "cer_low": low, "cer_high": high}
@@ -116,20 +100,20 @@ def cer_row(
 
 
 def chance_cer(
-    references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER, *, seed: int, draws: int = 20
+    references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER, *, seed: int
 ) -> float:
     """CER (%) of chance: each hypothesis scored against the reference of another clip.
 
-    The mean over `draws` orders of the clips with words; NaN where fewer than two have words.
+    The mean over 20 orders of the clips with words; NaN where fewer than two have words.
     """
     pairs = [pair for pair in zip(references, hypotheses, strict=True) if normalise(pair[0], normaliser)]
     if len(pairs) < 2:
         return np.nan
     generator, wrong, said = np.random.default_rng(seed), 0, 0
-    for _ in range(draws):
+    for _ in range(20):
         order = generator.permutation(len(pairs))
-        beside = dict(zip(order.tolist(), np.roll(order, 1).tolist(), strict=True))  # one round: none beside its own
-        counts = errors([one for one, _ in pairs], [pairs[beside[k]][1] for k in range(len(pairs))], normaliser)
+        others = np.roll(order, 1)  # one round: none beside its own
+        counts = errors([pairs[k][0] for k in order], [pairs[k][1] for k in others], normaliser)
         wrong, said = wrong + counts[:, 0].sum(), said + counts[:, 1].sum()
     return float(100 * wrong / said)
 
@@ -140,9 +124,9 @@ def hallucinations(references: Sequence[str], hypotheses: Sequence[str]) -> tupl
     return sum(map(bool, silent)), len(silent), Counter(text for text in silent if text)
 
 
-def aligned(reference: str, hypothesis: str, normaliser: str = "no punctuation") -> list[tuple[str, str, str]]:
+def aligned(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
     """Pieces (kind, reference, hypothesis) in order; kind is "equal", "substitute", "insert" or "delete"."""
-    one, two = normalise(reference, normaliser), normalise(hypothesis, normaliser)
+    one, two = (normalise(text, "no punctuation") for text in (reference, hypothesis))
     if not one:
         return [("insert", "", two)] if two else []
     return [
@@ -196,12 +180,11 @@ class TextClassifier:
         plain = [normalise(text, "no punctuation") for text in texts]
         found = torch.full((len(plain), self.classes), torch.nan)
         if any(plain):
-            spoken = [place for place, text in enumerate(plain) if text]
-            decided = torch.from_numpy(self.pipeline.predict_log_proba([plain[i] for i in spoken])).float()
-            known = torch.as_tensor(self.pipeline.classes_, dtype=torch.long)
+            spoken = torch.tensor([bool(text) for text in plain])
+            decided = torch.from_numpy(self.pipeline.predict_log_proba([text for text in plain if text])).float()
             # Tempered before they are spread: a high temperature must not raise classes that were never learned.
-            everywhere = torch.full((len(spoken), self.classes), _NEVER)
-            everywhere[:, known] = (decided / self.temperature).log_softmax(1).clamp_min(_NEVER)
+            everywhere = torch.full((len(decided), self.classes), _NEVER)
+            everywhere[:, self.pipeline.classes_] = (decided / self.temperature).log_softmax(1).clamp_min(_NEVER)
             found[spoken] = everywhere.log_softmax(1)
         return found
 
@@ -226,10 +209,9 @@ def fit_text(texts: Sequence[str], labels: Tensor, classes: int) -> TextClassifi
     pipeline = make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True),
                              LogisticRegression(C=10, max_iter=1000))  # fmt: skip
     _, places, counts = np.unique(wanted, return_inverse=True, return_counts=True)
-    rarest = int(counts.min())
     temperature = 1.0
-    if rarest > 1:  # else there is no fold for some class, and the regression's own probabilities have to do
-        folds = StratifiedKFold(min(5, rarest), shuffle=True, random_state=0)
+    if counts.min() > 1:  # else there is no fold for some class, and the regression's own probabilities have to do
+        folds = StratifiedKFold(min(5, counts.min()), shuffle=True, random_state=0)
         held_out = cross_val_predict(pipeline, known, wanted, cv=folds, method="predict_log_proba")
         temperature = fit_temperature(torch.from_numpy(held_out), torch.from_numpy(places))
     learned = tuple(zip(known, wanted.tolist(), strict=True))

@@ -300,7 +300,7 @@ class _Losses(nn.Module):
         model, terms = self.model, {}
         hidden, mixed = model.hidden(mel)
         if self.ratio < 1:
-            logits = model.moments(mixed)
+            logits = model.head(mixed)
             count, stack = logits.shape[1], model.head.stack
             wanted = moments[:, : count * stack].view(len(mel), count, stack)[:, :, stack // 2]
             terms["label_loss"] = (1 - self.ratio) * _cross_entropy(logits, wanted)
@@ -337,29 +337,23 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def predict_frames(
-    model: EmergencyWhisper, mel: Tensor, *, words: bool = True, gated: bool = True, batch_size: int = 16
-) -> FrameOutputs:
+def predict_frames(model: EmergencyWhisper, mel: Tensor, *, words: bool = True, batch_size: int = 16) -> FrameOutputs:
     """What `model` hears in clips (N, mels, frames), each encoded once.
 
-    words: also what is said; gated: where any class but silence is heard, and nowhere else.
+    words: also what is said, in clips in which any class but silence is predicted.
     """
     model.eval()
     device = next(model.parameters()).device
     moments, clips, texts = [], [], []
     for batch in mel.split(batch_size):
         hidden, mixed = model.hidden(batch.to(device).float())
-        logits = model.moments(mixed)
+        logits = model.head(mixed)
         scores = model.clip_logits(logits)
         moments.append(smoothed(logits, model.seconds_per_moment).cpu())
         clips.append(scores.cpu())
         said = [""] * len(batch)
         if words:
-            loud = (
-                (scores.argmax(1) != 0)
-                if gated and model.classes[0] == "silence"
-                else torch.ones(len(batch), dtype=torch.bool)
-            )
+            loud = scores.argmax(1) != 0 if model.classes[0] == "silence" else torch.ones(len(batch)).bool()
             places = loud.nonzero()[:, 0].tolist()
             for place, text in zip(places, model.transcribe(hidden[loud]) if places else [], strict=True):
                 said[place] = text
