@@ -22,19 +22,11 @@ from lib.emergency.whisper.experiments import (
     train_and_return,
     training,
 )
-from lib.emergency.whisper.model import (
-    POSITIONS_PER_SECOND,
-    EmergencyWhisper,
-    FrameClassifier,
-)
+from lib.emergency.whisper.model import POSITIONS_PER_SECOND, EmergencyWhisper, FrameClassifier
 from lib.emergency.whisper.training import UNKNOWN, Clips, Settings, predict_frames, smoothed, starting_at
 from lib.forking import give_back
 from lib.metrics import classification
-from lib.metrics.moments import (
-    event_interval,
-    events,
-    moment_scores,
-)
+from lib.metrics.moments import event_f1, events, moment_scores
 
 STACK_CLIPS = 2000
 

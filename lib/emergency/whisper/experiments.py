@@ -20,33 +20,13 @@ from lib.emergency.synthesis.soundscapes import STEMS, Soundscapes
 from lib.emergency.whisper import relevance as encoder_relevance
 from lib.emergency.whisper import text
 from lib.emergency.whisper.frozen import train_head
-from lib.emergency.whisper.model import (
-    EmergencyWhisper,
-    WhisperSize,
-    build,
-    from_checkpoint,
-)
+from lib.emergency.whisper.model import EmergencyWhisper, WhisperSize, build, from_checkpoint
 from lib.emergency.whisper.relevance import ClipClassifier
 from lib.emergency.whisper.text import TextClassifier
-from lib.emergency.whisper.training import (
-    UNKNOWN,
-    Clips,
-    FrameOutputs,
-    Settings,
-    label_frames,
-    predict_frames,
-    train,
-)
+from lib.emergency.whisper.training import UNKNOWN, Clips, FrameOutputs, Settings, label_frames, predict_frames, train
 from lib.forking import give_back, side_by_side
 from lib.metrics import classification
-from lib.metrics.moments import (
-    GAP,
-    SHORTEST,
-    event_interval,
-    events,
-    moment_interval,
-    psds_interval,
-)
+from lib.metrics.moments import GAP, SHORTEST, event_interval, events, moment_interval, psds_interval
 
 Build = Callable[[], EmergencyWhisper]  # a fresh model, the same each time
 
@@ -95,10 +75,11 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
     counts = {name: values[name] for name in ("train_count", "validation_count", "test_count")}
     *parts, truth = three_sets(values["dataset"], seconds=values["seconds"], seed=values["seed"], **counts)
     fresh = fresh_model(values, parts[0].texts, parts[0].classes)
-    mels, samples, sets = fresh().mels, parts[2].samples, []
+    fresh()  # tells what is wrong with a checkpoint before spectrograms are computed
+    samples, sets = parts[2].samples, []
     while parts:
         use(parts[0])
-        sets.append(label_frames(parts.pop(0), mels))
+        sets.append(label_frames(parts.pop(0)))
     give_back()
     head, settings = settings_of(values)
     return Task(*sets, samples, truth, head, fresh, settings)
@@ -169,7 +150,7 @@ def sweep(
 
 def frame_shares(clips: Clips, outputs: FrameOutputs, stack: int, name: str, seed: int) -> dict[str, float]:
     """Moments and, as `name`, clips (%) that are predicted correctly, each with `_low` and `_high`."""
-    each, right = _right(clips, outputs, stack), outputs.clips.argmax(1) == clips.labels
+    each, right = clip_accuracies(clips, outputs, stack), outputs.clips.argmax(1) == clips.labels
     low, high = classification.wilson(int(right.sum()), len(right))
     values = (*faithfulness.interval(each[~np.isnan(each)], seed=seed),
               100 * right.double().mean().item(), 100 * low, 100 * high)  # fmt: skip
@@ -192,6 +173,7 @@ def training(
 
 
 def train_and_return(model: EmergencyWhisper, *args, **kwargs) -> EmergencyWhisper:
+    """`train`, of which a process of its own gives the model back."""
     train(model, *args, **kwargs)
     give_back()
     return model
@@ -300,7 +282,7 @@ def _measures(
     stack, found = predictions.model.head.stack, {}
     if has_times(clips):  # else a frame's class is its clip's, which is counted below
         for measure, silence in (("accuracy of moments", True), ("accuracy of moments without silence", False)):
-            each = _right(clips, outputs, stack, silence)
+            each = clip_accuracies(clips, outputs, stack, silence)
             each = each[~np.isnan(each)]
             found[measure] = (len(each), *faithfulness.interval(each, seed=seed))
         step = predictions.model.seconds_per_moment
@@ -345,15 +327,11 @@ def has_times(clips: Clips) -> bool:
     return clips.classes[0] == "silence" and bool((clips.moments == 0).any())
 
 
-def clip_accuracies(predictions: Predictions) -> np.ndarray:
-    """Share (%) of each clip's known moments that are right, (N,); NaN where none is known."""
-    return _right(predictions.test, predictions.outputs, predictions.model.head.stack)
-
-
-def _right(clips: Clips, heard: FrameOutputs, stack: int, silence: bool = True) -> np.ndarray:
+def clip_accuracies(clips: Clips, outputs: FrameOutputs, stack: int, silence: bool = True) -> np.ndarray:
+    """Share (%) of each clip's known frames that are right, (N,); NaN where none is known. silence: counts as well."""
     wanted = clips.targets(stack)
     known = (wanted != UNKNOWN) & (silence | (wanted != 0))
-    right = ((heard.moments.argmax(2) == wanted) & known).sum(1)
+    right = ((outputs.moments.argmax(2) == wanted) & known).sum(1)
     return (100 * right / known.sum(1)).numpy().astype(np.float64)
 
 
@@ -386,7 +364,7 @@ def timelines(
     samples (clips, n) int16, mel (clips, mels, frames), truth and found (clips, moments) classes, alarming, names,
     accuracy (%), ranks.
     """
-    each = clip_accuracies(predictions)
+    each = clip_accuracies(predictions.test, predictions.outputs, predictions.model.head.stack)
     heard = (predictions.test.moments > 0).any(1).numpy() & ~np.isnan(each)
     order = np.flatnonzero(heard)[np.argsort(each[heard], kind="stable")]
     chosen = [int(order[round(rank * (len(order) - 1))]) for rank in ranks]
@@ -418,34 +396,31 @@ def encoder_table(
     soundscapes the stems' shares of CP-LRP's relevance and of the nulls of `share_rows`, on clips that hold both speech
     and an event. A further null are encoders of random weights, explained for the class that each is surest of."""
     give_back()
-    evaluation, rows = predictions.evaluation(), []
+    classifier, rows = ClipClassifier(predictions.model), []
     mel, targets = predictions.test.mel[chosen], predictions.outputs.clips[chosen].argmax(1)
-
-    def add(measure: str, values: np.ndarray) -> None:
-        mean, low, high = faithfulness.interval(values, seed=seed)
-        rows.append({"measure": measure, "seed": seed, "clips": len(values), "value": mean, "low": low, "high": high})
-
     for method in (*encoder_relevance.METHODS, "random"):
         if method == "random":
             found = torch.rand(mel.shape, generator=torch.Generator().manual_seed(seed))
         else:
             found = encoder_relevance.explain(predictions.model, mel, targets, method)
         how = {"steps": steps, "seed": seed}
-        curves = [faithfulness.flipping(evaluation.model, mel[:, None], found[:, None], targets, order=order, **how)
+        curves = [faithfulness.flipping(classifier, mel[:, None], found[:, None], targets, order=order, **how)
                   for order in ("most", "least")]  # fmt: skip
-        add(f"flipping area, {method}", faithfulness.area(*curves).numpy())
+        mean, low, high = faithfulness.interval(faithfulness.area(*curves).numpy(), seed=seed)
+        rows.append({"measure": f"flipping area, {method}", "seed": seed, "clips": len(mel), "value": mean, "low": low,
+                     "high": high})  # fmt: skip
     if truth is not None:
-        both = torch.tensor([bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips])
-        some = both.nonzero()[:, 0]
+        both = [bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips]
+        some = torch.tensor(both).nonzero()[:, 0]
         mel, energy = predictions.test.mel[some], truth.energy[some.numpy()]
-        found = encoder_relevance.explain(predictions.model, mel, predictions.outputs.clips[some].argmax(1))
-        share = faithfulness.shares(found[:, None], energy)
-        drawn = []
+
+        def shares(model: EmergencyWhisper, targets: Tensor) -> dict[str, np.ndarray]:
+            return faithfulness.shares(encoder_relevance.explain(model, mel, targets)[:, None], energy)
+
+        share, drawn = shares(predictions.model, predictions.outputs.clips[some].argmax(1)), []
         for number in range(RANDOM_NETWORKS):
             model = faithfulness.redrawn(predictions.model, seed + number)
-            surest = predict_frames(model, mel, words=False).clips.argmax(1)
-            maps = encoder_relevance.explain(model, mel, surest)[:, None]
-            drawn.append(faithfulness.shares(maps, energy)["relevance"])
+            drawn.append(shares(model, predict_frames(model, mel, words=False).clips.argmax(1))["relevance"])
         share["random networks"] = np.mean(drawn, axis=0)
         for place in range(len(STEMS)):
             rows += share_rows(share, place, seed)

@@ -316,23 +316,27 @@ def from_checkpoint(
                 f"The Whisper checkpoint {str(name)!r} has adapter files ({', '.join(adapters)}), which would be "
                 "ignored. Merge them into the model (peft's merge_and_unload) and save that."
             )
+    elif str(name).startswith(("~", ".", "/")):
+        raise _not_loaded(name, "there is no such folder")
     try:
-        if folder is None and str(name).startswith(("~", ".", "/")):
-            raise FileNotFoundError("there is no such folder")
         whisper, report = WhisperForConditionalGeneration.from_pretrained(
             name, dtype=torch.float32, output_loading_info=True
         )
         tokenizer = WhisperTokenizer.from_pretrained(name)
     except Exception as error:  # no network, no such model, a damaged file: each reader raises its own
-        raise DataError(
-            f"The Whisper checkpoint {str(name)!r} could not be loaded ({type(error).__name__}: {error}). Give a "
-            'folder in the format of the hub, or, where there is a network, a name ("openai/whisper-small").'
-        ) from error
+        raise _not_loaded(name, f"{type(error).__name__}: {error}") from error
     if fault := _fault(whisper, tokenizer, report):
         raise DataError(f"The Whisper checkpoint {str(name)!r} {fault}")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return EmergencyWhisper(whisper, tokenizer, classes, stack=stack, hidden=hidden, all_layers=all_layers)
+
+
+def _not_loaded(name: str | Path, why: str) -> DataError:
+    return DataError(
+        f"The Whisper checkpoint {str(name)!r} could not be loaded ({why}). Give a folder in the format of the hub, "
+        'or, where there is a network, a name ("openai/whisper-small").'
+    )
 
 
 def _fault(whisper: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, report: dict) -> str:

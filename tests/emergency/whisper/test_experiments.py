@@ -221,7 +221,7 @@ class TestTables:
         assert (known.low <= known.value).all() and (known.value <= known.high).all()
 
     def test_moments_are_counted_as_elsewhere(self, predictions):
-        each = recognition.clip_accuracies(predictions)
+        each = recognition.clip_accuracies(predictions.test, predictions.outputs, 4)
         wanted = predictions.test.targets(4).numpy()
         assert np.nanmean(each) == pytest.approx(
             moment_scores(predictions.outputs.moments.argmax(2).numpy(), wanted)["accuracy"])  # fmt: skip
