@@ -187,10 +187,8 @@ class EmergencyWhisper(nn.Module):
                 input_ids=tokens, encoder_hidden_states=hidden, past_key_values=cache, use_cache=True
             )
             if self.no_speech is not None and not written:
-                language, silence = self.whisper.proj_out(states.last_hidden_state[:, 0])[
-                    :, [self.prompt[1], self.no_speech]
-                ].T
-                ended |= silence > language
+                first = self.whisper.proj_out(states.last_hidden_state[:, 0])
+                ended |= first[:, self.no_speech] > first[:, self.prompt[1]]
             tokens = self.whisper.proj_out(states.last_hidden_state[:, -1:]).argmax(-1)
             ended |= tokens[:, 0] == self.end
             if ended.all():
@@ -204,14 +202,14 @@ class EmergencyWhisper(nn.Module):
         """Write the Whisper in its hub's own format, and the head beside it; `folder` appears whole or not at all."""
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
+        about = {"classes": self.classes, "stack": self.head.stack, "hidden": self.head[0].out_features,
+                 "all_layers": self.head.layer_logits is not None}  # fmt: skip
         try:
             partial.mkdir(parents=True)
             self.whisper.save_pretrained(partial)
             self.tokenizer.save_pretrained(partial)
             save_file({name: value.cpu().contiguous() for name, value in self.head.state_dict().items()},
                       partial / "head.safetensors")  # fmt: skip
-            about = {"classes": self.classes, "stack": self.head.stack, "hidden": self.head[0].out_features,
-                     "all_layers": self.head.layer_logits is not None}  # fmt: skip
             (partial / "head.json").write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             partial.rename(folder)

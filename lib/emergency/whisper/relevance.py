@@ -1,4 +1,4 @@
-"""Where in a spectrogram a Whisper's encoder heard a class: CP-LRP, beside attention rollout and input x gradient.
+"""Where in a spectrogram a Whisper's encoder finds a class: CP-LRP, beside attention rollout and input x gradient.
 
 Conservative propagation (Ali et al. 2022, XAI for Transformers: Better Explanations through Conservative Propagation)
 takes the attention weights, the standard deviation of layer norms and the ratio GELU(x) / x as they came out. What is
@@ -74,26 +74,22 @@ def explain(
 @torch.enable_grad()
 def conserve(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Explanation:
     """CP-LRP of the mean logit of `targets` (see `selected`). The model is left as it is."""
-    mel = mel.detach().clone().requires_grad_()
-    positions = model.whisper.model.encoder.embed_positions.weight[: _positions(mel)].detach().clone()
-    positions = positions.expand(len(mel), -1, -1).clone().requires_grad_()
-    states, _ = _linear_encoder(model.whisper.model.encoder, mel, positions)
-    logits = _linear_head(model, states)
+    encoder, mel = model.whisper.model.encoder, mel.detach().clone().requires_grad_()
+    positions = _positions(encoder, mel).expand(len(mel), -1, -1).clone().requires_grad_()
+    logits = _linear_head(model, _linear_encoder(encoder, mel, positions)[0])
     output = (logits * selected(logits.detach(), targets.clone())).sum((1, 2))
     slopes = torch.autograd.grad(output.sum(), (mel, positions))
-    relevance, from_positions = ((one * slope).detach() for one, slope in zip((mel, positions), slopes, strict=True))
-    from_positions = from_positions.sum((1, 2))
+    relevance, shares = ((one * slope).detach() for one, slope in zip((mel, positions), slopes, strict=True))
+    shares = shares.sum((1, 2))
     # A test shows that this difference is the sum of bias x gradient over all biases.
-    rest = output.detach() - relevance.sum((1, 2)) - from_positions
-    return Explanation(relevance, from_positions, rest, output.detach())
+    return Explanation(relevance, shares, output.detach() - relevance.sum((1, 2)) - shares, output.detach())
 
 
 @torch.no_grad()
 def rollout(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Tensor:
     """(B, frames): how much of what the selected moments attend to comes from each frame, through all layers."""
     encoder = model.whisper.model.encoder
-    positions = encoder.embed_positions.weight[: _positions(mel)]
-    states, attention = _linear_encoder(encoder, mel, positions)
+    states, attention = _linear_encoder(encoder, mel, _positions(encoder, mel))
     count = states[-1].shape[1]
     flow, itself = [], torch.eye(count, device=mel.device)
     for weights in attention:  # half comes through the residual connection
@@ -114,8 +110,8 @@ def _input_x_gradient(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> 
     return (mel * torch.autograd.grad(output, mel)[0]).detach()
 
 
-def _positions(mel: Tensor) -> int:
-    return -(-mel.shape[2] // 2)
+def _positions(encoder: nn.Module, mel: Tensor) -> Tensor:
+    return encoder.embed_positions.weight[: -(-mel.shape[2] // 2)].detach()
 
 
 # --- The encoder with everything held that is not linear ------------------------------------------

@@ -1,4 +1,4 @@
-"""What is heard at which moment: clips with their times and words, and a Whisper that learns both."""
+"""Clips with a class for every frame and their text, and the training of a Whisper on both."""
 
 import hashlib
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _POSITION = RATE // POSITIONS_PER_SECOND  # samples, 20 ms
 
 @dataclass(frozen=True)
 class Clips:
-    """Clips with what is heard when.
+    """Spectrograms with labels of clips and of frames, and what is said.
 
     mel: (N, mels, frames) float16. labels: (N,) int64, the classes of whole clips. classes: their names.
     moments: (N, frames / 2) int64, the class at each position of Whisper's encoder (20 ms), or `UNKNOWN`.
@@ -150,7 +150,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class FrameOutputs:
-    """What a model heard in clips: logits of moments (N, moments, classes), `smoothed`; of clips (N, classes); text."""
+    """Logits of frames (N, moments, classes), `smoothed`; of clips (N, classes); and text."""
 
     moments: Tensor = field(repr=False)
     clips: Tensor = field(repr=False)
@@ -338,7 +338,7 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def predict_frames(model: EmergencyWhisper, mel: Tensor, *, words: bool = True, batch_size: int = 16) -> FrameOutputs:
-    """What `model` hears in clips (N, mels, frames), each encoded once.
+    """Classes of frames and of clips, and text, of `mel` (N, mels, frames); each clip is encoded once.
 
     words: also what is said, in clips in which any class but silence is predicted.
     """
