@@ -8,7 +8,6 @@ import seaborn
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 
@@ -59,15 +58,14 @@ def _named(layer: nn.Module) -> str:
 def layers(table: pd.DataFrame) -> Figure:
     """The rows of `layer_table`, from top to bottom: layer, shape of what it passes on, weights."""
     figure, axes = plots.subplots(height=0.27 * len(table) + 0.4, width=4.4)
-    axes.set(xlim=(0, 10), ylim=(-len(table) + 0.4, 0.6))
+    axes.set(xlim=(0, 10), ylim=(len(table) - 0.4, -0.6))
     axes.set_axis_off()
+    fills = ["#DCE9F5" if size else "#F2F2F2" for size in table.parameters]
+    axes.barh(range(len(table)), 5.2, 0.6, left=0.4, color=fills, edgecolor="0.3", linewidth=0.7)
     for place, row in enumerate(table.itertuples()):
-        fill = "#DCE9F5" if row.parameters else "#F2F2F2"
-        axes.add_patch(FancyBboxPatch((0.4, -place - 0.3), 5.2, 0.6, boxstyle="round,pad=0.02", linewidth=0.7,
-                                      edgecolor="0.3", facecolor=fill))  # fmt: skip
-        axes.text(3.0, -place, row.layer, ha="center", va="center", fontsize=6)
-        axes.text(5.9, -place, row.shape, va="center", fontsize=6)
-        axes.text(9.8, -place, f"{row.parameters:,} weights" if row.parameters else "", ha="right", va="center",
+        axes.text(3.0, place, row.layer, ha="center", va="center", fontsize=6)
+        axes.text(5.9, place, row.shape, va="center", fontsize=6)
+        axes.text(9.8, place, f"{row.parameters:,} weights" if row.parameters else "", ha="right", va="center",
                   fontsize=6, color="0.35")  # fmt: skip
     return figure
 

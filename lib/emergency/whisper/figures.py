@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
 from lib import plots
@@ -95,9 +95,8 @@ def layers(table: pd.DataFrame) -> Figure:
     """fig418: accuracy of a probe over the encoder's layers, and the share of each that the head reads."""
     mean = table.groupby("layer", as_index=False)[["accuracy", "low", "high", "weight"]].mean()
     figure, (probe, head) = plots.subplots(1, 2, height=2.2, sharex=True)
-    probe.errorbar(
-        mean.layer, mean.accuracy, _bars(mean, "accuracy", "low", "high"), capsize=2, marker=plots.MARKERS[0]
-    )
+    bars = _bars(mean, "accuracy", "low", "high")
+    probe.errorbar(mean.layer, mean.accuracy, bars, capsize=2, marker=plots.MARKERS[0])
     probe.set(xlabel="encoder layer", ylabel="clips named rightly (%)", xticks=mean.layer)
     head.bar(mean.layer, mean.weight, color=plots.COLOURS[1])
     head.axhline(100 / len(mean), color="0.6", linewidth=1, linestyle="--")
@@ -130,30 +129,26 @@ def timelines(arrays: Arrays) -> Figure:
         mel.set_xlabel("time (s)")
     axes[1, 0].set_ylabel("amplitude")
     axes[2, 0].set_ylabel("mel band")
-    handles = [axes[0, 0].plot([], [], color=colour, linewidth=4, label=label)[0]
-               for colour, label in ((ALARM, "emergency"), (CALM, "no emergency"), (SILENCE, "silence"))]  # fmt: skip
+    colours = {"emergency": ALARM, "no emergency": CALM, "silence": SILENCE}
+    handles = [Line2D([], [], color=colour, linewidth=4, label=label) for label, colour in colours.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
 def _spans(axes: Axes, row: np.ndarray, height: float, seconds: float, alarming: set[int], names: list[str]) -> None:
     """Spans of one row, and what each is, where there is room for it; the longest is named in any case."""
-    edges = [0, *(np.flatnonzero(np.diff(row)) + 1).tolist(), len(row)]
+    edges, silence = [0, *(np.flatnonzero(np.diff(row)) + 1).tolist(), len(row)], 0 if names[0] == "silence" else -1
     spans = [(start, stop, int(row[start])) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
-    heard = [span for span in spans if not _silent(span[2], names)]
-    longest = max(heard, key=lambda span: span[1] - span[0], default=None)
+    sounding = [span for span in spans if span[2] > silence]
+    longest = max(sounding, key=lambda span: span[1] - span[0], default=None)
     step = seconds / len(row)
     for span in spans:
         start, stop, number = span
-        colour = SILENCE if span not in heard else ALARM if number in alarming else CALM
+        colour = SILENCE if span not in sounding else ALARM if number in alarming else CALM
         axes.plot([start * step, stop * step], [height] * 2, color=colour, linewidth=5, solid_capstyle="butt")
-        if span is longest or (span in heard and (stop - start) * step > 0.2 * seconds):
+        if span is longest or (span in sounding and (stop - start) * step > 0.2 * seconds):
             axes.text((start + stop) * step / 2, height - 0.12, names[number], ha="center", va="top", fontsize=4.5,
                       color=colour)  # fmt: skip
-
-
-def _silent(number: int, names: list[str]) -> bool:
-    return number < 0 or (number == 0 and names[0] == "silence")
 
 
 def lines(table: pd.DataFrame) -> Figure:
@@ -169,7 +164,7 @@ def lines(table: pd.DataFrame) -> Figure:
         one.set_axis_off()
     signs = (("$A$", "black", "said"), ("$A$", "0.45", "written"), ("$A$", ALARM, "wrong"), (".", ALARM, "missing"),
              (".", "0.7", "not said"), (r"$\_$", "0.7", "space"))  # fmt: skip
-    handles = [axes[0, 0].plot([], [], marker=sign, markersize=5, linestyle="none", color=colour, label=label)[0]
+    handles = [Line2D([], [], marker=sign, markersize=5, linestyle="none", color=colour, label=label)
                for sign, colour, label in signs]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=6)
     return figure
@@ -221,10 +216,9 @@ def architecture(rows: pd.DataFrame) -> Figure:
              "Whisper decoder": (8.2, 5.0), "text classifier": (8.2, 7.0), "vote": (5, 9.0)}  # fmt: skip
     for row in rows.itertuples():
         x, y = where[row.name]
-        axes.add_patch(FancyBboxPatch((x - 1.35, y - 0.62), 2.7, 1.24, boxstyle="round,pad=0.05", linewidth=0.8,
-                                      edgecolor="0.3", facecolor="#F2F2F2"))  # fmt: skip
         size = f"\n{row.parameters:,} weights" if row.parameters else ""
-        axes.text(x, y, f"{row.name}\n{row.inside}{size}", ha="center", va="center", fontsize=5.6)
+        box = {"boxstyle": "round", "linewidth": 0.8, "edgecolor": "0.3", "facecolor": "#F2F2F2"}
+        axes.text(x, y, f"{row.name}\n{row.inside}{size}", ha="center", va="center", fontsize=5.6, bbox=box)
         for below in str(row.below).split(", "):
             if below in where:
                 axes.annotate("", xy=(x, y - 0.7), xytext=(where[below][0], where[below][1] + 0.7),
@@ -248,11 +242,13 @@ def recording(arrays: Arrays) -> Figure:
         if upheld:
             line.axvspan(at, min(at + float(arrays["refractory"]), time[-1]), color="0.85", linewidth=0, zorder=0)
     line.set(xlabel="time (s)", ylabel="probability of\nan emergency", ylim=(0, 1.02))
-    handles = [wave.plot([], [], color=colour, linewidth=5, alpha=0.4, label=label)[0]
-               for colour, label in ((ALARM, "emergency, truth"), (CALM, "no emergency, truth"))]  # fmt: skip
-    raised = ((ALARM, "-", "alert"), ("0.6", ":", "alarm that the vote overruled"))
-    handles += [line.plot([], [], color=colour, linestyle=style, label=label)[0] for colour, style, label in raised]
-    handles += line.plot([], [], color="0.85", linewidth=5, label="no other alarm is raised")
+    handles = [
+        Line2D([], [], color=ALARM, linewidth=5, alpha=0.4, label="emergency, truth"),
+        Line2D([], [], color=CALM, linewidth=5, alpha=0.4, label="no emergency, truth"),
+        Line2D([], [], color=ALARM, label="alert"),
+        Line2D([], [], color="0.6", linestyle=":", label="alarm that the vote overruled"),
+        Line2D([], [], color="0.85", linewidth=5, label="no other alarm is raised"),
+    ]
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=6)
     return figure
 

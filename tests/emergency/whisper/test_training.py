@@ -51,7 +51,7 @@ def model(classes=("silence", "low", "high"), stack=2, seed=0):
     return whisper.build(("불이야", "살려주세요"), classes, SIZE, stack=stack, hidden=8, seed=seed)
 
 
-class TestTimed:
+class TestClips:
     def test_soundscapes_say_what_is_heard_when(self):
         drawn = draw_soundscapes(40, split="test")
         clips = label_frames(sounds.of_soundscapes(drawn, "test"))
