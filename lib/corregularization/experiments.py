@@ -149,8 +149,8 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
     return judged(paired_table(rows, baseline="plain", by=by, margin=MARGIN))
 
 
-def kernels(trained: Mapping[str, Trained], layers: Sequence[int] = (0, -1)) -> dict[str, dict[str, Tensor]]:
-    """Layer → arm → kernel (n, C_in, k, k) of the given convolutions, by their position in the network."""
+def kernels(trained: Mapping[str, Trained]) -> dict[str, dict[str, Tensor]]:
+    """Layer → arm → kernel (n, C_in, k, k) of the first and the last convolution."""
     found: dict[str, dict[str, Tensor]] = {}
     for label, result in trained.items():
         convolutions = list(select_layers(result.model).values())

@@ -34,7 +34,7 @@ from lib.emergency.recogniser.listener import WINDOW, Alarm, Listener, Rule
 from lib.emergency.whisper.model import EmergencyWhisper
 from lib.emergency.whisper.model import load as load_whisper
 from lib.emergency.whisper.text import TextClassifier, load_text
-from lib.emergency.whisper.training import FrameOutputs, predict_frames, smoothed
+from lib.emergency.whisper.training import predict_frames, smoothed
 from lib.forking import give_back
 from lib.metrics.classification import fit_temperature, raised
 
@@ -160,12 +160,9 @@ class Recogniser:
         loud = (peaks.amax(1) >= SILENT).nonzero()[:, 0]
         for places in loud.split(64) if len(loud) else ():
             mel = log_mel(scaled(samples[places]))
-            heard: FrameOutputs = predict_frames(self.whisper, mel, words=words)
-            cnn[places], encoder[places], moments[places] = (
-                logits_of(self.cnn, mel[:, None]),
-                heard.clips,
-                heard.moments,
-            )
+            heard = predict_frames(self.whisper, mel, words=words)
+            cnn[places], encoder[places] = logits_of(self.cnn, mel[:, None]), heard.clips
+            moments[places] = heard.moments
             for place, text in zip(places.tolist(), heard.texts, strict=True):
                 texts[place] = text
         return Opinion({CNN: cnn, ENCODER: encoder, TEXT: self.text.logits(texts)}, moments, tuple(texts))

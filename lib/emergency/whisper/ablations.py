@@ -26,7 +26,11 @@ from lib.emergency.whisper.model import POSITIONS_PER_SECOND, EmergencyWhisper, 
 from lib.emergency.whisper.training import UNKNOWN, Clips, Settings, predict_frames, smoothed, starting_at
 from lib.forking import give_back
 from lib.metrics import classification
-from lib.metrics.moments import event_f1, events, moment_scores
+from lib.metrics.moments import (
+    event_interval,
+    events,
+    moment_scores,
+)
 
 STACK_CLIPS = 2000
 
@@ -112,7 +116,8 @@ def stacks(
         row = {"stack": stack, "milliseconds": 20 * stack, "seed": seed}
         row |= {"parameters": sum(weight.numel() for weight in head.parameters())}
         row |= moment_scores(found.numpy(), truth)
-        rows.append(row | {"event_f1": event_f1(events(found.numpy(), 0.02), true)["event_f1"]})
+        row |= {"event_f1": event_interval(events(found.numpy(), 0.02), true, len(truth))[0]}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
