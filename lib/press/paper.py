@@ -61,9 +61,9 @@ def collect(profile: str, folder: Path) -> dict[str, Any]:
     """What the sources look up, the pictures copied into `folder`.
 
     figures, tables: by id, and by `<profile>:<id>` for those of one profile alone, over all seeds where notebook 07
-    made them, else of the first seed; runs: one row for each finished run with a hash over its inputs and one over
-    its outputs; data: the sets that they used, with checksums; versions: of the packages; repository: its address;
-    notebooks: their names; lock: a hash over the packages' versions.
+    made them, else of the first seed; runs: one row for each finished run with its parameters, a hash over its inputs
+    and one over its outputs; data: the sets that they used, with checksums; versions: of the packages; repository: its
+    address; notebooks: their names; lock: a hash over the packages' versions.
     """
     found: dict[str, Any] = {"profile": profile, "figures": {}, "tables": {}, "versions": {}, "runs": [], "data": []}
     found["notebooks"] = parameters.notebooks()
@@ -97,9 +97,13 @@ def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
     for row in rows.where(pd.notna(rows), None).to_dict("records"):
         record = records[row["notebook"], "all seeds" if row["seed"] == "all" else f"seed {row['seed']}"]
         made = json.dumps({name: output["files"] for name, output in record["outputs"].items()}, sort_keys=True)
-        hashes = {"inputs": record["inputs"][:8], "outputs": hashlib.sha256(made.encode()).hexdigest()[:8]}
+        facts = {
+            "parameters": record["parameters"],
+            "inputs": record["inputs"][:8],
+            "outputs": hashlib.sha256(made.encode()).hexdigest()[:8],
+        }
         if row["notebook"] != gallery.OWN:
-            found["runs"].append(row | {"profile": name} | hashes)
+            found["runs"].append(row | {"profile": name} | facts)
     for used in (used for record in records.values() for used in record["data"]):
         entry = {key: used.get(key, "images") for key in ("name", "split", "count", "unit", "checksum")}
         if entry not in found["data"]:
