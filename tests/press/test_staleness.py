@@ -57,7 +57,7 @@ def edit(path, old, new):
         ("notebooks/04_emergency_whisper.ipynb", "**Question.**", "**A question.**", "quick", set()),
         ("notebooks/04_emergency_whisper.ipynb", "epochs = 12", "epochs = 13", "quick", {"04"}),
         ("notebooks/04_emergency_whisper.ipynb", "epochs = 12", "epochs = 13  # longer", "trained", set()),
-        ("notebooks/04_emergency_whisper.ipynb", "ratio = recognition.choose(table)", "ratio = 0.5", "quick", {"04"}),
+        ("notebooks/04_emergency_whisper.ipynb", "sizes=[1, 2, 4]", "sizes=[1, 2]", "quick", {"04"}),
         ("lib/emergency/whisper/defaults.py", "stack_epochs = 4", "stack_epochs = 5", "quick", {"04"}),
         ("lib/emergency/whisper/defaults.py", "stack_epochs = 4", "stack_epochs = 5", "trained", set()),
         ("lib/corregularization/losses.py", "", "# a comment\n", "quick", set()),
