@@ -36,7 +36,7 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _work: Sequence[Callable[[], Any]] = ()  # what a forked process finds, without its being sent
 
 
-def side_by_side(trainings: Sequence[Callable[[], Any]], device: str = "auto") -> list[Any]:
+def side_by_side(trainings: Sequence[Callable[[], Any]]) -> list[Any]:
     """The results of independent trainings, functions without arguments, in order.
 
     They run in processes of one thread each, as many at a time as torch may use threads: operations of small networks

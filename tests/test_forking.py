@@ -147,7 +147,7 @@ def test_where_forking_is_not_safe_it_is_not_done(change, threads, monkeypatch):
     else:
         torch.set_num_threads(1)
     monkeypatch.setattr(forking, "_anew", lambda trainings, workers: (len(trainings), workers))
-    found = forking.side_by_side([lambda: 1, lambda: 2], "cpu")
+    found = forking.side_by_side([lambda: 1, lambda: 2])
     assert found == ([1, 2] if change == "threads" else (2, 2))
 
 

@@ -100,7 +100,7 @@ def packing_table(
     "noise" is run with p = 2 alone.
     """
     measure = partial(_at, d=d, steps=steps, starts=starts, groups=groups, seed=seed)
-    return pd.concat(side_by_side([partial(measure, round(ratio * d)) for ratio in ratios], "cpu"), ignore_index=True)
+    return pd.concat(side_by_side([partial(measure, round(ratio * d)) for ratio in ratios]), ignore_index=True)
 
 
 def _at(n: int, *, d: int, steps: int, starts: int, groups: int, seed: int) -> pd.DataFrame:

@@ -72,6 +72,8 @@ def relativistic_generator(on_real: Tensor, on_fake: Tensor) -> Tensor:
 
 def _paired(a: Tensor, b: Tensor) -> Tensor:
     """a - b of logits (n,) or (n, 1) each; of both shapes, broadcasting would compare all with all."""
+    if a.numel() != b.numel():
+        raise ValueError(f"pairs need as many real as generated images, not {a.numel()} and {b.numel()}")
     return a.float().flatten() - b.float().flatten()
 
 

@@ -23,6 +23,8 @@ def down(images: Tensor) -> Tensor:
 def up(images: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, C, ceil(H/2), ceil(W/2)) -> (N, C, H, W) for `size` (H, W); a constant stays constant."""
     height, width = size
+    if tuple(images.shape[-2:]) != ((height + 1) // 2, (width + 1) // 2):
+        raise ValueError(f"{tuple(images.shape[-2:])} cannot become {tuple(size)}: only twice the size, or one less")
     return _up_last(_up_last(images, width).mT, height).mT
 
 

@@ -72,9 +72,11 @@ def test_float32_from_halves_and_either_shape(name):
         torch.testing.assert_close(part(REAL[:, None], FAKE[:, None]), part(REAL, FAKE))
 
 
-def test_pairs_of_both_shapes_are_pairs():
+def test_pairs_of_both_shapes_are_pairs_and_need_to_be_as_many():
     loss = loss_named("relativistic")
     torch.testing.assert_close(loss.discriminator(REAL[:, None], FAKE), loss.discriminator(REAL, FAKE))
+    with pytest.raises(ValueError, match="as many real as generated images, not 7 and 1"):
+        loss.generator(REAL, FAKE[:1])
 
 
 def test_large_logits_stay_finite():

@@ -131,3 +131,5 @@ def test_other_inputs_are_refused():
         build(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 2)
     with pytest.raises(ValueError, match="float images"):
         build(torch.zeros(3, 8, 8), 2)
+    with pytest.raises(ValueError, match="only twice the size, or one less"):
+        up(torch.zeros(1, 3, 4, 4), (10, 8))

@@ -33,7 +33,7 @@ def compare(
                 checkpoint=checkpoints / f"compare-{variant.label.replace(' ', '-')}")
         for variant in chosen
     ]  # fmt: skip
-    found = side_by_side(trainings, settings.device)
+    found = side_by_side(trainings)
     return {variant.label: one for variant, one in zip(chosen, found, strict=True)}
 
 
@@ -100,7 +100,7 @@ def judge(
     trainings = [partial(cross_validate, variant, clips, settings, **how, checkpoint=folds)]
     if test is not None:
         trainings.append(partial(train_cnn, variant, clips, test, settings, **how, checkpoint=checkpoint))
-    found, *on_all = side_by_side(trainings, settings.device)
+    found, *on_all = side_by_side(trainings)
     if test is not None:
         fitted = torch.full((len(test),), classification.fit_temperature(found.logits, clips.labels))
         everything = torch.ones(len(test), dtype=torch.bool)

@@ -150,7 +150,7 @@ def draw_soundscapes(
     if len(missing) > 1:  # a single one takes less time than starting processes
         from lib.forking import side_by_side  # with torch, which nothing else here needs
 
-        side_by_side(missing, "cpu")
+        side_by_side(missing)
     joined, clips = {}, []
     for shard in shards:  # one in memory at a time, beside all
         arrays, more = shard()

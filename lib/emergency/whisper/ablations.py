@@ -60,7 +60,7 @@ def onsets(
         ),
         "anywhere": training(fresh, clips, settings, 0.0, seed=seed, checkpoints=checkpoints),
     }  # fmt: skip
-    for name, model in zip(trainings, all_trained(list(trainings.values()), settings.device), strict=True):
+    for name, model in zip(trainings, all_trained(list(trainings.values())), strict=True):
         for second in seconds:
             turned = starting_at(short, second)
             outputs = predict_frames(model, turned.mel, words=False)

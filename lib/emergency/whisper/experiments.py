@@ -131,7 +131,7 @@ def sweep(
     if len(ratios) == 1:
         return ratios[0], None
     where = {"seed": seed, "checkpoints": checkpoints}
-    models = all_trained([training(fresh, clips, settings, ratio, **where) for ratio in ratios], settings.device)
+    models = all_trained([training(fresh, clips, settings, ratio, **where) for ratio in ratios])
     rows = []
     for ratio, model in zip(ratios, models, strict=True):
         outputs = predict_frames(model, validation.mel, words=ratio > 0)
@@ -158,9 +158,9 @@ def frame_shares(clips: Clips, outputs: FrameOutputs, stack: int, name: str, see
     return dict(zip(names, values, strict=True))
 
 
-def all_trained(trainings: Sequence[Callable[[], EmergencyWhisper]], device: str) -> list[EmergencyWhisper]:
+def all_trained(trainings: Sequence[Callable[[], EmergencyWhisper]]) -> list[EmergencyWhisper]:
     """What each training gives. On two cores they take hardly longer in turn, with both, and half a gigabyte less."""
-    return side_by_side(trainings, device) if torch.get_num_threads() > 2 else [one() for one in trainings]
+    return side_by_side(trainings) if torch.get_num_threads() > 2 else [one() for one in trainings]
 
 
 def training(

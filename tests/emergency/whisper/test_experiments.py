@@ -135,7 +135,7 @@ class TestRatio:
                 where = {"seed": 0, "checkpoints": tmp_path / str(count)}
                 trainings = [recognition.training(fresh, sets[0], Settings(0.0, 1, 8), one, **where)
                              for one in (0.0, 0.5)]  # fmt: skip
-                found.append([model.digest() for model in recognition.all_trained(trainings, "auto")])
+                found.append([model.digest() for model in recognition.all_trained(trainings)])
         finally:
             torch.set_num_threads(threads)
         assert found[0] == found[1]
@@ -143,10 +143,10 @@ class TestRatio:
     @pytest.mark.parametrize(("count", "beside"), [(1, False), (2, False), (3, True)])
     def test_two_cores_are_not_shared(self, count, beside, monkeypatch):
         threads = torch.get_num_threads()
-        monkeypatch.setattr(recognition, "side_by_side", lambda trainings, device: [device] * len(trainings))
+        monkeypatch.setattr(recognition, "side_by_side", lambda trainings: ["beside"] * len(trainings))
         try:
             torch.set_num_threads(count)
-            assert recognition.all_trained([lambda: 1, lambda: 2], "cpu") == (["cpu"] * 2 if beside else [1, 2])
+            assert recognition.all_trained([lambda: 1, lambda: 2]) == (["beside"] * 2 if beside else [1, 2])
         finally:
             torch.set_num_threads(threads)
 
