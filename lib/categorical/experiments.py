@@ -30,7 +30,7 @@ def tune(
     count: int,
     seed: int,
     checkpoints: Path | None = None,
-) -> tuple[list[Arm], pd.DataFrame]:
+) -> tuple[list[Arm], pd.DataFrame | None]:
     """The arms with the code temperature at which each is best on a validation split, and what was tried (tab27).
 
     Every arm with codes is trained once per temperature on the same `count` training images (0: four fifths), and
@@ -38,8 +38,11 @@ def tune(
     for every arm alike, and nothing else. Of equal scores the first counts.
 
     Returns:
-        arms, and a table: arm, seed, code_temperature, knn (validation, %), chosen.
+        arms, and a table: arm, seed, code_temperature, knn (validation, %), chosen. Of a single temperature, which all
+        arms with codes then have, nothing is trained, and there is no table.
     """
+    if len(temperatures) == 1:
+        return [replace(arm, code_temperature=temperatures[0]) if arm.makes_codes else arm for arm in arms], None
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     cut = min(count or len(train), len(train) * 4 // 5)
     fitted, held = train.subset(order[:cut]), train.subset(order[cut : cut + 2000])

@@ -31,3 +31,13 @@ def test_every_arm_with_codes_is_tuned_on_images_apart_from_its_training(monkeyp
             (best,) = rows.code_temperature[rows.chosen]
             assert rows.knn[rows.chosen].item() == rows.knn.max() and after.code_temperature == best
         assert replace(after, code_temperature=before.code_temperature) == before
+
+
+def test_a_single_code_temperature_is_taken_by_all_arms_without_training(monkeypatch):
+    monkeypatch.setattr(experiments, "train_arms", None)
+    images = load_images("shapes", "train", count=20)
+    settings = Settings(epochs=1, batch_size=20, learning_rate=0.1, width=4, device="cpu")
+    arms = main_arms(4, 3, 20) + published_arms(4, 3)
+    found, table = experiments.tune(arms, images, settings, [0.7], count=0, seed=0)
+    assert table is None and {arm.code_temperature for arm in found if arm.makes_codes} == {0.7}
+    assert [arm for arm in found if not arm.makes_codes] == [arm for arm in arms if not arm.makes_codes]
