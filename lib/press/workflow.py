@@ -30,11 +30,22 @@ def show_plan(selected: list[Job]) -> None:
     why = plan(selected)
     stale, fresh = ([job for job in selected if bool(why[job.name]) == wanted] for wanted in (True, False))
     print(f"{len(stale)} of {len(selected)} notebook runs to do")
+    print(slow_precision(stale), end="")
     for job in stale:
         reasons = why[job.name] if len(why[job.name]) <= 8 else [*why[job.name][:7], "…"]
         print(f"\n  {job.title}", *(f"    - {reason}" for reason in reasons), sep="\n")
     if fresh:
         print("\n  Up to date: " + ", ".join(job.title for job in fresh))
+
+
+def slow_precision(stale: list[Job], processor: Path = Path("/proc/cpuinfo")) -> str:
+    """A warning where a job would compute in bfloat16 on a processor that has none; "" on systems that tell nothing."""
+    asks = [job.title for job in stale if job.values.get("precision") == "bf16"]
+    if not asks or shutil.which("nvidia-smi") or not processor.exists() or "bf16" in processor.read_text():
+        return ""
+    return (f"This processor has no bfloat16 in hardware, and {', '.join(asks)} would use it (precision=bf16): some "
+            "eight times slower than float32. Stop, and add PARAMS=precision=no (results go to <profile>-custom), or "
+            "run where lscpu shows avx512_bf16 or amx_bf16, or on a GPU.\n")  # fmt: skip
 
 
 def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
@@ -48,6 +59,8 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
         print(f"Nothing to do: all {len(selected)} notebook runs are up to date.")
         return 0
     print(f"{len(stale)} of {len(selected)} notebook runs to do (`make plan` tells why)", flush=True)
+    if not options.executor:  # else the processor is another
+        print(slow_precision(stale), end="", flush=True)
     jobs.ready(paths.build(), paths.figures())
     begin = time.time()
     with contextlib.ExitStack() as locks:

@@ -15,6 +15,9 @@ import psutil
 import pytest
 from toy import ROOT, Repository, make_toy
 
+from lib.press import jobs
+from lib.press.workflow import slow_precision
+
 NOTHING = "Nothing to do"
 ALPHA, BETA, SUMMARY = "01_alpha (quick, seed 0)", "02_beta (quick, seed 0)", "03_summary (quick, all seeds)"
 # The file appears with its content in it.
@@ -477,3 +480,14 @@ def test_a_line_is_written_in_one_piece(monkeypatch):
     monkeypatch.setattr(sys, "stdout", Pipe())
     execution._say("done    01_alpha")
     assert pieces == ["done    01_alpha\n"]
+
+
+@pytest.mark.parametrize(("flags", "warned"), [("fma avx2", True), ("avx512f avx512_bf16", False), (None, False)])
+def test_bfloat16_without_hardware_is_warned_of(tmp_path, monkeypatch, flags, warned):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    processor = tmp_path / "cpuinfo"
+    if flags:
+        processor.write_text(f"flags : {flags}\n")
+    selected = jobs.select("public", only="01_laplacian_gan", seeds="0")
+    assert ("01_laplacian_gan (public, seed 0) would use it" in slow_precision(selected, processor)) == warned
+    assert slow_precision(jobs.select("quick", only="01_laplacian_gan"), processor) == ""
