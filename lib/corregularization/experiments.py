@@ -92,7 +92,7 @@ def group_table(trained: Mapping[str, Trained], groups: int, seed: int) -> pd.Da
     first_largest: the largest |cosine| in the first layer, the only one of the vanilla CNN with n > d.
 
     Every arm is cut in the same `groups` contiguous groups, so that those trained with fixed
-    groups and those that never heard of groups are compared on the same pairs.
+    groups and those without groups are compared on the same pairs.
     """
     rows = []
     for label, result in trained.items():

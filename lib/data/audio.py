@@ -56,7 +56,7 @@ class Sounds(common.Labelled):
         checksum: sha256 of the samples and labels as loaded.
         split: "train", "test" or "all".
         rejected: reason -> number of the data set's files that were left out for it.
-        spans: per clip, (onset, offset) in seconds of all that is heard of its class; None where nobody noted them.
+        spans: per clip, (onset, offset) in seconds of all sounds of its class; None where they are not known.
         texts: what is said in each clip, "" for nothing; None where nobody noted it.
         corpora: where each clip comes from or what it was recorded with; None where there is but one kind.
     """

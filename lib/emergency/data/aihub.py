@@ -71,7 +71,7 @@ class Row:
 
     root: its place in `Catalogue.roots`. json, wav: relative to it, as on disk; json is "" in a plain class folder.
     number: class of the source, 1..19.
-    onset, offset: where the class is heard, in seconds; offset is inf where the end of the file is meant.
+    onset, offset: when the class sounds, in seconds; offset is inf where the end of the file is meant.
     line: what is said (NFC, without bracketed remarks); "" for none.
     speaker: gender, generation and dialect, "" where not given. Many speakers share these.
     part: "Training", "Validation" or "".

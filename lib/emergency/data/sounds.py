@@ -74,7 +74,7 @@ def _recordings(split: str, root: str) -> Recordings:
 
 
 def recorded(count: int, *, seed: int = 0, root: str = "") -> Sounds | None:
-    """`count` clips of ESC-50's last fold, which no training hears, whole (5 s) and from all its classes; None for 0,
+    """`count` clips of ESC-50's last fold, which no training uses, whole (5 s) and from all its classes; None for 0,
     or where it is not on this machine.
 
     Raises:
@@ -173,7 +173,7 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
     folder = paths.build() / "cache" / "aihub" / _digest(where).hex()[:16]
     ready = aihub_shards.prepare(catalogue, chosen, folder, seconds=seconds)
     labels = np.array([row.number for row in ready.rows], np.int64)
-    # A line is heard from many speakers, and is learned by heart: all of them share a fold.
+    # Recordings of one sentence share a fold, so that no sentence leaks into validation.
     folds = [int.from_bytes(_digest(row.line or row.json)[:4], "big") % FOLDS for row in ready.rows]
     rejected = Counter(reason for reason, _ in catalogue.rejected + ready.rejected)
     name = "AI Hub emergency sounds" + (" (strict split)" if dataset == "aihub-strict" else "")

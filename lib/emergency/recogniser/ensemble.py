@@ -184,7 +184,7 @@ def if_independent(accuracies: Sequence[float]) -> float:
 def audit(features: np.ndarray, groups: np.ndarray, *, folds: int = 5, seed: int = 0) -> dict[str, float]:
     """Can a logistic regression tell groups of recordings apart by what should not matter?
 
-    features: (N, d), of moments in which nothing is heard, say. groups: (N,), the corpora, or emergency and not.
+    features: (N, d), of silent frames, say. groups: (N,), the corpora, or emergency and not.
 
     Returns balanced_accuracy (%, out of fold) with low and high (95 %, t over folds, which share clips: somewhat too
     narrow), chance, clips. Well above chance, a recogniser may have learned the recording chain instead of the sound.

@@ -138,7 +138,7 @@ class Recogniser:
     def predict(self, samples: Tensor, *, words: bool = True) -> Opinion:
         """Clips (N, n), int16 or floats in -1 to 1 at 16 kHz, each scaled to the same peak and encoded once.
 
-        Of a clip that is silent no network is asked. words: whether the decoder runs, where the encoder hears anything.
+        Silent clips skip all networks. words: whether the decoder runs, where the encoder does not predict silence.
 
         Raises:
             ValueError: the clips are not (N, n) of int16 or floats, shorter than the CNN's 0.64 s, or not finite.

@@ -60,7 +60,7 @@ def gains(
 
 
 def silence_audit(clips: Clips, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
-    """tab412: can emergencies be told from the rest by moments in which nothing of either is heard?
+    """tab412: can emergencies be told from the rest by frames that contain nothing of either?
 
     Features: mean and standard deviation of each band over those moments, of clips that have half a second of them.
     Columns: told_apart, seed, and those of `ensemble.audit`.
@@ -75,7 +75,7 @@ def silence_audit(clips: Clips, alarming: Sequence[int], *, seed: int) -> pd.Dat
 
 
 def corpora_left_out(sets: Sequence[Sounds], alarming: Sequence[int], *, seed: int) -> pd.DataFrame | None:
-    """tab413: what a listener loses on recordings of a corpus that it has never heard; None where there is but one.
+    """tab413: what a classifier loses on recordings of a corpus that its training lacked; None where there is but one.
 
     The listener is a logistic regression on the mean and standard deviation of each mel band, which takes seconds to
     train anew for each corpus; it stands for the shortcuts that there are, not for what the voters make of them.
@@ -127,7 +127,7 @@ def operating_points(table: pd.DataFrame) -> list[str]:
 
 
 def recorded(recogniser: Recogniser, sounds: Sounds, *, emergencies: Sequence[str], seed: int) -> pd.DataFrame:
-    """tab415_recorded: at how many recorded sounds of each class an alert is raised, each heard as a stream.
+    """tab415_recorded: at how many recorded sounds of each class an alert is raised, each played as a stream.
 
     emergencies: the classes of `sounds` at which it should be.
     Columns: sound (all others, all emergencies, then each class), emergency, seed, clips, alarms, share of them with
@@ -175,7 +175,7 @@ def an_evening(
 def recording_arrays(
     recogniser: Recogniser, samples: np.ndarray, report: Report, spans: Sequence[tuple[float, float, bool]] = ()
 ) -> dict[str, np.ndarray]:
-    """fig413: samples; spans (start, stop in s, emergency or not) of what is known to be heard; times and probability
+    """fig413: samples; spans (start, stop in s, emergency or not) of known sounds; times and probability
     (of an emergency) of frames; alarms (at, upheld by the vote); threshold; refractory (s)."""
     return {
         "samples": samples, "spans": np.array(spans, float).reshape(-1, 3), "times": report.times,

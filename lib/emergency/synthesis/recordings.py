@@ -2,7 +2,7 @@
 
 Of classes that ESC-50 has, half of the events are recordings, and so are half of the distractors and a third of the
 backgrounds. All else is as in `soundscapes`: the words, the rooms, the microphones, the known onsets. ESC-50's last
-fold is heard in the test alone and the one before it in the validation; clips cut from one recording share a fold.
+fold is in the test alone and the one before it in the validation; clips cut from one recording share a fold.
 
 ESC-50 (Piczak 2015) is licensed CC BY-NC 3.0, and what is made of it must not be used commercially either.
 """

@@ -47,7 +47,7 @@ _FRAME = 160  # samples, for levels and labels: 10 ms
 
 @dataclass(frozen=True)
 class Label:
-    """Something heard from `onset` to `offset` (seconds in the clip, reverberation down to -30 dB included).
+    """A sound from `onset` to `offset` (seconds in the clip, reverberation down to -30 dB included).
 
     kind: "speech", "event" or "distractor". name: the class, or the distractor. source: the voice or the family.
     snr: active level over the background noise in dB. text: what is said.
@@ -91,7 +91,7 @@ class Clip:
 class Soundscapes:
     """Clips of one stream.
 
-    samples: (N, n) int16 at 16 kHz, as the microphone hears them.
+    samples: (N, n) int16 at 16 kHz, as the microphone records them.
     numbers: (N,) int64, the class of the source, 0..19.
     energy: (N, 3, BANDS, cells) float32, power of each of `STEMS` before the microphone (whose filter is the
         same for all), summed over a cell, full scale 1. Relevance on Whisper's (80, frames) log-mel fits it
@@ -284,7 +284,7 @@ def _clip(
                 length = draw.between(0.8, n / RATE) if draw.chance(0.7) else n / RATE * 1.1
                 onset = draw.between(-0.25 * length, n / RATE - 0.6 * length)
                 sound = source(draw, round(length * RATE)) * fade(round(length * RATE), 0.002, 0.01)
-                # The louder of two draws: a class that is hardly ever heard cannot be learnt.
+                # The louder of two draws: a class that hardly ever sounds cannot be learnt.
                 snr = max(draw.between(-5, 20), draw.between(-5, 20))
                 add("event", sound, onset, snr, kind="event", name=name, source=source.__name__)
         if content > 0.46:

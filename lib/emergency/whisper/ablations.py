@@ -45,7 +45,7 @@ def onsets(
     """fig46: does a model that was trained on sounds that all start at 0 s, as the source's do, hear later ones?
 
     Two models: trained at 0 s, and on the same clips turned anywhere, which is the sweep's at ratio 0. Judged on test
-    clips in which all that is heard takes `longest` seconds at most, turned so that it begins at each of `seconds`.
+    clips whose sounds take `longest` seconds at most, turned so that it begins at each of `seconds`.
 
     Columns: training, onset, seed, clips, moments and accuracy (%), each with its 95 % interval as in `sweep`. No rows
     where no test clip is so short.

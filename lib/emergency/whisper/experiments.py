@@ -58,7 +58,7 @@ class Task:
 
 
 def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds: None) -> Task:
-    """Load and set up what `values`, the parameters of notebook 04 by name, ask for. `use` is told of every data set.
+    """Load and set up what `values`, the parameters of notebook 04 by name, ask for. `use` registers each data set.
 
     Of the clips that are not for the test no samples stay in memory.
 

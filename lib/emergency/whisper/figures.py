@@ -105,7 +105,7 @@ def layers(table: pd.DataFrame) -> Figure:
 
 
 def timelines(arrays: Arrays) -> Figure:
-    """fig48: waveform and spectrogram; above them what is heard, truth over prediction."""
+    """fig48: waveform and spectrogram; above them the classes over time, truth over prediction."""
     count = len(arrays["samples"])
     figure, axes = plots.subplots(3, count, height=3.2, squeeze=False, sharex="col", height_ratios=[0.5, 1, 1.4])
     alarming = set(arrays["alarming"].tolist())
@@ -227,7 +227,7 @@ def architecture(rows: pd.DataFrame) -> Figure:
 
 
 def recording(arrays: Arrays) -> Figure:
-    """fig413: a recording heard as a stream: waveform, probability of an emergency, alarms."""
+    """fig413: a recording played as a stream: waveform, probability of an emergency, alarms."""
     figure, (wave, line) = plots.subplots(2, 1, height=2.6, sharex=True)
     samples = arrays["samples"]
     time = np.arange(len(samples)) / RATE

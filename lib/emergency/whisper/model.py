@@ -5,7 +5,7 @@
     last, mixed = model.hidden(mel)                           # one pass for both:
     logits, texts = model.head(mixed), model.transcribe(last)
 
-Whisper (Radford et al. 2023) hears 30 s at once; a window of 4 s filled up with silence costs ten times what it
+Whisper (Radford et al. 2023) takes 30 s at once; a window of 4 s filled up with silence costs ten times what it
 needs. Here the encoder runs on the window as it is, with the first rows of its table of positions. A model that
 was trained on 30 s must be trained on such windows once before its decoder is of use.
 """
@@ -145,7 +145,7 @@ class EmergencyWhisper(nn.Module):
         """Logits of moments (B, moments, classes) -> of whole clips (B, classes).
 
         The logarithm of how many seconds of a class are expected, summed over moments. Silence, where it is a class,
-        gets that of `SHORTEST`: a clip is silent if no class is heard for as long.
+        gets that of `SHORTEST`: a clip is silent if no class lasts as long.
         """
         seconds = moments.float().softmax(-1).sum(1) * self.seconds_per_moment
         if self.classes[0] == "silence":

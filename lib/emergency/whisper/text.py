@@ -21,7 +21,7 @@ from lib.data.cache import atomic
 from lib.data.catalog import DataError
 from lib.metrics.classification import fit_temperature, wilson
 
-# Stems that tell of an emergency wherever they are heard; 119 also as the built-in lines spell it.
+# Stems that mark an emergency wherever they are said; 119 also as the built-in lines spell it.
 STEMS = (
     "살려", "도와", "불이", "불났", "가스", "강도", "도둑", "지진", "무너", "갇혔", "넘어", "쓰러", "때려", "감전",
     "숨", "신고", "일일구", "119",
@@ -136,8 +136,8 @@ def aligned(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
 
 
 def stem_table(references: Sequence[str], hypotheses: Sequence[str]) -> pd.DataFrame:
-    """Of each of `STEMS`, and of all: clips in which it is said, in which it was also heard (%, Wilson), and in which
-    it was heard and not said."""
+    """Of each of `STEMS`, and of all: clips in which it is said, in which it was also written (%, Wilson), and in which
+    it was written and not said."""
     said, heard = ([normalise(text) for text in texts] for texts in (references, hypotheses))
     rows = []
     for name in (*STEMS, "any"):

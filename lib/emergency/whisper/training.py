@@ -62,7 +62,7 @@ class Clips:
 def label_frames(sounds: Sounds) -> Clips:
     """Spectrograms of `sounds`, each scaled to the same peak, and their moments.
 
-    Where the data set says when its classes are heard (`spans`), all other moments are of class 0, silence. Where it
+    Where the data set has the times of its classes (`spans`), all other frames are of class 0, silence. Where it
     does not, every moment is of the clip's class but digital silence, which is `UNKNOWN`.
     """
     mel = torch.empty(len(sounds), BANDS, sounds.samples.shape[1] // HOP, dtype=torch.float16)
@@ -84,7 +84,7 @@ def label_frames(sounds: Sounds) -> Clips:
 def starting_at(clips: Clips, second: float) -> Clips:
     """The same clips turned round in time, so that in each the first sound of a class begins at `second`.
 
-    Clips in which nothing is heard stay as they are.
+    Silent clips stay as they are.
     """
     mel, moments = _rolled_to_onset(clips.mel, clips.moments, second)
     checksum = f"{clips.checksum}/starting at {second:g} s"
@@ -114,7 +114,7 @@ class Settings:
     optimizer: "adamw", for a trained Whisper, or "muon" (Jordan et al. 2024), which takes a fresh one as far in half
         the steps: matrices are updated by their orthogonalised momentum, at `MUON_SHARE` times the learning rate, and
         all else by AdamW.
-    shift: clips are turned round in time, cut where nothing is heard, so that what is heard begins anywhere.
+    shift: clips are rolled in time, cut in silence, so that sounds begin anywhere.
     at_start: they are turned so that it begins at 0 s instead, as in the source's recordings.
     trained_rate, layer_decay: learning rate of weights that a checkpoint brought, as a share of that of new ones, and
         by how much it falls from each layer of the encoder to the one below (Howard & Ruder 2018).
@@ -160,7 +160,7 @@ class FrameOutputs:
 def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Turn, equalise and mask: mel (B, mels, frames), moments (B, frames / 2) -> the same shapes.
 
-    said: (B,) bool, clips with words, which are cut only where class 0 is heard; others are cut anywhere.
+    said: (B,) bool, clips with words, which are cut only where class 0 is; others are cut anywhere.
     """
     if settings.at_start:
         mel, moments = _rolled_to_onset(mel, moments, 0.0)
@@ -178,7 +178,7 @@ def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> t
 
 
 def equalised(mel: Tensor, decibels: float) -> Tensor:
-    """Log-mels (B, mels, frames), each as another microphone would have heard it.
+    """Log-mels (B, mels, frames), each as if recorded by another microphone.
 
     A curve over the bands is added, straight between `_KNOTS` normal random levels of that standard deviation, and what
     is then too far below the loudest cell is clamped, as `log_mel` does.
