@@ -81,6 +81,19 @@ def block() -> str:
          look_up("public/tab45_cnn_test", {"outputs": "as trained"}, "accuracy", 1, "accuracy_sd"),
          "ESC-50 (50 classes), folds 1 to 4 in turn, 3 seeds"),
     ]  # fmt: skip
+    trained = "trained/seed-0/tab11_fid_lpips"
+    if (ROOT / "figures" / f"{trained}.csv").exists():  # in features and with a trunk that were trained on ImageNet
+        which = [{"arm": "pyramid GAN", "sources": "training"}, {"arm": "DCGAN"}]
+        distances, diversities = (
+            " / ".join(look_up(trained, arm, column, digits) for arm in which)
+            for column, digits in (("fid", 1), ("lpips_diversity", 4))
+        )
+        real = look_up(trained, {"arm": "DCGAN"}, "lpips_real", 4)
+        on = "CIFAR-10 (JPEG copy), 1,000 samples, 200 pairs, 1 seed"
+        rows[1:2] = [
+            ("1", "the same in features of VGG16", "—", f"{distances} (FD-VGG16)", on),
+            (*rows[1][:3], f"{diversities} (real images: {real}; VGG16 trunk)", on),
+        ]
     head = "| study | measure | source | here | on |\n| --- | --- | --- | --- | --- |"
     return "\n".join([head, *("| " + " | ".join(row) + " |" for row in rows)])
 
