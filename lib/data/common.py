@@ -137,7 +137,7 @@ def unpack(archive: Path, content: str, where: str, md5: str = "") -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as part:
             unpacked = Path(part) / "unpacked"
-            safe = {} if zipfile.is_zipfile(archive) else {"filter": "data"}  # of tar, nothing outside the folder
+            safe = {} if archive.suffix == ".zip" else {"filter": "data"}  # of tar, nothing outside the folder
             shutil.unpack_archive(archive, unpacked, **safe)
             if not (unpacked / content).exists():
                 raise ValueError(f"it does not hold {content}")

@@ -29,15 +29,15 @@ def load_trained(name: str) -> nn.Sequential:
     how = f"Put {weights.url} there, or set TORCH_HOME to where it is."
     if not file.exists():
         raise DataError(f"The weights of {name} are not in {file}. {how}")
-    with torch.random.fork_rng():
-        network = build().features.eval().requires_grad_(False)
+    with torch.device("meta"):  # without drawing 138 million weights first
+        network = build().features.eval()
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         state = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
-        network.load_state_dict(state)
+        network.load_state_dict(state, assign=True)
     except Exception as error:  # a truncated or a foreign file: whatever torch and pickle raise
         raise DataError(f"{file} holds no weights of {name} ({type(error).__name__}). Delete it. {how}") from error
-    return network
+    return network.requires_grad_(False)
 
 
 def as_input(pixels: Tensor) -> Tensor:
