@@ -20,7 +20,7 @@ from lib.emergency.synthesis.soundscapes import draw_soundscapes
 from lib.timing import interleave, ratio
 
 CLIPS, SECONDS, CACHED = 16, 4, 100
-MELS_FASTER, GRADIENT_SHARE, ZENNIT_FASTER, CACHE_RATE = 10.0, 2.5, 1.5, 100.0
+MELS_FASTER, GRADIENT_SHARE, ZENNIT_FASTER, CACHE_RATE = 10.0, 1.2, 1.8, 100.0
 
 
 def mel_tasks() -> dict:

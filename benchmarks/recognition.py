@@ -3,7 +3,7 @@
 One thread, a Whisper of base size (6 + 6 layers of 512) with random weights, which take the same time as trained ones.
 The peer is transformers' pipeline for audio classification with an encoder of the same size: it pads to 30 seconds and
 gives one class; the recogniser gives a class per moment and the CNN's vote as well. Decoding is a row of its own, as it
-runs only where something is heard.
+runs only where the encoder predicts a sound.
 
 The stream is heard by a process of its own, which at last judges an alarm by all voters. The target of memory is for
 what is then the process's own: what it holds and cannot give back. What it has mapped from files besides, the code of
@@ -35,7 +35,7 @@ from lib.timing import interleave, ratio
 
 SECONDS, TOKENS, HOPS = 4, 20, 60
 SIZE = WhisperSize(512, 6, 6, 8)
-FASTER, LATENCY, MEMORY = 8.0, 0.2, 600.0
+FASTER, LATENCY, MEMORY = 10.0, 0.1, 600.0
 PEER = "transformers' pipeline"
 
 
