@@ -34,6 +34,7 @@ def draw_shapes(
     seed: int = 0,
     split: str = "train",
     plain: bool = False,
+    still: bool = True,
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]:
     """Draw the first `count` images of the stream (seed, split).
 
@@ -41,6 +42,7 @@ def draw_shapes(
 
     plain: the same shapes larger, bright and upright in the middle of dark flat backgrounds, without
     clutter, shading and grain, for models that have a minute to learn what an image is.
+    still: False leaves plain shapes where, as large and as turned as the stream has them.
 
     Returns:
         pixels: (count, 3, size, size) uint8.
@@ -66,10 +68,11 @@ def draw_shapes(
     words = source.random_raw(rows * _WORDS).reshape(rows, _WORDS)
     order = np.argsort(words[:, 0].reshape(-1, len(CLASSES)), axis=1, kind="stable").reshape(-1)
     drawn = _draw(words[:count])
-    if plain:
+    if plain and still:
         drawn["orientation"][:] = 0
         drawn["x"][:] = drawn["y"][:] = _SIDE // 2
         drawn["scale"] = drawn["scale"] * 5 // 4
+    if plain:
         drawn["ink"] = _colour(drawn["hue"], np.full(count, 160), np.full(count, 190))
         drawn["paper_a"] = drawn["paper_a"] // 4
     drawn["class"] = order[:count].astype(np.int64)

@@ -47,6 +47,8 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     """Squared Fréchet distance of Gaussians fitted to features x (n, d) and y (m, d), d > 1: |m1 - m2|² +
     tr(S1 + S2 - 2 (S1 S2)^½), at least 0 (Dowson & Landau 1982; by torch-fidelity).
     """
+    if x.ndim == 2 and x.shape[1] < 2:
+        raise MetricError("the Fréchet distance needs features of at least two dimensions")
     statistics = [fid_features_to_statistics(features) for features in check_features(x, y)]
     return max(0.0, fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
 
@@ -149,6 +151,8 @@ def neighbourhoods(fake: Tensor, real: Tensor) -> dict[str, float]:
     fake, real = fake - centre, real - centre
     options = {"prc_neighborhood": MANIFOLD_NEIGHBOUR, "prc_batch_size": ROWS, "save_cpu_ram": True, "verbose": False}
     found = prc_features_to_metric(fake, real, **options)
+    # The library has shares in float32: back to the counts that they are.
+    precision, recall = (round(found[name] * len(x)) / len(x) for name, x in (("precision", fake), ("recall", real)))
     # A point's nearest neighbour is itself.
     radii = [torch.cdist(rows, real).kthvalue(DENSITY_NEIGHBOUR + 1).values for rows in real.split(ROWS)]
     radii, balls, nearest = torch.cat(radii), 0, torch.full((len(real),), torch.inf)
@@ -157,8 +161,8 @@ def neighbourhoods(fake: Tensor, real: Tensor) -> dict[str, float]:
         balls += (distances <= radii).sum().item()
         nearest = torch.minimum(nearest, distances.amin(dim=0))
     return {
-        "precision": found["precision"],
-        "recall": found["recall"],
+        "precision": precision,
+        "recall": recall,
         "density": balls / (DENSITY_NEIGHBOUR * len(fake)),
         "coverage": (nearest <= radii).double().mean().item(),
     }

@@ -26,6 +26,17 @@ def test_same_bytes_on_every_machine(size, seed, split):
     assert sha256(pixels, labels) == CHECKSUMS[size, seed, split]
 
 
+def test_plain_shapes_that_move_have_the_factors_of_the_stream():
+    pixels, labels, factors = draw_shapes(60, plain=True, still=False)
+    streamed = draw_shapes(60)[2]
+    assert all((values == streamed[name]).all() for name, values in factors.items())
+    bright = pixels.float().amax(1) > 100  # on dark backgrounds
+    rows, columns = torch.meshgrid(torch.arange(32) + 0.5, torch.arange(32) + 0.5, indexing="ij")
+    for axis, grid in (("x", columns), ("y", rows)):
+        centre = (bright * grid).sum((1, 2)) / bright.sum((1, 2)) * 32
+        assert np.corrcoef(centre.numpy(), factors[axis])[0, 1] > 0.95
+
+
 def test_plain_shapes_are_upright_in_the_middle_of_dark_flat_backgrounds():
     pixels, labels, factors = draw_shapes(60, plain=True)
     _, same_labels, textured = draw_shapes(60)
