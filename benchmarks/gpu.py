@@ -152,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.data is not None:
         with tarfile.open(options.data) as archive:
-            archive.extractall(paths.data_root(), filter="data")
+            archive.extractall(paths.data_root())
     profile = "smoke" if options.rehearse else options.profile
     selected = jobs.select(profile, only=options.only)
     about = {"device": torch.cuda.get_device_name() if device == "cuda" else "CPU", "torch": torch.__version__}
