@@ -320,15 +320,23 @@ def test_parameters_of_the_command_line_go_to_a_folder_of_their_own(toy):
     assert NOTHING in toy.make("figures", "PARAMS=epochs=2")  # the profile's own value
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["folder:/home/me/새사진", "folder:/my birds: #1", 'it\'s "so" \\n', "$HOME $$ %s {0} {x}", "[1]", "3", "é\té"],
-)
-def test_a_value_arrives_as_it_was_given(toy, text):
-    toy.replace("notebooks/01_alpha.ipynb", 'dataset = \\"shapes\\"', "name = ''")
-    toy.replace("notebooks/01_alpha.ipynb", "f'{model.value(epochs)},{seed}'", "name")
-    toy.make("figures", "ONLY=01_alpha", f"PARAMS=name={shlex.quote(text)}")
-    assert (toy.folder / "figures/quick-custom/seed-0/fig_alpha.csv").read_bytes().decode() == text
+def test_values_arrive_as_they_were_given(toy):
+    texts = [
+        "folder:/home/me/새사진",
+        "folder:/my birds: #1",
+        'it\'s "so" \\n',
+        "$HOME $$ %s {0} {x}",
+        "[1]",
+        "3",
+        "é\té",
+    ]
+    names = [f"name{number}" for number in range(len(texts))]
+    empty = "\\n".join(f"{name} = ''" for name in names)
+    toy.replace("notebooks/01_alpha.ipynb", 'dataset = \\"shapes\\"', empty)
+    toy.replace("notebooks/01_alpha.ipynb", "f'{model.value(epochs)},{seed}'", f"'|'.join([{', '.join(names)}])")
+    given = " ".join(f"{name}={shlex.quote(text)}" for name, text in zip(names, texts, strict=True))
+    toy.make("figures", "ONLY=01_alpha", f"PARAMS={given}")
+    assert (toy.folder / "figures/quick-custom/seed-0/fig_alpha.csv").read_bytes().decode().split("|") == texts
 
 
 def test_a_clone_may_have_braces_in_its_path(tmp_path):

@@ -14,6 +14,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
+from toy import share_speech
 
 from lib import paths
 from lib.emergency.classes import CLASSES, EMERGENCY
@@ -31,8 +32,10 @@ EVERY = tuple(family for sides in SIDES for side in sides for family in side)
 @pytest.fixture(scope="module", autouse=True)
 def output(tmp_path_factory):
     """A cache of the module's own: what these tests see is drawn by the code under test."""
+    folder = tmp_path_factory.mktemp("output")
+    share_speech(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OUTPUT_ROOT", str(tmp_path_factory.mktemp("output")))
+        patch.setenv("OUTPUT_ROOT", str(folder))
         yield
 
 
@@ -103,6 +106,7 @@ def test_clips_are_the_same_whoever_draws_them(monkeypatch, tmp_path):
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
+            share_speech(tmp_path / str(count))
             monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / str(count)))
             digests.append(draw_soundscapes(18, seed=3, seconds=1.0).digest)
     finally:
