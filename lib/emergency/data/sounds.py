@@ -139,15 +139,14 @@ def three_sets(
 def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
     """Soundscapes as the sounds of a data set like any other: of what is known of them, the spans and the words."""
     index = torch.arange(len(drawn.numbers))
-    said = ("synthetic", drawn.recorded and "with recordings of ESC-50, CC BY-NC",
-            drawn.speech == "babble" and "babble for speech")  # fmt: skip
+    recorded = ", with recordings of ESC-50, CC BY-NC" if drawn.recorded else ""
     return Sounds(
         samples=torch.from_numpy(drawn.samples),
         labels=torch.from_numpy(drawn.numbers),
         classes=NAMES,
         folds=index // len(NAMES) % FOLDS,  # each round over the classes goes to one fold
         names=tuple(f"{split} {i}" for i in index.tolist()),
-        name=f"soundscapes ({', '.join(filter(None, said))})",
+        name=f"soundscapes (synthetic{recorded})",
         checksum=drawn.digest,
         split=split,
         spans=tuple(tuple((label.onset, label.offset) for label in clip.labels if label.kind != "distractor")

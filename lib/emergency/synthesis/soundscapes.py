@@ -97,7 +97,6 @@ class Soundscapes:
         same for all), summed over a cell, full scale 1. Relevance on Whisper's (80, frames) log-mel fits it
         after summing 2 bands x 8 frames.
     stems: (N, 3, n) int16, their sum is the clip before the microphone; None unless asked for.
-    speech: "espeak", or "babble" where espeak-ng does not run.
     recorded: whether recordings are among the sounds.
     digest: SHA-256 of samples and numbers.
     """
@@ -107,7 +106,6 @@ class Soundscapes:
     clips: tuple[Clip, ...]
     energy: np.ndarray
     stems: np.ndarray | None
-    speech: str
     recorded: bool
     digest: str
 
@@ -162,7 +160,7 @@ def draw_soundscapes(
     digest = hashlib.sha256(repr(joined["samples"].shape).encode())
     digest.update(np.ascontiguousarray(joined["samples"], "<i2").data)
     digest.update(numbers.astype("<i8").data)
-    return Soundscapes(joined["samples"], numbers, tuple(clips), joined["energy"], joined.get("stems"), bank.kind,
+    return Soundscapes(joined["samples"], numbers, tuple(clips), joined["energy"], joined.get("stems"),
                        recorded is not None, digest.hexdigest())  # fmt: skip
 
 
@@ -173,7 +171,7 @@ def datasheet(split: str = "train", recorded: bool = False) -> dict[str, str]:
     return {
         "what": f"synthetic clips: {sounds}, machine speech, simulated rooms and microphones",
         "generator": f"version {VERSION}, NumPy {np.__version__}, SciPy {scipy.__version__}",
-        "speech": {"espeak": "espeak-ng, Korean", "babble": "vowel babble: espeak-ng does not run here"}[bank.kind],
+        "speech": "espeak-ng, Korean",
         "speech SHA-256": bank.digest,
         "classes": "19 of the source and silence, in equal numbers",
         "held out for the test": "voices, lines, families of event generators, families of distractors"

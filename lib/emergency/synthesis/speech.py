@@ -1,4 +1,4 @@
-"""Spoken Korean for the built-in clips: espeak-ng, or vowel babble where it cannot be loaded.
+"""Spoken Korean for the built-in clips, by espeak-ng.
 
 A bank holds `SENTENCES` of every class, each said by one of the split's voices, the same bytes on every run: every 256
 lines are spoken by a fresh process (`espeak`) in a fixed order from a fixed random seed. It is a test signal with words
@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import unicodedata
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,8 +23,9 @@ import numpy as np
 from scipy import signal
 
 from lib import paths
+from lib.data.catalog import DataError
 from lib.emergency.synthesis import archive
-from lib.emergency.synthesis.generators import RATE, resonance
+from lib.emergency.synthesis.generators import RATE
 from lib.emergency.synthesis.lines import CORES, sentences
 
 # Training and validation, test. Variants of espeak-ng's Korean voice: male, female.
@@ -60,9 +60,8 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Bank:
-    """kind: "espeak" or "babble". digest: SHA-256 of all samples in order."""
+    """digest: SHA-256 of all samples in order."""
 
-    kind: str
     digest: str
     utterances: tuple[Utterance, ...]
 
@@ -71,75 +70,56 @@ class Bank:
         return [one for one in self.utterances if one.number == number]
 
 
-def voices(split: str, kind: str = "espeak") -> tuple[str, ...]:
-    if split == "test":
-        return VOICES[1]
-    return VOICES[0] + (tuple(MORE_VOICES.split()) if kind == "espeak" else ())
+def voices(split: str) -> tuple[str, ...]:
+    return VOICES[1] if split == "test" else VOICES[0] + tuple(MORE_VOICES.split())
 
 
-def available() -> bool:
-    """Whether the wheel with espeak-ng is installed. Whether it runs shows when it speaks."""
-    return importlib.util.find_spec("espeakng_loader") is not None
-
-
-def speech_bank(split: str, kind: str | None = None) -> Bank:
+def speech_bank(split: str) -> Bank:
     """The sentences of `split`, said by its voices in turn.
 
-    kind: "espeak", "babble", or None for the first that works here (a warning says if it is babble).
-
     Raises:
-        ValueError: unknown kind.
-        OSError: espeak-ng was asked for by name and does not run.
+        DataError: espeak-ng does not run here.
     """
-    if kind not in (None, "espeak", "babble"):
-        raise ValueError(f"kind is {kind!r}, expected 'espeak', 'babble' or None.")
-    return _bank("test" if split == "test" else "train", kind, paths.build() / "cache" / "speech")
+    return _bank("test" if split == "test" else "train", paths.build() / "cache" / "speech")
 
 
 @lru_cache(maxsize=1)  # a quarter of a gigabyte
-def _bank(split: str, kind: str | None, folder: Path) -> Bank:
-    if kind != "babble":
-        try:
-            bank = _bank_of(split, "espeak", folder)
-        except OSError as error:
-            if kind == "espeak":
-                raise
-            warnings.warn(f"espeak-ng does not run here ({error}): the clips babble vowels instead of Korean, and "
-                          f"results are not comparable. Install the package espeakng-loader.",
-                          stacklevel=4)  # fmt: skip
-        else:
-            if bank.digest != DIGESTS[split]:
-                warnings.warn("This espeak-ng speaks differently from the one of the published results "
-                              "(espeakng-loader 0.2.4): results on the built-in clips are comparable among themselves "
-                              "only.", stacklevel=4)  # fmt: skip
-            return bank
-    return _bank_of(split, "babble", folder)
-
-
-def _bank_of(split: str, kind: str, folder: Path) -> Bank:
-    """The lines of `split`, spoken once and then read from `folder`."""
-    speakers, count = voices(split, kind), SENTENCES[split == "test"]
+def _bank(split: str, folder: Path) -> Bank:
+    """The sentences of `split`, spoken once and then read from `folder`."""
+    speakers, count = voices(split), SENTENCES[split == "test"]
     lines = [(number, text) for number in CORES for text in sentences(number, split)[:count]]
     # Words per minute and pitch stride through their ranges, so that every class has all of them.
     how = [(speakers[k % len(speakers)], 150 + 37 * k % 71, 20 + 29 * k % 61) for k in range(len(lines))]
     jobs = [(text, *rest) for (_, text), rest in zip(lines, how, strict=True)]
     sources = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("speech.py", "espeak.py")]
     sources.append(version("espeakng-loader") if available() else "")
-    key = hashlib.sha256(json.dumps([kind, jobs, sources]).encode()).hexdigest()[:16]
-    path = folder / f"{kind}-{split}-{key}.npz"
+    key = hashlib.sha256(json.dumps([jobs, sources]).encode()).hexdigest()[:16]
+    path = folder / f"{split}-{key}.npz"
     if kept := archive.read(path):
         said = np.split(kept["samples"], np.cumsum(kept["lengths"])[:-1])
     else:
-        said = _speak(jobs) if kind == "espeak" else [_babble(*job) for job in jobs]
+        try:
+            said = _speak(jobs)
+        except OSError as error:
+            raise DataError(
+                f"espeak-ng, which speaks in the built-in clips, does not run here ({error}). Install the package "
+                "espeakng-loader anew, or take sounds of your own: dataset=folder:<path>."
+            ) from error
         archive.keep(path, samples=np.concatenate(said), lengths=np.array([len(wave) for wave in said]))
     digest = hashlib.sha256(repr([len(wave) for wave in said]).encode())
     for wave in said:
         digest.update(np.ascontiguousarray(wave, "<i2").data)
+    if digest.hexdigest() != DIGESTS[split]:
+        warnings.warn("This espeak-ng speaks differently from the one of the published results (espeakng-loader "
+                      "0.2.4): results on the built-in clips are comparable among themselves only.",
+                      stacklevel=4)  # fmt: skip
     utterances = (Utterance(*line, voice, wave) for line, (voice, *_), wave in zip(lines, how, said, strict=True))
-    return Bank(kind, digest.hexdigest(), tuple(utterances))
+    return Bank(digest.hexdigest(), tuple(utterances))
 
 
-# --- espeak-ng ----------------------------------------------------------------------------------
+def available() -> bool:
+    """Whether the wheel with espeak-ng is installed. Whether it runs shows when it speaks."""
+    return importlib.util.find_spec("espeakng_loader") is not None
 
 
 def _speak(jobs: list[tuple[str, str, int, int]]) -> list[np.ndarray]:
@@ -175,31 +155,3 @@ def _finish(wave: np.ndarray) -> np.ndarray:
         raise OSError("espeak-ng returned silence")
     wave = wave[loud[0] : loud[-1] + 1]
     return np.rint(wave * (16_000 / np.abs(wave).max())).astype(np.int16)
-
-
-# --- Babble -------------------------------------------------------------------------------------
-
-# First three formants (Hz) of the medial vowels, in the order of the Unicode block:
-# ㅏㅐㅑㅒㅓㅔㅕㅖㅗㅘㅙㅚㅛㅜㅝㅞㅟㅠㅡㅢㅣ
-_A, _E, _O, _U, _I = (750, 1250, 2600), (550, 1850, 2600), (450, 850, 2500), (350, 800, 2400), (300, 2250, 3000)
-_EO, _EU = (600, 1000, 2600), (380, 1400, 2500)
-_FORMANTS = (_A, _E, _A, _E, _EO, _E, _EO, _E, _O, _A, _E, _E, _O, _U, _EO, _E, _I, _U, _EU, _I, _I)
-
-
-def _babble(text: str, voice: str, speed: int, pitch: int) -> np.ndarray:
-    """One vowel per Hangul syllable of `text`, a pause per space: (n,) int16."""
-    base = (95 if voice[0] == "m" else 180) * (0.85 + 0.06 * int(voice[1])) * (0.85 + pitch / 200)
-    length = int(RATE * 28 / speed)
-    ramp = np.minimum(1, np.minimum(np.arange(length), np.arange(length)[::-1]) / (0.02 * RATE))
-    parts = []
-    syllables = [c for c in unicodedata.normalize("NFC", text) if "가" <= c <= "힣" or c == " "]
-    for k, syllable in enumerate(syllables):
-        if syllable == " ":
-            parts.append(np.zeros(length // 3))
-            continue
-        fall = base * (1.1 - 0.25 * (k + np.arange(length) / length) / len(syllables))
-        pulses = np.diff(np.floor(np.cumsum(fall / RATE)), prepend=0.0)  # the glottis: one pulse per period
-        for formant in _FORMANTS[(ord(syllable) - ord("가")) // 28 % 21]:
-            pulses = resonance(pulses, formant, 90)
-        parts.append(pulses / np.abs(pulses).max() * ramp)
-    return _finish(np.concatenate(parts))

@@ -22,10 +22,10 @@ from tqdm.auto import tqdm
 from lib.data import cache
 from lib.data.catalog import DataError
 from lib.emergency.whisper.model import EmergencyWhisper, encode
-from lib.emergency.whisper.training import Clips, Settings, _cross_entropy, one_cycles
+from lib.emergency.whisper.training import Clips, Settings, _cross_entropy
 from lib.metrics.classification import wilson
 from lib.sources import source_hash
-from lib.training import epoch_batches, fit, gradient_step, prepare, shuffled, start
+from lib.training import epoch_batches, fit, gradient_step, one_cycle, prepare, shuffled, start
 
 
 def hidden_states(model: EmergencyWhisper, clips: Clips, *, precision: str = "no", device: str = "auto") -> np.ndarray:
@@ -75,7 +75,7 @@ def train_head(
     batch_size, targets = min(settings.batch_size, len(clips)), clips.targets(model.head.stack)
     steps = len(epoch_batches(len(clips), batch_size, seed=0, epoch=0)) * settings.epochs
     network, optimizer, scheduler = prepare(
-        accelerator, _Head(model.head), optimizer, *one_cycles([optimizer], steps)
+        accelerator, _Head(model.head), optimizer, one_cycle(optimizer, steps)
     )  # fmt: skip
 
     def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:

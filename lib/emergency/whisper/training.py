@@ -1,7 +1,6 @@
 """Clips with a class for every frame and their text, and the training of a Whisper on both."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from math import ceil
 from pathlib import Path
@@ -17,7 +16,7 @@ from lib.emergency.features import DECADES, HOP, RATE, log_mel, scaled
 from lib.emergency.whisper.model import BANDS, POSITIONS_PER_SECOND, EmergencyWhisper
 from lib.muon import Muon
 from lib.sources import source_hash
-from lib.training import epoch_batches, fit, gradient_step, prepare, shuffled, start
+from lib.training import epoch_batches, fit, gradient_step, one_cycle, prepare, shuffled, start
 
 UNKNOWN = -100  # of a moment: not learned from and not counted
 MUON_SHARE = 5.0  # of AdamW's learning rate, with updates as large as AdamW's
@@ -210,7 +209,9 @@ def train(
     made = optimizers(model, settings)
     batch_size = min(settings.batch_size, len(clips))  # somebody's first few recordings
     steps = len(epoch_batches(len(clips), batch_size, seed=0, epoch=0)) * settings.epochs
-    network, *others = prepare(accelerator, _Losses(model, settings.ratio), *made, *one_cycles(made, steps))
+    network, *others = prepare(
+        accelerator, _Losses(model, settings.ratio), *made, *(one_cycle(one, steps) for one in made)
+    )
     device = accelerator.device
     mel, moments = clips.mel.to(device), clips.moments.to(device)
     texts = clips.texts if settings.ratio else ("",) * len(clips)
@@ -276,17 +277,6 @@ def rate_share(name: str, layers: int, settings: Settings) -> float:
         return settings.trained_rate
     above = layers - 1 - int(parts[parts.index("layers") + 1]) if "layers" in parts else layers
     return settings.trained_rate * settings.layer_decay**above
-
-
-def one_cycles(made: Sequence[torch.optim.Optimizer], steps: int) -> list[torch.optim.lr_scheduler.OneCycleLR]:
-    """Of each optimizer's rates: up to them in a quarter of `steps`, and down to next to nothing."""
-    warm_up = 0.25 if steps != 4 else 0.375  # OneCycleLR divides by zero where the warm-up is exactly one step
-    return [
-        torch.optim.lr_scheduler.OneCycleLR(
-            one, [group["lr"] for group in one.param_groups], total_steps=steps, pct_start=warm_up, cycle_momentum=False
-        )
-        for one in made
-    ]
 
 
 class _Losses(nn.Module):

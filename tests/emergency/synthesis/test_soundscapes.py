@@ -17,13 +17,14 @@ from sklearn.tree import DecisionTreeClassifier
 from toy import share_speech
 
 from lib import paths
+from lib.data.catalog import DataError
 from lib.emergency.classes import CLASSES, EMERGENCY
 from lib.emergency.synthesis import events, recordings, soundscapes, speech
 from lib.emergency.synthesis.lines import CORES, FRAMES, sentences
 from lib.emergency.synthesis.soundscapes import BANDS, STEMS, datasheet, draw_soundscapes
 from lib.emergency.synthesis.speech import speech_bank
 
-pytestmark = pytest.mark.filterwarnings("ignore:This espeak-ng speaks differently", "ignore:espeak-ng does not run")
+pytestmark = pytest.mark.filterwarnings("ignore:This espeak-ng speaks differently")
 SOUNDING = tuple(range(1, 20))
 SIDES = *events.FAMILIES.values(), events.DISTRACTORS, (events.BACKGROUNDS,)
 EVERY = tuple(family for sides in SIDES for side in sides for family in side)
@@ -156,22 +157,18 @@ def test_other_lengths():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         draw_soundscapes(**{"count": 1} | arguments)
-    with pytest.raises(ValueError, match="'espeak', 'babble'"):
-        speech_bank("test", "festival")
 
 
 # --- Speech ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(not speech.available(), reason="espeakng-loader is not installed")
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_espeak_says_what_it_said_for_the_published_results(split):
-    assert speech_bank(split, "espeak").digest == speech.DIGESTS[split]
+    assert speech_bank(split).digest == speech.DIGESTS[split]
 
 
-@pytest.mark.parametrize("kind", [None, "babble"])
-def test_every_class_has_sentences_in_every_voice(kind):
-    bank = speech_bank("test", kind)
+def test_every_class_has_sentences_in_every_voice():
+    bank = speech_bank("test")
     for number in CORES:
         said = bank.of(number)
         assert {one.text for one in said} <= set(sentences(number, "test")) and len(said) == speech.SENTENCES[1]
@@ -182,26 +179,14 @@ def test_every_class_has_sentences_in_every_voice(kind):
     assert not any(c.isdigit() for one in bank.utterances for c in one.text), "digits are written as syllables"
 
 
-def test_without_espeak_the_clips_babble_and_say_so(tmp_path, monkeypatch):
+def test_without_espeak_it_is_said_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
-    monkeypatch.setattr(speech, "available", lambda: False)
-    with pytest.warns(UserWarning, match="espeakng-loader"):
-        clips = draw_soundscapes(8, split="test")
-    assert clips.speech == "babble" and any(clip.transcript for clip in clips.clips)
-    assert "babble" in datasheet("test")["speech"]
-    with pytest.raises(OSError, match="not installed"):
-        speech_bank("test", "espeak")
-
-
-def test_a_worker_that_fails_is_an_oserror(tmp_path, monkeypatch):
-    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
-    monkeypatch.setattr(speech, "available", lambda: True)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
-    with pytest.raises(OSError, match="exit code 1"):
-        speech_bank("test", "espeak")
-
-
-# --- Splits ---------------------------------------------------------------------------------------
+    with pytest.raises(DataError, match="does not run here .exit code 1.*espeakng-loader anew.*dataset=folder"):
+        speech_bank("test")
+    monkeypatch.setattr(speech, "available", lambda: False)
+    with pytest.raises(DataError, match="not installed"):
+        draw_soundscapes(8, split="test")
 
 
 def test_training_and_test_share_no_voice_line_or_family(train, held_out):
