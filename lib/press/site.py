@@ -1,11 +1,12 @@
 """`make site`: the results of one profile as a folder of static pages, `build/site/`, to read in a browser.
 
-`index.html` shows every figure and table of the profile, over all seeds and of each, with its provenance; the executed
-notebooks are pages beside it. The folder is self-contained, which a content security policy enforces: styles and
-scripts are inlined, formulas are MathML.
+`index.html` shows every figure and table of the profile, over all seeds and of each, with its provenance; the notebooks
+are pages beside it, as they were executed here or else with the stored figures and tables in their places. The folder
+is self-contained, which a content security policy enforces: styles and scripts are inlined, formulas are MathML.
 """
 
 import argparse
+import base64
 import html
 import re
 import shutil
@@ -17,6 +18,7 @@ from typing import Any
 
 import jinja2
 import nbformat
+import pandas as pd
 from latex2mathml.converter import convert as to_mathml
 from markupsafe import Markup
 from nbconvert import HTMLExporter
@@ -207,10 +209,7 @@ class _Renderer(IPythonRenderer):
 
 
 def _notebooks(scope: Scope, folder: Path) -> list[dict[str, Any]]:
-    """Write a page for each executed notebook of a scope; returns where it is, its title and the cells of all ids.
-
-    A notebook that was not executed here, as in a fresh clone, has no page.
-    """
+    """Write a page for each notebook of a scope; returns where it is, its title and the cells of all ids."""
     exporter = HTMLExporter(
         Config(NbConvertBase={"display_data_priority": SHOWN_TYPES}),
         template_name="basic",
@@ -221,22 +220,46 @@ def _notebooks(scope: Scope, folder: Path) -> list[dict[str, Any]]:
     pages = []
     for name in scope.records:
         path = jobs.executed(f"{scope.name}/{name}")
-        if not path.exists():
+        if path.exists():
+            content, how = nbformat.read(path, as_version=4), "as it was executed"
+        elif (paths.NOTEBOOKS / f"{name}.ipynb").exists():
+            content, how = _filled(name, scope), "with the stored figures and tables; what it prints is left out"
+        else:
             continue
-        content = nbformat.read(path, as_version=4)
         anchors = _prepare(content, scope)
         address = f"notebooks/{scope.name}/{name}.html"
         text = "\n".join(cell.source for cell in content.cells if cell.cell_type == "markdown")
         heading = re.search(r"^# +(.+)$", text, re.MULTILINE)
         page = {"scope": scope.name, "name": name, "title": heading[1] if heading else name, "address": address,
-                "anchors": anchors}  # fmt: skip
+                "anchors": anchors, "how": how, "where": scope.label}  # fmt: skip
         body = Markup(exporter.from_notebook_node(content)[0])
         (folder / address).parent.mkdir(parents=True, exist_ok=True)
         root = "../" * address.count("/")
-        shown = _render("notebook.html", **page, where=scope.label, body=body, root=root, pygments=pygments)
+        shown = _render("notebook.html", **page, body=body, root=root, pygments=pygments)
         (folder / address).write_text(shown, encoding="utf-8")
         pages.append(page)
     return pages
+
+
+def _filled(name: str, scope: Scope) -> nbformat.NotebookNode:
+    """The notebook as it stands in the repository, with a scope's figures and tables below the cells that save them.
+
+    The page of a fresh clone, which holds results and no executed notebooks.
+    """
+    content = nbformat.read(paths.NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    for cell in (cell for cell in content.cells if cell.cell_type == "code"):
+        cell.outputs = []
+        for identity in SAVED.findall(cell.source):
+            sidecar, picture = scope.sidecars.get(identity), scope.folder / f"{identity}.png"
+            if sidecar and sidecar["kind"] == "table":
+                rows = [[number(value) for value in row] for row in sidecar["data"]]
+                data = {"text/html": pd.DataFrame(rows, columns=sidecar["columns"]).to_html(index=False)}
+            elif picture.exists():
+                data = {"image/png": base64.b64encode(picture.read_bytes()).decode()}
+            else:
+                continue
+            cell.outputs.append(nbformat.v4.new_output("display_data", data))
+    return content
 
 
 def _prepare(content: nbformat.NotebookNode, scope: Scope) -> dict[str, str]:

@@ -54,3 +54,18 @@ document.querySelectorAll("table.sortable").forEach((table) => {
     table.tBodies[0].append(...rows);
   }));
 });
+
+// Finding: entries that hold all words, in their ids, captions and tables; it needs this script, so only now it shows.
+const find = document.querySelector(".find");
+const entries = [...document.querySelectorAll(".entry")].map((entry) => [entry, entry.textContent.toLowerCase()]);
+find.hidden = false;
+find.querySelector("input").addEventListener("input", (event) => {
+  const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
+  entries.forEach(([entry, text]) => { entry.hidden = !words.every((word) => text.includes(word)); });
+  document.querySelectorAll("main section").forEach((section) => {
+    const own = [...section.querySelectorAll(".entry")];
+    section.hidden = words.length > 0 && own.every((entry) => entry.hidden);
+  });
+  const found = entries.filter(([entry]) => !entry.hidden).length;
+  find.querySelector("[role=status]").textContent = words.length ? `${found} of ${entries.length}` : "";
+});
