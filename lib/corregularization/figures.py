@@ -278,3 +278,18 @@ def filter_arrays(weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, np.n
         for layer, arms in weights.items()
         for arm, kernel in arms.items()
     }
+
+
+def traversals(pictures: Mapping[str, np.ndarray]) -> Figure:
+    """Latents moved one by one, a panel per arm. pictures: `disentanglement.traversals`."""
+    figure, axes = plots.subplots(1, len(pictures), height=1.9, squeeze=False)
+    for cell, (label, rows) in zip(axes[0], pictures.items(), strict=True):
+        count, steps, size = rows.shape[:3]
+        cell.imshow(plots.tile(list(rows.reshape(-1, *rows.shape[2:])), columns=steps), interpolation="nearest")
+        cell.set_title(label)
+        cell.set_xticks([size / 2, steps * (size + 1) / 2, (steps - 0.5) * (size + 1)], ["-2", "0", "2"])
+        cell.set_yticks([(row + 0.5) * (size + 1) for row in range(count)], range(1, count + 1))
+        cell.set(xlabel="value of the latent")
+        cell.grid(False)
+    axes[0, 0].set(ylabel="latent, by divergence")
+    return figure
