@@ -20,6 +20,7 @@ from lib.metrics.codes import check_labels
 LEVELS = 10  # of a factor
 BINS = 20  # equally wide ones of a latent, for mutual information (Locatello et al. 2019)
 TREES = 100
+LEAF = 0.01  # of the images fitted on, in each leaf at least: importances of full trees are mostly of noise
 
 
 def scores(latents: Tensor, factors: Mapping[str, Tensor]) -> dict[str, float]:
@@ -59,7 +60,9 @@ def scores(latents: Tensor, factors: Mapping[str, Tensor]) -> dict[str, float]:
         informed.append(np.array(bits) / entropy(np.bincount(levels)))
         single = [LinearSVC(random_state=0).fit(one[:, None], known) for one in fit.T]
         predicted.append([line.score(one[:, None], asked) for line, one in zip(single, judged.T, strict=True)])
-        forest = RandomForestClassifier(TREES, min_samples_leaf=2, random_state=0).fit(fit, known)
+        # Every split chooses among all latents: among a random few, those that know nothing get importance too.
+        forest = RandomForestClassifier(TREES, max_features=None, min_samples_leaf=LEAF, random_state=0)
+        forest.fit(fit, known)
         important.append(forest.feature_importances_)
         right.append(forest.score(judged, asked))
     return {
@@ -76,7 +79,8 @@ def dci(importance: np.ndarray) -> dict[str, float]:
     alone = 1 - entropy(importance + 1e-12, axis=1, base=factors) if factors > 1 else np.ones(count)
     weights = importance.sum(axis=1) / importance.sum()
     complete = 1 - entropy(importance + 1e-12, axis=0, base=count)
-    return {"disentanglement": float(alone @ weights), "completeness": float(complete.mean())}
+    # Rounding may leave the entropy of even importances just above 1.
+    return {"disentanglement": max(0.0, float(alone @ weights)), "completeness": max(0.0, float(complete.mean()))}
 
 
 def _gap(table: np.ndarray) -> float:

@@ -41,13 +41,14 @@ def test_the_divergence_is_that_of_normal_distributions():
 
 
 def test_the_misfit_is_a_log_likelihood_but_for_a_constant():
-    images, one, other = torch.rand(3, 2, 3, 16, 16)
+    images, one, other = torch.rand(3, 2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
     def exact(logits):
         return -Normal(logits.sigmoid(), module.SD).log_prob(images).sum((1, 2, 3))
 
     difference = exact(one) - exact(other)
-    assert torch.allclose(misfit(one, images) - misfit(other, images), difference, rtol=1e-4)
+    # Thousands of nats less thousands in float32: the rounding is of the terms, not of the difference.
+    assert torch.allclose(misfit(one, images) - misfit(other, images), difference, rtol=1e-4, atol=0.02)
 
 
 def test_form_of_the_network():
@@ -94,7 +95,7 @@ def test_tables_and_traversals(train, test):
     assert list(rows.arm) == [*trained, module.UNTRAINED] and rows.strength.tolist() == [0, 0, 10, 10, 0]
     by = rows.set_index("arm")
     assert by.loc["beta-VAE, Gram", "rms"] < by.loc["beta-VAE", "rms"]
-    assert rows[list(module.MEASURES)].apply(lambda column: column.between(-1e-9, 1)).all(axis=None)
+    assert rows[list(module.MEASURES)].apply(lambda column: column.between(0, 1)).all(axis=None)
     lowered = rows.assign(mig=[0.1, 0.2, 0.15, 0.3, 0.0])
     assert "**beta-VAE, Gram**, less the β-VAE without penalty: mig -0.050" in reading(lowered)
     assert "mig 0.000 (0.200)" in reading(lowered)
