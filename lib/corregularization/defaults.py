@@ -22,5 +22,5 @@ cost_rounds = 3  # repetitions when costs are timed
 imagenet = []  # "AlexNet", "VGG16": with torchvision's weights in torch's hub cache (figures 312, 314 and 315)
 imagenet_shares = [0.0, 0.1, 0.3]  # of VGG16's filters removed in figure 315
 vae_count = 4000  # scenes that the VAEs of section 3.8 are trained on
-vae_epochs = 16  # of each of these; 0 leaves the section out
+vae_epochs = 8  # of each of these; 0 leaves the section out
 vae_beta = 4.0  # weight of the divergence in the arms called beta-VAE

@@ -87,7 +87,7 @@ class VaeSettings:
     """What all arms share."""
 
     epochs: int = 12
-    batch_size: int = 64
+    batch_size: int = 32
     learning_rate: float = 2e-3
     latents: int = 8
     width: int = 16
