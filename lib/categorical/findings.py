@@ -40,7 +40,7 @@ def search(table: pd.DataFrame) -> list[str]:
             best = rivals.loc[rivals["map"].idxmax()]
             text = (
                 f"{name}, {row.bytes:g} bytes: the mean average precision of the {OURS} codes is {row.map:.1f} %, "
-                f"{relation(row.map, best['map'])} that of {best.method} ({best['map']:.1f} %), the best of the others, "
+                f"{relation(row.map, best['map'])} that of {best.method} ({best['map']:.1f} %), the best rival, "
                 f"and {relation(row.map, exact)} that of exact search ({exact:.1f} %)"
             )
             if row.recall_10 == row.recall_10:

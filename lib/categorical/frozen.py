@@ -162,6 +162,8 @@ def cluster_table(
     """
     ours, scan = heads[arm], heads["SCAN form"]
     how = {"seed": seed, "restarts": RESTARTS}
+    means = clustering.k_means(ours[0].points, classes, **how)
+    modes = clustering.k_modes(ours[0].hard, classes, **how)
     found = {
         "k-means on features": clustering.k_means(data.train, classes, **how).assign(data.test),
         "SCAN form, one position": scan[1].hard[:, 0],
