@@ -167,12 +167,8 @@ def cluster_table(
     found = {
         "k-means on features": clustering.k_means(data.train, classes, **how).assign(data.test),
         "SCAN form, one position": scan[1].hard[:, 0],
-        "categorical head, k-means on soft codes": clustering.k_means(ours[0].points, classes, **how).assign(
-            ours[1].points
-        ),
-        "categorical head, k-modes on hard codes": clustering.k_modes(ours[0].hard, classes, **how).assign(
-            ours[1].hard
-        ),
+        "categorical head, k-means on soft codes": means.assign(ours[1].points),
+        "categorical head, k-modes on hard codes": modes.assign(ours[1].hard),
     }
     rows = [
         {"features": data.name, "seed": seed, "method": name} | clustering.scores(clusters, data.test_labels)
