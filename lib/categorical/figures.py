@@ -251,3 +251,31 @@ def scores(table: pd.DataFrame) -> Figure:
     axes.set_xlim(left=0)
     plots.legend_below(figure, axes)
     return figure
+
+
+SEARCH_COLOURS = {
+    "PQ": plots.COLOURS[0],
+    "OPQ": plots.COLOURS[4],
+    "ITQ": plots.COLOURS[2],
+    "LSH": plots.COLOURS[7],
+    "categorical": plots.COLOURS[1],
+    "categorical, soft query": plots.COLOURS[5],
+}
+
+
+def search(table: pd.DataFrame) -> Figure:
+    """fig212: bytes of a stored image against mean average precision, a panel for each embedding. table: tab26."""
+    names = list(table.embedding.unique())
+    figure, axes = plots.subplots(1, len(names), height=2.7, squeeze=False)
+    for cell, name in zip(axes[0], names, strict=True):
+        part = table[table.embedding == name]
+        coded = part[part.method != "exact search"]
+        plots.curves(cell, coded, "bytes", "map", "method", colours=SEARCH_COLOURS)
+        exact = part[part.method == "exact search"]["map"].mean()
+        cell.axhline(exact, color="0.2", linestyle="--", linewidth=1, label="exact search")
+        cell.set_xscale("log", base=2)
+        cell.set_xticks(sorted(coded.bytes.unique()), [f"{size:g}" for size in sorted(coded.bytes.unique())])
+        cell.minorticks_off()
+        cell.set(title=name, xlabel="bytes of a stored image", ylabel="mean average precision (%)")
+    plots.legend_below(figure, axes[0, 0])
+    return figure

@@ -28,6 +28,41 @@ def clusters(table: pd.DataFrame, classes: int) -> list[str]:
     ]
 
 
+def search(table: pd.DataFrame) -> list[str]:
+    """Of tab26: at each size that the codes have, their mean average precision and recall beside the best rival's."""
+    said = []
+    for name, part in table.groupby("embedding", sort=False):
+        exact = entry(part, "map", method="exact search")
+        for row in part[part.method == OURS].itertuples():
+            rivals = part[part.method.isin(["PQ", "OPQ", "ITQ", "LSH"]) & (part.bytes == row.bytes)]
+            if rivals.empty:
+                continue
+            best = rivals.loc[rivals["map"].idxmax()]
+            text = (
+                f"{name}, {row.bytes:g} bytes: the mean average precision of the {OURS} codes is {row.map:.1f} %, "
+                f"{relation(row.map, best['map'])} that of {best.method} ({best['map']:.1f} %), the best rival, "
+                f"and {relation(row.map, exact)} that of exact search ({exact:.1f} %)"
+            )
+            if row.recall_10 == row.recall_10:
+                near = rivals.loc[rivals.recall_10.idxmax()]
+                text += (
+                    f"; recall@10 is {row.recall_10:.1f} %, {relation(row.recall_10, near.recall_10)} that of "
+                    f"{near.method} ({near.recall_10:.1f} %)"
+                )
+            said.append(f"{text}.")
+    return said
+
+
+def frozen_clusters(table: pd.DataFrame) -> list[str]:
+    """Of tab28: the accuracy of every method beside k-means on the same features."""
+    base = entry(table, "accuracy", method="k-means on features")
+    return [
+        f"{row.features}: {row.method} has a clustering accuracy of {row.accuracy:.1f} %, "
+        f"{relation(row.accuracy, base)} that of k-means on the features ({base:.1f} %)."
+        for row in table[table.method != "k-means on features"].itertuples()
+    ]
+
+
 def representation(table: pd.DataFrame) -> list[str]:
     """Of tab22: what hardening costs, and which arms lead in kNN accuracy on features."""
     hard, soft, features = (

@@ -1,0 +1,178 @@
+"""Codes on frozen features: a linear layer that learns categories from an image and its nearest neighbours.
+
+The network below is not trained, so a code takes seconds. Two views of an image give way to the image and one of its
+mined neighbours, as in SCAN (Van Gansbeke et al. 2020); the loss is the study's own, or SCAN's.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from lib.categorical.arms import Arm
+from lib.categorical.evaluation import RESTARTS, Encoded, Seen
+from lib.categorical.search import Embedded
+from lib.categorical.training import objective
+from lib.data import cache
+from lib.metrics import MetricError, clustering
+from lib.metrics.imagenet import as_input, load_trained
+from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, start, step_count
+
+if TYPE_CHECKING:
+    from lib.data.images import Images
+
+NETWORKS = {"vgg16": "VGG16"}
+CHUNK = 250  # images at once
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """What all heads on frozen features share."""
+
+    epochs: int = 60
+    batch_size: int = 256
+    learning_rate: float = 3e-3  # peak, AdamW; one cycle
+    neighbours: int = 10  # of each image, one of which is its positive at every step
+    device: str = "cpu"  # matrices this small gain nothing from another
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Embeddings of training images as `fit_arm` takes data."""
+
+    points: Tensor
+    checksum: str
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def embedded(extractor: str, seen: Seen, train: "Images", test: "Images") -> Embedded:
+    """Frozen features of both sets.
+
+    extractor: "vgg16", trained on ImageNet with its labels (`trained_features`); or "", features of the encoder that
+    `seen` has trained on the same images without labels.
+    """
+    labels = {"train_labels": train.labels, "test_labels": test.labels}
+    if not extractor:
+        return Embedded(f"{seen.trained.arm.label}, features", seen.train.features, seen.test.features, **labels)
+    if extractor not in NETWORKS:
+        raise MetricError(f"frozen={extractor!r} is no network; choose from {', '.join(NETWORKS)}, or '' for our own")
+    name = NETWORKS[extractor]
+    return Embedded(f"{name}, features", *(trained_features(name, part) for part in (train, test)), **labels)
+
+
+def trained_features(name: str, images: "Images") -> Tensor:
+    """(N, channels) float32: last layer of `load_trained(name)`, mean over positions, kept in half precision.
+
+    VGG16 takes minutes on 10,000 images of 32 px, so the features lie in the cache of decoded images.
+    """
+
+    def make() -> np.ndarray:
+        network = load_trained(name)
+        with torch.no_grad():
+            parts = [network(as_input(part)).mean((2, 3)) for part in images.pixels.split(CHUNK)]
+        return torch.cat(parts).half().numpy().view(np.int16)  # what the cache takes, bit for bit
+
+    key = f"features of {name} {torch.__version__} {images.checksum}"
+    values, _ = cache.cached(key, images.labels.numpy(), make, "features")
+    return torch.from_numpy(values.view(np.float16)).float()
+
+
+def mined(points: Tensor, count: int) -> Tensor:
+    """Indices (N, count) of the nearest other points by cosine, nearest first."""
+    if not 1 <= count < len(points):
+        raise MetricError(f"{len(points)} images have 1 … {len(points) - 1} neighbours to give, not {count}")
+    found = clustering.nearest(points, points, k=count + 1)[0]
+    itself = found == torch.arange(len(points))[:, None]
+    itself[~itself.any(dim=1), -1] = True  # behind equal points, which count as neighbours
+    return found[~itself].view(len(points), count)
+
+
+def head_arms(sizes: Sequence[int], categories: int, classes: int) -> list[Arm]:
+    """The study's loss on codes of so many bytes each, labelled by them, and SCAN's form with a cluster per class.
+
+    categories: K, a power of two of at most 256, so that positions fill whole bytes.
+    """
+    bits = categories.bit_length() - 1
+    if not 1 <= bits <= 8 or categories != 2**bits or any(8 * size % bits for size in sizes):
+        raise MetricError(f"head_categories={categories} does not fill bytes: choose 2, 4, 16 or 256")
+    ours = [Arm(f"head, {size} bytes", positions=8 * size // bits, categories=categories) for size in sizes]
+    return [*ours, Arm("SCAN form", "scan", positions=1, categories=classes, entropy=0.0, code_temperature=1.0)]
+
+
+def train_heads(
+    arms: Sequence[Arm], data: Embedded, settings: HeadSettings, *, seed: int, checkpoints: Path | None = None
+) -> dict[str, tuple[Encoded, Encoded]]:
+    """A linear head of each arm on the training embeddings, by label: its codes of training and of test images.
+
+    No label is read. Dimensions are standardised by the training images; checkpoints go to a folder for each arm.
+    """
+    deviation, mean = torch.std_mean(data.train, dim=0)
+    train, test = ((part - mean) / deviation.clamp_min(1e-6) for part in (data.train, data.test))
+    near = mined(data.train, min(settings.neighbours, len(train) - 1))
+    fitted = Fitted(train, hashlib.sha256(train.numpy().tobytes()).hexdigest())
+    found = {}
+    for arm in arms:
+        folder = None if checkpoints is None else checkpoints / arm.label
+        head = _train_head(arm, fitted, near, settings, seed, folder)
+        found[arm.label] = tuple(_encode(arm, head, part) for part in (train, test))
+    return found
+
+
+def _train_head(arm: Arm, data: Fitted, near: Tensor, settings: HeadSettings, seed: int, checkpoint) -> nn.Module:
+    accelerator = start(settings.device)
+    torch.manual_seed(seed)
+    head = nn.Sequential(nn.Linear(data.points.shape[1], arm.positions * arm.categories), nn.Unflatten(1, arm.shape))
+    optimizer = torch.optim.AdamW(head.parameters(), settings.learning_rate)
+    schedule = one_cycle(optimizer, step_count(len(data), settings))
+    head, optimizer, schedule = prepare(accelerator, head, optimizer, schedule, channels_last=False)
+    points, near = data.points.to(accelerator.device), near.to(accelerator.device)
+
+    def losses(model: nn.Module, index: Tensor) -> dict[str, Tensor]:
+        chosen = torch.randint(near.shape[1], (len(index),)).to(index.device)
+        outputs, keys = model(torch.cat([points[index], points[near[index, chosen]]])).chunk(2)
+        return objective(arm, outputs, keys, None)[0]
+
+    fit_arm(
+        accelerator, gradient_step(accelerator, head, optimizer, schedule, losses), arm, data, settings, seed=seed,
+        code=__name__, evaluate=lambda epoch: {}, checkpoint=checkpoint,
+    )  # fmt: skip
+    return accelerator.unwrap_model(head).cpu()
+
+
+def _encode(arm: Arm, head: nn.Module, points: Tensor) -> Encoded:
+    soft = (predict(head, points.split(1000)) / arm.code_temperature).softmax(-1)
+    return Encoded(points, soft.flatten(1), soft, soft.argmax(-1))
+
+
+def cluster_table(
+    data: Embedded, heads: Mapping[str, tuple[Encoded, Encoded]], arm: str, classes: int, *, seed: int
+) -> pd.DataFrame:
+    """tab28: features, seed, method, accuracy (Hungarian, %), nmi, ami, ari, clusters (not empty); on test images.
+
+    heads: of `train_heads`, with "SCAN form"; arm: which of the study's is clustered. k-means and k-modes are fitted on
+    training images, a cluster for each of `classes`.
+    """
+    ours, scan = heads[arm], heads["SCAN form"]
+    how = {"seed": seed, "restarts": RESTARTS}
+    means = clustering.k_means(ours[0].points, classes, **how)
+    modes = clustering.k_modes(ours[0].hard, classes, **how)
+    found = {
+        "k-means on features": clustering.k_means(data.train, classes, **how).assign(data.test),
+        "SCAN form, one position": scan[1].hard[:, 0],
+        "categorical head, k-means on soft codes": means.assign(ours[1].points),
+        "categorical head, k-modes on hard codes": modes.assign(ours[1].hard),
+    }
+    rows = [
+        {"features": data.name, "seed": seed, "method": name} | clustering.scores(clusters, data.test_labels)
+        for name, clusters in found.items()
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(accuracy=100 * table.accuracy)

@@ -1,0 +1,195 @@
+"""Search by short codes: learned categories beside the quantisers and hashes that libraries offer, at equal bytes.
+
+A database of embeddings is stored in few bytes an image, and queries, which stay as they are, are ranked against it.
+Two things are asked of the ranking: is the true nearest neighbour of the embedding space near its top (recall), and do
+images of the query's class come first (mean average precision)? The rivals are those of faiss (Douze et al. 2024):
+product quantisation (PQ, Jégou et al. 2011), the same after a learned rotation (OPQ, Ge et al. 2013), iterative
+quantisation (ITQ, Gong et al. 2013) and random hyperplanes (LSH, Charikar 2002).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from lib.categorical.evaluation import Encoded
+from lib.categorical.losses import agreement, harden
+from lib.metrics import MetricError
+from lib.metrics.clustering import check_points
+from lib.metrics.codes import check_codes, check_labels
+
+RIVALS = ("PQ", "OPQ", "ITQ", "LSH")
+EXACT = "exact search"
+OURS, SOFT = "categorical", "categorical, soft query"
+WITHIN = (1, 10, 100)  # ranks of recall
+BLOCK = 2_000_000  # pairs sorted at once
+OPQ_POINTS, OPQ_ROUNDS = 10_000, 10  # images and rounds that learn the rotation, the costliest part of all; faiss: 50
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings of the database (training images) and of the queries (test images), (N, D) and (M, D), with labels.
+
+    name: whose embeddings these are, for tables. All are brought to unit length, so that Euclidean distance, which the
+    quantisers minimise, and cosine give one order.
+    """
+
+    name: str
+    train: Tensor
+    test: Tensor
+    train_labels: Tensor
+    test_labels: Tensor
+
+    def __post_init__(self):
+        for name in ("train", "test"):
+            points = normalize(check_points(getattr(self, name)), dim=1)
+            object.__setattr__(self, name, points)
+            check_labels(getattr(self, f"{name}_labels"), len(points), f"{name} labels")
+        if self.train.shape[1] != self.test.shape[1]:
+            widths = f"{self.train.shape[1]} and {self.test.shape[1]}"
+            raise MetricError(f"embeddings of database and queries have {widths} dimensions; take one network's")
+
+
+def code_size(positions: int, categories: int) -> int:
+    """Whole bytes of one hard code: L positions of ⌈log2 K⌉ bits each, packed one after the other."""
+    return math.ceil(positions * max(1, (categories - 1).bit_length()) / 8)
+
+
+def search_table(
+    embedded: Embedded,
+    codes: Sequence[tuple[Encoded, Encoded]],
+    *,
+    sizes: Sequence[int],
+    queries: int,
+    seed: int,
+    own: bool = True,
+) -> pd.DataFrame:
+    """tab26: embedding, seed, method, bytes (of a stored image), map, recall_1, recall_10, recall_100 (all in %).
+
+    codes: (database, queries) of each learned code, both searched by Hamming distance of hard codes ("categorical") and
+    with the query's probabilities instead ("soft query", the expected agreement). sizes: bytes of the rivals, which are
+    left out where the dimensions do not allow a size. queries: the first so many of an order drawn by `seed`; 0
+    takes all. own: whether the codes are made from these embeddings; if not, their recall is left empty, as it would
+    ask one network for the neighbours of another.
+
+    map is the mean over queries of the average precision of the whole ranking, same class being relevant. Of images
+    equally near the first in an order drawn by `seed` comes first: files are often sorted by class.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(embedded.train), generator=draw)
+    asked = torch.randperm(len(embedded.test), generator=draw)[: queries or None]
+    base, query = embedded.train[order], embedded.test[asked]
+    labels, wanted = embedded.train_labels[order].numpy(), embedded.test_labels[asked].numpy()
+    exact = -(query @ base.T).numpy()
+    nearest = exact.argmin(axis=1)
+
+    def row(method: str, size: float, distances: np.ndarray, compared: bool = True) -> dict[str, object]:
+        found = {"map": 100 * mean_average_precision(distances, labels, wanted)}
+        ranks = ranks_of(distances, nearest)
+        found |= {f"recall_{k}": 100 * (ranks < k).mean() if compared else math.nan for k in WITHIN}
+        return {"embedding": embedded.name, "seed": seed, "method": method, "bytes": size} | found
+
+    rows = [row(EXACT, 4 * base.shape[1], exact)]
+    for method in RIVALS:
+        for size in sizes:
+            distances = rival_distances(method, size, base, query, seed=seed)
+            rows += [] if distances is None else [row(method, size, distances)]
+    for fitted, tested in codes:
+        stored, size = fitted.hard[order], code_size(*fitted.soft.shape[1:])
+        rows.append(row(OURS, size, hamming(tested.hard[asked], stored), own))
+        rows.append(row(SOFT, size, expected_disagreement(tested.soft[asked], stored), own))
+    table = pd.DataFrame(rows)
+    return table.sort_values(["method", "bytes"], key=_place, kind="stable", ignore_index=True)
+
+
+def _place(column: pd.Series) -> pd.Series:
+    return column.map([EXACT, *RIVALS, OURS, SOFT].index) if column.name == "method" else column
+
+
+def hamming(queries: Tensor, stored: Tensor) -> np.ndarray:
+    """Number of positions in which codes (M, L) and (N, L) differ, (M, N) int16."""
+    queries, stored = check_codes(queries), check_codes(stored)
+    return torch.cdist(queries.float(), stored.float(), p=0.0).to(torch.int16).numpy()
+
+
+def expected_disagreement(queries: Tensor, stored: Tensor) -> np.ndarray:
+    """-Σ_l p_l(query)[category stored at l] / L: soft codes (M, L, K) against hard ones (N, L), (M, N) in [-1, 0]."""
+    codes = torch.nn.functional.one_hot(check_codes(stored, queries.shape[2]), queries.shape[2])
+    return -agreement(queries.float(), harden(codes.float())).numpy()
+
+
+def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, seed: int) -> np.ndarray | None:
+    """Distances (M, N) of queries (M, D) from a database (N, D) stored by faiss in `size` bytes each.
+
+    method: one of `RIVALS`, fitted on the database. The query is compared as it is with PQ and OPQ (asymmetric
+    distances), and as a code by ITQ and LSH. None where the dimensions do not allow it: PQ and OPQ cut a vector into
+    equal parts, ITQ has at most as many bits as dimensions. Parts have 256 centroids, or 16 in small databases.
+    """
+    import faiss  # here: what never searches does not wait for it
+
+    if method not in RIVALS:
+        raise MetricError(f"there is no method {method!r} to search with; choose from {', '.join(RIVALS)}")
+    dimensions, bits = base.shape[1], 8 if len(base) >= 256 else 4
+    parts = 8 * size // bits
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # sums of several threads differ in their last digits
+    try:
+        if method in ("PQ", "OPQ"):
+            if dimensions % parts or len(base) < 2**bits:
+                return None
+            index = quantiser = faiss.IndexPQ(dimensions, parts, bits)
+            quantiser.pq.cp.seed, quantiser.pq.cp.min_points_per_centroid = seed + 1, 1
+            if method == "OPQ":
+                rotation, example = faiss.OPQMatrix(dimensions, parts), faiss.ProductQuantizer(dimensions, parts, bits)
+                example.cp.seed, example.cp.min_points_per_centroid = seed + 1, 1
+                rotation.pq, rotation.max_train_points, rotation.niter = example, OPQ_POINTS, OPQ_ROUNDS
+                index = faiss.IndexPreTransform(rotation, quantiser)
+        elif method == "ITQ":
+            if 8 * size > dimensions:
+                return None
+            index = faiss.index_factory(dimensions, f"ITQ{8 * size},LSH")
+        else:
+            index = faiss.IndexLSH(dimensions, 8 * size, True, True)  # rotated, each bit cut at its median
+        base, queries = base.numpy(), queries.numpy()
+        index.train(base)
+        index.add(base)
+        found, places = index.search(queries, len(base))
+    finally:
+        faiss.omp_set_num_threads(threads)
+    distances = np.empty_like(found)
+    np.put_along_axis(distances, places, found, axis=1)  # `search` leaves the order of equal distances open
+    return distances
+
+
+# --- What a ranking is worth ----------------------------------------------------------------------
+
+
+def ranks_of(distances: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Rank from 0 of image target[i] in row i of distances (M, N); of equal distances the lower index comes first."""
+    own = np.take_along_axis(distances, target[:, None], axis=1)
+    earlier = np.arange(distances.shape[1]) < target[:, None]
+    return ((distances < own) | ((distances == own) & earlier)).sum(axis=1)
+
+
+def mean_average_precision(distances: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> float:
+    """Mean over rows of distances (M, N) of the average precision, 0 … 1, of the whole ranking.
+
+    labels (N,) of the database, wanted (M,) of the queries. The average precision is the mean of the precision at the
+    ranks of all images of the query's class. A query whose class the database lacks has none, and is left out.
+    """
+    total, count, ranks = 0.0, 0, np.arange(1, distances.shape[1] + 1)
+    rows = max(1, BLOCK // distances.shape[1])
+    for start in range(0, len(distances), rows):
+        order = np.argsort(distances[start : start + rows], axis=1, kind="stable")
+        relevant = labels[order] == wanted[start : start + rows, None]
+        there = relevant.any(axis=1)
+        precision = np.where(relevant, relevant.cumsum(axis=1) / ranks, 0.0)[there]
+        total, count = total + (precision.sum(axis=1) / relevant[there].sum(axis=1)).sum(), count + int(there.sum())
+    if not count:
+        raise MetricError("no query has its class in the database, so there is no precision; use more training images")
+    return total / count

@@ -1,0 +1,82 @@
+"""Search: rankings against brute force, average precision against scikit-learn, bytes, and a head that learns."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from lib.categorical import frozen, search
+from lib.metrics import MetricError, clustering
+
+
+@pytest.fixture(scope="module")
+def data():
+    draw = torch.Generator().manual_seed(0)
+    centres = 3 * torch.randn(4, 32, generator=draw)
+    labels = torch.arange(300) % 4, torch.arange(40) % 4
+    points = [centres[part] + torch.randn(len(part), 32, generator=draw) for part in labels]
+    return search.Embedded("blobs", *points, *labels)
+
+
+@pytest.fixture(scope="module")
+def heads(data):
+    settings = frozen.HeadSettings(epochs=20, batch_size=50)
+    return frozen.train_heads(frozen.head_arms([4], 16, 4), data, settings, seed=0)
+
+
+def test_average_precision_is_scikit_learn_s():
+    draw = np.random.default_rng(0)
+    distances, labels, wanted = draw.random((5, 40)), np.arange(40) % 3, np.array([0, 1, 2, 0, 1])
+    expected = [average_precision_score(labels == k, -row) for k, row in zip(wanted, distances, strict=True)]
+    assert search.mean_average_precision(distances, labels, wanted) == pytest.approx(np.mean(expected))
+
+
+def test_hamming_and_ranks_are_those_of_brute_force():
+    draw = torch.Generator().manual_seed(1)
+    stored, asked = (torch.randint(4, (n, 6), generator=draw) for n in (30, 5))
+    found = search.hamming(asked, stored)
+    assert np.array_equal(found, (asked[:, None] != stored[None]).sum(-1).numpy())
+    order = np.argsort(found, axis=1, kind="stable")
+    target = np.array([3, 7, 0, 29, 11])
+    expected = [list(row).index(k) for row, k in zip(order, target, strict=True)]
+    assert search.ranks_of(found, target).tolist() == expected
+    soft = torch.nn.functional.one_hot(asked, 4).float()
+    np.testing.assert_allclose(search.expected_disagreement(soft, stored), found / 6 - 1, atol=1e-6)
+
+
+def test_as_many_centroids_as_points_reconstruct_them():
+    points = torch.nn.functional.normalize(torch.randn(256, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    found = search.rival_distances("PQ", 1, points, points[:20], seed=0)
+    np.testing.assert_allclose(found, torch.cdist(points[:20], points).square(), atol=1e-4)
+
+
+def test_bytes_are_whole():
+    assert [search.code_size(*s) for s in ((16, 10), (8, 16), (3, 2), (4, 256))] == [8, 4, 1, 4]
+
+
+def test_table_is_deterministic_and_exact_search_finds_all(data, heads):
+    how = {"sizes": [4, 64], "queries": 0, "seed": 0}
+    table, again = (search.search_table(data, [heads["head, 4 bytes"]], **how) for _ in range(2))
+    assert table.equals(again)
+    exact = table[table.method == search.EXACT].iloc[0]
+    assert exact.bytes == 128 and exact.recall_1 == exact.recall_100 == 100
+    assert set(table[table.bytes == 4].method) == {*search.RIVALS, search.OURS, search.SOFT}
+    assert set(table[table.bytes == 64].method) == {"LSH"}  # more parts and bits than dimensions
+    assert table["map"].between(0, 100).all()
+
+
+def test_a_head_learns_separable_classes_without_labels(data, heads):
+    fitted, tested = heads["head, 4 bytes"]
+    assert fitted.hard.shape == (300, 8) and tested.soft.shape == (40, 8, 16)
+    found = clustering.k_means(fitted.points, 4, seed=0).assign(tested.points)
+    assert clustering.matched_accuracy(found, data.test_labels) == 1
+    assert len(frozen.cluster_table(data, heads, "head, 4 bytes", 4, seed=0)) == 4
+
+
+def test_what_cannot_be_searched_is_told(data):
+    with pytest.raises(MetricError, match="HNSW"):
+        search.rival_distances("HNSW", 4, data.train, data.test, seed=0)
+    with pytest.raises(MetricError, match="head_categories=10"):
+        frozen.head_arms([4], 10, 4)
+    with pytest.raises(MetricError, match="300 images"):
+        frozen.mined(data.train, 300)
