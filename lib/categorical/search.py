@@ -128,7 +128,8 @@ def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, se
 
     method: one of `RIVALS`, fitted on the database. The query is compared as it is with PQ and OPQ (asymmetric
     distances), and as a code by ITQ and LSH. None where the dimensions do not allow it: PQ and OPQ cut a vector into
-    equal parts, ITQ has at most as many bits as dimensions. Parts have 256 centroids, or 16 in small databases.
+    equal parts, ITQ has at most as many bits as dimensions, and the rotations of OPQ and ITQ are learned from at least
+    as many images (faiss writes past its memory otherwise). Parts have 256 centroids, or 16 in small databases.
     """
     import faiss  # here: what never searches does not wait for it
 
@@ -136,6 +137,8 @@ def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, se
         raise MetricError(f"there is no method {method!r} to search with; choose from {', '.join(RIVALS)}")
     dimensions, bits = base.shape[1], 8 if len(base) >= 256 else 4
     parts = 8 * size // bits
+    if method in ("OPQ", "ITQ") and len(base) < dimensions:
+        return None
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # sums of several threads differ in their last digits
     try:

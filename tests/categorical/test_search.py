@@ -50,6 +50,27 @@ def test_as_many_centroids_as_points_reconstruct_them():
     np.testing.assert_allclose(found, torch.cdist(points[:20], points).square(), atol=1e-4)
 
 
+def test_fewer_images_than_dimensions_teach_no_rotation():
+    few = torch.nn.functional.normalize(torch.randn(80, 128, generator=torch.Generator().manual_seed(0)), dim=1)
+    found = {name: search.rival_distances(name, 4, few, few[:5], seed=0) for name in search.RIVALS}
+    assert {name for name, distances in found.items() if distances is None} == {"OPQ", "ITQ"}
+
+
+def test_faiss_and_torch_share_a_process_with_several_threads():
+    points = torch.nn.functional.normalize(torch.randn(600, 32, generator=torch.Generator().manual_seed(0)), dim=1)
+    threads, found = torch.get_num_threads(), []
+    try:
+        for count in (1, 4):
+            torch.set_num_threads(count)
+            product = points @ points.T
+            rivals = (search.rival_distances(name, 4, points, points[:9], seed=0) for name in ("OPQ", "ITQ"))
+            found.append([product, *rivals])
+    finally:
+        torch.set_num_threads(threads)
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
 def test_bytes_are_whole():
     assert [search.code_size(*s) for s in ((16, 10), (8, 16), (3, 2), (4, 256))] == [8, 4, 1, 4]
 
