@@ -55,6 +55,16 @@ CASES = {
         rows(["knn", "bytes"], *({"arm": arm, "representation": name} for arm in MAIN for name in
              ("features", "soft codes", "hard codes"))),
     ),
+    "search": (
+        codes.search,
+        rows(["map", "recall_10"], *({"embedding": "x", "method": method, "bytes": 16} for method in
+             ("exact search", "PQ", "ITQ", "categorical", "categorical, soft query"))),
+    ),
+    "frozen clusters": (
+        codes.frozen_clusters,
+        rows(["accuracy"], *({"features": "x", "method": method} for method in
+             ("k-means on features", "SCAN form, one position", "categorical head, k-modes on hard codes"))),
+    ),
     "onsets": (
         emergency.onsets,
         rows([f"{share}{end}" for share in ("moments", "accuracy") for end in ("", "_low", "_high")],
