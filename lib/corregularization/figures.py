@@ -282,7 +282,7 @@ def filter_arrays(weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, np.n
 
 def traversals(pictures: Mapping[str, np.ndarray]) -> Figure:
     """Latents moved one by one, a panel per arm. pictures: `disentanglement.traversals`."""
-    figure, axes = plots.subplots(1, len(pictures), height=1.9, squeeze=False)
+    figure, axes = plots.subplots(1, len(pictures), height=1.9, squeeze=False, sharey=True)
     for cell, (label, rows) in zip(axes[0], pictures.items(), strict=True):
         count, steps, size = rows.shape[:3]
         cell.imshow(plots.tile(list(rows.reshape(-1, *rows.shape[2:])), columns=steps), interpolation="nearest")

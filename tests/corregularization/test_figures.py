@@ -161,6 +161,10 @@ FIGURES = {
         lambda seeds: figures.trained_pruning(probed()),
         {"filters removed per layer (%)", "probe's test accuracy (%)"},
     ),
+    "traversals": (
+        lambda seeds: figures.traversals({name: draw(5, 7, 16, 16, 3).sigmoid().numpy() for name in ("VAE", "Gram")}),
+        {"value of the latent", "latent, by divergence"},
+    ),
     "differences": (
         lambda seeds: figures.differences(compared(seeds)),
         {"test accuracy minus that without penalty (percentage points)"},
@@ -221,6 +225,7 @@ OF_ONE_MODEL = (
     "norm_and_angle",
     "trained_networks",
     "trained_pruning",
+    "traversals",
 )  # no seeds in their data
 DRAWN = [
     (name, seeds)
