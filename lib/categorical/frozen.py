@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -17,18 +17,15 @@ from torch import Tensor, nn
 
 from lib.categorical.arms import Arm
 from lib.categorical.evaluation import RESTARTS, Encoded, Seen
-from lib.categorical.search import Embedded
+from lib.categorical.search import Embedded, search_table
 from lib.categorical.training import objective
 from lib.data import cache
 from lib.metrics import MetricError, clustering
-from lib.metrics.imagenet import as_input, load_trained
+from lib.metrics.features import Extractor, load_extractor
 from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, start, step_count
 
 if TYPE_CHECKING:
     from lib.data.images import Images
-
-NETWORKS = {"vgg16": "VGG16"}
-CHUNK = 250  # images at once
 
 
 @dataclass(frozen=True)
@@ -56,31 +53,25 @@ class Fitted:
 def embedded(extractor: str, seen: Seen, train: "Images", test: "Images") -> Embedded:
     """Frozen features of both sets.
 
-    extractor: "vgg16", trained on ImageNet with its labels (`trained_features`); or "", features of the encoder that
-    `seen` has trained on the same images without labels.
+    extractor: "vgg16" or another of `lib.metrics.features`; or "", features of the encoder that `seen` has trained on
+    the same images without labels.
     """
     labels = {"train_labels": train.labels, "test_labels": test.labels}
     if not extractor:
         return Embedded(f"{seen.trained.arm.label}, features", seen.train.features, seen.test.features, **labels)
-    if extractor not in NETWORKS:
-        raise MetricError(f"frozen={extractor!r} is no network; choose from {', '.join(NETWORKS)}, or '' for our own")
-    name = NETWORKS[extractor]
-    return Embedded(f"{name}, features", *(trained_features(name, part) for part in (train, test)), **labels)
+    network = load_extractor(extractor, train, test)
+    return Embedded(
+        f"{network.name.split()[0]}, features", *(extracted(network, part) for part in (train, test)), **labels
+    )
 
 
-def trained_features(name: str, images: "Images") -> Tensor:
-    """(N, channels) float32: last layer of `load_trained(name)`, mean over positions, kept in half precision.
-
-    VGG16 takes minutes on 10,000 images of 32 px, so the features lie in the cache of decoded images.
-    """
+def extracted(network: Extractor, images: "Images") -> Tensor:
+    """(N, D) float32, kept in half precision in the cache of decoded images: VGG16 takes a minute on 10,000 images."""
 
     def make() -> np.ndarray:
-        network = load_trained(name)
-        with torch.no_grad():
-            parts = [network(as_input(part)).mean((2, 3)) for part in images.pixels.split(CHUNK)]
-        return torch.cat(parts).half().numpy().view(np.int16)  # what the cache takes, bit for bit
+        return network(images.pixels).cpu().half().numpy().view(np.int16)  # what the cache takes, bit for bit
 
-    key = f"features of {name} {torch.__version__} {images.checksum}"
+    key = f"features of {network.name} {network.checksum} {torch.__version__} {images.checksum}"
     values, _ = cache.cached(key, images.labels.numpy(), make, "features")
     return torch.from_numpy(values.view(np.float16)).float()
 
@@ -176,3 +167,25 @@ def cluster_table(
     ]
     table = pd.DataFrame(rows)
     return table.assign(accuracy=100 * table.accuracy)
+
+
+def compare(
+    design: Any, seen: Mapping[str, Seen], train: "Images", test: "Images", *, batch_size: int, seed: int,
+    checkpoints: Path | None,
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+    """tab26 and tab28: search on NT-Xent's embedding and on frozen features, and clusters of the latter.
+
+    design: the values of `defaults`. seen: the trained arms' view of `train` and `test`, "NT-Xent" and "categorical"
+    among them.
+    """
+    embedding, ours = seen["NT-Xent"], seen["categorical"]
+    own = Embedded("NT-Xent, embedding", embedding.train.points, embedding.test.points, train.labels, test.labels)
+    data = embedded(design.frozen, embedding, train, test)
+    settings = HeadSettings(design.head_epochs, batch_size, neighbours=design.head_neighbours)
+    arms = head_arms(design.search_sizes, design.head_categories, len(train.classes))
+    heads = train_heads(arms, data, settings, seed=seed, checkpoints=checkpoints)
+    how = {"sizes": design.search_sizes, "queries": design.search_queries, "seed": seed}
+    searched = [search_table(own, [(ours.train, ours.test)], own=False, **how)]
+    searched.append(search_table(data, [heads[arm.label] for arm in arms[:-1]], **how))
+    middle = arms[len(design.search_sizes) // 2].label
+    return pd.concat(searched, ignore_index=True), cluster_table(data, heads, middle, len(train.classes), seed=seed)

@@ -223,3 +223,18 @@ def traversals(
         images = predict(one.model.decoder, [moved.flatten(0, 1)]).sigmoid()
         shown[label] = images.unflatten(0, (len(latents), steps)).permute(0, 1, 3, 4, 2).numpy()
     return shown
+
+
+def experiment(
+    count: int, epochs: int, beta: float, strength: float, *, seed: int, checkpoints: Path | None, **how: Any
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
+    """`table` of all arms trained on `count` scenes, and `traversals` of the β-VAE with and without the penalty.
+
+    how: precision and device.
+    """
+    train, test = draw_scenes(count, "train", seed), draw_scenes(min(1000, count), "test", seed)
+    trained = train_vaes(
+        vae_arms(beta, strength), train, VaeSettings(epochs, **how), seed=seed, checkpoints=checkpoints
+    )
+    shown = {label: trained[label] for label in ("beta-VAE", "beta-VAE, Gram")}
+    return table(trained, test, seed=seed), traversals(shown, test)

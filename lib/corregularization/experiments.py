@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lib.corregularization.analysis import coherence, group_coherence, norms_and_angles, prune_redundant, similarity
 from lib.corregularization.arms import Arm
 from lib.corregularization.losses import select_layers
-from lib.corregularization.training import Settings, Trained, score, train_arms
+from lib.corregularization.training import Settings, Trained, score, train_arms, with_label_noise
 from lib.metrics.comparison import MARGIN, paired_table
 
 if TYPE_CHECKING:
@@ -62,6 +62,25 @@ def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.Da
             | {"rms": layers.rms.mean(), "max": layers["max"].mean()}
         )
     return pd.DataFrame(rows)
+
+
+def conditions(
+    train: "Images", test: "Images", small: "Images", settings: Settings, short: Settings, design: Any, *, seed: int
+) -> dict[str, tuple["Images", "Images", Settings]]:
+    """Of tab31: by condition, the images trained on, those tested on, and the settings.
+
+    small: the part of `train` that shorter trainings (`short`) take. design: the values of `defaults`.
+    """
+    some, few = slice(round(design.reduced_share * len(small))), slice(design.resnet_count or None)
+    resnet = replace(settings, epochs=design.resnet_epochs, model="resnet18")
+    return {
+        "first experiment": (train, test, settings),
+        "small set": (small, test, short),
+        "little data": (small.subset(some), test, short),
+        "label noise": (with_label_noise(small, design.label_noise, seed=seed), test, short),
+        "no augmentation": (small, test, replace(short, augment=False)),
+        "ResNet-18": (train.subset(few), test.subset(few), resnet),
+    }
 
 
 def accuracy_table(

@@ -6,7 +6,9 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from lib.categorical import frozen, search
+from lib.data.images import load_images
 from lib.metrics import MetricError, clustering
+from lib.metrics.features import Extractor
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,28 @@ def test_a_head_learns_separable_classes_without_labels(data, heads):
     found = clustering.k_means(fitted.points, 4, seed=0).assign(tested.points)
     assert clustering.matched_accuracy(found, data.test_labels) == 1
     assert len(frozen.cluster_table(data, heads, "head, 4 bytes", 4, seed=0)) == 4
+
+
+def test_frozen_features_are_the_extractor_s_and_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
+    images = load_images("shapes-plain", "test", size=16, count=30)
+    asked = []
+
+    class Halves(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, pixels):
+            asked.append(len(pixels))
+            return self.weight * pixels.float().mean((2, 3))
+
+    network = Extractor("halves (a test)", "1", Halves(), chunk=20)
+    first, again = (frozen.extracted(network, images) for _ in range(2))
+    assert asked == [20, 10] and torch.equal(first, again)
+    torch.testing.assert_close(first, images.pixels.float().mean((2, 3)), rtol=1e-3, atol=0)
+    frozen.extracted(Extractor("halves (a test)", "2", Halves(), chunk=20), images)
+    assert asked == [20, 10, 20, 10]  # of other weights
 
 
 def test_what_cannot_be_searched_is_told(data):
