@@ -203,8 +203,8 @@ def test_notebook_runs_and_prints_what_is_stored(job, output, environment):
     assert (output / "figures" / f"{job.name}.json").exists()
 
 
-# Studies 1 to 3 have trainings alone to repeat, which tests of their own hold to the same bits.
-TWICE = [job for job in smoke_jobs() if job.seed is not None and job.notebook > "04"]
+# 01 takes longest, and tests/laplacian_gan holds its trainings to the same bytes.
+TWICE = [job for job in smoke_jobs() if job.seed is not None and job.notebook != "01_laplacian_gan"]
 
 
 @pytest.mark.parametrize("job", TWICE, ids=lambda job: job.notebook)
