@@ -189,6 +189,9 @@ def test_without_espeak_it_is_said_what_to_do(tmp_path, monkeypatch):
         draw_soundscapes(8, split="test")
 
 
+# --- Splits ---------------------------------------------------------------------------------------
+
+
 def test_training_and_test_share_no_voice_line_or_family(train, held_out):
     assert not set(speech.voices("train")) & set(speech.voices("test"))
     for number in SOUNDING:
