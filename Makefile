@@ -11,6 +11,7 @@ PARTITION ?=
 ACCOUNT ?=
 FIG ?=
 BASE ?=
+ASKED := $(filter-out file,$(origin PROFILE))# whether a profile was asked for; what follows hides it
 # Values reach the commands through the environment, where no character of theirs means anything to a shell;
 # nor does a $ mean anything to make.
 $(foreach name,PROFILE SEEDS ONLY JOBS CORES PARAMS EXECUTOR PARTITION ACCOUNT FIG BASE,$(eval override $(name) := $$(value $(name))))
@@ -46,7 +47,7 @@ SELECTION = --profile "$$PROFILE" --seeds "$$SEEDS" --only "$$ONLY" --params "$$
 	--executor "$$EXECUTOR" --partition "$$PARTITION" --account "$$ACCOUNT"
 
 # The profile where one was asked for, else all.
-CHOSEN = --profile $(if $(filter file,$(origin PROFILE)),"","$$PROFILE")
+CHOSEN = --profile $(if $(ASKED),"$$PROFILE","")
 
 .SUFFIXES:
 .PHONY: help environment figures plan paper verify diff site test lab bench outputs format lint clean
@@ -87,7 +88,7 @@ site: environment ## Write build/site/index.html: all results of a profile, to r
 	@"$(PYTHON)" -m lib.press.site --profile "$$PROFILE"
 
 paper: environment ## Set build/paper/paper-<profile>.pdf from the stored results (PROFILE=public unless given)
-	@"$(PYTHON)" -m lib.press.paper --profile "$(if $(filter file,$(origin PROFILE)),public,$$PROFILE)"
+	@"$(PYTHON)" -m lib.press.paper --profile "$(if $(ASKED),$$PROFILE,public)"
 
 test: environment ## Check the style and the imports, and run all tests, notebooks included
 	@$(MAKE) --no-print-directory lint

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from toy import ROOT, Repository, make_toy
+from toy import NOT_INHERITED, ROOT, Repository, make_toy
 
 from lib.press import jobs
 from lib.press.workflow import slow_precision
@@ -337,6 +337,22 @@ def test_values_arrive_as_they_were_given(toy):
     given = " ".join(f"{name}={shlex.quote(text)}" for name, text in zip(names, texts, strict=True))
     toy.make("figures", "ONLY=01_alpha", f"PARAMS={given}")
     assert (toy.folder / "figures/quick-custom/seed-0/fig_alpha.csv").read_bytes().decode().split("|") == texts
+
+
+@pytest.mark.parametrize(
+    ("command", "unasked"), [("paper", '"public"'), ("verify", '""'), ("diff", '""'), ("site", '"$PROFILE"')]
+)
+def test_a_command_has_a_profile_of_its_own_where_none_is_asked_for(command, unasked):
+    clean = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+
+    def would_run(*words: str, **more: str) -> str:
+        return subprocess.run(
+            ["make", "-n", command, *words], cwd=ROOT, env=clean | more, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert f"--profile {unasked}" in would_run()
+    assert '--profile "$PROFILE"' in would_run("PROFILE=trained")
+    assert '--profile "$PROFILE"' in would_run(PROFILE="trained")
 
 
 def test_a_clone_may_have_braces_in_its_path(tmp_path):
