@@ -21,7 +21,7 @@ from lib.categorical.search import Embedded, search_table
 from lib.categorical.training import objective
 from lib.data import cache
 from lib.metrics import MetricError, clustering
-from lib.metrics.features import Extractor, load_extractor
+from lib.metrics.features import Extractor, vgg16
 from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, start, step_count
 
 if TYPE_CHECKING:
@@ -50,19 +50,32 @@ class Fitted:
         return len(self.points)
 
 
+def check(design: Any) -> None:
+    """Refuse what `compare` could not use, before anything trains. design: the values of `defaults`.
+
+    Raises:
+        MetricError: `frozen` or `head_categories` is none of those possible.
+        DataError: the weights of VGG16 are asked for and not there.
+    """
+    if design.head_epochs:
+        head_arms(design.search_sizes, design.head_categories, classes=2)
+        if design.frozen not in ("", "vgg16"):
+            raise MetricError(f"frozen={design.frozen!r} is no network; choose 'vgg16', or '' for our own")
+        if design.frozen:
+            vgg16()
+
+
 def embedded(extractor: str, seen: Seen, train: "Images", test: "Images") -> Embedded:
     """Frozen features of both sets.
 
-    extractor: "vgg16" or another of `lib.metrics.features`; or "", features of the encoder that `seen` has trained on
+    extractor: "vgg16", trained on ImageNet with its labels; or "", features of the encoder that `seen` has trained on
     the same images without labels.
     """
     labels = {"train_labels": train.labels, "test_labels": test.labels}
     if not extractor:
         return Embedded(f"{seen.trained.arm.label}, features", seen.train.features, seen.test.features, **labels)
-    network = load_extractor(extractor, train, test)
-    return Embedded(
-        f"{network.name.split()[0]}, features", *(extracted(network, part) for part in (train, test)), **labels
-    )
+    network = vgg16()
+    return Embedded("VGG16, features", *(extracted(network, part) for part in (train, test)), **labels)
 
 
 def extracted(network: Extractor, images: "Images") -> Tensor:

@@ -1,11 +1,14 @@
 """Search: rankings against brute force, average precision against scikit-learn, bytes, and a head that learns."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
-from lib.categorical import frozen, search
+from lib.categorical import defaults, frozen, search
+from lib.data.catalog import DataError
 from lib.data.images import load_images
 from lib.metrics import MetricError, clustering
 from lib.metrics.features import Extractor
@@ -125,3 +128,16 @@ def test_what_cannot_be_searched_is_told(data):
         frozen.head_arms([4], 10, 4)
     with pytest.raises(MetricError, match="300 images"):
         frozen.mined(data.train, 300)
+
+
+def test_what_heads_cannot_use_is_refused_before_anything_trains(tmp_path, monkeypatch):
+    values = {name: value for name, value in vars(defaults).items() if not name.startswith("_")}
+    frozen.check(SimpleNamespace(**values))
+    with pytest.raises(MetricError, match="'resnet' is no network; choose 'vgg16'"):
+        frozen.check(SimpleNamespace(**values | {"frozen": "resnet"}))
+    with pytest.raises(MetricError, match="head_categories=10"):
+        frozen.check(SimpleNamespace(**values | {"head_categories": 10}))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(DataError, match="VGG16 are not in .*TORCH_HOME"):
+        frozen.check(SimpleNamespace(**values | {"frozen": "vgg16"}))
+    frozen.check(SimpleNamespace(**values | {"frozen": "resnet", "head_epochs": 0}))  # left out altogether
