@@ -33,9 +33,18 @@ def closure(*modules: str, without: Collection[str] = ()) -> list[str]:
         if module not in graph.modules:
             raise ImportError(f"No module named '{module}' in lib")
         found.add(module)
-        waiting += graph.find_modules_directly_imported_by(module)
+        waiting += [
+            name for name in graph.find_modules_directly_imported_by(module) if not graph.is_module_squashed(name)
+        ]
         waiting += [".".join(module.split(".")[:n]) for n in range(1, module.count(".") + 1)]
     return sorted(found - set(without))
+
+
+def imported_packages(*modules: str) -> set[str]:
+    """Names of all that is imported from outside `lib` by the modules and their transitive closure."""
+    graph = import_graph()
+    found = {name for module in closure(*modules) for name in graph.find_modules_directly_imported_by(module)}
+    return {name for name in found if graph.is_module_squashed(name)}
 
 
 @cache
@@ -68,7 +77,7 @@ def digest(parts: dict[str, str]) -> str:
 @cache
 def import_graph() -> grimp.ImportGraph:
     # No cache on disk: building takes some milliseconds, a stale cache would cost results.
-    return grimp.build_graph("lib", cache_dir=None, exclude_type_checking_imports=True)
+    return grimp.build_graph("lib", cache_dir=None, exclude_type_checking_imports=True, include_external_packages=True)
 
 
 def sha256(text: str) -> str:

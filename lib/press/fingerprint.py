@@ -1,11 +1,14 @@
-"""What a run depends on, by content: its code, parameters, `lib` modules (imported at any depth), lock file and data.
+"""What a run depends on, by content: code, parameters, data, and the `lib` modules and packages imported at any depth.
 
-Code is compared without comments and docstrings, a notebook without its text. Times of files never matter.
+Code is compared without comments and docstrings, a notebook without its text. Of the lock file only the packages that
+this code needs count. Times of files never matter.
 """
 
 import ast
 import json
+import re
 import sys
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -13,6 +16,9 @@ from lib import paths, sources
 from lib.data import catalog
 from lib.press import parameters
 
+# Modules whose package is named otherwise, and packages that show or guard things and compute nothing.
+PACKAGES = {"PIL": "pillow", "faiss": "faiss-cpu", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+NO_RESULTS = {"anywidget", "filelock", "grimp", "ipython", "ipywidgets", "tqdm"}
 UNCOUNTED = {parameters.TAG, "colab"}  # tags of cells; on Colab the latter installs, elsewhere it does nothing
 
 
@@ -23,6 +29,10 @@ def notebook_hash(notebook: str) -> str:
 
 def imported_modules(notebook: str) -> list[str]:
     """The `lib` modules that the notebook's code names in its imports."""
+    return sorted(name for name in _imports(notebook) if name.split(".")[0] == "lib")
+
+
+def _imports(notebook: str) -> set[str]:
     found = set()
     for node in (node for source in _code(notebook) for node in ast.walk(_parsed(source))):
         if isinstance(node, ast.Import):
@@ -30,7 +40,38 @@ def imported_modules(notebook: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             inside = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {node.module} | (inside & sources.import_graph().modules)
-    return sorted(name for name in found if name.split(".")[0] == "lib")
+    return found
+
+
+def package_of(module: str) -> str:
+    """The name by which the lock file knows the package of an imported module."""
+    module = module.split(".")[0]
+    return PACKAGES.get(module, module.lower().replace("_", "-"))
+
+
+def locked(packages: Iterable[str]) -> dict[str, str]:
+    """The lines of the lock file of these packages and of all that they need, which its `# via` comments tell.
+
+    Several lines of one package, for other systems or versions of Python, are joined by " or "; what the lock file does
+    not name, such as Python's own modules, is left out.
+    """
+    lines: dict[str, list[str]] = {}
+    needs: dict[str, set[str]] = {}
+    for line in paths.LOCK.read_text(encoding="utf-8").splitlines():
+        pin, _, users = (part.strip() for part in line.partition("# via"))
+        if pin and not pin.startswith("#"):
+            name = re.split("[=<>;~! ]", pin)[0].lower()
+            lines.setdefault(name, []).append(pin)
+            for user in filter(None, users.split(", ")):
+                needs.setdefault(user, set()).add(name)
+    found: dict[str, str] = {}
+    waiting = list(packages)
+    while waiting:
+        name = waiting.pop()
+        if name in lines and name not in found:
+            found[name] = " or ".join(lines[name])
+            waiting += needs.get(name, ())
+    return dict(sorted(found.items()))
 
 
 def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
@@ -43,7 +84,8 @@ def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
     parts |= {f"module {name}": value for name, value in hashes.items() if not name.endswith(".defaults")}
     if "module lib.press.claims" in parts:  # which reads them
         parts["the source's claims"] = sources.sha256(paths.CLAIMS.read_text(encoding="utf-8"))
-    parts["lock file"] = sources.sha256(paths.LOCK.read_text(encoding="utf-8"))
+    imported = {package_of(name) for name in _imports(notebook) | sources.imported_packages(*modules)} - NO_RESULTS
+    parts |= {f"package {name}": pins for name, pins in locked(imported).items()}
     # The lock pins some packages per Python version, so the version belongs to it.
     parts["Python version"] = "{}.{}".format(*sys.version_info)
     return parts | data_parts(values)

@@ -71,7 +71,7 @@ def _differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
         old, new, label = before.get(part), now.get(part), part.removeprefix("module ")
         if old is None or new is None:
             found.append(f"{label} {'is new' if old is None else 'is gone'}")
-        elif old != new and part.startswith(("parameter ", "Python ")):
+        elif old != new and part.startswith(("parameter ", "Python ", "package ")):
             found.append(f"{label}: {old} → {new}")
         elif old != new:
             found.append(f"{label} changed")

@@ -12,15 +12,12 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from toy import ROOT
 
-from lib.press import environment
+from lib.press import environment, fingerprint
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 REQUIREMENTS = [Requirement(text) for text in environment.requirements()]
-LOCK_LINES = [
-    line
-    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    if line.strip() and not line.lstrip().startswith("#")
-]
+TEXT = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+LOCK_LINES = [line.partition("#")[0].strip() for line in TEXT.splitlines() if line.partition("#")[0].strip()]
 LOCK = [Requirement(line) for line in LOCK_LINES]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 
@@ -83,6 +80,20 @@ def test_the_lock_pins_no_package_twice_for_one_place():
     for place in PLACES:
         for name in {line.name for line in LOCK}:
             assert len(pins(name, place)) <= 1, f"{name} on {place}"
+
+
+def test_the_lock_tells_what_each_package_needs():
+    """From its comments, which fingerprints go by; compared with what the installed packages say themselves."""
+    compared = 0
+    for name in sorted({canonicalize_name(line.name) for line in LOCK}):
+        try:
+            needs = [Requirement(text) for text in metadata.requires(name) or []]
+        except metadata.PackageNotFoundError:
+            continue  # of another system
+        here = {canonicalize_name(need.name) for need in needs if need.marker is None or need.marker.evaluate()}
+        assert here <= set(fingerprint.locked([name])), name
+        compared += len(here)
+    assert compared > 200
 
 
 def test_conda_makes_the_same_environment():

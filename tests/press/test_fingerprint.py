@@ -41,9 +41,18 @@ MODULES = {
     "lib/types.py": "",
     "lib/deep/__init__.py": "import lib.helper",
     "lib/deep/nested.py": "",
-    "lib/helper.py": "",
+    "lib/helper.py": "import os\nfrom PIL import Image",
     "lib/other.py": "",
 }
+PINS = """\
+# a comment
+jupyterlab==4   # via study (pyproject.toml)
+numpy==2        # via pillow, scipy, study (pyproject.toml)
+pillow==11 ; python_version < '3.12'  # via study (pyproject.toml)
+pillow==12 ; python_version >= '3.12'  # via study (pyproject.toml)
+sympy==1        # via torch
+torch==2        # via study (pyproject.toml)
+"""
 CELLS = [
     "seed = 0\nprofile = 'quick'\nepochs = 2",
     "import numpy as np\nfrom lib.study import losses",
@@ -59,7 +68,7 @@ def repository(tmp_path, monkeypatch):
         (tmp_path / name).write_text(dedent(source).lstrip())
     (tmp_path / "03_study.ipynb").write_text(notebook(CELLS))
     (tmp_path / "quick.yaml").touch()
-    (tmp_path / "lock").write_text("torch==2\n")
+    (tmp_path / "lock").write_text(PINS)
     for name, path in {"ROOT": "", "NOTEBOOKS": "", "PROFILES": "", "LOCK": "lock", "CLAIMS": "claims"}.items():
         monkeypatch.setattr(paths, name, tmp_path / path)
     # The real lib is imported already, and grimp finds a package where Python does.
@@ -73,7 +82,9 @@ def _graph_of(folder):
     own = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "lib"}
     sys.path.insert(0, str(folder))
     try:
-        return grimp.build_graph("lib", cache_dir=None, exclude_type_checking_imports=True)
+        return grimp.build_graph(
+            "lib", cache_dir=None, exclude_type_checking_imports=True, include_external_packages=True
+        )
     finally:
         sys.path.remove(str(folder))
         for name in [name for name in sys.modules if name.split(".")[0] == "lib"]:
@@ -194,7 +205,7 @@ def test_a_default_counts_unless_it_is_overridden(repository):
 def test_inputs_name_every_part(repository):
     parts = inputs("03_study", "quick", {"epochs": 5}, seed=3)
     assert parts["parameter epochs"] == "5" and parts["parameter seed"] == "3"
-    assert {"notebook", "lock file", "Python version", "module lib.helper", "parameter profile"} <= set(parts)
+    assert {"notebook", "package numpy", "Python version", "module lib.helper", "parameter profile"} <= set(parts)
     assert "module lib.other" not in parts and not [part for part in parts if part.startswith("data")]
     assert all(isinstance(value, str) for value in parts.values())
 
@@ -203,9 +214,9 @@ def test_every_part_changes_the_digest(repository):
     digests = {sources.digest(inputs("03_study", "quick", seed=0))}
     digests.add(sources.digest(inputs("03_study", "quick", seed=1)))
     digests.add(sources.digest(inputs("03_study", "quick", {"epochs": 3}, seed=0)))
-    (repository / "lock").write_text("torch==3\n")
+    edit(repository / "lock", "numpy==2", "numpy==3")
     digests.add(sources.digest(inputs("03_study", "quick", seed=0)))
-    edit(repository / "lib/helper.py", "", "x = 1")
+    edit(repository / "lib/helper.py", "import os", "import sys")
     digests.add(sources.digest(inputs("03_study", "quick", seed=0)))
     assert len(digests) == 5
 
@@ -237,3 +248,25 @@ def test_the_claims_of_the_source_are_part_of_what_reads_them(repository):
     (repository / "claims").write_text("claims: [1]")
     changed = inputs("03_study", "quick")
     assert {name for name in changed if changed[name] != reads[name]} == {"the source's claims"}
+
+
+def test_packages_count_where_they_are_imported_at_any_depth(repository):
+    def packages():
+        return {name: pins for name, pins in inputs("03_study", "quick").items() if name.startswith("package ")}
+
+    pillow = "pillow==11 ; python_version < '3.12' or pillow==12 ; python_version >= '3.12'"
+    assert packages() == {"package numpy": "numpy==2", "package pillow": pillow}
+    edit(repository / "03_study.ipynb", "import numpy as np", "import torch.nn, tqdm")
+    assert packages() == {  # numpy because pillow needs it (here), sympy because torch does
+        "package numpy": "numpy==2",
+        "package pillow": pillow,
+        "package sympy": "sympy==1",
+        "package torch": "torch==2",
+    }
+
+
+def test_the_lock_names_every_package_that_lib_imports():
+    every = sources.imported_packages(*(name for name in sources.import_graph().modules if name.startswith("lib")))
+    known = fingerprint.locked(map(fingerprint.package_of, every))
+    own = {name for name in every if name not in sys.stdlib_module_names}
+    assert own and {fingerprint.package_of(name) for name in own} <= set(known)

@@ -68,7 +68,10 @@ def edit(path, old, new):
         ("lib/press/verify.py", "", STATEMENT, "quick", {"00"}),  # which lists the runs
         ("profiles/trained.yaml", "epochs: 15", "epochs: 16", "trained", {"05"}),
         ("profiles/trained.yaml", "seeds: [0]", "seeds: [0, 1]", "trained", set()),
-        ("requirements.lock", "torch==", "torch== ", "quick", ALL),
+        ("requirements.lock", "\ntorch==", "\ntorch== ", "quick", ALL),
+        ("requirements.lock", "\ncaptum==", "\ncaptum== ", "quick", {"04", "05", "06", "07"}),
+        ("requirements.lock", "\nfaiss-cpu==", "\nfaiss-cpu== ", "quick", {"02"}),
+        ("requirements.lock", "\njupyterlab==", "\njupyterlab== ", "quick", set()),
     ],
 )
 def test_an_edit_makes_stale_what_depends_on_it(copy, path, old, new, profile, stale):
