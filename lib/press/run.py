@@ -225,7 +225,7 @@ class Run:
 
     @property
     def inputs(self) -> str:
-        """Hash of what decides the results: code, parameters, data, lock file; not the commit or the time."""
+        """Hash of what decides the results: code, packages, parameters, data; not the commit or the time."""
         return sources.digest(self._parts | {"data in use": json.dumps(self._data)})[:16]
 
     def _about(self, caption: str, note: str, like: pd.DataFrame | None, without_data: bool) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from lib.press import jobs
 from lib.press.workflow import slow_precision
 
 NOTHING = "Nothing to do"
+[PACKAGING] = re.findall(r"^packaging==\S+", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
 ALPHA, BETA, SUMMARY = "01_alpha (quick, seed 0)", "02_beta (quick, seed 0)", "03_summary (quick, all seeds)"
 # The file appears with its content in it.
 SAY_AND_WAIT = "import os; open('pid', 'w').write(str(os.getpid())); os.rename('pid', 'kernel.pid'); time.sleep(wait)"
@@ -110,9 +111,9 @@ def test_editing_a_module_of_one_study_reruns_that_study_alone(toy):
         ("lib/alpha/__init__.py", "", "x = 1\n", {ALPHA: "lib.alpha changed"}),
         (
             "requirements.lock",
-            "grimp==",
-            "grimp== ",
-            dict.fromkeys([ALPHA, BETA, SUMMARY], "lock file changed"),
+            PACKAGING,
+            PACKAGING + ".post1",
+            {BETA: f"package packaging: {PACKAGING} → {PACKAGING}.post1"},
         ),
         ("notebooks/02_beta.ipynb", "run.finish()", "run.finish( );1", {BETA: "notebook changed"}),
         ("notebooks/01_alpha.ipynb", "epochs = 2", "epochs = 3", {ALPHA: "parameter epochs: 2 → 3"}),
@@ -412,10 +413,12 @@ def test_clean_keeps_results(toy):
 # -- the environment -----------------------------------------------------------------------
 
 FAKE_PYTHON = """#!/bin/sh
-# Stands for Python, venv and pip: notes every call; `pip install -r` fails while there is a file `broken`.
+# Stands for Python, venv, pip and uv: notes every call; installing the lock fails while there is a file `broken`, by uv
+# alone while there is `no-uv`.
 echo "$*" >> "$CALLS"
 case "$*" in
     *"-m venv"*) for folder; do :; done; mkdir -p "$folder/bin"; cp "$0" "$folder/bin/python" ;;
+    *"-m uv"*) test ! -e broken -a ! -e no-uv ;;
     *"install"*"-r "*) test ! -e broken ;;
     *"sys.version_info"*) test ! -e old ;;
     *--version*) echo "Python 3.8.1" ;;
@@ -443,12 +446,22 @@ def _pip_calls(bare: Repository) -> list[str]:
 
 def test_environment_is_made_once_and_follows_the_lock(bare):
     bare.make("environment")
-    assert len(_pip_calls(bare)) == 2
+    uv, lock, own = _pip_calls(bare)
+    assert uv.endswith(" uv") and lock.startswith("-m uv pip") and lock.endswith("requirements.lock")
+    assert own.startswith("-m pip") and own.endswith("-e .")
     bare.make("environment")
     assert _pip_calls(bare) == []
     bare.replace("requirements.lock", "grimp==", "grimp== ")
     bare.make("environment")
-    assert len(_pip_calls(bare)) == 2
+    assert len(_pip_calls(bare)) == 3
+
+
+def test_pip_installs_where_uv_cannot(bare):
+    bare.write("no-uv", "")
+    assert "uv could not install the packages" in bare.make("environment")
+    calls = _pip_calls(bare)
+    assert len(calls) == 4 and calls[2].startswith("-m pip") and calls[2].endswith("requirements.lock")
+    assert (bare.folder / ".venv/requirements.lock").exists()
 
 
 def test_an_interrupted_installation_is_not_taken_for_complete(bare):
@@ -457,7 +470,7 @@ def test_an_interrupted_installation_is_not_taken_for_complete(bare):
     (bare.folder / "broken").unlink()
     _pip_calls(bare)
     bare.make("environment")
-    assert len(_pip_calls(bare)) == 2
+    assert len(_pip_calls(bare)) == 3
 
 
 def test_an_old_python_is_told(bare):
