@@ -129,7 +129,7 @@ TOY_NOTEBOOKS = {
     ],
     "02_beta": [
         'seed = 0\nprofile = "quick"\nepochs = 2\nwait = 0.0',
-        "import time\nimport packaging\nimport lib.beta\nfrom lib.press.run import Run\nrun = Run('02_beta', globals())",
+        "import time, packaging\nimport lib.beta\nfrom lib.press.run import Run\nrun = Run('02_beta', globals())",
         "time.sleep(wait)\nrun.save('fig_beta', f'{lib.beta.value(epochs)},{seed}')",
         "run.finish()",
     ],

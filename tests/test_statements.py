@@ -1,0 +1,249 @@
+"""Sentences of README and paper that state a direction: each stands as long as the stored tables bear it out.
+
+Numbers are looked up (`test_readme`, `paper/house.typ`); a word such as "more" or "two of three" is typed, and has its
+condition here. Where one fails after new results, the sentence follows them, and its condition with it.
+"""
+
+import pandas as pd
+import pytest
+from toy import ROOT
+
+README, INTRODUCTION, DISCUSSION = "README.md", "paper/sections/introduction.typ", "paper/sections/discussion.typ"
+PYRAMID, CATEGORIES, FILTERS, EMERGENCIES = (
+    f"paper/sections/{name}.typ" for name in ("pyramid", "categories", "filters", "emergencies")
+)
+SAME = "no difference shown"
+
+
+def stored(name: str) -> pd.DataFrame:
+    return pd.read_csv(ROOT / "figures" / f"{name}.csv")
+
+
+def row(table: pd.DataFrame, **where) -> pd.Series:
+    for column, value in where.items():
+        table = table[table[column] == value]
+    ((_, found),) = table.iterrows()
+    return found
+
+
+# -- study 1 ------------------------------------------------------------------------------------
+
+
+def correlations(table) -> pd.Series:
+    controls = table("public/fig110_controls")
+    return controls[(controls.arm == "pyramid GAN") & (controls.sources == "held-out")].source_correlation
+
+
+def two_copy_and_one_inverts(table):
+    found = correlations(table)
+    return (found > 0.8).sum() == 2 and (found < -0.5).sum() == 1
+
+
+def its_spread_is_as_large_as_its_mean(table):
+    found = row(table("public/tab11_fid_lpips"), arm="pyramid GAN", sources="training")
+    return found.fid_sd > found.fid / 2
+
+
+def bands_of_several_images_help_without_a_copy(table):
+    """With every level from another image, every seed is nearer to real images than DCGAN, and no source is found."""
+    controls = table("public/fig110_controls")
+    mixed = controls[(controls.arm == "null: shuffled levels") & (controls.sources == "held-out")].set_index("seed")
+    plain = controls[controls.arm == "DCGAN"].set_index("seed")
+    return (mixed.fid < plain.fid).all() and (mixed.retrieval < 0.01).all() and (mixed.copy_index < 0.01).all()
+
+
+# -- study 2 ------------------------------------------------------------------------------------
+
+
+def codes_stand_beside_embeddings(table):
+    clusters, neighbours = table("public/tab21_clustering"), table("public/tab22_representation")
+    return (
+        row(clusters, wanted=10, arm="categorical: k-means on soft codes").verdict == SAME
+        and row(neighbours, arm="categorical: hard codes").verdict == SAME
+        and row(neighbours, arm="categorical: hard codes").bytes < row(neighbours, arm="NT-Xent: embedding").bytes / 20
+    )
+
+
+def queues_are_behind(table):
+    neighbours = table("public/tab22_representation").set_index("arm")["mean"]
+    pairs = [("categorical, queue: soft codes", "categorical: soft codes"), ("MoCo: embedding", "NT-Xent: embedding")]
+    return all(neighbours[queue] < neighbours[batch] - 2 for queue, batch in pairs)
+
+
+def connected_codes_have_the_best_nmi(table):
+    clusters = table("public/tab21_clustering")
+    clusters = clusters[clusters.wanted == 10]
+    return "connected" in clusters.loc[clusters.nmi.idxmax()].arm and clusters.loc[clusters.nmi.idxmax()]["mean"] < 15
+
+
+def few_codes(table, folders=("public/seed-0", "public/seed-1", "public/seed-2", "quick/seed-0")):
+    health = pd.concat(table(f"{folder}/tab25_health") for folder in folders)
+    return (health[health.arm.isin(["CARP form", "IMSVD form"])].unique < 0.5).all()
+
+
+def quantisers_keep_neighbours_and_codes_order_classes(table):
+    search = table("trained/seed-0/tab26_search")
+    search = search[search.embedding == "VGG16, features"].set_index(["bytes", "method"])
+    for size in (8, 16, 32, 64):
+        ours, rivals = (
+            search.loc[(size, "categorical")],
+            search.loc[size].drop(["categorical", "categorical, soft query"]),
+        )
+        if not (ours["map"] > rivals["map"].max() and ours.recall_10 < rivals.recall_10[["PQ", "OPQ"]].min() - 10):
+            return False
+    return True
+
+
+# -- study 3 ------------------------------------------------------------------------------------
+
+
+def filters_grow_alike(table):
+    """From the first to the last epoch, layer by layer: more often than not, and less with the penalty in every one."""
+    curves = table("public/fig35_correlation").groupby(["arm", "layer", "epoch"]).rms.mean().unstack("epoch")
+    plain, gram = (curves.loc[arm].iloc[:, [0, -1]].to_numpy() for arm in ("plain", "Gram"))
+    return (plain[:, 1] > plain[:, 0]).mean() > 0.5 and (gram[:, 1] < plain[:, 1]).all()
+
+
+def only_random_groups_reach_all_pairs(table):
+    curves = table("public/fig36_grouped_loss_curves")
+    across = curves[curves.epoch == curves.epoch.max()].groupby("arm").across.mean()
+    plain, fixed, random = across["plain"], across["fixed g = 8"], across["random g = 8"]
+    return random < 0.6 * plain < 0.75 * fixed
+
+
+def small_gains_within_noise(table):
+    accuracy = table("public/tab31_accuracy").dropna(subset="difference")
+    return (accuracy.difference.abs() < 2).all() and (accuracy.verdict == SAME).mean() > 0.5
+
+
+def alike_in_every_layer(table):
+    layers = table("trained/seed-0/fig312_trained_networks")
+    layers = layers[layers.network.isin(["AlexNet", "VGG16"])].groupby(["network", "layer", "filters"]).rms.mean()
+    layers = layers.unstack("filters")
+    return (layers.trained > 1.2 * layers.random).all()
+
+
+def near_duplicates_are_in_the_first_layer_of_vgg16(table):
+    layers = table("trained/seed-0/fig312_trained_networks")
+    found = layers[
+        layers.filters.eq("trained") & layers.network.isin(["AlexNet", "VGG16"]) & layers.near_duplicates.gt(0)
+    ]
+    return set(zip(found.network, found.layer, strict=True)) == {("VGG16", 1)} and (found.n > found.d).all()
+
+
+def similar_filters_are_no_more_dispensable(table):
+    pruned = table("trained/seed-0/fig315_trained_pruning")
+    pruned = pruned[pruned.share > 0].pivot(index="share", columns="removed", values=["accuracy", "low", "high"])
+    return (pruned["low"]["most similar"] < pruned["high"]["random"]).all()
+
+
+def responses_matter_more(table):
+    gain = table("public/tab32_regularisers").set_index("arm").difference
+    return gain.idxmax() == "DeCov" and gain["DeCov"] > 1.5 * gain.drop("DeCov").max()
+
+
+def random_groups_leave_near_duplicates(table):
+    packed = table("quick/seed-0/tab35_packing").set_index(["loss", "groups"])
+    squared, fourth = packed.loc[("p = 2", "random")], packed.loc[("p = 4", "random")]
+    return squared.rms < 1.02 * squared.welch and squared.largest > 0.8 and fourth.largest < 0.5
+
+
+# -- study 4 ------------------------------------------------------------------------------------
+
+
+def the_vote_is_best_by_less_than_is_known(table):
+    votes = table("trained/seed-0/tab43_ensemble").set_index("voter")
+    members = votes.loc[["CNN", "Whisper encoder", "decoder's text"]]
+    vote = votes.loc["2 of 3"]
+    return votes.balanced_accuracy.idxmax() == "2 of 3" and vote.binary_accuracy_low < members.binary_accuracy.max()
+
+
+def two_thirds_are_found_and_a_third_alarm(table):
+    share = table("trained/seed-0/tab415_recorded").set_index("sound").share
+    return 60 < share["all emergencies"] < 73 and 27 < share["all others"] < 40
+
+
+def recordings_in_training_did_not_help(table):
+    transfer = table("trained/seed-0/tab417_transfer").set_index(["training", "test"]).accuracy
+    recorded, drawn = "soundscapes-recorded", "soundscapes"
+    return transfer[recorded, recorded] <= transfer[drawn, recorded]
+
+
+def unseen_lines_are_mostly_wrong(table):
+    rates = table("trained/seed-0/tab44_recognition").set_index("measure").value
+    return rates["character error rate, unseen lines"] > 50 > rates["character error rate, seen lines"]
+
+
+STATEMENTS = [
+    (README, "reproduces its sources with two seeds of three, and with the third produces their photographic negatives",
+     two_copy_and_one_inverts),
+    (README, "its distance has no meaningful mean", its_spread_is_as_large_as_its_mean),
+    (INTRODUCTION, "which of the two is decided by the seed", two_copy_and_one_inverts),
+    (INTRODUCTION, "it keeps much of the gain in distance", bands_of_several_images_help_without_a_copy),
+    (PYRAMID, "that part needs no source to copy", bands_of_several_images_help_without_a_copy),
+    (README, "three seeds show no difference", codes_stand_beside_embeddings),
+    (CATEGORIES, "without loss of quality at this scale", codes_stand_beside_embeddings),
+    (README, "Both queues are behind in trainings this short", queues_are_behind),
+    (README, "codes of eight bytes or more order classes better and keep nearest neighbours worse",
+     quantisers_keep_neighbours_and_codes_order_classes),
+    (CATEGORIES, "order classes better than quantisers @pq of the same bytes from eight bytes on",
+     quantisers_keep_neighbours_and_codes_order_classes),
+    (DISCUSSION, "both queues fall behind", queues_are_behind),
+    (DISCUSSION, "had the best value before it was adjusted for chance", connected_codes_have_the_best_nmi),
+    (DISCUSSION, "most images share their code with others", few_codes),
+    (README, "filters grow alike in training, and less so with the penalty", filters_grow_alike),
+    (README, "Random regrouping reaches all pairs of filters at the cost of groups, fixed groups do not",
+     only_random_groups_reach_all_pairs),
+    (README, "Accuracy gains are small and mostly within noise", small_gains_within_noise),
+    (FILTERS, "What the network gains is small, mostly within noise at three seeds", small_gains_within_noise),
+    (README, "AlexNet's and VGG16's filters are more alike than random ones in every layer", alike_in_every_layer),
+    (FILTERS, "all layers are well above random ones", alike_in_every_layer),
+    (FILTERS, "near-duplicates are an affair of VGG16's first layer",
+     near_duplicates_are_in_the_first_layer_of_vgg16),
+    (FILTERS, "spares a linear probe no more than removing random ones", similar_filters_are_no_more_dispensable),
+    (DISCUSSION, "pruning by similarity is no better than pruning at random", similar_filters_are_no_more_dispensable),
+    (FILTERS, "larger for a penalty on responses (DeCov) than for any on weights", responses_matter_more),
+    (FILTERS, "squared cosines with random groups leave near-duplicates", random_groups_leave_near_duplicates),
+    (README, "two votes of three have the best balanced accuracy, by less than the clips can show",
+     the_vote_is_best_by_less_than_is_known),
+    (README, "about two thirds of the emergencies are found, and a third of the harmless sounds raise an alert",
+     two_thirds_are_found_and_a_third_alarm),
+    (DISCUSSION, "recordings among the training sounds did not help on the test that has them",
+     recordings_in_training_did_not_help),
+    (DISCUSSION, "the text of unseen lines is mostly wrong", unseen_lines_are_mostly_wrong),
+]  # fmt: skip
+CONDITIONS = list(dict.fromkeys(condition for _, _, condition in STATEMENTS))
+
+
+@pytest.mark.parametrize(
+    ("document", "words", "condition"), STATEMENTS, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_what_is_stated_is_there_and_holds(document, words, condition):
+    assert words in " ".join((ROOT / document).read_text(encoding="utf-8").split())
+    assert condition(stored), f"{document} says {words!r}, which the stored tables do not: change the sentence"
+
+
+KEYS = {"seed", "epoch", "layer", "bytes", "wanted", "share"}
+
+
+def turned(name: str) -> pd.DataFrame:
+    """The stored table with every column of numbers upside down: the largest value becomes the smallest."""
+    found = stored(name)
+    for column in found.select_dtypes("number").columns.difference(KEYS):
+        found[column] = found[column].min() + found[column].max() - found[column]
+    return found.assign(verdict="worse")
+
+
+def halved(name: str) -> pd.DataFrame:
+    """The stored table with half of every number, and no interval."""
+    found = stored(name)
+    for column in found.select_dtypes("number").columns.difference(KEYS - {"share"}):
+        found[column] /= 2
+    if {"accuracy", "low", "high"} <= set(found):
+        found["low"] = found["high"] = found["accuracy"]
+    return found
+
+
+@pytest.mark.parametrize("condition", CONDITIONS, ids=lambda condition: condition.__name__)
+def test_other_results_would_be_noticed(condition):
+    assert not (condition(turned) and condition(halved))
