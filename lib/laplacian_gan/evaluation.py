@@ -69,12 +69,15 @@ class Protocol:
         return f"{self.extractor.checksum} {self.count} {self.seed}"
 
     @property
+    def distance(self) -> str:
+        """For captions: extractor and sample counts behind every Fréchet distance."""
+        sets = f"{self.count:,} generated to {self.count:,} held-out images"
+        return f"{self.extractor.distance} of {sets}, features: {self.extractor.name}"
+
+    @property
     def description(self) -> str:
-        """For captions: extractor and sample counts behind every distance."""
-        return (
-            f"{self.extractor.distance} of {self.count:,} generated to {self.count:,} held-out images, features: "
-            f"{self.extractor.name}, {self.perceptual.name} of {self.pairs:,} pairs"
-        )
+        """For captions of what holds LPIPS as well."""
+        return f"{self.distance}, {self.perceptual.name} of {self.pairs:,} pairs"
 
 
 def load_protocol(

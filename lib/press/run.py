@@ -247,9 +247,9 @@ class Run:
             # Results of before sounds were read do not name their unit.
             counts = sizes.setdefault((str(data["name"]), data.get("unit", "images")), [])
             counts += [size] if size not in counts else []
-        parts = [f"{name}, {' + '.join(counts)} {unit}" for (name, unit), counts in sizes.items()] or ["no data set"]
+        parts = [f"{name}, {' + '.join(counts)} {unit}" for (name, unit), counts in sizes.items()]
         seeds = self._all_seeds
-        parts += [note] if note else []
+        parts += [note] if note else [] if parts else ["no data set"]
         parts += [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"]
         parts += [f"profile {self.profile}{' with other settings' if self._home != self.profile else ''}"]
         return "; ".join(parts) + "."
