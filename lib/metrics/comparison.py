@@ -102,6 +102,30 @@ def mean_and_sd(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) 
     return table.reset_index()
 
 
+def mean_and_interval(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
+    """`mean_and_sd`, with a 95 % interval of the mean beside each measure whose interval over clips is in `rows`.
+
+    Of a measure these columns are `<measure>_low` and `<measure>_high`, of "value" `low` and `high`. The interval is
+    over seeds and clips. Where every seed has test clips of its own, by the checksums of `rows.attrs["data"]`, the
+    spread over seeds holds that of the clips, and the interval is that of t. Where seeds share clips, it holds none of
+    it: that of the clips, as the mean over seeds, is added in quadrature on each side. One seed has that of its clips.
+    """
+    table = mean_and_sd(rows, by, measures)
+    tests = {data["checksum"] for data in rows.attrs.get("data", []) if data["split"] in ("test", "all")}
+    for measure in measures:
+        low, high = ("low", "high") if measure == "value" else (f"{measure}_low", f"{measure}_high")
+        if not {low, high} <= set(rows):
+            continue
+        sides = rows.assign(below=rows[measure] - rows[low], above=rows[high] - rows[measure])
+        sides = sides.groupby(list(by), sort=False)[["below", "above"]].mean().reset_index()
+        several = table.seeds > 1
+        seeds = (stats.t.ppf(0.975, table.seeds - 1) * table[f"{measure}_sd"] / np.sqrt(table.seeds)).where(several, 0)
+        clips = 1.0 - (several & (len(tests) >= table.seeds)).astype(float)
+        table[low] = table[measure] - np.hypot(seeds, clips * sides.below)
+        table[high] = table[measure] + np.hypot(seeds, clips * sides.above)
+    return table
+
+
 def entry(table: pd.DataFrame, column: str, **where: object) -> float:
     """The value of `column` in the one row whose columns equal `where`; LookupError if there is not exactly one."""
     chosen = table

@@ -8,7 +8,7 @@ from IPython.display import display
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from lib.metrics.comparison import mean_and_sd, paired_table
+from lib.metrics.comparison import mean_and_interval, paired_table
 from lib.press.run import Run
 
 Select = Callable[[pd.DataFrame], pd.DataFrame]
@@ -65,10 +65,10 @@ def paired(baseline: str, arm: Sequence[str] = ("arm",), kept: Sequence[str] = (
 
 
 def spread(by: str, measures: Sequence[str], kept: Sequence[str] = ()) -> Select:
-    """Mean and sd over seeds of `measures`, as far as there are, per value of column `by`; kept: as above."""
+    """Mean, sd and interval over seeds of `measures`, as far as there are, by the values of `by`; kept: as above."""
 
     def make(rows: pd.DataFrame) -> pd.DataFrame:
-        table = mean_and_sd(rows, [by], [name for name in measures if name in rows])
+        table = mean_and_interval(rows, [by], [name for name in measures if name in rows])
         return table.merge(rows.drop_duplicates(by)[[by, *kept]]) if kept else table
 
     return make

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from lib.metrics.comparison import equivalence, holm, mean_and_sd, paired_table
+from lib.metrics.comparison import equivalence, holm, mean_and_interval, mean_and_sd, paired_table
 
 
 def results(**accuracies):
@@ -164,3 +164,53 @@ def test_no_difference_is_a_verdict_only_where_a_margin_is_stated_and_the_test_p
     single = equivalence(pd.Series(SIMILAR) - pd.Series(PLAIN), 1)
     assert table.p_equivalent["similar"] == pytest.approx(3 * single)  # the smallest of three
     assert paired_table(rows[rows.seed == 0], baseline="plain", margin=1).verdict[1] == "one seed: no test"
+
+
+def measured(values, half, checksums):
+    rows = pd.DataFrame({"voter": "CNN", "seed": range(len(values)), "accuracy": values})
+    rows = rows.assign(accuracy_low=rows.accuracy - half, accuracy_high=rows.accuracy + 2 * half)
+    rows.attrs["data"] = [{"split": "train", "checksum": "t"}, *({"split": "test", "checksum": c} for c in checksums)]
+    (found,) = mean_and_interval(rows, ["voter"], ["accuracy"]).to_dict("records")
+    return found
+
+
+def test_the_interval_of_one_seed_is_that_of_its_clips():
+    found = measured([70.0], 3.0, "a")
+    assert (found["accuracy_low"], found["accuracy_high"]) == (67.0, 76.0)
+
+
+def test_the_interval_over_seeds_with_clips_of_their_own_is_that_of_scipy():
+    values = [70.0, 72.0, 77.0]
+    found = measured(values, 3.0, "abc")
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+    assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx((low, high))
+
+
+def test_clips_that_seeds_share_are_added():
+    found = measured([70.0, 70.0, 70.0], 3.0, "a")
+    assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx((67.0, 76.0))
+    apart, shared = measured([70.0, 72.0, 77.0], 3.0, "abc"), measured([70.0, 72.0, 77.0], 3.0, "a")
+    assert shared["accuracy"] - shared["accuracy_low"] == pytest.approx(
+        np.hypot(apart["accuracy"] - apart["accuracy_low"], 3.0)
+    )
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_interval_over_seeds_and_clips_covers(shared):
+    """Simulated: recognisers whose true rate differs by the seed, judged on 200 clips, shared or each its own."""
+    draw, truth, covered = np.random.default_rng(0), 0.7, []
+    for _ in range(400):
+        rates = truth + 0.02 * draw.standard_normal(5)
+        difficulty = draw.uniform(size=200) if shared else draw.uniform(size=(5, 200))
+        values = 100 * (difficulty < rates[:, None]).mean(1)
+        half = 196 * np.sqrt(truth * (1 - truth) / 200)
+        rows = pd.DataFrame({"by": "x", "seed": range(5), "value": values, "low": values - half, "high": values + half})
+        rows.attrs["data"] = [{"split": "test", "checksum": c} for c in ("a" if shared else "abcde")]
+        (found,) = mean_and_interval(rows, ["by"], ["value"]).to_dict("records")
+        covered.append(found["low"] <= 100 * truth <= found["high"])
+    assert 0.92 < np.mean(covered) < 0.995
+
+
+def test_measures_without_an_interval_over_clips_get_none():
+    rows = pd.DataFrame({"arm": ["a", "a"], "seed": [0, 1], "score": [1.0, 2.0]})
+    assert list(mean_and_interval(rows, ["arm"], ["score"])) == ["arm", "seeds", "score", "score_sd"]
