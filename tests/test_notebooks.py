@@ -147,6 +147,14 @@ def output(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def again(tmp_path_factory) -> Path:
+    """Another, for the second run of all, which has nothing of the first but the spoken sentences."""
+    folder = tmp_path_factory.mktemp("again")
+    share_speech(folder)  # tests/emergency/synthesis has them spoken again
+    return folder
+
+
+@pytest.fixture(scope="session")
 def environment(output) -> dict[str, str]:
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     unset = {name: value for name, value in os.environ.items() if name not in ("RUN_FOLDER", "PARAMS")}
@@ -208,21 +216,20 @@ TWICE = [job for job in smoke_jobs() if job.seed is not None and job.notebook !=
 
 
 @pytest.mark.parametrize("job", TWICE, ids=lambda job: job.notebook)
-def test_a_second_run_from_nothing_gives_the_same_bytes(job, output, environment, tmp_path):
+def test_a_second_run_from_nothing_gives_the_same_bytes(job, output, environment, again):
     first = json.loads((output / "figures" / f"{job.name}.json").read_text(encoding="utf-8"))
-    share_speech(tmp_path)  # tests/emergency/synthesis has it spoken again
-    # No time is the same twice; what was measured is therefore kept once per machine.
-    if (output / "build" / "cost").exists():
-        shutil.copytree(output / "build" / "cost", tmp_path / "build" / "cost")
-    if job.reads:  # a run starts from what others have left for it
-        shutil.copytree(output / "build" / "models", tmp_path / "build" / "models")
+    # No time is the same twice; what was measured is therefore kept once per machine. A run that reads others' results
+    # starts from what they have left for it.
+    for needed in ("cost", "models") if job.reads else ("cost",):
+        if (output / "build" / needed).exists():
+            shutil.copytree(output / "build" / needed, again / "build" / needed, dirs_exist_ok=True)
     run_nbval(
         job.notebook,
         parameters.for_cell(job.notebook, job.values),
-        tmp_path,
-        environment | {"OUTPUT_ROOT": str(tmp_path)},
+        again,
+        environment | {"OUTPUT_ROOT": str(again)},
     )
-    second = json.loads((tmp_path / "figures" / f"{job.name}.json").read_text(encoding="utf-8"))
+    second = json.loads((again / "figures" / f"{job.name}.json").read_text(encoding="utf-8"))
     assert second == first  # holds the sha256 of every PNG, PDF, CSV, NPZ and LaTeX file
     assert first["outputs"]
 
