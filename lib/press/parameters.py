@@ -68,7 +68,11 @@ def of_globals(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
     known, further = defaults(notebook), _further(notebook)
     if missing := [name for name in known if name not in namespace and name not in further]:
         raise ParameterError(f"{notebook} has the parameters {missing} but no values for them; run its parameters cell")
-    values = {name: namespace[name] for name in known if name not in further} | further
+    own = {
+        name: _checked(name, namespace[name], namespace, "The parameters cell", notebook)
+        for name in known.keys() - further.keys()
+    }
+    values = own | further
     given = namespace.get(MORE, {}) if further else {}
     if not isinstance(given, dict):
         raise ParameterError(f"`{MORE}` of {notebook} is {given!r}; expected a dictionary such as {{'epochs': 3}}")
@@ -269,11 +273,14 @@ def _checked(name: str, value, values: dict[str, Any], who: str, notebook: str):
         raise ParameterError(f"{who} sets '{name}' of {notebook}, which has no such parameter{_nearest(name, known)}")
     like = values[name]
     try:
-        return _cast(value, like)
+        value = _cast(value, like)
     except TypeError:
         raise ParameterError(
             f"{who} sets '{name}' of {notebook} to {value!r} ({type(value).__name__}); expected {_type_name(like)}"
         ) from None
+    if any(type(item) in (int, float) and not item >= 0 for item in (value if isinstance(value, list) else [value])):
+        raise ParameterError(f"{who} sets '{name}' of {notebook} to {value!r}; expected numbers of 0 or more")
+    return value
 
 
 def _cast(value, like):

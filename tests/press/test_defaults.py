@@ -43,6 +43,10 @@ def test_papermill_gets_them_as_one_parameter_and_the_run_reads_them_back(reposi
 def test_in_an_opened_notebook_more_goes_over_the_defaults(repository):
     assert of_globals("03_study", {"seed": 1, "epochs": 2, "more": {"rate": 2}})["rate"] == 2.0
     assert of_globals("03_study", {"seed": 1, "epochs": 2, "more": {}})["rate"] == 0.1
+    with pytest.raises(
+        ParameterError, match="The parameters cell sets 'epochs' of 03_study to -2; expected numbers of 0"
+    ):
+        of_globals("03_study", {"seed": 1, "epochs": -2, "more": {}})
 
 
 @pytest.mark.parametrize(

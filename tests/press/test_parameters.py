@@ -89,6 +89,9 @@ def test_values_of_the_same_type_are_taken(folder, value):
         ("groups", [1, 2.5], "expected a list of int"),
         ("groups", [True], "expected a list of int"),
         ("weights", ["a"], "expected a list of float"),
+        ("epochs", -1, "to -1; expected numbers of 0 or more"),
+        ("rate", float("nan"), "expected numbers of 0 or more"),
+        ("groups", [4, -2], "expected numbers of 0 or more"),
     ],
 )
 def test_a_wrong_type_is_an_error(folder, name, value, expected):
