@@ -50,11 +50,11 @@ SELECTION = --profile "$$PROFILE" --seeds "$$SEEDS" --only "$$ONLY" --params "$$
 CHOSEN = --profile $(if $(ASKED),"$$PROFILE","")
 
 .SUFFIXES:
-.PHONY: help environment figures plan paper verify diff site test lab bench outputs format lint clean
+.PHONY: help environment figures plan paper verify diff site test lab bench outputs release-check format lint clean
 
 help: ## List the commands
 	@echo "make <command>, with"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Settings, with their defaults:"
 	@echo "  PROFILE=quick   which profile of profiles/: smoke, quick, trained, public, gpu, paper"
@@ -99,6 +99,9 @@ lab: environment ## Open JupyterLab
 
 bench: environment ## Measure what the losses cost
 	@"$(PYTHON)" benchmarks/run.py
+
+release-check: ## Do from a bare clone what the README says, and tell how long each step takes (an hour)
+	@sh benchmarks/release.sh
 
 outputs: environment ## Run the smoke profile and store the checked cells' outputs in the notebooks
 	@PROFILE=smoke; export PROFILE; $(WORKFLOW) outputs $(SELECTION)

@@ -496,7 +496,7 @@ def test_conda_is_used_unless_it_is_its_base(bare):
 def test_make_help_names_every_command():
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())
-    shown = set(re.findall(r"^  (\w+)  ", subprocess.check_output(["make", "help"], cwd=ROOT, text=True), re.M))
+    shown = set(re.findall(r"^  ([\w-]+)  ", subprocess.check_output(["make", "help"], cwd=ROOT, text=True), re.M))
     assert phony <= shown
 
 
