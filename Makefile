@@ -9,13 +9,11 @@ PARAMS ?=
 EXECUTOR ?=
 PARTITION ?=
 ACCOUNT ?=
-FIG ?=
-BASE ?=
 ASKED := $(filter-out file,$(origin PROFILE))# whether a profile was asked for; what follows hides it
 # Values reach the commands through the environment, where no character of theirs means anything to a shell;
 # nor does a $ mean anything to make.
-$(foreach name,PROFILE SEEDS ONLY JOBS CORES PARAMS EXECUTOR PARTITION ACCOUNT FIG BASE,$(eval override $(name) := $$(value $(name))))
-export PROFILE SEEDS ONLY JOBS CORES PARAMS EXECUTOR PARTITION ACCOUNT FIG BASE
+$(foreach name,PROFILE SEEDS ONLY JOBS CORES PARAMS EXECUTOR PARTITION ACCOUNT,$(eval override $(name) := $$(value $(name))))
+export PROFILE SEEDS ONLY JOBS CORES PARAMS EXECUTOR PARTITION ACCOUNT
 # Empty is as good as unset for these, but not the same to every program.
 ifneq ($(DATA_ROOT),)
 export DATA_ROOT
@@ -50,7 +48,7 @@ SELECTION = --profile "$$PROFILE" --seeds "$$SEEDS" --only "$$ONLY" --params "$$
 CHOSEN = --profile $(if $(ASKED),"$$PROFILE","")
 
 .SUFFIXES:
-.PHONY: help environment figures plan paper verify diff site test lab bench outputs release-check format lint clean
+.PHONY: help environment figures plan paper verify site test lab bench outputs release-check format lint clean
 
 help: ## List the commands
 	@echo "make <command>, with"
@@ -65,7 +63,6 @@ help: ## List the commands
 	@echo "  PARAMS=         parameters of notebooks, such as PARAMS=\"epochs=3\"; results go to <profile>-custom"
 	@echo "  EXECUTOR=       of Snakemake's, such as slurm: run on a cluster (JOBS: notebooks at a time, CORES: of each)"
 	@echo "  PARTITION= ACCOUNT=  of the cluster"
-	@echo "  FIG= BASE=      for make diff: an id such as fig34_loss_curves; a folder or git revision"
 	@echo "  DATA_ROOT=data  where data sets are looked for"
 	@echo "  OUTPUT_ROOT=.   where figures/ and build/ are written"
 
@@ -79,10 +76,7 @@ plan: environment ## Tell what `make figures` would run and why
 	@$(WORKFLOW) plan $(SELECTION)
 
 verify: environment ## Check the stored results: whole, unaltered, of their profile, up to date (PROFILE= for one)
-	@"$(PYTHON)" -m lib.press.verify check $(CHOSEN)
-
-diff: environment ## Tell what changed in a figure or table since another folder or revision (FIG=, BASE=)
-	@"$(PYTHON)" -m lib.press.verify diff $(CHOSEN) --fig "$$FIG" --base "$$BASE"
+	@"$(PYTHON)" -m lib.press.verify $(CHOSEN)
 
 site: environment ## Write build/site/index.html: all results of a profile, to read in a browser without a network
 	@"$(PYTHON)" -m lib.press.site --profile "$$PROFILE"

@@ -1,4 +1,4 @@
-"""`make verify` and `make diff`: are the stored results intact and up to date, and what changed in them.
+"""`make verify`: are the stored results intact and up to date.
 
 An *error* is a result that is not what its record says: a file missing, altered or without a record, an unfinished run,
 another profile's result, no commit. A *warning* is one that the repository would not make now: stale, never run, made
@@ -7,7 +7,6 @@ from uncommitted code or from a commit that this history lacks. Only errors make
 """
 
 import argparse
-import io
 import json
 import os
 import re
@@ -25,7 +24,6 @@ from typing import NamedTuple
 import pandas as pd
 
 from lib import paths, sources
-from lib.paths import atomic
 from lib.press import fingerprint, jobs, parameters, staleness
 from lib.press.jobs import Job, read_json, sha256
 from lib.press.parameters import ParameterError
@@ -129,9 +127,6 @@ def kept_folders() -> list[str]:
     """The folders of results that stay: all but those that `make clean` removes."""
     found = sorted(path.name for path in paths.figures().glob("*") if path.is_dir())
     return [name for name in found if not name.endswith(TEMPORARY)]
-
-
-# -- verify ----------------------------------------------------------------------------------
 
 
 def verify(folder: str) -> tuple[list[Finding], Counter]:
@@ -345,102 +340,18 @@ def show(folder: str, found: list[Finding], counts: Counter) -> int:
     return levels["error"]
 
 
-# -- diff ------------------------------------------------------------------------------------
-
-
-def diff(identity: str, base: str, folders: list[str]) -> list[str]:
-    """A line for each picture and table of result `identity`: whether it differs from that in `base`, and how far.
-
-    base: a git revision, or a folder, in which `figures/<profile>/…`, `<profile>/…`, `seed-<k>/…` and the file itself
-        are looked for. The fields of a table that differ are written to `build/diff/`.
-    """
-    found, without_base = [], []
-    known = {name for folder in folders for scope in scopes(folder) for name in scope.sidecars}
-    for scope in (scope for folder in folders for scope in scopes(folder)):
-        for path in (scope.folder / f"{identity}.png", scope.folder / f"{identity}.csv"):
-            if not path.exists():
-                continue
-            old, new, name = _old(path, base), path.read_bytes(), jobs.short(path)
-            if old is None:
-                without_base.append(name)
-            elif old == new:
-                found.append(f"{name}: no difference")
-            elif path.suffix == ".png":
-                found.append(f"{name}: the picture changed")
-            else:
-                target = paths.build() / "diff" / scope.name / path.name
-                try:
-                    found.append(f"{jobs.short(target)}: {compare_tables(old, new, target)}")
-                except ValueError as error:
-                    raise ParameterError(
-                        f"{name}, here or in {base}, cannot be read ({error}): `make verify` tells more"
-                    ) from error
-    if not found and without_base:
-        raise ParameterError(f"'{base}' is no folder or git revision that has {without_base[0]}")
-    if not found:
-        near = sorted(name for name in known if identity and name.startswith(identity))
-        hint = f"; there is {', '.join(near)}" if near else ""
-        raise ParameterError(f"No figure or table is called '{identity}' in figures/ of {', '.join(folders)}{hint}")
-    return found
-
-
-def _old(path: Path, base: str) -> bytes | None:
-    """The content of a result in another folder or revision; None where it has none."""
-    relative = path.relative_to(paths.figures())
-    if Path(base).is_dir():
-        below = [Path("figures", relative), relative, Path(*relative.parts[1:]), Path(relative.name)]
-        found = [Path(base) / name for name in below if (Path(base) / name).is_file()]
-        return found[0].read_bytes() if found else None
-    if base.startswith("-"):
-        return None  # never an option of git's
-    command = ["git", "-C", str(paths.ROOT), "show", f"{base}:figures/{relative.as_posix()}"]
-    shown = subprocess.run(command, capture_output=True)
-    return shown.stdout if shown.returncode == 0 else None
-
-
-def compare_tables(old: bytes, new: bytes, target: Path) -> str:
-    """Write the fields that differ as CSV (row, column, old, new, difference); returns their number in words."""
-    before, after = (pd.read_csv(io.BytesIO(csv), dtype=str, keep_default_na=False) for csv in (old, new))
-    columns = after.columns.append(before.columns.difference(after.columns, sort=False))
-    rows = pd.RangeIndex(1, max(len(before), len(after)) + 1, name="row")
-    # A long table of either; missing are the rows and columns that only the other has.
-    before, after = (
-        frame.set_axis(rows[: len(frame)]).reindex(index=rows, columns=columns).melt(
-            var_name="column", ignore_index=False
-        )
-        for frame in (before, after)
-    )  # fmt: skip
-    changes = before.rename(columns={"value": "old"}).assign(new=after["value"].array)
-    changes = changes[(changes.old != changes.new) & changes[["old", "new"]].notna().any(axis=1)]
-    as_numbers = changes[["old", "new"]].apply(pd.to_numeric, errors="coerce")
-    changes = changes.assign(difference=as_numbers.new - as_numbers.old).sort_index(kind="stable")
-    with atomic(target) as temporary:
-        changes.to_csv(temporary, lineterminator="\n")
-    return f"{len(changes)} of {len(before)} fields differ"
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.press.verify", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("check", "diff"):
-        command = commands.add_parser(name)
-        command.add_argument("--profile", default="", help="a folder of figures/; default: all that are kept")
-    command.add_argument("--fig", required=True, help="id of a figure or table, such as fig34_loss_curves")
-    command.add_argument("--base", required=True, help="folder or git revision to compare with")
+    parser.add_argument("--profile", default="", help="a folder of figures/; default: all that are kept")
     options = parser.parse_args(arguments)
     try:
         folders = [options.profile] if options.profile else kept_folders()
         if not folders:
             raise ParameterError(f"There are no results in {jobs.short(paths.figures())}: run `make figures` first")
-        if options.command == "check":
-            return 1 if sum([show(folder, *verify(folder)) for folder in folders]) else 0
-        if not options.fig or not options.base:
-            raise ParameterError("make diff takes FIG=<id> and BASE=<folder or git revision>")
-        print(*diff(options.fig, options.base, folders), sep="\n")
+        return 1 if sum([show(folder, *verify(folder)) for folder in folders]) else 0
     except ParameterError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

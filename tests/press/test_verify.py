@@ -1,4 +1,4 @@
-"""What `make verify` finds in results that were damaged in one known way, and what `make diff` tells."""
+"""What `make verify` finds in results that were damaged in one known way."""
 
 import json
 import os
@@ -17,7 +17,6 @@ from toy import notebook
 from lib import paths, plots
 from lib.press import fingerprint, verify
 from lib.press import run as module
-from lib.press.parameters import ParameterError
 from lib.press.run import Run
 
 CELL = 'profile = "quick"\nseed = 0\ndevice = "cpu"\nepochs = 2'
@@ -98,15 +97,12 @@ def only_error(*words: str) -> None:
     assert len(errors) == 1, errors
     assert all(word in errors[0] for word in words), errors[0]
     assert any(word in errors[0] for word in ("run `make", "Run `make", "Remove", "Restore", "Add")), errors[0]
-    assert verify.main(["check"]) == 1
-
-
-# -- verify ----------------------------------------------------------------------------------
+    assert verify.main([]) == 1
 
 
 def test_whole_results_have_no_finding(results, capsys):
     assert verify.verify("quick")[0] == []
-    assert verify.main(["check", "--profile", "quick"]) == 0
+    assert verify.main(["--profile", "quick"]) == 0
     # Three runs; each with a figure (PNG, PDF, CSV) and a table (CSV, LaTeX).
     assert "quick: 3 runs, 2 seeds, 6 figures and tables, 15 hashes" in capsys.readouterr().out
 
@@ -134,7 +130,7 @@ def test_files_that_git_leaves_out_are_not_missed_but_checked_where_they_are(res
     for path in results("").rglob("*.pdf"):
         path.unlink()
     results("seed-0/fig31_line.png").unlink()  # there is one over all seeds
-    assert verify.main(["check"]) == 0
+    assert verify.main([]) == 0
     assert "4 PDF, NPZ and PNG files are not here" in capsys.readouterr().out
     results("fig31_line.pdf").write_bytes(b"another")
     only_error("fig31_line.pdf", "Remove", "which git does not keep")
@@ -264,7 +260,7 @@ def test_a_changed_setting_makes_a_run_stale_which_is_a_warning(results):
     warnings = found("warning")
     assert sum("stale (epochs: 2 → 5)" in warning for warning in warnings) == 2
     assert sum("stale (after 03_study" in warning for warning in warnings) == 1  # the page reads them
-    assert verify.main(["check"]) == 0
+    assert verify.main([]) == 0
 
 
 def test_changed_code_makes_a_run_stale(results):
@@ -275,7 +271,7 @@ def test_changed_code_makes_a_run_stale(results):
 
 def test_without_its_data_set_a_run_is_not_called_stale(results, capsys, monkeypatch):
     monkeypatch.setattr(fingerprint, "data_parts", lambda values: {"data cifar10": "absent"})
-    assert found("warning") == [] and verify.main(["check"]) == 0
+    assert found("warning") == [] and verify.main([]) == 0
     assert "3 runs could not be checked for staleness" in capsys.readouterr().out
 
 
@@ -294,73 +290,14 @@ def test_a_notebook_that_is_gone_leaves_an_error(results):
 def test_folders_that_are_cleaned_are_checked_only_when_asked_for(results, capsys):
     for name in ("smoke", "quick-custom"):
         shutil.copytree(results(""), results.root / "figures" / name)
-    assert verify.main(["check"]) == 0 and capsys.readouterr().out.count("hashes recomputed") == 1
-    assert verify.main(["check", "--profile", "quick-custom"]) == 0  # its settings are no profile's
-    assert verify.main(["check", "--profile", "smoke"]) == 1
+    assert verify.main([]) == 0 and capsys.readouterr().out.count("hashes recomputed") == 1
+    assert verify.main(["--profile", "quick-custom"]) == 0  # its settings are no profile's
+    assert verify.main(["--profile", "smoke"]) == 1
 
 
 def test_an_unknown_profile_is_one_clear_error(results, capsys):
-    assert verify.main(["check", "--profile", "nothing"]) == 2
+    assert verify.main(["--profile", "nothing"]) == 2
     assert "make figures PROFILE=nothing" in capsys.readouterr().err
-
-
-# -- diff ------------------------------------------------------------------------------------
-
-
-def test_tables_are_compared_field_by_field(tmp_path):
-    old, new = b"arm,loss\nplain,0.5\nGram,0.25\n", b"arm,loss,n\nplain,0.75,3\nGram,0.25,3\nnull,1,3\n"
-    words = verify.compare_tables(old, new, tmp_path / "t.csv")
-    changes = pd.read_csv(tmp_path / "t.csv", dtype=str, keep_default_na=False)
-    assert words == "6 of 9 fields differ"
-    assert changes.iloc[0].tolist() == ["1", "loss", "0.5", "0.75", "0.25"]
-    assert {(row, column) for row, column in zip(changes.row, changes.column, strict=True)} == {
-        ("1", "loss"), ("1", "n"), ("2", "n"), ("3", "arm"), ("3", "loss"), ("3", "n"),
-    }  # fmt: skip
-
-
-def test_diff_with_a_folder_in_any_of_its_layouts(results, made, capsys):
-    results("seed-0/tab31_all.csv").write_text("arm,n,loss,top\nNone,1,0.5,inf\nNA,2,,1e-09\n")
-    for base in (made, made / "figures", made / "figures" / "quick"):
-        assert verify.main(["diff", "--fig", "tab31_all", "--base", str(base)]) == 0
-        lines = capsys.readouterr().out.splitlines()
-        assert len(lines) == 3 and sum("no difference" in line for line in lines) == 2
-        assert sum("1 of 8 fields differ" in line for line in lines) == 1
-    assert (results.root / "build" / "diff" / "quick" / "seed-0" / "tab31_all.csv").exists()
-
-
-def test_diff_with_a_git_revision(results, monkeypatch, capsys):
-    monkeypatch.setattr(paths, "ROOT", results.root)
-    git = ["git", "-C", str(results.root), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "results"]):
-        subprocess.run([*git, *command], check=True)
-    shutil.copy(results("fig31_line.png"), results("seed-1/fig31_line.png"))
-    assert verify.main(["diff", "--fig", "fig31_line", "--base", "HEAD"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert sum("the picture changed" in line for line in lines) == 1 and len(lines) == 6
-
-
-@pytest.mark.parametrize(
-    ("figure", "base", "says"),
-    [("fig99_no", ".", "fig99_no"), ("fig31", ".", "there is fig31_line"), ("fig31_line", "-p", "'-p'"),
-     ("fig31_line", "no-such-base", "no-such-base"),
-     ("", ".", "FIG="), ("fig31_line", "", "BASE=")],
-)  # fmt: skip
-def test_diff_says_what_is_missing(results, capsys, figure, base, says):
-    assert verify.main(["diff", f"--fig={figure}", f"--base={base}"]) == 2
-    assert says in capsys.readouterr().err
-
-
-def test_diff_with_a_damaged_file_is_one_clear_error(results, made, capsys):
-    results("tab31_all.csv").write_bytes(b"")
-    assert verify.main(["diff", "--fig=tab31_all", f"--base={made}"]) == 2
-    assert (
-        "quick/tab31_all.csv" in (told := capsys.readouterr().err) and "make verify" in told and "Traceback" not in told
-    )
-
-
-def test_a_custom_base_raises_the_error_of_arguments(results):
-    with pytest.raises(ParameterError, match="nothing"):
-        verify.diff("fig31_line", "nothing", ["quick"])
 
 
 @pytest.mark.parametrize("folder", verify.kept_folders())

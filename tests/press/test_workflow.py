@@ -340,9 +340,7 @@ def test_values_arrive_as_they_were_given(toy):
     assert (toy.folder / "figures/quick-custom/seed-0/fig_alpha.csv").read_bytes().decode().split("|") == texts
 
 
-@pytest.mark.parametrize(
-    ("command", "unasked"), [("paper", '"public"'), ("verify", '""'), ("diff", '""'), ("site", '"$PROFILE"')]
-)
+@pytest.mark.parametrize(("command", "unasked"), [("paper", '"public"'), ("verify", '""'), ("site", '"$PROFILE"')])
 def test_a_command_has_a_profile_of_its_own_where_none_is_asked_for(command, unasked):
     clean = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
 
