@@ -171,7 +171,6 @@ def gram_penalty(
     power: float = 2,
     grouping: Grouping = "random",
     margin: float | Literal["welch"] = 0.0,
-    metric: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Mean over filter pairs of max(|cosine| - margin, 0)^power; a scalar in [0, 1].
@@ -183,8 +182,6 @@ def gram_penalty(
         n > d, and so does 2 with random groups (`lib.corregularization.packing`); 4 pushes hardest on the most similar.
     margin: similarity that costs nothing; "welch" for the layer's Welch bound, which is 0 where n ≤ d and where n > d
         keeps the most similar pair apart, with random groups too.
-    metric: positive definite (d, d) matrix S. Cosines are then taken in xᵀ S y: with S the
-        covariance of the layer's input patches they are the correlations of the responses.
     generator: for grouping="random"; the global random state if None.
 
     Runs in float32 under autocast (float64 stays float64). The gradient is closed-form and tangential: only a step of
@@ -201,13 +198,6 @@ def gram_penalty(
     n, d = matrix.shape
     if n < 2 or d < 1:
         raise PenaltyError(f"the penalty compares pairs of filters, and this layer has {n} filters of {d} weights")
-    if metric is not None:
-        if metric.shape != (d, d):
-            raise PenaltyError(f"metric has shape {tuple(metric.shape)}; filters of {d} weights need ({d}, {d})")
-        try:
-            matrix = matrix @ torch.linalg.cholesky(metric.to(matrix.dtype))
-        except torch.linalg.LinAlgError as error:
-            raise PenaltyError(f"metric is not positive definite ({error}); add a ridge to its diagonal") from None
     index = None
     if groups != 1:
         index = group_indices(n, groups, grouping, generator=generator, device=matrix.device)

@@ -232,11 +232,8 @@ def test_gradient_equals_finite_differences(power, margin, groups, grouping):
     torch.autograd.gradcheck(lambda w: 10 * gram_penalty(w, generator=stream(2), **options), weight)
 
 
-def test_gradient_equals_finite_differences_in_a_metric_and_through_a_convolution_kernel():
-    factor = draw(8, 8)
-    metric = factor @ factor.T + torch.eye(8, dtype=torch.float64)
-    kernel = draw(5, 2, 2, 2).requires_grad_()
-    torch.autograd.gradcheck(lambda w: gram_penalty(w, metric=metric), kernel)
+def test_gradient_equals_finite_differences_through_a_convolution_kernel():
+    torch.autograd.gradcheck(gram_penalty, draw(5, 2, 2, 2).requires_grad_())
 
 
 def test_gradient_of_the_squared_penalty_is_the_closed_form():
@@ -374,26 +371,7 @@ def test_a_network_counts_each_layer_alike():
     assert fourth.item() == 4
 
 
-# --- metric and responses --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-def test_a_metric_is_the_penalty_of_the_filters_times_its_cholesky_factor(groups):
-    weight, factor = draw(6, 4), draw(4, 4, seed=1)
-    metric = factor @ factor.T + torch.eye(4, dtype=torch.float64)
-    options = {"groups": groups, "grouping": "contiguous"}
-    root = torch.linalg.cholesky(metric)
-    torch.testing.assert_close(gram_penalty(weight, metric=metric, **options), gram_penalty(weight @ root, **options))
-    if groups == 1:  # and so of cosines in xᵀ S y, whatever root is taken
-        gram = weight @ metric @ weight.T
-        cosines = gram / (gram.diagonal()[:, None] * gram.diagonal()[None, :]).sqrt()
-        off = cosines[~torch.eye(6, dtype=torch.bool)]
-        torch.testing.assert_close(gram_penalty(weight, metric=metric), off.square().mean())
-
-
-def test_the_identity_as_metric_changes_nothing():
-    weight = draw(6, 4)
-    torch.testing.assert_close(gram_penalty(weight, metric=torch.eye(4)), gram_penalty(weight))
+# --- responses --------------------------------------------------------------------------------------
 
 
 def test_response_penalty_takes_samples_evenly_and_ignores_means_and_scales():
@@ -416,12 +394,10 @@ def test_under_autocast_the_penalty_stays_in_float32():
         assert (weight @ weight.T).dtype == torch.bfloat16
         leaf = weight.clone().requires_grad_()
         value = gram_penalty(leaf)
-        in_metric = gram_penalty(weight, metric=torch.eye(9))
         of_responses = response_penalty(weight)
-    assert value.dtype == in_metric.dtype == of_responses.dtype == torch.float32
+    assert value.dtype == of_responses.dtype == torch.float32
     assert value == expected
     assert torch.equal(torch.autograd.grad(value, leaf)[0], expected_gradient)
-    torch.testing.assert_close(in_metric, expected)
     assert of_responses == response_penalty(weight)
 
 
@@ -537,9 +513,6 @@ def test_on_two_processes_the_penalty_counts_once(tmp_path):
         ((4, 3), {"grouping": "similar"}, "'similar' is unknown"),
         ((4, 3), {"margin": "welsh"}, "'welch', not 'welsh'"),
         ((4, 3), {"margin": -0.1}, r"cosine in \[0, 1\)"),
-        ((4, 3), {"metric": -torch.eye(3)}, "not positive definite"),
-        ((4, 3), {"metric": torch.eye(4)}, r"metric has shape \(4, 4\); filters of 3 weights need \(3, 3\)"),
-        ((4, 3), {"metric": torch.ones(3)}, r"metric has shape \(3,\)"),
     ],
 )
 def test_what_cannot_be_computed_is_refused_in_a_sentence(shape, options, message):
