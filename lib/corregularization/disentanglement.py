@@ -24,7 +24,6 @@ SIZE = 16  # pixels: with more, minutes do not suffice for several networks
 SD = 0.1  # of the pixels about what the decoder says; more, and dim images are not worth a latent
 FACTORS = ("class", "x", "y", "scale", "orientation", "hue")
 UNTRAINED = "untrained"
-MEASURES = ("mig", "disentanglement", "completeness", "informativeness", "sap")
 
 
 class VAE(nn.Module):
@@ -172,8 +171,8 @@ def table(trained: Mapping[str, TrainedVae], test: Scenes, *, seed: int) -> pd.D
     """tab37: one row per arm, and one of the same network with random weights.
 
     Columns: arm, seed, beta, strength, reconstruction (`misfit`, nats an image, latents at their means), kl (nats
-    an image), active (latents with more than 0.1 nat), rms (RMS cosine of filters, mean of layers), and `MEASURES` of
-    the latents' means.
+    an image), active (latents with more than 0.1 nat), rms (RMS cosine of filters, mean of layers), and of the latents'
+    means what `lib.metrics.disentanglement.scores` returns.
     """
     torch.manual_seed(seed)
     first = next(iter(trained.values())).model
@@ -192,18 +191,6 @@ def table(trained: Mapping[str, TrainedVae], test: Scenes, *, seed: int) -> pd.D
         row |= {"reconstruction": error.item(), "kl": nats.sum().item(), "active": int((nats > 0.1).sum()), "rms": rms}
         rows.append(row | disentanglement.scores(mean, test.factors))
     return pd.DataFrame(rows)
-
-
-def reading(rows: pd.DataFrame) -> str:
-    """What `table` shows of one seed, in Markdown."""
-    by, lines = rows.set_index("arm"), []
-    base, untrained = by.loc["beta-VAE"], by.loc[UNTRAINED]
-    for label in (name for name in by.index if name.startswith("beta-VAE,")):
-        changes = [f"{name} {by.loc[label, name] - base[name]:+.3f}" for name in MEASURES]
-        lines.append(f"* **{label}**, less the β-VAE without penalty: {', '.join(changes)}; RMS cosine "
-                     f"{by.loc[label, 'rms']:.3f} against {base['rms']:.3f}.")  # fmt: skip
-    chance = ", ".join(f"{name} {untrained[name]:.3f} ({base[name]:.3f})" for name in MEASURES)
-    return "\n".join([*lines, f"* Random weights (and the trained β-VAE): {chance}."])
 
 
 def traversals(

@@ -53,21 +53,6 @@ def similarity_table(networks: Mapping[str, nn.Module], arms: Mapping[str, Train
     return pd.DataFrame(rows)
 
 
-def reading(table: pd.DataFrame) -> str:
-    """What figure 312 shows, in Markdown. table: `similarity_table`."""
-    lines = []
-    for name, part in table.groupby("network", sort=False):
-        each = part.pivot(index="layer", columns="filters")
-        times = each["rms", "trained"] / each["rms", "random"]
-        twice = each["near_duplicates", "trained"]
-        pairs = ", ".join(f"{count} in layer {layer}" for layer, count in twice[twice > 0].items()) or "none"
-        lines.append(
-            f"* **{name}**: {len(each)} layers with an RMS cosine of {times.min():.1f} to {times.max():.1f} times that "
-            f"of random filters; near-duplicates (pairs with a |cosine| above {ALIKE}): {pairs}."
-        )
-    return "\n".join(lines)
-
-
 # --- Pruning -------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,6 @@ from lib.corregularization.disentanglement import (
     divergence,
     draw_scenes,
     misfit,
-    reading,
     table,
     train_vae,
     train_vaes,
@@ -95,10 +94,8 @@ def test_tables_and_traversals(train, test):
     assert list(rows.arm) == [*trained, module.UNTRAINED] and rows.strength.tolist() == [0, 0, 10, 10, 0]
     by = rows.set_index("arm")
     assert by.loc["beta-VAE, Gram", "rms"] < by.loc["beta-VAE", "rms"]
-    assert rows[list(module.MEASURES)].apply(lambda column: column.between(0, 1)).all(axis=None)
-    lowered = rows.assign(mig=[0.1, 0.2, 0.15, 0.3, 0.0])
-    assert "**beta-VAE, Gram**, less the β-VAE without penalty: mig -0.050" in reading(lowered)
-    assert "mig 0.000 (0.200)" in reading(lowered)
+    measures = ["mig", "disentanglement", "completeness", "informativeness", "sap"]
+    assert rows[measures].apply(lambda column: column.between(0, 1)).all(axis=None)
     shown = traversals(trained, test, count=2, steps=5)
     assert all(images.shape == (2, 5, 16, 16, 3) for images in shown.values())
     assert len(figures.traversals({name: shown[name] for name in list(shown)[:2]}).axes) == 2
