@@ -39,10 +39,12 @@ def test_what_each_criterion_removes():
     layer.weight.data[4] = 1.01 * layer.weight.data[0]
     layer.weight.data[2] *= 0.01
     draw = torch.Generator().manual_seed(0)
-    assert imagenet.keep_dissimilar(layer, 0.2, draw).tolist() == [False, True, True, True, True]
-    assert imagenet.keep_long(layer, 0.2, draw).tolist() == [True, True, False, True, True]
-    assert all(imagenet.keep_random(layer, share, draw).sum() == 5 - round(5 * share) for share in (0.0, 0.2, 0.6))
-    assert imagenet.keep_random(layer, 0.99, draw).sum() == 1  # never all
+    assert imagenet.CRITERIA["most similar"](layer, 0.2, draw).tolist() == [False, True, True, True, True]
+    assert imagenet.CRITERIA["shortest"](layer, 0.2, draw).tolist() == [True, True, False, True, True]
+    assert all(
+        imagenet.CRITERIA["random"](layer, share, draw).sum() == 5 - round(5 * share) for share in (0.0, 0.2, 0.6)
+    )
+    assert imagenet.CRITERIA["random"](layer, 0.99, draw).sum() == 1  # never all
 
 
 def test_pruning_what_answers_nothing_costs_nothing():
