@@ -12,15 +12,13 @@ over the batch, so (L, K); H is entropy.
 | carp     | CARP, Silva & Ramírez Rivera, NeurIPS 2023     | codes            | none      | [0, ∞)        |
 | scan     | SCAN, Van Gansbeke et al., ECCV 2020           | codes            | none      | [-λ ln K, ∞)  |
 
-For all: a scalar in nats; float64 stays float64, all else is computed in float32 with autocast off. No
+For all: a scalar in nats, to be computed in float32 or float64 (`training.objective` sees to that). No
 logarithm sees less than `SMALLEST`, so that an empty category leaves value and gradient finite. That codes
 are probabilities is not checked: it would cost a pass over them, and a wait for a GPU, at each step.
 A ValueError says which shapes, sizes or temperatures do not fit.
 """
 
-import functools
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -29,22 +27,6 @@ from torch import Tensor
 SMALLEST = 1e-8  # under every logarithm, as in the code of SCAN and of IMSVD
 
 
-def _full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Autocast off, and half-precision input raised to float32."""
-
-    def raised(x):
-        return x.float() if isinstance(x, Tensor) and x.dtype != torch.float64 else x
-
-    @functools.wraps(function)
-    def wrapped(first: Tensor, *others, **options) -> Tensor:
-        with torch.autocast(first.device.type, enabled=False):
-            options = {name: raised(option) for name, option in options.items()}
-            return function(raised(first), *map(raised, others), **options)
-
-    return wrapped
-
-
-@_full_precision
 def nt_xent(x: Tensor, y: Tensor, temperature: float = 0.5) -> Tensor:
     """NT-Xent (Chen et al. 2020, equation 1): -log of the partner's share among the 2B - 1 other embeddings.
 
@@ -63,7 +45,6 @@ def nt_xent(x: Tensor, y: Tensor, temperature: float = 0.5) -> Tensor:
     return F.cross_entropy(logits, partner)
 
 
-@_full_precision
 def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) -> Tensor:
     """InfoNCE with negatives from a queue (He et al. 2020, equation 1).
 
@@ -83,7 +64,6 @@ def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) ->
     return F.cross_entropy(torch.cat([positive, negative], dim=1), first)  # of (B, 1 + Q)
 
 
-@_full_precision
 def imsvd(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     """IMSVD (Niu et al. 2025), the formula of its published code:
 
@@ -111,7 +91,6 @@ def imsvd(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     return _disagreement(p, q) + weight * (spread + independence)
 
 
-@_full_precision
 def carp(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     """CARP (Silva & Ramírez Rivera 2023): mean_{b,l} -log⟨p, q⟩ + weight · mean_l KL(m_l ‖ uniform).
 
@@ -130,7 +109,6 @@ def carp(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     return _disagreement(p, q) + weight * divergence.mean()
 
 
-@_full_precision
 def scan(p: Tensor, q: Tensor, entropy_weight: float = 5.0) -> Tensor:
     """SCAN's clustering loss (Van Gansbeke et al. 2020, equation 2): mean_{b,l} -log⟨p, q⟩ - λ · mean_l H(p̄_l).
 
