@@ -14,9 +14,9 @@ from lib.categorical import baselines, losses
 from lib.categorical.arms import Arm
 from lib.categorical.augment import Views
 from lib.categorical.models import Network, build_encoder
-from lib.categorical.momentum import Queue, slow_copy
+from lib.categorical.momentum import Queue
 from lib.forking import train_each
-from lib.training import Captured, fit_arm, prepare, scored, start, step_count
+from lib.training import Captured, MovingAverage, fit_arm, prepare, scored, start, step_count
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
     from lib.data.images import Images
@@ -89,7 +89,11 @@ def make_step(
     if settings.batch_size < 2:
         raise ValueError("batch norm and negatives take batches of two or more images; raise batch_size")
     network = Network(build_encoder(settings.encoder, settings.width), arm.shape)
-    slow = slow_copy(network, arm.momentum).to(accelerator.device) if arm.queue or arm.loss == "carp" else None
+    slow = None
+    if arm.queue or arm.loss == "carp":
+        # The key encoder: a moving average of all weights, heads included (He et al. 2020, eq. 2). Batch norm keeps
+        # statistics of its own batches, as in MoCo.
+        slow = MovingAverage(network, arm.momentum).requires_grad_(False).to(accelerator.device)
     queue = Queue(arm.queue, arm.shape).to(accelerator.device) if arm.queue else None
     for part in (slow, queue):
         if part is not None:

@@ -228,6 +228,8 @@ def test_one_position_or_one_category_is_defined(shape):
         ({"loss": "simclr"}, "'simclr' is unknown; choose one of categorical"),
         ({"loss": "moco"}, "negatives from a queue; give it one"),
         ({"loss": "scan", "queue": 10}, "'scan' has no use for a queue"),
+        ({"momentum": 1.0}, r"momentum is in \[0, 1\), not 1.0"),
+        ({"momentum": -0.1}, r"momentum is in \[0, 1\), not -0.1"),
     ],
 )
 def test_arms_refuse_what_would_do_nothing(options, message):
