@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib.categorical import findings as codes
-from lib.categorical.arms import main_arms, published_arms
 from lib.emergency import findings as emergency
 from lib.laplacian_gan import findings as pyramid
 from lib.laplacian_gan import tables
@@ -36,7 +34,6 @@ def gan_rows(arms, **facts):
     return rows([*names, "copy_index", "share_z", "share_pyramid"], *found)
 
 
-MAIN = [arm.label for arm in main_arms(4, 3, 9) + published_arms(4, 3)]
 CONTROLS = gan_rows(control_arms() + mixture_arms() + level_arms())
 CASES = {
     "comparison": (
@@ -45,26 +42,6 @@ CASES = {
     ),
     "mixtures": (pyramid.mixtures, tables.mixtures(CONTROLS)),
     "objectives": (pyramid.objectives, gan_rows(objective_arms())),
-    "clusters": (
-        lambda table: codes.clusters(table, 10),
-        rows(["accuracy", "bytes"], *({"arm": arm, "readout": readout, "wanted": 10} for arm in MAIN for readout in
-             ("k-means on soft codes", "k-modes on hard codes", "k-means on embedding"))),
-    ),
-    "representation": (
-        codes.representation,
-        rows(["knn", "bytes"], *({"arm": arm, "representation": name} for arm in MAIN for name in
-             ("features", "soft codes", "hard codes"))),
-    ),
-    "search": (
-        codes.search,
-        rows(["map", "recall_10"], *({"embedding": "x", "method": method, "bytes": 16} for method in
-             ("exact search", "PQ", "ITQ", "categorical", "categorical, soft query"))),
-    ),
-    "frozen clusters": (
-        codes.frozen_clusters,
-        rows(["accuracy"], *({"features": "x", "method": method} for method in
-             ("k-means on features", "SCAN form, one position", "categorical head, k-modes on hard codes"))),
-    ),
     "onsets": (
         emergency.onsets,
         rows([f"{share}{end}" for share in ("moments", "accuracy") for end in ("", "_low", "_high")],

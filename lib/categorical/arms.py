@@ -46,6 +46,8 @@ class Arm:
             raise ValueError(f"{self.label}: MoCo takes its negatives from a queue; give it one, as queue=4096")
         if self.queue and self.loss not in ("categorical", "moco"):
             raise ValueError(f"{self.label}: the loss {self.loss!r} has no use for a queue")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"{self.label}: momentum is in [0, 1), not {self.momentum}")
 
     @property
     def makes_codes(self) -> bool:

@@ -16,9 +16,8 @@ from lib.training import start
 def step_of(arm: Arm, settings: Settings, pixels: torch.Tensor) -> Callable[[], object]:
     """One training step of a fresh arm on `settings.batch_size` of these images, as training runs it."""
     torch.manual_seed(0)
-    parts = make_step(start(settings.device, settings.precision), arm, pixels, settings, steps=1_000_000)
-    index = torch.arange(settings.batch_size) % len(pixels)
-    return partial(parts.step, index)
+    step = make_step(start(settings.device, settings.precision), arm, pixels, settings, steps=1_000_000)[1]
+    return partial(step, torch.arange(settings.batch_size) % len(pixels))
 
 
 def measure_steps(arms: Sequence[Arm], settings: Settings, *, size: int, rounds: int = 5) -> pd.DataFrame:

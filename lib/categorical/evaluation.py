@@ -5,7 +5,7 @@ to be chosen (a position, a threshold) is chosen without labels.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -174,9 +174,9 @@ def cluster_table(
 def _bytes(seen: Seen, readout: str) -> float:
     """Bytes of one image in the representation that a readout clusters, numbers in float32."""
     if readout == "one position":
-        return code_bytes(replace(seen.trained.arm, positions=1))
+        return code_bytes(1, seen.trained.arm.categories)
     if readout in ("k-modes on hard codes", "connected codes"):
-        return code_bytes(seen.trained.arm)
+        return code_bytes(*seen.trained.arm.shape)
     return 4.0 * (seen.test.features if readout == "k-means on features" else seen.test.points).shape[1]
 
 
@@ -201,14 +201,14 @@ def representation_table(
                 row["linear"] = 100 * clustering.linear_probe(fitted, train.labels, asked, test.labels)
             rows.append(row)
         if arm.makes_codes:
-            row = facts | {"representation": "hard codes", "bytes": code_bytes(arm)}
+            row = facts | {"representation": "hard codes", "bytes": code_bytes(*arm.shape)}
             rows.append(row | {"knn": 100 * _knn(ours.hard, theirs.hard, train, test, "hamming")})
     return pd.DataFrame(rows)
 
 
-def code_bytes(arm) -> float:
-    """Bytes of one hard code, each position in whole bits."""
-    return arm.positions * max(1, (arm.categories - 1).bit_length()) / 8
+def code_bytes(positions: int, categories: int) -> float:
+    """Bytes of one hard code: L positions of ⌈log2 K⌉ bits each, packed one after the other."""
+    return positions * max(1, (categories - 1).bit_length()) / 8
 
 
 # --- Health of the codes --------------------------------------------------------------------------

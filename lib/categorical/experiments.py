@@ -78,7 +78,7 @@ def ablation_table(seen: Mapping[str, Seen], train: Images, test: Images, *, see
             found[name] = 100 * clustering.matched_accuracy(asked, test.labels)
         arm = one.trained.arm
         row = {"arm": label, "seed": seed, "positions": arm.positions, "categories": arm.categories}
-        row |= {"bytes": code_bytes(arm)} | found | {"gap": found["soft"] - found["hard"], "knn": near[label]}
+        row |= {"bytes": code_bytes(*arm.shape)} | found | {"gap": found["soft"] - found["hard"], "knn": near[label]}
         rows.append(row | health.loc[label].drop("seed").to_dict())
     return pd.DataFrame(rows)
 

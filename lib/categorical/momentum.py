@@ -1,11 +1,9 @@
-"""What Momentum Contrast adds to a contrastive loss: a slow copy of the network, and a queue of its outputs."""
+"""The queue of Momentum Contrast, of outputs of a slow copy of the network."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from lib.training import MovingAverage
 
 
 class Queue(nn.Module):
@@ -46,13 +44,3 @@ class Queue(nn.Module):
         found = super().load_state_dict(*arguments, **options)
         self.known = int(self.pushed)
         return found
-
-
-def slow_copy(network: nn.Module, momentum: float = 0.99) -> MovingAverage:
-    """The key encoder: an exponential moving average of all weights, heads included (He et al. 2020, eq. 2).
-
-    Batch norm keeps statistics of its own batches, as in MoCo. `copy.update_parameters(network)` after each step.
-    """
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum is in [0, 1), not {momentum}")
-    return MovingAverage(network, momentum).requires_grad_(False)

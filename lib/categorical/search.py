@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lib.categorical.evaluation import Encoded
+from lib.categorical.evaluation import Encoded, code_bytes
 from lib.categorical.losses import agreement, harden
 from lib.metrics import MetricError
 from lib.metrics.clustering import check_points
@@ -53,11 +53,6 @@ class Embedded:
         if self.train.shape[1] != self.test.shape[1]:
             widths = f"{self.train.shape[1]} and {self.test.shape[1]}"
             raise MetricError(f"embeddings of database and queries have {widths} dimensions; take one network's")
-
-
-def code_size(positions: int, categories: int) -> int:
-    """Whole bytes of one hard code: L positions of ⌈log2 K⌉ bits each, packed one after the other."""
-    return math.ceil(positions * max(1, (categories - 1).bit_length()) / 8)
 
 
 def search_table(
@@ -100,7 +95,7 @@ def search_table(
             distances = rival_distances(method, size, base, query, seed=seed)
             rows += [] if distances is None else [row(method, size, distances)]
     for fitted, tested in codes:
-        stored, size = fitted.hard[order], code_size(*fitted.soft.shape[1:])
+        stored, size = fitted.hard[order], math.ceil(code_bytes(*fitted.soft.shape[1:]))
         rows.append(row(OURS, size, hamming(tested.hard[asked], stored), own))
         rows.append(row(SOFT, size, expected_disagreement(tested.soft[asked], stored), own))
     table = pd.DataFrame(rows)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -14,9 +14,9 @@ from lib.categorical import baselines, losses
 from lib.categorical.arms import Arm
 from lib.categorical.augment import Views
 from lib.categorical.models import Network, build_encoder
-from lib.categorical.momentum import Queue, slow_copy
+from lib.categorical.momentum import Queue
 from lib.forking import train_each
-from lib.training import Captured, fit_arm, prepare, scored, start, step_count
+from lib.training import Captured, MovingAverage, fit_arm, prepare, scored, start, step_count
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
     from lib.data.images import Images
@@ -68,33 +68,32 @@ def train_arm(
     """
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
-    parts = make_step(accelerator, arm, train.pixels, settings, steps=step_count(len(train), settings))
-    network = accelerator.unwrap_model(parts.network)
+    wrapped, step = make_step(accelerator, arm, train.pixels, settings, steps=step_count(len(train), settings))
+    network = accelerator.unwrap_model(wrapped)
     torch.manual_seed(seed + 1)
     now = None if score is None else lambda: score(Trained(arm, network, pd.DataFrame()))
     history = fit_arm(
-        accelerator, parts.step, arm, train, settings, seed=seed, code=__name__, score=score_key,
+        accelerator, step, arm, train, settings, seed=seed, code=__name__, score=score_key,
         evaluate=scored(len(train), settings, now), checkpoint=checkpoint,
     )  # fmt: skip
     return Trained(arm, network.eval().cpu(), history)
 
 
-class Parts(NamedTuple):
-    """What `make_step` makes: the network as Accelerate wraps it, and step(indices of a batch) -> terms."""
+def make_step(
+    accelerator: Accelerator, arm: Arm, pixels: Tensor, settings: Settings, *, steps: int
+) -> tuple[nn.Module, Callable[[Tensor], Terms]]:
+    """A fresh network of the arm and step(indices of a batch) of its training, all registered for checkpoints.
 
-    network: nn.Module
-    step: Callable[[Tensor], Terms]
-
-
-def make_step(accelerator: Accelerator, arm: Arm, pixels: Tensor, settings: Settings, *, steps: int) -> Parts:
-    """A fresh network of the arm and one step of its training, everything registered for checkpoints.
-
-    pixels: uint8 (N, 3, S, S); steps: of the whole training, for the schedule.
+    pixels: uint8 (N, 3, S, S); steps: of the whole training, for the schedule. The network is as Accelerate wraps it.
     """
     if settings.batch_size < 2:
         raise ValueError("batch norm and negatives take batches of two or more images; raise batch_size")
     network = Network(build_encoder(settings.encoder, settings.width), arm.shape)
-    slow = slow_copy(network, arm.momentum).to(accelerator.device) if arm.queue or arm.loss == "carp" else None
+    slow = None
+    if arm.queue or arm.loss == "carp":
+        # The key encoder: a moving average of all weights, heads included (He et al. 2020, eq. 2). Batch norm keeps
+        # statistics of its own batches, as in MoCo.
+        slow = MovingAverage(network, arm.momentum).requires_grad_(False).to(accelerator.device)
     queue = Queue(arm.queue, arm.shape).to(accelerator.device) if arm.queue else None
     for part in (slow, queue):
         if part is not None:
@@ -142,7 +141,7 @@ def make_step(accelerator: Accelerator, arm: Arm, pixels: Tensor, settings: Sett
         schedule.step()
         return terms
 
-    return Parts(network, step)
+    return network, step
 
 
 @dataclass(frozen=True)
@@ -160,25 +159,27 @@ class Schedule:
 
 
 def objective(arm: Arm, outputs: Tensor, keys: Tensor, queue: Tensor | None) -> tuple[Terms, Tensor]:
-    """Terms to minimise, and the keys as they go into the queue.
+    """Terms to minimise, and the keys as they go into the queue; in float32 also under autocast.
 
     outputs, keys: what the head returned for two views of the same images, (B, *arm.shape); queue: (n, *arm.shape).
     """
-    if not arm.makes_codes:
-        keys = nn.functional.normalize(keys.float(), dim=1)
-        if arm.loss == "nt_xent":
-            return {"loss": baselines.nt_xent(outputs, keys, temperature=arm.temperature)}, keys
-        # The first step finds the queue empty: the keys of its own batch stand in.
-        queue = queue if len(queue) else keys.detach()
-        return {"loss": baselines.moco(outputs, keys.detach(), queue, temperature=arm.temperature)}, keys
-    p, q = (losses.discretise(part, arm.code, arm.code_temperature) for part in (outputs, keys))
-    if arm.loss != "categorical":
-        return {"loss": getattr(baselines, arm.loss)(p, q)}, q
-    found = losses.categorical_info_nce(p, q, queue, temperature=arm.temperature, similarity=arm.similarity)
-    terms = {"loss": found}
-    if arm.entropy:
-        terms["entropy"] = -arm.entropy * losses.position_entropy(p)
-    return terms, q
+    outputs, keys = outputs.float(), keys.float()
+    with torch.autocast(outputs.device.type, enabled=False):
+        if not arm.makes_codes:
+            keys = nn.functional.normalize(keys, dim=1)
+            if arm.loss == "nt_xent":
+                return {"loss": baselines.nt_xent(outputs, keys, temperature=arm.temperature)}, keys
+            # The first step finds the queue empty: the keys of its own batch stand in.
+            queue = queue if len(queue) else keys.detach()
+            return {"loss": baselines.moco(outputs, keys.detach(), queue, temperature=arm.temperature)}, keys
+        p, q = (losses.discretise(part, arm.code, arm.code_temperature) for part in (outputs, keys))
+        if arm.loss != "categorical":
+            return {"loss": getattr(baselines, arm.loss)(p, q)}, q
+        found = losses.categorical_info_nce(p, q, queue, temperature=arm.temperature, similarity=arm.similarity)
+        terms = {"loss": found}
+        if arm.entropy:
+            terms["entropy"] = -arm.entropy * losses.position_entropy(p)
+        return terms, q
 
 
 def train_arms(arms: Iterable[Arm], train: "Images", settings: Settings, **options: Any) -> dict[str, Trained]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.corregularization.losses import SHORTEST, as_matrix, group_indices, welch_bound
+from lib.corregularization.losses import SHORTEST, as_matrix, welch_bound
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,11 @@ def coherence(weight: Tensor) -> Coherence:
 
 
 def group_coherence(weight: Tensor, groups: int) -> tuple[float, float]:
-    """RMS |cosine| (within groups, across groups) for contiguous groups."""
+    """RMS |cosine| (within groups, across groups) for contiguous groups, as equal as they can be; NaN without pairs."""
     gram = gram_matrix(weight)
-    sizes = (group_indices(len(gram), groups, "contiguous") < len(gram)).sum(1)
-    label = torch.arange(groups).repeat_interleave(sizes)
+    label = torch.arange(len(gram)) * groups // len(gram)
     same = label.unsqueeze(0) == label.unsqueeze(1)
-    across = gram[~same].square().mean().sqrt().item() if groups > 1 else math.nan
+    across = gram[~same].square().mean().sqrt().item()
     same.fill_diagonal_(False)
     return gram[same].square().mean().sqrt().item(), across
 

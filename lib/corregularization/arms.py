@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from lib.corregularization import baselines
 from lib.corregularization.losses import mean_over_layers
-from lib.corregularization.responses import ResponsePenalty, WhitenedPenalty
+from lib.corregularization.responses import ResponsePenalty
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,6 @@ def regulariser_arms(strength: float, groups: int = 8) -> list[Arm]:
         gram("Gram, p = 4", strength, power=4),
         gram(f"Gram, hinge, random g = {groups}", strength, groups=groups, margin="welch"),
         Arm("Gram on responses", "responses", 0.1 * strength),
-        Arm("Gram, whitened", "whitened", 0.1 * strength),
         Arm("soft orthogonality", "soft_orthogonality", strength),
         Arm("SRIP", "srip", 0.01 * strength),
         Arm("MMA", "mma", 0.01 * strength),
@@ -68,7 +67,6 @@ PENALTIES: dict[str, Callable[..., Tensor]] = {
 }
 # Other penalties, as functions of the layers. OCNN compares shifted filters, so it needs kernels with spatial axes.
 ON_LAYERS: dict[str, Callable[..., Callable[[], Tensor]]] = {
-    "whitened": WhitenedPenalty,
     "responses": ResponsePenalty,
     "decov": partial(ResponsePenalty, penalty=baselines.decov),
     "ocnn": lambda layers, **options: partial(baselines.ocnn_over_layers, layers, **options),

@@ -2,16 +2,7 @@
 
 Symbols: W (n, d) holds the n filters w_i of a layer, d weights each, as rows; u_i = w_i / ‖w_i‖;
 c_ij = ⟨u_i, u_j⟩. Each loss takes one weight of a linear layer or convolution, or one layer's activations,
-and returns a scalar.
-
-| function           | method and source                      | of       | range                          |
-|--------------------|----------------------------------------|----------|--------------------------------|
-| soft_orthogonality | SO, Bansal et al., NeurIPS 2018        | w        | [0, ∞)                         |
-| srip               | SRIP, Bansal et al., NeurIPS 2018      | w        | [0, ∞)                         |
-| mma                | MMA, Wang et al., NeurIPS 2020         | u        | [-π, 0]                        |
-| ocnn               | OCNN, Wang et al., CVPR 2020           | w        | [0, ∞)                         |
-| decov              | DeCov, Cogswell et al., ICLR 2016      | features | [0, ∞)                         |
-| orthogonal_init    | Saxe et al., ICLR 2014                 | a model  | an initialisation, not a loss  |
+and returns a scalar: `mma`, of u, in [-π, 0], the others in [0, ∞); `decov` is of features, the rest of w.
 
 The papers sum over pairs of filters, so that wide layers dominate. Here every such sum is a mean, so that one weight
 means the same for every layer; each docstring gives the paper's loss as a multiple. Losses of w also pull the filters

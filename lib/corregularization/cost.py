@@ -20,11 +20,6 @@ WHOLE = "Gram, whole"
 AUTOGRAD = "Gram, whole, by autograd"
 
 
-def random_groups(groups: int) -> str:
-    """Name of the penalty with random regrouping in a table of costs."""
-    return f"Gram, random g = {groups}"
-
-
 def gram_by_autograd(matrix: Tensor) -> Tensor:
     """The default `gram_penalty` of a kernel matrix (n, d), its gradient left to autograd.
 
@@ -42,7 +37,7 @@ def regularisers(groups: Sequence[int] = (2, 4, 8)) -> dict[str, Callable[[Mappi
     return {
         WHOLE: mean_over_layers,
         AUTOGRAD: partial(mean_over_layers, penalty=gram_by_autograd),
-        **{random_groups(g): partial(mean_over_layers, groups=g, grouping="random") for g in groups},
+        **{f"Gram, random g = {g}": partial(mean_over_layers, groups=g, grouping="random") for g in groups},
         "Soft orthogonality": partial(mean_over_layers, penalty=soft_orthogonality),
         "SRIP": partial(mean_over_layers, penalty=srip),
         "MMA": partial(mean_over_layers, penalty=mma),

@@ -1,8 +1,7 @@
 """The penalty on a generative model: does a β-VAE disentangle better under it? (the source's future work)"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from lib.corregularization.analysis import similarity
 from lib.corregularization.arms import Arm, gram, penalty_of
 from lib.corregularization.losses import select_layers
+from lib.corregularization.training import Snapshots
 from lib.data.cache import checksum
 from lib.data.shapes import draw_shapes
 from lib.forking import train_each
@@ -24,7 +24,6 @@ SIZE = 16  # pixels: with more, minutes do not suffice for several networks
 SD = 0.1  # of the pixels about what the decoder says; more, and dim images are not worth a latent
 FACTORS = ("class", "x", "y", "scale", "orientation", "hue")
 UNTRAINED = "untrained"
-MEASURES = ("mig", "disentanglement", "completeness", "informativeness", "sap")
 
 
 class VAE(nn.Module):
@@ -114,16 +113,7 @@ def draw_scenes(count: int, split: str, seed: int) -> Scenes:
     return Scenes(pixels, known, checksum(pixels.numpy(), labels.numpy()))
 
 
-@dataclass(frozen=True)
-class TrainedVae:
-    arm: VaeArm
-    model: VAE
-    history: pd.DataFrame = field(repr=False)  # per epoch: reconstruction, divergence (nats a value), penalty
-
-
-def train_vae(
-    arm: VaeArm, train: Scenes, settings: VaeSettings, *, seed: int, checkpoint: Path | None = None
-) -> TrainedVae:
+def train_vae(arm: VaeArm, train: Scenes, settings: VaeSettings, *, seed: int, checkpoint: Path | None = None) -> VAE:
     """Train one arm: (`misfit` + β · `divergence`) / number of pixel values + λ · penalty.
 
     Arms of one seed start from the same weights and see the same images and the same noise of the latents.
@@ -137,7 +127,7 @@ def train_vae(
     network, optimizer, schedule = prepare(
         accelerator, model, optimizer, one_cycle(optimizer, step_count(len(train), settings))
     )
-    accelerator.register_for_checkpointing(_Kept(regrouping))
+    accelerator.register_for_checkpointing(Snapshots({}, regrouping))
     torch.manual_seed(seed + 1)
     pixels = train.pixels.to(accelerator.device)
 
@@ -150,77 +140,48 @@ def train_vae(
         return terms if penalty is None else terms | {"penalty": arm.penalty.strength * penalty()}
 
     step = gradient_step(accelerator, network, optimizer, schedule, losses)
-    history = fit_arm(accelerator, step, arm, train, settings, seed=seed, code=__name__, evaluate=lambda epoch: {},
-                      checkpoint=checkpoint)  # fmt: skip
-    return TrainedVae(arm, model.eval().cpu(), history)
+    fit_arm(accelerator, step, arm, train, settings, seed=seed, code=__name__, evaluate=lambda epoch: {},
+            checkpoint=checkpoint)  # fmt: skip
+    return model.eval().cpu()
 
 
-class _Kept:
-    """The generator of random groups, saved with the checkpoint."""
-
-    def __init__(self, generator: torch.Generator):
-        self.state_dict = lambda: {"generator": generator.get_state()}
-        self.load_state_dict = lambda state: generator.set_state(state["generator"])
-
-
-def train_vaes(arms: Sequence[VaeArm], train: Scenes, settings: VaeSettings, **options: Any) -> dict[str, TrainedVae]:
-    """`train_vae` for each of `arms`, by label."""
-    return train_each(partial(train_vae, train=train, settings=settings), arms, **options)
-
-
-def table(trained: Mapping[str, TrainedVae], test: Scenes, *, seed: int) -> pd.DataFrame:
-    """tab37: one row per arm, and one of the same network with random weights.
+def table(arms: Sequence[VaeArm], trained: Mapping[str, VAE], test: Scenes, *, seed: int) -> pd.DataFrame:
+    """tab37: one row per arm, and one of the same network with random weights. trained: networks by the arms' labels.
 
     Columns: arm, seed, beta, strength, reconstruction (`misfit`, nats an image, latents at their means), kl (nats
-    an image), active (latents with more than 0.1 nat), rms (RMS cosine of filters, mean of layers), and `MEASURES` of
-    the latents' means.
+    an image), active (latents with more than 0.1 nat), rms (RMS cosine of filters, mean of layers), and of the latents'
+    means what `lib.metrics.disentanglement.scores` returns.
     """
     torch.manual_seed(seed)
-    first = next(iter(trained.values())).model
+    first = next(iter(trained.values()))
     fresh = VAE(first.encoder[-1].out_features // 2, first.encoder[0].out_channels).eval()
-    rows = []
-    for label, arm, model in [(label, one.arm, one.model) for label, one in trained.items()] + [
-        (UNTRAINED, VaeArm(UNTRAINED, np.nan), fresh)
-    ]:
-        images = test.pixels / 255
+    rows, images = [], test.pixels / 255
+    for arm in [*arms, VaeArm(UNTRAINED, np.nan)]:
+        model = trained.get(arm.label, fresh)
         mean, log_variance = predict(model.encoder, images.split(500)).chunk(2, dim=1)
         logits = predict(model.decoder, mean.split(500))
         nats = divergence(mean, log_variance).mean(0)
         error = misfit(logits, images).mean()
         rms = np.mean([similarity(layer.weight).rms for layer in select_layers(model).values()])
-        row = {"arm": label, "seed": seed, "beta": arm.beta, "strength": arm.penalty.strength}
+        row = {"arm": arm.label, "seed": seed, "beta": arm.beta, "strength": arm.penalty.strength}
         row |= {"reconstruction": error.item(), "kl": nats.sum().item(), "active": int((nats > 0.1).sum()), "rms": rms}
         rows.append(row | disentanglement.scores(mean, test.factors))
     return pd.DataFrame(rows)
 
 
-def reading(rows: pd.DataFrame) -> str:
-    """What `table` shows of one seed, in Markdown."""
-    by, lines = rows.set_index("arm"), []
-    base, untrained = by.loc["beta-VAE"], by.loc[UNTRAINED]
-    for label in (name for name in by.index if name.startswith("beta-VAE,")):
-        changes = [f"{name} {by.loc[label, name] - base[name]:+.3f}" for name in MEASURES]
-        lines.append(f"* **{label}**, less the β-VAE without penalty: {', '.join(changes)}; RMS cosine "
-                     f"{by.loc[label, 'rms']:.3f} against {base['rms']:.3f}.")  # fmt: skip
-    chance = ", ".join(f"{name} {untrained[name]:.3f} ({base[name]:.3f})" for name in MEASURES)
-    return "\n".join([*lines, f"* Random weights (and the trained β-VAE): {chance}."])
-
-
-def traversals(
-    trained: Mapping[str, TrainedVae], test: Scenes, count: int = 5, steps: int = 7
-) -> dict[str, np.ndarray]:
+def traversals(trained: Mapping[str, VAE], test: Scenes, count: int = 5, steps: int = 7) -> dict[str, np.ndarray]:
     """fig313: the first test image decoded with one latent moved from -2 to 2, in [0, 1].
 
     arm → (count, steps, 16, 16, 3); the latents are those with the largest divergence, the largest first.
     """
     shown = {}
-    for label, one in trained.items():
-        mean, log_variance = predict(one.model.encoder, (test.pixels[:500] / 255).split(500)).chunk(2, dim=1)
+    for label, model in trained.items():
+        mean, log_variance = predict(model.encoder, (test.pixels[:500] / 255).split(500)).chunk(2, dim=1)
         latents = divergence(mean, log_variance).mean(0).argsort(descending=True)[:count]
         moved = mean[0].expand(len(latents), steps, -1).clone()
         for row, latent in enumerate(latents):
             moved[row, :, latent] = torch.linspace(-2, 2, steps)
-        images = predict(one.model.decoder, [moved.flatten(0, 1)]).sigmoid()
+        images = predict(model.decoder, [moved.flatten(0, 1)]).sigmoid()
         shown[label] = images.unflatten(0, (len(latents), steps)).permute(0, 1, 3, 4, 2).numpy()
     return shown
 
@@ -233,8 +194,7 @@ def experiment(
     how: precision and device.
     """
     train, test = draw_scenes(count, "train", seed), draw_scenes(min(1000, count), "test", seed)
-    trained = train_vaes(
-        vae_arms(beta, strength), train, VaeSettings(epochs, **how), seed=seed, checkpoints=checkpoints
-    )
+    arms, settings = vae_arms(beta, strength), VaeSettings(epochs, **how)
+    trained = train_each(train_vae, arms, train=train, settings=settings, seed=seed, checkpoints=checkpoints)
     shown = {label: trained[label] for label in ("beta-VAE", "beta-VAE, Gram")}
-    return table(trained, test, seed=seed), traversals(shown, test)
+    return table(arms, trained, test, seed=seed), traversals(shown, test)

@@ -122,35 +122,6 @@ def group_table(trained: Mapping[str, Trained], groups: int, seed: int) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def alike(values: pd.DataFrame) -> str:
-    """How alike the filters of each layer become, by RMS |cosine|, as Markdown. values: `correlations`."""
-    rms = values.groupby(["arm", "layer", "epoch"], sort=False).rms.mean().unstack("epoch")
-    start, end = rms.iloc[:, 0], rms.iloc[:, -1]
-
-    def listed(found: pd.Series) -> str:
-        return ", ".join(found[found].index) or "no layer"
-
-    lines = []
-    for arm in start.index.unique("arm"):
-        moved = ", ".join(f"{layer} {start[arm][layer]:.3f} to {end[arm][layer]:.3f}" for layer in start[arm].index)
-        lines.append(f"* **{arm}**: {moved}; more alike than at initialisation in {listed(end[arm] > start[arm])}")
-        if arm != "plain":
-            lines[-1] += f", less alike than *plain* in {listed(end[arm] < end['plain'])}"
-        lines[-1] += "."
-    return "\n".join(["RMS cosine between the filters of a layer, from initialisation to the end of training:", *lines])
-
-
-def across(cuts: pd.DataFrame) -> str:
-    """What groups leave of the pairs across them, beside the whole loss, as Markdown. cuts: `group_table`."""
-    mean = cuts.groupby("arm", sort=False)[["across", "first_largest"]].mean()
-    times = ", ".join(f"{arm} {value / mean.across['Gram']:.2f}" for arm, value in mean.across.items() if arm != "Gram")
-    largest = ", ".join(f"{arm} {value:.2f}" for arm, value in mean.first_largest.items())
-    return (
-        f"* RMS cosine across the groups, in multiples of that under the whole loss (*Gram*): {times}.\n"
-        f"* Largest cosine in the first layer: {largest}."
-    )
-
-
 def judged(table: pd.DataFrame) -> pd.DataFrame:
     """A `comparison.paired_table` by condition and chance (%), without verdicts where there is nothing to judge.
 

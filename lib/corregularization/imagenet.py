@@ -2,30 +2,27 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from lib.corregularization.analysis import coherence, pair_cosines, prune_redundant
-from lib.corregularization.losses import as_matrix
+from lib.corregularization.losses import as_matrix, select_layers
 from lib.corregularization.training import Trained
 from lib.data.images import Images
 from lib.metrics.clustering import linear_probe
 from lib.metrics.imagenet import as_input
+from lib.training import predict
 
 ALIKE = 0.9  # |cosine| from which two filters count as near-duplicates
 CHUNK = 250  # images at once
 
 
-def convolutions(network: nn.Module) -> list[nn.Conv2d]:
-    return [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
-
-
 def first_kernels(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """The kernel (n, 3, k, k) of each network's first convolution."""
-    return {name: convolutions(network)[0].weight for name, network in networks.items()}
+    return {name: next(iter(select_layers(network).values())).weight for name, network in networks.items()}
 
 
 def similarity_table(networks: Mapping[str, nn.Module], arms: Mapping[str, Trained], seed: int) -> pd.DataFrame:
@@ -41,7 +38,7 @@ def similarity_table(networks: Mapping[str, nn.Module], arms: Mapping[str, Train
     rows, draw = [], torch.Generator().manual_seed(seed)
     ours = {f"CNN, {label}": trained.model for label, trained in arms.items()}
     for network, model in (dict(networks) | ours).items():
-        for number, layer in enumerate(convolutions(model), start=1):
+        for number, layer in enumerate(select_layers(model).values(), start=1):
             trained = as_matrix(layer.weight).detach()
             random = torch.randn(trained.shape, generator=draw)
             orthogonal = nn.init.orthogonal_(torch.empty_like(random), generator=draw)
@@ -53,44 +50,21 @@ def similarity_table(networks: Mapping[str, nn.Module], arms: Mapping[str, Train
     return pd.DataFrame(rows)
 
 
-def reading(table: pd.DataFrame) -> str:
-    """What figure 312 shows, in Markdown. table: `similarity_table`."""
-    lines = []
-    for name, part in table.groupby("network", sort=False):
-        each = part.pivot(index="layer", columns="filters")
-        times = each["rms", "trained"] / each["rms", "random"]
-        twice = each["near_duplicates", "trained"]
-        pairs = ", ".join(f"{count} in layer {layer}" for layer, count in twice[twice > 0].items()) or "none"
-        lines.append(
-            f"* **{name}**: {len(each)} layers with an RMS cosine of {times.min():.1f} to {times.max():.1f} times that "
-            f"of random filters; near-duplicates (pairs with a |cosine| above {ALIKE}): {pairs}."
-        )
-    return "\n".join(lines)
-
-
 # --- Pruning -------------------------------------------------------------------------------------
 
 
-def keep_dissimilar(layer: nn.Conv2d, share: float, _draw: torch.Generator) -> Tensor:
-    return prune_redundant(layer, share)
-
-
-def keep_long(layer: nn.Conv2d, share: float, _draw: torch.Generator) -> Tensor:
-    """(n,) bool: without the `share` of shortest filters (Li et al. 2017)."""
-    return _without(as_matrix(layer.weight).norm(dim=1), share)
-
-
-def keep_random(layer: nn.Conv2d, share: float, draw: torch.Generator) -> Tensor:
-    return _without(torch.rand(layer.out_channels, generator=draw), share)
-
-
-def _without(score: Tensor, share: float) -> Tensor:
+def _without_lowest(score: Tensor, share: float) -> Tensor:
     keep = torch.ones(len(score), dtype=torch.bool)
     keep[score.argsort()[: min(round(share * len(score)), len(score) - 1)]] = False
     return keep
 
 
-CRITERIA = {"most similar": keep_dissimilar, "shortest": keep_long, "random": keep_random}
+# Which filters to keep, (n,) bool, when a share of them goes, but never all; the shortest as in Li et al. 2017.
+CRITERIA: dict[str, Callable[[nn.Conv2d, float, torch.Generator], Tensor]] = {
+    "most similar": lambda layer, share, draw: prune_redundant(layer, share),
+    "shortest": lambda layer, share, draw: _without_lowest(as_matrix(layer.weight).norm(dim=1), share),
+    "random": lambda layer, share, draw: _without_lowest(torch.rand(layer.out_channels, generator=draw), share),
+}
 
 
 def pruning_table(
@@ -105,7 +79,7 @@ def pruning_table(
     for name, criterion in CRITERIA.items():
         for share in shares:
             pruned, draw = copy.deepcopy(network), torch.Generator().manual_seed(seed)
-            for layer in convolutions(pruned):
+            for layer in select_layers(pruned).values():
                 gone = ~criterion(layer, share, draw)
                 layer.weight[gone] = layer.bias[gone] = 0
             right = _probe(pruned, train, test) if share else whole
@@ -119,7 +93,7 @@ def _probe(network: nn.Module, train: Images, test: Images) -> float:
     return linear_probe(features(network, train), train.labels, features(network, test), test.labels)
 
 
-@torch.no_grad()
 def features(network: nn.Module, images: Images) -> Tensor:
     """(N, channels): what the network's last layer answers, mean over positions. Pixels normalised as torchvision's."""
-    return torch.cat([network(as_input(part)).mean((2, 3)) for part in images.pixels.split(CHUNK)])
+    inputs = (as_input(part) for part in images.pixels.split(CHUNK))
+    return predict(nn.Sequential(network, nn.AdaptiveAvgPool2d(1), nn.Flatten()), inputs)

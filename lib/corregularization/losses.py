@@ -22,7 +22,6 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.utils.rnn import pad_sequence
 
 Grouping = Literal["random", "contiguous"]
 GROUPINGS = get_args(Grouping)
@@ -75,30 +74,22 @@ def group_indices(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Which filters meet in which group: (groups, ⌈n/groups⌉) int64, padded with n.
+    """Which filters meet in which group: (groups, m) int64, m = n/groups.
 
-    Sizes differ by at most one where `groups` does not divide n. "contiguous": filters
-    0…m-1, m…2m-1, …; "random": a new uniform permutation at each call, so that every pair meets equally often.
+    "contiguous": filters 0…m-1, m…2m-1, …; "random": a new uniform permutation at each call, so that every pair
+    meets equally often.
     """
-    if not 1 <= groups < n:  # with n groups nobody meets anybody
+    if not 1 <= groups < n or n % groups:  # with n groups nobody meets anybody
+        possible = ", ".join(str(g) for g in range(1, n) if n % g == 0)
         raise PenaltyError(
-            f"{groups} groups of {n} filters leave no pair to compare; "
-            f"choose between 1 and {n - 1} groups for this layer"
+            f"{n} filters do not form {groups} equal groups with pairs to compare; choose one of {possible} groups"
         )
     if grouping == "random":
         home = generator.device if generator is not None else device
         order = torch.randperm(n, generator=generator, device=home).to(device)
     else:
         order = torch.arange(n, device=device)
-    if n % groups == 0:
-        return order.view(groups, -1)
-    return pad_sequence(order.tensor_split(groups), batch_first=True, padding_value=n)
-
-
-def _pairs(n: int, groups: int) -> int:
-    """Ordered pairs i ≠ j that share a group, for group sizes that differ by at most one."""
-    size, extra = divmod(n, groups)
-    return extra * (size + 1) * size + (groups - extra) * size * (size - 1)
+    return order.view(groups, -1)
 
 
 class _GramPenalty(torch.autograd.Function):
@@ -114,14 +105,12 @@ class _GramPenalty(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, matrix: Tensor, index: Tensor | None, pairs: int, power: float, margin: float) -> Tensor:
-        n = matrix.shape[0]
+    def forward(ctx, matrix: Tensor, index: Tensor | None, power: float, margin: float) -> Tensor:
         members = _members(matrix, index)  # (g, m, d)
+        pairs = len(matrix) * (members.shape[1] - 1)  # ordered, of filters that share a group
         gram = torch.bmm(members, members.transpose(1, 2))  # (g, m, m)
         square = gram.diagonal(dim1=1, dim2=2)
         scale = torch.where(square > SHORTEST**2, square.clamp_min(SHORTEST**2).rsqrt(), 0)  # (g, m)
-        if index is not None and index.numel() > n:  # "nobody" is similar to no one
-            scale = scale.masked_fill(index == n, 0)
         gram.mul_(scale[:, :, None]).mul_(scale[:, None, :])
         gram.diagonal(dim1=1, dim2=2).zero_()
         ctx.save_for_backward(matrix, gram, scale, index)
@@ -134,7 +123,7 @@ class _GramPenalty(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         with torch.autocast(device_type=grad.device.type, enabled=False):  # as the forward pass
-            return _GramPenalty._gradient(ctx, grad), None, None, None, None
+            return _GramPenalty._gradient(ctx, grad), None, None, None
 
     @staticmethod
     def _gradient(ctx, grad: Tensor) -> Tensor:
@@ -150,17 +139,14 @@ class _GramPenalty(torch.autograd.Function):
         change = torch.bmm(slope, _members(matrix, index))  # (g, m, d)
         if index is None:
             return change[0]
-        n, d = matrix.shape
-        spread = change.new_empty(n + 1, d)  # the last row for nobody
-        return spread.index_copy_(0, index.flatten(), change.flatten(0, 1))[:n]
+        return torch.empty_like(matrix).index_copy_(0, index.flatten(), change.flatten(0, 1))
 
 
 def _members(matrix: Tensor, index: Tensor | None) -> Tensor:
-    """Filters by group, (g, m, d); in place of nobody (index n) stands any filter, to be ignored."""
+    """Filters by group, (g, m, d)."""
     if index is None:
         return matrix.unsqueeze(0)
-    n, d = matrix.shape
-    return matrix.index_select(0, index.flatten().clamp_max(n - 1)).view(*index.shape, d)
+    return matrix.index_select(0, index.flatten()).view(*index.shape, -1)
 
 
 @full_precision
@@ -171,20 +157,18 @@ def gram_penalty(
     power: float = 2,
     grouping: Grouping = "random",
     margin: float | Literal["welch"] = 0.0,
-    metric: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Mean over filter pairs of max(|cosine| - margin, 0)^power; a scalar in [0, 1].
 
     weight: kernel of a linear layer or convolution.
-    groups, grouping: compare only filters that share a group, 1/groups of the pairs. "contiguous" groups never see the
-        pairs across; "random" draws a new partition at every call, an unbiased estimate of the whole penalty.
+    groups, grouping: compare only filters that share a group, 1/groups of the pairs; groups divides n. "contiguous"
+        groups never see the pairs across; "random" draws a new partition at every call, an unbiased estimate of the
+        whole penalty.
     power: 2 (default) has the tight frames as its minima (RMS at the Welch bound); 1 lets duplicates through where
         n > d, and so does 2 with random groups (`lib.corregularization.packing`); 4 pushes hardest on the most similar.
     margin: similarity that costs nothing; "welch" for the layer's Welch bound, which is 0 where n ≤ d and where n > d
         keeps the most similar pair apart, with random groups too.
-    metric: positive definite (d, d) matrix S. Cosines are then taken in xᵀ S y: with S the
-        covariance of the layer's input patches they are the correlations of the responses.
     generator: for grouping="random"; the global random state if None.
 
     Runs in float32 under autocast (float64 stays float64). The gradient is closed-form and tangential: only a step of
@@ -201,18 +185,11 @@ def gram_penalty(
     n, d = matrix.shape
     if n < 2 or d < 1:
         raise PenaltyError(f"the penalty compares pairs of filters, and this layer has {n} filters of {d} weights")
-    if metric is not None:
-        if metric.shape != (d, d):
-            raise PenaltyError(f"metric has shape {tuple(metric.shape)}; filters of {d} weights need ({d}, {d})")
-        try:
-            matrix = matrix @ torch.linalg.cholesky(metric.to(matrix.dtype))
-        except torch.linalg.LinAlgError as error:
-            raise PenaltyError(f"metric is not positive definite ({error}); add a ridge to its diagonal") from None
     index = None
     if groups != 1:
         index = group_indices(n, groups, grouping, generator=generator, device=matrix.device)
     bound = welch_bound(n, d) if margin == "welch" else float(margin)
-    return _GramPenalty.apply(matrix, index, _pairs(n, groups), power, bound)
+    return _GramPenalty.apply(matrix, index, power, bound)
 
 
 def select_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -239,14 +216,16 @@ def mean_over_layers(
         layers = select_layers(model)
         loss = cross_entropy(model(x), y) + strength * mean_over_layers(layers, groups=8)
 
-    A layer with less than two filters for each group is divided into fewer groups, half as many as it has filters.
+    A layer that does not form so many equal groups of two or more filters is divided into the most groups that it does.
     Added to the loss on every process of a DDP job it counts once, as DDP averages gradients.
     """
 
     def value(layer: nn.Module) -> Tensor:
         matrix = as_matrix(layer.weight)
-        most = {"groups": max(1, min(options["groups"], len(matrix) // 2))} if "groups" in options else {}
-        return penalty(matrix, **options | most)
+        if "groups" not in options:
+            return penalty(matrix, **options)
+        most = max([1, *(g for g in range(1, min(options["groups"], len(matrix) // 2) + 1) if len(matrix) % g == 0)])
+        return penalty(matrix, **options | {"groups": most})
 
     return mean_by_name(value, layers)
 

@@ -24,7 +24,6 @@ from lib.corregularization.analysis import coherence, pair_cosines
 from lib.corregularization.losses import gram_penalty, welch_bound
 from lib.forking import side_by_side
 
-NEAR_DUPLICATE = 0.9  # |cosine| of a pair that does the same work twice
 Grouping = Literal["whole", "fixed", "random", "noise"]
 LOSSES: dict[str, dict[str, Any]] = {"p = 2": {}, "p = 4": {"power": 4}, "hinge above Welch": {"margin": "welch"}}
 
@@ -128,24 +127,3 @@ def at_ratio(table: pd.DataFrame, ratio: float = 2.0) -> pd.DataFrame:
         starts=("max", "size"), rms=("rms", "mean"), largest=("max", "mean"), lowest=("max", "min"),
         highest=("max", "max"), noise=("noise", "mean"),
     ).reset_index()  # fmt: skip
-
-
-def reading(table: pd.DataFrame) -> str:
-    """What the largest cosines of `packing_table` say about groups where n > d, as Markdown."""
-    over = table[(table.ratio > 1) & (table.loss != "random start")]
-    if over.empty:
-        return "No n/d above 1 was tried."
-    near = (over["max"] > NEAR_DUPLICATE).groupby([over.loss, over.groups], sort=False).agg(["sum", "size"])
-    mean = over.groupby(["loss", "groups", "ratio"])["max"].mean().unstack("ratio")
-    lines = [f"Where n > d, starts that end with a pair above |cosine| {NEAR_DUPLICATE}:"]
-    for loss in LOSSES:
-        counts = ", ".join(f"{groups} {row['sum']} of {row['size']}" for groups, row in near.loc[loss].iterrows())
-        counts = counts.replace("noise", "whole with random noise")
-        extra = mean.loc[loss, "random"] - mean.loc[loss, "whole"]
-        changes = ", ".join(f"{change:+.2f} at n/d = {ratio:.3g}" for ratio, change in extra.items())
-        lines.append(
-            f"* {loss}: {counts}. Random groups change the mean largest cosine of the whole loss by {changes}."
-        )
-    least = {ratio: min(LOSSES, key=lambda loss: mean.loc[(loss, "random"), ratio]) for ratio in mean}
-    found = "; ".join(f"{loss} at n/d = {ratio:.3g}" for ratio, loss in least.items())
-    return "\n".join([*lines, "", f"With random groups the largest cosine is smallest, on average, under {found}."])

@@ -15,7 +15,7 @@ from lib.corregularization.analysis import similarity
 from lib.corregularization.arms import Arm, penalty_of
 from lib.corregularization.losses import select_layers
 from lib.corregularization.models import build_model
-from lib.corregularization.responses import Hooked, WhitenedPenalty
+from lib.corregularization.responses import ResponsePenalty
 from lib.data.augment import as_float, flip_and_shift
 from lib.forking import train_each
 from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, start, step_count
@@ -97,8 +97,6 @@ def train_arm(
     network, optimizer, schedule = prepare(accelerator, model, optimizer, schedule)
     snapshots = Snapshots(layers, regrouping)
     accelerator.register_for_checkpointing(snapshots)
-    if isinstance(penalty, WhitenedPenalty):
-        accelerator.register_for_checkpointing(penalty)
     # An arm that drew more while starting would otherwise see other augmentations than its twin.
     torch.manual_seed(seed + 1)
 
@@ -118,14 +116,13 @@ def train_arm(
         loss, accuracy = score(network, test)
         return {"test_loss": loss, "test_accuracy": accuracy}
 
-    # A graph would go on from the first covariance of the whitened penalty, and always draw the same groups.
-    capture = not isinstance(penalty, WhitenedPenalty) and "groups" not in arm.options
-    step = gradient_step(accelerator, network, optimizer, schedule, losses, capture=capture)
+    # A graph would always draw the same groups.
+    step = gradient_step(accelerator, network, optimizer, schedule, losses, capture="groups" not in arm.options)
     history = fit_arm(
         accelerator, step, arm, train, settings, seed=seed, code=__name__, test=test.checksum,
         evaluate=evaluate, checkpoint=checkpoint,
     )  # fmt: skip
-    if isinstance(penalty, Hooked):
+    if isinstance(penalty, ResponsePenalty):
         penalty.close()
     return Trained(arm, model.eval().cpu(), history, pd.DataFrame(snapshots.rows), snapshots.filters)
 

@@ -139,9 +139,12 @@ def test_representations_and_their_bytes(seen, perfect, data):
     assert table.linear.notna().sum() == len(seen) + 1  # on features alone
 
 
-@pytest.mark.parametrize(("positions", "categories", "expected"), [(16, 16, 8), (16, 10, 8), (64, 2, 8), (8, 1, 1)])
+@pytest.mark.parametrize(
+    ("positions", "categories", "expected"),
+    [(16, 16, 8), (16, 10, 8), (64, 2, 8), (8, 1, 1), (3, 2, 0.375)],
+)
 def test_bytes_of_codes_are_whole_bits(positions, categories, expected):
-    assert evaluation.code_bytes(Arm("x", positions=positions, categories=categories)) == expected
+    assert evaluation.code_bytes(positions, categories) == expected
 
 
 def test_health_of_known_codes(perfect):

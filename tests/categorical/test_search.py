@@ -76,10 +76,6 @@ def test_faiss_and_torch_share_a_process_with_several_threads():
         np.testing.assert_allclose(one, two, atol=1e-6)
 
 
-def test_bytes_are_whole():
-    assert [search.code_size(*s) for s in ((16, 10), (8, 16), (3, 2), (4, 256))] == [8, 4, 1, 4]
-
-
 def test_table_is_deterministic_and_exact_search_finds_all(data, heads):
     how = {"sizes": [4, 64], "queries": 0, "seed": 0}
     table, again = (search.search_table(data, [heads["head, 4 bytes"]], **how) for _ in range(2))

@@ -159,6 +159,21 @@ def test_keys_get_no_gradient_but_queries_do():
     assert torch.allclose(pushed, losses.discretise(keys, temperature=0.3))
 
 
+@pytest.mark.parametrize("arm", EVERY, ids=lambda arm: arm.label)
+def test_losses_are_computed_in_float32_whatever_autocast_says(arm):
+    generator = torch.Generator().manual_seed(0)
+    outputs, keys = (torch.randn(6, *arm.shape, generator=generator).bfloat16() for _ in range(2))
+    queue = torch.rand(5, *arm.shape, generator=generator).softmax(-1) if arm.queue else None
+    torch.manual_seed(0)  # of sampled codes
+    expected, _ = objective(arm, outputs.float(), keys.float(), queue)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, pushed = objective(arm, outputs, keys, queue)
+    assert pushed.dtype == torch.float32
+    for name, value in expected.items():
+        assert found[name].dtype == torch.float32 and torch.equal(found[name], value)
+
+
 def test_the_schedule_rises_then_falls_to_zero():
     factor = Schedule(100)
     values = [factor(step) for step in range(100)]
@@ -168,8 +183,8 @@ def test_the_schedule_rises_then_falls_to_zero():
 
 
 def test_the_step_can_be_taken_alone():
-    parts = make_step(start("cpu"), ARM, TRAIN.pixels, SETTINGS, steps=10)
-    assert set(parts.step(torch.arange(10))) == {"loss", "entropy"}
+    _, step = make_step(start("cpu"), ARM, TRAIN.pixels, SETTINGS, steps=10)
+    assert set(step(torch.arange(10))) == {"loss", "entropy"}
 
 
 # -- bad input -----------------------------------------------------------------------------
@@ -213,6 +228,8 @@ def test_one_position_or_one_category_is_defined(shape):
         ({"loss": "simclr"}, "'simclr' is unknown; choose one of categorical"),
         ({"loss": "moco"}, "negatives from a queue; give it one"),
         ({"loss": "scan", "queue": 10}, "'scan' has no use for a queue"),
+        ({"momentum": 1.0}, r"momentum is in \[0, 1\), not 1.0"),
+        ({"momentum": -0.1}, r"momentum is in \[0, 1\), not -0.1"),
     ],
 )
 def test_arms_refuse_what_would_do_nothing(options, message):

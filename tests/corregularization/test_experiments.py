@@ -280,28 +280,6 @@ def test_kernels_are_by_layer_and_arm_and_the_last_layer_has_its_number():
     assert coherence(found["conv1"]["a"]).d == 27
 
 
-def test_sentences_on_similarity_follow_the_table():
-    values = pd.DataFrame(
-        [
-            {"arm": arm, "layer": layer, "epoch": epoch, "rms": 0.1 * (1 + epoch * change)}
-            for arm, changes in {"plain": (2, 3), "Gram": (-0.5, 1)}.items()
-            for layer, change in zip(("conv1", "conv2"), changes, strict=True)
-            for epoch in (0, 1)
-        ]
-    )
-    text = experiments.alike(values)
-    assert (
-        "* **plain**: conv1 0.100 to 0.300, conv2 0.100 to 0.400; more alike than at initialisation in conv1, conv2."
-        in text
-    )
-    assert "in conv2, less alike than *plain* in conv1, conv2." in text
-    values.loc[(values.arm == "Gram") & (values.epoch == 1), "rms"] = [0.05, 0.5]
-    assert "in conv2, less alike than *plain* in conv1." in experiments.alike(values)
-    cuts = pd.DataFrame({"arm": ["Gram", "fixed g = 2"], "across": [0.1, 0.15], "first_largest": [0.3, 0.4]})
-    assert "(*Gram*): fixed g = 2 1.50." in experiments.across(cuts)
-    assert "Gram 0.30, fixed g = 2 0.40." in experiments.across(cuts)
-
-
 def test_no_verdict_is_given_near_chance_or_without_errors():
     arms = ["plain", "Gram"] * 3
     table = pd.DataFrame({"condition": list("aabbcc"), "arm": arms, "chance": 10.0, "mean": [19, 50, 21, 9, 100, 99]})

@@ -6,7 +6,7 @@ import torch
 
 from lib.corregularization.analysis import coherence, group_coherence
 from lib.corregularization.losses import gram_penalty
-from lib.corregularization.packing import LOSSES, at_ratio, pack, packing_table, pair_evaluations, reading
+from lib.corregularization.packing import LOSSES, at_ratio, pack, packing_table, pair_evaluations
 
 
 @pytest.fixture(autouse=True)
@@ -135,10 +135,6 @@ def made_up(largest):
     )  # fmt: skip
 
 
-def test_the_reading_follows_the_table():
-    text = reading(made_up({"whole": 0.4, "random": 0.89}))
-    assert "* p = 2: whole 0 of 2, random 1 of 2." in text and "by +0.49 at n/d = 2" in text
-    text = reading(made_up({"whole": 0.95, "random": 0.2}))
-    assert "* p = 2: whole 2 of 2, random 0 of 2." in text and "by -0.75 at n/d = 2" in text
+def test_rows_at_a_ratio_sum_up_their_starts():
     row = at_ratio(made_up({"random": 0.2})).iloc[1]
     assert (row.largest, row.lowest, row.highest, row.starts) == pytest.approx((0.21, 0.2, 0.22, 2))

@@ -17,14 +17,14 @@ from lib.corregularization import training
 from lib.corregularization.arms import Arm, gram, grouping_arms, penalty_of, regulariser_arms
 from lib.corregularization.losses import as_matrix, gram_penalty, mean_over_layers, select_layers
 from lib.corregularization.models import build_model
-from lib.corregularization.responses import ResponsePenalty, WhitenedPenalty
+from lib.corregularization.responses import ResponsePenalty
 from lib.corregularization.training import Settings, score, train_arm, train_arms, with_label_noise
 from lib.data.images import Images
 
 SETTINGS = Settings(epochs=3, batch_size=8, device="cpu")
 PLAIN = Arm("plain")
 RANDOM = gram("random", 1.0, groups=3)
-WHITENED = Arm("whitened", "whitened", 0.1)
+DECOV = Arm("DeCov", "decov", 0.1)
 
 
 def narrow(name, classes):
@@ -101,7 +101,7 @@ def test_all_arms_start_from_the_same_filters_and_see_the_same_crops_of_the_same
     seen, augment = [], training.flip_and_shift
     monkeypatch.setattr(training, "flip_and_shift", lambda pixels: seen.append(augment(pixels)) or seen[-1])
     fixed = gram("fixed", 1.0, groups=4, grouping="contiguous")
-    arms = [PLAIN, gram("Gram", 1.0), fixed, RANDOM, WHITENED, Arm("SRIP", "srip", 0.1), Arm("wd", weight_decay=0.1)]
+    arms = [PLAIN, gram("Gram", 1.0), fixed, RANDOM, DECOV, Arm("SRIP", "srip", 0.1), Arm("wd", weight_decay=0.1)]
     batches, starts = [], []
     for arm in arms:
         seen.clear()
@@ -219,7 +219,6 @@ def test_an_arm_becomes_its_penalty_on_the_layers():
     assert penalty_of(PLAIN, layers) is None
     fourth = penalty_of(gram("p = 4", 1.0, power=4), layers)
     assert fourth().item() == pytest.approx(mean_over_layers(layers, power=4).item())
-    assert isinstance(penalty_of(WHITENED, layers), WhitenedPenalty)
     assert isinstance(penalty_of(Arm("answers", "responses"), layers), ResponsePenalty)
 
 
@@ -250,7 +249,7 @@ def test_arms_of_one_experiment_keep_their_checkpoints_apart(tmp_path, monkeypat
 # --- resuming --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arm", [PLAIN, RANDOM, WHITENED], ids=lambda arm: arm.label)
+@pytest.mark.parametrize("arm", [PLAIN, RANDOM, DECOV], ids=lambda arm: arm.label)
 def test_a_run_that_failed_in_its_second_epoch_goes_on_bit_for_bit(arm, tmp_path, monkeypatch):
     whole = run(arm)
     with monkeypatch.context() as patch:
@@ -291,7 +290,7 @@ training.train_arms(arms, train, test, settings, seed=0, checkpoints=Path(folder
 
 
 def test_a_run_that_was_killed_goes_on_bit_for_bit_and_keeps_finished_arms(tmp_path, monkeypatch):
-    arms = [replace(WHITENED), RANDOM]
+    arms = [DECOV, RANDOM]
     whole = train_arms(arms, TRAIN, TEST, SETTINGS, seed=0)
     torch.save((TRAIN, TEST, arms, SETTINGS, str(tmp_path / "arms"), 9 + 4), tmp_path / "task.pt")
     killed = subprocess.run(
