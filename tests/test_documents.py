@@ -36,7 +36,7 @@ class TestDocument:
 
     def test_commands_that_are_named_exist(self, document):
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-        named = set(re.findall(r"^make ([a-z]+)|`make ([a-z]+)", document.read_text(encoding="utf-8"), re.MULTILINE))
+        named = set(re.findall(r"^make ([a-z-]+)|`make ([a-z-]+)", document.read_text(encoding="utf-8"), re.MULTILINE))
         names = {name for pair in named for name in pair if name}
         assert all(re.search(rf"^{name}:", makefile, re.MULTILINE) for name in names)
 
