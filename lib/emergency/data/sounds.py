@@ -26,7 +26,6 @@ from lib.sources import source_hash
 
 SOUNDSCAPES = ("soundscapes", "soundscapes-recorded")
 FOLDS = 5
-NARROW = 5500  # Hz: microphones of soundscapes that hear no higher are one corpus, the others another
 COUNT = {"train": 2000, "validation": 400, "test": 600}  # soundscapes, when no count is asked for
 
 
@@ -152,7 +151,6 @@ def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
         spans=tuple(tuple((label.onset, label.offset) for label in clip.labels if label.kind != "distractor")
                     for clip in drawn.clips),
         texts=tuple(clip.transcript for clip in drawn.clips),
-        corpora=tuple("narrow microphones" if clip.band[1] < NARROW else "wide microphones" for clip in drawn.clips),
     )  # fmt: skip
 
 
@@ -189,7 +187,6 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
         rejected=dict(rejected),
         spans=tuple(((row.onset, row.offset),) for row in ready.rows),
         texts=tuple(row.line for row in ready.rows),
-        corpora=tuple(catalogue.roots[row.root].name for row in ready.rows),
     )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jiwer
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -19,13 +18,7 @@ from torch import Tensor
 
 from lib.data.cache import atomic
 from lib.data.catalog import DataError
-from lib.metrics.classification import fit_temperature, wilson
-
-# Stems that mark an emergency wherever they are said; 119 also as the built-in lines spell it.
-STEMS = (
-    "살려", "도와", "불이", "불났", "가스", "강도", "도둑", "지진", "무너", "갇혔", "넘어", "쓰러", "때려", "감전",
-    "숨", "신고", "일일구", "119",
-)  # fmt: skip
+from lib.metrics.classification import fit_temperature
 
 
 def _nfc(text: str) -> str:
@@ -133,21 +126,6 @@ def aligned(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
         (chunk.type, one[chunk.ref_start_idx : chunk.ref_end_idx], two[chunk.hyp_start_idx : chunk.hyp_end_idx])
         for chunk in jiwer.process_characters(one, two).alignments[0]
     ]
-
-
-def stem_table(references: Sequence[str], hypotheses: Sequence[str]) -> pd.DataFrame:
-    """Of each of `STEMS`, and of all: clips in which it is said, in which it was also written (%, Wilson), and in which
-    it was written and not said."""
-    said, heard = ([normalise(text) for text in texts] for texts in (references, hypotheses))
-    rows = []
-    for name in (*STEMS, "any"):
-        stems = STEMS if name == "any" else (name,)
-        in_one, in_two = (np.array([any(stem in text for stem in stems) for text in texts]) for texts in (said, heard))
-        count, hits = int(in_one.sum()), int((in_one & in_two).sum())
-        low, high = wilson(hits, count)
-        rows.append({"stem": name, "clips": count, "recall": 100 * hits / count if count else np.nan,
-                     "low": 100 * low, "high": 100 * high, "invented": int((in_two & ~in_one).sum())})  # fmt: skip
-    return pd.DataFrame(rows)
 
 
 # --- Text to class --------------------------------------------------------------------------------
