@@ -1,7 +1,7 @@
 """What notebook 05 does: compare variants, judge the chosen one, and put what comes out into tables."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -324,7 +324,7 @@ def planted_rows(
     donors, generator = (~own).nonzero()[:, 0], torch.Generator().manual_seed(seed)
     drawn = donors[torch.randint(len(donors), (int(own.sum()),), generator=generator)]
     mel[own] = faithfulness.with_cue(clips.mel[drawn], seed)[0]
-    cheating = Mels(mel, clips.labels, clips.classes, clips.folds, clips.name, f"{clips.checksum}/tone {number} {seed}")
+    cheating = replace(clips, mel=mel, checksum=f"{clips.checksum}/tone {number} {seed}")
     model = train_cnn(validated.variant, cheating, test, settings, seed=seed, score_every=settings.epochs,
                       checkpoint=checkpoint).model  # fmt: skip
     others = test.mel[test.labels != number]

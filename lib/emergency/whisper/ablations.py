@@ -26,11 +26,7 @@ from lib.emergency.whisper.model import POSITIONS_PER_SECOND, EmergencyWhisper, 
 from lib.emergency.whisper.training import UNKNOWN, Clips, Settings, predict_frames, smoothed, starting_at
 from lib.forking import give_back
 from lib.metrics import classification
-from lib.metrics.moments import (
-    event_interval,
-    events,
-    moment_scores,
-)
+from lib.metrics.moments import event_interval, events, moment_scores
 
 STACK_CLIPS = 2000
 

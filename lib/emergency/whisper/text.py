@@ -72,12 +72,6 @@ def errors(references: Sequence[str], hypotheses: Sequence[str], normaliser: str
     return np.array(rows, np.int64).reshape(-1, 2)
 
 
-def cer(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER) -> float:
-    """Character error rate (%) over all clips together; NaN where nothing is said. It may exceed 100."""
-    wrong, said = errors(references, hypotheses, normaliser).sum(0)
-    return 100 * wrong / said if said else np.nan
-
-
 def cer_row(
     references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER, *, seed: int
 ) -> dict[str, float]:
