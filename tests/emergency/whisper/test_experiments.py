@@ -1,4 +1,4 @@
-"""Notebook 04's functions: the ratio, onsets, stacks, tables and figures."""
+"""Notebook 04's functions: the ratio, onsets, tables and figures."""
 
 from dataclasses import replace
 from functools import partial
@@ -192,12 +192,6 @@ class TestOnsets:
                 assert seconds == pytest.approx(wanted, abs=0.05)
             else:
                 assert seconds == float("inf")
-
-
-def test_stacks(sets, predictions):
-    table = ablations.stacks(predictions.model, *(sets[0], sets[2]), sizes=[1, 4], epochs=1, learning_rate=1e-3, seed=0)
-    assert table.milliseconds.tolist() == [20, 80] and table.parameters[1] > table.parameters[0]
-    assert table.accuracy.between(0, 100).all() and table.event_f1.notna().all()
 
 
 class TestTables:
