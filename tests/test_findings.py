@@ -118,15 +118,3 @@ def test_what_overlaps_is_called_no_cost_and_no_gain():
     last = emergency.onsets(table)[-1]
     assert "30.1 (22.1 to 38.1), lower than 36.3" in last and "no difference is shown" in last
     assert "apart" in emergency.onsets(table.assign(accuracy_low=table.accuracy, accuracy_high=table.accuracy))[-1]
-
-
-def test_words_and_orders_are_judged_by_their_intervals():
-    words = pd.DataFrame({"lines": ["seen", "unseen"], "normaliser": "no spaces", "cer": [50.0, 90.0],
-                          "cer_low": [45.0, 85.0], "cer_high": [55.0, 95.0], "chance": [93.0, 93.0]})  # fmt: skip
-    seen, unseen = emergency.words(words)
-    assert "50 % (45 to 55), better than chance (93 %)" in seen and "not shown to be better" in unseen
-    areas = pd.DataFrame({"measure": [f"flipping area, {name}" for name in ("CP-LRP", "rollout", "random")],
-                          "value": [0.1, 0.02, 0.0], "low": [0.05, -0.02, -0.02],
-                          "high": [0.15, 0.06, 0.02]})  # fmt: skip
-    first, second = emergency.flipping(areas)
-    assert "larger than in a random order" in first and "not shown to be larger" in second

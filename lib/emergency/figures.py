@@ -12,7 +12,6 @@ from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
 
 from lib import plots
-from lib.emergency.features import FRAMES_PER_SECOND
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -168,35 +167,6 @@ def relevance(arrays: Arrays, seconds: float) -> Figure:
         axes[-1, 0].plot([], [], color=EVENT, linewidth=3, label="event (not speech)")
         axes[-1, 0].plot([], [], color=SPEECH, linewidth=3, label="speech")
         plots.legend_below(figure, axes[-1, 0])
-    return figure
-
-
-def heard(arrays: Arrays, maps: Arrays) -> Figure:
-    """A recording: probability of an emergency over time with its alarms, and below, of the window in which it is
-    likeliest, the spectrogram and the relevance `maps` (mels, frames) for the class that was heard."""
-    figure, grid = plots.subplots(2, 1 + len(maps), height=3.2)
-    for one in grid[0]:
-        one.remove()
-    line, mel = figure.add_subplot(grid[0, 0].get_gridspec()[0, :]), arrays["mel"]
-    axes = dict(zip(("mel", *maps), grid[1], strict=True))
-    line.plot(arrays["times"], arrays["probability"], color="0.2", linewidth=0.9)
-    line.axhline(float(arrays["threshold"]), color="0.6", linewidth=0.8, linestyle="--")
-    start, stop = float(arrays["at"]), float(arrays["at"]) + mel.shape[1] / FRAMES_PER_SECOND
-    line.axvspan(start, stop, color=SPEECH, alpha=0.2, linewidth=0, label="shown below")
-    for at, upheld in arrays["alarms"]:
-        line.axvline(at, color=EVENT if upheld else "0.6", linestyle="-" if upheld else ":",
-                     label="alert" if upheld else "alarm that the vote overruled")  # fmt: skip
-    line.set(xlabel="time (s)", ylabel="probability of\nan emergency", ylim=(0, 1.02))
-    handles = dict(zip(*line.get_legend_handles_labels()[::-1], strict=True))
-    line.legend(handles.values(), handles.keys(), fontsize=6)
-    extent = (start, stop, 0, mel.shape[0])
-    axes["mel"].imshow(mel, cmap="magma", origin="lower", aspect="auto", extent=extent)
-    axes["mel"].set(xlabel="time (s)", ylabel="mel band", title=str(arrays["name"]))
-    for name, found in maps.items():
-        axes[name].imshow(_shown(found), cmap="RdBu_r", vmin=-1, vmax=1, origin="lower", aspect="auto", extent=extent)
-        axes[name].set(xlabel="time (s)", title=f"relevance, {name}")
-    for one in axes.values():
-        one.grid(False)
     return figure
 
 

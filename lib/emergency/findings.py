@@ -55,29 +55,5 @@ def onsets(table: pd.DataFrame) -> list[str]:
     return sentences
 
 
-def words(table: pd.DataFrame) -> list[str]:
-    """Of tab49: are lines read better than chance, those that were seen in training and those that were not?"""
-    sentences = []
-    for row in table[table.normaliser == "no spaces"].itertuples():
-        better = "better than" if row.cer_high < row.chance else "not shown to be better than"
-        sentences.append(f"Character error rate of {row.lines} lines: {row.cer:.0f} % ({row.cer_low:.0f} to "
-                         f"{row.cer_high:.0f}), {better} chance ({row.chance:.0f} %).")  # fmt: skip
-    return sentences
-
-
-def flipping(table: pd.DataFrame) -> list[str]:
-    """Of tab410: which orders of flipping are better than a random one?"""
-    rows = table.set_index("measure")
-    chance = rows.loc["flipping area, random"]
-    found = rows[rows.index.str.startswith("flipping area, ") & (rows.index != chance.name)]
-    return [f"Flipping by {name.removeprefix('flipping area, ')}: area {_area(row)}, "
-            f"{'larger than' if row.low > chance.high else 'not shown to be larger than'} in a random order, "
-            f"{_area(chance)}." for name, row in found.iterrows()]  # fmt: skip
-
-
-def _area(row: pd.Series) -> str:
-    return f"{row.value:.3f} ({row.low:.3f} to {row.high:.3f})"
-
-
 def _points(row: pd.Series) -> str:
     return f"{row.value:.1f} ({row.low:.1f} to {row.high:.1f})"

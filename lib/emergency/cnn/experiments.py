@@ -1,7 +1,7 @@
 """What notebook 05 does: compare variants, judge the chosen one, and put what comes out into tables."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -73,14 +73,17 @@ class Evaluation:
     """The chosen variant on clips that it was neither trained nor chosen on.
 
     model: the network, or that of the first fold; explained: a mask of the clips that it may be explained on.
-    temperature: per clip, fitted without it.
+    temperature: per clip, fitted without it. explain: (model, mel, targets[, one of `methods`]) -> relevance in the
+    shape of mel, (n, 1, mels, frames); of the first method where none is named.
     """
 
     clips: Mels
-    model: nn.Sequential
+    model: nn.Module
     explained: Tensor
     logits: Tensor = field(repr=False)
     temperature: Tensor = field(repr=False)
+    explain: Callable[..., Tensor] = explain
+    methods: tuple[str, ...] = ("LRP", "input x gradient")
 
     @property
     def calibrated(self) -> Tensor:
@@ -153,7 +156,6 @@ def matrices(evaluation: Evaluation, alarming: Sequence[int]) -> dict[str, np.nd
 
 # --- Relevance ----------------------------------------------------------------------------------
 
-METHODS = ("LRP", "input x gradient")
 RANDOM_NETWORKS = 3  # whose mean relevance is the null
 
 
@@ -184,16 +186,12 @@ def _both(truth: Soundscapes) -> Tensor:
 
 
 def relevance_pictures(
-    evaluation: Evaluation, shown: Sequence[int], truth: Soundscapes | None, found: Tensor | None = None
+    evaluation: Evaluation, shown: Sequence[int], truth: Soundscapes | None
 ) -> dict[str, np.ndarray]:
-    """fig43: mel and relevance (clips, mels, frames) for each clip's own class, its name, what it was taken for, and
-    spans (rows: clip, 0 event or 1 speech, onset, offset in s).
-
-    found: relevance (clips, 1, mels, frames) by another method than LRP through the CNN.
-    """
+    """fig43, fig410: mel and relevance (clips, mels, frames) for each clip's own class, its name, what it was taken
+    for, and spans (rows: clip, 0 event or 1 speech, onset, offset in s)."""
     clips, chosen = evaluation.clips, torch.tensor(list(shown), dtype=torch.long)
-    if found is None:
-        found = explain(evaluation.model, clips.mel[chosen], clips.labels[chosen])
+    found = evaluation.explain(evaluation.model, clips.mel[chosen], clips.labels[chosen])
     spans = [
         (place, kind, label.onset, label.offset)
         for place, clip in enumerate(shown if truth is not None else ())
@@ -217,20 +215,22 @@ def explained(evaluation: Evaluation, count: int, seed: int) -> Tensor:
 
 
 def faithfulness_curves(
-    evaluation: Evaluation, chosen: Tensor, *, steps: int, seed: int
+    evaluation: Evaluation, chosen: Tensor, *, steps: int, seed: int, randomise: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(fig44, areas): what flipping and randomised weights do to the explanations of the predicted classes.
+    """(fig44, areas): what flipping and, with `randomise`, randomised weights do to the explanations of the predicted
+    classes.
 
     fig44: panel ("flipping", "randomised"), method, order, seed, x (share of tiles flipped, or layers drawn anew) and
     value (mean probability, or rank correlation). areas: measure, seed, clips, value, low, high, as tab42.
     """
     mel, targets = evaluation.clips.mel[chosen], evaluation.logits[chosen].argmax(1)
     frames, areas = [], []
-    for method in (*METHODS, "random"):
+    for method in (*evaluation.methods, "random"):
         if method == "random":
             found = torch.rand(mel.shape, generator=torch.Generator().manual_seed(seed))
         else:
-            found = explain(evaluation.model, mel, targets, method)
+            found = evaluation.explain(evaluation.model, mel, targets, method)
+        if randomise and method != "random":
             table = faithfulness.randomised(evaluation.model, mel[:16], targets[:16], method, seed=seed)
             table = table.rename(columns={"layers": "x", "correlation": "value"})
             frames.append(table.assign(panel="randomised", method=method, order=""))
@@ -252,42 +252,48 @@ def _row(measure: str, values: np.ndarray, seed: int) -> dict:
 def stem_rows(evaluation: Evaluation, truth: Soundscapes, *, seed: int) -> pd.DataFrame:
     """Does the network look at the event or at the speech? Of test clips that hold both, for the predicted classes.
 
-    Rows of tab42: those of `share_rows`, with networks of random weights as a further null, each explained for the
-    class that it is surest of; and by how much accuracy (%) falls where a stem is silent. For the last, stems are added
-    up without the microphone.
+    Rows of tab42: those of `share_rows`, and by how much accuracy (%) falls where a stem is silent. For the last, stems
+    are added up without the microphone.
     """
     chosen = _both(truth).nonzero()[:, 0]
-    mel = evaluation.clips.mel[chosen]
-    found = explain(evaluation.model, mel, evaluation.logits[chosen].argmax(1))
-    energy = truth.energy[chosen.numpy()]
-    share = faithfulness.shares(found, energy)
-    drawn = []
-    for number in range(RANDOM_NETWORKS):
-        model = faithfulness.redrawn(evaluation.model, seed + number)
-        found = explain(model, mel, logits_of(model, mel).argmax(1))
-        drawn.append(faithfulness.shares(found, energy)["relevance"])
-    share["random networks"] = np.mean(drawn, axis=0)
     right = _right(evaluation, truth, chosen)
     rows = [_row("accuracy, all stems (%)", 100 * right, seed)]
-    for place, stem in enumerate(STEMS):
-        rows += share_rows(share, place, seed)
+    for place, (stem, of_stem) in enumerate(zip(STEMS, share_rows(evaluation, truth, seed=seed), strict=True)):
+        rows += of_stem
         without = _right(evaluation, truth, chosen, without=place)
         rows.append(_row(f"accuracy lost without {stem} (points)", 100 * (right - without), seed))
     return pd.DataFrame(rows)
 
 
-def share_rows(share: dict[str, np.ndarray], place: int, seed: int) -> list[dict]:
-    """Of stem `place`, from `faithfulness.shares`: its relevance (%), each null (%), and relevance - null (points).
+def share_rows(evaluation: Evaluation, truth: Soundscapes, *, seed: int) -> list[list[dict]]:
+    """For each stem rows of tab42 and tab410: its relevance (%), each null (%), and relevance - null (points), on test
+    clips that hold both speech and an event, for the predicted classes.
 
-    Shares are those of the cells in which the stem has more energy than the others together.
+    Shares are those of `faithfulness.shares`, of the cells in which the stem has more energy than the others together.
+    A further null are networks of random weights, each explained for the class that it is surest of.
     """
-    stem, relevant = STEMS[place], 100 * share["relevance"][:, place]
-    rows = [_row(f"relevance on {stem} (%)", relevant, seed)]
-    for name in (one for one in share if one != "relevance"):
-        null = 100 * share[name][:, place]
-        rows.append(_row(f"{name} of {stem} (%)", null, seed))
-        rows.append(_row(f"relevance - {name}, {stem} (points)", relevant - null, seed))
-    return rows
+    chosen = _both(truth).nonzero()[:, 0]
+    mel, energy = evaluation.clips.mel[chosen], truth.energy[chosen.numpy()]
+
+    def shares(model: nn.Module, targets: Tensor) -> dict[str, np.ndarray]:
+        return faithfulness.shares(evaluation.explain(model, mel, targets), energy)
+
+    share = shares(evaluation.model, evaluation.logits[chosen].argmax(1))
+    relevance, drawn = share.pop("relevance"), []
+    for number in range(RANDOM_NETWORKS):
+        model = faithfulness.redrawn(evaluation.model, seed + number)
+        drawn.append(shares(model, logits_of(model, mel).argmax(1))["relevance"])
+    share["random networks"] = np.mean(drawn, axis=0)
+    stems = []
+    for place, stem in enumerate(STEMS):
+        relevant = 100 * relevance[:, place]
+        rows = [_row(f"relevance on {stem} (%)", relevant, seed)]
+        for name in share:
+            null = 100 * share[name][:, place]
+            rows.append(_row(f"{name} of {stem} (%)", null, seed))
+            rows.append(_row(f"relevance - {name}, {stem} (points)", relevant - null, seed))
+        stems.append(rows)
+    return stems
 
 
 def _right(evaluation: Evaluation, truth: Soundscapes, chosen: Tensor, without: int | None = None) -> np.ndarray:
@@ -318,7 +324,7 @@ def planted_rows(
     donors, generator = (~own).nonzero()[:, 0], torch.Generator().manual_seed(seed)
     drawn = donors[torch.randint(len(donors), (int(own.sum()),), generator=generator)]
     mel[own] = faithfulness.with_cue(clips.mel[drawn], seed)[0]
-    cheating = Mels(mel, clips.labels, clips.classes, clips.folds, clips.name, f"{clips.checksum}/tone {number} {seed}")
+    cheating = replace(clips, mel=mel, checksum=f"{clips.checksum}/tone {number} {seed}")
     model = train_cnn(validated.variant, cheating, test, settings, seed=seed, score_every=settings.epochs,
                       checkpoint=checkpoint).model  # fmt: skip
     others = test.mel[test.labels != number]

@@ -14,12 +14,12 @@ from lib.emergency.cnn.relevance import explain
 from lib.training import predict
 
 TILE = (10, 20)  # mels and frames that are flipped together
-ORDERS = ("most", "least", "random")
+ORDERS = ("most", "least")
 
 
 def flipping(
     model: nn.Module, mel: Tensor, relevance: Tensor, targets: Tensor, *, order: str = "most", steps: int = 20,
-    seed: int = 0, batch_size: int = 64,
+    batch_size: int = 64,
 ) -> Tensor:  # fmt: skip
     """Probability of `targets` while tiles are taken away in the order of their relevance: (N, steps + 1).
 
@@ -28,7 +28,7 @@ def flipping(
 
     Args:
         mel, relevance: (N, 1, mels, frames).
-        order: "most" relevant first, "least" relevant first, or "random" (from `seed`).
+        order: "most" relevant first, or "least" relevant first.
 
     Raises:
         ValueError: an unknown order, shapes that differ, or no step.
@@ -39,16 +39,13 @@ def flipping(
     # Padded to whole tiles by what does not change their mean's order much: zeros.
     below, right = (-size % part for size, part in zip(mel.shape[2:], TILE, strict=True))
     tiles = F.avg_pool2d(F.pad(relevance.float(), (0, right, 0, below)), TILE)
-    rank = tiles.flatten(1)
-    if order == "random":
-        rank = torch.rand(rank.shape, generator=torch.Generator().manual_seed(seed))
     # The place of each tile in the order of flipping; stable, as many tiles may have no relevance at all.
-    place = rank.argsort(dim=1, descending=order != "least", stable=True).argsort(1).view(tiles.shape)
+    place = tiles.flatten(1).argsort(dim=1, descending=order == "most", stable=True).argsort(1).view(tiles.shape)
     place = place.repeat_interleave(TILE[0], 2).repeat_interleave(TILE[1], 3)[..., : mel.shape[2], : mel.shape[3]]
     device = next(model.parameters()).device
     columns = []
     for step in range(steps + 1):
-        gone = place < round(step / steps * rank.shape[1])
+        gone = place < round(step / steps * tiles[0].numel())
         parts = zip(mel.split(batch_size), gone.split(batch_size), strict=True)
         flipped = (torch.where(hidden, part.float().amin(3, keepdim=True), part.float()) for part, hidden in parts)
         logits = predict(model, (part.to(device) for part in flipped))

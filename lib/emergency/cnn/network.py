@@ -145,15 +145,9 @@ def augment(mel: Tensor, targets: Tensor, settings: Settings) -> tuple[Tensor, T
 
 
 def train_cnn(
-    variant: Variant,
-    train: Mels,
-    validation: Mels,
-    settings: Settings,
-    *,
-    seed: int,
-    score_every: int = 1,
+    variant: Variant, train: Mels, validation: Mels, settings: Settings, *, seed: int, score_every: int = 1,
     checkpoint: Path | None = None,
-) -> Trained:
+) -> Trained:  # fmt: skip
     """Train one variant; every `score_every` epochs and after the last it is scored on the validation clips.
 
     Fewer clips than a batch holds are one batch.
@@ -212,14 +206,9 @@ class Validated:
 
 
 def cross_validate(
-    variant: Variant,
-    clips: Mels,
-    settings: Settings,
-    *,
-    seed: int,
-    score_every: int = 1,
+    variant: Variant, clips: Mels, settings: Settings, *, seed: int, score_every: int = 1,
     checkpoint: Path | None = None,
-) -> Validated:
+) -> Validated:  # fmt: skip
     """Train `variant` once per fold, on the clips of all other folds.
 
     Raises:

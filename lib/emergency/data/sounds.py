@@ -7,6 +7,7 @@ clips = mels(train)
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -26,7 +27,6 @@ from lib.sources import source_hash
 
 SOUNDSCAPES = ("soundscapes", "soundscapes-recorded")
 FOLDS = 5
-NARROW = 5500  # Hz: microphones of soundscapes that hear no higher are one corpus, the others another
 COUNT = {"train": 2000, "validation": 400, "test": 600}  # soundscapes, when no count is asked for
 
 
@@ -86,54 +86,45 @@ def recorded(count: int, *, seed: int = 0, root: str = "") -> Sounds | None:
 
 
 def load_sets(
-    dataset: str, *, train_count: int = 0, test_count: int = 0, seconds: float = 4.0, seed: int = 0, root: str = ""
+    dataset: str, *, train_count: int = 0, test_count: int = 0, seconds: float = 4.0, seed: int = 0
 ) -> tuple[Sounds, Sounds | None, Soundscapes | None]:
     """(clips to train on, clips to judge on, what is known of the latter); counts of 0 take all there are.
 
     ESC-50 has no test set: it is judged by its folds, and the second is None. The third is for soundscapes alone.
     """
-    how = {"seconds": seconds, "seed": seed, "root": root}
+    how = {"seconds": seconds, "seed": seed}
     if dataset == "esc50":
         return load(dataset, "all", count=train_count or None, **how), None, None
-    train = load(dataset, "train", count=train_count or None, **how)
+    return load(dataset, "train", count=train_count or None, **how), *_test(dataset, test_count, stems=True, **how)
+
+
+def _test(dataset: str, count: int, *, seconds: float, seed: int, **more) -> tuple[Sounds, Soundscapes | None]:
     if dataset not in SOUNDSCAPES:
-        return train, load(dataset, "test", count=test_count or None, **how), None
-    truth = _drawn(dataset, "test", seconds, test_count, seed, root, stems=True)
-    return train, of_soundscapes(truth, "test"), truth
+        return load(dataset, "test", seconds=seconds, count=count or None, seed=seed), None
+    truth = _drawn(dataset, "test", seconds, count, seed, "", **more)
+    return of_soundscapes(truth, "test"), truth
 
 
 def three_sets(
-    dataset: str,
-    *,
-    train_count: int = 0,
-    validation_count: int = 0,
-    test_count: int = 0,
-    seconds: float = 4.0,
-    seed: int = 0,
-    root: str = "",
+    dataset: str, *, train_count: int, validation_count: int, test_count: int, seconds: float, seed: int
 ) -> tuple[Sounds, Sounds, Sounds, Soundscapes | None]:
     """(clips to train on, to choose on, to judge on, what is known of the last); counts of 0 take all there are.
 
     Of ESC-50, the first fold is the test and the second the validation; of a folder, the validation is one fold of its
     training clips. The fourth is for soundscapes alone.
     """
-    how = {"seconds": seconds, "seed": seed, "root": root}
+    how = {"seconds": seconds, "seed": seed}
     if dataset == "esc50":
         whole = load(dataset, "all", count=train_count or None, **how)
         first, second = whole.folds.unique()[:2]
         masks = (whole.folds != first) & (whole.folds != second), whole.folds == second, whole.folds == first
         return (*map(whole.subset, masks), None)
-    if dataset in SOUNDSCAPES:
-        drawn = _drawn(dataset, "test", seconds, test_count, seed, root)
-        parts = [load(dataset, split, count=count or None, **how)
-                 for split, count in (("train", train_count), ("validation", validation_count))]  # fmt: skip
-        return (*parts, of_soundscapes(drawn, "test"), drawn)
+    test = _test(dataset, test_count, **how)
     train = load(dataset, "train", count=train_count or None, **how)
-    test = load(dataset, "test", count=test_count or None, **how)
-    if dataset in ("aihub", "aihub-strict"):
-        return train, load(dataset, "validation", count=validation_count or None, **how), test, None
+    if dataset in (*SOUNDSCAPES, "aihub", "aihub-strict"):
+        return train, load(dataset, "validation", count=validation_count or None, **how), *test
     out = train.folds == train.folds.min()
-    return train.subset(~out), train.subset(out), test, None
+    return train.subset(~out), train.subset(out), *test
 
 
 def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
@@ -152,7 +143,6 @@ def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
         spans=tuple(tuple((label.onset, label.offset) for label in clip.labels if label.kind != "distractor")
                     for clip in drawn.clips),
         texts=tuple(clip.transcript for clip in drawn.clips),
-        corpora=tuple("narrow microphones" if clip.band[1] < NARROW else "wide microphones" for clip in drawn.clips),
     )  # fmt: skip
 
 
@@ -189,7 +179,6 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
         rejected=dict(rejected),
         spans=tuple(((row.onset, row.offset),) for row in ready.rows),
         texts=tuple(row.line for row in ready.rows),
-        corpora=tuple(catalogue.roots[row.root].name for row in ready.rows),
     )
 
 
@@ -199,9 +188,8 @@ def _digest(text: str) -> bytes:
 
 def mels(sounds: Sounds, batch_size: int = 16) -> Mels:
     """Whisper's log-mels of all clips, float16."""
-    mel = torch.empty(
-        len(sounds), 1, 80, sounds.samples.shape[1] // HOP, dtype=torch.float16
-    )  # joined parts take twice
+    # Filled part by part: joined parts would take twice as much.
+    mel = torch.empty(len(sounds), 1, 80, sounds.samples.shape[1] // HOP, dtype=torch.float16)
     for place, batch in zip(mel.split(batch_size), sounds.samples.split(batch_size), strict=True):
         place.copy_(features_of(batch))
     # A network that was trained on other features does not go on with these.
@@ -226,7 +214,7 @@ def in_folds(clips: Mels, folds: int) -> Mels:
     if folds > len(have):
         raise ValueError(f"folds={folds} is more than the {len(have)} folds of {clips.name}; lower it, or 0 takes all")
     joined = torch.searchsorted(have, clips.folds) % folds
-    return Mels(clips.mel, clips.labels, clips.classes, joined, clips.name, f"{clips.checksum}/{folds} folds")
+    return replace(clips, folds=joined, checksum=f"{clips.checksum}/{folds} folds")
 
 
 def alarming(classes: Sequence[str], names: Sequence[str] = ()) -> tuple[int, ...]:

@@ -16,9 +16,10 @@ from matplotlib.figure import Figure
 from lib.data.catalog import DataError
 from lib.emergency import figures
 from lib.emergency.cnn.relevance import explain
-from lib.emergency.features import log_mel, scaled
+from lib.emergency.features import RATE, log_mel, scaled
 from lib.emergency.recogniser import ensemble, voting
 from lib.emergency.recogniser.recogniser import Recogniser, Report
+from lib.emergency.whisper import figures as drawings
 from lib.emergency.whisper import relevance as encoder_relevance
 
 LONGEST = 60  # seconds that a microphone records at most
@@ -67,7 +68,7 @@ def show(recogniser: Recogniser, name: str, content: bytes, location: str = "") 
         print(line.replace(str(path), _shown(name)))
     if report is None:
         return
-    display(picture(recogniser, report), vote_table(recogniser, report))
+    display(*pictures(recogniser, report), vote_table(recogniser, report))
     print(f'Words: "{report.opinion.texts[0]}"' if report.opinion.texts[0] else "No words.")
     print("\n".join(alert.message() for alert in report.alerts) or "No alert.")
 
@@ -91,13 +92,14 @@ def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["voter", "prediction", "emergency"])
 
 
-def picture(recogniser: Recogniser, report: Report) -> Figure:
+def pictures(recogniser: Recogniser, report: Report) -> tuple[Figure, Figure]:
     """The timeline, and of the likeliest window the spectrogram and what in it spoke for its class."""
     mel = log_mel(scaled(torch.from_numpy(report.window)[None]))
-    votes = recogniser.calibrated_votes(report.opinion)
-    number = ensemble.mean_probability(votes).argmax(1)
-    maps = {"CNN": explain(recogniser.cnn, mel[:, None], number)[0, 0],
-            "encoder": encoder_relevance.explain(recogniser.whisper, mel, number)[0]}  # fmt: skip
-    arrays = voting.recording_arrays(recogniser, report.window, report)
-    arrays |= {"at": np.array(report.at), "mel": mel[0].numpy(), "name": np.array(recogniser.classes[int(number)])}
-    return figures.heard(arrays, {name: found.numpy() for name, found in maps.items()})
+    number = ensemble.mean_probability(recogniser.calibrated_votes(report.opinion)).argmax(1)
+    of_cnn = explain(recogniser.cnn, mel[:, None], number)[0]
+    maps = torch.cat([of_cnn, encoder_relevance.explain(recogniser.whisper, mel, number)])
+    names = [f"{recogniser.classes[int(number)]} ({network})" for network in ("CNN", "encoder")]
+    found = {"mel": mel.expand(2, -1, -1).numpy(), "relevance": maps.numpy(), "names": names,
+             "taken_for": names, "spans": np.zeros((0, 4))}  # fmt: skip
+    timeline = voting.recording_arrays(recogniser, report.window, report) | {"at": report.at}
+    return drawings.recording(timeline), figures.relevance(found, len(report.window) / RATE)

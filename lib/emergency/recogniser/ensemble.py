@@ -5,7 +5,7 @@ there are no words. An abstention calls no emergency, and has no part in means. 
 stacking) is fitted on validation clips that no voter was trained on, and judged on the test.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from scipy.stats import binomtest, t
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
-from sklearn.model_selection import KFold, StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -69,24 +69,19 @@ def mean_probability(votes: Votes) -> Tensor:
 
 
 def stacking(validation: Votes, labels: Tensor, test: Votes, classes: int) -> Tensor:
-    """Log-probabilities (N, classes) of a logistic regression on the voters' log-probabilities (Wolpert 1992)."""
+    """Log-probabilities (N, classes) of a logistic regression on the voters' log-probabilities (Wolpert 1992);
+    -20 for a class that `labels` lack."""
     before, after = (torch.cat([votes[name].log_softmax(1).clamp_min(-10).nan_to_num(-np.log(classes))
                                 for name in test], 1).numpy() for votes in (validation, test))  # fmt: skip
-    return logistic_regression(before, labels, after, classes)
+    model = linear_classifier().fit(before, labels.numpy())
+    found = torch.full((len(after), classes), -20.0)
+    found[:, model.classes_] = torch.from_numpy(model.predict_log_proba(after)).float()
+    return found
 
 
 def linear_classifier(**options) -> Pipeline:
     """Logistic regression of standardised features."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, **options))
-
-
-def logistic_regression(learned: np.ndarray, labels: Tensor, judged: np.ndarray, classes: int) -> Tensor:
-    """Log-probabilities (judged, classes) by a `linear_classifier` of features (N, d); -20 for a class that `labels`
-    lack."""
-    model = linear_classifier().fit(learned, labels.numpy())
-    found = torch.full((len(judged), classes), -20.0)
-    found[:, model.classes_] = torch.from_numpy(model.predict_log_proba(judged)).float()
-    return found
 
 
 def ensemble_table(
@@ -203,35 +198,3 @@ def audit(features: np.ndarray, groups: np.ndarray, *, folds: int = 5, seed: int
     low, high = np.clip([mean - half, mean + half], 0, 1)
     return {"clips": len(groups), "balanced_accuracy": 100 * mean, "low": 100 * low, "high": 100 * high,
             "chance": 100 / len(names)}  # fmt: skip
-
-
-def leave_one_corpus_out(
-    fit: Callable[[np.ndarray, np.ndarray], Tensor], corpora: np.ndarray, labels: Tensor, classes: Sequence[str],
-    alarming: Sequence[int], *, folds: int = 5, seed: int = 0,
-) -> pd.DataFrame:  # fmt: skip
-    """What is lost on a corpus that was never heard: two rows per corpus, of the same clips.
-
-    fit: takes indices to learn from and indices to judge, and returns logits of the latter, (judged, classes).
-    corpora: (N,) names, labels: (N,).
-
-    Columns: corpus, trained_on ("other corpora"; "all corpora" by folds, so that no clip is judged by what has learned
-    it), seed, new_class (% of the corpus' clips of classes that the others lack and that can only be wrong in the first
-    row), and those of `score_row`.
-
-    Raises:
-        ValueError: there are fewer than two corpora, or fewer clips than folds.
-    """
-    names = np.unique(corpora)
-    if len(names) < 2:
-        raise ValueError(f"there is but one corpus, {', '.join(names)}: leaving it out leaves nothing to learn")
-    known = torch.empty(len(labels), len(classes))
-    for learned, judged in KFold(folds, shuffle=True, random_state=seed).split(corpora):
-        known[judged] = fit(learned, judged).float()
-    rows = []
-    for name in names:
-        learned, judged = np.flatnonzero(corpora != name), np.flatnonzero(corpora == name)
-        new = 100 * (~torch.isin(labels[judged], labels[learned])).float().mean().item()
-        for trained_on, logits in (("other corpora", fit(learned, judged)), ("all corpora", known[judged])):
-            row = {"corpus": name, "trained_on": trained_on, "seed": seed, "new_class": new}
-            rows.append(row | score_row(logits, labels[judged], classes, alarming))
-    return pd.DataFrame(rows)

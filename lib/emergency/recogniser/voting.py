@@ -11,7 +11,7 @@ from lib.emergency.features import RATE
 from lib.emergency.recogniser import ensemble
 from lib.emergency.recogniser.recogniser import Opinion, Recogniser, Report
 from lib.emergency.whisper import text
-from lib.emergency.whisper.training import Clips, label_frames
+from lib.emergency.whisper.training import Clips
 from lib.metrics.classification import wilson
 from lib.metrics.moments import alarm_curve
 
@@ -45,20 +45,6 @@ def parts(recogniser: Recogniser) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "inside", "parameters", "below"])
 
 
-def gains(
-    recogniser: Recogniser, sounds: Sounds, opinion: Opinion, decibels: Sequence[float], *, seed: int
-) -> pd.DataFrame:
-    """tab411: decisions (emergency or not, by the vote) that change when clips are louder or softer: decibels, seed,
-    clips, changed (%)."""
-    before = ensemble.majority(opinion.votes, recogniser.alarming)
-    samples, rows = sounds.samples.float() / 32768, []
-    for level in decibels:
-        after = ensemble.majority(recogniser.predict(samples * 10 ** (level / 20)).votes, recogniser.alarming)
-        rows.append({"decibels": level, "seed": seed, "clips": len(sounds),
-                     "changed": 100 * (before != after).float().mean().item()})  # fmt: skip
-    return pd.DataFrame(rows)
-
-
 def silence_audit(clips: Clips, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
     """tab412: can emergencies be told from the rest by frames that contain nothing of either?
 
@@ -72,26 +58,6 @@ def silence_audit(clips: Clips, alarming: Sequence[int], *, seed: int) -> pd.Dat
     groups = torch.isin(clips.labels[possible], torch.tensor(list(alarming))).numpy()
     row = ensemble.audit(features, np.where(groups, "emergency", "none"), seed=seed)
     return pd.DataFrame([{"told_apart": "emergency from none, by the background alone", "seed": seed} | row])
-
-
-def corpora_left_out(sets: Sequence[Sounds], alarming: Sequence[int], *, seed: int) -> pd.DataFrame | None:
-    """tab413: what a classifier loses on recordings of a corpus that its training lacked; None where there is but one.
-
-    The listener is a logistic regression on the mean and standard deviation of each mel band, which takes seconds to
-    train anew for each corpus; it stands for the shortcuts that there are, not for what the voters make of them.
-    Columns: those of `ensemble.leave_one_corpus_out`.
-    """
-    if any(part.corpora is None for part in sets) or len({name for part in sets for name in part.corpora}) < 2:
-        return None
-    mels = torch.cat([label_frames(part).mel.float() for part in sets])
-    features = torch.cat([mels.mean(2), mels.std(2)], 1).numpy()
-    labels, classes = torch.cat([part.labels for part in sets]), sets[0].classes
-
-    def fit(learned: np.ndarray, judged: np.ndarray) -> torch.Tensor:
-        return ensemble.logistic_regression(features[learned], labels[learned], features[judged], len(classes))
-
-    corpora = np.concatenate([np.array(part.corpora) for part in sets])
-    return ensemble.leave_one_corpus_out(fit, corpora, labels, classes, alarming, seed=seed)
 
 
 def false_alarms(recogniser: Recogniser, opinion: Opinion, labels: torch.Tensor, *, seed: int) -> pd.DataFrame:
@@ -183,12 +149,6 @@ def recording_arrays(
         "alarms": np.array(report.alarms, float).reshape(-1, 2), "threshold": np.array(recogniser.rule.on),
         "refractory": np.array(recogniser.rule.refractory),
     }  # fmt: skip
-
-
-def stems(references: Sequence[str], hypotheses: Sequence[str], *, seed: int) -> pd.DataFrame:
-    """tab414: `text.stem_table` of the stems that were said or heard, with the seed."""
-    table = text.stem_table(references, hypotheses).assign(seed=seed)
-    return table[(table.clips > 0) | (table.invented > 0) | (table.stem == "any")].reset_index(drop=True)
 
 
 def invented(references: Sequence[str], hypotheses: Sequence[str], *, seed: int, most: int = 5) -> pd.DataFrame:

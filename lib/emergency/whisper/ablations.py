@@ -1,4 +1,4 @@
-"""What the encoder's classifier depends on: onsets, length of a frame, other data, fewer data and another start."""
+"""What the encoder's classifier depends on: onsets, other data, fewer data and another start."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,18 +22,9 @@ from lib.emergency.whisper.experiments import (
     train_and_return,
     training,
 )
-from lib.emergency.whisper.model import POSITIONS_PER_SECOND, EmergencyWhisper, FrameClassifier
-from lib.emergency.whisper.training import UNKNOWN, Clips, Settings, predict_frames, smoothed, starting_at
-from lib.forking import give_back
+from lib.emergency.whisper.model import EmergencyWhisper
+from lib.emergency.whisper.training import Clips, Settings, predict_frames, starting_at
 from lib.metrics import classification
-from lib.metrics.moments import (
-    event_interval,
-    events,
-    moment_scores,
-)
-
-STACK_CLIPS = 2000
-
 
 # --- Onsets -------------------------------------------------------------------------------------
 
@@ -76,59 +67,6 @@ def _extent(clips: Clips) -> Tensor:
     last = torch.where(heard, places, -1).amax(1)
     first = torch.where(heard, places, heard.shape[1]).amin(1)
     return torch.where(heard.any(1), (last - first + 1) / 50, float("inf"))
-
-
-# --- Stacks -------------------------------------------------------------------------------------
-
-
-def stacks(
-    model: EmergencyWhisper, clips: Clips, test: Clips, *, sizes: Sequence[int], epochs: int, learning_rate: float,
-    seed: int,
-) -> pd.DataFrame:  # fmt: skip
-    """tab48: heads that join 1, 2 or 4 positions, trained alike on the hidden states of the same encoder.
-
-    On the first `STACK_CLIPS` clips, whose hidden states fit into memory, in half precision.
-
-    Columns: stack, milliseconds (of a moment), seed, parameters, accuracy and macro_f1 (%, at 20 ms for all), event_f1.
-    """
-    give_back()
-    count = min(len(clips), STACK_CLIPS)
-    hidden, judged = _hidden(model, clips.mel[:count]), _hidden(model, test.mel)
-    rows = []
-    for stack in sizes:
-        torch.manual_seed(seed)
-        head = FrameClassifier(hidden.shape[2], len(clips.classes), stack, model.head[0].out_features)
-        wanted = clips.targets(stack)[:count]
-        optimizer = torch.optim.AdamW(head.parameters(), learning_rate)
-        for epoch in range(epochs):
-            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed + epoch))
-            for index in order.split(64):
-                loss = torch.nn.functional.cross_entropy(
-                    head(hidden[index].float()).flatten(0, 1), wanted[index].flatten(), ignore_index=UNKNOWN
-                )
-                optimizer.zero_grad(), loss.backward(), optimizer.step()
-        with torch.no_grad():
-            logits = torch.cat([head(part.float()) for part in judged.split(64)])
-            logits = smoothed(logits, stack / POSITIONS_PER_SECOND)
-            found = logits.argmax(2).repeat_interleave(stack, 1)
-        truth = test.moments[:, : found.shape[1]].numpy()
-        true = events(truth, 0.02)
-        row = {"stack": stack, "milliseconds": 20 * stack, "seed": seed}
-        row |= {"parameters": sum(weight.numel() for weight in head.parameters())}
-        row |= moment_scores(found.numpy(), truth)
-        row |= {"event_f1": event_interval(events(found.numpy(), 0.02), true, len(truth))[0]}
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-@torch.no_grad()
-def _hidden(model: EmergencyWhisper, mel: Tensor) -> Tensor:
-    """Hidden states (N, positions, d_model) in half precision of spectrograms (N, mels, frames)."""
-    model.eval()
-    found = mel.new_empty(len(mel), -(-mel.shape[2] // 2), model.whisper.config.d_model, dtype=torch.float16)
-    for place, part in zip(found.split(32), mel.split(32), strict=True):
-        place.copy_(model.hidden(part.float())[1])
-    return found
 
 
 # --- Other data, and fewer ----------------------------------------------------------------------

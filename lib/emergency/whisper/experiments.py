@@ -13,15 +13,14 @@ import torch
 from torch import Tensor
 
 from lib.emergency.cnn import faithfulness
-from lib.emergency.cnn.experiments import RANDOM_NETWORKS, Evaluation, relevance_pictures, share_rows
+from lib.emergency.cnn.experiments import Evaluation, faithfulness_curves, share_rows
 from lib.emergency.data.sounds import Sounds, three_sets
 from lib.emergency.features import Mels
-from lib.emergency.synthesis.soundscapes import STEMS, Soundscapes
-from lib.emergency.whisper import relevance as encoder_relevance
+from lib.emergency.synthesis.soundscapes import Soundscapes
 from lib.emergency.whisper import text
 from lib.emergency.whisper.frozen import train_head
 from lib.emergency.whisper.model import EmergencyWhisper, WhisperSize, build, from_checkpoint
-from lib.emergency.whisper.relevance import ClipClassifier
+from lib.emergency.whisper.relevance import METHODS, ClipClassifier, explain_clips
 from lib.emergency.whisper.text import TextClassifier
 from lib.emergency.whisper.training import UNKNOWN, Clips, FrameOutputs, Settings, label_frames, predict_frames, train
 from lib.forking import give_back, side_by_side
@@ -224,8 +223,10 @@ class Predictions:
         clips = self.test
         mels = Mels(clips.mel[:, None], clips.labels, clips.classes, torch.zeros(len(clips), dtype=torch.long),
                     clips.name, clips.checksum)  # fmt: skip
-        return Evaluation(mels, ClipClassifier(self.model), torch.ones(len(clips), dtype=torch.bool),
-                      self.outputs.clips, torch.full((len(clips),), self.temperature))  # fmt: skip
+        return Evaluation(
+            mels, ClipClassifier(self.model), torch.ones(len(clips), dtype=torch.bool), self.outputs.clips,
+            torch.full((len(clips),), self.temperature), explain_clips, METHODS,
+        )  # fmt: skip
 
 
 def judge(model: EmergencyWhisper, clips: Clips, validation: Clips, test: Clips, ratio: float) -> Predictions:
@@ -380,48 +381,11 @@ def timelines(
 # --- Explanation --------------------------------------------------------------------------------
 
 
-def encoder_pictures(
-    evaluation: Evaluation, predictions: Predictions, shown: Sequence[int], truth: Soundscapes | None
-) -> dict[str, np.ndarray]:
-    """fig410: as `experiments.relevance_pictures`, with CP-LRP through the encoder."""
-    mel, labels = predictions.test.mel[list(shown)], predictions.test.labels[list(shown)]
-    found = encoder_relevance.explain(predictions.model, mel, labels)[:, None] if len(mel) else mel[:, None].float()
-    return relevance_pictures(evaluation, shown, truth, found)
-
-
 def encoder_table(
-    predictions: Predictions, chosen: Tensor, truth: Soundscapes | None, *, steps: int, seed: int
+    evaluation: Evaluation, chosen: Tensor, truth: Soundscapes | None, *, steps: int, seed: int
 ) -> pd.DataFrame:
     """tab410: measure, seed, clips, value, low, high: areas of flipping for each method and a random order, and for
-    soundscapes the stems' shares of CP-LRP's relevance and of the nulls of `share_rows`, on clips that hold both speech
-    and an event. A further null are encoders of random weights, explained for the class that each is surest of."""
+    soundscapes the stems' shares of CP-LRP's relevance and of the nulls of `share_rows`."""
     give_back()
-    classifier, rows = ClipClassifier(predictions.model), []
-    mel, targets = predictions.test.mel[chosen], predictions.outputs.clips[chosen].argmax(1)
-    for method in (*encoder_relevance.METHODS, "random"):
-        if method == "random":
-            found = torch.rand(mel.shape, generator=torch.Generator().manual_seed(seed))
-        else:
-            found = encoder_relevance.explain(predictions.model, mel, targets, method)
-        how = {"steps": steps, "seed": seed}
-        curves = [faithfulness.flipping(classifier, mel[:, None], found[:, None], targets, order=order, **how)
-                  for order in ("most", "least")]  # fmt: skip
-        mean, low, high = faithfulness.interval(faithfulness.area(*curves).numpy(), seed=seed)
-        rows.append({"measure": f"flipping area, {method}", "seed": seed, "clips": len(mel), "value": mean, "low": low,
-                     "high": high})  # fmt: skip
-    if truth is not None:
-        both = [bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips]
-        some = torch.tensor(both).nonzero()[:, 0]
-        mel, energy = predictions.test.mel[some], truth.energy[some.numpy()]
-
-        def shares(model: EmergencyWhisper, targets: Tensor) -> dict[str, np.ndarray]:
-            return faithfulness.shares(encoder_relevance.explain(model, mel, targets)[:, None], energy)
-
-        share, drawn = shares(predictions.model, predictions.outputs.clips[some].argmax(1)), []
-        for number in range(RANDOM_NETWORKS):
-            model = faithfulness.redrawn(predictions.model, seed + number)
-            drawn.append(shares(model, predict_frames(model, mel, words=False).clips.argmax(1))["relevance"])
-        share["random networks"] = np.mean(drawn, axis=0)
-        for place in range(len(STEMS)):
-            rows += share_rows(share, place, seed)
-    return pd.DataFrame(rows)
+    rows = faithfulness_curves(evaluation, chosen, steps=steps, seed=seed, randomise=False)[1].to_dict("records")
+    return pd.DataFrame(rows + (sum(share_rows(evaluation, truth, seed=seed), []) if truth is not None else []))

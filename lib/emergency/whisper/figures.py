@@ -227,10 +227,12 @@ def architecture(rows: pd.DataFrame) -> Figure:
 
 
 def recording(arrays: Arrays) -> Figure:
-    """fig413: a recording played as a stream: waveform, probability of an emergency, alarms."""
+    """fig413: a recording played as a stream: waveform (of the samples from second `at` on, where it is given),
+    probability of an emergency, alarms."""
     figure, (wave, line) = plots.subplots(2, 1, height=2.6, sharex=True)
     samples = arrays["samples"]
-    time = np.arange(len(samples)) / RATE
+    time = float(arrays.get("at", 0)) + np.arange(len(samples)) / RATE
+    end = max(time[-1], arrays["times"][-1])
     wave.plot(time, samples / 32768, color="0.35", linewidth=0.3, rasterized=True)
     wave.set_ylabel("amplitude")
     for start, stop, emergency in arrays["spans"]:
@@ -240,7 +242,7 @@ def recording(arrays: Arrays) -> Figure:
     for at, upheld in arrays["alarms"]:
         line.axvline(at, color=ALARM if upheld else "0.6", linewidth=1.4, linestyle="-" if upheld else ":")
         if upheld:
-            line.axvspan(at, min(at + float(arrays["refractory"]), time[-1]), color="0.85", linewidth=0, zorder=0)
+            line.axvspan(at, min(at + float(arrays["refractory"]), end), color="0.85", linewidth=0, zorder=0)
     line.set(xlabel="time (s)", ylabel="probability of\nan emergency", ylim=(0, 1.02))
     handles = [
         Line2D([], [], color=ALARM, linewidth=5, alpha=0.4, label="emergency, truth"),
@@ -249,7 +251,8 @@ def recording(arrays: Arrays) -> Figure:
         Line2D([], [], color="0.6", linestyle=":", label="alarm that the vote overruled"),
         Line2D([], [], color="0.85", linewidth=5, label="no other alarm is raised"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=6)
+    shown = handles if len(arrays["spans"]) else handles[2:]
+    figure.legend(handles=shown, loc="outside lower center", ncols=5, fontsize=6)
     return figure
 
 

@@ -40,6 +40,11 @@ class ClipClassifier(nn.Module):
         return self.model.clip_logits(self.model(mel[:, 0]))
 
 
+def explain_clips(classifier: ClipClassifier, mel: Tensor, targets: Tensor, method: str = METHODS[0]) -> Tensor:
+    """`explain` for a classifier of clips: (B, 1, mels, frames) -> the same shape."""
+    return explain(classifier.model, mel[:, 0], targets, method)[:, None]
+
+
 def selected(moments: Tensor, targets: Tensor) -> Tensor:
     """Weights (B, moments, classes) whose product with the logits is what an explanation is of: the mean logit of
     `targets` (B,) over the moments that were taken for it, or over all where none was."""
@@ -135,7 +140,7 @@ def _linear_head(model: EmergencyWhisper, states: list[Tensor]) -> Tensor:
     if head.layer_logits is not None:
         hidden = sum(weight * _normalised(one) for weight, one in zip(head.layer_weights(), states, strict=True))
     count = hidden.shape[1] // head.stack
-    return head[2](_gelu(head[0](hidden[:, : count * head.stack].reshape(len(hidden), count, -1))))
+    return head[2](_gelu(head[0](hidden[:, : count * head.stack].unflatten(1, (count, head.stack)).flatten(2))))
 
 
 def _attend(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,13 +3,12 @@
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import jiwer
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -19,39 +18,10 @@ from torch import Tensor
 
 from lib.data.cache import atomic
 from lib.data.catalog import DataError
-from lib.metrics.classification import fit_temperature, wilson
-
-# Stems that mark an emergency wherever they are said; 119 also as the built-in lines spell it.
-STEMS = (
-    "살려", "도와", "불이", "불났", "가스", "강도", "도둑", "지진", "무너", "갇혔", "넘어", "쓰러", "때려", "감전",
-    "숨", "신고", "일일구", "119",
-)  # fmt: skip
-
-
-def _nfc(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFC", text).split())
-
-
-def _without_punctuation(text: str) -> str:
-    kept = "".join(" " if unicodedata.category(letter)[0] in "PS" else letter for letter in _nfc(text).casefold())
-    return " ".join(kept.split())
-
-
-def _without_spaces(text: str) -> str:
-    return _without_punctuation(text).replace(" ", "")
-
-
-def _jamo(text: str) -> str:
-    return unicodedata.normalize("NFD", _without_spaces(text))
-
+from lib.metrics.classification import fit_temperature
 
 # Each is the one before and something more. The same three Korean sentences score 19.5, 17.5, 15.2 and 14.5 %.
-NORMALISERS: dict[str, Callable[[str], str]] = {
-    "NFC": _nfc,
-    "no punctuation": _without_punctuation,
-    "no spaces": _without_spaces,
-    "jamo": _jamo,
-}
+NORMALISERS = ("NFC", "no punctuation", "no spaces", "jamo")
 NORMALISER = "no spaces"  # of Korean syllables: where words end is a matter of taste there
 
 
@@ -63,7 +33,14 @@ def normalise(text: str, normaliser: str = NORMALISER) -> str:
     """
     if normaliser not in NORMALISERS:
         raise ValueError(f"there is no normaliser {normaliser!r}; choose one of {', '.join(NORMALISERS)}")
-    return NORMALISERS[normaliser](text)
+    text = " ".join(unicodedata.normalize("NFC", text).split())
+    if normaliser == "NFC":
+        return text
+    kept = "".join(" " if unicodedata.category(letter)[0] in "PS" else letter for letter in text.casefold())
+    if normaliser == "no punctuation":
+        return " ".join(kept.split())
+    joined = "".join(kept.split())
+    return joined if normaliser == "no spaces" else unicodedata.normalize("NFD", joined)
 
 
 def errors(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER) -> np.ndarray:
@@ -77,12 +54,6 @@ def errors(references: Sequence[str], hypotheses: Sequence[str], normaliser: str
             found = jiwer.process_characters(said, normalise(hypothesis, normaliser))
             rows.append((found.substitutions + found.deletions + found.insertions, len(said)))
     return np.array(rows, np.int64).reshape(-1, 2)
-
-
-def cer(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER) -> float:
-    """Character error rate (%) over all clips together; NaN where nothing is said. It may exceed 100."""
-    wrong, said = errors(references, hypotheses, normaliser).sum(0)
-    return 100 * wrong / said if said else np.nan
 
 
 def cer_row(
@@ -133,21 +104,6 @@ def aligned(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
         (chunk.type, one[chunk.ref_start_idx : chunk.ref_end_idx], two[chunk.hyp_start_idx : chunk.hyp_end_idx])
         for chunk in jiwer.process_characters(one, two).alignments[0]
     ]
-
-
-def stem_table(references: Sequence[str], hypotheses: Sequence[str]) -> pd.DataFrame:
-    """Of each of `STEMS`, and of all: clips in which it is said, in which it was also written (%, Wilson), and in which
-    it was written and not said."""
-    said, heard = ([normalise(text) for text in texts] for texts in (references, hypotheses))
-    rows = []
-    for name in (*STEMS, "any"):
-        stems = STEMS if name == "any" else (name,)
-        in_one, in_two = (np.array([any(stem in text for stem in stems) for text in texts]) for texts in (said, heard))
-        count, hits = int(in_one.sum()), int((in_one & in_two).sum())
-        low, high = wilson(hits, count)
-        rows.append({"stem": name, "clips": count, "recall": 100 * hits / count if count else np.nan,
-                     "low": 100 * low, "high": 100 * high, "invented": int((in_two & ~in_one).sum())})  # fmt: skip
-    return pd.DataFrame(rows)
 
 
 # --- Text to class --------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Clips with a class for every frame and their text, and the training of a Whisper on both."""
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from pathlib import Path
 
@@ -49,8 +49,8 @@ class Clips:
     def part(self, chosen: Tensor, name: str) -> "Clips":
         """The clips at a boolean mask; `name` tells this part from others of the same sounds."""
         texts = self.texts and tuple(text for text, one in zip(self.texts, chosen.tolist(), strict=True) if one)
-        return Clips(self.mel[chosen], self.labels[chosen], self.classes, self.moments[chosen], texts, self.name,
-                     f"{self.checksum}/{name}")  # fmt: skip
+        return replace(self, mel=self.mel[chosen], labels=self.labels[chosen], moments=self.moments[chosen],
+                       texts=texts, checksum=f"{self.checksum}/{name}")  # fmt: skip
 
     def targets(self, stack: int) -> Tensor:
         """(N, moments) int64: of each `stack` positions the class in their middle."""
@@ -86,8 +86,7 @@ def starting_at(clips: Clips, second: float) -> Clips:
     Silent clips stay as they are.
     """
     mel, moments = _rolled_to_onset(clips.mel, clips.moments, second)
-    checksum = f"{clips.checksum}/starting at {second:g} s"
-    return Clips(mel, clips.labels, clips.classes, moments, clips.texts, clips.name, checksum)
+    return replace(clips, mel=mel, moments=moments, checksum=f"{clips.checksum}/starting at {second:g} s")
 
 
 def _rolled_to_onset(mel: Tensor, moments: Tensor, second: float) -> tuple[Tensor, Tensor]:

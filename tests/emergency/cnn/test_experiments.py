@@ -189,7 +189,7 @@ def test_faithfulness_of_every_method(heard):
     assert len(chosen) == 6 == len(set(chosen.tolist()))
     assert torch.equal(chosen, experiments.explained(evaluation, 6, seed=1))
     frame, areas = experiments.faithfulness_curves(evaluation, chosen, steps=3, seed=0)
-    assert set(frame.panel) == {"flipping", "randomised"} and set(frame.method) == {*experiments.METHODS, "random"}
+    assert set(frame.panel) == {"flipping", "randomised"} and set(frame.method) == {*evaluation.methods, "random"}
     start = frame[(frame.panel == "flipping") & (frame.x == 0)].value
     assert start.max() - start.min() < 1e-6, "nothing is flipped yet"
     assert len(areas) == 3 and (areas.clips == 6).all()

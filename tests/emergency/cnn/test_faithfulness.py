@@ -44,7 +44,8 @@ def test_a_wrong_order_has_a_negative_area_and_a_random_one_about_none(marked):
     model, mel, relevance, targets = marked
     curves = {order: flipping(model, mel, -relevance, targets, order=order, steps=8) for order in ("most", "least")}
     assert (area(curves["most"], curves["least"]) < 0).all()
-    drawn = [flipping(model, mel, relevance, targets, order="random", steps=8, seed=seed) for seed in range(40)]
+    torch.manual_seed(0)
+    drawn = [flipping(model, mel, torch.rand(mel.shape), targets, steps=8) for _ in range(40)]
     assert abs(area(torch.cat(drawn[:20]), torch.cat(drawn[20:])).mean()) < 0.1
 
 
@@ -52,7 +53,7 @@ def test_the_first_column_is_the_untouched_clip_and_the_last_the_same_for_all_or
     torch.manual_seed(0)
     model = build_cnn(Variant("", (4, 8)), 3, 20).eval()
     mel, relevance, targets = torch.randn(6, 1, 20, 70), torch.randn(6, 1, 20, 70), torch.arange(6) % 3
-    found = [flipping(model, mel, relevance, targets, order=order, steps=5) for order in ("most", "least", "random")]
+    found = [flipping(model, mel, relevance, targets, order=order, steps=5) for order in ("most", "least")]
     with torch.no_grad():
         before = model(mel).softmax(1).gather(1, targets[:, None])[:, 0]
     for curve in found:

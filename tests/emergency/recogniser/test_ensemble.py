@@ -18,7 +18,6 @@ from lib.emergency.recogniser.ensemble import (
     calibrated,
     ensemble_table,
     if_independent,
-    leave_one_corpus_out,
     majority,
     majority_class,
     mcnemar,
@@ -205,51 +204,6 @@ class TestAudit:
     def test_too_few(self):
         with pytest.raises(ValueError, match="two groups of 5 recordings at least; found 6 of a, 2 of b"):
             audit(np.zeros((8, 2)), np.array(list("aaaaaabb")))
-
-
-class TestLeaveOneCorpusOut:
-    """Two corpora: a cue that means the opposite in the other one, and a weaker one that is the same in both."""
-
-    labels = torch.tensor([1, 3]).repeat(100)
-    corpora = np.repeat(["one", "other"], 100)
-
-    def fit(self, features):
-        def fitted(learned, judged):
-            assert not set(learned) & set(judged)
-            centre = torch.stack([features[learned][self.labels[learned] == label].mean(0) for label in (1, 3)])
-            distance = torch.cdist(features[judged], centre)
-            found = torch.full((len(judged), 4), -9.0)
-            found[:, [1, 3]] = -distance
-            return found
-
-        return fitted
-
-    def test_a_shortcut_fails_where_it_does_not_hold(self):
-        side = (self.labels == 1).float() * 2 - 1
-        shortcut = side * torch.where(torch.from_numpy(self.corpora == "one"), 1.0, -1.0)
-        features = torch.stack([5 * shortcut, side], 1)
-        table = leave_one_corpus_out(self.fit(features), self.corpora, self.labels, CLASSES, ALARMING)
-        table = table.set_index(["trained_on", "corpus"])
-        assert table.loc["other corpora", "binary_accuracy"].tolist() == [0, 0]
-        assert table.loc["all corpora", "binary_accuracy"].min() > 40, "heard both, it trusts neither sign alone"
-        assert (table.clips == 100).all() and (table.new_class == 0).all()
-
-    def test_a_true_cue_holds_everywhere(self):
-        side = (self.labels == 1).float() * 2 - 1
-        table = leave_one_corpus_out(self.fit(side[:, None]), self.corpora, self.labels, CLASSES, ALARMING, seed=2)
-        assert table.binary_accuracy.tolist() == [100] * 4 and set(table.seed) == {2}
-        assert table.trained_on.tolist() == ["other corpora", "all corpora"] * 2
-
-    def test_classes_of_one_corpus_alone(self):
-        labels = self.labels.clone()
-        labels[:25] = 2
-        table = leave_one_corpus_out(lambda _, judged: sure(*labels[judged].tolist()), self.corpora, labels, CLASSES,
-                                     ALARMING)  # fmt: skip
-        assert table.groupby("corpus").new_class.first().tolist() == [25, 0]
-
-    def test_one_corpus(self):
-        with pytest.raises(ValueError, match="but one corpus, soundscapes"):
-            leave_one_corpus_out(None, np.array(["soundscapes"] * 4), self.labels[:4], CLASSES, ALARMING)
 
 
 def test_the_source_s_voters_are_ours():

@@ -53,41 +53,9 @@ def test_parts_are_read_off_the_models(recogniser):  # noqa: F811
     drawings.architecture(table.reset_index())
 
 
-def test_gain_changes_nothing(recogniser):  # noqa: F811
-    many = sounds.load("soundscapes", "test", count=240)  # so that one decision on the edge is less than a percent
-    opinion = recogniser.predict(many.samples)
-    table = voting.gains(recogniser, many, opinion, [-20, 0, 20], seed=0)
-    assert table.decibels.tolist() == [-20, 0, 20] and table.changed.max() <= 1
-
-
 def test_backgrounds_of_soundscapes_tell_nothing(test_set):
     row = voting.silence_audit(label_frames(sounds.load("soundscapes", "test", count=240)), EMERGENCY, seed=0).iloc[0]
     assert row.low < 60 and row.chance == 50 and row.clips > 60
-
-
-class TestCorporaLeftOut:
-    def test_a_shortcut_shows(self, test_set):
-        """Each corpus marks its classes by pitches of its own: what is learned on one says nothing about the other."""
-        draw = torch.Generator().manual_seed(0)
-        labels = torch.arange(80) % 2 * 4 + 1  # two classes
-        corpora = tuple("first" if index < 40 else "second" for index in range(80))
-        time = torch.arange(16000) / 16000
-        pitches = {True: (400.0, 900.0), False: (1800.0, 3600.0)}
-        pitch = torch.tensor([pitches[index < 40][int(labels[index] == 5)] for index in range(80)])
-        tone = torch.sin(2 * np.pi * pitch[:, None] * time) * 3000
-        samples = (tone + 300 * torch.randn(80, 16000, generator=draw)).to(torch.int16)
-        marked = replace(test_set.subset(slice(40)), samples=samples, labels=labels, corpora=corpora,
-                         folds=labels, names=("",) * 80, spans=None, texts=None)  # fmt: skip
-        table = voting.corpora_left_out([marked.subset(slice(0, 80, 2)), marked.subset(slice(1, 80, 2))], [5], seed=1)
-        table = table.set_index(["corpus", "trained_on"])
-        assert (table.xs("all corpora", level=1).accuracy > 95).all() and (table.seed == 1).all()
-        assert (table.xs("other corpora", level=1).accuracy < 75).all() and (table.clips == 40).all()
-
-    def test_soundscapes_have_two_and_esc50_one(self, test_set):
-        table = voting.corpora_left_out([test_set], EMERGENCY, seed=0)
-        assert set(table.corpus) == {"narrow microphones", "wide microphones"} and len(table) == 4
-        assert voting.corpora_left_out([replace(test_set, corpora=None)], EMERGENCY, seed=0) is None
-        assert voting.corpora_left_out([replace(test_set, corpora=("one",) * 60)], EMERGENCY, seed=0) is None
 
 
 def test_false_alarms(recogniser, test_set):  # noqa: F811
@@ -129,11 +97,6 @@ class TestEvening:
 
 class TestWords:
     said, heard = ("불이야", "살려줘", "", "", ""), ("불이야", "밥", "자막", "자막", "")
-
-    def test_stems_that_matter(self):
-        table = voting.stems(self.said, self.heard, seed=4).set_index("stem")
-        assert set(table.index) == {"불이", "살려", "any"} and (table.seed == 4).all()
-        assert table.recall.to_dict() == {"불이": 100, "살려": 0, "any": 50}
 
     def test_what_was_invented(self):
         table = voting.invented(self.said, self.heard, seed=4)

@@ -1,4 +1,4 @@
-"""Notebook 04's functions: the ratio, onsets, stacks, tables and figures."""
+"""Notebook 04's functions: the ratio, onsets, tables and figures."""
 
 from dataclasses import replace
 from functools import partial
@@ -194,12 +194,6 @@ class TestOnsets:
                 assert seconds == float("inf")
 
 
-def test_stacks(sets, predictions):
-    table = ablations.stacks(predictions.model, *(sets[0], sets[2]), sizes=[1, 4], epochs=1, learning_rate=1e-3, seed=0)
-    assert table.milliseconds.tolist() == [20, 80] and table.parameters[1] > table.parameters[0]
-    assert table.accuracy.between(0, 100).all() and table.event_f1.notna().all()
-
-
 class TestTables:
     def test_a_perfect_ear(self, predictions):
         table = recognition.recognition_table(right(predictions), EMERGENCY, seed=1).set_index("measure")
@@ -256,12 +250,15 @@ class TestFigures:
         evaluation = predictions.evaluation()
         figures.confusion(experiments.matrices(evaluation, EMERGENCY))
         picked = experiments.shown_clips(evaluation, ["fire"], sets[3])
-        pictures = recognition.encoder_pictures(evaluation, predictions, picked, sets[3])
+        pictures = experiments.relevance_pictures(evaluation, picked, sets[3])
         assert pictures["relevance"].shape == (len(picked), 80, 400)
         figures.relevance(pictures, 4.0)
+        assert experiments.relevance_pictures(evaluation, [], sets[3])["relevance"].shape == (0, 80, 400)
 
     def test_encoder_table(self, predictions, sets):
-        table = recognition.encoder_table(predictions, torch.arange(3), sets[3], steps=2, seed=0).set_index("measure")
+        table = recognition.encoder_table(
+            predictions.evaluation(), torch.arange(3), sets[3], steps=2, seed=0
+        ).set_index("measure")
         shares = [table.value[f"energy of {stem} (%)"] for stem in ("speech", "event", "background")]
         assert sum(shares) <= 100.01 and "flipping area, attention rollout" in table.index
         assert 0 < table.value["random networks of event (%)"] < 100
@@ -270,7 +267,8 @@ class TestFigures:
         """The measure is about 0 where nothing was learned: a random network beside others of its kind."""
         drawn = replace(predictions, model=recognition.faithfulness.redrawn(predictions.model, 77))
         drawn = replace(drawn, outputs=predict_frames(drawn.model, drawn.test.mel, words=False))
-        found = recognition.encoder_table(drawn, torch.arange(1), sets[3], steps=1, seed=0).set_index("measure")
+        found = recognition.encoder_table(drawn.evaluation(), torch.arange(1), sets[3], steps=1, seed=0)
+        found = found.set_index("measure")
         for stem in ("speech", "event"):
             assert abs(found.value[f"relevance - random networks, {stem} (points)"]) < 12
 
