@@ -58,7 +58,6 @@ class Sounds(common.Labelled):
         rejected: reason -> number of the data set's files that were left out for it.
         spans: per clip, (onset, offset) in seconds of all sounds of its class; None where they are not known.
         texts: what is said in each clip, "" for nothing; None where nobody noted it.
-        corpora: where each clip comes from or what it was recorded with; None where there is but one kind.
     """
 
     samples: Tensor
@@ -72,9 +71,8 @@ class Sounds(common.Labelled):
     rejected: dict[str, int] = field(default_factory=dict)
     spans: tuple[tuple[tuple[float, float], ...], ...] | None = None
     texts: tuple[str, ...] | None = None
-    corpora: tuple[str, ...] | None = None
     unit = "clips"
-    per_item = ("samples", "labels", "folds", "names", "spans", "texts", "corpora")
+    per_item = ("samples", "labels", "folds", "names", "spans", "texts")
 
 
 def load_sounds(
