@@ -71,16 +71,17 @@ def conditions(
 
     small: the part of `train` that shorter trainings (`short`) take. design: the values of `defaults`.
     """
-    some, few = slice(round(design.reduced_share * len(small))), slice(design.resnet_count or None)
-    resnet = replace(settings, epochs=design.resnet_epochs, model="resnet18")
-    return {
+    some = slice(round(design.reduced_share * len(small)))
+    found = {
         "first experiment": (train, test, settings),
         "small set": (small, test, short),
         "little data": (small.subset(some), test, short),
         "label noise": (with_label_noise(small, design.label_noise, seed=seed), test, short),
         "no augmentation": (small, test, replace(short, augment=False)),
-        "ResNet-18": (train.subset(few), test.subset(few), resnet),
     }
+    if design.resnet_epochs:
+        found["ResNet-18"] = train, test, replace(settings, epochs=design.resnet_epochs, model="resnet18")
+    return found
 
 
 def accuracy_table(
