@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
@@ -156,6 +158,13 @@ def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 1) -> np.ndarr
         top, left = number // columns * (height + gap), number % columns * (width + gap)
         sheet[top : top + height, left : left + width] = picture
     return sheet
+
+
+def plain_ticks(axis: Axis) -> None:
+    """1, 2 and 5 of each decade as plain numbers on a logarithmic axis: short ones have hardly a power of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 4, title: str | None = None) -> None:

@@ -131,6 +131,7 @@ def training_curves(frame: pd.DataFrame) -> Figure:
     scored = frame.dropna(subset=["fid"]) if "fid" in frame else frame.iloc[:0]
     plots.curves(axes[0], scored, "thousands", "fid", "arm", colours=ARM_COLOURS, each=True)
     axes[0].set(ylabel="Fréchet distance", yscale="log")
+    plots.plain_ticks(axes[0].yaxis)
     if frame.seed.nunique() > 1:
         axes[0].set_title("thick: mean, thin: seeds")
     panels = (
@@ -240,22 +241,27 @@ def controls(frame: pd.DataFrame) -> Figure:
     correlation = ("source_correlation", "correlation with the source", (-1.05, 1.05))
     _dot_panels(axes, frame, arms, (("fid", "Fréchet distance to held-out images", None), correlation))
     axes[0].set_xscale("log")
+    plots.plain_ticks(axes[0].xaxis)
     axes[1].axvline(0, color="0.7", linewidth=0.8)
     return figure
 
 
 def extractors(frame: pd.DataFrame) -> Figure:
     """fig112: every arm's Fréchet distance in the features of two extractors. frame: tab12 with `fid_second`."""
-    figure, axes = plots.subplots(1, 1, width=3.6, height=3.2)
-    for split, (colour, marker, _) in SPLITS.items():
+    figure, axes = plots.subplots(1, 1, width=4.0, height=3.2)
+    for split, (_, marker, _) in SPLITS.items():
         part = frame[frame.sources == split]
-        axes.scatter(part.fid, part.fid_second, color=colour, marker=marker, s=18, label=f"sources: {split}")
-    for arm in ARM_COLOURS:
-        for row in frame[(frame.arm == arm) & (frame.sources != "training")].itertuples():
-            axes.annotate(arm, (row.fid, row.fid_second), (4, -3), textcoords="offset points", fontsize=6)
+        axes.scatter(part.fid, part.fid_second, color="0.75", marker=marker, s=16, label=f"sources: {split}")
+        for arm, colour in ARM_COLOURS.items():
+            named = part[part.arm == arm]
+            axes.scatter(named.fid, named.fid_second, color=colour, marker=marker, s=22)
+    for arm in frame.arm[frame.arm.isin(list(ARM_COLOURS))].unique():
+        axes.plot([], [], color=ARM_COLOURS[arm], linewidth=4, label=arm)
     names = (frame[name].iloc[0].split()[0] for name in ("extractor", "second_extractor"))
     first, second = (f"Fréchet distance, {name} features" for name in names)
     axes.set(xscale="log", yscale="log", xlabel=first, ylabel=second)
+    for axis in (axes.xaxis, axes.yaxis):
+        plots.plain_ticks(axis)
     plots.legend_below(figure, axes, columns=3)
     return figure
 
@@ -280,6 +286,7 @@ def mixtures(frame: pd.DataFrame) -> Figure:
         for (arm, distance), style in zip(references.items(), ("--", ":", "-."), strict=True):
             cell.axhline(distance, color="0.3", linestyle=style, linewidth=1, label=arm)
         cell.set(xlabel=label, yscale="log")
+    plots.plain_ticks(axes[0].yaxis)
     axes[1].axvline(given.chance_correlation.mean(), color="0.3", linewidth=0.6)
     axes[0].set(ylabel="Fréchet distance", xlim=(-0.05, 1.05))
     axes[1].set(xlim=(-1.05, 1.05), xticks=[-1, -0.5, 0, 0.5, 1])
