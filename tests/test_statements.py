@@ -52,6 +52,22 @@ def bands_of_several_images_help_without_a_copy(table):
     return (mixed.fid < plain.fid).all() and (mixed.retrieval < 0.01).all() and (mixed.copy_index < 0.01).all()
 
 
+def bands_of_several_images_keep_the_gain_and_copy_less(table):
+    """In VGG16's features: two and four images keep most of the gain over zeros, and find fewer sources."""
+    mixed = table("trained/seed-0/tab16_mixtures")
+    zeros = row(mixed, arm="null: zeros").fid
+    mixed = mixed[mixed.sources == "held-out"].set_index("images")
+    gain = (zeros - mixed.fid) / (zeros - mixed.fid[1])
+    return gain[2] > 0.7 and gain[4] > 0.6 and mixed.retrieval[1] > 2 * mixed.retrieval[2] > 4 * mixed.retrieval[4]
+
+
+def copying_alone_is_nearest(table):
+    """Nearer to real images than any other arm that makes images."""
+    controls = table("trained/seed-0/tab12_controls")
+    controls = controls[~controls.arm.str.contains("copy of|held-out images")]  # which are real images
+    return controls.loc[controls.fid.idxmin()].arm == "L2 decoder"
+
+
 # -- study 2 ------------------------------------------------------------------------------------
 
 
@@ -181,6 +197,9 @@ STATEMENTS = [
     (INTRODUCTION, "which of the two is decided by the seed", two_copy_and_one_inverts),
     (INTRODUCTION, "it keeps much of the gain in distance", bands_of_several_images_help_without_a_copy),
     (PYRAMID, "that part needs no source to copy", bands_of_several_images_help_without_a_copy),
+    (README, "keep most of the gain and copy less", bands_of_several_images_keep_the_gain_and_copy_less),
+    (PYRAMID, "keep most of the gain over zeros", bands_of_several_images_keep_the_gain_and_copy_less),
+    (PYRAMID, "is nearer to real images than any of them", copying_alone_is_nearest),
     (README, "three seeds show no difference", codes_stand_beside_embeddings),
     (CATEGORIES, "without loss of quality at this scale", codes_stand_beside_embeddings),
     (README, "Both queues are behind in trainings this short", queues_are_behind),
@@ -223,7 +242,7 @@ def test_what_is_stated_is_there_and_holds(document, words, condition):
     assert condition(stored), f"{document} says {words!r}, which the stored tables do not: change the sentence"
 
 
-KEYS = {"seed", "epoch", "layer", "bytes", "wanted", "share"}
+KEYS = {"seed", "epoch", "layer", "bytes", "wanted", "share", "images"}
 
 
 def turned(name: str) -> pd.DataFrame:
