@@ -5,6 +5,7 @@ import io
 import math
 import socket
 from contextlib import redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -661,3 +662,42 @@ def test_a_captured_step_is_the_step(device):
     expected, found = (captured_run(device, captured=captured) for captured in (False, True))
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
     torch.testing.assert_close(found[1], expected[1])
+
+
+@dataclass
+class Data:
+    checksum: str
+
+    def __len__(self):
+        return 8
+
+
+@dataclass
+class OneArm:
+    label: str = "a line"
+
+
+@dataclass
+class OneSetting:
+    epochs: int = 2
+    batch_size: int = 4
+
+
+@pytest.mark.parametrize(("seed", "checksum", "fact", "goes_on"),
+                         [(0, "a", 1, True), (1, "a", 1, False), (0, "b", 1, False), (0, "a", 2, False)])  # fmt: skip
+def test_a_checkpoint_is_of_one_seed_data_set_and_fact(tmp_path, seed, checksum, fact, goes_on):
+    def trained(seed, checksum, fact):
+        accelerator, network, steps = start("cpu"), nn.Linear(1, 1), []
+        network, optimizer = prepare(accelerator, network, torch.optim.SGD(network.parameters(), 0.1))
+
+        def losses(network, batch):
+            steps.append(len(batch))
+            return {"loss": network(batch[:, None].float()).square().mean()}
+
+        step = training.gradient_step(accelerator, network, optimizer, None, losses)
+        training.fit_arm(accelerator, step, OneArm(), Data(checksum), OneSetting(), seed=seed, code="lib.timing",
+                         evaluate=lambda epoch: {}, checkpoint=tmp_path / "line", fact=fact)  # fmt: skip
+        return steps
+
+    assert len(trained(0, "a", 1)) == 4
+    assert len(trained(seed, checksum, fact)) == (0 if goes_on else 4)

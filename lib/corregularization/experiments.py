@@ -15,6 +15,7 @@ from lib.corregularization.analysis import coherence, group_coherence, norms_and
 from lib.corregularization.arms import Arm
 from lib.corregularization.losses import select_layers
 from lib.corregularization.training import Settings, Trained, score, train_arms, with_label_noise
+from lib.data.catalog import DataError
 from lib.metrics.comparison import MARGIN, paired_table
 
 if TYPE_CHECKING:
@@ -64,6 +65,23 @@ def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.Da
     return pd.DataFrame(rows)
 
 
+def tuned_on(train: "Images", settings: Settings, design: Any) -> int:
+    """How many training images strengths are tuned on: `design.tuning_count`, or all of `train` where it has fewer.
+
+    Raises:
+        DataError: without the fifth that is held out they fill no batch, which no training of the notebook does sooner.
+    """
+    count = min(design.tuning_count or len(train), len(train))
+    left = count - max(1, round(0.2 * count))
+    if left < settings.batch_size:
+        raise DataError(
+            f"{train.name} has {len(train)} training images here, and strengths are tuned on {count} of them less a "
+            f"fifth: too few for a batch of {settings.batch_size}. Set batch_size to {left} or less, raise train_count "
+            "and tuning_count (0 takes all), or add images."
+        )
+    return count
+
+
 def conditions(
     train: "Images", test: "Images", small: "Images", settings: Settings, short: Settings, design: Any, *, seed: int
 ) -> dict[str, tuple["Images", "Images", Settings]]:
@@ -71,7 +89,7 @@ def conditions(
 
     small: the part of `train` that shorter trainings (`short`) take. design: the values of `defaults`.
     """
-    some = slice(round(design.reduced_share * len(small)))
+    some = slice(max(short.batch_size, round(design.reduced_share * len(small))))
     found = {
         "first experiment": (train, test, settings),
         "small set": (small, test, short),

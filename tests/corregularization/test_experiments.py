@@ -1,5 +1,7 @@
 """What the notebook does with trained arms: statistics against SciPy, the choice of strengths, pruning, tables."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,6 +30,7 @@ from lib.corregularization.experiments import (
 from lib.corregularization.losses import as_matrix, select_layers
 from lib.corregularization.models import VanillaCNN
 from lib.corregularization.training import Settings, Trained, score
+from lib.data.catalog import DataError
 from lib.data.images import Images
 
 
@@ -287,3 +290,25 @@ def test_no_verdict_is_given_near_chance_or_without_errors():
     assert experiments.judged(table).verdict.tolist() == [
         "baseline", "not judged: near chance", "baseline", "better", "baseline", "not judged: no errors"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("count", "asked", "batch", "found"), [(240, 400, 64, 240), (1000, 400, 64, 400), (90, 0, 64, 90)]
+)
+def test_strengths_are_tuned_on_what_there_is(count, asked, batch, found):
+    train, design = images(count), SimpleNamespace(tuning_count=asked)
+    assert experiments.tuned_on(train, experiments.Settings(1, batch), design) == found
+
+
+@pytest.mark.parametrize(("count", "asked"), [(79, 0), (400, 79)])
+def test_too_few_images_to_tune_on_are_refused_before_anything_trains(count, asked):
+    with pytest.raises(DataError, match="tuned on 79 of them less a fifth.*batch_size to 63 or less"):
+        experiments.tuned_on(images(count), experiments.Settings(1, 64), SimpleNamespace(tuning_count=asked))
+
+
+def test_little_data_fill_a_batch():
+    train = images(240)
+    design = SimpleNamespace(reduced_share=0.25, label_noise=0.4, resnet_epochs=0)
+    settings = experiments.Settings(1, 64)
+    found = experiments.conditions(train, train, train, settings, settings, design, seed=0)
+    assert len(found["little data"][0]) == 64 and "ResNet-18" not in found

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import WhisperFeatureExtractor
 
+from lib.emergency import features
 from lib.emergency.features import (
     DECADES,
     FRAMES_PER_SECOND,
@@ -164,3 +165,10 @@ def test_clips_are_scaled_to_the_same_peak_and_silence_is_not():
     assert scaled(faint).equal(faint)
     softer = samples.float() / 32768 * 0.1
     torch.testing.assert_close(scaled(softer), scaled(samples))
+
+
+def test_the_floor_is_that_of_each_clip_however_many_are_taken_at_once():
+    """A GPU takes a batch, a CPU one clip after the other."""
+    loud_and_soft = clips(3, RATE) * torch.tensor([1.0, 1e-2, 1e-4])[:, None]
+    window, filters = features._constants(80, torch.device("cpu"))
+    torch.testing.assert_close(features._log_mel(loud_and_soft, window, filters), log_mel(loud_and_soft))

@@ -370,6 +370,18 @@ def test_losses_equal_those_of_the_classic_step():
         np.testing.assert_allclose(found, [d_loss, g_loss, d_x, d_g_z1], atol=1e-4)
 
 
+def test_the_discriminator_sees_real_and_generated_images_augmented_alike(monkeypatch):
+    """Else it learns to tell the augmentation (Zhao et al. 2020, section 3.2)."""
+    accelerator, players, seen = start("cpu"), training.networks(DCGAN, 32, 8), []
+    augment = lambda images: seen.append(images) or images  # noqa: E731
+    monkeypatch.setattr(training, "augmentation_named", lambda name: augment)
+    prepared = prepare(accelerator, *players, *(training.optimizer_of(part, DCGAN) for part in players))
+    real = torch.rand(8, 3, 32, 32) * 2 - 1
+    training.adversarial_step(accelerator, DCGAN, prepared, torch.ones(4))(real, False)
+    shown, fake, again = seen
+    assert shown is real and not fake.requires_grad and again.requires_grad and torch.equal(fake, again)
+
+
 # -- on a GPU, where the step is captured --------------------------------------------------
 
 

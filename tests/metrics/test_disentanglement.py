@@ -57,6 +57,8 @@ def test_the_gap_of_mutual_information_by_hand():
     a = torch.arange(8).repeat(100)
     latents = torch.stack([a, a // 4], dim=1)  # the second knows one of the three bits
     assert scores(latents, {"a": a})["mig"] == pytest.approx(1 - 1 / 3)
+    idle = torch.zeros(800, dtype=a.dtype)  # the gap is to the second best, not to the worst
+    assert scores(torch.stack([a, a // 4, idle], dim=1), {"a": a})["mig"] == pytest.approx(1 - 1 / 3)
 
 
 def test_dci_by_hand():

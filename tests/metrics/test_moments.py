@@ -51,6 +51,10 @@ class TestEvents:
                                               (0, 1, 0, pytest.approx(0.5)),
                                               (0, 1, pytest.approx(0.7), pytest.approx(0.8))]  # fmt: skip
 
+    def test_a_gap_of_just_that_length_stays(self):
+        row = np.array([[1, 0, 0, 1]])
+        assert len(events(row, 0.1, gap=0.2)) == 2 and len(events(row, 0.1, gap=0.21)) == 1
+
     def test_short_ones_are_left_out(self):
         assert events(np.array([[1, 0, 2, 2]]), 0.1, shortest=0.2) == [(0, 2, pytest.approx(0.2), pytest.approx(0.4))]
 
