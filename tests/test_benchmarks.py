@@ -13,6 +13,7 @@ from lib.data.augment import as_float
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import classic
+import faults
 import laplacian_gan
 import run
 
@@ -67,3 +68,23 @@ def test_both_steps_are_compared_in_one_run():
     table = laplacian_gan.compare_steps(32, width=4, batch_size=4, steps=1, rounds=1, workers=0)
     assert list(table.step) == ["classic example", "ours, float32", "ours, bf16"]
     assert table.relative[0] == 1 and (table.images_per_second > 0).all()
+
+
+# -- planted defects -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new", "tests"), [(*fault, faults.tests_of(fault[0]))[:4] for fault in faults.FAULTS]
+)
+def test_each_defect_can_still_be_planted(module, old, new, tests):
+    code = (ROOT / "lib" / f"{module}.py").read_text(encoding="utf-8")
+    assert code.count(old) == 1 and old != new and (ROOT / tests).is_file()
+
+
+@pytest.mark.parametrize(("new", "noticed"), [("1 - 1", True), ("2 - 0", False)])
+def test_a_defect_counts_as_caught_where_the_tests_fail(tmp_path, new, noticed):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "sum.py").write_text("TWO = 1 + 1\n")
+    (tmp_path / "test_sum.py").write_text("from lib.sum import TWO\n\n\ndef test_two():\n    assert TWO == 2\n")
+    assert faults.caught(tmp_path, "sum", "1 + 1", new, "test_sum.py") == noticed
+    assert (tmp_path / "lib" / "sum.py").read_text() == "TWO = 1 + 1\n"
