@@ -34,7 +34,7 @@ FAULTS = [
     ("laplacian_gan/training", ".roll(place * arm.images // len(arm.levels), 0)", ".roll(place * arm.images // len(arm.levels), 1)"),
     # Study 2
     ("categorical/losses", "logits = logits.fill_diagonal_(-math.inf)", "logits = logits"),
-    ("categorical/losses", "keys = torch.cat([q.detach(), queue])", "keys = torch.cat([q, queue])"),
+    ("categorical/losses", "keys = torch.cat([q.detach(), queue.to(q.dtype)])", "keys = torch.cat([q, queue.to(q.dtype)])"),
     ("categorical/losses", "p.flatten(1) @ q.flatten(1).T / p.shape[1]", "p.flatten(1) @ q.flatten(1).T / p.shape[2]"),
     ("categorical/losses", "-(mean * mean.log()).sum(-1).mean()", "(mean * mean.log()).sum(-1).mean()"),
     ("categorical/baselines", "/ max(1, positions * (positions - 1))", "/ max(1, positions * positions)"),

@@ -4,16 +4,23 @@ Symbols: p and q are soft codes (B, L, K) of two views of the same B images: L p
 probability for each of K categories. ⟨p, q⟩ is a dot product over categories, so (B, L); p̄ is a mean
 over the batch, so (L, K); H is entropy.
 
-`nt_xent` and `moco` are of embeddings and have negatives, from the batch and from a queue; the others are of codes
-and have none. All are at least 0, but `imsvd`, bounded below, and `scan`, at least -λ ln K.
+| function | method and source                              | of               | negatives | range         |
+|----------|------------------------------------------------|------------------|-----------|---------------|
+| nt_xent  | SimCLR, Chen et al., ICML 2020                 | embeddings       | batch     | [0, ∞)        |
+| moco     | MoCo, He et al., CVPR 2020                     | embeddings       | queue     | [0, ∞)        |
+| imsvd    | IMSVD, Niu et al., arXiv 2501.03469, 2025      | codes            | none      | bounded below |
+| carp     | CARP, Silva & Ramírez Rivera, NeurIPS 2023     | codes            | none      | [0, ∞)        |
+| scan     | SCAN, Van Gansbeke et al., ECCV 2020           | codes            | none      | [-λ ln K, ∞)  |
 
-For all: a scalar in nats, to be computed in float32 or float64 (`training.objective` sees to that). No
+For all: a scalar in nats; float64 stays float64, all else is computed in float32 with autocast off. No
 logarithm sees less than `SMALLEST`, so that an empty category leaves value and gradient finite. That codes
 are probabilities is not checked: it would cost a pass over them, and a wait for a GPU, at each step.
 A ValueError says which shapes, sizes or temperatures do not fit.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +29,24 @@ from torch import Tensor
 SMALLEST = 1e-8  # under every logarithm, as in the code of SCAN and of IMSVD
 
 
-def nt_xent(x: Tensor, y: Tensor, temperature: float = 0.5) -> Tensor:
-    """NT-Xent of SimCLR: -log of the partner's share among the 2B - 1 other embeddings.
+def _full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Autocast off, and half-precision input raised to float32."""
 
-    Source: Chen et al., ICML 2020, equation 1.
+    def raised(x):
+        return x.float() if isinstance(x, Tensor) and x.dtype != torch.float64 else x
+
+    @functools.wraps(function)
+    def wrapped(first: Tensor, *others, **options) -> Tensor:
+        with torch.autocast(first.device.type, enabled=False):
+            options = {name: raised(option) for name, option in options.items()}
+            return function(raised(first), *map(raised, others), **options)
+
+    return wrapped
+
+
+@_full_precision
+def nt_xent(x: Tensor, y: Tensor, temperature: float = 0.5) -> Tensor:
+    """NT-Xent (Chen et al. 2020, equation 1): -log of the partner's share among the 2B - 1 other embeddings.
 
     With z the 2B embeddings at unit length and j the partner of i: the mean over i of
     -⟨z_i, z_j⟩/τ + log Σ_{k ≠ i} exp(⟨z_i, z_k⟩/τ). Equal embeddings give ln(2B - 1). x and y (B, D) are of
@@ -42,8 +63,9 @@ def nt_xent(x: Tensor, y: Tensor, temperature: float = 0.5) -> Tensor:
     return F.cross_entropy(logits, partner)
 
 
+@_full_precision
 def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) -> Tensor:
-    """InfoNCE with negatives from a queue (MoCo, He et al., CVPR 2020, equation 1).
+    """InfoNCE with negatives from a queue (He et al. 2020, equation 1).
 
     The mean over images of -⟨x, k⟩/τ + log [exp(⟨x, k⟩/τ) + Σ_n exp(⟨x, n⟩/τ)], x the query, k its key, n in
     the queue, all brought to unit length here. Other images of the batch are no negatives, as in the paper. Equal
@@ -61,8 +83,9 @@ def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) ->
     return F.cross_entropy(torch.cat([positive, negative], dim=1), first)  # of (B, 1 + Q)
 
 
+@_full_precision
 def imsvd(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
-    """IMSVD (Niu et al., arXiv 2501.03469, 2025), the formula of its published code:
+    """IMSVD (Niu et al. 2025), the formula of its published code:
 
         mean_{b,l} -log⟨p, q⟩ + weight · [Σ_l Σ_a f(J_{la,la}) / L + Σ_{l≠m} Σ_{a,c} f(J_{la,mc}) / (L(L-1))],
 
@@ -88,8 +111,9 @@ def imsvd(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     return _disagreement(p, q) + weight * (spread + independence)
 
 
+@_full_precision
 def carp(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
-    """CARP (Silva & Ramírez Rivera, NeurIPS 2023): mean_{b,l} -log⟨p, q⟩ + weight · mean_l KL(m_l ‖ uniform).
+    """CARP (Silva & Ramírez Rivera 2023): mean_{b,l} -log⟨p, q⟩ + weight · mean_l KL(m_l ‖ uniform).
 
     m = (p̄ + q̄) / 2, the mean over the images and over student and teacher, as in the published code, and
     KL(m ‖ uniform) = ln K - H(m). 0 where equal codes are one-hot and balanced, ln K where they are uniform, and
@@ -106,10 +130,9 @@ def carp(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     return _disagreement(p, q) + weight * divergence.mean()
 
 
+@_full_precision
 def scan(p: Tensor, q: Tensor, entropy_weight: float = 5.0) -> Tensor:
-    """SCAN's clustering loss: mean_{b,l} -log⟨p, q⟩ - λ · mean_l H(p̄_l).
-
-    Source: Van Gansbeke et al., ECCV 2020, equation 2.
+    """SCAN's clustering loss (Van Gansbeke et al. 2020, equation 2): mean_{b,l} -log⟨p, q⟩ - λ · mean_l H(p̄_l).
 
     Each position is a clustering of its own, like the paper's several heads. -λ ln K where equal codes are
     one-hot and balanced, (1 - λ) ln K where they are uniform, 0 where they are one-hot and constant.

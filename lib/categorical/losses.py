@@ -8,9 +8,6 @@ similarity of two images is the probability that codes drawn from their position
 a number in [0, 1] that equals 1 - Hamming/L for one-hot codes. It takes the place of the cosine in
 InfoNCE (van den Oord et al. 2018), with negatives from the batch (Chen et al. 2020) or from a queue
 (He et al. 2020). The other similarities are what others use where we use the mean agreement.
-
-All is to be computed in float32 or float64 (`training.objective` sees to that): half floats resolve [0, 1]
-divided by the temperature too coarsely.
 """
 
 import math
@@ -109,18 +106,20 @@ def categorical_info_nce(
         raise ValueError(f"temperature is {temperature}, expected a positive number")
     if len(p) == 1 and (queue is None or not len(queue)):
         raise ValueError("one image alone has no negatives; use batches of two or more, or a filled queue")
-    if queue is None:
-        codes = torch.cat([p, q])  # (2B, L, K)
-        if similarity == "agreement":
-            logits = _SelfProduct.apply(codes.flatten(1) * (temperature * p.shape[1]) ** -0.5)
-        else:
-            logits = _scaled(codes, codes, temperature, similarity)
-        logits = logits.fill_diagonal_(-math.inf)  # nobody is among its own candidates
-        partner = torch.arange(len(codes), device=p.device).roll(len(p))
-        return F.cross_entropy(logits, partner)
-    keys = torch.cat([q.detach(), queue])  # (B + Q, L, K)
-    logits = _scaled(p, keys, temperature, similarity)
-    return F.cross_entropy(logits, torch.arange(len(p), device=p.device))
+    with torch.autocast(p.device.type, enabled=False):  # half floats resolve 1/temperature times [0, 1] too coarsely
+        p, q = _full(p), _full(q)
+        if queue is None:
+            codes = torch.cat([p, q])  # (2B, L, K)
+            if similarity == "agreement":
+                logits = _SelfProduct.apply(codes.flatten(1) * (temperature * p.shape[1]) ** -0.5)
+            else:
+                logits = _scaled(codes, codes, temperature, similarity)
+            logits = logits.fill_diagonal_(-math.inf)  # nobody is among its own candidates
+            partner = torch.arange(len(codes), device=p.device).roll(len(p))
+            return F.cross_entropy(logits, partner)
+        keys = torch.cat([q.detach(), queue.to(q.dtype)])  # (B + Q, L, K)
+        logits = _scaled(p, keys, temperature, similarity)
+        return F.cross_entropy(logits, torch.arange(len(p), device=p.device))
 
 
 class _SelfProduct(torch.autograd.Function):
@@ -150,7 +149,7 @@ def position_entropy(p: Tensor) -> Tensor:
     To be added to what is maximised: InfoNCE does not notice a position that always says the same, as it adds
     one number to every logit.
     """
-    mean = p.mean(0).clamp_min(SMALLEST)  # (L, K)
+    mean = _full(p).mean(0).clamp_min(SMALLEST)  # (L, K)
     return -(mean * mean.log()).sum(-1).mean()
 
 
@@ -163,6 +162,7 @@ def discretise(logits: Tensor, kind: str = "soft", temperature: float = 1.0) -> 
     """
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature}, expected a positive number")
+    logits = _full(logits)
     if kind == "gumbel":
         return F.gumbel_softmax(logits, tau=temperature, hard=True)
     soft = (logits / temperature).softmax(-1)
@@ -176,6 +176,11 @@ def discretise(logits: Tensor, kind: str = "soft", temperature: float = 1.0) -> 
 def harden(p: Tensor) -> Tensor:
     """One-hot codes of the likeliest categories, of the shape and type of p (..., K)."""
     return F.one_hot(p.argmax(-1), p.shape[-1]).to(p.dtype)
+
+
+def _full(p: Tensor) -> Tensor:
+    """Half floats as float32; float64 stays."""
+    return p.float() if p.dtype in (torch.float16, torch.bfloat16) else p
 
 
 def _check(p: Tensor, q: Tensor, queue: Tensor | None = None) -> None:

@@ -163,23 +163,21 @@ def objective(arm: Arm, outputs: Tensor, keys: Tensor, queue: Tensor | None) -> 
 
     outputs, keys: what the head returned for two views of the same images, (B, *arm.shape); queue: (n, *arm.shape).
     """
-    outputs, keys = outputs.float(), keys.float()
-    with torch.autocast(outputs.device.type, enabled=False):
-        if not arm.makes_codes:
-            keys = nn.functional.normalize(keys, dim=1)
-            if arm.loss == "nt_xent":
-                return {"loss": baselines.nt_xent(outputs, keys, temperature=arm.temperature)}, keys
-            # The first step finds the queue empty: the keys of its own batch stand in.
-            queue = queue if len(queue) else keys.detach()
-            return {"loss": baselines.moco(outputs, keys.detach(), queue, temperature=arm.temperature)}, keys
-        p, q = (losses.discretise(part, arm.code, arm.code_temperature) for part in (outputs, keys))
-        if arm.loss != "categorical":
-            return {"loss": getattr(baselines, arm.loss)(p, q)}, q
-        found = losses.categorical_info_nce(p, q, queue, temperature=arm.temperature, similarity=arm.similarity)
-        terms = {"loss": found}
-        if arm.entropy:
-            terms["entropy"] = -arm.entropy * losses.position_entropy(p)
-        return terms, q
+    if not arm.makes_codes:
+        keys = nn.functional.normalize(keys.float(), dim=1)
+        if arm.loss == "nt_xent":
+            return {"loss": baselines.nt_xent(outputs, keys, temperature=arm.temperature)}, keys
+        # The first step finds the queue empty: the keys of its own batch stand in.
+        queue = queue if len(queue) else keys.detach()
+        return {"loss": baselines.moco(outputs, keys.detach(), queue, temperature=arm.temperature)}, keys
+    p, q = (losses.discretise(part, arm.code, arm.code_temperature) for part in (outputs, keys))
+    if arm.loss != "categorical":
+        return {"loss": getattr(baselines, arm.loss)(p, q)}, q
+    found = losses.categorical_info_nce(p, q, queue, temperature=arm.temperature, similarity=arm.similarity)
+    terms = {"loss": found}
+    if arm.entropy:
+        terms["entropy"] = -arm.entropy * losses.position_entropy(p)
+    return terms, q
 
 
 def train_arms(arms: Iterable[Arm], train: "Images", settings: Settings, **options: Any) -> dict[str, Trained]:

@@ -256,6 +256,18 @@ def test_gradients_against_finite_differences(loss, tensors):
 
 
 @pytest.mark.parametrize(("loss", "tensors"), CASES)
+def test_float32_whatever_autocast_says(loss, tensors):
+    single = [x.float() for x in tensors]
+    expected = loss(*single)
+    assert expected.dtype == torch.float32
+    torch.testing.assert_close(expected, loss(*tensors).float())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(loss(*single), expected)
+    halves = [x.bfloat16() for x in single]
+    assert torch.equal(loss(*halves), loss(*(x.float() for x in halves)))
+
+
+@pytest.mark.parametrize(("loss", "tensors"), CASES)
 def test_losses_leave_their_input_alone(loss, tensors):
     before = [x.clone() for x in tensors]
     loss(*tensors)

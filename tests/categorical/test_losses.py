@@ -169,6 +169,13 @@ def test_equal_pairs_of_different_codes_reach_a_loss_near_zero():
     assert categorical_info_nce(p, p, temperature=0.05).item() < 1e-6
 
 
+def test_half_precision_is_computed_in_full():
+    p, q = codes(8, dtype=torch.float32), codes(8, seed=1, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = categorical_info_nce(p, q)
+    assert found.dtype == torch.float32 and found == categorical_info_nce(p, q)
+
+
 @pytest.mark.parametrize(
     ("p", "q", "queue", "options", "message"),
     [
