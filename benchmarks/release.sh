@@ -68,6 +68,11 @@ END
 
 step study make figures ONLY=03_corregularization
 step figures make figures
+case " $asked " in *" figures "*)
+    echo "          data that differ from those stored (those with times do, and last digits on another processor):"
+    git diff --name-only -- 'figures/quick/*.csv' | sed 's/^/          /'
+    ;;
+esac
 case " $asked " in *" images "* | *" sounds "* | *" recording "*) make environment >/dev/null && own_files ;; esac
 step images make figures ONLY=03_corregularization \
     PARAMS="dataset=folder:$folder/birds train_count=0 test_count=0 vae_epochs=0"

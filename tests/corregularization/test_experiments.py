@@ -312,3 +312,14 @@ def test_little_data_fill_a_batch():
     settings = experiments.Settings(1, 64)
     found = experiments.conditions(train, train, train, settings, settings, design, seed=0)
     assert len(found["little data"][0]) == 64 and "ResNet-18" not in found
+
+
+def test_resnet_is_a_condition_where_it_has_epochs():
+    train = images(32)
+    design = SimpleNamespace(reduced_share=0.5, label_noise=0.4, resnet_epochs=1)
+    settings = experiments.Settings(1, 32)
+    found = experiments.conditions(train, train, train, settings, settings, design, seed=0)
+    only = {"ResNet-18": found["ResNet-18"]}
+    table = experiments.accuracy_table([gram("Gram", 0.1)], only, {}, seed=0)
+    assert table.condition.tolist() == ["ResNet-18"] and table.images.tolist() == [32]
+    assert table.accuracy.between(0, 100).all()

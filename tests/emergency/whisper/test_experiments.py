@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from toy import share_speech
 
 from lib.emergency import figures
 from lib.emergency.classes import EMERGENCY, NAMES
@@ -81,6 +82,7 @@ class TestTask:
         assert not list(tmp_path.iterdir())
 
     def test_from_a_checkpoint_the_head_learns_first_and_alone(self, tmp_path, monkeypatch):
+        share_speech(tmp_path / "out")
         monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
         whisper.build(["불"], NAMES, WhisperSize(16, 2, 1, 2, 300), stack=4, hidden=8).save(tmp_path / "trained")
         task = recognition.task(self.VALUES | {"checkpoint": str(tmp_path / "trained")})
@@ -283,6 +285,7 @@ class TestOtherDataAndFewer:
 
     @pytest.fixture()
     def task(self, tmp_path, monkeypatch):
+        share_speech(tmp_path / "out")
         monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
         whisper.build(["불"], NAMES, WhisperSize(16, 2, 1, 2, 300), stack=4, hidden=8).save(tmp_path / "trained")
         return recognition.task(self.VALUES | {"checkpoint": str(tmp_path / "trained")})
