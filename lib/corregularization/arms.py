@@ -52,6 +52,8 @@ def regulariser_arms(strength: float, groups: int = 8) -> list[Arm]:
         gram(f"Gram, hinge, random g = {groups}", strength, groups=groups, margin="welch"),
         Arm("Gram on responses", "responses", 0.1 * strength),
         Arm("soft orthogonality", "soft_orthogonality", strength),
+        Arm("lengths", "lengths", 0.1 * strength),
+        Arm("inner products", "inner_products", 10 * strength),
         Arm("SRIP", "srip", 0.01 * strength),
         Arm("MMA", "mma", 0.01 * strength),
         Arm("OCNN", "ocnn", strength),
@@ -59,9 +61,14 @@ def regulariser_arms(strength: float, groups: int = 8) -> list[Arm]:
     ]
 
 
+# By what each acts on: the length of filters, the angle between them, both at once.
+LENGTH_AND_ANGLE = ("plain", "lengths", "Gram, p = 2", "inner products", "soft orthogonality")
+
 # Penalties on one kernel matrix; the network's penalty is their mean over its convolutions.
 PENALTIES: dict[str, Callable[..., Tensor]] = {
     "soft_orthogonality": baselines.soft_orthogonality,
+    "lengths": baselines.lengths,
+    "inner_products": baselines.inner_products,
     "srip": baselines.srip,
     "mma": baselines.mma,
 }

@@ -57,6 +57,26 @@ def soft_orthogonality(weight: Tensor) -> Tensor:
 
 
 @full_precision
+def lengths(weight: Tensor) -> Tensor:
+    """The diagonal of soft orthogonality: mean over filters of (‖w_i‖² - 1)². Pulls lengths, and turns no filter.
+
+    For n ≤ d, n² times `soft_orthogonality` is n times this plus n(n - 1) times `inner_products`.
+    """
+    return (_filters(weight, at_least=1).square().sum(1) - 1).square().mean()
+
+
+@full_precision
+def inner_products(weight: Tensor) -> Tensor:
+    """What is off the diagonal: mean over pairs i ≠ j of ⟨w_i, w_j⟩² = ‖w_i‖² ‖w_j‖² c_ij².
+
+    Shrinking the filters lowers it as well as turning them apart; `gram_penalty`, of the c_ij alone, leaves that out.
+    """
+    matrix = _filters(weight, at_least=2)
+    gram = matrix @ matrix.T
+    return (gram.square().sum() - gram.diagonal().square().sum()) / (len(gram) * (len(gram) - 1))
+
+
+@full_precision
 def srip(weight: Tensor) -> Tensor:
     """SRIP: spectral norm of the smaller Gram matrix less the identity, by power iteration.
 

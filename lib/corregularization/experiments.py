@@ -41,12 +41,13 @@ def correlations(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
 
 
 def coherences(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
-    """Similarity and spectrum of the filters of each layer after training, and norm, their mean length, per arm."""
+    """Similarity and spectrum of the filters of each layer after training, and mean and sd of their norms, per arm."""
     rows = []
     for label, result in trained.items():
         for number, layer in enumerate(select_layers(result.model).values(), start=1):
-            norm = norms_and_angles(layer.weight)[0].mean().item()
-            row = {"layer": f"conv{number}", **asdict(coherence(layer.weight)), "norm": norm}
+            norms = norms_and_angles(layer.weight)[0]
+            row = {"layer": f"conv{number}", **asdict(coherence(layer.weight))}
+            row |= {"norm": norms.mean().item(), "norm_sd": norms.std().item()}
             rows.append(row | {"arm": label, "seed": seed})
     return pd.DataFrame(rows)
 
@@ -63,6 +64,20 @@ def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.Da
             | {"rms": layers.rms.mean(), "max": layers["max"].mean()}
         )
     return pd.DataFrame(rows)
+
+
+def length_and_angle(trained: Mapping[str, Trained], images: "Images", share: float, seed: int) -> pd.DataFrame:
+    """tab38: one row per arm: accuracy, whole and `pruned` of this share of its filters (%), and means over layers.
+
+    Those of norm, norm_sd, rms (of the cosines), max and effective_rank are of `coherences`.
+    """
+    measures = coherences(trained, seed).groupby("arm", sort=False)
+    measures = measures[["norm", "norm_sd", "rms", "max", "effective_rank"]].mean()
+    accuracies = pruning_table(trained, images, [0.0, share], seed).pivot(
+        index="arm", columns="share", values="accuracy"
+    )
+    table = measures.assign(seed=seed, accuracy=accuracies[0.0], pruned=accuracies[share]).reset_index()
+    return table[["arm", "seed", "accuracy", "pruned", *measures.columns]]
 
 
 def tuned_on(train: "Images", settings: Settings, design: Any) -> int:

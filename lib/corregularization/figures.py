@@ -184,21 +184,18 @@ def packing(frame: pd.DataFrame) -> Figure:
 
 
 def norm_and_angle(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
-    """Length and direction of filters apart: histograms of norms and of angles. weights: layer → arm → kernel."""
-    layers = list(weights)
-    figure, axes = plots.subplots(2, len(layers), width=3.2 * len(layers), height=3.4, squeeze=False)
-    for column, layer in enumerate(layers):
-        found = {arm: analysis.norms_and_angles(weight) for arm, weight in weights[layer].items()}
-        lengths = torch.cat([norms for norms, _ in found.values()])
-        bins = np.linspace(lengths.min().item(), lengths.max().item() + 1e-9, 25)
-        for arm, (norms, angles) in found.items():
-            style = {"histtype": "step", "density": True, "linewidth": 1.4, "label": arm, "color": ARM_COLOURS.get(arm)}
-            axes[0][column].hist(norms.numpy(), bins=bins, **style)
-            axes[1][column].hist(angles.numpy(), bins=np.linspace(0, 180, 61), **style)
-        axes[0][column].set(title=layer, xlabel="filter norm", ylabel="density")
-        axes[1][column].axvline(90, color="0.5", linewidth=0.8, linestyle=":")
-        axes[1][column].set(xlabel="angle between filters (degrees)", ylabel="density", xlim=(30, 150))
-    plots.legend_below(figure, axes[0][0])
+    """Lengths and angles of filters: the share below each value. weights: layer → arm → kernel."""
+    figure, axes = plots.subplots(2, len(weights), width=3.2 * len(weights), height=3.6, sharey=True, squeeze=False)
+    for (top, bottom), (layer, arms) in zip(axes.T, weights.items(), strict=True):
+        for arm, kernel in arms.items():
+            for cell, values in zip((top, bottom), analysis.norms_and_angles(kernel), strict=True):
+                cell.ecdf(values.numpy(), linewidth=1.2, label=arm, color=ARM_COLOURS.get(arm))
+        bottom.axvline(90, color="0.5", linewidth=0.8, linestyle=":")
+        top.set(title=layer, xlabel="filter norm")
+        bottom.set(xlabel="angle between filters (degrees)", xlim=(30, 150))
+    axes[0][0].set(ylabel="share of filters")
+    axes[1][0].set(ylabel="share of pairs")
+    plots.legend_below(figure, axes[0][0], columns=5)
     return figure
 
 

@@ -9,6 +9,8 @@ from torch import nn
 
 from lib.corregularization.baselines import (
     decov,
+    inner_products,
+    lengths,
     mma,
     ocnn,
     ocnn_over_layers,
@@ -16,7 +18,7 @@ from lib.corregularization.baselines import (
     soft_orthogonality,
     srip,
 )
-from lib.corregularization.losses import PenaltyError, as_matrix, mean_over_layers, select_layers
+from lib.corregularization.losses import PenaltyError, as_matrix, gram_penalty, mean_over_layers, select_layers
 
 # n < d, n = d, n > d for linear layers and convolutions of 1, 2, 3 dimensions
 SHAPES = [
@@ -36,6 +38,8 @@ SHAPES = [
 KERNELS = [shape for shape in SHAPES if len(shape) > 2]
 WEIGHT_LOSSES = {
     "so": soft_orthogonality,
+    "lengths": lengths,
+    "inner products": inner_products,
     "srip": srip,
     "mma": mma,
     "ocnn": ocnn,
@@ -170,6 +174,28 @@ def test_ocnn_is_the_distance_of_the_operator_from_orthogonal_rows(shape, stride
     matrix = operator.flatten(2).flatten(0, 1)  # (n · positions, C · pixels)
     distance = (matrix @ matrix.T - torch.eye(len(matrix), dtype=torch.float64)).square().sum()
     assert ocnn(weight, stride=stride).item() * n**2 * len(positions) == pytest.approx(distance.item())
+
+
+def test_soft_orthogonality_is_its_lengths_and_its_inner_products():
+    weight = draw((6, 9))
+    parts = 6 * lengths(weight) + 6 * 5 * inner_products(weight)
+    assert 36 * soft_orthogonality(weight).item() == pytest.approx(parts.item(), rel=1e-12)
+
+
+def test_inner_products_are_the_cosines_times_the_lengths():
+    weight = draw((5, 7))
+    pairs = [dot(a, b) ** 2 for i, a in enumerate(rows(weight)) for j, b in enumerate(rows(weight)) if i != j]
+    assert inner_products(weight).item() == pytest.approx(sum(pairs) / 20, rel=1e-12)
+    assert inner_products(weight / 2).item() == pytest.approx(inner_products(weight).item() / 16)
+    assert inner_products(torch.nn.functional.normalize(weight)).item() == pytest.approx(gram_penalty(weight).item())
+
+
+def test_lengths_pull_along_the_filter_and_angles_across_it():
+    weight = draw((5, 7)).requires_grad_()
+    [along] = torch.autograd.grad(lengths(weight), weight)
+    [across] = torch.autograd.grad(gram_penalty(weight), weight)
+    turned = along - (along * weight).sum(1, keepdim=True) / weight.square().sum(1, keepdim=True) * weight
+    assert turned.abs().max() < 1e-15 and (across * weight).sum(1).abs().max() < 1e-15 < along.abs().min()
 
 
 def test_ocnn_without_shifts_is_soft_orthogonality():

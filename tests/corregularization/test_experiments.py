@@ -323,3 +323,17 @@ def test_resnet_is_a_condition_where_it_has_epochs():
     table = experiments.accuracy_table([gram("Gram", 0.1)], only, {}, seed=0)
     assert table.condition.tolist() == ["ResNet-18"] and table.images.tolist() == [32]
     assert table.accuracy.between(0, 100).all()
+
+
+def test_lengths_and_angles_are_told_apart():
+    whole = trained("as it is")
+    longer = trained("longer")
+    for module in longer.model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data *= 3
+    found = experiments.length_and_angle({"as it is": whole, "longer": longer}, images(), 0.5, seed=4)
+    one, other = (found[found.arm == label].iloc[0] for label in ("as it is", "longer"))
+    assert other.norm == pytest.approx(3 * one.norm) and other.norm_sd == pytest.approx(3 * one.norm_sd)
+    assert other.rms == pytest.approx(one.rms) and other.effective_rank == pytest.approx(one.effective_rank)
+    assert one.accuracy == 100 * score(whole.model, images())[1]
+    assert one.pruned == 100 * score(prune(whole.model, 0.5), images())[1] and (found.seed == 4).all()

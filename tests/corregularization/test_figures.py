@@ -147,7 +147,7 @@ FIGURES = {
     ),
     "norm_and_angle": (
         lambda seeds: figures.norm_and_angle(kernels()),
-        {"filter norm", "angle between filters (degrees)", "density"},
+        {"filter norm", "angle between filters (degrees)", "share of filters", "share of pairs"},
     ),
     "pruning": (
         lambda seeds: figures.pruning(pruning(seeds)),
