@@ -4,7 +4,7 @@ First the training steps are timed alone, against the classic DCGAN example on t
 together, each in its own process with its share of the cores, and after those whose results it reads; a GPU that one
 small network leaves idle serves the others. At the end of the time what still runs is stopped. What finished is
 complete; of the rest the histories of its trainings are kept, and a second call on the same machine goes on from its
-checkpoints. Studies 3 and 4: `--only "03_corregularization 04_emergency_whisper 05_emergency_cnn 06_emergency_ensemble"`.
+checkpoints. The other studies: `--only "03_corregularization 04_emergency_whisper"`, and so on.
 """
 
 import argparse
