@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 # Before torch is imported anywhere. The tests' tensors are tiny, and threads that wait for each other in a
 # spin take minutes where the machine is shared.
@@ -34,3 +35,19 @@ def toy(built_toy, tmp_path) -> Repository:
 def fresh_toy(tmp_path) -> Repository:
     """A toy repository in which nothing has been run."""
     return make_toy(tmp_path / "a repository")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window, or a skip that says how to get one."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    with api.sync_playwright() as playwright:
+        if path is None and not Path(playwright.chromium.executable_path).exists():
+            pytest.skip("no browser: install Chromium (Debian: apt-get install chromium; or `playwright install "
+                        "chromium`), or set CHROMIUM to the path of one")  # fmt: skip
+        quiet = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
+        browser = playwright.chromium.launch(executable_path=path, args=quiet)
+        yield browser
+        browser.close()

@@ -1,11 +1,14 @@
 """The notebooks: their form, and that each runs with the `smoke` profile and prints what is stored in it."""
 
 import ast
+import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from importlib import import_module
 from pathlib import Path
@@ -237,3 +240,102 @@ def test_a_changed_output_would_be_noticed(output, environment, monkeypatch, tmp
     assert run_nbval("toy", {"epochs": 3}, tmp_path, environment)["tests"] == 3
     with pytest.raises(AssertionError, match="loss 4"):
         run_nbval("toy", {"epochs": 4}, tmp_path, environment)
+
+
+# -- in JupyterLab, as a reader opens them ------------------------------------------------------
+
+
+@pytest.fixture
+def lab(browser, output, environment, tmp_path):
+    """Opens a notebook with the values of `smoke` in JupyterLab, runs all of it there, and gives the page."""
+    import papermill
+
+    # The reader's own JupyterLab is left alone. Cells out of sight are drawn, too, and no news are fetched.
+    how = {"notebook-extension/tracker": {"windowingMode": "none"}}
+    how |= {"apputils-extension/notification": {"fetchNews": "false"}}
+    for name, settings in how.items():
+        file = tmp_path / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(settings))
+    folders = {"JUPYTER_CONFIG": "config", "JUPYTERLAB_SETTINGS": "settings", "JUPYTERLAB_WORKSPACES": "workspaces"}
+    variables = environment | {f"{name}_DIR": str(tmp_path / folder) for name, folder in folders.items()}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, log = f"http://127.0.0.1:{port}", tmp_path / "lab.log"
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}"]
+    command += [f"--ServerApp.root_dir={tmp_path}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=it-is-me"]
+    server = subprocess.Popen(command, env=variables, stdout=log.open("w"), stderr=subprocess.STDOUT)
+    pages = []
+
+    def run_all(name: str):
+        job = next(job for job in smoke_jobs() if job.notebook == name)
+        values, file = parameters.for_cell(name, job.values), f"{name}.ipynb"
+        papermill.execute_notebook(ROOT / "notebooks" / file, tmp_path / file, values, prepare_only=True)
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        pages.append(page)
+        page.set_default_timeout(120_000)
+        page.goto(f"{address}/lab/tree/{file}?token=it-is-me&reset")
+        page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for()
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        # The last cell has a number: all before it are done, or one of them has failed and shows it.
+        page.wait_for_function(
+            """() => {
+                const prompts = [...document.querySelectorAll(".jp-Notebook .jp-CodeCell .jp-InputPrompt")];
+                return /\\d/.test(prompts.at(-1)?.textContent)
+                    || document.querySelector("[data-mime-type='application/vnd.jupyter.error']");
+            }"""
+        )
+        assert page.locator("[data-mime-type='application/vnd.jupyter.error']").all_inner_texts() == []
+        return page
+
+    try:
+        for _ in range(240):  # the first start takes a while
+            assert server.poll() is None, log.read_text()
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.5)
+        yield run_all
+    finally:
+        for page in pages:
+            page.close()
+        server.terminate()
+        server.wait(30)
+
+
+def test_the_overview_shows_its_figures(lab, output):
+    page = lab("00_overview")
+    widths = page.locator(".jp-RenderedImage img").evaluate_all("images => images.map(image => image.naturalWidth)")
+    assert len(widths) > 3 and min(widths) > 100
+
+
+def test_a_slider_draws_the_figure_anew(lab):
+    from playwright.sync_api import expect
+
+    page = lab("02_categorical_similarity")
+    handle = page.locator(".noUi-handle").first
+    cell = page.locator(".jp-CodeCell", has=handle)
+    picture = cell.locator(".jp-RenderedImage img")
+    before = picture.get_attribute("src")
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+    expect(picture).not_to_have_attribute("src", before, timeout=60_000)
+    assert cell.locator(".widget-readout").inner_text() == "1"
+
+
+def test_a_recording_that_is_dropped_in_is_listened_to(lab, tmp_path):
+    import numpy as np
+    import soundfile
+
+    time_ = np.arange(3 * 16_000) / 16_000
+    soundfile.write(tmp_path / "비명 (1).wav", 0.3 * np.sin(2 * np.pi * (700 + 50 * np.sin(6 * time_)) * time_), 16_000)
+    (tmp_path / "letter.wav").write_text("no sound")
+    page = lab("06_emergency_ensemble")
+    button, below = page.get_by_role("button", name="Recording"), page.locator(".widget-output").last
+    for file, said in {"비명 (1).wav": "2 of 3", "letter.wav": "letter.wav"}.items():
+        with page.expect_file_chooser() as chooser:
+            button.click()
+        chooser.value.set_files(tmp_path / file)
+        below.get_by_text(said).first.wait_for()
+    assert below.locator("img").count() == 0  # the second took the place of the first

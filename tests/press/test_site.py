@@ -3,7 +3,6 @@
 import base64
 import html.parser
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -241,22 +240,6 @@ def test_no_formula_breaks_a_page(source):
 
 
 # -- in a browser ----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium without a window, or a skip that says how to get one."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    with api.sync_playwright() as playwright:
-        if path is None and not Path(playwright.chromium.executable_path).exists():
-            pytest.skip("no browser: install Chromium (Debian: apt-get install chromium; or `playwright install "
-                        "chromium`), or set CHROMIUM to the path of one")  # fmt: skip
-        quiet = ["--disable-gpu", "--disable-background-networking", "--disable-component-update", "--no-first-run"]
-        browser = playwright.chromium.launch(executable_path=path, args=quiet)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
