@@ -19,6 +19,7 @@ NO_RESULTS = {
     "README.md": {1.5, 1.8, 3.11},  # GB of memory; Python
     "01_laplacian_gan.ipynb": {0.1, 0.999},  # betas of AdamW
     "02_categorical_similarity.ipynb": {0.2, 2.3979, 3.5835},  # worked examples of the agreement and the loss
+    "03_corregularization.ipynb": {30.0},  # share of filters that are pruned
     "04_emergency_whisper.ipynb": {0.2, 0.72, 10.0, 100.0},  # seconds; ranks of accuracy; the error of an empty page
     # Chance; the source's three, were their errors independent.
     "06_emergency_ensemble.ipynb": {50.0, 99.98},
