@@ -163,8 +163,8 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
 
 def _seeds(text: str) -> list[int]:
     words = text.replace(",", " ").split()
-    if not all(word.isdecimal() for word in words):
-        raise ParameterError(f'SEEDS takes whole numbers, such as SEEDS="0 1 2"; found "{text}"')
+    if not all(word.isdecimal() and len(word) <= 10 and int(word) < parameters.SEEDS_BELOW for word in words):
+        raise ParameterError(f'SEEDS takes whole numbers below 2^32, such as SEEDS="0 1 2"; found "{text}"')
     return list(dict.fromkeys(int(word) for word in words))
 
 

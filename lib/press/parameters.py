@@ -9,6 +9,7 @@ import ast
 import contextlib
 import difflib
 import json
+import math
 import re
 import shlex
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ MORE = "more"  # the parameter that holds those of a `defaults` module
 SET_BY_THE_WORKFLOW = {"seed": "SEEDS", "seeds": "SEEDS", "profile": "PROFILE"}
 # Where a run happens and which of several equal runs it is; all other parameters are settings.
 NOT_SETTINGS = (*SET_BY_THE_WORKFLOW, "device")
+SEEDS_BELOW = 2**32  # as NumPy's are
 PROFILE_KEYS = ("notebooks", "seeds")
 ENTRY_KEYS = ("parameters", "reads", "threads", "resources", "skip")
 # What a notebook asks of a cluster, unless its profile's entry says otherwise.
@@ -175,7 +177,15 @@ def cells(notebook: str) -> list[dict[str, Any]]:
 
 @cache
 def _cells(path: Path, _changed: int) -> list[dict[str, Any]]:
-    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        whole = all(isinstance(cell["source"], str | list) and cell["metadata"].get("tags", []) is not None
+                    and "cell_type" in cell for cell in found)  # fmt: skip
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise ParameterError(f"{path} is no whole notebook; restore it, as with `git restore`, or take it away")
+    return found
 
 
 def _of_cell(notebook: str) -> dict[str, Any]:
@@ -202,7 +212,7 @@ def _literals(source: str, where: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     try:
         statements = ast.parse(source).body
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError) as error:
         raise ParameterError(f"{where} is not Python: {error}") from None
     for number, statement in enumerate(statements):
         try:
@@ -223,16 +233,24 @@ def _literals(source: str, where: str) -> dict[str, Any]:
     return values
 
 
+class _Loader(yaml.SafeLoader):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        names = [key.value for key, _ in node.value]
+        if twice := [name for name in names if names.count(name) > 1]:  # YAML itself would drop the first
+            raise yaml.constructor.ConstructorError(problem=f"{twice[0]!r} twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 @cache
 def _load_profile(path: Path) -> dict[str, Any]:
     profile = path.stem
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+    except Exception as error:  # YAML's own, or whatever Python raises of a date or number that there cannot be
         raise ParameterError(f"Profile '{profile}' is not valid YAML: {error}") from None
     _check_keys(content, PROFILE_KEYS, f"Profile '{profile}'")
     seeds = content.get("seeds", [0])
-    if not isinstance(seeds, list) or not seeds or not all(map(_is_whole, seeds)):
+    if not isinstance(seeds, list) or not seeds or not all(_is_whole(one) and one < SEEDS_BELOW for one in seeds):
         raise ParameterError(f"Profile '{profile}': seeds must be a list like [0, 1, 2], not {seeds!r}")
     entries = content.get("notebooks") or {}
     _check_keys(entries, notebooks(), f"Profile '{profile}', notebooks")
@@ -241,7 +259,7 @@ def _load_profile(path: Path) -> dict[str, Any]:
         _check_keys(entry, ENTRY_KEYS, where)
         _check_keys(entry.get("parameters") or {}, None, f"{where}, parameters")
         reads, resources = entry.get("reads") or [], entry.get("resources") or {}
-        if not isinstance(reads, list):
+        if not isinstance(reads, list) or not all(isinstance(name, str) for name in reads):
             raise ParameterError(f"{where}: reads must be a list of notebooks, not {reads!r}")
         _check_keys(dict.fromkeys(reads), notebooks(), f"{where}, reads")
         if not isinstance(entry.get("skip", ""), str):
@@ -263,7 +281,7 @@ def _check_keys(mapping, known, where: str) -> None:
         raise ParameterError(f"{where}: expected `name: value` entries, found {mapping!r}")
     for key in mapping:
         if known is not None and key not in known:
-            raise ParameterError(f"{where}: unknown name '{key}'{_nearest(str(key), known)}")
+            raise ParameterError(f"{where}: unknown name '{key}'{_nearest(key, known)}")
 
 
 def _checked(name: str, value, values: dict[str, Any], who: str, notebook: str):
@@ -278,7 +296,10 @@ def _checked(name: str, value, values: dict[str, Any], who: str, notebook: str):
         raise ParameterError(
             f"{who} sets '{name}' of {notebook} to {value!r} ({type(value).__name__}); expected {_type_name(like)}"
         ) from None
-    if any(type(item) in (int, float) and not item >= 0 for item in (value if isinstance(value, list) else [value])):
+    if any(
+        type(item) in (int, float) and not 0 <= item < math.inf
+        for item in (value if isinstance(value, list) else [value])
+    ):
         raise ParameterError(f"{who} sets '{name}' of {notebook} to {value!r}; expected numbers of 0 or more")
     return value
 
@@ -316,15 +337,15 @@ def _literal(text: str):
         return text.lower() == "true"
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         if text.startswith("[") and text.endswith("]"):  # bare words, or words whose quotes the shell's rules took
             return [_literal(item.strip()) for item in text[1:-1].split(",")]
         return text
 
 
-def _nearest(name: str, known) -> str:
+def _nearest(name, known) -> str:
     known = [str(item) for item in known]
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; valid: {', '.join(known)}" if known else "; there is none"

@@ -38,7 +38,9 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "07_results.ipynb").write_text(notebook(["seeds = [0]"]))
 
     def write(content):
-        (tmp_path / "public.yaml").write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        (tmp_path / "public.yaml").write_text(
+            content if isinstance(content, str) else yaml.safe_dump(content), errors="surrogateescape"
+        )
 
     write("")
     return write
@@ -120,6 +122,15 @@ def test_a_wrong_type_is_an_error(folder, name, value, expected):
         ({"seeds": [True]}, "seeds must be a list like"),
         ("a: [", "is not valid YAML"),
         ("- a", "expected `name: value` entries"),
+        (profile(rate=float("inf")), "to inf; expected numbers"),
+        (profile() | {"seeds": [2**32]}, "seeds must be a list like"),
+        ({"notebooks": {"07_results": {"reads": [["03_study"]]}}}, "reads must be a list"),
+        ({"notebooks": {"03_study": {"parameters": {1: 2}}}}, "sets '1' of 03_study, which has no such parameter"),
+        ("notebooks: {03_study: {parameters: {dataset: 2026-13-01}}}", "is not valid YAML: month must be in 1..12"),
+        ("notebooks: {03_study: {parameters: {epochs: !!int ''}}}", "is not valid YAML"),
+        ("notebooks:\n  03_study: {parameters: {epochs: 3}}\n  03_study: {}", "'03_study' twice"),
+        ("[" * 5000, "is not valid YAML"),
+        ("# caf\udce9", "is not valid YAML"),
     ],
 )
 def test_a_wrong_profile_is_an_error(folder, content, message):
@@ -151,6 +162,22 @@ def test_the_cell_may_only_hold_literals(folder, line):
     with pytest.raises(ParameterError, match="may only hold `name = literal`, but has:") as error:
         defaults("03_study")
     assert line in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["", "<<<<<<< HEAD\n{}", "[]", "{}", '{"cells": [3]}', '{"cells": [{}]}',
+                                     '{"cells": [{"source": "", "metadata": {"tags": null}}]}', "[" * 99_999,
+                                     "\udcff"])  # fmt: skip
+def test_a_damaged_notebook_is_named(folder, content):
+    (paths.NOTEBOOKS / "03_study.ipynb").write_text(content, errors="surrogateescape")
+    with pytest.raises(ParameterError, match=r"03_study\.ipynb is no whole notebook"):
+        defaults("03_study")
+
+
+@pytest.mark.parametrize("line", ["a = 'x\0'", "a = " + "-" * 5000 + "1", "a = '\ud800'"])
+def test_a_cell_that_python_cannot_read_is_named(folder, line):
+    (paths.NOTEBOOKS / "03_study.ipynb").write_text(notebook([line]))
+    with pytest.raises(ParameterError, match=r"cell of 03_study\.ipynb is not Python"):
+        defaults("03_study")
 
 
 def test_there_is_exactly_one_parameters_cell(folder):
@@ -185,6 +212,7 @@ def test_assignments_are_literals_or_strings():
     assert parse_assignments("shown=[fire,'gas accident',3,true]") == words
     assert parse_assignments("""shown="['fire', 'gas accident', 3, True]" """) == words
     assert parse_assignments("shown=['fire']") == {"shown": ["fire"]}
+    assert parse_assignments("shown={[]:1}") == {"shown": "{[]:1}"}
 
 
 @pytest.mark.parametrize(
