@@ -360,7 +360,7 @@ def _lasts_longer(file: _Nameless, seconds: float, failure: Unreadable | None) -
             raise failure from error
         return False
     found = 0.0  # packets only say about how long they are
-    with contextlib.suppress(av.FFmpegError, ValueError), _container(file) as container:
+    with contextlib.suppress(av.FFmpegError, ValueError, IndexError), _container(file) as container:
         for frame in container.decode(container.streams.audio[0]):
             found += frame.samples / frame.sample_rate
     return found > seconds
@@ -391,7 +391,8 @@ def _ffmpeg(file: _Nameless, name: str, failure: Unreadable) -> Blocks:
                 for plain in convert.resample(frame) if frame is not None or started else ():
                     started = True
                     yield plain.sample_rate, plain.to_ndarray().reshape(-1, plain.layout.nb_channels)
-    except (av.FFmpegError, ValueError) as error:  # ValueError: rate or channels change on the way
+    # ValueError: rate or channels change on the way. IndexError: a track appears there, of which PyAV does not know.
+    except (av.FFmpegError, ValueError, IndexError) as error:
         if started:
             return
         raise failure from error

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import itertools
 import os
 import pickle
 import tracemalloc
@@ -418,6 +419,27 @@ def test_a_playlist_opens_nothing(tmp_path, playlist):
     (tmp_path / "x.aac").write_bytes(av_file(tone(440), "adts", "aac"))
     for address in (tmp_path / "x.aac", f"file:{tmp_path}/x.aac"):
         assert reason(playlist.format(address).encode()) == "not audio"
+
+
+def test_a_track_that_appears_on_the_way_is_the_end(monkeypatch):
+    """As in a damaged FLV: PyAV finds no stream of the packet's number."""
+
+    class Container(contextlib.ExitStack):
+        def __init__(self, file):
+            super().__init__()
+            self.whole = self.enter_context(whole(file))
+            self.streams = self.whole.streams
+
+        def decode(self, track):
+            yield from itertools.islice(self.whole.decode(track), good)
+            raise IndexError("list index out of range")
+
+    whole, content = decoding._container, av_file(tone(440), "flv", "aac")
+    monkeypatch.setattr(decoding, "_container", Container)
+    good = 10
+    assert 5000 < len(decoded(content)) < RATE
+    good = 0
+    assert reason(content) == "not audio"
 
 
 @given(st.sampled_from(sorted(WHOLE)), st.data())
