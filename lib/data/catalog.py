@@ -181,6 +181,7 @@ def readable(path: str) -> str:
     """A path as text that can be shown and compared: NFC; a name that is not UTF-8 on disk is CP949, as some
     tools unpack Korean archives."""
     if not path.isascii():
+        path = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", path)  # halves of letters, which no disk holds
         path = "/".join(os.fsencode(name).decode("cp949", "replace") if re.search("[\ud800-\udfff]", name) else name
                         for name in path.split("/"))  # fmt: skip
     return unicodedata.normalize("NFC", path)
@@ -221,7 +222,7 @@ def nearest(name: str, sets: tuple[str, ...] = IMAGE_SETS) -> str:
     """The known data set whose name is most like `name`."""
     known = {known.replace("-", ""): known for known in sets}
     plain = name.lower().replace("-", "").replace("_", "").replace(" ", "")
-    if plain.startswith("folder") or Path(name).expanduser().is_dir():
+    if plain.startswith("folder") or os.path.isdir(os.path.expanduser(name)):
         return "folder:<path>"
     close = difflib.get_close_matches(plain, known, n=1, cutoff=0.4)
     return known[close[0]] if close else "folder:<path>"

@@ -59,6 +59,7 @@ HOW_TO_GET = (
     "[원천]N.class_k/*_label.wav."
 )
 
+LONGEST = 1e9  # seconds; more is no number of a recording
 _HEADER = 44  # bytes of a WAV file without samples
 _AUDIO = {"wav", "flac", "mp3", "ogg", "opus", "m4a", "aac", "wma", "aif", "aiff", "mp4", "webm"}
 _PART = re.compile(r"(?:\d+\s*[._-]\s*)?(training|validation)", re.IGNORECASE)
@@ -300,9 +301,9 @@ def _dict(value: object) -> dict:
 
 
 def _seconds(value: object) -> float | None:
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         seconds = float(value)
-        return seconds if math.isfinite(seconds) and not isinstance(value, bool) else None
+        return seconds if abs(seconds) < LONGEST and not isinstance(value, bool) else None
 
 
 def stem_of(name: str) -> str:
@@ -337,6 +338,7 @@ def _word(value: object) -> str:
 
 @lru_cache(maxsize=65_536)  # few words in many clips: each is kept once
 def _tidy(text: str) -> str:
+    text = text.encode("utf-8", "replace").decode()  # half a letter ("\ud800" in the JSON) is none
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 

@@ -140,6 +140,8 @@ def test_a_class_is_known_by_its_name(tmp_path, folder, categories, found):
         ({"start": 0, "end": True}, "no area"),
         ({"start": math.nan, "end": 1}, "no area"),
         ({"end": 1}, "no area"),
+        ({"start": 10**400, "end": 1}, "no area"),
+        ({"start": 0, "end": 1e308}, "no area"),
         ([0, 1], "no area"),
         ({"start": -1, "end": 1}, "area out of order"),
         ({"start": 1, "end": 1}, "area out of order"),
@@ -158,7 +160,7 @@ def test_areas(tmp_path, area, found):
 
 @pytest.mark.parametrize("audio", ["a_label.wav", "a.wav", "a_label.FLAC", "a_1.wav", "z.wav", "z_label.wav", "l.wav"])
 def test_names_by_which_audio_is_found(tmp_path, audio):
-    one_clip(tmp_path, audio=audio, labelName="l.wav")
+    one_clip(tmp_path, audio=audio, labelName="l.wav" if audio == "l.wav" else "불\ud800.wav")
     catalogue = read_catalogue(tmp_path)
     assert [os.path.basename(row.wav) for row in catalogue.rows] == [audio] and not catalogue.rejected
 
@@ -236,6 +238,7 @@ def test_clips_that_are_alike_are_no_copies(tmp_path, small):
         ("없음", ""),
         (None, ""),
         (3, ""),
+        ("불이야\ud800", "불이야?"),
         ("(끝나지 않은 괄호", "(끝나지 않은 괄호"),
     ],
 )
