@@ -73,7 +73,13 @@ def check(
 
 def locate(dataset: str, root: str) -> Source | None:
     """As `catalog.locate`; a folder that does not exist is refused."""
-    source = catalog.locate(dataset, root)
+    try:
+        source = catalog.locate(dataset, root)
+    except (OSError, ValueError, RuntimeError) as error:  # no access, a name too long or with a NUL, an unknown ~user
+        raise DataError(
+            f"{dataset} cannot be looked for ({error}). Check the path, its permissions and the data root, "
+            f"{root or paths.data_root()}."
+        ) from error
     if source is None and dataset.startswith("folder:"):
         raise DataError(
             f"The folder {catalog.folder_path(dataset, root)} does not exist. A relative path starts at the data root "
