@@ -319,6 +319,17 @@ def test_damaged_official_esc50(tmp_path):
             load(tmp_path, "esc50")
 
 
+@pytest.mark.parametrize("damage", [(",3,0,dog,", ",6,0,dog,"), (",3,0,dog,", ",3.5,0,dog,"), (",3,0,dog,", ",3,0,,"),
+                                    ("3-3000-B-0.wav", "3-3000-A-0.wav")])  # fmt: skip
+def test_a_wrong_line_in_the_list_of_esc50(tmp_path, damage):
+    """A fold that there is not, none of the classes, a clip twice: none may pass for data."""
+    write_esc50(tmp_path / "ESC-50-master")
+    path = tmp_path / "ESC-50-master/meta/esc50.csv"
+    path.write_text(path.read_text().replace(*damage))
+    with pytest.raises(DataError, match=r"meta/esc50\.csv of .*a fold is not 1 to 5, a category is missing.*github"):
+        load(tmp_path, "esc50", "all")
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "text", "list"])
 def test_damaged_esc50_archive(tmp_path, damage):
     folder, archive = tmp_path / "ESC-50-master", tmp_path / "ESC-50-master.zip"
