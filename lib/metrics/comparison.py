@@ -1,5 +1,6 @@
 """Arms compared over seeds: mean, spread, and the difference from a baseline with the same seeds."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -106,12 +107,16 @@ def mean_and_interval(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[
     """`mean_and_sd`, with a 95 % interval of the mean beside each measure whose interval over clips is in `rows`.
 
     Of a measure these columns are `<measure>_low` and `<measure>_high`, of "value" `low` and `high`. The interval is
-    over seeds and clips. Where every seed has test clips of its own, by the checksums of `rows.attrs["data"]`, the
-    spread over seeds holds that of the clips, and the interval is that of t. Where seeds share clips, it holds none of
-    it: that of the clips, as the mean over seeds, is added in quadrature on each side. One seed has that of its clips.
+    over seeds and clips. Where every seed has test clips of its own (by the checksums in `rows.attrs["data"]`, of each
+    data set that has a test), the spread over seeds holds that of the clips, and the interval is that of t. Where seeds
+    share clips, it holds none of it: that of the clips, as the mean over seeds, is added in quadrature on each side.
+    One seed has that of its clips.
     """
-    table = mean_and_sd(rows, by, measures)
-    tests = {data["checksum"] for data in rows.attrs.get("data", []) if data["split"] in ("test", "all")}
+    table, tests = mean_and_sd(rows, by, measures), defaultdict(set)
+    for data in rows.attrs.get("data", []):
+        if data["split"] in ("test", "all"):
+            tests[data["name"]].add(data["checksum"])
+    fewest = min(map(len, tests.values()), default=0)
     for measure in measures:
         low, high = ("low", "high") if measure == "value" else (f"{measure}_low", f"{measure}_high")
         if not {low, high} <= set(rows):
@@ -120,7 +125,7 @@ def mean_and_interval(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[
         sides = sides.groupby(list(by), sort=False)[["below", "above"]].mean().reset_index()
         several = table.seeds > 1
         seeds = (stats.t.ppf(0.975, table.seeds - 1) * table[f"{measure}_sd"] / np.sqrt(table.seeds)).where(several, 0)
-        clips = 1.0 - (several & (len(tests) >= table.seeds)).astype(float)
+        clips = 1.0 - (several & (fewest >= table.seeds)).astype(float)
         table[low] = table[measure] - np.hypot(seeds, clips * sides.below)
         table[high] = table[measure] + np.hypot(seeds, clips * sides.above)
     return table

@@ -166,10 +166,11 @@ def test_no_difference_is_a_verdict_only_where_a_margin_is_stated_and_the_test_p
     assert paired_table(rows[rows.seed == 0], baseline="plain", margin=1).verdict[1] == "one seed: no test"
 
 
-def measured(values, half, checksums):
+def measured(values, half, checksums, others=()):
     rows = pd.DataFrame({"voter": "CNN", "seed": range(len(values)), "accuracy": values})
     rows = rows.assign(accuracy_low=rows.accuracy - half, accuracy_high=rows.accuracy + 2 * half)
-    rows.attrs["data"] = [{"split": "train", "checksum": "t"}, *({"split": "test", "checksum": c} for c in checksums)]
+    tests = [{"name": "a set", "split": "test", "checksum": c} for c in checksums]
+    rows.attrs["data"] = [{"name": "a set", "split": "train", "checksum": "t"}, *tests, *others]
     (found,) = mean_and_interval(rows, ["voter"], ["accuracy"]).to_dict("records")
     return found
 
@@ -195,6 +196,12 @@ def test_clips_that_seeds_share_are_added():
     )
 
 
+def test_a_second_test_set_does_not_make_shared_clips_own():
+    """Each set has one test for all seeds; two sets are no two tests."""
+    other = [{"name": "another set", "split": "test", "checksum": "z"}]
+    assert measured([70.0, 72.0], 3.0, "a", other) == measured([70.0, 72.0], 3.0, "a")
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_interval_over_seeds_and_clips_covers(shared):
     """Simulated: recognisers whose true rate differs by the seed, judged on 200 clips, shared or each its own."""
@@ -205,7 +212,7 @@ def test_the_interval_over_seeds_and_clips_covers(shared):
         values = 100 * (difficulty < rates[:, None]).mean(1)
         half = 196 * np.sqrt(truth * (1 - truth) / 200)
         rows = pd.DataFrame({"by": "x", "seed": range(5), "value": values, "low": values - half, "high": values + half})
-        rows.attrs["data"] = [{"split": "test", "checksum": c} for c in ("a" if shared else "abcde")]
+        rows.attrs["data"] = [{"name": "a set", "split": "test", "checksum": c} for c in ("a" if shared else "abcde")]
         (found,) = mean_and_interval(rows, ["by"], ["value"]).to_dict("records")
         covered.append(found["low"] <= 100 * truth <= found["high"])
     assert 0.92 < np.mean(covered) < 0.995
