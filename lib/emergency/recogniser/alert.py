@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import time
@@ -35,6 +36,8 @@ FIRST_RETRY, LAST_RETRY = 5.0, 3600.0  # seconds after a failed try; doubled eac
 SAME = 60.0  # seconds within which an alert of the same kind and place is the same
 # What is kept of an alert beside its facts. told: groups and addresses that have it. next: when a try is due.
 _UNSENT = {"told": [], "tries": 0, "next": 0.0, "confirmed": False}
+_TYPES = {"name": str, "kind": str, "location": str, "message": str, "raised": int | float}
+_TYPES |= {"told": list, "tries": int, "next": int | float, "confirmed": bool}
 
 
 @dataclass(frozen=True)
@@ -160,12 +163,14 @@ class Outbox:
     def waiting(self, everything: bool = False) -> list[dict[str, Any]]:
         """Pending alerts, oldest first: their facts, the addresses reached, and how many tries have failed; with
         `everything`, all alerts."""
-        needed, found = {"kind", "location", "message", "raised", *_UNSENT}, []
+        found = []
         for folder in sorted(self.folder.glob("[0-9]*/")):
             try:
                 alert = json.loads((folder / "alert.json").read_text(encoding="utf-8"))
-                whole = isinstance(alert, dict) and needed <= alert.keys()
-            except (OSError, ValueError):
+                whole = all(isinstance(alert[fact], kind) for fact, kind in _TYPES.items())
+                whole = whole and alert["name"] == folder.name and all(isinstance(one, str) for one in alert["told"])
+                whole = whole and math.isfinite(alert["raised"]) and math.isfinite(alert["next"])
+            except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
                 whole = False
             if not whole:
                 _log.warning("The alert %s cannot be read, and is not sent. Listen to its clip.flac.", folder)

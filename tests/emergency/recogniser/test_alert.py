@@ -205,6 +205,17 @@ class TestWhatMustNotStopTheOthers:
         assert len(received) == 1 and f"{damaged} cannot be read" in caplog.text
         assert (tmp_path / damaged / "clip.flac").exists()
 
+    @pytest.mark.parametrize("change", [{"raised": "now"}, {"raised": 10**400}, {"next": None}, {"told": "family"},
+                                        {"told": [[]]}, {"message": 3}, {"name": "../x"}, {"tries": "1"}], ids=repr)  # fmt: skip
+    def test_a_damaged_fact(self, tmp_path, server, caplog, change):
+        """Of an alert that is there must not keep another one from being kept and sent."""
+        box = Outbox(tmp_path, family=[server[0]])
+        damaged = box.put(alert())
+        path = tmp_path / damaged / "alert.json"
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | change))
+        whole = box.put(alert(kind="fall"))
+        assert box.send() == [whole] and f"{damaged} cannot be read" in caplog.text
+
     def test_a_receiver_that_refuses_the_sound_gets_the_words(self, tmp_path, server):
         address, received, answers = server
         answers += [413]
