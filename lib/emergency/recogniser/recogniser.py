@@ -11,6 +11,7 @@ A study, and no safety device.
 import hashlib
 import itertools
 import json
+import math
 import os
 import time
 import warnings
@@ -96,7 +97,7 @@ class Recogniser:
         """
         cnn, classes = load_cnn(folder / "cnn.safetensors")
         whisper, text = load_whisper(folder / "whisper"), load_text(folder / "text.json")
-        if whisper.classes != classes or text.classes != len(classes):
+        if whisper.classes != classes or text.classes != len(classes) or not {*alarming} <= {*range(len(classes))}:
             raise DataError(f"The models in {folder} know different classes. Run notebooks 04 and 05 on the same data.")
         return Recogniser(cnn, whisper, text, classes, tuple(alarming))
 
@@ -110,7 +111,14 @@ class Recogniser:
         try:
             about = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             alarming, temperatures, rule = about["alarming"], about["temperatures"], Rule(**about["rule"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            whole = temperatures.keys() == {CNN, ENCODER, TEXT} and all(0 < t < math.inf for t in temperatures.values())
+            if (
+                not whole
+                or {type(number) for number in (*alarming, rule.k, rule.n)} != {int}
+                or not 0 <= rule.refractory
+            ):
+                raise ValueError("it holds what no recogniser says of itself")
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"There is no recogniser in {folder} ({error}). Notebook 06 writes one: run it.") from error
         found = replace(Recogniser.assemble(folder, alarming), temperatures=temperatures, rule=rule)
         give_back()  # 80 MB of a Whisper-base: what only the loading needed

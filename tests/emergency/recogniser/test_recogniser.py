@@ -1,6 +1,7 @@
 """From a recording to an alert, with small untrained voters: how it works, not how well."""
 
 import importlib
+import json
 import sys
 import tracemalloc
 
@@ -267,6 +268,20 @@ class TestFolders:
     def test_not_yet_calibrated(self, folder):
         with pytest.raises(DataError, match="no recogniser .*Notebook 06 writes one"):
             Recogniser.load(folder)
+
+    @pytest.mark.parametrize("change", [{"alarming": None}, {"alarming": ["fire"]}, {"temperatures": {CNN: 1.0}},
+                                        {"temperatures": {CNN: 1.0, ENCODER: 0.0, TEXT: 1.0}}, {"temperatures": []},
+                                        {"rule": {"k": 1.5}}, {"rule": {"refractory": None}}, {"rule": 3}])  # fmt: skip
+    def test_a_damaged_recogniser(self, recogniser, folder, change):
+        recogniser.save(folder)
+        path = folder / "recogniser.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        with pytest.raises(DataError, match="no recogniser .*Notebook 06 writes one"):
+            Recogniser.load(folder)
+
+    def test_alarming_classes_that_the_models_do_not_have(self, folder):
+        with pytest.raises(DataError, match="know different classes"):
+            Recogniser.assemble(folder, [8, 20])
 
     @pytest.mark.parametrize(("name", "notebook"), [("cnn.safetensors", "05"), ("text.json", "04")])
     def test_a_voter_is_missing(self, folder, name, notebook):
