@@ -112,11 +112,8 @@ class Recogniser:
             about = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             alarming, temperatures, rule = about["alarming"], about["temperatures"], Rule(**about["rule"])
             whole = temperatures.keys() == {CNN, ENCODER, TEXT} and all(0 < t < math.inf for t in temperatures.values())
-            if (
-                not whole
-                or {type(number) for number in (*alarming, rule.k, rule.n)} != {int}
-                or not 0 <= rule.refractory
-            ):
+            whole = whole and all(type(number) is int for number in (*alarming, rule.k, rule.n))
+            if not whole or not rule.refractory >= 0:  # nor is it of a NaN
                 raise ValueError("it holds what no recogniser says of itself")
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"There is no recogniser in {folder} ({error}). Notebook 06 writes one: run it.") from error

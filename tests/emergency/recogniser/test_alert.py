@@ -205,8 +205,10 @@ class TestWhatMustNotStopTheOthers:
         assert len(received) == 1 and f"{damaged} cannot be read" in caplog.text
         assert (tmp_path / damaged / "clip.flac").exists()
 
-    @pytest.mark.parametrize("change", [{"raised": "now"}, {"raised": 10**400}, {"next": None}, {"told": "family"},
-                                        {"told": [[]]}, {"message": 3}, {"name": "../x"}, {"tries": "1"}], ids=repr)  # fmt: skip
+    DAMAGED = [{"raised": "now"}, {"raised": 10**400}, {"next": None}, {"told": "family"}, {"told": [[]]}]
+    DAMAGED += [{"message": 3}, {"name": "../x"}, {"tries": "1"}]
+
+    @pytest.mark.parametrize("change", DAMAGED, ids=repr)
     def test_a_damaged_fact(self, tmp_path, server, caplog, change):
         """Of an alert that is there must not keep another one from being kept and sent."""
         box = Outbox(tmp_path, family=[server[0]])
