@@ -79,8 +79,10 @@ def collect(profile: str, folder: Path) -> dict[str, Any]:
 
 def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
     """Add what this profile has and an earlier one has not."""
+    machines = {}
     for scope, identity, sidecar in stored(name):
         origin, group = sidecar["provenance"], found[f"{sidecar['kind']}s"]
+        machines[origin["notebook"], scope.label] = f"{origin['device']}, {origin['threads']} threads"
         if name == found["profile"]:
             found["versions"] |= origin["versions"]
         exact = f"{name}:{identity}"  # whoever means this profile's and not the first that there is
@@ -95,10 +97,12 @@ def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
     records = {(notebook, scope.label): record for scope in scopes(name) for notebook, record in scope.records.items()}
     rows = gallery.runs(name).astype(object)
     for row in rows.where(pd.notna(rows), None).to_dict("records"):
-        record = records[row["notebook"], "all seeds" if row["seed"] == "all" else f"seed {row['seed']}"]
+        place = row["notebook"], "all seeds" if row["seed"] == "all" else f"seed {row['seed']}"
+        record = records[place]
         made = json.dumps({name: output["files"] for name, output in record["outputs"].items()}, sort_keys=True)
         facts = {
             "parameters": record["parameters"],
+            "machine": machines.get(place, ""),
             "inputs": record["inputs"][:8],
             "outputs": hashlib.sha256(made.encode()).hexdigest()[:8],
         }
