@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from PIL import Image as Picture
 
 from lib import paths, plots
+from lib.press import jobs
+from lib.press.parameters import ParameterError
 from lib.press.verify import numbered, scopes, stored
 
 THUMBNAIL = 420  # pixels, the longer side
@@ -59,8 +61,8 @@ def runs(profile: str) -> pd.DataFrame:
                 "seed": "all" if scope.seed is None else str(scope.seed),
                 **{f"{kind}s": sum(sidecar["kind"] == kind for sidecar in made) for kind in ("figure", "table")},
                 "data": "; ".join(dict.fromkeys(data["name"] for data in record["data"])),
-                "minutes": max((origin["seconds"] for origin in origins), default=np.nan) / 60,
-                "commit": "; ".join(dict.fromkeys(short_commit(origin["commit"]) for origin in origins)),
+                "minutes": max((one["seconds"] for one in origins if one["seconds"] is not None), default=np.nan) / 60,
+                "commit": "; ".join(dict.fromkeys(short_commit(one.get("commit") or "unknown") for one in origins)),
             })  # fmt: skip
     columns = ["notebook", "seed", "figures", "tables", "data", "minutes", "commit"]
     return pd.DataFrame(rows, columns=columns).sort_values(["notebook", "seed"], ignore_index=True)
@@ -86,12 +88,21 @@ def sheet(found: Mapping[str, Shown], columns: int = 5) -> Figure:
     for cell in axes.flat:
         cell.set_axis_off()
     for cell, shown in zip(axes.flat, found.values(), strict=False):
-        with Picture.open(shown.picture) as picture:
-            small = picture.convert("RGB")
+        small = opened(shown.picture).convert("RGB")
         small.thumbnail((THUMBNAIL, THUMBNAIL))
         cell.imshow(np.asarray(small), interpolation="antialiased")
         cell.set_title(shown.id, fontsize=5, pad=2)
     return figure
+
+
+def opened(path: Path) -> Picture.Image:
+    """A stored picture; ParameterError where it is damaged."""
+    try:
+        with Picture.open(path) as picture:
+            picture.load()
+            return picture
+    except Exception as error:  # what a decoder raises on a damaged file is not settled by Pillow
+        raise ParameterError(f"{jobs.short(path)} is no whole picture ({error}); `make verify` tells more") from error
 
 
 def listed(found: Mapping[str, Shown]) -> pd.DataFrame:

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import typst
-from PIL import Image
 
 from lib import paths
 from lib.paths import atomic
@@ -88,7 +87,7 @@ def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
         exact = f"{name}:{identity}"  # whoever means this profile's and not the first that there is
         if exact in group or origin["notebook"] == gallery.OWN:
             continue
-        group[exact] = {key: (sidecar | origin)[key] for key in ("caption", "origin", "notebook", "commit")}
+        group[exact] = {key: (sidecar | origin).get(key) for key in ("caption", "origin", "notebook", "commit")}
         if sidecar["kind"] == "figure":
             group[exact] |= _picture(scope.folder / f"{identity}.png", folder)
         else:
@@ -118,13 +117,10 @@ def _picture(path: Path, folder: Path) -> dict[str, Any]:
     """Copy a figure's picture; its name, width over height, and the upper share of it that is the drawing."""
     target = folder / "figures" / path.parent.relative_to(paths.figures()) / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with Image.open(path) as picture:
-            inked = (np.asarray(picture.convert("L")) < WHITE).any(1)  # (rows,)
-            proportion = picture.width / picture.height
-        shutil.copyfile(path, target)
-    except (OSError, SyntaxError) as error:
-        raise ParameterError(f"{jobs.short(path)} is no whole picture ({error}); `make verify` tells more") from error
+    picture = gallery.opened(path)
+    inked = (np.asarray(picture.convert("L")) < WHITE).any(1)  # (rows,)
+    proportion = picture.width / picture.height
+    shutil.copyfile(path, target)
     return {"file": target.relative_to(folder).as_posix(), "proportion": proportion, "shown": _drawing(inked)}
 
 

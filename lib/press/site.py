@@ -23,12 +23,11 @@ from latex2mathml.converter import convert as to_mathml
 from markupsafe import Markup
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
-from PIL import Image
 from pygments.formatters import HtmlFormatter
 from traitlets.config import Config
 
 from lib import paths
-from lib.press import jobs
+from lib.press import gallery, jobs
 from lib.press.parameters import ParameterError
 from lib.press.verify import Scope, numbered, scopes, stored
 
@@ -81,6 +80,7 @@ def _version(scope: Scope, identity: str, sidecar: dict, pages: list[dict], fold
     files = [ending for ending in ("png", "csv", "json") if (scope.folder / f"{identity}.{ending}").exists()]
     for ending in files:
         shutil.copyfile(scope.folder / f"{identity}.{ending}", folder / f"{place}.{ending}")
+    into = "" if origin["seconds"] is None else f", {origin['seconds']:.0f} s into the run"  # not of a stopped run
     page = next((page for page in pages if (page["scope"], page["name"]) == (scope.name, origin["notebook"])), None)
     data = [
         f"{data['name']}, {data['count']:,} {data['split']} {data.get('unit', 'images')}" for data in origin["data"]
@@ -89,20 +89,19 @@ def _version(scope: Scope, identity: str, sidecar: dict, pages: list[dict], fold
         "label": scope.label,
         "place": place,  # of the files, relative to the page, without their endings
         "sidecar": sidecar,
-        "origin": origin,
+        "origin": {"commit": "unknown"} | origin,
         "files": files,
         "alt": f"{sidecar['caption']} ({scope.label})",
         "data": list(dict.fromkeys(data)) or ["none"],
         "seeds": origin["seed"] if isinstance(origin["seed"], list) else [origin["seed"]],
-        "time": f"{origin['made'][:16].replace('T', ' ')} UTC, {origin['seconds']:.0f} s into the run",
+        "time": f"{origin['made'][:16].replace('T', ' ')} UTC{into}",
         "notebook": page and page["address"] + page["anchors"].get(identity, ""),
     }
     if sidecar["kind"] == "table":
         return version | {"columns": _columns(identity, sidecar)}
     if "png" not in files:
         raise ParameterError(f"{scope.name}/{identity}.png is missing; `make verify` tells what else is")
-    with Image.open(folder / f"{place}.png") as picture:
-        return version | {"size": picture.size}
+    return version | {"size": gallery.opened(scope.folder / f"{identity}.png").size}
 
 
 def _columns(identity: str, table: dict) -> list[tuple[str, int, bool, bool]]:
@@ -221,7 +220,7 @@ def _notebooks(scope: Scope, folder: Path) -> list[dict[str, Any]]:
     for name in scope.records:
         path = jobs.executed(f"{scope.name}/{name}")
         if path.exists():
-            content, how = nbformat.read(path, as_version=4), "as it was executed"
+            content, how = _read(path), "as it was executed"
         elif (paths.NOTEBOOKS / f"{name}.ipynb").exists():
             content, how = _filled(name, scope), "with the stored figures and tables; what it prints is left out"
         else:
@@ -241,12 +240,19 @@ def _notebooks(scope: Scope, folder: Path) -> list[dict[str, Any]]:
     return pages
 
 
+def _read(path: Path) -> nbformat.NotebookNode:
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:  # of JSON, of nbformat or of its converters
+        raise ParameterError(f"{jobs.short(path)} is no whole notebook; restore or delete it, and run it") from error
+
+
 def _filled(name: str, scope: Scope) -> nbformat.NotebookNode:
     """The notebook as it stands in the repository, with a scope's figures and tables below the cells that save them.
 
     The page of a fresh clone, which holds results and no executed notebooks.
     """
-    content = nbformat.read(paths.NOTEBOOKS / f"{name}.ipynb", as_version=4)
+    content = _read(paths.NOTEBOOKS / f"{name}.ipynb")
     for cell in (cell for cell in content.cells if cell.cell_type == "code"):
         cell.outputs = []
         for identity in SAVED.findall(cell.source):

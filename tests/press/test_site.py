@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from toy import notebook
 
 from lib import paths, plots
+from lib.press import gallery, site
 from lib.press import run as module
-from lib.press import site
 from lib.press.parameters import ParameterError
 from lib.press.run import Run
 
@@ -357,6 +357,26 @@ def test_an_unreadable_record_is_one_clear_error(own, capsys):
     (own / "figures/quick/seed-1/fig39_first.json").write_text("{")
     assert site.main(["--profile", "quick"]) == 2
     assert "quick/seed-1/fig39_first.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_damaged_picture_or_notebook_is_one_clear_error(own, capsys):
+    (own / "figures/quick/seed-1/fig39_first.png").write_bytes(b"\x89PNG")
+    assert site.main(["--profile", "quick"]) == 2
+    assert "fig39_first.png is no whole picture" in capsys.readouterr().err
+    executed = next((own / "build/executed").rglob("*.ipynb"))
+    executed.write_text("{")
+    assert site.main(["--profile", "quick"]) == 2
+    assert f"{executed.name} is no whole notebook" in capsys.readouterr().err
+
+
+def test_a_stopped_run_has_no_time(own):
+    path = own / "figures/quick/seed-1/fig39_first.json"
+    content = json.loads(path.read_text())
+    content["provenance"]["seconds"] = None
+    before = site.write("quick").read_text(encoding="utf-8").count("s into the run")
+    path.write_text(json.dumps(content))
+    assert site.write("quick").read_text(encoding="utf-8").count("s into the run") == before - 1
+    assert (gallery.runs("quick").minutes >= 0).all()  # of the run's other results
 
 
 def test_heads_sort_by_number_or_text_with_missing_values_last(open_page):
