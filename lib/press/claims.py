@@ -61,7 +61,11 @@ class Found:
 def load(path: Path | None = None) -> list[Claim]:
     """All claims. ValueError names the claim, or the entry, that is wrong."""
     path = path or paths.CLAIMS
-    claims = [_claim(entry, path) for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["claims"]]
+    try:
+        entries = list(yaml.safe_load(path.read_text(encoding="utf-8"))["claims"])
+    except Exception as error:  # of YAML, or of Python where it holds something else
+        raise ValueError(f"{path} holds no list of claims ({error})") from error
+    claims = [_claim(entry, path) for entry in entries]
     known = [claim.id for claim in claims]
     for claim in claims:
         if known.count(claim.id) > 1:
@@ -72,11 +76,13 @@ def load(path: Path | None = None) -> list[Claim]:
 
 
 def _claim(entry: dict, path: Path) -> Claim:
-    name = f"{path.name}: {entry.get('id', entry)}"
+    name = f"{path.name}: {entry.get('id', entry) if isinstance(entry, dict) else entry}"
     try:
         claim = Claim(**{**entry, "ours": Ours(**entry["ours"]) if entry.get("ours") else None})
     except TypeError as error:
         raise ValueError(f"{name}: {error}") from None
+    if type(claim.value) not in (int, float):
+        raise ValueError(f"{name}: value is {claim.value!r}, not a number")
     if (claim.ours is None) != bool(claim.reason):
         raise ValueError(f"{name}: give either `ours` or the `reason` why there is nothing to compare")
     given = [("direction", claim.direction, DIRECTIONS), ("take", claim.ours.take if claim.ours else "only", TAKE)]
@@ -97,19 +103,29 @@ def find(claim: Claim, folder: Path, seeds: Iterable[int]) -> Found | None:
     for path in (folder / f"seed-{seed}" / f"{claim.ours.table}.csv" for seed in seeds):
         if not path.exists():
             continue
-        rows = _rows(claim, path)
+        table, used = _read(path)
+        rows = _rows(claim, path, table)
         if rows.empty:  # a data set without words has no character errors
             continue
         values.append(float(rows[claim.ours.column].max()))
-        sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        data |= {used["name"] for used in sidecar["provenance"]["data"]}
+        data |= used
         for column, start in claim.ours.needs.items():
             unmet |= {f"{column}: {text}" for text in rows[column].astype(str) if not text.startswith(start)}
     return Found(tuple(values), "; ".join(sorted(data)), "; ".join(sorted(unmet))) if values else None
 
 
-def _rows(claim: Claim, path: Path) -> pd.DataFrame:
-    table, ours = pd.read_csv(path, keep_default_na=False, na_values=[""]), claim.ours
+def _read(path: Path) -> tuple[pd.DataFrame, set[str]]:
+    """A stored table, and the names of its data sets."""
+    try:
+        sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        names = {used["name"] for used in sidecar["provenance"]["data"]}
+        return pd.read_csv(path, keep_default_na=False, na_values=[""]), names
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} or the JSON beside it is damaged ({error}); `make verify` tells more") from error
+
+
+def _rows(claim: Claim, path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    ours = claim.ours
     for column in [ours.column, *ours.rows, *ours.needs]:
         if column not in table:
             raise ValueError(f"{claim.id}: {path.name} has no column {column!r}; it has {', '.join(table.columns)}")
