@@ -10,11 +10,12 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-from toy import ROOT, share_speech
+from toy import ROOT, notebook, share_speech
 
 from lib.press import jobs, parameters
 
@@ -227,8 +228,6 @@ def test_every_notebook_is_in_the_smoke_profile():
 
 def test_a_changed_output_would_be_noticed(output, environment, monkeypatch, tmp_path):
     """nbval has several ways to pass without comparing; this is the proof that ours compares."""
-    from toy import notebook
-
     content = json.loads(notebook(["epochs = 2", "print('loss', epochs)"]))
     printed = {"output_type": "stream", "name": "stdout", "text": ["loss 3\n"]}
     content["cells"][1] |= {"outputs": [printed], "execution_count": 2}
@@ -247,7 +246,7 @@ def test_a_changed_output_would_be_noticed(output, environment, monkeypatch, tmp
 
 @pytest.fixture
 def lab(browser, output, environment, tmp_path):
-    """Opens a notebook with the values of `smoke` in JupyterLab, runs all of it there, and gives the page."""
+    """Runs all of a notebook in JupyterLab, one of its own cells or a study's with the values of `smoke`: the page."""
     import papermill
 
     # The reader's own JupyterLab is left alone. Cells out of sight are drawn, too, and no news are fetched.
@@ -268,10 +267,13 @@ def lab(browser, output, environment, tmp_path):
     server = subprocess.Popen(command, env=variables, stdout=log.open("w"), stderr=subprocess.STDOUT)
     pages = []
 
-    def run_all(name: str):
-        job = next(job for job in smoke_jobs() if job.notebook == name)
-        values, file = parameters.for_cell(name, job.values), f"{name}.ipynb"
-        papermill.execute_notebook(ROOT / "notebooks" / file, tmp_path / file, values, prepare_only=True)
+    def run_all(name: str, own: Sequence[str] = ()):
+        file = f"{name}.ipynb"
+        if own:
+            (tmp_path / file).write_text(notebook(own))
+        else:
+            values = next(parameters.for_cell(name, job.values) for job in smoke_jobs() if job.notebook == name)
+            papermill.execute_notebook(ROOT / "notebooks" / file, tmp_path / file, values, prepare_only=True)
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         pages.append(page)
         page.set_default_timeout(120_000)
@@ -313,7 +315,12 @@ def test_the_overview_shows_its_figures(lab, output):
 def test_a_slider_draws_the_figure_anew(lab):
     from playwright.sync_api import expect
 
-    page = lab("02_categorical_similarity")
+    page = lab("slider", [
+        "height = 1",
+        "import ipywidgets\nfrom lib import plots\nfrom lib.interactive import explore",
+        "def bar(height):\n    figure, axes = plots.subplots()\n    axes.bar([0], [height])\n    return figure",
+        "explore(bar, height=ipywidgets.IntSlider(value=0, max=9));",
+    ])  # fmt: skip
     handle = page.locator(".noUi-handle").first
     cell = page.locator(".jp-CodeCell", has=handle)
     picture = cell.locator(".jp-RenderedImage img")
