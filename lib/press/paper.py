@@ -81,7 +81,9 @@ def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
     machines = {}
     for scope, identity, sidecar in stored(name):
         origin, group = sidecar["provenance"], found[f"{sidecar['kind']}s"]
-        machines[origin["notebook"], scope.label] = f"{origin['device']}, {origin['threads']} threads"
+        machines[origin["notebook"], scope.label] = (
+            f"{origin['device']}, {origin['threads']} thread{'s' * (origin['threads'] > 1)}"
+        )
         if name == found["profile"]:
             found["versions"] |= origin["versions"]
         exact = f"{name}:{identity}"  # whoever means this profile's and not the first that there is
