@@ -37,7 +37,7 @@ def fresh_toy(tmp_path) -> Repository:
     return make_toy(tmp_path / "a repository")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop would be in the way of other modules' tests
 def browser():
     """Chromium without a window, or a skip that says how to get one."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")

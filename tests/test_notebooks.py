@@ -306,7 +306,7 @@ def lab(browser, output, environment, tmp_path):
         server.wait(30)
 
 
-def test_the_overview_shows_its_figures(lab, output):
+def test_the_overview_shows_its_figures(lab):
     page = lab("00_overview")
     widths = page.locator(".jp-RenderedImage img").evaluate_all("images => images.map(image => image.naturalWidth)")
     assert len(widths) > 3 and min(widths) > 100
