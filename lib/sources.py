@@ -16,9 +16,9 @@ def source_hash(*modules: str) -> str:
     return digest({name: module_hash(name) for name in closure(*modules, without={__name__})})
 
 
-def module_hashes(*modules: str) -> dict[str, str]:
-    """One hash for each module of the transitive import closure, packages' `__init__` included."""
-    return {name: module_hash(name) for name in closure(*modules)}
+def module_hashes(*modules: str, without: Collection[str] = ()) -> dict[str, str]:
+    """One hash for each module of `closure`, packages' `__init__` included."""
+    return {name: module_hash(name) for name in closure(*modules, without=without)}
 
 
 def closure(*modules: str, without: Collection[str] = ()) -> list[str]:

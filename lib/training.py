@@ -9,6 +9,7 @@ resumes bit for bit on a CPU, as batches depend on (seed, epoch) alone and check
     history = fit(accelerator, step, batches, epochs=10, checkpoint=folder, key={"lr": 1e-3})
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -37,6 +38,7 @@ Step = Callable[[Any], Terms]
 KEPT = "The checkpoint of the epoch before is kept. Usual causes"
 # Looking at a loss makes a GPU wait for it, so several steps are looked at together.
 STEPS_BETWEEN_CHECKS = 20
+SUMS = "sums.json"  # of a checkpoint: the SHA-256 of each of its files
 
 
 class TrainingError(RuntimeError):
@@ -383,6 +385,7 @@ def _save(accelerator: Accelerator, folder: Path, epoch: int, rows: list[dict]) 
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             (partial / "history.json").write_text(json.dumps(rows))
+            (partial / SUMS).write_text(json.dumps(_sums(partial)))
             partial.rename(folder / f"epoch-{epoch:04d}")  # a folder is renamed whole or not at all
     except Exception as error:  # a full disk is an OSError, a SafetensorError or a RuntimeError of torch.save
         shutil.rmtree(partial, ignore_errors=True)
@@ -397,7 +400,13 @@ def _save(accelerator: Accelerator, folder: Path, epoch: int, rows: list[dict]) 
 
 
 def _complete(folder: Path) -> list[Path]:
-    return sorted(folder.glob("epoch-[0-9]*"), key=lambda path: int(path.name[6:]))
+    found = [path for path in folder.glob("epoch-*") if path.name[6:].isdecimal()]  # not "epoch-0001 copy"
+    return sorted(found, key=lambda path: int(path.name[6:]))
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != SUMS)
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> tuple[int, list[dict]]:
@@ -406,7 +415,7 @@ def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> t
     note = folder / "key.json"
     try:
         same = note.exists() and json.loads(note.read_text()) == wanted
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"{note} cannot be read ({error}). Delete the folder {folder} and run again.") from error
     saved = [path for path in _complete(folder) if int(path.name[6:]) <= epochs] if same else []
     if not saved:
@@ -418,6 +427,8 @@ def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> t
         return 0, []
     newest = saved[-1]
     try:
+        if json.loads((newest / SUMS).read_text()) != _sums(newest):  # a flipped bit would load without a word
+            raise ValueError(f"its files are not those of {SUMS}")
         rows = json.loads((newest / "history.json").read_text())
         accelerator.load_state(str(newest))
         # Accelerate only logs that it could not restore random states.

@@ -3,6 +3,7 @@
 import errno
 import io
 import math
+import shutil
 import socket
 from contextlib import redirect_stderr
 from dataclasses import dataclass
@@ -322,12 +323,12 @@ def test_another_key_leaves_nothing_of_the_old_training(tmp_path, uninterrupted)
     assert_same(train(tmp_path / "toy"), uninterrupted)
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "noise"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "noise", "bit"])
 @pytest.mark.parametrize(
     "file",
     [
         *("model.safetensors", "optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl", "history.json"),
-        "random_states_0.pkl",
+        *("random_states_0.pkl", "sums.json"),
     ],
 )
 def test_a_damaged_checkpoint_is_an_error_that_names_the_folder(tmp_path, file, damage):
@@ -337,12 +338,20 @@ def test_a_damaged_checkpoint_is_an_error_that_names_the_folder(tmp_path, file, 
     if damage == "gone":
         path.unlink()
     else:
-        path.write_bytes(path.read_bytes()[:20] if damage == "cut" else b"\xff" * 200)
+        content = path.read_bytes()
+        flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+        path.write_bytes({"cut": content[:20], "noise": b"\xff" * 200, "bit": flipped}[damage])
     before = contents(checkpoint)
     with pytest.raises(TrainingError) as caught:
         train(checkpoint, 2)
     assert f"Delete the folder {checkpoint} and run again" in str(caught.value)
     assert contents(checkpoint) == before
+
+
+def test_a_copy_beside_a_checkpoint_is_none(tmp_path, uninterrupted):
+    train(tmp_path / "toy", 1)
+    shutil.copytree(tmp_path / "toy" / "epoch-0001", tmp_path / "toy" / "epoch-0001 copy")
+    assert_same(train(tmp_path / "toy"), uninterrupted)
 
 
 def test_a_damaged_key_is_an_error_that_names_the_folder(tmp_path):

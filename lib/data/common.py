@@ -6,8 +6,6 @@ import os
 import shutil
 import tarfile
 import tempfile
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -149,15 +147,15 @@ def unpack(archive: Path, content: str, where: str, md5: str = "") -> Path:
             if not (unpacked / content).exists():
                 raise ValueError(f"it does not hold {content}")
             move(unpacked, target)
-    except (shutil.ReadError, zipfile.BadZipFile, zlib.error, tarfile.TarError, EOFError, ValueError) as error:
+    except Exception as error:  # what the readers of archives raise is not settled
+        if isinstance(error, OSError) and not isinstance(error, shutil.ReadError):
+            raise DataError(
+                f"{archive} could not be unpacked into {target.parent} ({error}). Free some space, set "
+                f"OUTPUT_ROOT to a folder that has it, or unpack the archive beside itself."
+            ) from error
         raise DataError(
             f"The archive {archive} is truncated or damaged: it has {state.st_size:,} bytes ({error}). Delete it and "
             f"get it again: {where}."
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"{archive} could not be unpacked into {target.parent} ({error}). Free some space, set "
-            f"OUTPUT_ROOT to a folder that has it, or unpack the archive beside itself."
         ) from error
     return target
 

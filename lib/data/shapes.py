@@ -19,6 +19,7 @@ from lib.data.outlines import CELLS, CLASSES, COS, SIN, UNIT, templates
 
 BACKGROUNDS = ("noise", "gradient", "stripes", "checks", "rings")
 SPLITS = ("train", "test")
+MOST = 10_000_000  # images; more have no place in memory
 SIZES = range(8, 513)  # below, no shape can be told from another; above, 32-bit products overflow
 
 _SIDE = 1024  # units in an image side
@@ -54,8 +55,8 @@ def draw_shapes(
     Raises:
         ValueError: an argument is out of range.
     """
-    if count < 1:
-        raise ValueError(f"count is {count}, expected at least 1 image to draw.")
+    if not 1 <= count <= MOST:
+        raise ValueError(f"count is {count:,}, expected 1 to {MOST:,} images to draw.")
     if size not in SIZES:
         raise ValueError(f"size is {size}, expected {SIZES.start} to {SIZES.stop - 1} pixels.")
     if seed < 0:

@@ -19,6 +19,8 @@ from lib.press import parameters
 # Modules whose package is named otherwise, and packages that show or guard things and compute nothing.
 PACKAGES = {"PIL": "pillow", "faiss": "faiss-cpu", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 NO_RESULTS = {"anywidget", "filelock", "grimp", "ipython", "ipywidgets", "tqdm"}
+# Modules that change a result through the values of parameters alone, which count by themselves, or not at all.
+NO_RESULTS_OF_OURS = {"lib.press.fingerprint", "lib.press.parameters", "lib.sources"}
 UNCOUNTED = {parameters.TAG, "colab"}  # tags of cells; on Colab the latter installs, elsewhere it does nothing
 
 
@@ -80,7 +82,7 @@ def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
     parts |= {f"parameter {name}": repr(value) for name, value in sorted(values.items())}
     modules = imported_modules(notebook)
     # What a module `defaults` holds are parameters, and named as such above.
-    hashes = sources.module_hashes(*modules)
+    hashes = sources.module_hashes(*modules, without=NO_RESULTS_OF_OURS)
     parts |= {f"module {name}": value for name, value in hashes.items() if not name.endswith(".defaults")}
     if "module lib.press.claims" in parts:  # which reads them
         parts["the source's claims"] = sources.sha256(paths.CLAIMS.read_text(encoding="utf-8"))

@@ -198,8 +198,9 @@ def sha256(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict | None:
-    """The file's content; None where there is no file or no JSON in it."""
+    """The file's content; None where there is no file or no JSON object in it."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
+    return content if isinstance(content, dict) else None

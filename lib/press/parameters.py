@@ -338,7 +338,7 @@ def _literal(text: str):
     try:
         return ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        if text.startswith("[") and text.endswith("]"):  # bare words, or words whose quotes the shell's rules took
+        if re.fullmatch(r"\[[^][]*\]", text):  # bare words, or words whose quotes the shell's rules took
             return [_literal(item.strip()) for item in text[1:-1].split(",")]
         return text
 

@@ -120,17 +120,18 @@ class Run:
                 # Only an empty field is missing: "None" and "NA" are the words that they are.
                 frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
                 sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
+                note, data = sidecar["note"], list(sidecar["provenance"]["data"])
+            except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
                 what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
                 raise RunError(
                     f"{name} of seed {seed} {what} ({path}). Run `make figures PROFILE={self.profile} "
                     f'SEEDS="{seed}"` first.'
                 ) from error
             frames.append(frame.assign(seed=seed))
-            used += [data for data in sidecar["provenance"]["data"] if data not in used]
+            used += [one for one in data if one not in used]
         self._data += [data for data in used if data not in self._data]
         found = pd.concat(frames, ignore_index=True)
-        found.attrs |= {"note": sidecar["note"], "data": used}
+        found.attrs |= {"note": note, "data": used}
         return found
 
     # What the run hands over
@@ -264,7 +265,7 @@ class Run:
             try:
                 provenance = json.loads(sidecar.read_text(encoding="utf-8"))["provenance"]
                 theirs = provenance["notebook"] != self.notebook or sidecar.stem in self._outputs
-                files = [] if theirs else [*provenance["files"], sidecar.name]
+                files = [] if theirs else [*(Path(file).name for file in provenance["files"]), sidecar.name]
             except (ValueError, LookupError, TypeError):
                 continue  # a record, or not ours
             for file in files:

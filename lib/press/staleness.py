@@ -27,12 +27,12 @@ def reasons(job: Job) -> list[str]:
             return ["failed last time"]
         if before is None:
             return ["not run yet"]
-    if before is None:
+    if before is None or not all(isinstance(before.get(name), dict) for name in ("inputs", "reads")):
         return ["nothing is known about its last run"]
     found, reads = _differences(before["inputs"], job.parts), records_of(job.reads)
     found += [f"the results of {title(name)} changed" for name in reads if reads[name] != before["reads"].get(name)]
     found += [f"no longer reads {title(name)}" for name in before["reads"] if name not in reads]
-    if not jobs.executed(job.name).exists():
+    if read_json(jobs.executed(job.name)) is None:
         return found or ["its last run did not finish"]
     return found + damage(job.name)
 
@@ -42,8 +42,12 @@ def damage(job: str) -> list[str]:
     content = read_json(jobs.record(job))
     if content is None:
         return ["its record is missing"]
+    try:
+        files = files_of(content)
+    except (AttributeError, TypeError):
+        return ["its record is damaged"]
     found = []
-    for name, expected in files_of(content).items():
+    for name, expected in files.items():
         path = jobs.record(job).parent / name
         if not path.exists():
             found.append(f"{name} is missing")

@@ -330,7 +330,7 @@ def test_a_wrong_line_in_the_list_of_esc50(tmp_path, damage):
         load(tmp_path, "esc50", "all")
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "text", "list"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "text", "list", "version", "locked"])
 def test_damaged_esc50_archive(tmp_path, damage):
     folder, archive = tmp_path / "ESC-50-master", tmp_path / "ESC-50-master.zip"
     write_esc50(folder)
@@ -340,6 +340,8 @@ def test_damaged_esc50_archive(tmp_path, damage):
     content = bytearray(archive.read_bytes())
     if damage == "flip":
         content[len(content) // 2] ^= 0xFF
+    elif damage in ("version", "locked"):  # of the last entry in the zip's directory
+        content[content.rfind(b"PK\1\2") + {"version": 6, "locked": 8}[damage]] |= 0x81
     archive.write_bytes({"cut": content[: len(content) // 2], "text": b"none"}.get(damage, content))
     with pytest.raises(DataError, match=r"ESC-50-master\.zip is truncated or damaged.*Delete it.*github"):
         load(tmp_path, "esc50", "all")

@@ -412,7 +412,7 @@ def test_second_time_nothing_is_decoded(decoded):
     assert load().checksum == first.checksum
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "header", "text"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "header", "text", "zip", "list"])
 def test_damaged_cache_is_made_again(decoded, damage):
     first, calls, load = decoded
     path = cache_file()
@@ -421,7 +421,9 @@ def test_damaged_cache_is_made_again(decoded, damage):
         content[-5] ^= 1
     elif damage == "header":
         content[80] ^= 0xFF
-    path.write_bytes({"cut": content[:-7], "empty": b"", "text": b"\xff" * 500}.get(damage, bytes(content)))
+    other = {"cut": content[:-7], "empty": b"", "text": b"\xff" * 500, "zip": content[:64] + b"PK\3\4" + bytes(99)}
+    other["list"] = content[:74] + b"{[]: 1}".ljust(117) + b"\n" + content[192:]  # in the place of NumPy's header
+    path.write_bytes(other.get(damage, bytes(content)))
     with pytest.warns(UserWarning, match="damaged: it is made again"):
         assert load().checksum == first.checksum
     assert calls["images"] == 8

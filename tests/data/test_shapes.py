@@ -175,7 +175,8 @@ def test_colour_alone_does_not_tell_the_class():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"count": 0}, "at least 1"),
+        ({"count": 0}, "expected 1 to 10,000,000"),
+        ({"count": 10**12}, "expected 1 to 10,000,000"),
         ({"size": 7}, "8 to 512"),
         ({"seed": -1}, "0 or more"),
         ({"split": "valid"}, "'train' or 'test'"),

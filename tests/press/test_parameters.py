@@ -213,6 +213,8 @@ def test_assignments_are_literals_or_strings():
     assert parse_assignments("""shown="['fire', 'gas accident', 3, True]" """) == words
     assert parse_assignments("shown=['fire']") == {"shown": ["fire"]}
     assert parse_assignments("shown={[]:1}") == {"shown": "{[]:1}"}
+    for nested in ("[1,[2,x]]", "[" * 3000 + "]" * 3000):
+        assert parse_assignments(f"shown={nested}") == {"shown": nested}
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,12 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from lib import paths, sources
-from lib.press import fingerprint, jobs, parameters
+from lib.press import fingerprint, jobs, parameters, staleness
 
 WITH_TRAINING = {f"0{number}" for number in range(1, 8)}
 ALL = WITH_TRAINING | {"00"}
@@ -65,6 +66,7 @@ def edit(path, old, new):
         ("lib/emergency/recogniser/alert.py", "", STATEMENT, "quick", {"06"}),
         ("lib/training.py", "", STATEMENT, "quick", WITH_TRAINING),
         ("lib/press/site.py", "", STATEMENT, "quick", set()),
+        ("lib/press/parameters.py", "", STATEMENT, "quick", set()),  # whose values count by themselves
         ("lib/press/verify.py", "", STATEMENT, "quick", {"00"}),  # which lists the runs
         ("profiles/trained.yaml", "epochs: 15", "epochs: 16", "trained", {"05"}),
         ("profiles/trained.yaml", "seeds: [0]", "seeds: [0, 1]", "trained", set()),
@@ -96,3 +98,12 @@ def test_a_byte_of_data(copy, tmp_path, monkeypatch):
     on_images = {"01_laplacian_gan", "02_categorical_similarity", "03_corregularization"}
     assert on_images <= stale and all(after[name]["notebook"] == before[name]["notebook"] for name in before)
     assert not [name for name in stale if name.startswith(("04", "05", "06"))]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"outputs": []}', '{"outputs": {"fig31_line": 3}}', "[" * 99_999])
+def test_what_an_earlier_run_left_damaged_is_a_reason_to_run(tmp_path, monkeypatch, content):
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
+    for path in (jobs.record("quick/01_study"), jobs.made_from("quick/01_study"), jobs.executed("quick/01_study")):
+        jobs.write_atomically(path, content)
+    assert staleness.damage("quick/01_study")[0] in ("its record is missing", "its record is damaged")
+    assert staleness.reasons(SimpleNamespace(name="quick/01_study")) == ["nothing is known about its last run"]

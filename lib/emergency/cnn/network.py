@@ -264,6 +264,8 @@ def load_cnn(path: Path) -> tuple[nn.Sequential, tuple[str, ...]]:
         classes = tuple(json.loads(about["classes"]))
         model = build_cnn(variant, len(classes))
         model.load_state_dict(weights)
+        if not all(value.isfinite().all() for value in weights.values()):
+            raise ValueError("its weights are not finite")
     except Exception as error:  # whatever the readers raise, the cure is the same
         raise DataError(f"The CNN in {path} is damaged ({error}). Delete it, and run notebook 05 again.") from error
     return model.eval(), classes

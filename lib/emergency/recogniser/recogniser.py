@@ -11,7 +11,6 @@ A study, and no safety device.
 import hashlib
 import itertools
 import json
-import math
 import os
 import time
 import warnings
@@ -111,7 +110,7 @@ class Recogniser:
         try:
             about = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             alarming, temperatures, rule = about["alarming"], about["temperatures"], Rule(**about["rule"])
-            whole = temperatures.keys() == {CNN, ENCODER, TEXT} and all(0 < t < math.inf for t in temperatures.values())
+            whole = temperatures.keys() == {CNN, ENCODER, TEXT} and all(0 < t < 1e6 for t in temperatures.values())
             whole = whole and all(type(number) is int for number in (*alarming, rule.k, rule.n))
             if not whole or not rule.refractory >= 0:  # nor is it of a NaN
                 raise ValueError("it holds what no recogniser says of itself")

@@ -241,11 +241,17 @@ def load(folder: Path) -> EmergencyWhisper:
         raise DataError(f"There is no Whisper with a head in {folder}. Notebook 04 writes one: run it first.")
     try:
         about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
-        whisper = WhisperForConditionalGeneration.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        whisper, report = WhisperForConditionalGeneration.from_pretrained(
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+        )
         tokenizer = WhisperTokenizer.from_pretrained(folder, local_files_only=True)
+        if fault := _fault(whisper, tokenizer, report):  # transformers draws what is missing at random
+            raise ValueError(f"it {fault}")
         how = {name: about[name] for name in ("stack", "hidden", "all_layers") if name in about}
         model = EmergencyWhisper(whisper, tokenizer, about["classes"], **how)
         model.head.load_state_dict(load_file(folder / "head.safetensors"))
+        if not all(value.isfinite().all() for value in model.state_dict().values()):
+            raise ValueError("its weights are not finite")
     except Exception as error:  # whatever the readers of weights, words and numbers raise, the cure is the same
         raise DataError(f"The model in {folder} is damaged ({error}). Delete it, and run notebook 04 again.") from error
     return model.eval()

@@ -183,8 +183,10 @@ def load_text(path: Path) -> TextClassifier:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         texts, labels = zip(*content["learned"], strict=True)
+        if not set(labels) <= set(range(content["classes"])):
+            raise ValueError("a label is none of the classes")
         return fit_text(texts, torch.tensor(labels), content["classes"])
     except FileNotFoundError as error:
         raise DataError(f"There is no text classifier in {path}. Notebook 04 writes one: run it first.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # of damaged JSON, labels and words, the cure is the same
         raise DataError(f"The texts in {path} are damaged ({error}). Delete it, and run notebook 04 again.") from error

@@ -300,6 +300,19 @@ class TestFolders:
         with pytest.raises(DataError, match=r"damaged .*run notebook 04 again"):
             whisper.load(tmp_path / "model")
 
+    @pytest.mark.parametrize(("change", "words"), [("missing", "1 weights are missing"), ("nan", "not finite")])
+    def test_weights_that_cannot_be(self, model, tmp_path, change, words):
+        model.save(tmp_path / "model")
+        path = tmp_path / "model" / "model.safetensors"
+        weights = load_file(path)
+        name = "model.encoder.layers.0.fc1.weight"
+        weights[name][0, 0] = torch.nan
+        save_file(
+            weights if change == "nan" else {k: v for k, v in weights.items() if k != name}, path, {"format": "pt"}
+        )
+        with pytest.raises(DataError, match=f"damaged .*{words}.*run notebook 04 again"):
+            whisper.load(tmp_path / "model")
+
     def test_nothing_is_left_of_a_failed_save(self, model, tmp_path, monkeypatch):
         monkeypatch.setattr(json, "dumps", lambda *_, **__: (_ for _ in ()).throw(OSError("No space left on device")))
         with pytest.raises(DataError, match="No space left on device"):

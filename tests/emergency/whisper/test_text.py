@@ -178,7 +178,19 @@ class TestClassifier:
         lines = self.lines(1)[0]
         assert torch.equal(text.load_text(tmp_path / "text.json").logits(lines), fitted.logits(lines))
 
-    @pytest.mark.parametrize(("content", "words"), [(None, "no text classifier"), ("{", "damaged"), ("{}", "damaged")])
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (None, "no text classifier"),
+            ("{", "damaged"),
+            ("{}", "damaged"),
+            *(
+                (f'{{"classes": {count}, "learned": [["a", 0], ["b", {label}]]}}', "damaged")
+                for count, label in ((2, 2), (2.5, 1), (-1, 1), (3, "{}"))
+            ),
+            ("[" * 99999, "damaged"),
+        ],
+    )
     def test_nothing_to_load(self, tmp_path, content, words):
         if content is not None:
             (tmp_path / "text.json").write_text(content)
