@@ -162,12 +162,13 @@ class Run:
         right, below = drawn.x1 / figure.get_figwidth(), (drawn.y0 - 0.06) / figure.get_figheight()
         lines = textwrap.fill(about["origin"], max(40, int(26 * (drawn.x1 - drawn.x0))))  # what fits below the drawing
         stamp = figure.text(right, below, lines, ha="right", va="top", fontsize=5, color="0.4", parse_math=False)
+        crop = figure.get_tightbbox().padded(0.04)  # "tight" would draw the figure twice for each format
         pdf = {"CreationDate": None, "Producer": None, "Keywords": self.inputs}
         files = {}
         try:
             for kind, options in {"png": {"dpi": PNG_DPI}, "pdf": {"metadata": pdf}}.items():
                 buffer = io.BytesIO()
-                figure.savefig(buffer, format=kind, bbox_inches="tight", pad_inches=0.04, **options)
+                figure.savefig(buffer, format=kind, bbox_inches=crop, **options)
                 files[f"{name}.{kind}"] = buffer.getvalue()
             files[f"{name}.png"] = small_png(files[f"{name}.png"], Inputs=self.inputs)
         finally:

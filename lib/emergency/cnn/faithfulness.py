@@ -1,6 +1,7 @@
 """Is an explanation right? Flipping, randomised networks, and shares on cells whose truth is known."""
 
 import copy
+import math
 
 import numpy as np
 import pandas as pd
@@ -93,7 +94,8 @@ def shares(relevance: Tensor, energy: np.ndarray) -> dict[str, np.ndarray]:
     Log-energy is taken above Whisper's floor, 80 dB below the clip's loudest cell.
 
     Args:
-        relevance: (N, 1, mels, frames); what speaks against the class counts for nothing.
+        relevance: (N, 1, mels, frames); what speaks against the class counts for nothing. Bands of another number than
+            the energy's are divided among those, by their share of the mel axis.
         energy: (N, stems, bands, cells) power of each stem, as `Soundscapes.energy`. A stem dominates a cell if it has
             more power than all others together; cells where none does belong to no stem.
 
@@ -103,12 +105,14 @@ def shares(relevance: Tensor, energy: np.ndarray) -> dict[str, np.ndarray]:
     count, stems, bands, cells = energy.shape
     mels, frames = relevance.shape[2:]
     per_cell = -(-frames // cells)  # the last cell may be cut off
-    if len(relevance) != count or mels % bands or per_cell * (cells - 1) >= frames:
+    if len(relevance) != count or per_cell * (cells - 1) >= frames:
         raise ValueError(
             f"relevance {tuple(relevance.shape)} does not divide into the cells of the energy {energy.shape}"
         )
     positive = F.pad(relevance.clamp(min=0).double(), (0, per_cell * cells - frames)).numpy()
-    positive = positive.reshape(count, bands, mels // bands, cells, per_cell).sum((2, 4))
+    parts = math.lcm(mels, bands)
+    positive = positive.repeat(parts // mels, 2) / (parts // mels)
+    positive = positive.reshape(count, bands, parts // bands, cells, per_cell).sum((2, 4))
     total = energy.sum(1, keepdims=True)
     dominant = energy > total / 2
     whole = total[:, 0].astype(np.float64)

@@ -163,8 +163,9 @@ class Recogniser:
         peaks = samples.abs() if floats else samples.int().abs() / 32768
         loud = (peaks.amax(1) >= SILENT).nonzero()[:, 0]
         for places in loud.split(64) if len(loud) else ():
-            mel = log_mel(scaled(samples[places]))
-            heard = predict_frames(self.whisper, mel, words=words)
+            some = scaled(samples[places])
+            mel, bands = log_mel(some), self.whisper.mels  # large-v3 and turbo take 128, the CNN 80
+            heard = predict_frames(self.whisper, mel if bands == mel.shape[1] else log_mel(some, bands), words=words)
             cnn[places], encoder[places] = logits_of(self.cnn, mel[:, None]), heard.clips
             moments[places] = heard.moments
             for place, text in zip(places.tolist(), heard.texts, strict=True):
@@ -186,7 +187,7 @@ class Recogniser:
 
         def score(samples: np.ndarray) -> np.ndarray:
             with torch.inference_mode():
-                moments = self.whisper(log_mel(scaled(torch.from_numpy(samples)[None])))
+                moments = self.whisper(log_mel(scaled(torch.from_numpy(samples)[None]), self.whisper.mels))
                 moments = smoothed(moments, self.whisper.seconds_per_moment)
                 return (moments[0] / self.temperatures[ENCODER]).softmax(-1).numpy()
 

@@ -74,11 +74,11 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
     counts = {name: values[name] for name in ("train_count", "validation_count", "test_count")}
     *parts, truth = three_sets(values["dataset"], seconds=values["seconds"], seed=values["seed"], **counts)
     fresh = fresh_model(values, parts[0].texts, parts[0].classes)
-    fresh()  # tells what is wrong with a checkpoint before spectrograms are computed
+    mels = fresh().mels  # and tells what is wrong with a checkpoint before spectrograms are computed
     samples, sets = parts[2].samples, []
     while parts:
         use(parts[0])
-        sets.append(label_frames(parts.pop(0)))
+        sets.append(label_frames(parts.pop(0), mels))
     give_back()
     head, settings = settings_of(values)
     return Task(*sets, samples, truth, head, fresh, settings)

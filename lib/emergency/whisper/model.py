@@ -37,7 +37,6 @@ PROMPT = ("<|startoftranscript|>", "<|ko|>", "<|transcribe|>", "<|notimestamps|>
 _END = "<|endoftext|>"
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # what trained Whispers say of a window without speech: newer, older
 REPETITIVE = 2.4  # bytes of a text over those of its zlib compression: above, it repeats itself (Radford et al. 2023)
-BANDS = 80  # mel bands of all Whispers but large-v3 and turbo
 _PREFIX = "<|startofprev|>"  # Whisper's tokenizer asks for it; nothing here begins with text from before
 
 logging.disable_progress_bar()  # a model is loaded in a moment, and notebooks keep what is printed
@@ -310,7 +309,7 @@ def from_checkpoint(
     name: a folder, one below $DATA_ROOT, or a name on the hub, in this order.
 
     Raises:
-        DataError: it is neither here nor to be had, is no whole multilingual Whisper of 80 mel bands, or has adapters.
+        DataError: it is neither here nor to be had, is no whole multilingual Whisper, or has adapters.
     """
     folder = next((path for path in (Path(name).expanduser(), data_root() / name) if path.is_dir()), None)
     if folder is not None:
@@ -367,11 +366,6 @@ def _fault(whisper: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer
         return (
             f"and its tokenizer do not belong together: {len(known)} tokens, but {whisper.config.vocab_size} rows in "
             "the embedding. Save both from the same model."
-        )
-    if whisper.config.num_mel_bins != BANDS:
-        return (
-            f"takes {whisper.config.num_mel_bins} mel bands, as large-v3 and turbo do; this study has {BANDS}. Take "
-            "openai/whisper-large-v2 or a smaller one."
         )
     return ""
 

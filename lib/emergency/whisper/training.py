@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lib.data.audio import Sounds
 from lib.emergency.features import DECADES, HOP, RATE, log_mel, scaled
-from lib.emergency.whisper.model import BANDS, POSITIONS_PER_SECOND, EmergencyWhisper
+from lib.emergency.whisper.model import POSITIONS_PER_SECOND, EmergencyWhisper
 from lib.muon import Muon
 from lib.sources import source_hash
 from lib.training import epoch_batches, fit, gradient_step, one_cycle, prepare, shuffled, start
@@ -58,15 +58,15 @@ class Clips:
         return self.moments[:, : count * stack].view(len(self), count, stack)[:, :, stack // 2]
 
 
-def label_frames(sounds: Sounds) -> Clips:
-    """Spectrograms of `sounds`, each scaled to the same peak, and their moments.
+def label_frames(sounds: Sounds, mels: int = 80) -> Clips:
+    """Spectrograms of `sounds` in so many bands, each scaled to the same peak, and their moments.
 
     Where the data set has the times of its classes (`spans`), all other frames are of class 0, silence. Where it
     does not, every moment is of the clip's class but digital silence, which is `UNKNOWN`.
     """
-    mel = torch.empty(len(sounds), BANDS, sounds.samples.shape[1] // HOP, dtype=torch.float16)
+    mel = torch.empty(len(sounds), mels, sounds.samples.shape[1] // HOP, dtype=torch.float16)
     for place, batch in zip(mel.split(16), sounds.samples.split(16), strict=True):
-        place.copy_(log_mel(scaled(batch), BANDS))
+        place.copy_(log_mel(scaled(batch), mels))
     count = mel.shape[2] // 2
     if sounds.spans is None:
         loud = sounds.samples[:, : count * _POSITION].view(len(sounds), count, _POSITION).bool().any(2)

@@ -157,9 +157,20 @@ def test_shares_of_nothing_are_nothing():
     assert not shares(torch.zeros(2, 1, 8, 48), one_stem_per_half())["relevance"].any()
 
 
+@pytest.mark.parametrize("mels", [8, 12, 20])
+def test_bands_of_relevance_lie_where_those_of_the_energy_do(mels):
+    """All relevance in the lower or the upper half of the mel axis is on the stem there, however many bands it has."""
+    energy = np.zeros((1, 2, 8, 6), np.float32)
+    energy[:, 0, :4], energy[:, 1, 4:] = 3.0, 1.0
+    relevance = torch.zeros(1, 1, mels, 48)
+    relevance[:, :, : mels // 2] = 1
+    assert shares(relevance, energy)["relevance"] == pytest.approx(np.array([[1, 0]]))
+    assert shares(torch.ones_like(relevance), energy)["relevance"] == pytest.approx(np.array([[0.5, 0.5]]))
+
+
 def test_shares_refuse_other_shapes():
     with pytest.raises(ValueError, match="does not divide"):
-        shares(torch.zeros(2, 1, 9, 48), one_stem_per_half())
+        shares(torch.zeros(2, 1, 8, 5), one_stem_per_half())
 
 
 def test_the_last_cell_may_be_cut_off():

@@ -10,16 +10,19 @@ import pytest
 import soundfile
 import torch
 from toy import ROOT
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from lib.data.catalog import DataError
 from lib.emergency.classes import EMERGENCY, NAMES
 from lib.emergency.cnn.network import build_cnn, save_cnn, variants
+from lib.emergency.features import log_mel, scaled
 from lib.emergency.recogniser import ensemble
 from lib.emergency.recogniser.listener import Rule
 from lib.emergency.recogniser.recogniser import CNN, ENCODER, TEXT, Recogniser
 from lib.emergency.whisper import model as whisper
 from lib.emergency.whisper.model import WhisperSize
 from lib.emergency.whisper.text import fit_text
+from lib.emergency.whisper.training import predict_frames
 from lib.metrics.classification import fit_temperature
 
 LINES = ["불이야", "불났어요", "밥 먹자", "밥 줘"]
@@ -70,6 +73,18 @@ class TestHearing:
         found = recogniser.predict(level * clips(2, seconds))
         positions = -(-(round(seconds * 16_000) // 160) // 2)
         assert found.moments.shape == (2, positions // 4, 20) and (found.moments[0, 0, 0] == 20) == (level == 0)
+
+    def test_a_whisper_of_128_bands_beside_a_cnn_of_80(self, folder, recogniser):
+        config = WhisperConfig.from_pretrained(folder / "whisper", num_mel_bins=128)
+        WhisperForConditionalGeneration(config).save_pretrained(folder / "checkpoint")
+        recogniser.whisper.tokenizer.save_pretrained(folder / "checkpoint")
+        whisper.from_checkpoint(folder / "checkpoint", NAMES).eval().save(folder / "whisper")
+        wide, some = Recogniser.assemble(folder, EMERGENCY), clips()
+        opinion = wide.predict(some)
+        torch.testing.assert_close(opinion.votes[CNN], recogniser.predict(some).votes[CNN])
+        mel = log_mel(scaled(some), 128)
+        torch.testing.assert_close(opinion.votes[ENCODER], predict_frames(wide.whisper, mel, words=False).clips)
+        assert len(wide.follow(some[0].numpy()).times) == 50
 
     def test_of_silent_clips_no_network_is_asked(self, recogniser, monkeypatch):
         alone = recogniser.predict(clips())
