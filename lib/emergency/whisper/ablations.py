@@ -102,14 +102,11 @@ def _judged(model: EmergencyWhisper, clips: Clips, alarming: Sequence[int], seed
 
 
 def starts(task: Task, values: Mapping[str, Any]) -> dict[str, Task]:
-    """The task of a checkpoint with all its weights, with its head alone, and from scratch for `scratch_epochs`.
-
-    All weights learn whatever `train` says.
-    """
+    """The task of a checkpoint with all its weights, with its head alone, and from scratch for `scratch_epochs`."""
     scratch = {**values, "checkpoint": "", "epochs": values["scratch_epochs"]}
     fresh = fresh_model(scratch, task.clips.texts, task.clips.classes)
     return {
-        "all weights": replace(task, settings=replace(task.settings, encoder=True)),
+        "all weights": task,
         "head, frozen encoder": replace(task, settings=replace(task.settings, epochs=0)),
         "from scratch": replace(task, head=None, settings=settings_of(scratch)[1], fresh=fresh),
     }

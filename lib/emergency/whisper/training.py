@@ -116,7 +116,7 @@ class Settings:
     at_start: they are turned so that it begins at 0 s instead, as in the source's recordings.
     trained_rate, layer_decay: learning rate of weights that a checkpoint brought, as a share of that of new ones, and
         by how much it falls from each layer of the encoder to the one below (Howard & Ruder 2018).
-    encoder: whether it learns; else the head does and, with texts, the decoder.
+    encoder: whether it learns; else the head alone does.
     equaliser: dB, the standard deviation of a random equaliser (`equalised`): other microphones, rooms and distances.
     time_mask, frequency_mask: SpecAugment (Park et al. 2019), the largest share of frames and of bands that one mask
         hides. A short training from scratch does better without.
