@@ -311,3 +311,7 @@ class TestOtherDataAndFewer:
         same = table.drop(columns=["training", "test"])
         assert same.iloc[0].equals(same.iloc[1]) and same.iloc[2].equals(same.iloc[3])  # both tests are one here
         assert (tmp_path / "ratio-0-of-1").exists() and (tmp_path / "two" / "ratio-0-of-1").exists()
+        settings, places = replace(settings, epochs=0), tmp_path / "heads"
+        heads = ablations.transfer({"one": task, "two": other}, settings, EMERGENCY, seed=0, checkpoints=places)
+        assert sorted(path.name for path in places.iterdir() if path.is_dir()) == ["head", "two"]
+        assert len(heads) == 4 and not heads.moments.equals(table.moments)
