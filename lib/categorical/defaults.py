@@ -1,12 +1,12 @@
-"""Defaults of what notebook 02 takes beyond its parameters cell.
+"""Defaults of notebook 02's parameters outside its parameters cell.
 
-Profiles and `PARAMS` set these by name like those of the cell; in an opened notebook `more` does.
+Profiles and `PARAMS` set these by name, like those of the cell; in an open notebook, use `more`.
 The values are those of the *quick* profile.
 """
 
 augmentation = "crops"  # of the two views: "crops" or "affine" (digits, letters)
 smallest_crop = 0.4  # smallest share of an image's area in a view
-hue = 0.5  # largest shift of hue between views, in turns of the colour circle: 0.5 makes any colour of any other
+hue = 0.5  # largest shift of hue between views, in turns of the colour circle: 0.5 can turn any colour into any other
 learning_rate = 0.2  # of SGD, at the batch size of the cell
 score_every = 4  # epochs between two points of the training curves
 queue = 500  # negatives kept in the queue, codes or embeddings
@@ -19,7 +19,7 @@ ablation_epochs = 5  # of all experiments but the main comparison; 0 leaves them
 ablation_count = 500  # their training images; 0 takes all
 size_positions = [1, 4, 16]  # values of L that are compared
 size_categories = [10]  # values of K that are compared
-frozen = ""  # whose features heads learn codes on: "" the NT-Xent arm's, "vgg16" those of VGG16, trained on ImageNet
+frozen = ""  # features that heads learn codes on: "" the NT-Xent arm's, "vgg16" VGG16's, trained on ImageNet
 head_epochs = 40  # of each head on frozen features; 0 leaves out search and clusters of these
 head_categories = 16  # K of the heads: 2, 4, 16 or 256, so that positions fill whole bytes
 head_neighbours = 10  # nearest images, one of which is an image's positive

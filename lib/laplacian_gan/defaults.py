@@ -1,6 +1,6 @@
-"""Defaults of what notebook 01 takes beyond its parameters cell.
+"""Defaults of notebook 01's parameters outside its parameters cell.
 
-Profiles and `PARAMS` set these by name like those of the cell; in an opened notebook `more` does.
+Profiles and `PARAMS` set these by name, like those of the cell; in an open notebook, use `more`.
 The values are those of the *quick* profile.
 """
 

@@ -1,13 +1,13 @@
-"""Defaults of what notebook 04 takes beyond its parameters cell.
+"""Defaults of notebook 04's parameters outside its parameters cell.
 
-Profiles and `PARAMS` set these by name like those of the cell; in an opened notebook `more` does.
+Profiles and `PARAMS` set these by name, like those of the cell; in an open notebook, use `more`.
 The values are those of the *quick* profile.
 """
 
 d_model = 64  # width of a Whisper from scratch
 encoder_layers = 2  # of a Whisper from scratch
 decoder_layers = 2  # of a Whisper from scratch
-train = "all"  # of a trained Whisper: "head" leaves its encoder and decoder as they are
+train = "all"  # of a pretrained Whisper: "head" freezes its encoder and decoder
 head_epochs = 12  # of its head alone, on the frozen encoder, before all else; 0 for none
 head_rate = 0.001  # learning rate of its head, then and afterwards
 trained_rate = 0.1  # learning rate of its other weights afterwards, as a share of the head's
@@ -24,7 +24,7 @@ frequency_mask = 0.0  # SpecAugment: largest share of mel bands that a mask hide
 ratio_epochs = 2  # of each ratio's training, and of those of figure 46 and table 417; 0: heads alone, no figure 46
 transfer = ""  # another data set: a model is trained on each of the two and judged on both (tab417); "": none
 curve = []  # clips of each point of the learning curves of a trained Whisper (fig417); []: none
-scratch_epochs = 16  # of the Whisper from scratch beside it there
+scratch_epochs = 16  # of the Whisper from scratch in that comparison
 latest = 2.0  # seconds: last onset in figure 46
 explained_count = 48  # clips on which explanations are measured
 flip_steps = 10  # points of each flipping curve
