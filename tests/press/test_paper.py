@@ -39,13 +39,14 @@ def sources() -> str:
 def test_what_is_cited_is_what_is_listed():
     listed = set(re.findall(r"^@\w+\{(\w+),", (paper.SOURCES / "references.bib").read_text(encoding="utf-8"), re.M))
     cited = set(re.findall(r"(?<![\w\"])@([a-z](?:[\w-]*\w)?)", sources()))
-    results = set(re.findall(r"(?:fig|tab)\((?:spoken\()?\"(\w+)\"", sources()))
+    results = set(re.findall(r"(?:fig|tab)\((?:spoken\()?\"(\w+)\"|named: \"(\w+)\"", sources()))
+    results = {name for pair in results for name in pair}
     labels = results | set(re.findall(r"<([\w-]+)>", sources()))
     assert cited - labels == listed
 
 
 def test_all_that_the_text_points_to_is_shown():
-    shown = set(re.findall(r"#(?:fig|tab)\((?:spoken\()?\"(\w+)\"", sources()))
+    shown = set(re.findall(r"(?:#(?:fig|tab)\((?:spoken\()?|named: )\"(\w+)\"", sources()))
     assert {name for name in re.findall(r"@((?:fig|tab)\d\w+)", sources())} <= shown
 
 
@@ -63,7 +64,7 @@ def test_every_figure_of_the_source_has_its_counterpart():
     listed = yaml.safe_load(paths.CLAIMS.read_text(encoding="utf-8"))["figures"]
     numbered = {study: [entry["figure"] for entry in listed if entry["study"] == study] for study in (2, 3, 4)}
     assert numbered == {study: [f"그림 {k}" for k in range(1, last + 1)] for study, last in ((2, 5), (3, 6), (4, 13))}
-    shown = set(re.findall(r"#(?:fig|tab)\((?:spoken\()?\"(\w+)\"", sources()))
+    shown = set(re.findall(r"(?:#(?:fig|tab)\((?:spoken\()?|named: )\"(\w+)\"", sources()))
     assert {entry["ours"] for entry in listed} <= shown
 
 
