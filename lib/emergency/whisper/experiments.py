@@ -294,11 +294,12 @@ def _measures(
         found["event F1, collars of 200 ms"] = (len(true), *event_interval(ours, true, len(clips), seed=seed))
         likely = outputs.moments.softmax(2).numpy()
         found["PSDS1 (0 to 1)"] = (len(true), *psds_interval(likely, true, seconds=step, seed=seed))
-    score = classification.score_row(outputs.clips / predictions.temperature, clips.labels, clips.classes, alarming)
+    calibrated = outputs.clips / predictions.temperature
+    score = classification.score_row(calibrated, clips.labels, clips.classes, alarming)
     for measure, name in (("accuracy of clips", "accuracy"), ("emergency or not", "binary_accuracy"),
                           ("missed emergencies", "miss_rate"), ("false alarms", "false_alarms")):  # fmt: skip
         found[measure] = _scored(score, name)
-    for name, value in classification.alarm_row(outputs.clips, clips.labels, alarming).items():
+    for name, value in classification.alarm_row(calibrated, clips.labels, alarming).items():
         constant = " alarming" if name in ("always", "never") else ""
         found[f"emergency or not, {name.replace('_', ' ')}{constant}"] = _without_interval(score["clips"], value)
     found["calibration error of clips"] = _without_interval(score["clips"], score["ece"])

@@ -306,7 +306,7 @@ def from_checkpoint(
 ) -> EmergencyWhisper:  # fmt: skip
     """A Whisper of the model hub ("openai/whisper-small") or of a folder in its format, with a fresh head.
 
-    name: a folder, one below $DATA_ROOT, or a name on the hub, in this order.
+    name: a folder, one below $DATA_ROOT, or a name on the hub, in this order; "whisper-base" is openai's there.
 
     Raises:
         DataError: it is neither here nor to be had, is no whole multilingual Whisper, or has adapters.
@@ -321,6 +321,8 @@ def from_checkpoint(
             )
     elif str(name).startswith(("~", ".", "/")):
         raise _not_loaded(name, "there is no such folder")
+    elif "/" not in str(name):
+        name = f"openai/{name}"  # so that one name serves with the folder and with a network
     try:
         whisper, report = WhisperForConditionalGeneration.from_pretrained(
             name, dtype=torch.float32, output_loading_info=True

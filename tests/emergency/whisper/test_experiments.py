@@ -217,6 +217,13 @@ class TestTables:
         assert sum(constants) == pytest.approx(100)
         assert (known.low <= known.value).all() and (known.value <= known.high).all()
 
+    @pytest.mark.parametrize("temperature", [0.2, 1.0, 5.0])
+    def test_both_sides_of_the_alarm_make_its_balanced_accuracy(self, predictions, temperature):
+        some = replace(predictions, temperature=temperature)
+        value = recognition.recognition_table(some, EMERGENCY, seed=0).set_index("measure").value
+        sides = (value["missed emergencies"] + value["false alarms"]) / 2
+        assert value["emergency or not, balanced accuracy"] == pytest.approx(100 - sides)
+
     def test_moments_are_counted_as_elsewhere(self, predictions):
         each = recognition.clip_accuracies(predictions.test, predictions.outputs, 4)
         wanted = predictions.test.targets(4).numpy()

@@ -341,6 +341,21 @@ class TestCheckpoints:
         with pytest.raises(DataError, match=r"checkpoint '.*nowhere' could not be loaded .*openai/whisper-small"):
             whisper.from_checkpoint(str(tmp_path / "nowhere"), NAMES)
 
+    def test_a_name_without_an_owner_is_a_folder_or_openai_s(self, tmp_path, monkeypatch):
+        asked = []
+        monkeypatch.setattr(
+            whisper.WhisperForConditionalGeneration,
+            "from_pretrained",
+            lambda name, **_: asked.append(name) or (_ for _ in ()).throw(OSError("no network")),
+        )
+        monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+        with pytest.raises(DataError, match="'openai/whisper-base' could not be loaded .*no network"):
+            whisper.from_checkpoint("whisper-base", NAMES)
+        (tmp_path / "whisper-base").mkdir()
+        with pytest.raises(DataError, match="no network"):
+            whisper.from_checkpoint("whisper-base", NAMES)
+        assert asked == ["openai/whisper-base", tmp_path / "whisper-base"]
+
     @pytest.fixture
     def folder(self, tmp_path):
         """A whole checkpoint."""
