@@ -281,15 +281,16 @@ def lab(browser, output, environment, tmp_path):
         page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
-        # The last cell has a number: all before it are done, or one of them has failed and shows it.
+        # All cells wait with a star at once, and lose it when they are done or one before them has failed.
+        prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt")
         page.wait_for_function(
             """() => {
-                const prompts = [...document.querySelectorAll(".jp-Notebook .jp-CodeCell .jp-InputPrompt")];
-                return /\\d/.test(prompts.at(-1)?.textContent)
-                    || document.querySelector("[data-mime-type='application/vnd.jupyter.error']");
+                const all = [...document.querySelectorAll(".jp-Notebook .jp-CodeCell .jp-InputPrompt")];
+                return /\\d/.test(all[0].textContent) && !all.some(prompt => prompt.textContent.includes("*"));
             }"""
         )
-        assert page.locator("[data-mime-type='application/vnd.jupyter.error']").all_inner_texts() == []
+        printed = page.locator(".jp-OutputArea-output").all_inner_texts()
+        assert re.search(r"\d", prompts.last.inner_text()), printed[-1][-3000:]
         return page
 
     try:
