@@ -73,7 +73,7 @@ def edit(path, old, new):
         ("lib/press/site.py", "", STATEMENT, "quick", set()),
         ("lib/press/parameters.py", "", STATEMENT, "quick", set()),  # whose values count by themselves
         ("lib/press/verify.py", "", STATEMENT, "quick", {"00"}),  # which lists the runs
-        ("profiles/trained.yaml", "epochs: 15", "epochs: 16", "trained", {"05"}),
+        ("profiles/trained.yaml", "mixup: 0.2", "mixup: 0.3", "trained", {"05"}),
         ("profiles/trained.yaml", "seeds: [0]", "seeds: [0, 1]", "trained", set()),
         ("requirements.lock", "\ntorch==", "\ntorch== ", "quick", ALL),
         ("requirements.lock", "\ncaptum==", "\ncaptum== ", "quick", {"04", "05", "06", "07"}),
