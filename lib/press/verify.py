@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from jsonschema import Draft202012Validator as Validator
 
 from lib import paths, sources
 from lib.press import fingerprint, jobs, parameters, staleness
@@ -30,6 +31,37 @@ from lib.press.parameters import ParameterError
 
 TEMPORARY = ("smoke", "-custom")  # ends of folders that `make clean` removes
 SHOWN_REASONS = 3
+
+
+def _object(**properties: dict) -> dict:
+    return {"type": "object", "properties": properties, "required": [*properties]}
+
+
+def _named(values: dict) -> dict:
+    return {"type": "object", "propertyNames": {"pattern": r"^\w[\w.-]*$"}, "additionalProperties": values}
+
+
+TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
+DATA = {"type": "array", "items": _object(name=TEXT, split=TEXT, count=WHOLE, checksum=TEXT)}
+FILES = _named(TEXT)  # SHA-256 by name
+PROVENANCE = _object(notebook=TEXT, profile=TEXT, seed={"type": ["integer", "array"], "items": WHOLE}, data=DATA,
+                     versions=_object(), device=TEXT, threads=WHOLE, seconds={"type": ["number", "null"]}, made=TEXT,
+                     files=FILES)  # fmt: skip
+PROVENANCE["properties"]["commit"] = {"type": ["string", "null"]}  # not there outside git
+SIDECAR = {"caption": TEXT, "origin": TEXT, "provenance": PROVENANCE}
+ROWS = {"type": "array", "items": {"type": "array"}}
+FIGURE = _object(kind={"const": "figure"}, **SIDECAR)
+TABLE = _object(kind={"const": "table"}, columns={"type": "array", "items": TEXT}, data=ROWS, **SIDECAR)
+RECORD = _object(inputs=TEXT, parameters=_object(), data=DATA, outputs=_named(_object(files=FILES)))
+FORM = Validator({"anyOf": [FIGURE, TABLE, RECORD]})
+
+
+def _read(path: Path) -> dict | None:
+    """A record or sidecar; None where it is not of the form in which `Run` writes them."""
+    content = read_json(path)
+    whole = FORM.is_valid(content) and all(len(row) == len(content["columns"]) for row in content.get("data", ())
+                                           if "columns" in content)  # fmt: skip
+    return content if whole else None
 
 
 class Finding(NamedTuple):
@@ -52,7 +84,7 @@ class Scope:
 
     @cached_property
     def _contents(self) -> dict[str, dict | None]:
-        return {path.stem: read_json(path) for path in sorted(self.folder.glob("*.json"))}
+        return {path.stem: _read(path) for path in sorted(self.folder.glob("*.json"))}
 
     @property
     def name(self) -> str:
@@ -69,7 +101,7 @@ class Scope:
 
     @property
     def unreadable(self) -> list[str]:
-        return [name for name, content in self._contents.items() if not isinstance(content, dict)]
+        return [name for name, content in self._contents.items() if content is None]
 
     @cached_property
     def sidecars(self) -> dict[str, dict]:
@@ -96,7 +128,7 @@ def stored(folder: str) -> Iterator[tuple[Scope, str, dict]]:
     for scope in scopes(folder):
         for name in scope.unreadable:
             where = f"{scope.name}/{name}.json"
-            raise ParameterError(f"{where} cannot be read as JSON; `make verify` tells what else is wrong")
+            raise ParameterError(f"{where} cannot be read as a result; `make verify` tells what else is wrong")
         for identity, sidecar in scope.sidecars.items():
             picture = scope.folder / f"{identity}.png"
             if sidecar["kind"] == "table" or picture.exists() or not not_in_git(picture):
@@ -152,7 +184,7 @@ def _files(scope: Scope, counts: Counter) -> Iterator[Finding]:
     """What the records speak for is there, and unchanged."""
     for name in scope.unreadable:
         again = f"Restore it with `git restore`, or run {_make(scope)}."
-        yield Finding("error", f"{scope.name}/{name}.json", "cannot be read as JSON", again)
+        yield Finding("error", f"{scope.name}/{name}.json", "is no JSON of a result, or not a whole one", again)
     for notebook, record in scope.records.items():
         counts["runs"] += 1
         counts["figures and tables"] += len(record["outputs"])
@@ -171,7 +203,7 @@ def _files(scope: Scope, counts: Counter) -> Iterator[Finding]:
                 yield Finding("error", where, f"is not the file that {notebook} wrote", advice)
         for identity, output in record["outputs"].items():
             sidecar, where = scope.sidecars.get(identity), f"{scope.name}/{identity}.json"
-            if sidecar and sidecar["provenance"].get("files") != output["files"]:
+            if sidecar and sidecar["provenance"]["files"] != output["files"]:
                 yield Finding("error", where, f"is of another run than {notebook}'s record", again)
             elif sidecar and "columns" in sidecar and not _same_table(sidecar, scope.folder / f"{identity}.csv"):
                 yield Finding("error", where, "does not hold the table that the CSV file beside it holds", again)
@@ -199,7 +231,7 @@ def _unfinished_and_orphaned(scope: Scope) -> Iterator[Finding]:
             orphans.setdefault(path.stem, []).append(path.name)
     unfinished = Counter()
     for identity, names in orphans.items():
-        notebook = scope.sidecars.get(identity, {}).get("provenance", {}).get("notebook")
+        notebook = scope.sidecars[identity]["provenance"]["notebook"] if identity in scope.sidecars else None
         if notebook in parameters.notebooks() and notebook not in scope.records:
             unfinished[notebook] += 1
             continue
@@ -245,12 +277,12 @@ def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None, fault
     profile, wrong = folder.removesuffix("-custom"), Counter()
     for sidecar in scope.sidecars.values():
         origin = sidecar["provenance"]
-        notebook, commit = origin.get("notebook", "?"), str(origin.get("commit") or "unknown")
+        notebook, commit = origin["notebook"], str(origin.get("commit") or "unknown")
         again = f"Run {_make(scope, notebook)}."
-        if origin.get("profile") != profile:
-            wrong["error", notebook, f"of profile {origin.get('profile')} in the folder of {profile}", again] += 1
-        if scope.seed is not None and origin.get("seed") != scope.seed:
-            wrong["error", notebook, f"of seed {origin.get('seed')} in the folder of seed {scope.seed}", again] += 1
+        if origin["profile"] != profile:
+            wrong["error", notebook, f"of profile {origin['profile']} in the folder of {profile}", again] += 1
+        if scope.seed is not None and origin["seed"] != scope.seed:
+            wrong["error", notebook, f"of seed {origin['seed']} in the folder of seed {scope.seed}", again] += 1
         if commit == "unknown":
             level, todo = ("warning", fault) if fault else ("error", again)
             wrong[level, notebook, "without the commit that made them", todo] += 1
@@ -281,7 +313,7 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
         record = scope and scope.records.get(job.notebook)
         if not record:
             saved = scope.sidecars.values() if scope else ()
-            if not any(sidecar["provenance"].get("notebook") == job.notebook for sidecar in saved):
+            if not any(sidecar["provenance"]["notebook"] == job.notebook for sidecar in saved):
                 yield Finding("warning", job.name, "was never run", f"Run {_make(job, job.notebook)}.")
             continue  # unfinished: an error, reported already
         if "stopped" in record:

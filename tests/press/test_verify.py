@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from toy import notebook
 
 from lib import paths, plots
-from lib.press import fingerprint, verify
+from lib.press import fingerprint, gallery, verify
 from lib.press import run as module
+from lib.press.parameters import ParameterError
 from lib.press.run import Run
 
 CELL = 'profile = "quick"\nseed = 0\ndevice = "cpu"\nepochs = 2'
@@ -249,7 +250,37 @@ def test_a_sidecar_of_another_run_than_the_record_is_an_error(results):
 def test_a_damaged_record_is_an_error(results, content):
     results("07_page.json").write_text(content)
     errors = found("error")
-    assert any("07_page.json: cannot be read" in error for error in errors)
+    assert any("07_page.json: is no JSON of a result" in error for error in errors)
+
+
+def places(content, path=()) -> list[tuple]:
+    """The keys to every value below `content`, itself included."""
+    inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
+
+
+@pytest.mark.parametrize("name", ["07_page.json", "fig31_line.json", "tab31_all.json"])
+def test_no_value_of_another_kind_breaks_what_reads_results(results, name):
+    """Every value of a record and of sidecars, replaced by six others or removed: verify and the overview end."""
+    whole = results(name).read_text()
+    others = [None, True, 1e308, "../x\0", {}, [[1], {"a": None}]]
+    for *inner, last in filter(None, places(json.loads(whole))):
+        if name.startswith("tab") and "provenance" in inner:  # the same as the figure's
+            continue
+        for other in [*others, Ellipsis]:
+            content = place = json.loads(whole)
+            for key in inner:
+                place = place[key]
+            if other is Ellipsis:
+                del place[last]
+            else:
+                place[last] = other
+            results(name).write_text(json.dumps(content))
+            errors = found("error")
+            try:
+                gallery.figures("quick"), gallery.runs("quick")
+            except ParameterError:
+                assert errors, (inner, last, other)
 
 
 def test_a_changed_setting_makes_a_run_stale_which_is_a_warning(results):
