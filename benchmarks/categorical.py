@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lib.categorical.arms import Arm
 from lib.categorical.cost import measure_steps
-from lib.categorical.losses import SMALLEST, categorical_info_nce
+from lib.categorical.losses import SMALLEST, categorical_info_nce, harden
 from lib.categorical.training import Settings
 from lib.timing import interleave, ratio
 
@@ -41,10 +41,6 @@ def codes(count: int, seed: int) -> Tensor:
     """(count, L, K), about as sure as those of a trained encoder: the likeliest category has 0.6 on average."""
     logits = torch.randn(count, POSITIONS, CATEGORIES, generator=torch.Generator().manual_seed(seed))
     return (3 * logits).softmax(-1)
-
-
-def one_hot(p: Tensor) -> Tensor:
-    return F.one_hot(p.argmax(-1), CATEGORIES).float()
 
 
 def losses() -> dict[str, Loss]:
@@ -91,10 +87,10 @@ def measure(rounds: int = 12) -> pd.DataFrame:
     queue = codes(QUEUE, 2).to(device)
 
     # Views that agree in half of the positions: values away from both 0 and the logarithm of the candidates.
-    first = one_hot(p)
-    second = torch.where(torch.arange(POSITIONS, device=device)[:, None] % 2 == 0, first, one_hot(q))
+    first = harden(p)
+    second = torch.where(torch.arange(POSITIONS, device=device)[:, None] % 2 == 0, first, harden(q))
     with torch.no_grad():
-        values = {name: loss(first, second, one_hot(queue)).item() for name, loss in functions.items()}
+        values = {name: loss(first, second, harden(queue)).item() for name, loss in functions.items()}
 
     tasks = {name: lambda loss=loss: with_gradients(loss, p, q, queue) for name, loss in functions.items()}
     seconds = interleave(tasks, rounds=rounds)

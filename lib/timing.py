@@ -16,31 +16,24 @@ from lib import paths
 from lib.paths import atomic
 
 
-def interleave(
-    tasks: Mapping[str, Callable[[], object]],
-    *,
-    rounds: int,
-    warmup: int = 1,
-    synchronise: Callable[[], object] | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> pd.DataFrame:
+def interleave(tasks: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1) -> pd.DataFrame:
     """Seconds of each task in each round: one row per round, one column per task, in their order.
 
-    `warmup` rounds come first and are not kept. `synchronise` is waited for before each reading of the clock, as a
-    GPU's work returns before it is done; by default all of a GPU's work, if there is one.
+    `warmup` rounds come first and are not kept. A GPU's work, which returns before it is done, is waited for before
+    each reading of the clock.
     """
     if rounds < 1 or not tasks:
         raise ValueError(f"expected at least 1 round of at least 1 task, not {rounds} of {len(tasks)}")
-    wait = synchronise or (torch.cuda.synchronize if torch.cuda.is_available() else lambda: None)
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
     seconds = []
     for number in range(warmup + rounds):
         row = {}
         for name, task in tasks.items():
             wait()
-            begin = clock()
+            begin = time.perf_counter()
             task()
             wait()
-            row[name] = clock() - begin
+            row[name] = time.perf_counter() - begin
         if number >= warmup:
             seconds.append(row)
     return pd.DataFrame(seconds, columns=list(tasks)).rename_axis(index="round")
@@ -81,9 +74,10 @@ def costs(
     """
     with torch.random.fork_rng():
         for task in tasks.values():
-            task()  # finds the algorithms of all convolutions, and begins to fill queues
+            task()  # finds the algorithms of all convolutions
         macs = [count_macs(task) for task in tasks.values()]
-        seconds = interleave(tasks, rounds=rounds, warmup=0)
+        # Steps that are recorded as a CUDA graph are so by their fourth call (`training.Captured`).
+        seconds = interleave(tasks, rounds=rounds, warmup=3 if torch.cuda.is_available() else 0)
     table = pd.DataFrame({"macs": macs, "milliseconds": 1e3 * seconds.median()}, index=list(tasks))
     return table.assign(
         **{column: [ratio(seconds, task, reference) for task in tasks] for column, reference in references.items()}

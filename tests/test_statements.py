@@ -291,7 +291,7 @@ STATEMENTS = [
     (CATEGORIES, "No loss of quality is shown when the mean agreement takes the cosine's place",
      codes_stand_beside_embeddings),
     (CATEGORIES, "has the cosine ahead in nearest neighbours", the_cosine_is_ahead_in_the_ablation),
-    (README, "Both queues are behind in trainings this short", queues_are_behind),
+    (README, "Both queues are behind on average in trainings this short", queues_are_behind),
     (README, "codes of eight bytes or more order classes better and keep nearest neighbours worse",
      quantisers_keep_neighbours_and_codes_order_classes),
     (CATEGORIES, "learned codes have the higher mean average precision from eight bytes on",

@@ -71,12 +71,12 @@ def main_arms(positions: int, categories: int, queue: int, momentum: float = 0.9
     ]
 
 
-def published_arms(positions: int, categories: int) -> list[Arm]:
+def published_arms(positions: int, categories: int, momentum: float = 0.99) -> list[Arm]:
     """The closest published losses on codes, by their formulas, which have no code temperature: 1 unless tuned."""
     codes = {"positions": positions, "categories": categories, "entropy": 0.0}
     return [
         Arm("IMSVD form", "imsvd", **codes, code_temperature=1.0),
-        Arm("CARP form", "carp", **codes, code_temperature=1.0),
+        Arm("CARP form", "carp", **codes, code_temperature=1.0, momentum=momentum),
         Arm("SCAN form", "scan", **codes, code_temperature=1.0),
     ]
 

@@ -15,16 +15,17 @@ class Views(nn.Module):
     kind: "crops", the recipe of SimCLR and MoCo v2 for small images: resized crops, mirroring, colours
     and grey, without blur (Chen et al. 2020, appendix B.9); "affine", small turns and shifts with noise,
     for digits, where mirroring would make another character.
-    smallest_crop: share of the image that a crop shows at least; hue: largest turn of the colour circle, 0.5 any.
+    size: height and width. smallest_crop: share of the image that a crop shows at least. hue: largest turn of the
+    colour circle, 0.5 any.
     What the views have in common is what can be learned: where colours stay, codes of colours are the easiest.
     Random state: torch's global one.
     """
 
-    def __init__(self, kind: str, size: int, smallest_crop: float = 0.2, hue: float = 0.1):
+    def __init__(self, kind: str, size: tuple[int, int], smallest_crop: float = 0.2, hue: float = 0.1):
         super().__init__()
         if kind == "crops":
             self.steps = K.AugmentationSequential(
-                K.RandomResizedCrop((size, size), scale=(smallest_crop, 1.0), cropping_mode="resample"),
+                K.RandomResizedCrop(tuple(size), scale=(smallest_crop, 1.0), cropping_mode="resample"),
                 K.RandomHorizontalFlip(),
                 K.ColorJitter(0.4, 0.4, 0.4, hue, p=0.8),
                 K.RandomGrayscale(p=0.2),
@@ -39,7 +40,7 @@ class Views(nn.Module):
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (B, 3, S, S) → two views, float32 in [-1, 1], of the same shape."""
+        """uint8 (B, 3, H, W) → two views, float32 in [-1, 1], of the same shape."""
         images = as_float(pixels).add_(1).div_(2)  # kornia works in [0, 1]
         # Both at once: half of the time on small batches goes into starting the many small operations.
         both = self.steps(images.repeat(2, 1, 1, 1)).clamp_(0, 1).mul_(2).sub_(1)

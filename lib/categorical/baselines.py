@@ -26,20 +26,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SMALLEST = 1e-8  # under every logarithm, as in the code of SCAN and of IMSVD
+from lib.categorical.losses import SMALLEST, _full
 
 
 def _full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Autocast off, and half-precision input raised to float32."""
-
-    def raised(x):
-        return x.float() if isinstance(x, Tensor) and x.dtype != torch.float64 else x
+    """Autocast off, and half-precision tensors raised to float32; these come by position."""
 
     @functools.wraps(function)
-    def wrapped(first: Tensor, *others, **options) -> Tensor:
-        with torch.autocast(first.device.type, enabled=False):
-            options = {name: raised(option) for name, option in options.items()}
-            return function(raised(first), *map(raised, others), **options)
+    def wrapped(*inputs, **options) -> Tensor:
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return function(*(_full(x) if isinstance(x, Tensor) else x for x in inputs), **options)
 
     return wrapped
 

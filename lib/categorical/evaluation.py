@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from lib.categorical.arms import Arm
 from lib.categorical.augment import Views
 from lib.categorical.losses import agreement
 from lib.categorical.training import Settings, Trained
@@ -44,15 +45,21 @@ class Encoded:
     hard: Tensor | None = None
 
 
-def encode(trained: Trained, pixels: Tensor, batch_size: int = 500) -> Encoded:
-    """uint8 (N, 3, S, S) through encoder and head in evaluation mode; codes at the arm's own code temperature."""
+def encode(trained: Trained, images: Tensor, batch_size: int = 500) -> Encoded:
+    """uint8 images (N, 3, H, W), or floats in [-1, 1], through encoder and head in evaluation mode, in float32."""
     device = next(trained.network.parameters()).device
-    features = predict(trained.network.encoder, (as_float(part.to(device)) for part in pixels.split(batch_size)))
-    outputs = predict(trained.network.head, features.split(batch_size)).unflatten(1, trained.arm.shape).cpu()
-    if not trained.arm.makes_codes:
-        return Encoded(features.cpu(), normalize(outputs, dim=1))
-    soft = (outputs / trained.arm.code_temperature).softmax(-1)
-    return Encoded(features.cpu(), soft.flatten(1), soft, soft.argmax(-1))
+    parts = (part.to(device) for part in images.split(batch_size))
+    features = predict(trained.network.encoder, (as_float(x) if x.dtype == torch.uint8 else x for x in parts))
+    outputs = predict(trained.network.head, features.split(batch_size)).unflatten(1, trained.arm.shape)
+    return read_head(trained.arm, features.cpu(), outputs.cpu())
+
+
+def read_head(arm: Arm, features: Tensor, outputs: Tensor) -> Encoded:
+    """Features (N, F) and what the head made of them, (N, *arm.shape); codes at the arm's own code temperature."""
+    if not arm.makes_codes:
+        return Encoded(features, normalize(outputs, dim=1))
+    soft = (outputs / arm.code_temperature).softmax(-1)
+    return Encoded(features, soft.flatten(1), soft, soft.argmax(-1))
 
 
 @dataclass(frozen=True)
@@ -157,13 +164,15 @@ def cluster_table(
     On test images. Raw pixels are the first row. counts: numbers of clusters besides that of the classes.
     """
     fitted, asked = (part.pixels.flatten(1).float().div(255) for part in (train.subset(slice(PIXELS)), test))
-    found = clustering.k_means(fitted, len(train.classes), seed=seed, restarts=2).assign(asked)  # without any learning
+    found = clustering.k_means(fitted, len(train.classes), seed=seed, restarts=RESTARTS).assign(
+        asked
+    )  # without any learning
     row = {"arm": "raw pixels", "seed": seed, "readout": "k-means on pixels", "bytes": float(fitted.shape[1])}
     rows = [row | {"wanted": len(train.classes)} | clustering.scores(found, test.labels)]
     for label, one in seen.items():
         for readout in readouts(one):
             own = readout in ("connected codes", "one position")
-            for count in [len(train.classes), *(() if own else counts)]:
+            for count in dict.fromkeys([len(train.classes), *(() if own else counts)]):
                 found = clustering.scores(clusters(one, readout, count, seed=seed)[1], test.labels)
                 row = {"arm": label, "seed": seed, "readout": readout, "bytes": _bytes(one, readout)}
                 rows.append(row | {"wanted": count} | found)
@@ -240,12 +249,12 @@ def agreement_histograms(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        views = Views(settings.augmentation, pixels.shape[-1], settings.smallest_crop, settings.hue)(pixels)
+        views = Views(settings.augmentation, pixels.shape[-2:], settings.smallest_crop, settings.hue)(pixels)
     rows = []
     edges = np.linspace(0, 1, bins + 1)
     for label, one in seen.items():
         if one.trained.arm.makes_codes:
-            first, second = (_soft(one.trained, view) for view in views)
+            first, second = (encode(one.trained, view).soft for view in views)
             matrix = agreement(first, second)
             same = torch.eye(len(matrix), dtype=torch.bool)
             for panel, values in (("positives", matrix[same]), ("negatives", matrix[~same])):
@@ -254,9 +263,3 @@ def agreement_histograms(
             used = sorted(codes.perplexities(one.test.hard, one.trained.arm.categories).tolist(), reverse=True)
             rows += [(label, "perplexity", float(number), value) for number, value in enumerate(used, 1)]
     return pd.DataFrame(rows, columns=["arm", "panel", "x", "value"]).assign(seed=seed)
-
-
-def _soft(trained: Trained, images: Tensor) -> Tensor:
-    """Soft codes (N, L, K) of float images in [-1, 1]."""
-    outputs = predict(trained.network, images.split(500))
-    return (outputs / trained.arm.code_temperature).softmax(-1)

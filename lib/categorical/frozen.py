@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,16 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from lib.categorical.arms import Arm
-from lib.categorical.evaluation import RESTARTS, Encoded, Seen
+from lib.categorical.evaluation import RESTARTS, Encoded, Seen, read_head
 from lib.categorical.search import Embedded, search_table
 from lib.categorical.training import objective
 from lib.data import cache
 from lib.metrics import MetricError, clustering
 from lib.metrics.features import Extractor, vgg16
-from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, start, step_count
+from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, shuffled, start, step_count
 
 if TYPE_CHECKING:
     from lib.data.images import Images
+
+
+SMALLEST_VGG16 = 16  # pixels, which its four poolings before the last convolution halve
 
 
 @dataclass(frozen=True)
@@ -39,29 +43,25 @@ class HeadSettings:
     device: str = "cpu"  # matrices this small gain nothing from another
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """Embeddings of training images as `fit_arm` takes data."""
-
-    points: Tensor
-    checksum: str
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-
-def check(design: Any) -> None:
-    """Refuse what `compare` could not use, before anything trains. design: the values of `defaults`.
+def check(design: Any, train: "Images") -> None:
+    """Refuse what experiments and heads could not use, before anything trains. design: the values of `defaults`.
 
     Raises:
-        MetricError: `frozen` or `head_categories` is none of those possible.
+        MetricError: a value is none of those possible, or does not fit these images.
         DataError: the weights of VGG16 are asked for and not there.
     """
+    if not design.code_temperatures:
+        raise MetricError("code_temperatures is empty; give one, such as [0.3], or several to choose from")
+    if design.ablation_epochs and 0 < design.ablation_count < len(train.classes):
+        count = f"ablation_count={design.ablation_count}"
+        raise MetricError(f"{count} images make no {len(train.classes)} clusters, one for each class; raise it")
     if design.head_epochs:
         head_arms(design.search_sizes, design.head_categories, classes=2)
         if design.frozen not in ("", "vgg16"):
             raise MetricError(f"frozen={design.frozen!r} is no network; choose 'vgg16', or '' for our own")
         if design.frozen:
+            if min(train.pixels.shape[-2:]) < SMALLEST_VGG16:
+                raise MetricError(f"VGG16 needs images of {SMALLEST_VGG16} px or more; raise size, or set frozen=''")
             vgg16()
 
 
@@ -121,21 +121,22 @@ def train_heads(
     deviation, mean = torch.std_mean(data.train, dim=0)
     train, test = ((part - mean) / deviation.clamp_min(1e-6) for part in (data.train, data.test))
     near = mined(data.train, min(settings.neighbours, len(train) - 1))
-    fitted = Fitted(train, hashlib.sha256(train.numpy().tobytes()).hexdigest())
+    fitted = SimpleNamespace(points=train, checksum=hashlib.sha256(train.numpy().tobytes()).hexdigest())
     found = {}
     for arm in arms:
         folder = None if checkpoints is None else checkpoints / arm.label
         head = _train_head(arm, fitted, near, settings, seed, folder)
-        found[arm.label] = tuple(_encode(arm, head, part) for part in (train, test))
+        found[arm.label] = tuple(read_head(arm, part, predict(head, part.split(1000))) for part in (train, test))
     return found
 
 
-def _train_head(arm: Arm, data: Fitted, near: Tensor, settings: HeadSettings, seed: int, checkpoint) -> nn.Module:
+def _train_head(arm: Arm, data: Any, near: Tensor, settings: HeadSettings, seed: int, checkpoint) -> nn.Module:
+    """data: `points` and their `checksum`."""
     accelerator = start(settings.device)
     torch.manual_seed(seed)
     head = nn.Sequential(nn.Linear(data.points.shape[1], arm.positions * arm.categories), nn.Unflatten(1, arm.shape))
     optimizer = torch.optim.AdamW(head.parameters(), settings.learning_rate)
-    schedule = one_cycle(optimizer, step_count(len(data), settings))
+    schedule = one_cycle(optimizer, step_count(len(data.points), settings))
     head, optimizer, schedule = prepare(accelerator, head, optimizer, schedule, channels_last=False)
     points, near = data.points.to(accelerator.device), near.to(accelerator.device)
 
@@ -147,13 +148,9 @@ def _train_head(arm: Arm, data: Fitted, near: Tensor, settings: HeadSettings, se
     fit_arm(
         accelerator, gradient_step(accelerator, head, optimizer, schedule, losses), arm, data, settings, seed=seed,
         code=__name__, evaluate=lambda epoch: {}, checkpoint=checkpoint,
+        batches=shuffled(accelerator, len(points), settings.batch_size, seed),
     )  # fmt: skip
     return accelerator.unwrap_model(head).cpu()
-
-
-def _encode(arm: Arm, head: nn.Module, points: Tensor) -> Encoded:
-    soft = (predict(head, points.split(1000)) / arm.code_temperature).softmax(-1)
-    return Encoded(points, soft.flatten(1), soft, soft.argmax(-1))
 
 
 def cluster_table(

@@ -15,13 +15,10 @@ class Queue(nn.Module):
 
     def __init__(self, size: int, shape: tuple[int, ...]):
         super().__init__()
+        self.size = size
         self.register_buffer("rows", torch.zeros(size, *shape))
         self.register_buffer("pushed", torch.zeros((), dtype=torch.long))  # rows so far
         self.known = 0  # as many at least: a number, as a GPU would have to be waited for
-
-    @property
-    def size(self) -> int:
-        return len(self.rows)
 
     def filled(self) -> Tensor:
         """(n, *shape), n ≤ size: what has been pushed, in no particular order."""

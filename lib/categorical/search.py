@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lib.categorical.evaluation import Encoded, code_bytes
-from lib.categorical.losses import agreement, harden
+from lib.categorical.losses import agreement
 from lib.metrics import MetricError
 from lib.metrics.clustering import check_points
 from lib.metrics.codes import check_codes, check_labels
@@ -98,12 +98,9 @@ def search_table(
         stored, size = fitted.hard[order], math.ceil(code_bytes(*fitted.soft.shape[1:]))
         rows.append(row(OURS, size, hamming(tested.hard[asked], stored), own))
         rows.append(row(SOFT, size, expected_disagreement(tested.soft[asked], stored), own))
-    table = pd.DataFrame(rows)
-    return table.sort_values(["method", "bytes"], key=_place, kind="stable", ignore_index=True)
-
-
-def _place(column: pd.Series) -> pd.Series:
-    return column.map([EXACT, *RIVALS, OURS, SOFT].index) if column.name == "method" else column
+    methods = [EXACT, *RIVALS, OURS, SOFT]
+    table = pd.DataFrame(rows).sort_values("bytes", kind="stable")
+    return table.sort_values("method", key=lambda names: names.map(methods.index), kind="stable", ignore_index=True)
 
 
 def hamming(queries: Tensor, stored: Tensor) -> np.ndarray:
@@ -115,7 +112,7 @@ def hamming(queries: Tensor, stored: Tensor) -> np.ndarray:
 def expected_disagreement(queries: Tensor, stored: Tensor) -> np.ndarray:
     """-Σ_l p_l(query)[category stored at l] / L: soft codes (M, L, K) against hard ones (N, L), (M, N) in [-1, 0]."""
     codes = torch.nn.functional.one_hot(check_codes(stored, queries.shape[2]), queries.shape[2])
-    return -agreement(queries.float(), harden(codes.float())).numpy()
+    return -agreement(queries.float(), codes.float()).numpy()
 
 
 def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, seed: int) -> np.ndarray | None:

@@ -105,11 +105,11 @@ def make_step(
         weight_decay=settings.weight_decay,
         fused=accelerator.device.type == "cuda",  # the one that takes its rate from the device
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, Schedule(steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps))
     network, optimizer, schedule = prepare(accelerator, network, optimizer, schedule)
     if slow is not None:
         slow.to(memory_format=torch.channels_last).train()
-    views = Views(settings.augmentation, pixels.shape[-1], settings.smallest_crop, settings.hue)
+    views = Views(settings.augmentation, pixels.shape[-2:], settings.smallest_crop, settings.hue)
     pixels = pixels.to(accelerator.device)
 
     both_ways = arm.loss == "carp"
@@ -144,18 +144,13 @@ def make_step(
     return network, step
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """Factor on the learning rate at each of `steps` steps: up in a twentieth of them, down in a cosine."""
-
-    steps: int
-
-    def __call__(self, step: int) -> float:
-        rise = max(1, self.steps // 20)
-        if step < rise:
-            return (step + 1) / rise
-        done = (step - rise) / max(1, self.steps - rise)
-        return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, done))).item())
+def rate_factor(step: int, steps: int) -> float:
+    """Factor on the learning rate at a step of `steps`: up in a twentieth of them, down in a cosine."""
+    rise = max(1, steps // 20)
+    if step < rise:
+        return (step + 1) / rise
+    done = (step - rise) / max(1, steps - rise)
+    return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * min(1.0, done))).item())
 
 
 def objective(arm: Arm, outputs: Tensor, keys: Tensor, queue: Tensor | None) -> tuple[Terms, Tensor]:

@@ -79,19 +79,12 @@ def _paired(change: pd.Series, lower_is_better: bool, *, is_baseline: bool) -> d
     row = {"difference": change.mean(), "ci_low": np.nan, "ci_high": np.nan, "p": np.nan}
     if n < 2:
         return row | {"verdict": "one seed: no test" if n else "no seed in common: no test"}
-    if change.std() == 0:  # the test statistic is 0/0 or infinite
-        if change.mean() == 0:
-            return row | {"verdict": "no difference shown"}
-        exact = {"ci_low": change.mean(), "ci_high": change.mean(), "p": 0.0}
-        return row | exact | {"verdict": _verdict(change, lower_is_better)}
+    if change.std() == 0 == change.mean():  # the test statistic is 0/0
+        return row | {"verdict": "no difference shown"}
     half = stats.t.ppf(0.975, n - 1) * change.std() / np.sqrt(n)
-    p = stats.ttest_1samp(change, 0).pvalue
-    verdict = "no difference shown" if p >= 0.05 else _verdict(change, lower_is_better)
+    p = stats.ttest_1samp(change, 0).pvalue if change.std() else 0.0  # SciPy would warn of lost precision
+    verdict = "better" if (change.mean() < 0) == lower_is_better else "worse"  # unless p, corrected, is too high
     return row | {"ci_low": change.mean() - half, "ci_high": change.mean() + half, "p": p, "verdict": verdict}
-
-
-def _verdict(change: pd.Series, lower_is_better: bool) -> str:
-    return "better" if (change.mean() < 0) == lower_is_better else "worse"
 
 
 def mean_and_sd(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:

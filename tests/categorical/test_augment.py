@@ -9,7 +9,7 @@ PIXELS = draw_shapes(12, size=24)[0]
 
 def views(kind="crops", pixels=PIXELS, seed=0, **options):
     torch.manual_seed(seed)
-    return Views(kind, pixels.shape[-1], **options)(pixels)
+    return Views(kind, pixels.shape[-2:], **options)(pixels)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -58,4 +58,4 @@ def test_hue_turns_all_colours_where_it_may():
 
 def test_an_unknown_kind_is_an_error():
     with pytest.raises(ValueError, match="'crop' is unknown; choose one of crops, affine"):
-        Views("crop", 32)
+        Views("crop", (32, 32))

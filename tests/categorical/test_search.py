@@ -126,14 +126,22 @@ def test_what_cannot_be_searched_is_told(data):
         frozen.mined(data.train, 300)
 
 
-def test_what_heads_cannot_use_is_refused_before_anything_trains(tmp_path, monkeypatch):
+def test_what_experiments_and_heads_cannot_use_is_refused_before_anything_trains(tmp_path, monkeypatch):
+    train = load_images("shapes-plain", "train", size=16, count=50)
     values = {name: value for name, value in vars(defaults).items() if not name.startswith("_")}
-    frozen.check(SimpleNamespace(**values))
+    frozen.check(SimpleNamespace(**values), train)
+    with pytest.raises(MetricError, match="code_temperatures is empty"):
+        frozen.check(SimpleNamespace(**values | {"code_temperatures": []}), train)
+    with pytest.raises(MetricError, match=f"ablation_count=5 images make no {len(train.classes)} clusters"):
+        frozen.check(SimpleNamespace(**values | {"ablation_count": 5}), train)
     with pytest.raises(MetricError, match="'resnet' is no network; choose 'vgg16'"):
-        frozen.check(SimpleNamespace(**values | {"frozen": "resnet"}))
+        frozen.check(SimpleNamespace(**values | {"frozen": "resnet"}), train)
     with pytest.raises(MetricError, match="head_categories=10"):
-        frozen.check(SimpleNamespace(**values | {"head_categories": 10}))
+        frozen.check(SimpleNamespace(**values | {"head_categories": 10}), train)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(DataError, match="VGG16 are not in .*TORCH_HOME"):
-        frozen.check(SimpleNamespace(**values | {"frozen": "vgg16"}))
-    frozen.check(SimpleNamespace(**values | {"frozen": "resnet", "head_epochs": 0}))  # left out altogether
+        frozen.check(SimpleNamespace(**values | {"frozen": "vgg16"}), train)
+    with pytest.raises(MetricError, match="VGG16 needs images of 16 px"):
+        small = load_images("shapes-plain", "train", size=12, count=50)
+        frozen.check(SimpleNamespace(**values | {"frozen": "vgg16"}), small)
+    frozen.check(SimpleNamespace(**values | {"frozen": "resnet", "head_epochs": 0}), train)  # left out altogether

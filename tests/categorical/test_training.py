@@ -9,7 +9,7 @@ import torch
 
 from lib.categorical import losses, training
 from lib.categorical.arms import Arm, ablation_arms, main_arms, published_arms, size_arms
-from lib.categorical.training import Schedule, Settings, make_step, objective, train_arm, train_arms
+from lib.categorical.training import Settings, make_step, objective, rate_factor, train_arm, train_arms
 from lib.data.images import Images
 from lib.data.shapes import CLASSES, draw_shapes
 from lib.training import TrainingError, start
@@ -175,11 +175,10 @@ def test_losses_are_computed_in_float32_whatever_autocast_says(arm):
 
 
 def test_the_schedule_rises_then_falls_to_zero():
-    factor = Schedule(100)
-    values = [factor(step) for step in range(100)]
+    values = [rate_factor(step, 100) for step in range(100)]
     assert values[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert all(a >= b for a, b in zip(values[4:], values[5:], strict=False)) and values[-1] < 0.001
-    assert [Schedule(steps)(0) for steps in (1, 2, 3)] == [1, 1, 1]
+    assert [rate_factor(0, steps) for steps in (1, 2, 3)] == [1, 1, 1]
 
 
 def test_the_step_can_be_taken_alone():
