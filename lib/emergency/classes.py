@@ -55,18 +55,12 @@ EMERGENCY = tuple(row.number for row in CLASSES if row.emergency)
 NORMAL = tuple(row.number for row in CLASSES if row.group == "normal")
 
 
-def find(name: str) -> SoundClass:
-    """The class called `name`, in English or Korean (NFC or NFD), whatever the case, spaces and marks.
+def find(name: str) -> SoundClass | None:
+    """The class called `name`, if there is one, in English or Korean (NFC or NFD), whatever the case, spaces and marks.
 
     What data sets put around a name does not count: "[라벨]5.화재_2" is fire. A number never counts.
-
-    Raises:
-        KeyError: no class has this name.
     """
-    row = _BY_NAME.get(_plain(name))
-    if row is None:
-        raise KeyError(f"No class is called {name!r}, expected one of {', '.join(NAMES)} or its Korean name.")
-    return row
+    return _BY_NAME.get(_plain(name))
 
 
 def _plain(name: str) -> str:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.ndimage import uniform_filter
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from lib import plots
 
@@ -24,22 +25,17 @@ def layer_table(network: nn.Module, *inputs: Tensor, what: str) -> pd.DataFrame:
 
     Columns: layer, shape (of its output for one clip, channels first), parameters. Layers that neither have weights nor
     change the shape are left out, and so are batch norms. what: the first row, what the inputs are."""
-    rows, hooks = [(what, inputs[0].shape[1:], 0)], []
+    rows = [(what, inputs[0].shape[1:], 0)]
 
     def passed(layer: nn.Module, given: tuple[Tensor, ...], found: Tensor) -> None:
+        if any(True for _ in layer.children()):
+            return
         size = sum(weight.numel() for weight in layer.parameters())
         if not isinstance(layer, nn.BatchNorm2d) and (size or found.shape != given[0].shape):
             rows.append((_named(layer), found.shape[1:], size))
 
-    for layer in network.modules():
-        if not any(True for _ in layer.children()):
-            hooks.append(layer.register_forward_hook(passed))
-    try:
-        with torch.inference_mode():
-            network(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with torch.inference_mode(), register_module_forward_hook(passed):
+        network(*inputs)
     return pd.DataFrame([{"layer": name, "shape": " x ".join(map(str, shape)), "parameters": size}
                          for name, shape, size in rows])  # fmt: skip
 

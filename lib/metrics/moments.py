@@ -17,7 +17,7 @@ from scipy.stats import chi2
 from lib.metrics.classification import wilson
 
 COLLAR = 0.2  # seconds that an onset may be off, and an offset where the event is short
-COLLAR_SHARE = 0.2  # of the event's length that its offset may be off (Mesaros et al. 2016)
+COLLAR_SHARE = 0.2  # of the event's length that its offset may be off, as in DCASE Task 4 (Turpault et al. 2019)
 GAP, SHORTEST = 0.2, 0.1  # seconds: shorter gaps are closed, shorter events left out
 OVERLAP = 0.7  # PSDS, scenario 1: detection and ground truth criterion
 MOST_FALSE = 100.0  # PSDS: false positives per hour up to which it looks
@@ -56,17 +56,10 @@ def events(frames: np.ndarray, seconds: float, *, gap: float = 0.0, shortest: fl
     return [event for event in found if event.offset - event.onset > shortest - 1e-9]
 
 
-def moment_scores(predicted: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
-    """accuracy and macro_f1 (%, over the classes that occur) of frames (clips, T); negative ones are unknown."""
-    known = wanted >= 0
-    macro_f1 = float(_macro_f1(_frame_counts(predicted, wanted).sum(0)))
-    return {"accuracy": 100 * float((wanted == predicted)[known].mean()), "macro_f1": macro_f1}
-
-
 def moment_interval(predicted: np.ndarray, wanted: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
-    """Macro F1 of frames (clips, T), as `moment_scores`, with its 95 % interval: (value, low, high).
+    """Macro F1 (%, over the classes that occur) of frames (clips, T), with its 95 % interval: (value, low, high).
 
-    The bootstrap resamples clips, as frames of a clip are dependent.
+    Negative frames are unknown. The bootstrap resamples clips, as frames of a clip are dependent.
     """
     return _interval(_frame_counts(predicted, wanted), _macro_f1, seed)
 

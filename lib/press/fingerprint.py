@@ -21,6 +21,8 @@ PACKAGES = {"PIL": "pillow", "faiss": "faiss-cpu", "sklearn": "scikit-learn", "y
 NO_RESULTS = {"anywidget", "filelock", "grimp", "ipython", "ipywidgets", "tqdm"}
 # Modules that change a result through the values of parameters alone, which count by themselves, or not at all.
 NO_RESULTS_OF_OURS = {"lib.press.fingerprint", "lib.press.parameters", "lib.sources"}
+BEHIND = {"soundscapes-recorded": ["esc50"], "aihub": ["aihub", "aihub-controls"],
+          "aihub-strict": ["aihub", "aihub-controls"]}  # fmt: skip  # data sets that are made of others
 UNCOUNTED = {parameters.TAG, "colab"}  # tags of cells; on Colab the latter installs, elsewhere it does nothing
 
 
@@ -94,11 +96,10 @@ def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
 
 
 def data_parts(values: dict[str, Any]) -> dict[str, str]:
-    """The state of the data set that the parameters name, if they name one."""
-    if not isinstance(values.get("dataset"), str):
-        return {}
-    dataset, root = values["dataset"], values.get("data_root") or ""
-    return {f"data {dataset}": _signature(dataset, root)}
+    """The state of the data sets that the parameters name, if they name any."""
+    named = [name for key in ("dataset", "transfer") if isinstance(name := values.get(key), str) and name]
+    return {f"data {name}": _signature(name, values.get("data_root") or "")
+            for one in named for name in BEHIND.get(one, [one])}  # fmt: skip
 
 
 @cache  # scanning a large folder takes seconds, and every seed asks

@@ -236,6 +236,18 @@ def test_the_data_counts_by_its_names_and_sizes(repository, tmp_path):
     assert fingerprint.data_parts({"dataset": "shapes"}) == {"data shapes": "built-in"}
 
 
+def test_sets_that_are_made_of_others_count_by_these(repository, tmp_path):
+    for folder in ("esc50/dog", "aihub-controls/indoor"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "1.wav").write_bytes(b"1234")
+    here = {"data_root": str(tmp_path)}
+    found = fingerprint.data_parts(here | {"dataset": "soundscapes-recorded", "transfer": "soundscapes"})
+    assert found.keys() == {"data esc50", "data soundscapes"} and found["data soundscapes"] == "built-in"
+    assert len(found["data esc50"]) == 64
+    found = fingerprint.data_parts(here | {"dataset": "aihub-strict", "transfer": ""})
+    assert found["data aihub"] == "absent" and len(found["data aihub-controls"]) == 64 and len(found) == 2
+
+
 def test_the_claims_of_the_source_are_part_of_what_reads_them(repository):
     (repository / "claims").write_text("claims: []")
     before = inputs("03_study", "quick")

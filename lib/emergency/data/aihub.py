@@ -326,10 +326,8 @@ def _place(folder: str) -> tuple[str, int | None]:
 
 @lru_cache(maxsize=4096)
 def _class(name: str) -> int | None:
-    try:
-        return find(name).number or None
-    except KeyError:
-        return None
+    row = find(name)
+    return row.number or None if row else None
 
 
 def _word(value: object) -> str:

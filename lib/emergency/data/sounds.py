@@ -18,7 +18,7 @@ from lib.data.audio import Sounds, load_sounds
 from lib.data.cache import checksum
 from lib.data.catalog import DataError, data_root, locate, readable
 from lib.data.common import balanced
-from lib.emergency.classes import EMERGENCY, NAMES, find
+from lib.emergency.classes import NAMES, find
 from lib.emergency.data import aihub, aihub_shards, aihub_splits
 from lib.emergency.features import HOP, Mels, log_mel, scaled
 from lib.emergency.synthesis.recordings import Recordings
@@ -45,6 +45,8 @@ def load(
     if dataset in ("aihub", "aihub-strict"):
         return _aihub(dataset, split, seconds, count, seed, root)
     if dataset not in SOUNDSCAPES:
+        if split == "validation":
+            raise DataError(f"{dataset} has no validation clips, and no words to vote on: take soundscapes or aihub.")
         return load_sounds(dataset, split, seconds=seconds, count=count, seed=seed, root=root)
     return of_soundscapes(_drawn(dataset, split, seconds, count, seed, root), split)
 
@@ -167,6 +169,8 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
     rejected = Counter(reason for reason, _ in catalogue.rejected + ready.rejected)
     name = "AI Hub emergency sounds" + (" (strict split)" if dataset == "aihub-strict" else "")
     name += f", {rejected.total():,} files rejected" if rejected else ""
+    cut = sum(bool(row.line) and row.offset >= seconds - 1e-3 for row in ready.rows)  # their last words are not heard
+    name += f", {cut:,} lines reach beyond their clip" if cut else ""
     return Sounds(
         samples=torch.from_numpy(ready.samples),
         labels=torch.from_numpy(labels),
@@ -227,11 +231,5 @@ def alarming(classes: Sequence[str], names: Sequence[str] = ()) -> tuple[int, ..
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise ValueError(f"there is no class {unknown[0]!r} to alarm at; the classes are {', '.join(classes)}")
-    return tuple(i for i, name in enumerate(classes) if (name in names if names else _emergency(name)))
-
-
-def _emergency(name: str) -> bool:
-    try:
-        return find(name).number in EMERGENCY
-    except KeyError:
-        return False
+    names = names or [name for name in classes if (row := find(name)) and row.emergency]
+    return tuple(i for i, name in enumerate(classes) if name in names)

@@ -94,12 +94,14 @@ def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
 
 def pictures(recogniser: Recogniser, report: Report) -> tuple[Figure, Figure]:
     """The timeline, and of the likeliest window the spectrogram and what in it spoke for its class."""
-    mel = log_mel(scaled(torch.from_numpy(report.window)[None]))
+    samples, bands = scaled(torch.from_numpy(report.window)[None]), recogniser.whisper.mels
+    mel = log_mel(samples)
     number = ensemble.mean_probability(recogniser.calibrated_votes(report.opinion)).argmax(1)
     of_cnn = explain(recogniser.cnn, mel[:, None], number)[0]
-    maps = torch.cat([of_cnn, encoder_relevance.explain(recogniser.whisper, mel, number)])
+    of_encoder = encoder_relevance.explain(recogniser.whisper, log_mel(samples, bands), number)
+    maps = [one[0].numpy() for one in (of_cnn, of_encoder)]  # of 80 and maybe 128 bands, over the same axis of mels
     names = [f"{recogniser.classes[int(number)]} ({network})" for network in ("CNN", "encoder")]
-    found = {"mel": mel.expand(2, -1, -1).numpy(), "relevance": maps.numpy(), "names": names,
+    found = {"mel": mel.expand(2, -1, -1).numpy(), "relevance": maps, "names": names,
              "taken_for": names, "spans": np.zeros((0, 4))}  # fmt: skip
     timeline = voting.recording_arrays(recogniser, report.window, report) | {"at": report.at}
     return drawings.recording(timeline), figures.relevance(found, len(report.window) / RATE)

@@ -28,6 +28,7 @@ from lib.metrics.classification import (
     score_row,
     without_abstentions,
 )
+from lib.metrics.comparison import holm
 
 Votes = Mapping[str, Tensor]  # voter -> logits (N, classes)
 
@@ -94,9 +95,9 @@ def ensemble_table(
 
     Columns: voter, seed, source (its binary accuracy there, %), answered (% of the clips), then those of `score_row`
     (ece of what was answered), balanced_accuracy and average_precision (% of emergency or not, the latter by
-    probability, of 2 of 3 by the number of calls), and for binary decisions against the best
-    single voter (best on validation): fixed (wrong there, right here), broken and p (McNemar's exact test). Only the
-    rows of votes have the last three. Two more rows are the constant answers, always and never alarming.
+    probability, of 2 of 3 by the number of calls), and for binary decisions against the best single voter (best on
+    validation): fixed (wrong there, right here), broken, p (McNemar's exact test) and p_holm (corrected for all votes).
+    Only the rows of votes have the last four. Two more rows are the constant answers, always and never alarming.
     """
     sure = calibrated(validation, validation_labels, test)
     emergency = torch.isin(labels, torch.tensor(list(alarming)))
@@ -130,6 +131,7 @@ def ensemble_table(
         row = {"voter": name, "seed": seed, "binary_accuracy": 100 * right.double().mean().item()}
         rows.append(row | {"miss_rate": 100.0 * (name == CONSTANT[1]), "false_alarms": 100.0 * (name == CONSTANT[0])})
     table = pd.DataFrame(rows)
+    table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table.p))
     place = table.columns.get_loc("miss_rate")
     table.insert(place, "balanced_accuracy", 100 - (table.miss_rate + table.false_alarms) / 2)
     table.insert(place + 1, "average_precision", 100 * table.voter.map(precision))

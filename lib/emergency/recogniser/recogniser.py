@@ -60,10 +60,10 @@ class Opinion:
 class Report:
     """What a recording came to.
 
-    times: (moments,) seconds at which each begins. probabilities: (moments, classes), calibrated, each the mean of the
-    windows that hold it. alarms: (seconds at which it was raised, upheld by the vote). alerts: of those upheld.
-    at, window: where that window begins in which an emergency is likeliest, in seconds, and its samples, (n,) int16.
-    opinion: what each voter says of that window, and the words in it.
+    times: (moments,) seconds at which each begins. probabilities: (moments, classes), as `moment_probabilities`, each
+    the mean of the windows that hold it. alarms: (seconds at which it was raised, upheld by the vote). alerts: of those
+    upheld. at, window: where that window begins in which an emergency is likeliest, in seconds, and its samples, (n,)
+    int16. opinion: what each voter says of that window, and the words in it.
     """
 
     times: np.ndarray = field(repr=False)
@@ -177,7 +177,7 @@ class Recogniser:
         return {name: logits / self.temperatures[name] for name, logits in opinion.votes.items()}
 
     def moment_probabilities(self, opinion: Opinion) -> np.ndarray:
-        """(N, moments, classes), calibrated by the encoder's temperature."""
+        """(N, moments, classes), softened by the temperature of clips; that of frames is not fitted."""
         return (opinion.moments / self.temperatures[ENCODER]).softmax(-1).numpy()
 
     # --- Streams ----------------------------------------------------------------------------------
@@ -265,10 +265,8 @@ class Recogniser:
             return None
         probability = ensemble.mean_probability(votes).exp()[0, list(self.alarming)]
         kind = self.classes[self.alarming[int(probability.argmax())]]
-        try:
-            korean = find(kind).korean
-        except KeyError:  # a class of somebody's own
-            korean = kind
+        row = find(kind)
+        korean = row.korean if row else kind  # a class of somebody's own
         callers = tuple(name for name, logits in votes.items() if raised(logits, self.alarming))
         return Alert(kind, korean, float(probability.sum()), callers, alarm.onset, started + alarm.at, location,
                      opinion.texts[0], self.digest(), alarm.samples)  # fmt: skip

@@ -254,8 +254,8 @@ def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed
     rows = {measure: (*found, *before.get(measure, _without_interval(0, np.nan))[1:])
             for measure, found in test.items()}  # fmt: skip
     if predictions.reader is not None:
-        for which, some, said in _kinds_of_lines(predictions):
-            row = text.cer_row(some.texts, said.texts, seed=seed)
+        for which, said, written in _kinds_of_lines(predictions):
+            row = text.cer_row(said, written, seed=seed)
             rows[f"character error rate, {which} lines"] = (row["clips"], row["cer"], row["cer_low"], row["cer_high"])
     columns = ["count", "value", "low", "high", "validation", "validation_low", "validation_high"]
     table = pd.DataFrame([dict(zip(columns, row, strict=False)) for row in rows.values()], columns=columns)
@@ -264,10 +264,16 @@ def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed
     return table.assign(source=table.measure.map(SOURCE))
 
 
-def _kinds_of_lines(predictions: Predictions) -> list[tuple[str, Clips, FrameOutputs]]:
-    """Soundscapes are tested on lines that nobody trained on, and validated on those that were."""
-    return [("unseen", predictions.test, predictions.outputs),
-            ("seen", predictions.validation, predictions.validation_outputs)]  # fmt: skip
+def _kinds_of_lines(predictions: Predictions) -> list[tuple[str, list[str], list[str]]]:
+    """(kind, what was said, what was written) of test clips whose line is in no training clip, and of validation clips
+    whose line is in one."""
+    learned, found = {line for line, _ in predictions.ideal.learned}, []
+    for kind, clips, outputs in (("unseen", predictions.test, predictions.outputs),
+                                 ("seen", predictions.validation, predictions.validation_outputs)):  # fmt: skip
+        pairs = [(said, written) for said, written in zip(clips.texts, outputs.texts, strict=True)
+                 if (text.normalise(said, "no punctuation") in learned) == (kind == "seen")]  # fmt: skip
+        found.append((kind, [said for said, _ in pairs], [written for _, written in pairs]))
+    return found
 
 
 Measure = tuple[int, float, float, float]  # count, value, low, high
@@ -342,9 +348,9 @@ def cer_table(predictions: Predictions, *, seed: int) -> pd.DataFrame:
 
     Columns: lines, normaliser, seed, clips, cer, cer_low, cer_high, chance (%, `text.chance_cer`)."""
     return pd.DataFrame([
-        {"lines": which, "normaliser": name, "seed": seed} | text.cer_row(some.texts, said.texts, name, seed=seed)
-        | {"chance": text.chance_cer(some.texts, said.texts, name, seed=seed)}
-        for which, some, said in reversed(_kinds_of_lines(predictions))
+        {"lines": which, "normaliser": name, "seed": seed} | text.cer_row(said, written, name, seed=seed)
+        | {"chance": text.chance_cer(said, written, name, seed=seed)}
+        for which, said, written in reversed(_kinds_of_lines(predictions))
         for name in text.NORMALISERS
     ])  # fmt: skip
 
@@ -352,8 +358,8 @@ def cer_table(predictions: Predictions, *, seed: int) -> pd.DataFrame:
 def read_lines(predictions: Predictions, count: int) -> pd.DataFrame:
     """fig49: the first `count` clips with words of each kind of line: lines, reference, hypothesis."""
     rows = []
-    for which, some, said in reversed(_kinds_of_lines(predictions)):
-        spoken = [pair for pair in zip(some.texts, said.texts, strict=True) if pair[0]]
+    for which, said, written in reversed(_kinds_of_lines(predictions)):
+        spoken = [pair for pair in zip(said, written, strict=True) if pair[0]]
         rows += [{"lines": which, "reference": one, "hypothesis": two} for one, two in spoken[:count]]
     return pd.DataFrame(rows)
 

@@ -15,6 +15,7 @@ from lib.emergency.whisper.experiments import pareto
 from lib.emergency.whisper.text import aligned
 
 Arrays = Mapping[str, np.ndarray]
+MOST_DRAWN = 4_000_000  # samples of a waveform: of hours more cannot be seen
 
 # As in the source: red for emergencies, blue for none, black for silence; the red and blue of the palette.
 ALARM, CALM, SILENCE = plots.COLOURS[1], plots.COLOURS[0], "black"
@@ -231,9 +232,10 @@ def recording(arrays: Arrays) -> Figure:
     probability of an emergency, alarms."""
     figure, (wave, line) = plots.subplots(2, 1, height=2.6, sharex=True)
     samples = arrays["samples"]
-    time = float(arrays.get("at", 0)) + np.arange(len(samples)) / RATE
+    step = -(-len(samples) // MOST_DRAWN)
+    time = float(arrays.get("at", 0)) + np.arange(0, len(samples), step) / RATE
     end = max(time[-1], arrays["times"][-1])
-    wave.plot(time, samples / 32768, color="0.35", linewidth=0.3, rasterized=True)
+    wave.plot(time, samples[::step] / 32768, color="0.35", linewidth=0.3, rasterized=True)
     wave.set_ylabel("amplitude")
     for start, stop, emergency in arrays["spans"]:
         wave.axvspan(start, stop, color=ALARM if emergency else CALM, alpha=0.2, linewidth=0)

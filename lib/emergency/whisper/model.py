@@ -66,6 +66,11 @@ class FrameClassifier(nn.Sequential):
         self.stack = stack
         self.layer_logits = nn.Parameter(torch.zeros(layers)) if layers else None
 
+    def reset_parameters(self) -> None:
+        """All layers count alike again; the linear layers have a reset of their own."""
+        if self.layer_logits is not None:
+            nn.init.zeros_(self.layer_logits)
+
     def layer_weights(self, layers: int = 0) -> Tensor:
         """(layers,), adding up to 1: how much of each is read. layers: how many there are, where the last is read."""
         if self.layer_logits is None:
@@ -173,9 +178,9 @@ class EmergencyWhisper(nn.Module):
     def transcribe(self, hidden: Tensor, most: int = 48) -> list[str]:
         """What was said, by greedy decoding: hidden states (B, n, d_model) -> B texts of up to `most` tokens.
 
-        Empty where a trained Whisper finds no speech more likely than Korean, and where a text only repeats itself
-        (`REPETITIVE`). Keys and values of the hidden states are computed once per clip, those of the text once per
-        token.
+        Empty where a trained Whisper finds no speech more likely than Korean, and where a text repeats itself
+        (`REPETITIVE`) without an end. Keys and values of the hidden states are computed once per clip, those of the
+        text once per token.
         """
         most = min(most, self.whisper.config.max_target_positions - len(self.prompt))
         cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
@@ -195,7 +200,9 @@ class EmergencyWhisper(nn.Module):
             written.append(tokens[:, 0].masked_fill(ended, self.end))
         rows = torch.stack(written, 1).tolist() if written else [[]] * len(hidden)
         texts = [unicodedata.normalize("NFC", self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
-        return ["" if _repetitive(text) else text.strip() for text in texts]
+        # A decoder that is caught in a loop does not come to an end; who calls "살려주세요" five times does.
+        return ["" if _repetitive(text) and not over else text.strip()
+                for text, over in zip(texts, ended.tolist(), strict=True)]  # fmt: skip
 
     def save(self, folder: Path) -> None:
         """Write the Whisper in its hub's own format, and the head beside it; `folder` appears whole or not at all."""

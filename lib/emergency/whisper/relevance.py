@@ -7,7 +7,8 @@ out among the three without a rest. A plain gradient does not: through the softm
 many times the output, of either sign.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -16,17 +17,6 @@ from torch import Tensor, nn
 from lib.emergency.whisper.model import EmergencyWhisper
 
 METHODS = ("CP-LRP", "attention rollout", "input x gradient")
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """relevance: (B, mels, frames). positions, biases: (B,), what the table of positions and the biases contribute.
-    output: (B,), what was explained: relevance + positions + biases, summed."""
-
-    relevance: Tensor
-    positions: Tensor
-    biases: Tensor
-    output: Tensor
 
 
 class ClipClassifier(nn.Module):
@@ -66,28 +56,19 @@ def explain(
         raise ValueError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}")
     found = []
     for part, wanted in zip(mel.float().clone().split(batch_size), targets.clone().split(batch_size), strict=True):
-        if method == "CP-LRP":
-            found.append(conserve(model, part, wanted).relevance)
-        elif method == "attention rollout":
+        if method == "attention rollout":
             found.append(rollout(model, part, wanted)[:, None].expand_as(part))
         else:
-            found.append(_input_x_gradient(model, part, wanted))
+            network = partial(linear, model) if method == "CP-LRP" else model
+            found.append(_input_x_gradient(network, part, wanted))
     return torch.cat(found)
 
 
-@torch.inference_mode(False)
-@torch.enable_grad()
-def conserve(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Explanation:
-    """CP-LRP of the mean logit of `targets` (see `selected`). The model is left as it is."""
-    encoder, mel = model.whisper.model.encoder, mel.detach().clone().requires_grad_()
-    positions = _positions(encoder, mel).expand(len(mel), -1, -1).clone().requires_grad_()
-    logits = _linear_head(model, _linear_encoder(encoder, mel, positions)[0])
-    output = (logits * selected(logits.detach(), targets.clone())).sum((1, 2))
-    slopes = torch.autograd.grad(output.sum(), (mel, positions))
-    relevance, shares = ((one * slope).detach() for one, slope in zip((mel, positions), slopes, strict=True))
-    shares = shares.sum((1, 2))
-    # A test shows that this difference is the sum of bias x gradient over all biases.
-    return Explanation(relevance, shares, output.detach() - relevance.sum((1, 2)) - shares, output.detach())
+def linear(model: EmergencyWhisper, mel: Tensor) -> Tensor:
+    """The model's logits (B, moments, classes) with everything held that is not linear: their input x gradient, and
+    what positions and biases contribute, add up to them."""
+    encoder = model.whisper.model.encoder
+    return _linear_head(model, _linear_encoder(encoder, mel, _positions(encoder, mel))[0])
 
 
 @torch.no_grad()
@@ -108,7 +89,7 @@ def rollout(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.enable_grad()
-def _input_x_gradient(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Tensor:
+def _input_x_gradient(model: Callable[[Tensor], Tensor], mel: Tensor, targets: Tensor) -> Tensor:
     mel = mel.detach().clone().requires_grad_()
     logits = model(mel)
     output = (logits * selected(logits.detach(), targets)).sum()

@@ -12,7 +12,7 @@ import torchaudio.functional as TF
 from torch import Tensor, nn
 
 from lib.data.audio import Sounds
-from lib.emergency.features import DECADES, HOP, RATE, log_mel, scaled
+from lib.emergency.features import DECADES, RATE, log_mel, scaled
 from lib.emergency.whisper.model import POSITIONS_PER_SECOND, EmergencyWhisper
 from lib.muon import Muon
 from lib.sources import source_hash
@@ -64,10 +64,10 @@ def label_frames(sounds: Sounds, mels: int = 80) -> Clips:
     Where the data set has the times of its classes (`spans`), all other frames are of class 0, silence. Where it
     does not, every moment is of the clip's class but digital silence, which is `UNKNOWN`.
     """
-    mel = torch.empty(len(sounds), mels, sounds.samples.shape[1] // HOP, dtype=torch.float16)
+    count = sounds.samples.shape[1] // _POSITION  # two frames make a position; a last odd frame makes none
+    mel = torch.empty(len(sounds), mels, 2 * count, dtype=torch.float16)
     for place, batch in zip(mel.split(16), sounds.samples.split(16), strict=True):
-        place.copy_(log_mel(scaled(batch), mels))
-    count = mel.shape[2] // 2
+        place.copy_(log_mel(scaled(batch), mels)[:, :, : 2 * count])
     if sounds.spans is None:
         loud = sounds.samples[:, : count * _POSITION].view(len(sounds), count, _POSITION).bool().any(2)
         moments = torch.where(loud, sounds.labels[:, None], UNKNOWN)

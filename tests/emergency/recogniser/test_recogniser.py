@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from matplotlib.figure import Figure
 from toy import ROOT
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
@@ -16,7 +17,7 @@ from lib.data.catalog import DataError
 from lib.emergency.classes import EMERGENCY, NAMES
 from lib.emergency.cnn.network import build_cnn, save_cnn, variants
 from lib.emergency.features import log_mel, scaled
-from lib.emergency.recogniser import ensemble
+from lib.emergency.recogniser import drop_in, ensemble
 from lib.emergency.recogniser.listener import Rule
 from lib.emergency.recogniser.recogniser import CNN, ENCODER, TEXT, Recogniser
 from lib.emergency.whisper import model as whisper
@@ -84,7 +85,9 @@ class TestHearing:
         torch.testing.assert_close(opinion.votes[CNN], recogniser.predict(some).votes[CNN])
         mel = log_mel(scaled(some), 128)
         torch.testing.assert_close(opinion.votes[ENCODER], predict_frames(wide.whisper, mel, words=False).clips)
-        assert len(wide.follow(some[0].numpy()).times) == 50
+        report = wide.follow(some[0].numpy())
+        assert len(report.times) == 50
+        assert all(isinstance(picture, Figure) for picture in drop_in.pictures(wide, report))
 
     def test_of_silent_clips_no_network_is_asked(self, recogniser, monkeypatch):
         alone = recogniser.predict(clips())

@@ -14,8 +14,11 @@ import torch
 from lib.emergency.classes import EMERGENCY
 from lib.emergency.data import sounds
 from lib.emergency.recogniser import drop_in, ensemble, voting
+from lib.emergency.recogniser.recogniser import CNN, TEXT, Opinion
 from lib.emergency.whisper import figures as drawings
+from lib.emergency.whisper.text import fit_text
 from lib.emergency.whisper.training import label_frames
+from lib.metrics.classification import fit_temperature
 from tests.data.test_decoding import av_file, tone
 from tests.emergency.recogniser.test_recogniser import alarming, folder, recogniser  # noqa: F401 (fixtures)
 
@@ -58,6 +61,32 @@ def test_backgrounds_of_soundscapes_tell_nothing(test_set):
     assert row.low < 60 and row.chance == 50 and row.clips > 60
 
 
+def test_without_clips_that_are_silent_for_half_a_second_there_is_no_audit(test_set):
+    clips = label_frames(test_set)
+    clips.moments[clips.labels > 0] = 1
+    assert voting.silence_audit(clips, EMERGENCY, seed=0) is None
+
+
+def test_the_text_is_calibrated_on_texts_that_it_did_not_learn():
+    """Of texts at random a reader that learned them is sure, and right; out of fold it is neither."""
+    draw = np.random.default_rng(0)
+    texts = ["".join(draw.choice(list("가나다라마바사"), 8)) for _ in range(120)] + [""] * 5
+    labels = torch.from_numpy(draw.integers(1, 5, 125))
+    learned = fit_text(texts, labels, 20).logits(texts)
+    found = voting.out_of_fold(
+        Opinion({CNN: torch.zeros(125, 20), TEXT: learned}, None, tuple(texts)), labels, 20, seed=0
+    )
+    accuracy = {name: (votes[:120].argmax(1) == labels[:120]).float().mean().item()
+                for name, votes in (("learned", learned), ("out of fold", found.votes[TEXT]))}  # fmt: skip
+    assert accuracy["learned"] > 0.9 and accuracy["out of fold"] < 0.4
+    assert found.votes[TEXT][120:].isnan().all() and found.votes[TEXT][:120].isfinite().all()
+    assert found.votes[CNN] is not learned and (found.votes[CNN] == 0).all()
+    sure = [fit_temperature(votes, labels) for votes in (learned, found.votes[TEXT])]
+    assert sure[0] < 0.3 * sure[1]
+    nothing = voting.out_of_fold(replace(found, texts=("",) * 125), labels, 20, seed=0)
+    assert nothing.votes[TEXT].isnan().all()
+
+
 def test_false_alarms(recogniser, test_set):  # noqa: F811
     opinion = recogniser.predict(test_set.samples, words=False)
     table = voting.false_alarms(recogniser, opinion, test_set.labels, seed=2)
@@ -73,7 +102,10 @@ def test_sentences_on_alarms_follow_the_table():
                           "alarms_per_hour": [300.0, 90.0, 20.0], "alarms_low": [200.0, 60.0, 9.0],
                           "alarms_high": [400.0, 130.0, 40.0]})  # fmt: skip
     five, _, none = voting.operating_points(table)
-    assert "are 90 an hour (95 %: 60 to 130; 1 of 1 frames above 0.5)" in five and "none could be used" in none
+    assert (
+        "are 90 an hour (95 %: 60 to 130; 1 of 1 frames above 0.5, chosen on these clips" in five
+        and "none could be used" in none
+    )
     better = table.assign(alarms_per_hour=[300.0, 90.0, 0.5])
     assert voting.operating_points(better)[2] == "With 1 false alarm an hour at most, 30 % are missed."
     assert "No rule and threshold" in voting.operating_points(table.assign(miss_rate=50.0))[0]

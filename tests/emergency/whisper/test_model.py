@@ -221,6 +221,12 @@ class TestText:
 
         monkeypatch.setattr(model.whisper.proj_out, "forward", dictated)
         assert model.transcribe(torch.zeros(1, 5, 16)) == ["불이야"]
+        # Of one word over and over, what does not end is a decoder's loop, and what ends a cry for help.
+        monkeypatch.setattr(whisper, "REPETITIVE", 0.1)
+        letters = iter([*ids[len(PROMPT) :], model.end])
+        assert model.transcribe(torch.zeros(1, 5, 16)) == ["불이야"]
+        letters = iter(ids[len(PROMPT) :])
+        assert model.transcribe(torch.zeros(1, 5, 16), len(ids) - len(PROMPT) - 1) == [""]
         assert model.tokens_of([unicodedata.normalize("NFD", "불이야")]).tolist() == [ids]
 
     def test_prompt_text_end(self, model):

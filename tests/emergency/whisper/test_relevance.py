@@ -8,7 +8,7 @@ from lib.emergency.cnn import faithfulness
 from lib.emergency.whisper import model as whisper
 from lib.emergency.whisper import relevance as encoder_relevance
 from lib.emergency.whisper.model import WhisperSize
-from lib.emergency.whisper.relevance import METHODS, ClipClassifier, conserve, explain, rollout, selected
+from lib.emergency.whisper.relevance import METHODS, ClipClassifier, explain, linear, rollout, selected
 
 TARGETS = torch.tensor([2, 1, 0])
 
@@ -41,37 +41,45 @@ def without_biases(model):
 
 
 class TestConservation:
-    def test_the_output_is_the_model_s(self, model, mel):
-        logits = model(mel)
-        wanted = (logits * selected(logits, TARGETS)).sum((1, 2))
-        torch.testing.assert_close(conserve(model, mel, TARGETS).output, wanted.detach(), rtol=1e-4, atol=1e-4)
+    """What was explained is the sum of the relevance of the spectrogram, of the positions and of the biases."""
 
-    def test_without_biases_nothing_is_lost(self, model, mel):
-        found = conserve(without_biases(model), mel, TARGETS)
-        total = found.relevance.sum((1, 2)) + found.positions
-        torch.testing.assert_close(total, found.output, rtol=1e-3, atol=1e-4)
-        assert found.output.abs().min() > 0.01
+    def test_the_logits_are_the_model_s(self, model, mel):
+        torch.testing.assert_close(linear(model, mel), model(mel), rtol=1e-4, atol=1e-4)
 
-    def test_what_is_left_is_that_of_the_biases(self, model, mel):
-        """Bias x gradient over all biases of the network with everything held that is not linear."""
-        found = conserve(model, mel, TARGETS)
+    @staticmethod
+    def parts(model, mel, monkeypatch):
+        """What is explained, (B,), and what the positions (B, 30, 32) and the biases contribute to it, (B,) each."""
         encoder = model.whisper.model.encoder
-        hidden, _ = encoder_relevance._linear_encoder(encoder, mel, encoder.embed_positions.weight[:30])
-        logits = encoder_relevance._linear_head(model, hidden)
+        positions = encoder.embed_positions.weight[:30].detach().expand(len(mel), -1, -1).clone().requires_grad_()
+        with monkeypatch.context() as patch:
+            patch.setattr(encoder_relevance, "_positions", lambda *_: positions)
+            logits = linear(model, mel)
         output = (logits * selected(logits.detach(), TARGETS)).sum((1, 2))
+        by_position = (positions * torch.autograd.grad(output.sum(), positions, retain_graph=True)[0]).sum((1, 2))
         biases = [weight for part in (encoder, model.head) for name, weight in part.named_parameters()
                   if name.endswith("bias") and "q_proj" not in name]  # fmt: skip
-        for clip in range(3):
-            slopes = torch.autograd.grad(output[clip], biases, retain_graph=True)
-            total = sum((bias * slope).sum() for bias, slope in zip(biases, slopes, strict=True))
-            torch.testing.assert_close(found.biases[clip], total.detach(), rtol=1e-3, atol=1e-3)
+        slopes = [torch.autograd.grad(one, biases, retain_graph=True) for one in output]
+        by_bias = [sum((bias * slope).sum() for bias, slope in zip(biases, found, strict=True)) for found in slopes]
+        return output.detach(), by_position.detach(), torch.stack(by_bias).detach()
 
-    def test_a_plain_gradient_does_not_conserve(self, model, mel):
+    def test_without_biases_nothing_is_lost(self, model, mel, monkeypatch):
+        bare = without_biases(model)
+        output, by_position, by_bias = self.parts(bare, mel, monkeypatch)
+        total = explain(bare, mel, TARGETS).sum((1, 2)) + by_position
+        torch.testing.assert_close(total, output, rtol=1e-3, atol=1e-4)
+        assert output.abs().min() > 0.01 and (by_bias == 0).all()
+
+    def test_what_is_left_is_that_of_the_biases(self, model, mel, monkeypatch):
+        output, by_position, by_bias = self.parts(model, mel, monkeypatch)
+        left = output - explain(model, mel, TARGETS).sum((1, 2)) - by_position
+        torch.testing.assert_close(left, by_bias, rtol=1e-3, atol=1e-3)
+
+    def test_a_plain_gradient_does_not_conserve(self, model, mel, monkeypatch):
         """Else the method would be for nothing."""
         bare = without_biases(model)
         plain = explain(bare, mel, TARGETS, "input x gradient").sum((1, 2))
-        found = conserve(bare, mel, TARGETS)
-        assert ((plain + found.positions - found.output).abs() > 0.05 * found.output.abs()).any()
+        output, by_position, _ = self.parts(bare, mel, monkeypatch)
+        assert ((plain + by_position - output).abs() > 0.05 * output.abs()).any()
 
 
 class TestRules:

@@ -72,6 +72,13 @@ class TestClips:
         assert clips.moments[1].tolist() == [UNKNOWN] * 25 + [1] * 25
         assert clips.moments[2].tolist() == [2] * 50
 
+    @pytest.mark.parametrize("seconds", [2.54, 2.55, 2.56])
+    def test_a_last_odd_frame_is_left_out(self, seconds):
+        clips = label_frames(sounds.load("soundscapes", "test", count=20, seconds=seconds))
+        assert clips.mel.shape[2] == 2 * clips.moments.shape[1] == 2 * int(50 * seconds)
+        model = whisper.build(["불"], clips.classes, WhisperSize(16, 1, 1, 2, 260), stack=4, hidden=8)
+        assert model(clips.mel[:1].float()).shape[1] == clips.targets(4).shape[1]
+
     def test_targets_are_those_in_the_middle_of_a_moment(self):
         clips = label_frames(tones())
         assert clips.targets(1).equal(clips.moments)
