@@ -6,6 +6,7 @@ Pretrained Features and Underperform Out-of-Distribution).
 """
 
 import hashlib
+import inspect
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -24,20 +25,21 @@ from lib.data.catalog import DataError
 from lib.emergency.whisper.model import EmergencyWhisper, encode
 from lib.emergency.whisper.training import Clips, Settings, _cross_entropy
 from lib.metrics.classification import wilson
-from lib.sources import source_hash
+from lib.sources import normalised, source_hash
 from lib.training import epoch_batches, fit, gradient_step, one_cycle, prepare, shuffled, start
 
 
 def hidden_states(model: EmergencyWhisper, clips: Clips, *, precision: str = "no", device: str = "auto") -> np.ndarray:
     """(N, layers, frames / 2, d_model) float16, mapped from a file: the states of `encode` for every clip.
 
-    The file in `build/cache/hidden` is found again by the encoder's weights, the clips and the precision.
+    The file in `build/cache/hidden` is found again by the encoder's weights, the clips, the precision and the code of
+    `encode`.
 
     Raises:
         DataError: there is not as much space on the disk.
     """
     encoder = model.whisper.model.encoder
-    digest = hashlib.sha256(f"{clips.checksum} {precision} {source_hash(EmergencyWhisper.__module__)}".encode())
+    digest = hashlib.sha256(f"{clips.checksum} {precision} {normalised(inspect.getsource(encode))}".encode())
     for value in encoder.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().data)
     path = cache.folder("hidden") / f"{digest.hexdigest()[:32]}.npy"

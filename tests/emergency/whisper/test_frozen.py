@@ -41,10 +41,12 @@ def test_the_states_of_every_layer_once(kept, monkeypatch):
     np.testing.assert_allclose(states, wanted.numpy(), rtol=2e-3, atol=2e-3)
     assert states.dtype == np.float16 and isinstance(states, np.memmap)
     with monkeypatch.context() as patch:
-        patch.setattr(frozen, "encode", lambda *_: pytest.fail("computed again"))
+        patch.setattr(frozen, "start", lambda *_: pytest.fail("computed again"))
         assert np.array_equal(frozen.hidden_states(whole, some), states)
     frozen.hidden_states(model(1), some), frozen.hidden_states(whole, clips(20, seed=1))
-    assert len(list(kept.iterdir())) == 3  # other weights, other clips
+    monkeypatch.setattr(frozen, "encode", lambda *states: encode(*states))
+    frozen.hidden_states(whole, some)
+    assert len(list(kept.iterdir())) == 4  # other weights, other clips, other code
 
 
 def test_an_interrupted_file_is_none(kept, monkeypatch):
