@@ -14,13 +14,6 @@ ASKED := $(filter-out file,$(origin PROFILE))# whether a profile was asked for; 
 # nor does a $ mean anything to make.
 $(foreach name,PROFILE SEEDS ONLY JOBS CORES PARAMS EXECUTOR PARTITION ACCOUNT,$(eval override $(name) := $$(value $(name))))
 export PROFILE SEEDS ONLY JOBS CORES PARAMS EXECUTOR PARTITION ACCOUNT
-# Empty is as good as unset for these, but not the same to every program.
-ifneq ($(DATA_ROOT),)
-export DATA_ROOT
-endif
-ifneq ($(OUTPUT_ROOT),)
-export OUTPUT_ROOT
-endif
 # This folder's `lib` is meant, even if another clone's is installed.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
@@ -39,7 +32,8 @@ endif
 ifeq ($(ACTIVE),$(OWN))
 ACTIVE :=
 endif
-PYTHON := $(if $(ACTIVE),$(ACTIVE),$(OWN))/bin/python
+BIN := $(if $(ACTIVE),$(ACTIVE),$(OWN))/bin
+PYTHON := $(BIN)/python
 WORKFLOW = "$(PYTHON)" -m lib.press.workflow
 SELECTION = --profile "$$PROFILE" --seeds "$$SEEDS" --only "$$ONLY" --params "$$PARAMS" --jobs "$$JOBS" --cores "$$CORES" \
 	--executor "$$EXECUTOR" --partition "$$PARTITION" --account "$$ACCOUNT"
@@ -106,10 +100,10 @@ format: environment ## Format the code
 lint: environment ## Check the style, the imports and the Dockerfile
 	@"$(PYTHON)" -m ruff check .
 	@"$(PYTHON)" -m ruff format --check .
-	@"$(dir $(PYTHON))hadolint" Dockerfile
+	@"$(BIN)/hadolint" Dockerfile
 	@"$(PYTHON)" -c "from importlinter.cli import lint_imports_command as lint; lint()"
 
 clean: ## Remove build/, figures/smoke and figures/*-custom; results, data and .venv stay
-	@root="$${OUTPUT_ROOT:-.}"; rm -rf "$$root/build" "$$root/figures/smoke" "$$root"/figures/*-custom "$$root/.snakemake"
+	@root="$${OUTPUT_ROOT:-.}"; case "$$root" in "~/"*) root="$$HOME/$${root#"~/"}" ;; esac; rm -rf "$$root/build" "$$root/figures/smoke" "$$root"/figures/*-custom "$$root/.snakemake"
 	@echo "Removed build/ (checkpoints too), figures/smoke and figures/*-custom."
 	@echo "Kept the results of the other profiles in figures/, the data sets and .venv."

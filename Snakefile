@@ -38,8 +38,9 @@ JOBS = {
         setting("profile", "quick"), setting("seeds"), setting("only"), setting("params")
     )
 }
-for job in JOBS.values():
-    staleness.prepare(job)
+if workflow.is_main_process:  # not on a cluster's nodes, where this run's other jobs are done or under way
+    for job in JOBS.values():
+        staleness.prepare(job)
 
 
 def threads(job):

@@ -58,9 +58,9 @@ def repeated(module: ModuleType, rounds: int | None) -> tuple[pd.DataFrame, pd.D
 
 def judged(checks: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Targets over repeats: measured (median) with lowest and highest, and met ("yes", "no", or `NOISY`)."""
-    found = checks[0].drop(columns="met")
+    found = checks[0].copy()
     values = pd.concat([check.measured for check in checks], axis=1)
-    met = pd.concat([check.met for check in checks], axis=1)
+    met = values.ge(found.at_least, axis=0) if "at_least" in found else values.le(found.at_most, axis=0)
     found["measured"] = values.median(axis=1)
     place = found.columns.get_loc("measured") + 1
     found.insert(place, "lowest", values.min(axis=1))

@@ -13,7 +13,8 @@ CLAIMS = ROOT / "paper" / "claims.yaml"
 
 
 def output_root() -> Path:
-    return Path(os.environ.get("OUTPUT_ROOT") or ROOT).resolve()
+    """A relative OUTPUT_ROOT, or DATA_ROOT, starts at the repository: a notebook's working directory is another."""
+    return (ROOT / Path(os.environ.get("OUTPUT_ROOT", "")).expanduser()).resolve()
 
 
 def figures() -> Path:
@@ -28,7 +29,7 @@ def build() -> Path:
 
 def data_root() -> Path:
     """Where data sets are looked for."""
-    return Path(os.environ.get("DATA_ROOT") or ROOT / "data").expanduser().resolve()
+    return (ROOT / Path(os.environ.get("DATA_ROOT") or "data").expanduser()).resolve()
 
 
 def folder_name(profile: str, custom: bool) -> str:

@@ -128,14 +128,6 @@ def dots(
     axes.set_yticks(range(len(arms)), arms)
 
 
-def show_matrix(axes: Axes, matrix: Tensor | np.ndarray, *, limit: float = 1.0, title: str = ""):
-    """A signed matrix, blue to red through white, on [-limit, limit]."""
-    image = axes.imshow(np.asarray(matrix), cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-    axes.grid(False)
-    axes.set_title(title)
-    return image
-
-
 def show_picture(axes: Axes, picture: np.ndarray, title: str = "") -> None:
     """An RGB picture (H, W, 3) in [0, 1], without axes."""
     axes.imshow(picture, interpolation="nearest")

@@ -24,7 +24,7 @@ def interleave(tasks: Mapping[str, Callable[[], object]], *, rounds: int, warmup
     """
     if rounds < 1 or not tasks:
         raise ValueError(f"expected at least 1 round of at least 1 task, not {rounds} of {len(tasks)}")
-    wait = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+    wait = torch.accelerator.synchronize if torch.accelerator.is_available() else lambda: None
     seconds = []
     for number in range(warmup + rounds):
         row = {}

@@ -157,7 +157,9 @@ class Captured:
         ready: Callable[[], bool] = lambda: True,
     ):
         self.step, self.optimizers, self.ready, self.calls, self.graph = step, optimizers, ready, 0, None
-        self.usable = accelerator.device.type == "cuda" and accelerator.num_processes == 1
+        # A GradScaler (fp16) reads back from the device whether to step, which no graph can hold.
+        alone = accelerator.num_processes == 1 and accelerator.scaler is None
+        self.usable = accelerator.device.type == "cuda" and alone
 
     def __call__(self, batch: Tensor) -> Terms:
         if not self.usable:
@@ -406,7 +408,12 @@ def _complete(folder: Path) -> list[Path]:
 
 def _sums(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.iterdir() if path.is_file() and path.name != SUMS)
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.name: _sha256(path) for path in files}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:  # of which only a part is in memory
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> tuple[int, list[dict]]:

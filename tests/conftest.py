@@ -1,12 +1,15 @@
 """Fixtures for all tests."""
 
+import io
 import os
 import shutil
+import sys
+import warnings
 from pathlib import Path
 
 # Before torch is imported anywhere. The tests' tensors are tiny, and threads that wait for each other in a
 # spin take minutes where the machine is shared.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from toy import Repository, make_toy
@@ -15,6 +18,35 @@ from toy import Repository, make_toy
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The file that takes longest first, so that nobody waits for it at the end."""
     items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Torch has one thread again after a test that gave it more."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture
+def drawn():
+    """figure -> PNG bytes, with warnings as errors."""
+    from matplotlib import pyplot as plt
+
+    from lib import plots
+
+    def draw(figure):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            plots.arrange(figure)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=40)
+        plt.close(figure)
+        return buffer.getvalue()
+
+    plots.use_style()
+    yield draw
+    plt.close("all")
 
 
 @pytest.fixture(scope="session")

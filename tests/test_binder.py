@@ -8,17 +8,16 @@ import os
 import re
 import runpy
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
-import time
 import tomllib
 import urllib.request
 from pathlib import Path
 
 import pytest
-from toy import NOT_INHERITED, ROOT
+from toy import ROOT, clean_environment, jupyter_lab
+from toy import run_command as run
 
 ADDRESS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
 NAME = ADDRESS.rsplit("/", 1)[-1]
@@ -47,8 +46,7 @@ def fresh_environment(folder: Path) -> dict[str, str]:
         if not re.match(r"(__editable__|four_studies|distutils-precedence)", path.name):
             (links / path.name).symlink_to(path)
     (site / "packages.pth").write_text(str(links))
-    variables = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
-    return variables | {
+    return clean_environment() | {
         "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(folder),
         "VIRTUAL_ENV": str(folder),
@@ -58,12 +56,6 @@ def fresh_environment(folder: Path) -> dict[str, str]:
         "PIP_NO_BUILD_ISOLATION": "0",  # pip's way to say: no isolation
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
-
-
-def run(*command, **options) -> str:
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +93,7 @@ def test_binder_starts_with_as_many_threads_as_cores_are_allowed(binder, limit, 
 
 def test_binder_serves_the_overview_and_its_kernel(binder):
     copy, variables = binder
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    options = ["--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1", "--IdentityProvider.token=t"]
-    command = [copy / "binder" / "start", "python", "-m", "jupyterlab", *options]
-    log = (copy.parent / "server.log").open("w")
-    server = subprocess.Popen([str(word) for word in command], cwd=copy, env=variables, stdout=log, stderr=log)
+    command = [copy / "binder" / "start", "python", "-m", "jupyterlab"]
 
     def ask(path: str, body: dict | None = None) -> dict:
         headers = {"Authorization": "token t", "Content-Type": "application/json"}
@@ -116,23 +102,12 @@ def test_binder_serves_the_overview_and_its_kernel(binder):
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
             return json.load(answer)
 
-    try:
-        for _ in range(240):
-            try:
-                ask("status")
-                break
-            except OSError:
-                assert server.poll() is None, (copy.parent / "server.log").read_text()
-                time.sleep(0.5)
+    with jupyter_lab(*command, log=copy.parent / "server.log", cwd=copy, env=variables) as port:
         notebook = ask("contents/notebooks/00_overview.ipynb")
         assert notebook["type"] == "notebook"
         name = notebook["content"]["metadata"]["kernelspec"]["name"]
         session = {"path": "notebooks/00_overview.ipynb", "type": "notebook", "name": "", "kernel": {"name": name}}
         assert ask("sessions", session)["kernel"]["name"] == "python3"
-    finally:
-        server.terminate()
-        server.wait(30)
-        log.close()
 
 
 # Runs python with the given words; prints the most memory that one of its processes has had, in GB.
@@ -186,7 +161,7 @@ def test_colab_fetches_the_repository_and_what_is_missing(tmp_path):
     shutil.copy(ROOT / "notebooks" / "00_overview.ipynb", tmp_path / "content")
     (tmp_path / "play.py").write_text(PLAY)
     out = run("python", tmp_path / "play.py", "00_overview.ipynb", cwd=tmp_path / "content", env=variables)
-    assert f"lib in {tmp_path / 'content' / NAME / 'lib'}" in out
+    assert f"lib in {tmp_path / 'content' / 'four-studies' / 'lib'}" in out
     listed = run("python", "-m", "pip", "list", "--format=json", cwd=tmp_path, env=variables)
     assert any(entry["name"] == "four-studies" for entry in json.loads(listed))
 

@@ -1,16 +1,14 @@
 """CONTRIBUTING.md's worked example, followed in a copy of the repository."""
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 
 import nbformat
 import pandas as pd
 import pytest
-from toy import NOT_INHERITED, ROOT
+from toy import ROOT, clean_environment, run_command
 
 GUIDE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
@@ -65,13 +63,8 @@ def followed(tmp_path_factory):
 
 
 def run(copy, *command: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
-    environment |= {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=copy, env=environment, capture_output=True, text=True, timeout=240
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    environment = clean_environment() | {"PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    return run_command(sys.executable, *command, cwd=copy, env=environment)
 
 
 def test_the_notebook_leaves_its_figure_and_table(followed):
@@ -104,10 +97,3 @@ def test_style_and_imports_are_kept(followed):
     run(followed, "-m", "ruff", "check", *written)
     run(followed, "-m", "ruff", "format", "--check", *written)
     assert "KEPT" in run(followed, "-c", "from importlinter.cli import lint_imports_command as lint; lint()")
-
-
-def test_commands_of_the_guide_exist():
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    named = set(re.findall(r"^make ([a-z]+)|`make ([a-z]+)", GUIDE, re.MULTILINE))
-    named = {name for pair in named for name in pair if name}
-    assert named and all(re.search(rf"^{name}:", makefile, re.MULTILINE) for name in named)

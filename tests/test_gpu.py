@@ -7,14 +7,11 @@ import sys
 import tarfile
 import time
 
+import gpu
 import pytest
-from toy import ROOT
 
 from lib import paths
 from lib.press import jobs, verify
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import gpu
 
 
 @pytest.fixture

@@ -1,21 +1,18 @@
 """The notebooks: their form, and that each runs with the `smoke` profile and prints what is stored in it."""
 
 import ast
-import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
 import pytest
-from toy import ROOT, notebook, share_speech
+from toy import ROOT, jupyter_lab, notebook, share_speech
 
 from lib.press import jobs, parameters
 
@@ -46,15 +43,8 @@ def is_checked(cell: dict) -> bool:
 # -- form ----------------------------------------------------------------------------------
 
 
-def test_there_are_notebooks():
-    assert NAMES
-
-
 @pytest.mark.parametrize("name", NAMES)
 class TestForm:
-    def test_one_parameters_cell_of_literals(self, name):
-        assert parameters.defaults(name)
-
     def test_every_profile_fits(self, name):
         for profile in parameters.profiles():
             assert parameters.resolve(name, profile)
@@ -181,8 +171,8 @@ def run_nbval(name: str, values: dict, output: Path, environment: dict) -> dict[
         "-p",
         "no:cacheprovider",
     ]
-    command += ["--nbval-sanitize-with", ROOT / "tests/nbval-sanitize.cfg", "--nbval-cell-timeout", "300"]
-    command += ["--rootdir", output, "-c", os.devnull, "--junit-xml", report, "-q", "-W", "ignore"]
+    command += ["--nbval-cell-timeout", "300", "--rootdir", output, "-c", os.devnull, "--junit-xml", report]
+    command += ["-q", "-W", "ignore"]
     result = subprocess.run(
         [str(word) for word in command], cwd=output, env=environment, capture_output=True, text=True
     )
@@ -233,7 +223,6 @@ def test_a_changed_output_would_be_noticed(output, environment, monkeypatch, tmp
     content["cells"][1] |= {"outputs": [printed], "execution_count": 2}
     content["cells"][1]["metadata"]["tags"] = [CHECKED]
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "tests").symlink_to(ROOT / "tests")
     (tmp_path / "notebooks" / "toy.ipynb").write_text(json.dumps(content))
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     assert run_nbval("toy", {"epochs": 3}, tmp_path, environment)["tests"] == 3
@@ -258,13 +247,7 @@ def lab(browser, output, environment, tmp_path):
         file.write_text(json.dumps(settings))
     folders = {"JUPYTER_CONFIG": "config", "JUPYTERLAB_SETTINGS": "settings", "JUPYTERLAB_WORKSPACES": "workspaces"}
     variables = environment | {f"{name}_DIR": str(tmp_path / folder) for name, folder in folders.items()}
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address, log = f"http://127.0.0.1:{port}", tmp_path / "lab.log"
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}"]
-    command += [f"--ServerApp.root_dir={tmp_path}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token=it-is-me"]
-    server = subprocess.Popen(command, env=variables, stdout=log.open("w"), stderr=subprocess.STDOUT)
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={tmp_path}"]
     pages = []
 
     def run_all(name: str, own: Sequence[str] = ()):
@@ -277,7 +260,7 @@ def lab(browser, output, environment, tmp_path):
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         pages.append(page)
         page.set_default_timeout(120_000)
-        page.goto(f"{address}/lab/tree/{file}?token=it-is-me&reset")
+        page.goto(f"http://127.0.0.1:{port}/lab/tree/{file}?token=t&reset")
         page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
@@ -293,18 +276,10 @@ def lab(browser, output, environment, tmp_path):
         assert re.search(r"\d", prompts.last.inner_text()), printed[-1][-3000:]
         return page
 
-    try:
-        for _ in range(240):  # the first start takes a while
-            assert server.poll() is None, log.read_text()
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.5)
+    with jupyter_lab(*command, log=tmp_path / "lab.log", env=variables) as port:
         yield run_all
-    finally:
         for page in pages:
             page.close()
-        server.terminate()
-        server.wait(30)
 
 
 def test_the_overview_shows_its_figures(lab):

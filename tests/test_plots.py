@@ -108,14 +108,6 @@ def test_a_filter_is_shown_with_grey_for_zero_and_its_largest_weight_at_the_limi
     assert (plots.filter_picture(torch.zeros(3, 2, 2)) == 0.5).all()
 
 
-def test_a_matrix_is_shown_with_white_at_zero():
-    _, axes = plots.subplots()
-    image = plots.show_matrix(axes, torch.tensor([[0.0, 0.5], [-0.5, 0.0]]), limit=0.5, title="Gram")
-    assert image.get_clim() == (-0.5, 0.5)
-    assert axes.get_title() == "Gram"
-    assert sum(image.cmap(image.norm(0.0))[:3]) > 2.85
-
-
 def test_a_picture_has_no_axes():
     _, axes = plots.subplots()
     plots.show_picture(axes, np.zeros((3, 3, 3)), "black")
@@ -160,7 +152,7 @@ def test_drawing_twice_gives_the_same_bytes():
     def drawn():
         figure, axes = plots.subplots(1, 2)
         plots.curves(axes[0], table(3), "epoch", "loss", "arm")
-        plots.show_matrix(axes[1], np.eye(3))
+        axes[1].imshow(np.eye(3))
         plots.legend_below(figure, axes[0])
         file = io.BytesIO()
         figure.savefig(file, format="png")

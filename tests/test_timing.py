@@ -49,8 +49,8 @@ def test_waits_for_the_device_before_each_reading_of_the_clock(monkeypatch):
         return 0.0
 
     monkeypatch.setattr("time.perf_counter", clock)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("torch.cuda.synchronize", lambda: events.append("wait"))
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.synchronize", lambda: events.append("wait"))
     interleave({"a": lambda: events.append("a")}, rounds=1, warmup=0)
     assert events == ["wait", "clock", "a", "wait", "clock"]
 

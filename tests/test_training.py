@@ -37,22 +37,9 @@ from lib.training import (
 PATIENCE = 60  # seconds that a process may take on a busy machine
 
 
-@pytest.fixture(autouse=True)
-def _as_before():
-    """One thread, as the sums below are tiny; torch's settings as they were afterwards."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def uninterrupted():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    found = train(None)
-    torch.set_num_threads(threads)
-    return found
+    return train(None)
 
 
 def assert_same(found, expected):

@@ -1,12 +1,15 @@
 """A toy repository: the real workflow over notebooks and modules that take no time."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -21,7 +24,6 @@ def share_speech(output: Path) -> None:
     from lib.emergency.synthesis.speech import speech_bank
 
     cache = paths.build() / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / "speech.lock"):
         for split in ("test", "train"):
             speech_bank(split)
@@ -31,31 +33,31 @@ def share_speech(output: Path) -> None:
 
 # What the toys share with the real thing: everything that decides, orders and runs.
 WORKFLOW = [
-    *("Makefile", "Snakefile", "pyproject.toml", "requirements.lock", ".ci/environment", "lib/__init__.py"),
-    *(
-        "lib/press/environment.py",
-        "lib/paths.py",
-        "lib/press/parameters.py",
-        "lib/press/fingerprint.py",
-        "lib/press/jobs.py",
-    ),
-    *(
-        "lib/sources.py",
-        "lib/press/__init__.py",
-        "lib/press/staleness.py",
-        "lib/press/execution.py",
-        "lib/press/workflow.py",
-        "lib/data/__init__.py",
-        "lib/data/catalog.py",
-    ),
+    *("Makefile", "Snakefile", "pyproject.toml", "requirements.lock", ".ci/environment"),
+    *(f"lib/{name}.py" for name in ("__init__", "paths", "sources", "data/__init__", "data/catalog", "press/__init__")),
+    *(f"lib/press/{name}.py" for name in ("environment", "parameters", "fingerprint", "jobs")),
+    *(f"lib/press/{name}.py" for name in ("staleness", "execution", "workflow")),
 ]
 
-# Settings of the `make test` that may be running these tests.
 NOT_INHERITED = {
     *("OUTPUT_ROOT", "DATA_ROOT", "CONDA_PREFIX", "CONDA_DEFAULT_ENV", "PYTHONPATH", "RUN_FOLDER"),
     *("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PROFILE", "SEEDS", "ONLY", "JOBS", "CORES", "PARAMS"),
     *("EXECUTOR", "PARTITION", "ACCOUNT", "SLURM_CONF"),
 }
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without the settings of the `make test` that may be running these tests."""
+    kept = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    return {name: value for name, value in kept.items() if not name.startswith("SNAKEMAKE")}
+
+
+def run_command(*command, **options) -> str:
+    """What the command printed; it has to succeed."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
 
 TOY_FILES = {
     "lib/press/run.py": '''
@@ -163,16 +165,50 @@ def notebook(cells: list[str]) -> str:
     return json.dumps(content, indent=1)
 
 
+def point_at(root: Path, patch, cells: dict[str, str] | None = None) -> None:
+    """Make `root` this process's repository, with a notebook for each of `cells`, which hold its parameters."""
+    from lib import paths, plots
+
+    for folder in ("notebooks", "profiles"):
+        (root / folder).mkdir(exist_ok=True)
+        patch.setattr(paths, folder.upper(), root / folder)
+    for name, cell in (cells or {}).items():
+        text = notebook([cell, "from lib.press.run import Run"])
+        (root / "notebooks" / f"{name}.ipynb").write_text(text, encoding="utf-8")
+    (root / "profiles" / "quick.yaml").touch()
+    patch.setenv("OUTPUT_ROOT", str(root))
+    patch.delenv("RUN_FOLDER", raising=False)
+    patch.setitem(plots.STYLE, "pdf.fonttype", 3)  # subsetting fonts as published takes most of the time
+
+
+@contextlib.contextmanager
+def jupyter_lab(*command, log: Path, **options) -> Iterator[int]:
+    """A server of JupyterLab, as `command` starts it, with the token `t`: its port, once it listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [*command, "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}"]
+    words = [str(word) for word in (*words, "--IdentityProvider.token=t")]
+    with log.open("w") as stream:
+        server = subprocess.Popen(words, stdout=stream, stderr=stream, **options)
+    try:
+        for _ in range(240):  # the first start takes a while
+            assert server.poll() is None, log.read_text()
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.5)
+        yield port
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
 class Repository:
     """A folder with the workflow, its `make`, and short ways to look at and change its files."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in NOT_INHERITED and not name.startswith("SNAKEMAKE")
-        } | {"VIRTUAL_ENV": sys.prefix}
+        self.environment = clean_environment() | {"VIRTUAL_ENV": sys.prefix}
 
     def start(self, *arguments: str) -> subprocess.Popen:
         """`make …` in a process group of its own."""

@@ -80,7 +80,8 @@ def gram_matrix(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
             gram = analysis.gram_matrix(weights[layer][arm])
             found = analysis.coherence(weights[layer][arm])
             gram.fill_diagonal_(0)  # always 1, and it would hide the rest
-            image = plots.show_matrix(cell, gram, limit=0.5)
+            image = cell.imshow(np.asarray(gram), cmap="RdBu_r", vmin=-0.5, vmax=0.5, interpolation="nearest")
+            cell.grid(False)
             cell.set_title(f"{layer}, {arm}\nRMS {found.rms:.3f}, max {found.max:.2f}", fontsize=7)
             cell.set(xlabel="filter", ylabel="filter")
     bar = figure.colorbar(image, ax=axes, shrink=0.7, extend="both")

@@ -41,6 +41,7 @@ def _run(job: dict, name: str, title: str, threads: int) -> int:
     _say(f"start   {title}, {threads} thread{'s' if threads > 1 else ''}")
     begin = time.monotonic()
     try:
+        parts = fingerprint.parts_of(job["notebook"], job["parameters"])  # anew: it may have waited for hours
         values = parameters.for_cell(job["notebook"], job["parameters"])
         _execute(paths.NOTEBOOKS / f"{job['notebook']}.ipynb", running, values)
         if not jobs.record(name).exists():
@@ -50,8 +51,8 @@ def _run(job: dict, name: str, title: str, threads: int) -> int:
             os.replace(running, failed)
         _say(f"FAILED  {title} after {time.monotonic() - begin:.0f} s{_explain(error, failed)}")
         return 1
-    # The data set anew: a run may have downloaded it.
-    used = {"inputs": job["parts"] | fingerprint.data_parts(job["parameters"]), "reads": reads}
+    fingerprint._signature.cache_clear()  # the data set anew: a run may have downloaded it
+    used = {"inputs": parts | fingerprint.data_parts(job["parameters"]), "reads": reads}
     jobs.write_atomically(jobs.made_from(name), json.dumps(used, indent=1, ensure_ascii=False) + "\n")
     os.replace(running, executed)
     _say(f"done    {title} in {time.monotonic() - begin:.0f} s")
@@ -131,7 +132,10 @@ def retell(notebook: Path, copy: Path) -> None:
     executed = {cell["id"]: cell for cell in content["cells"]}
     injected = next((c for c in content["cells"] if "injected-parameters" in c["metadata"].get("tags", [])), None)
     cells = []
-    for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
+    sources = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    if not all("id" in cell for cell in sources):  # as Colab saves them: which cell is which cannot be told
+        return
+    for cell in sources:
         known = executed.get(cell["id"], {}) if cell["cell_type"] == "code" else {}
         cells.append(cell | known | {"source": cell["source"]})
         if injected and parameters.TAG in cell["metadata"].get("tags", []):

@@ -21,8 +21,6 @@ PACKAGES = {"PIL": "pillow", "faiss": "faiss-cpu", "sklearn": "scikit-learn", "y
 NO_RESULTS = {"anywidget", "filelock", "grimp", "ipython", "ipywidgets", "tqdm"}
 # Modules that change a result through the values of parameters alone, which count by themselves, or not at all.
 NO_RESULTS_OF_OURS = {"lib.press.fingerprint", "lib.press.parameters", "lib.sources"}
-BEHIND = {"soundscapes-recorded": ["esc50"], "aihub": ["aihub", "aihub-controls"],
-          "aihub-strict": ["aihub", "aihub-controls"]}  # fmt: skip  # data sets that are made of others
 UNCOUNTED = {parameters.TAG, "colab"}  # tags of cells; on Colab the latter installs, elsewhere it does nothing
 
 
@@ -84,7 +82,10 @@ def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
     parts |= {f"parameter {name}": repr(value) for name, value in sorted(values.items())}
     modules = imported_modules(notebook)
     # What a module `defaults` holds are parameters, and named as such above.
-    hashes = sources.module_hashes(*modules, without=NO_RESULTS_OF_OURS)
+    try:
+        hashes = sources.module_hashes(*modules, without=NO_RESULTS_OF_OURS)
+    except ImportError as error:
+        raise parameters.ParameterError(f"{notebook}.ipynb: {error}; does its folder have an __init__.py?") from None
     parts |= {f"module {name}": value for name, value in hashes.items() if not name.endswith(".defaults")}
     if "module lib.press.claims" in parts:  # which reads them
         parts["the source's claims"] = sources.sha256(paths.CLAIMS.read_text(encoding="utf-8"))
@@ -96,15 +97,21 @@ def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
 
 
 def data_parts(values: dict[str, Any]) -> dict[str, str]:
-    """The state of the data sets that the parameters name, if they name any."""
-    named = [name for key in ("dataset", "transfer") if isinstance(name := values.get(key), str) and name]
-    return {f"data {name}": _signature(name, values.get("data_root") or "")
-            for one in named for name in BEHIND.get(one, [one])}  # fmt: skip
+    """The state of the data set that the parameters name, and of what else it or they need, where that is here."""
+    if "dataset" not in values:
+        return {}
+    others = [*values.get("more_datasets", []), values.get("transfer", "")]
+    others += [f"folder:{values['checkpoint']}"] if values.get("checkpoint") else []
+    others += ["esc50"] if values.get("recorded_count") else []  # notebook 06 listens to it
+    others += ["aihub-controls"] if values["dataset"].startswith("aihub") else []
+    found = {f"data {name}": _signature(name) for name in others if name}
+    found = {part: state for part, state in found.items() if state not in ("absent", "built-in")}
+    return found | {f"data {values['dataset']}": _signature(values["dataset"])}
 
 
 @cache  # scanning a large folder takes seconds, and every seed asks
-def _signature(dataset: str, root: str) -> str:
-    return catalog.signature(dataset, root)
+def _signature(dataset: str) -> str:
+    return catalog.signature("esc50" if dataset == "soundscapes-recorded" else dataset)
 
 
 def _code(notebook: str) -> list[str]:

@@ -59,10 +59,8 @@ class Job:
 
     def description(self) -> dict[str, Any]:
         """All that running it needs: the content of its inputs file, which makes it stale where it changes."""
-        names = ("notebook", "profile", "folder", "seed")
-        return {"job": self.name} | {name: getattr(self, name) for name in names} | {
-            "parameters": self.values, "reads": list(self.reads), "parts": self.parts
-        }  # fmt: skip
+        what = {"notebook": self.notebook, "folder": self.folder, "parameters": self.values}
+        return what | {"reads": self.reads, "parts": self.parts}
 
 
 def title(job: str) -> str:
@@ -102,7 +100,6 @@ def _in_build(folder: str, ending: str = ".ipynb") -> Callable[[str], Path]:
 
 executed, running, failed = _in_build("executed"), _in_build("running"), _in_build("failed")
 made_from, inputs_file = _in_build("executed", ".json"), _in_build("inputs", ".json")
-checkpoints = _in_build("checkpoints", "")
 
 
 def record(job: str) -> Path:
@@ -111,9 +108,7 @@ def record(job: str) -> Path:
 
 def lock(job: str, kind: str) -> FileLock:
     """A lock that ends with the process that holds it. `make` holds one from the start, a run its own."""
-    path = paths.build() / "locks" / f"{job}.{kind}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path, timeout=0)
+    return FileLock(paths.build() / "locks" / f"{job}.{kind}.lock", timeout=0)  # which makes the folder
 
 
 def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> list[Job]:

@@ -39,6 +39,7 @@ def write(profile: str) -> Path:
 
     ParameterError for a profile without results, a damaged result, or sources that Typst refuses.
     """
+    scopes(profile)  # an error where there is none, before anything is removed
     folder = paths.build() / "paper" / profile
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(SOURCES, folder)

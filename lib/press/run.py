@@ -69,7 +69,8 @@ class Run:
         self.checkpoints = paths.build() / "checkpoints" / self._home / (scope or "all") / notebook
         self.models = paths.build() / "models" / self._home / (scope or "all")  # what one notebook leaves for another
         self._started = time.monotonic()
-        self._parts = fingerprint.parts_of(notebook, self.parameters)
+        self._parts, self._commit = fingerprint.parts_of(notebook, self.parameters), _commit()
+        self._read: dict[str, str] = {}  # file below `figures/`: its hash
         self._data: list[dict[str, str | int]] = []
         self._outputs: dict[str, dict] = {}
         self._metrics: list[dict] = []
@@ -92,6 +93,9 @@ class Run:
             DataError: it is too small for this notebook.
         """
         needs.check(self.notebook, data)
+        if "absent" in self._parts.values():  # loading has downloaded it
+            fingerprint._signature.cache_clear()
+            self._parts |= fingerprint.data_parts(self.parameters)
         self._data.append(
             {"name": data.name, "split": data.split, "count": len(data), "unit": data.unit, "checksum": data.checksum}
         )
@@ -125,9 +129,10 @@ class Run:
                 what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
                 raise RunError(
                     f"{name} of seed {seed} {what} ({path}). Run `make figures PROFILE={self.profile} "
-                    f'SEEDS="{seed}"` first.'
+                    f'SEEDS="{" ".join(map(str, self._all_seeds))}"` first.'
                 ) from error
             frames.append(frame.assign(seed=seed))
+            self._read[path.relative_to(paths.figures()).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
             used += [one for one in data if one not in used]
         self._data += [data for data in used if data not in self._data]
         found = pd.concat(frames, ignore_index=True)
@@ -216,7 +221,7 @@ class Run:
     def finish(self) -> None:
         """Declare the run complete: write its record and remove what an older run left and this one did not make."""
         record = {"notebook": self.notebook, "inputs": self.inputs, "parameters": self.parameters, "data": self._data}
-        record |= {"metrics": self._metrics, "outputs": self._outputs}
+        record |= {"metrics": self._metrics, "outputs": self._outputs} | ({"read": self._read} if self._read else {})
         with _saving(self._record):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
@@ -297,7 +302,8 @@ class Run:
         self._outputs[name] = {"kind": about["kind"], "files": hashes}
 
     def _provenance(self, used: list[dict]) -> dict[str, Any]:
-        on_gpu = self.device != "cpu" and torch.cuda.is_available()
+        on_gpu = self.device != "cpu" and torch.accelerator.is_available()
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else f"GPU ({platform.machine()})"
         return {
             "notebook": self.notebook,
             "profile": self.profile,
@@ -305,9 +311,9 @@ class Run:
             "seed": self.seed if self.seeds is None else self.seeds,
             "data": used,
             "inputs": self.inputs,
-            "commit": _commit(),
+            "commit": self._commit,  # of the start: what is committed meanwhile was not run
             "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONS},
-            "device": torch.cuda.get_device_name() if on_gpu else f"CPU ({os.cpu_count()} cores)",
+            "device": gpu if on_gpu else f"CPU ({os.cpu_count()} cores)",
             "threads": torch.get_num_threads(),
             "seconds": round(time.monotonic() - self._started, 1),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -326,8 +332,11 @@ def seed_everything(seed: int) -> None:
 def _commit() -> str:
     """The commit checked out, with "+ changes" if code differs; outside git the variable COMMIT, or "unknown"."""
     git, how = ["git", "-C", str(paths.ROOT)], {"text": True, "timeout": 20, "stderr": subprocess.DEVNULL}
-    code = ["lib", "notebooks", "profiles", "requirements.lock"]
+    code = ["lib", "notebooks", "profiles", "requirements.lock", "paper/claims.yaml"]
     try:
+        top = subprocess.check_output([*git, "rev-parse", "--show-toplevel"], **how).strip()
+        if not os.path.samefile(top, paths.ROOT):  # an unpacked archive inside another repository
+            return os.environ.get("COMMIT", "unknown")
         changed = subprocess.check_output([*git, "status", "--porcelain", "--", *code], **how).strip()
         return subprocess.check_output([*git, "rev-parse", "HEAD"], **how).strip() + (" + changes" if changed else "")
     except (OSError, subprocess.SubprocessError):

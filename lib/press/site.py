@@ -109,7 +109,7 @@ def _columns(identity: str, table: dict) -> list[tuple[str, int, bool, bool]]:
     first = [name for name in FIRST if identity == CLAIMS and name in table["columns"]]
     names = [*first, *(name for name in table["columns"] if name not in first)]
     places = [table["columns"].index(name) for name in names]
-    numeric = [all(_is_number(row[at]) for row in table["data"] if row[at] is not None) for at in places]
+    numeric = [all(type(row[at]) in (int, float) for row in table["data"] if row[at] is not None) for at in places]
     return [(name, at, n, name in REPORTED) for name, at, n in zip(names, places, numeric, strict=True)]
 
 
@@ -142,10 +142,6 @@ def _index(profile: str, results: dict[str, list[dict]], pages: list[dict]) -> s
     )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _render(template: str, **values: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -163,7 +159,7 @@ def number(value: Any, exact: bool = False) -> str:
     """A table's field for reading: four significant digits unless `exact`, a dash where it is missing."""
     if value is None:
         return "–"
-    if not _is_number(value):
+    if type(value) not in (int, float):  # of JSON; a truth value is no number
         return str(value)
     if isinstance(value, float) and not value.is_integer():
         text = f"{value:.{12 if exact else 4}g}"
@@ -277,7 +273,8 @@ def _prepare(content: nbformat.NotebookNode, scope: Scope) -> dict[str, str]:
         cell.outputs = [one for one in cell.outputs if "data" not in one or one.data.keys() & set(SHOWN_TYPES)]
         saved = SAVED.findall(cell.source)
         anchors |= dict.fromkeys(saved, f"#cell-id={cell.id}")
-        captions = [scope.sidecars.get(name, {}).get("caption") for name in saved if name.startswith("fig")]
+        shown = [name for name in saved if (scope.folder / f"{name}.png").exists()]
+        captions = [scope.sidecars[name]["caption"] for name in shown if name in scope.sidecars]
         pictures = [output for output in cell.outputs if "image/png" in output.get("data", {})]
         for output, caption in zip_longest(pictures, captions[: len(pictures)]):
             output.metadata["image/png"] = {"alt": caption or "Output of the cell above"}

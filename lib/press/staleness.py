@@ -85,8 +85,7 @@ def _differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
 def prepare(job: Job) -> None:
     """Make Snakemake, which compares files' times, agree with `reasons`.
 
-    A stale job loses its executed copy; the inputs file of an up-to-date one, rewritten only where its content changes,
-    is made older than its results.
+    A stale job loses its executed copy; the results of an up-to-date one are made as new as what it was made from.
     """
     stale = bool(reasons(job))
     if stale:
@@ -96,6 +95,7 @@ def prepare(job: Job) -> None:
     if not path.exists() or path.read_text(encoding="utf-8") != content:
         write_atomically(path, content)
     if not stale:
-        oldest = min(jobs.executed(job.name).stat().st_mtime, jobs.record(job.name).stat().st_mtime) - 1
-        if path.stat().st_mtime > oldest:
-            os.utime(path, (oldest, oldest))
+        newest = max(file.stat().st_mtime_ns for file in (path, *map(jobs.record, job.reads)))
+        for made in (jobs.executed(job.name), jobs.record(job.name)):
+            if made.stat().st_mtime_ns < newest:
+                os.utime(made, ns=(newest, newest))

@@ -117,7 +117,7 @@ class Scope:
 def scopes(folder: str) -> list[Scope]:
     """The folder over all seeds, then those of the seeds in their order."""
     top = paths.figures() / folder
-    if not top.is_dir():
+    if folder not in {path.name for path in paths.figures().glob("*/")}:  # a name, not a path that leads elsewhere
         raise ParameterError(f"There is no {jobs.short(top)}: run `make figures PROFILE={folder}` first")
     seeds = [path for path in top.iterdir() if _is_seed(path)]
     return [Scope(top), *sorted(map(Scope, seeds), key=lambda scope: scope.seed)]
@@ -261,12 +261,13 @@ def history(root: Path) -> frozenset[str] | None:
 def git_fault(root: Path) -> str:
     """What to do so that git tells the commit of `root`; empty where it does."""
     try:
-        found = _git(root, "rev-parse", "HEAD")
+        found = _git(root, "rev-parse", "--show-toplevel", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return "Install git, and work in a clone, where the exact code matters."
     if "safe.directory" in found.stderr:
         return f"Run `git config --global --add safe.directory {shlex.quote(str(root))}`."
-    return "Work in a git clone where the exact code matters." if found.returncode else ""
+    own = not found.returncode and os.path.samefile(found.stdout.splitlines()[0], root)  # and not one around it
+    return "" if own else "Work in a git clone where the exact code matters."
 
 
 def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None, fault: str) -> Iterator[Finding]:
@@ -305,7 +306,7 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
     seeds = [seed for seed in by_seed if seed is not None]
     for seed in parameters.load_profile(profile).get("seeds", [0]):
         if seed not in by_seed:
-            todo = f'Run `make figures PROFILE={profile} SEEDS="{seed}"`.'
+            todo = f"Run `make figures PROFILE={profile}`."
             yield Finding("warning", f"{profile}/seed-{seed}", "the profile's seed was never run", todo)
     stale: set[str] = set()
     for job in jobs.select(profile, seeds=" ".join(map(str, seeds))):
@@ -320,6 +321,8 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
             what = f"was stopped {record['stopped']}: {len(record['outputs'])} figures and tables are there"
             yield Finding("warning", job.name, what, f"Run {_make(job, job.notebook)} for the rest.")
         why = _reasons(job, record) or [f"after {jobs.title(name)}" for name in job.reads if name in stale]
+        read = {paths.figures() / name: digest for name, digest in record.get("read", {}).items()}
+        why = why or [f"{path.name} is another" for path in read if not path.exists() or sha256(path) != read[path]]
         stale |= {job.name} if why else set()
         if why == [ABSENT]:
             counts["without data"] += 1
@@ -352,7 +355,8 @@ def _make(place: Scope | Job, notebook: str = "") -> str:
     """The command that makes a scope's results again."""
     profile = place.name.split("/")[0].removesuffix("-custom")
     only = f" ONLY={notebook}" if notebook else ""
-    seed = f' SEEDS="{place.seed}"' if place.seed is not None else ""
+    # Without a notebook, one seed alone would make the results over all seeds anew, from that seed.
+    seed = f' SEEDS="{place.seed}"' if notebook and place.seed is not None else ""
     return f"`make figures PROFILE={profile}{only}{seed}`"
 
 

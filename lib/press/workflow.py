@@ -147,7 +147,9 @@ def store_outputs(selected: list[Job]) -> None:
 
 def available_cores() -> int:
     """Cores that this process may use, which in a container or on a cluster are not all of the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from joblib import cpu_count  # which knows containers' quotas; here, as importing it takes a while
+
+    return cpu_count()
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,16 +1,12 @@
 """Clusters, neighbours, code health and pictures of trained arms, against known codes."""
 
-import io
-import warnings
 from dataclasses import replace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from lib import plots
 from lib.categorical import cost, evaluation, experiments, figures, pictures
 from lib.categorical.arms import Arm, main_arms, size_arms
 from lib.categorical.evaluation import Encoded, Seen
@@ -206,24 +202,6 @@ def test_a_position_that_says_the_class_follows_it(perfect, data):
 
 
 # -- pictures and figures --------------------------------------------------------------------
-
-
-@pytest.fixture
-def drawn():
-    """figure -> PNG bytes, with warnings as errors."""
-
-    def draw(figure):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            plots.arrange(figure)
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=40)
-        plt.close(figure)
-        return buffer.getvalue()
-
-    plots.use_style()
-    yield draw
-    plt.close("all")
 
 
 def test_the_pair_is_two_views_and_the_least_alike(seen, data, drawn):

@@ -9,14 +9,6 @@ from lib.corregularization.losses import gram_penalty
 from lib.corregularization.packing import LOSSES, at_ratio, pack, packing_table, pair_evaluations
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def packed(grouping="whole", loss="p = 2", n=24, d=12, steps=200, starts=3, **options):
     """The coherence of each start."""
     return [coherence(one) for one in pack(n, d, grouping, steps=steps, starts=starts, **LOSSES[loss], **options)]

@@ -10,15 +10,6 @@ from lib.corregularization.losses import PenaltyError, response_penalty, select_
 from lib.corregularization.responses import ResponsePenalty
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Tensors this small are slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def draw(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 

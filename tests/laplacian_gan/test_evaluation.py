@@ -1,16 +1,11 @@
 """From trained arms to rows and pictures: disjoint parts, what each row holds, and figures drawn from them."""
 
-import io
-import warnings
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib import pyplot as plt
 from PIL import Image
 
-from lib import plots
 from lib.data.images import load_images
 from lib.laplacian_gan import evaluation, figures, findings, models, pictures, tables
 from lib.laplacian_gan.arms import LEVELS, PYRAMID, Arm, control_arms, level_arms, mixture_arms
@@ -133,24 +128,6 @@ def test_over_seeds(trained, protocol):
 
 
 # -- figures ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def drawn():
-    """figure -> PNG bytes, with warnings as errors and axes labelled where there are any."""
-
-    def draw(figure):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            plots.arrange(figure)
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=40)
-        plt.close(figure)
-        return buffer.getvalue()
-
-    plots.use_style()
-    yield draw
-    plt.close("all")
 
 
 def test_pictures_and_their_figures(trained, controls, protocol, data, drawn):

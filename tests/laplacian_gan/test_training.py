@@ -1,14 +1,13 @@
 """Training: conditions, what twins share, resuming bit for bit, averaging, and parity with the classic step."""
 
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from classic import classic_step
 from torch import nn
-from toy import ROOT
 
 from lib.data.augment import as_float
 from lib.data.images import Images
@@ -38,18 +37,7 @@ from lib.laplacian_gan.training import (
 )
 from lib.training import MovingAverage, TrainingError, prepare, start
 
-sys.path.insert(0, str(ROOT / "benchmarks"))
-from classic import classic_step
-
 SETTINGS = Settings(epochs=2, batch_size=8, width=4, device="cpu")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def images(count=24, seed=0, size=32):

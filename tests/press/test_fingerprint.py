@@ -185,14 +185,6 @@ def test_a_notebook_is_what_its_cells_say(repository):
     assert fingerprint.notebook_hash("03_study") != before
 
 
-def test_text_of_a_notebook_does_not_count(repository):
-    content = json.loads((repository / "03_study.ipynb").read_text())
-    content["cells"].append({"cell_type": "markdown", "id": "a", "metadata": {}, "source": ["What it shows"]})
-    before = fingerprint.notebook_hash("03_study")
-    (repository / "03_study.ipynb").write_text(json.dumps(content))
-    assert fingerprint.notebook_hash("03_study") == before
-
-
 def test_a_default_counts_unless_it_is_overridden(repository):
     plain, overridden = inputs("03_study", "quick"), inputs("03_study", "quick", {"epochs": 5})
     edit(repository / "03_study.ipynb", "epochs = 2", "epochs = 3  # of the training")
@@ -210,17 +202,6 @@ def test_inputs_name_every_part(repository):
     assert all(isinstance(value, str) for value in parts.values())
 
 
-def test_every_part_changes_the_digest(repository):
-    digests = {sources.digest(inputs("03_study", "quick", seed=0))}
-    digests.add(sources.digest(inputs("03_study", "quick", seed=1)))
-    digests.add(sources.digest(inputs("03_study", "quick", {"epochs": 3}, seed=0)))
-    edit(repository / "lock", "numpy==2", "numpy==3")
-    digests.add(sources.digest(inputs("03_study", "quick", seed=0)))
-    edit(repository / "lib/helper.py", "import os", "import sys")
-    digests.add(sources.digest(inputs("03_study", "quick", seed=0)))
-    assert len(digests) == 5
-
-
 def test_the_data_counts_by_its_names_and_sizes(repository, tmp_path):
     images = tmp_path / "images"
     images.mkdir()
@@ -236,16 +217,27 @@ def test_the_data_counts_by_its_names_and_sizes(repository, tmp_path):
     assert fingerprint.data_parts({"dataset": "shapes"}) == {"data shapes": "built-in"}
 
 
-def test_sets_that_are_made_of_others_count_by_these(repository, tmp_path):
-    for folder in ("esc50/dog", "aihub-controls/indoor"):
+def test_all_data_that_are_named_count_where_they_are(repository, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    fingerprint._signature.cache_clear()
+    for folder in ("esc50/dog", "aihub-controls/indoor", "whisper-base", "mine"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "1.wav").write_bytes(b"1234")
-    here = {"data_root": str(tmp_path)}
-    found = fingerprint.data_parts(here | {"dataset": "soundscapes-recorded", "transfer": "soundscapes"})
-    assert found.keys() == {"data esc50", "data soundscapes"} and found["data soundscapes"] == "built-in"
-    assert len(found["data esc50"]) == 64
-    found = fingerprint.data_parts(here | {"dataset": "aihub-strict", "transfer": ""})
-    assert found["data aihub"] == "absent" and len(found["data aihub-controls"]) == 64 and len(found) == 2
+
+    def parts(**values) -> dict[str, bool]:
+        """Data that count: whether they are here."""
+        return {name: len(state) == 64 for name, state in fingerprint.data_parts(values).items()}
+
+    assert parts(dataset="soundscapes-recorded", transfer="soundscapes") == {"data soundscapes-recorded": True}
+    assert parts(dataset="soundscapes", transfer="soundscapes-recorded", checkpoint="whisper-base") == {
+        "data soundscapes": False, "data soundscapes-recorded": True, "data folder:whisper-base": True}  # fmt: skip
+    assert parts(dataset="aihub-strict") == {"data aihub-strict": False, "data aihub-controls": True}
+    assert parts(dataset="soundscapes", recorded_count=9) == {"data soundscapes": False, "data esc50": True}
+    assert parts(dataset="soundscapes", recorded_count=0, checkpoint="openai/whisper-small") == {
+        "data soundscapes": False}  # fmt: skip
+    assert parts(dataset="shapes", more_datasets=["folder:mine", "folder:gone"]) == {
+        "data shapes": False, "data folder:mine": True}  # fmt: skip
+    fingerprint._signature.cache_clear()
 
 
 def test_the_claims_of_the_source_are_part_of_what_reads_them(repository):

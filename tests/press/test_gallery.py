@@ -4,11 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from toy import notebook
+from toy import point_at
 
-from lib import paths, plots
 from lib.press import gallery
-from lib.press.parameters import ParameterError
 from lib.press.run import Run
 
 FRAME = pd.DataFrame({"x": [0.0, 1.0]})
@@ -18,18 +16,9 @@ FRAME = pd.DataFrame({"x": [0.0, 1.0]})
 def made(tmp_path_factory):
     """Results of one seed and over all seeds, as notebooks write them."""
     root = tmp_path_factory.mktemp("made")
-    (root / "notebooks").mkdir()
-    (root / "profiles").mkdir()
-    (root / "profiles" / "quick.yaml").touch()
     one, every = 'profile = "quick"\nseed = 0\ndevice = "cpu"', 'profile = "quick"\nseeds = [0]'
-    for name, cell in (("01_study", one), ("07_page", every), ("00_overview", every)):
-        (root / "notebooks" / f"{name}.ipynb").write_text(notebook([cell, "from lib.press.run import Run"]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(paths, "NOTEBOOKS", root / "notebooks")
-        patch.setattr(paths, "PROFILES", root / "profiles")
-        patch.setenv("OUTPUT_ROOT", str(root))
-        patch.delenv("RUN_FOLDER", raising=False)
-        patch.setitem(plots.STYLE, "pdf.fonttype", 3)  # subsetting fonts as published takes most of the time
+        point_at(root, patch, {"01_study": one, "07_page": every, "00_overview": every})
         save(Run("01_study", {"profile": "quick", "seed": 0, "device": "cpu"}), "fig110_b", "fig13_a", "fig21_c")
         save(Run("07_page", {"profile": "quick", "seeds": [0]}), "fig13_a")
         save(Run("00_overview", {"profile": "quick", "seeds": [0]}), "fig01_gallery")
@@ -75,8 +64,3 @@ def test_showing_a_figure_and_one_that_has_not_been_made(made, capsys):
     assert "Image" in capsys.readouterr().out
     gallery.show(found, "fig99_none")
     assert "Markdown" in capsys.readouterr().out
-
-
-def test_a_profile_without_results(made):
-    with pytest.raises(ParameterError, match="make figures PROFILE=public"):
-        gallery.figures("public")

@@ -7,7 +7,6 @@ import pytest
 
 from lib import paths
 from lib.press import jobs, paper, site, workflow
-from lib.press.parameters import ParameterError
 
 
 @pytest.fixture
@@ -54,11 +53,3 @@ def test_output_that_cannot_be_written_is_one_sentence(output, monkeypatch, caps
     assert command() == 2
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and told[0].startswith(f"Error: {output}/build") and "set OUTPUT_ROOT to a folder" in told[0]
-
-
-def test_a_folder_is_made(output):
-    jobs.ready(output / "a" / "b")
-    assert (output / "a" / "b").is_dir()
-    (output / "file").touch()
-    with pytest.raises(ParameterError, match="cannot be written to .Not a directory"):
-        jobs.ready(output / "file" / "x")

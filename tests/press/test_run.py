@@ -21,7 +21,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from toy import ROOT, notebook
+from toy import ROOT, point_at
 
 from lib import paths, plots
 from lib.press import run as module
@@ -55,20 +55,12 @@ class Data:
 @pytest.fixture(autouse=True)
 def repository(tmp_path, monkeypatch):
     """A repository of one study and one page over all seeds; everything global as it was afterwards."""
-    for folder in ("notebooks", "profiles"):
-        (tmp_path / folder).mkdir()
-        monkeypatch.setattr(paths, folder.upper(), tmp_path / folder)
-    cells = [CELL, "from lib.press.run import Run"]
-    (tmp_path / "notebooks" / f"{NAME}.ipynb").write_text(notebook(cells), encoding="utf-8")
-    (tmp_path / "notebooks" / "07_page.ipynb").write_text(notebook(['profile = "quick"\nseeds = [0, 1]']))
+    point_at(tmp_path, monkeypatch, {NAME: CELL, "07_page": 'profile = "quick"\nseeds = [0, 1]'})
     for profile in ("quick", "public"):
         epochs = {"quick": 2, "public": 50}[profile]
         (tmp_path / "profiles" / f"{profile}.yaml").write_text(
             f"notebooks: {{{NAME}: {{parameters: {{epochs: {epochs}}}}}}}"
         )
-    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
-    monkeypatch.delenv("RUN_FOLDER", raising=False)
-    monkeypatch.setitem(plots.STYLE, "pdf.fonttype", 3)  # subsetting fonts as published takes most of the time
     deterministic, warn = (
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -162,7 +154,7 @@ def test_the_sidecar_of_a_figure_has_all_provenance():
         {"name": "toys", "split": "test", "count": 300, "unit": "images", "checksum": "cd34"},
     ]
     assert provenance["extractor"] == "domain" and provenance["resize"] == 299
-    assert provenance["versions"]["torch"] == torch.__version__.partition("+")[0] or torch.__version__
+    assert provenance["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert {"python", "torch", "torchvision", "accelerate", "numpy", "pandas", "matplotlib"} <= set(
         provenance["versions"]
     )
@@ -698,7 +690,7 @@ def test_has_asks_every_seed():
 
 def test_read_of_a_missing_seed_says_how_to_get_it():
     study(seed=0).save_table("tab1_accuracy", FRAME, caption="Accuracy.")
-    with pytest.raises(RunError, match='tab1_accuracy of seed 1 is missing.*make figures PROFILE=quick SEEDS="1"'):
+    with pytest.raises(RunError, match='tab1_accuracy of seed 1 is missing.*make figures PROFILE=quick SEEDS="0 1"'):
         page().read("tab1_accuracy")
 
 

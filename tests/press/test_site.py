@@ -15,12 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
-from toy import notebook
+from toy import notebook, point_at
 
-from lib import paths, plots
 from lib.press import gallery, site
 from lib.press import run as module
-from lib.press.parameters import ParameterError
 from lib.press.run import Run
 
 CELL = 'profile = "quick"\nseed = 0\ndevice = "cpu"'
@@ -39,28 +37,16 @@ IDS = ["fig31_line", "fig310_last", "fig39_first", "tab31_all"]
 def root(tmp_path_factory) -> Path:
     """A repository with results of two seeds and over both, with executed notebooks, and its site."""
     root = tmp_path_factory.mktemp("site")
-    for folder in ("notebooks", "profiles"):
-        (root / folder).mkdir()
-    for name, cell in (("03_study", CELL), ("07_page", PAGE)):
-        (root / "notebooks" / f"{name}.ipynb").write_text(notebook([cell, "from lib.press.run import Run"]))
-    (root / "profiles" / "quick.yaml").write_text("seeds: [0, 1]")
     with pytest.MonkeyPatch.context() as patch:
-        point_at(root, patch)
-        patch.setitem(plots.STYLE, "pdf.fonttype", 3)  # subsetting fonts as published takes most of the time
+        point_at(root, patch, {"03_study": CELL, "07_page": PAGE})
+        (root / "profiles" / "quick.yaml").write_text("seeds: [0, 1]")
+        patch.setattr(module, "_commit", lambda: "0123456789abcdef")
         for seed in (0, 1):
             save(Run("03_study", {"profile": "quick", "device": "cpu", "seed": seed}), IDS)
             executed(root / "build" / "executed" / "quick" / f"seed-{seed}" / "03_study.ipynb")
         save(Run("07_page", {"profile": "quick", "seeds": [0, 1]}), ["fig31_line", "tab31_all", "tab71_claims"])
         site.write("quick")
     return root
-
-
-def point_at(root: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(paths, "NOTEBOOKS", root / "notebooks")
-    patch.setattr(paths, "PROFILES", root / "profiles")
-    patch.setenv("OUTPUT_ROOT", str(root))
-    patch.delenv("RUN_FOLDER", raising=False)
-    patch.setattr(module, "_commit", lambda: "0123456789abcdef")
 
 
 def save(run: Run, identities: list[str], table: pd.DataFrame = TABLE) -> None:
@@ -216,11 +202,6 @@ def test_a_notebook_that_was_not_executed_here_has_its_stored_results_in_their_p
     picture = base64.b64encode((own / "figures/quick/seed-1/fig31_line.png").read_bytes()).decode()
     assert page.count("<img") == 1 and picture in page and "a_wide_column_5" in page and "&lt;d&gt;" in page
     assert "with the stored figures" in page and 'href="notebooks/quick/seed-1/03_study.html' in index.read_text()
-
-
-def test_a_profile_without_results_is_one_clear_error(own):
-    with pytest.raises(ParameterError, match="make figures PROFILE=public"):
-        site.write("public")
 
 
 @pytest.mark.parametrize(

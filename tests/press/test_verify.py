@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from toy import notebook
+from toy import notebook, point_at
 
-from lib import paths, plots
+from lib import paths
 from lib.press import fingerprint, gallery, verify
 from lib.press import run as module
 from lib.press.parameters import ParameterError
@@ -42,11 +42,8 @@ class Results:
         self(name).write_text(json.dumps(content), encoding="utf-8")
 
 
-def point_at(root: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(paths, "NOTEBOOKS", root / "notebooks")
-    patch.setattr(paths, "PROFILES", root / "profiles")
-    patch.setenv("OUTPUT_ROOT", str(root))
-    patch.delenv("RUN_FOLDER", raising=False)
+def committed_at(root: Path, patch: pytest.MonkeyPatch, cells: dict[str, str] | None = None) -> None:
+    point_at(root, patch, cells)
     patch.setattr(module, "_commit", lambda: COMMIT)
     patch.setattr(verify, "history", lambda root: frozenset({COMMIT}))
     patch.setattr(verify, "git_fault", lambda root: "")
@@ -56,15 +53,10 @@ def point_at(root: Path, patch: pytest.MonkeyPatch) -> None:
 def made(tmp_path_factory) -> Path:
     """Results as notebooks write them. Not to be changed."""
     root = tmp_path_factory.mktemp("made")
-    (root / "notebooks").mkdir()
-    (root / "profiles").mkdir()
-    for name, cell in (("03_study", CELL), ("07_page", PAGE)):
-        (root / "notebooks" / f"{name}.ipynb").write_text(notebook([cell, "from lib.press.run import Run"]))
-    (root / "profiles" / "quick.yaml").write_text("seeds: [0, 1]\nnotebooks: {07_page: {reads: [03_study]}}")
-    (root / "profiles" / "smoke.yaml").write_text("notebooks: {03_study: {parameters: {epochs: 1}}}")
     with pytest.MonkeyPatch.context() as patch:
-        point_at(root, patch)
-        patch.setitem(plots.STYLE, "pdf.fonttype", 3)  # subsetting fonts as published takes most of the time
+        committed_at(root, patch, {"03_study": CELL, "07_page": PAGE})
+        (root / "profiles" / "quick.yaml").write_text("seeds: [0, 1]\nnotebooks: {07_page: {reads: [03_study]}}")
+        (root / "profiles" / "smoke.yaml").write_text("notebooks: {03_study: {parameters: {epochs: 1}}}")
         values = {"profile": "quick", "device": "cpu", "epochs": 2}
         for seed in (0, 1):
             write(Run("03_study", values | {"seed": seed}))
@@ -84,7 +76,7 @@ def write(run: Run) -> None:
 def results(made, tmp_path, monkeypatch) -> Results:
     """Results of one's own."""
     shutil.copytree(made, tmp_path / "own")
-    point_at(tmp_path / "own", monkeypatch)
+    committed_at(tmp_path / "own", monkeypatch)
     return Results(tmp_path / "own")
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from toy import NOT_INHERITED, ROOT, Repository, make_toy
+from toy import ROOT, Repository, clean_environment, make_toy, run_command
 
 from lib.press import jobs
 from lib.press.workflow import slow_precision
@@ -262,13 +262,6 @@ def test_wrong_settings_fail_before_anything_starts(built_toy, arguments, messag
     assert message in output and "Traceback" not in output and "start " not in output
 
 
-def test_a_typo_in_a_profile_fails_before_anything_starts(toy):
-    toy.write("profiles/quick.yaml", "notebooks: {01_alpha: {parameters: {epcohs: 3}}}")
-    output = toy.make("figures", status=1)
-    assert "Profile 'quick' sets 'epcohs' of 01_alpha, which has no such parameter; did you mean" in output
-    assert "Traceback" not in output and "start " not in output
-
-
 def test_what_a_profile_skips_is_not_run_and_asking_for_it_tells_why(toy):
     toy.write("profiles/quick.yaml", "notebooks: {02_beta: {skip: it needs speech}, 03_summary: {reads: [01_alpha]}}")
     assert set(planned(toy, "PARAMS=rate=0.2")) == {
@@ -342,12 +335,8 @@ def test_values_arrive_as_they_were_given(toy):
 
 @pytest.mark.parametrize(("command", "unasked"), [("paper", '"public"'), ("verify", '""'), ("site", '"$PROFILE"')])
 def test_a_command_has_a_profile_of_its_own_where_none_is_asked_for(command, unasked):
-    clean = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
-
     def would_run(*words: str, **more: str) -> str:
-        return subprocess.run(
-            ["make", "-n", command, *words], cwd=ROOT, env=clean | more, capture_output=True, text=True, check=True
-        ).stdout
+        return run_command("make", "-n", command, *words, cwd=ROOT, env=clean_environment() | more)
 
     assert f"--profile {unasked}" in would_run()
     assert '--profile "$PROFILE"' in would_run("PROFILE=trained")

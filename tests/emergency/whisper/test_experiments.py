@@ -132,27 +132,19 @@ class TestRatio:
         assert not list(tmp_path.iterdir())
 
     def test_side_by_side_is_one_after_the_other(self, sets, fresh, tmp_path):
-        threads, found = torch.get_num_threads(), []
-        try:
-            for count in (1, 3):  # two take turns, with both threads each
-                torch.set_num_threads(count)
-                where = {"seed": 0, "checkpoints": tmp_path / str(count)}
-                trainings = [recognition.training(fresh, sets[0], Settings(0.0, 1, 8), one, **where)
-                             for one in (0.0, 0.5)]  # fmt: skip
-                found.append([model.digest() for model in recognition.all_trained(trainings)])
-        finally:
-            torch.set_num_threads(threads)
+        found = []
+        for count in (1, 3):  # two take turns, with both threads each
+            torch.set_num_threads(count)
+            where = {"seed": 0, "checkpoints": tmp_path / str(count)}
+            trainings = [recognition.training(fresh, sets[0], Settings(0.0, 1, 8), one, **where) for one in (0.0, 0.5)]
+            found.append([model.digest() for model in recognition.all_trained(trainings)])
         assert found[0] == found[1]
 
     @pytest.mark.parametrize(("count", "beside"), [(1, False), (2, False), (3, True)])
     def test_two_cores_are_not_shared(self, count, beside, monkeypatch):
-        threads = torch.get_num_threads()
         monkeypatch.setattr(recognition, "side_by_side", lambda trainings: ["beside"] * len(trainings))
-        try:
-            torch.set_num_threads(count)
-            assert recognition.all_trained([lambda: 1, lambda: 2]) == (["beside"] * 2 if beside else [1, 2])
-        finally:
-            torch.set_num_threads(threads)
+        torch.set_num_threads(count)
+        assert recognition.all_trained([lambda: 1, lambda: 2]) == (["beside"] * 2 if beside else [1, 2])
 
     def table(self, *rows):
         return pd.DataFrame(rows, columns=["ratio", "moments", "cer"])
