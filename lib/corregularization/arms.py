@@ -16,15 +16,14 @@ from lib.corregularization.responses import ResponsePenalty
 class Arm:
     """One curve of a figure: what is added to the cross-entropy, and how the network starts.
 
-    penalty: "none", "gram" or a key of `PENALTIES` or `ON_LAYERS`; options go to that function.
-    strength: λ, the weight of the penalty (a mean over pairs and layers).
+    penalty: "none", "gram", "weight_decay" (AdamW's) or a key of `PENALTIES` or `ON_LAYERS`; options go to it.
+    strength: λ, the weight of the penalty (a mean over pairs and layers), or the decay.
     """
 
     label: str
     penalty: str = "none"
     strength: float = 0.0
     options: dict[str, Any] = field(default_factory=dict)
-    weight_decay: float = 0.0
     orthogonal_init: bool = False
 
 
@@ -58,6 +57,7 @@ def regulariser_arms(strength: float, groups: int = 8) -> list[Arm]:
         Arm("MMA", "mma", 0.01 * strength),
         Arm("OCNN", "ocnn", strength),
         Arm("DeCov", "decov", 0.1 * strength),
+        Arm("weight decay", "weight_decay", 0.05),
     ]
 
 
@@ -83,17 +83,18 @@ ON_LAYERS: dict[str, Callable[..., Callable[[], Tensor]]] = {
 def penalty_of(
     arm: Arm, layers: dict[str, nn.Module], generator: Generator | None = None
 ) -> Callable[[], Tensor] | None:
-    """The arm's penalty on these layers as a function without arguments; None for "none".
+    """The arm's penalty on these layers as a function without arguments; None where the loss has none.
 
-    generator: of the random groups of the Gram penalty on weights; the global random state if None.
+    generator: of the random groups of the Gram penalty on weights, and of SRIP; the global random state if None.
     """
-    if arm.penalty == "none":
+    if arm.penalty in ("none", "weight_decay"):
         return None
     if arm.penalty == "gram":
         return partial(mean_over_layers, layers, generator=generator, **arm.options)
     if arm.penalty in ON_LAYERS:
         return ON_LAYERS[arm.penalty](layers, **arm.options)
     if arm.penalty in PENALTIES:
-        return partial(mean_over_layers, layers, PENALTIES[arm.penalty], **arm.options)
-    known = sorted([*PENALTIES, *ON_LAYERS, "gram", "none"])
+        drawn = {"generator": generator} if arm.penalty == "srip" else {}
+        return partial(mean_over_layers, layers, PENALTIES[arm.penalty], **arm.options, **drawn)
+    known = sorted([*PENALTIES, *ON_LAYERS, "gram", "none", "weight_decay"])
     raise ValueError(f"penalty {arm.penalty!r} is unknown; choose one of {', '.join(known)}")

@@ -12,7 +12,6 @@ For all: float64 stays float64, all else is computed in float32 with autocast of
 the others, and its gradient is zero (in `srip`, whose estimate is not stationary there, finite), never NaN.
 """
 
-import math
 from collections.abc import Mapping
 
 import torch
@@ -77,7 +76,7 @@ def inner_products(weight: Tensor) -> Tensor:
 
 
 @full_precision
-def srip(weight: Tensor) -> Tensor:
+def srip(weight: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
     """SRIP: spectral norm of the smaller Gram matrix less the identity, by power iteration.
 
         A = W Wᵀ - I_n (n ≤ d) or Wᵀ W - I_d (n > d)
@@ -85,16 +84,15 @@ def srip(weight: Tensor) -> Tensor:
 
     with s_i the min(n, d) singular values of W. The paper takes two products with A, one step of the power method
     and the estimate; σ never exceeds the norm, and the gradient runs through both. A is not formed:
-    A v = W (Wᵀ v) - v takes 2nd multiplications. v_0 is fixed, multiples of the golden ratio mod 1, so that the value
-    repeats; published, it is drawn at each call.
+    A v = W (Wᵀ v) - v takes 2nd multiplications. v_0 is drawn at each call: descent from a fixed one would only turn
+    the filters until it misses the largest directions. generator: of v_0; the global random state if None.
 
     Source: Bansal, Chen, Wang, NeurIPS 2018. The norm is not squared; some published code squares it.
     """
     matrix = _filters(weight, at_least=1)
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T
-    steps = torch.arange(1, len(matrix) + 1, dtype=torch.float32, device=matrix.device)
-    vector = (steps * ((math.sqrt(5) - 1) / 2) % 1 - 0.5).to(matrix.dtype)[:, None]  # (min(n, d), 1)
+    vector = torch.randn(len(matrix), 1, generator=generator, device=matrix.device, dtype=matrix.dtype)
     norm = torch.linalg.vector_norm(vector)
     for _ in range(2):
         vector = vector / torch.where(norm > 0, norm, 1.0)

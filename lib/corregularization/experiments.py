@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lib.data.images import Images
 
 TUNING_SEEDS = (1000, 1001)  # of no run, and the same for all, so that an arm has one strength whatever the run's seed
-LEARNT = 2  # times chance, below which a network has learnt too little to tell two penalties apart
+LEARNT = 1 / 9  # of the way from chance to no errors: before it, too little is learnt to tell two penalties apart
 NOT_JUDGED = "not judged"
 FURTHER = 3  # how often a search goes on beyond its grid
 
@@ -67,7 +67,8 @@ def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.Da
 
 
 def length_and_angle(trained: Mapping[str, Trained], images: "Images", share: float, seed: int) -> pd.DataFrame:
-    """tab38: one row per arm: accuracy, whole and `pruned` of this share of its filters (%), and means over layers.
+    """tab38: one row per arm: condition, chance, accuracy, whole and `pruned` of this share of its filters (%), and
+    means over layers.
 
     Those of norm, norm_sd, rms (of the cosines), max and effective_rank are of `coherences`.
     """
@@ -76,19 +77,25 @@ def length_and_angle(trained: Mapping[str, Trained], images: "Images", share: fl
     accuracies = pruning_table(trained, images, [0.0, share], seed).pivot(
         index="arm", columns="share", values="accuracy"
     )
-    table = measures.assign(seed=seed, accuracy=accuracies[0.0], pruned=accuracies[share]).reset_index()
-    return table[["arm", "seed", "accuracy", "pruned", *measures.columns]]
+    facts = {"condition": "small set", "chance": 100 / len(images.classes), "seed": seed}
+    table = measures.assign(**facts, accuracy=accuracies[0.0], pruned=accuracies[share]).reset_index()
+    return table[["condition", "arm", "seed", "accuracy", "pruned", *measures.columns, "chance"]]
 
 
-def tuned_on(train: "Images", settings: Settings, design: Any) -> int:
+def tuned_on(train: "Images", settings: Settings, design: Any, grid: Sequence[float]) -> int:
     """How many training images strengths are tuned on: `design.tuning_count`, or all of `train` where it has fewer.
 
+    grid: factors tried. With one, nothing is tuned.
+
     Raises:
-        DataError: without the fifth that is held out they fill no batch, which no training of the notebook does sooner.
+        DataError: without the fifth that is held out they fill no batch, which no training of the notebook does sooner;
+            or a factor is none.
     """
+    if not grid or min(grid) <= 0:
+        raise DataError(f"strength_grid={list(grid)}: expected one factor or more, all above 0.")
     count = min(design.tuning_count or len(train), len(train))
     left = count - max(1, round(0.2 * count))
-    if left < settings.batch_size:
+    if len(grid) > 1 and left < settings.batch_size:
         raise DataError(
             f"{train.name} has {len(train)} training images here, and strengths are tuned on {count} of them less a "
             f"fifth: too few for a batch of {settings.batch_size}. Set batch_size to {left} or less, raise train_count "
@@ -163,14 +170,18 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
     """
     baseline = table[table.verdict == "baseline"].set_index("condition")
     mean, other = table.condition.map(baseline["mean"]), table.verdict != "baseline"
-    verdict = table.verdict.mask(other & (mean < LEARNT * table.chance), f"{NOT_JUDGED}: near chance")
+    near = mean < table.chance + LEARNT * (100 - table.chance)
+    verdict = table.verdict.mask(other & near, f"{NOT_JUDGED}: near chance")
     return table.assign(verdict=verdict.mask(other & (mean >= 100), f"{NOT_JUDGED}: no errors"))
 
 
-def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
-    """Paired differences in accuracy from the arm without penalty, per condition. rows: tab31 of all seeds."""
-    by = ["condition", "images", "tested", "epochs", "chance"]
-    return judged(paired_table(rows, baseline="plain", by=by, margin=MARGIN))
+def accuracies(rows: pd.DataFrame, means: Sequence[str] = ()) -> pd.DataFrame:
+    """Paired differences in accuracy from the arm without penalty, per condition, and `means` over seeds.
+
+    rows: tab31, tab32 or tab38 of all seeds.
+    """
+    by = [name for name in ("condition", "images", "tested", "epochs", "chance") if name in rows]
+    return judged(paired_table(rows, baseline="plain", by=by, means=means, margin=MARGIN))
 
 
 def kernels(trained: Mapping[str, Trained]) -> dict[str, dict[str, Tensor]]:

@@ -20,11 +20,6 @@ ALIKE = 0.9  # |cosine| from which two filters count as near-duplicates
 CHUNK = 250  # images at once
 
 
-def first_kernels(networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """The kernel (n, 3, k, k) of each network's first convolution."""
-    return {name: next(iter(select_layers(network).values())).weight for name, network in networks.items()}
-
-
 def similarity_table(networks: Mapping[str, nn.Module], arms: Mapping[str, Trained], seed: int) -> pd.DataFrame:
     """fig312: the filters of every convolution, as trained and, of the same shape, at random and orthogonal.
 

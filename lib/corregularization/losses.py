@@ -248,12 +248,14 @@ def response_penalty(responses: Tensor, *, rows: int | None = 4096, **options) -
     """The penalty on the responses of filters instead of on the filters.
 
     responses: (B, C, *positions) output of a layer. Each channel is centred over batch and
-    positions, so the cosines are correlations; at most `rows` samples are used, taken evenly
-    (the full Gram would cost as much as the layer).
+    positions, so the cosines are correlations; at most `rows` samples are used (the full Gram would cost as much as the
+    layer), in steps near the golden ratio of all: equal ones divide the width, and would see a few columns of pixels.
     """
     if responses.dim() < 2:
         raise PenaltyError(f"responses need shape (batch, channels, …), not {tuple(responses.shape)}")
     flat = responses.transpose(0, 1).flatten(1)  # (C, B·positions)
     if rows is not None and flat.shape[1] > rows:
-        flat = flat[:, :: -(-flat.shape[1] // rows)]
+        count = flat.shape[1]
+        step = next(s for s in range(round(0.618 * count), 2 * count) if math.gcd(s, count) == 1)  # none comes twice
+        flat = flat.index_select(1, torch.arange(rows, device=flat.device) * step % count)
     return gram_penalty(flat - flat.mean(dim=1, keepdim=True), **options)

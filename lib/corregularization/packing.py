@@ -28,11 +28,6 @@ Grouping = Literal["whole", "fixed", "random", "noise"]
 LOSSES: dict[str, dict[str, Any]] = {"p = 2": {}, "p = 4": {"power": 4}, "hinge above Welch": {"margin": "welch"}}
 
 
-def pair_evaluations(n: int, groups: int) -> float:
-    """How many times as many steps in equal groups take as many pairs as steps on all n(n-1)/2 pairs."""
-    return (n - 1) / (n / groups - 1)
-
-
 def pack(
     n: int,
     d: int,
@@ -50,7 +45,7 @@ def pack(
     grouping: "whole", or `groups` groups of equal size, "fixed" or "random" (drawn anew at every step and start).
         "noise" is the whole loss whose gradient gets, filter by filter, noise of the length that random groups would
         give it, but in a random tangential direction.
-    steps: of the whole loss. The other groupings take as many pairs in all, and so more steps: `pair_evaluations`.
+    steps: of the whole loss. The other groupings take as many pairs in all, and so (n-1)/(n/groups-1) times the steps.
 
     The rate falls to zero along a cosine: random groups are noisy wherever a group cannot be orthogonal, and only a
     vanishing rate lets them settle. Returns (starts, n, d) float32.
@@ -62,7 +57,7 @@ def pack(
     if loss.get("margin") == "welch":  # of one start, not of all together
         loss = {**loss, "margin": welch_bound(n, d)}
     if grouping != "whole":
-        steps = round(steps * pair_evaluations(n, groups))
+        steps = round(steps * (n - 1) / (n / groups - 1))
     optimizer = torch.optim.Adam([vectors], learning_rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
 

@@ -49,7 +49,7 @@ class Trained:
 
 
 class Snapshots:
-    """Filters and layer statistics of each epoch, and the generator of random groups, saved with the checkpoint."""
+    """Filters and layer statistics of each epoch, and the generator of penalties, saved with the checkpoint."""
 
     def __init__(self, layers: dict[str, nn.Module], generator: torch.Generator):
         self.generator = generator
@@ -90,7 +90,7 @@ def train_arm(
     optimizer = torch.optim.AdamW(
         model.parameters(),
         settings.learning_rate,
-        weight_decay=arm.weight_decay,
+        weight_decay=arm.strength if arm.penalty == "weight_decay" else 0.0,
         capturable=accelerator.device.type == "cuda",
     )
     schedule = one_cycle(optimizer, step_count(len(train), settings))
@@ -116,15 +116,18 @@ def train_arm(
         loss, accuracy = score(network, test)
         return {"test_loss": loss, "test_accuracy": accuracy}
 
-    # A graph would always draw the same groups.
-    step = gradient_step(accelerator, network, optimizer, schedule, losses, capture="groups" not in arm.options)
+    # A graph would always draw the same groups, and the same start of SRIP's power iteration.
+    drawn = "groups" in arm.options or arm.penalty == "srip"
+    step = gradient_step(accelerator, network, optimizer, schedule, losses, capture=not drawn)
     history = fit_arm(
         accelerator, step, arm, train, settings, seed=seed, code=__name__, test=test.checksum,
         evaluate=evaluate, checkpoint=checkpoint,
     )  # fmt: skip
     if isinstance(penalty, ResponsePenalty):
         penalty.close()
-    return Trained(arm, model.eval().cpu(), history, pd.DataFrame(snapshots.rows), snapshots.filters)
+    # Without the autocast of `prepare`, which pickling would drop: the same model from a worker as from this process.
+    model = accelerator.unwrap_model(network, keep_fp32_wrapper=False).eval().cpu()
+    return Trained(arm, model, history, pd.DataFrame(snapshots.rows), snapshots.filters)
 
 
 def score(model: nn.Module, images: "Images", batch_size: int = 500) -> tuple[float, float]:

@@ -80,13 +80,8 @@ def pyramid_augment(
     return pyramid.collapse([*changed, bands[-1]])
 
 
-def unchanged(images: Tensor) -> Tensor:
-    """No augmentation."""
-    return images
-
-
 AUGMENTATIONS: dict[str, Augmentation] = {
-    "none": unchanged,
+    "none": torch.nn.Identity(),
     "diffaugment": diff_augment,
     "pyramid": pyramid_augment,
 }

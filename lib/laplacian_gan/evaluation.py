@@ -6,6 +6,7 @@ held-out images), distances are computed to references that contain none of thos
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,11 @@ from torch import Tensor
 from lib.laplacian_gan import copying
 from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID, control_arms
 from lib.laplacian_gan.training import Settings, Trained, latents, train_arms
+from lib.metrics import MetricError
 from lib.metrics.features import Extractor, load_extractor
-from lib.metrics.fid import FeatureSet, compare, describe, fid
-from lib.metrics.perceptual import Perceptual, load_lpips, lpips_diversity, lpips_same_pyramid, lpips_to_source
+from lib.metrics.fid import MINIMUM, FeatureSet, compare, describe, fid
+from lib.metrics.perceptual import Perceptual, load_lpips, lpips_diversity, mean_lpips
+from lib.metrics.spectrum import radial_power
 
 if TYPE_CHECKING:
     from lib.data.images import Images
@@ -56,6 +59,7 @@ class Protocol:
     pairs: int
     queries: int
     seed: int
+    held_out: str  # checksum of the held-out images
     second: Extractor | None = None
     second_reference: FeatureSet | None = None
 
@@ -66,7 +70,7 @@ class Protocol:
     @property
     def key(self) -> str:
         """What a training curve measured with this depends on."""
-        return f"{self.extractor.checksum} {self.count} {self.seed}"
+        return f"{self.extractor.checksum} {self.held_out} {self.count} {self.seed}"
 
     @property
     def distance(self) -> str:
@@ -112,6 +116,10 @@ def protocol_of(
 ) -> Protocol:
     """A protocol with `count` images per part (fewer where a split has less than twice as many)."""
     count = min(count, len(train) // 2, len(test) // 2)
+    if count < MINIMUM:
+        raise MetricError(
+            f"distances need {MINIMUM} images of each part, not {count}: raise sample_count or add images"
+        )
     order = torch.Generator().manual_seed(seed)
     trained, held_out = torch.randperm(len(train), generator=order), torch.randperm(len(test), generator=order)
     reference = test.pixels[held_out[count : 2 * count]]
@@ -128,6 +136,7 @@ def protocol_of(
         pairs=pairs,
         queries=min(queries, count),
         seed=seed,
+        held_out=test.checksum,
     )
 
 
@@ -141,14 +150,10 @@ def distances(protocol: Protocol, pixels: Tensor) -> dict[str, Any]:
     return row
 
 
-def curve_score(protocol: Protocol):
-    """score(trained) for training curves: Fréchet distance, on held-out pyramids for arms that need sources."""
-
-    def score(trained: Trained) -> dict[str, float]:
-        pixels = trained.sample(protocol.count, protocol.sources["held-out"], seed=protocol.seed)
-        return {"fid": fid(describe(pixels, protocol.extractor), protocol.reference)}
-
-    return score
+def curve_score(trained: Trained, *, protocol: Protocol) -> dict[str, float]:
+    """For training curves: Fréchet distance, on held-out pyramids for arms that need sources."""
+    pixels = trained.sample(protocol.count, protocol.sources["held-out"], seed=protocol.seed)
+    return {"fid": fid(describe(pixels, protocol.extractor), protocol.reference)}
 
 
 def evaluate(trained: Mapping[str, Trained], protocol: Protocol, *, seed: int, copies: bool = True) -> pd.DataFrame:
@@ -196,24 +201,26 @@ def _perceptual(protocol: Protocol, result: Trained, pixels: Tensor, sources: Te
     row = _diversity(protocol, pixels)
     if sources is None:
         return row
-    some = slice(protocol.pairs)
-    row["lpips_to_source"] = lpips_to_source(protocol.perceptual, pixels[some], sources[some])
-    again = result.sample_from(latents(len(sources[some]), result.generator.latent, protocol.seed + 1), sources[some])
-    pairs = torch.stack([pixels[some], again], dim=1)[result.arm.images - 1 :]  # those before have a band of another
-    row["lpips_same_pyramid"] = lpips_same_pyramid(protocol.perceptual, pairs)
+    first = result.arm.images - 1  # those before have a band of another in the second draw
+    some = slice(max(protocol.pairs, first + 1))
+    made, asked = pixels[some], sources[some]
+    to_each = (mean_lpips(protocol.perceptual, made, sources.roll(number, 0)[some]) for number in range(first + 1))
+    row["lpips_to_source"] = min(to_each)  # that of the source that is copied most
+    again = result.sample(len(asked), asked, seed=protocol.seed + 1)
+    row["lpips_same_pyramid"] = mean_lpips(protocol.perceptual, made[first:], again[first:])
     return row
 
 
 def _copies(protocol: Protocol, pixels: Tensor, split: str, images: int = 1) -> dict[str, float]:
     """Of several sources of an image, each measure is that of the source (the coarsest bands', say) copied most.
 
+    Sources and, for arms without, training images are as many, as the copy index falls with their number.
     chance_correlation: with a real image that is none of the sources.
     """
     some = pixels[: protocol.queries]
     if split == NO_SOURCE:
-        return {"copy_index": copying.copy_index(some, protocol.training)}
+        return {"copy_index": copying.copy_index(some, protocol.training[: protocol.count])}
     sources = protocol.sources[split]
-    pool = protocol.training if split == "training" else sources
     rows = []
     for number in range(images):
         index = (torch.arange(len(pixels)) - number) % len(sources)  # as in `training.conditions`
@@ -222,7 +229,7 @@ def _copies(protocol: Protocol, pixels: Tensor, split: str, images: int = 1) -> 
             {
                 "retrieval": copying.source_retrieval(some, asked, sources),
                 "source_correlation": copying.source_correlation(pixels, sources[index]),
-                "copy_index": copying.copy_index(some, pool, asked),
+                "copy_index": copying.copy_index(some, sources, asked),
             }
         )
     most = {name: max((row[name] for row in rows), key=abs) for name in rows[0]}
@@ -243,13 +250,12 @@ def _shares(result: Trained, sources: Tensor | None, seed: int) -> dict[str, flo
 
 def spectra(trained: Mapping[str, Trained], protocol: Protocol, *, seed: int) -> pd.DataFrame:
     """Radial power spectrum of real and generated images: arm, seed, frequency (cycles per pixel), power."""
-    sets = {"real images": protocol.reference}
+    sets = {"real images": (protocol.reference.frequencies, protocol.reference.power)}
     for label, result in trained.items():
-        pixels = result.sample(protocol.count, protocol.sources["held-out"], seed=seed)
-        sets[label] = describe(pixels, protocol.extractor)
+        sets[label] = radial_power(result.sample(protocol.count, protocol.sources["held-out"], seed=seed))
     frames = (
-        pd.DataFrame({"arm": label, "seed": seed, "frequency": found.frequencies, "power": found.power})
-        for label, found in sets.items()
+        pd.DataFrame({"arm": label, "seed": seed, "frequency": frequencies, "power": power})
+        for label, (frequencies, power) in sets.items()
     )
     return pd.concat(frames, ignore_index=True)
 
@@ -264,7 +270,7 @@ def compare_on(
     train: "Images", protocol: Protocol, settings: Settings, levels: Sequence[int], *, seed: int, checkpoints: Path
 ) -> dict[str, Trained]:
     """The source's comparison on one data set: DCGAN, pyramid GAN and its null control, with their training curves."""
-    score = {"score": curve_score(protocol), "score_key": protocol.key}
+    score = {"score": partial(curve_score, protocol=protocol), "score_key": protocol.key}
     return train_arms(control_arms(levels)[:3], train, settings, seed=seed, checkpoints=checkpoints, **score)
 
 

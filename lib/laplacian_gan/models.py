@@ -88,7 +88,7 @@ class Discriminator(nn.Module):
             block = [spectrally_normalised(convolution) if norm == "spectral" else convolution]
             if r != COARSEST:
                 if norm == "batch" and r != size:
-                    block.append(_initialised(nn.BatchNorm2d(given)))
+                    block.append(nn.BatchNorm2d(given).apply(_initialise))
                 block.append(nn.LeakyReLU(0.2, inplace=True))
             self.blocks[str(r)] = nn.Sequential(*block)
             taken = given
@@ -178,7 +178,7 @@ def _join(features: Tensor, bands: Bands | None, resolution: int, levels: Sequen
 
 def _checked(levels: Sequence[int], size: int) -> tuple[int, ...]:
     if size < 2 * COARSEST or size != resolutions(size)[-1]:
-        raise ValueError(f"a DCGAN makes images of 8, 16, 32, 64 or 128 px, not of {size}")
+        raise ValueError(f"a DCGAN makes images of 8, 16, 32, 64, 128, … px, not of {size}")
     unknown = [level for level in levels if level not in resolutions(size)]
     if unknown:
         raise ValueError(f"images of {size} px have the pyramid levels {resolutions(size)}, not {unknown}")
@@ -198,8 +198,3 @@ def _initialise(layer: nn.Module) -> None:
     elif isinstance(layer, nn.BatchNorm2d):
         nn.init.normal_(layer.weight, 1, 0.02)
         nn.init.zeros_(layer.bias)
-
-
-def _initialised(layer: nn.Module) -> nn.Module:
-    _initialise(layer)
-    return layer

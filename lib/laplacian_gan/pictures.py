@@ -72,8 +72,7 @@ def interpolations(plain: Trained, conditioned: Trained, sources: Tensor, *, ste
     """Swaps of coarse and fine levels between images, and walks between two latents.
 
     "swaps" (n, n, …): coarse half of the pyramid of image i with the fine half of image j, at one z.
-    "DCGAN": a walk from z_0 to z_1; "pyramid GAN": the same walk at one pyramid;
-    "pyramids": a walk from one pyramid to another at one z.
+    "DCGAN, z to z'"; the same walk of the pyramid GAN at one pyramid; and its walk between two pyramids at one z.
     """
     count, floats = len(sources), as_float(sources)
     bands = pyramid.build(floats, len(resolutions(floats.shape[-1])))

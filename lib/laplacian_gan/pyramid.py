@@ -34,7 +34,11 @@ def build(images: Tensor, depth: int) -> list[Tensor]:
     Every band but the last has mean 0 in every image and channel: blurring shifts the mean a
     little at the borders, and that shift is handed down to the coarser image.
     """
-    _check(images, depth)
+    if images.dim() != 4 or not images.is_floating_point():
+        raise ValueError(f"a pyramid needs float images (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
+    largest = greatest_depth(images)
+    if not 1 <= depth <= largest:
+        raise ValueError(f"images of {tuple(images.shape[-2:])} have pyramids of 1 to {largest} levels, not {depth}")
     bands, image = [], images
     for _ in range(depth - 1):
         coarse = down(image)
@@ -84,15 +88,4 @@ def _up_last(x: Tensor, width: int) -> Tensor:
 
 def greatest_depth(images: Tensor) -> int:
     """Levels until the smaller side of images (N, C, H, W) is one pixel."""
-    depth, side = 1, min(images.shape[-2:])
-    while side > 1:
-        side, depth = (side + 1) // 2, depth + 1
-    return depth
-
-
-def _check(images: Tensor, depth: int) -> None:
-    if images.dim() != 4 or not images.is_floating_point():
-        raise ValueError(f"a pyramid needs float images (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
-    largest = greatest_depth(images)
-    if not 1 <= depth <= largest:
-        raise ValueError(f"images of {tuple(images.shape[-2:])} have pyramids of 1 to {largest} levels, not {depth}")
+    return 1 + (min(images.shape[-2:]) - 1).bit_length()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID
-from lib.metrics.comparison import mean_and_sd, paired_table
+from lib.metrics.comparison import holm, mean_and_sd, paired_table
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -55,4 +55,8 @@ def fid_differences(rows: pd.DataFrame) -> pd.DataFrame:
     """tab15, rows of tab11: paired differences in Fréchet distance from DCGAN, then from the null control."""
     how = {"by": ["dataset"], "value": "fid", "lower_is_better": True}
     arms, baselines = labelled(rows), (DCGAN.label, "null: zeros")
-    return pd.concat([paired_table(arms, baseline=name, **how).assign(baseline=name) for name in baselines])
+    parts = [paired_table(arms, baseline=name, **how).assign(baseline=name) for name in baselines]
+    table = pd.concat(parts, ignore_index=True)
+    table["p_holm"] = holm(table.p)  # of all its rows
+    table.loc[table.p_holm >= 0.05, "verdict"] = "no difference shown"
+    return table

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the 
 
 CALIBRATION_BATCHES = 16
 SAMPLES_AT_ONCE = 250
+NOISE = 2**32  # added to the seed of sampling: noise on bands is none of the numbers that z was made of
 
 Bands = dict[int, Tensor]
 Step = Callable[[Tensor, bool], dict[str, Tensor]]  # real images (n, 3, h, w), whether the penalty is due
@@ -58,12 +59,36 @@ class Trained:
         z = latents(count, self.generator.latent, seed)
         return self.sample_from(z, sources, seed=seed)
 
+    @torch.no_grad()
     def sample_from(self, z: Tensor, sources: Tensor | None = None, *, seed: int = 0) -> Tensor:
         """Images for latents z (n, latent), conditioned on `sources` (n, 3, h, w), uint8, if the arm needs any.
 
         Image i on sources[i]; with bands of several images, the g-th of these is sources[i - g], see `Arm.images`.
+        Returns uint8 (n, 3, h, w) on the CPU; the caller's random state is left alone.
         """
-        return generate(self.generator, self.arm, self.scales, z, sources, seed=seed)
+        if self.arm.needs_source and (sources is None or len(sources) != len(z)):
+            found = "none" if sources is None else f"{len(sources)}"
+            raise ValueError(
+                f"{self.arm.label} makes images from images: {len(z)} latents need as many sources, not {found}"
+            )
+        device = next(self.generator.parameters()).device
+        chunks = []
+        with torch.random.fork_rng():
+            torch.manual_seed(seed + NOISE)
+            for begin in range(0, len(z), SAMPLES_AT_ONCE):
+                part = z[begin : begin + SAMPLES_AT_ONCE].to(device)
+                images = self.generator(part, self._bands(begin, part, sources))
+                chunks.append(images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).cpu())
+        return torch.cat(chunks)
+
+    def _bands(self, begin: int, z: Tensor, sources: Tensor | None) -> Bands:
+        if not self.arm.needs_source:
+            size = self.generator.size
+            return conditions(torch.zeros(len(z), 3, size, size, device=z.device), self.arm, self.scales)
+        before = self.arm.images - 1  # rows that only give bands to the first ones of this chunk
+        rows = torch.arange(begin - before, begin + len(z)) % len(sources)
+        bands = conditions(as_float(sources[rows].to(z.device)), self.arm, self.scales)
+        return {level: band[before:] for level, band in bands.items()}
 
 
 def latents(count: int, latent: int, seed: int) -> Tensor:
@@ -105,36 +130,6 @@ def scales_of(images: "Images", count: int = 2000) -> Tensor:
 
 
 @torch.no_grad()
-def generate(
-    generator: nn.Module, arm: Arm, scales: Tensor, z: Tensor, sources: Tensor | None = None, *, seed: int = 0
-) -> Tensor:
-    """Images for latents z, rounded to uint8 (n, 3, h, w), on the CPU; the caller's random state is left alone."""
-    if arm.needs_source and (sources is None or len(sources) != len(z)):
-        found = "none" if sources is None else f"{len(sources)}"
-        raise ValueError(f"{arm.label} makes images from images: {len(z)} latents need as many sources, not {found}")
-    device = next(generator.parameters()).device
-    chunks = []
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for begin in range(0, len(z), SAMPLES_AT_ONCE):
-            part = z[begin : begin + SAMPLES_AT_ONCE].to(device)
-            rows = torch.arange(begin - arm.images + 1, begin + len(part))  # with those that bands are taken from
-            images = generator(part, _bands(arm, scales, sources, rows, part, generator))
-            chunks.append(images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8).cpu())
-    return torch.cat(chunks)
-
-
-def _bands(arm: Arm, scales: Tensor, sources, rows: Tensor, z: Tensor, generator: nn.Module) -> Bands:
-    if not arm.levels:
-        return {}
-    if arm.needs_source:
-        bands = conditions(as_float(sources[rows % len(sources)].to(z.device)), arm, scales)
-        return {level: band[arm.images - 1 :] for level, band in bands.items()}
-    size = generator.size
-    return conditions(torch.zeros(len(z), 3, size, size, device=z.device), arm, scales)
-
-
-@torch.no_grad()
 def calibrate(generator: nn.Module, arm: Arm, scales: Tensor, train: "Images", batch_size: int) -> None:
     """Give the batch norms of an averaged generator the statistics of its own features.
 
@@ -142,7 +137,6 @@ def calibrate(generator: nn.Module, arm: Arm, scales: Tensor, train: "Images", b
     of some steps before. The caller's random state is left alone.
     """
     norms = [layer for layer in generator.modules() if isinstance(layer, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for norm in norms:
@@ -153,8 +147,6 @@ def calibrate(generator: nn.Module, arm: Arm, scales: Tensor, train: "Images", b
             real = as_float(train.pixels[torch.randint(len(train), (batch_size,)).to(train.pixels.device)])
             z = torch.randn(batch_size, generator.latent).to(real.device)
             generator(z, conditions(real, arm, scales))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
     generator.eval()
 
 
@@ -280,7 +272,7 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
         d_loss = loss.discriminator(on_real, on_fake)
         total = d_loss
         if loss.gradient_penalty and penalised:
-            total = d_loss + _penalty(loss.gradient_penalty, arm, discriminator, real, fake.detach(), shown)
+            total = d_loss + _penalty(accelerator.unwrap_model(discriminator), arm, real, fake.detach(), shown)
         accelerator.backward(total)
         discriminator_optimizer.step()
 
@@ -304,13 +296,14 @@ def _report(d_loss: Tensor, g_loss: Tensor, on_real: Tensor, on_fake: Tensor) ->
     return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach(), "d_real": real, "d_fake": fake}
 
 
-def _penalty(kind: str, arm: Arm, discriminator: nn.Module, real: Tensor, fake: Tensor, shown) -> Tensor:
+def _penalty(discriminator: Discriminator, arm: Arm, real: Tensor, fake: Tensor, shown) -> Tensor:
     weight = arm.penalty * arm.penalty_every  # lazy: rarer and as much stronger
 
     def score(images: Tensor) -> Tensor:
-        return discriminator(images, shown)
+        # Not the network's own forward, which Accelerate wraps in autocast.
+        return Discriminator.forward(discriminator, images, shown)
 
-    if kind == "wgan-gp":
+    if loss_named(arm.loss).gradient_penalty == "wgan-gp":
         return weight * gradient_penalty(score, real, fake)
     return weight * (zero_centred_penalty(score, real) + zero_centred_penalty(score, fake))
 

@@ -23,7 +23,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 
 from lib import paths
 from lib.data.augment import as_float, flip_and_shift
-from lib.metrics import MetricError, check_pixels, check_range, pick_device
+from lib.metrics import MetricError, check_pixels, check_range, hub_file, pick_device
 from lib.metrics.imagenet import as_input, load_trained
 from lib.sources import digest, source_hash
 from lib.training import epoch_batches, predict
@@ -91,7 +91,7 @@ def load_extractor(
         raise MetricError(f"there is no extractor {kind!r}; choose 'auto', 'inception', 'vgg16' or 'domain'")
     if kind == "vgg16":
         return vgg16(device)
-    if kind == "inception" or (kind == "auto" and inception_file().exists()):
+    if kind == "inception" or (kind == "auto" and hub_file(URL_INCEPTION_V3).exists()):
         return inception(device)
     return domain(train, test, device=device, precision=precision)
 
@@ -104,18 +104,13 @@ class _Inception(FeatureExtractorInceptionV3):
         return super().forward(pixels)[0]  # of a tuple of one
 
 
-def inception_file() -> Path:
-    """Where torch-fidelity's weights lie in the hub cache."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / Path(URL_INCEPTION_V3).name
-
-
 def inception(device: str = "auto") -> Extractor:
     """Inception-v3 of the original FID (Heusel et al. 2017) in torch-fidelity's conversion: 2,048 features.
 
     Images are resized to 299 px on TensorFlow 1's grid. Weights missing from the hub cache are downloaded; unofficial
     ones work but show in the name.
     """
-    file = inception_file()
+    file = hub_file(URL_INCEPTION_V3)
     prefix = file.stem.rsplit("-", 1)[1]  # of the sha256, as torch.hub names its files
     place = f"Put the file from {URL_INCEPTION_V3} at {file}"
     if not file.exists():

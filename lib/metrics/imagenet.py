@@ -1,13 +1,12 @@
 """AlexNet and VGG16 with torchvision's ImageNet weights, from torch's hub cache (TORCH_HOME). Nothing is downloaded."""
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms.functional import normalize
 
 from lib.data.catalog import DataError
+from lib.metrics import hub_file
 
 NETWORKS = {
     "AlexNet": (models.alexnet, models.AlexNet_Weights.IMAGENET1K_V1),
@@ -25,8 +24,8 @@ def load_trained(name: str) -> nn.Sequential:
     if name not in NETWORKS:
         raise DataError(f"There is no network {name!r}: choose from {', '.join(NETWORKS)}.")
     build, weights = NETWORKS[name]
-    file = Path(torch.hub.get_dir(), "checkpoints", weights.url.rsplit("/", 1)[-1])
-    how = f"Put {weights.url} there, or set TORCH_HOME to where it is."
+    file = hub_file(weights.url)
+    how = f"Put {weights.url} there, or set TORCH_HOME to the folder whose hub/checkpoints holds it."
     if not file.exists():
         raise DataError(f"The weights of {name} are not in {file}. {how}")
     with torch.device("meta"):  # without drawing 138 million weights first

@@ -12,7 +12,6 @@ import contextlib
 import io
 import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import lpips
 import torch
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from lib.data.augment import as_float
-from lib.metrics import MetricError, check_range, check_tensor, pick_device
+from lib.metrics import MetricError, check_range, check_tensor, hub_file, pick_device
 
 # torchvision's weights of each trunk, and the smallest side that it takes.
 TRUNKS = {
@@ -69,11 +68,6 @@ class Perceptual:
             raise MetricError(f"LPIPS reads uint8 pixels or floats in [-1, 1], not {images.dtype}")
 
 
-def trunk_file(net: str) -> Path:
-    """Where the hub cache holds the trunk's weights."""
-    return Path(torch.hub.get_dir()) / "checkpoints" / TRUNKS[net][0].url.rsplit("/", 1)[-1]
-
-
 def load_lpips(net: str = "vgg", *, device: str = "cpu", download: bool = False) -> Perceptual:
     """LPIPS with the trunk "alex", "vgg" or "squeeze".
 
@@ -83,7 +77,7 @@ def load_lpips(net: str = "vgg", *, device: str = "cpu", download: bool = False)
     """
     if net not in TRUNKS:
         raise MetricError(f"there is no LPIPS network {net!r}; choose from {', '.join(TRUNKS)}")
-    file = trunk_file(net)
+    file = hub_file(TRUNKS[net][0].url)
     trained = download or file.exists()
     # The package prints, and calls torchvision with deprecated arguments.
     silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
@@ -124,17 +118,10 @@ def lpips_diversity(perceptual: Perceptual, images: Tensor, *, pairs: int, seed:
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 
-def lpips_to_source(perceptual: Perceptual, generated: Tensor, sources: Tensor) -> float:
-    """Mean LPIPS between generated[i] and the image that it was made from; lower means copying."""
-    return perceptual.distance(generated, sources).double().mean().item()
-
-
-def lpips_same_pyramid(perceptual: Perceptual, generated: Tensor) -> float:
-    """Mean LPIPS between draws of one pyramid, images (pyramids, draws, 3, h, w); near 0: z is not used."""
-    if generated.dim() != 5 or generated.shape[1] < 2:
-        raise MetricError(f"draws of one pyramid are (pyramids, at least 2, 3, h, w), not {tuple(generated.shape)}")
-    distances = perceptual.distance(generated[:, :-1].flatten(0, 1), generated[:, 1:].flatten(0, 1))
-    return distances.double().mean().item()
+def mean_lpips(perceptual: Perceptual, a: Tensor, b: Tensor) -> float:
+    """Mean LPIPS between a[i] and b[i]: low between images and their sources means copying, near 0 between two draws
+    from one condition that the noise is not used."""
+    return perceptual.distance(a, b).double().mean().item()
 
 
 def _unit(images: Tensor, device: torch.device) -> Tensor:

@@ -297,13 +297,29 @@ def test_no_verdict_is_given_near_chance_or_without_errors():
 )
 def test_strengths_are_tuned_on_what_there_is(count, asked, batch, found):
     train, design = images(count), SimpleNamespace(tuning_count=asked)
-    assert experiments.tuned_on(train, experiments.Settings(1, batch), design) == found
+    assert experiments.tuned_on(train, experiments.Settings(1, batch), design, [1.0, 3.0]) == found
 
 
 @pytest.mark.parametrize(("count", "asked"), [(79, 0), (400, 79)])
 def test_too_few_images_to_tune_on_are_refused_before_anything_trains(count, asked):
     with pytest.raises(DataError, match="tuned on 79 of them less a fifth.*batch_size to 63 or less"):
-        experiments.tuned_on(images(count), experiments.Settings(1, 64), SimpleNamespace(tuning_count=asked))
+        experiments.tuned_on(images(count), experiments.Settings(1, 64), SimpleNamespace(tuning_count=asked), [1, 3])
+
+
+def test_one_factor_takes_any_images_and_none_is_refused():
+    train, settings, design = images(70), experiments.Settings(1, 64), SimpleNamespace(tuning_count=0)
+    assert experiments.tuned_on(train, settings, design, [1.0]) == 70
+    for grid in ([], [0.0, 1.0]):
+        with pytest.raises(DataError, match="strength_grid=.*above 0"):
+            experiments.tuned_on(train, settings, design, grid)
+
+
+def test_two_classes_are_judged_where_they_are_told_apart():
+    rows = pd.DataFrame({"condition": "small set", "chance": 50.0, "arm": ["plain", "Gram"] * 3,
+                         "seed": [0, 0, 1, 1, 2, 2], "accuracy": [95.0, 97.0, 94.8, 97.1, 95.1, 96.9]})  # fmt: skip
+    assert experiments.accuracies(rows).verdict.tolist() == ["baseline", "better"]
+    rows["accuracy"] -= 40
+    assert experiments.accuracies(rows).verdict.tolist() == ["baseline", "not judged: near chance"]
 
 
 def test_little_data_fill_a_batch():

@@ -381,10 +381,10 @@ def test_differences_show_intervals():
 def test_differences_leave_out_what_says_nothing():
     assert figures.differences(compared(1)) is None  # no interval
     table = compared(3, by=["condition"])  # the baseline has 79 % on average
-    chance = table.condition.map({"all images": 10.0, "few images": 40.0})
+    chance = table.condition.map({"all images": 10.0, "few images": 80.0})
     (axes,) = figures.differences(judged(table.assign(chance=chance))).axes
     assert axes.get_title(loc="left") == "all images"
-    assert figures.differences(judged(table.assign(chance=40.0))) is None
+    assert figures.differences(judged(table.assign(chance=80.0))) is None
 
 
 def test_differences_have_a_panel_per_condition():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lib import paths
+from lib.corregularization import losses as module
 from lib.corregularization.losses import (
     PenaltyError,
     as_matrix,
@@ -364,14 +365,22 @@ def test_a_network_counts_each_layer_alike():
 # --- responses --------------------------------------------------------------------------------------
 
 
-def test_response_penalty_takes_samples_evenly_and_ignores_means_and_scales():
+def test_response_penalty_takes_samples_from_everywhere_and_ignores_means_and_scales(monkeypatch):
     responses = draw(4, 3, 5, 5)
     whole = response_penalty(responses, rows=None)
     moved = responses * torch.tensor([2.0, 0.1, 7.0]).view(3, 1, 1) + torch.tensor([5.0, -3.0, 1.0]).view(3, 1, 1)
     torch.testing.assert_close(response_penalty(moved, rows=None), whole)
     torch.testing.assert_close(response_penalty(responses, rows=100), whole)  # there are 100
-    every_second = responses.transpose(0, 1).flatten(1)[:, ::2].T
-    torch.testing.assert_close(response_penalty(responses, rows=50), response_penalty(every_second, rows=None))
+    taken = []
+    monkeypatch.setattr(module, "gram_penalty", lambda matrix, **_: taken.append(matrix) or matrix.sum())
+    places = torch.arange(128 * 32 * 32.0).view(128, 1, 32, 32).expand(-1, 2, -1, -1)  # each response says where it is
+    response_penalty(places.double(), rows=4096)
+    found = (taken[0][0] - taken[0][0].min()).round().long()  # they come centred; the first of all is the smallest
+    assert len(found.unique()) == 4096
+    image, row, column = found // 1024, found // 32 % 32, found % 32
+    for axis, length in ((image, 128), (row, 32), (column, 32)):
+        counts = torch.bincount(axis, minlength=length)
+        assert counts.min() > 0.8 * 4096 / length and counts.max() < 1.2 * 4096 / length
 
 
 # --- precision, degenerate filters, compiler, processes --------------------------------------------

@@ -6,7 +6,7 @@ import torch
 
 from lib.corregularization.analysis import coherence, group_coherence
 from lib.corregularization.losses import gram_penalty
-from lib.corregularization.packing import LOSSES, at_ratio, pack, packing_table, pair_evaluations
+from lib.corregularization.packing import LOSSES, at_ratio, pack, packing_table
 
 
 def packed(grouping="whole", loss="p = 2", n=24, d=12, steps=200, starts=3, **options):
@@ -84,11 +84,6 @@ def test_the_absolute_penalty_ends_with_duplicates_where_there_is_no_room():
 @pytest.mark.parametrize("grouping", ["whole", "random"])
 def test_with_room_for_all_they_become_orthogonal(grouping):
     assert packed(grouping, n=8, d=16, starts=1)[0].rms < 0.01
-
-
-def test_groups_take_as_many_pairs_as_the_whole():
-    n, groups = 24, 4
-    assert pair_evaluations(n, groups) * groups * (n / groups) * (n / groups - 1) == pytest.approx(n * (n - 1))
 
 
 @pytest.mark.parametrize("grouping", ["whole", "fixed", "random", "noise"])

@@ -9,6 +9,14 @@ from lib.laplacian_gan.augment import AUGMENTATIONS, augmentation_named, pyramid
 IMAGES = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+def handed_on(monkeypatch, images, **options):
+    """The bands that `pyramid_augment` puts together again."""
+    shown, collapse = [], pyramid.collapse
+    monkeypatch.setattr(pyramid, "collapse", lambda bands: shown.append(bands) or collapse(bands))
+    pyramid_augment(images, **options)
+    return shown[0]
+
+
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_size_gradient_and_seed(name):
     change = augmentation_named(name)
@@ -86,25 +94,14 @@ def test_pyramid_augmentation_keeps_the_low_pass():
     )
 
 
-def test_scaling_multiplies_each_band_of_each_image():
+def test_scaling_multiplies_each_band_of_each_image(monkeypatch):
     torch.manual_seed(0)
-    shown = {}
-    original = pyramid.collapse
-
-    def collapse(bands):
-        shown["bands"] = bands
-        return original(bands)
-
-    augment.pyramid.collapse, kept = collapse, augment.pyramid.collapse
-    try:
-        pyramid_augment(IMAGES, scale=0.4, swap=0, jitter=0)
-    finally:
-        augment.pyramid.collapse = kept
-    for before, after in zip(pyramid.build(IMAGES, 4)[:-1], shown["bands"][:-1], strict=True):
+    bands = handed_on(monkeypatch, IMAGES, scale=0.4, swap=0, jitter=0)
+    for before, after in zip(pyramid.build(IMAGES, 4)[:-1], bands[:-1], strict=True):
         gains = (after / before).flatten(1)
         torch.testing.assert_close(gains, gains[:, :1].expand_as(gains), rtol=1e-3, atol=1e-3)
         assert gains[:, 0].std() > 0.05 and (gains > 0).all()
-    assert torch.equal(pyramid.build(IMAGES, 4)[-1], shown["bands"][-1])
+    assert torch.equal(pyramid.build(IMAGES, 4)[-1], bands[-1])
 
 
 def test_swapping_exchanges_bands_and_makes_none_up():
@@ -134,14 +131,6 @@ def test_unknown_names_are_refused():
 
 
 # -- distributions ---------------------------------------------------------------------------
-
-
-def handed_on(monkeypatch, images, **options):
-    """The bands that `pyramid_augment` puts together again."""
-    shown, collapse = [], pyramid.collapse
-    monkeypatch.setattr(pyramid, "collapse", lambda bands: shown.append(bands) or collapse(bands))
-    pyramid_augment(images, **options)
-    return shown[0]
 
 
 def test_diff_augment_changes_colour_then_place_then_cuts(monkeypatch):

@@ -100,6 +100,21 @@ def test_of_several_sources_the_one_copied_most_counts(protocol, images, copied)
     assert evaluation._copies(protocol, sources.roll(1, 0), "held-out", images)["retrieval"] == copied
 
 
+def test_copies_are_looked_for_among_as_many_images_whatever_the_arm(protocol, monkeypatch):
+    """Of more images the nearest other one is nearer, which lowers the index."""
+    pools = []
+    monkeypatch.setattr(evaluation.copying, "copy_index", lambda some, pool, *_: pools.append(len(pool)) or 0.0)
+    for split in (*protocol.sources, "none"):
+        evaluation._copies(protocol, protocol.sources["held-out"], split)
+    assert pools == [COUNT] * 3 and len(protocol.training) > COUNT
+
+
+def test_other_held_out_images_make_another_curve(data, protocol):
+    other = load_images("shapes-plain", "test", count=220, seed=1)
+    second = evaluation.protocol_of(data[0], other, protocol.extractor, protocol.perceptual, count=COUNT, pairs=6)
+    assert second.key != protocol.key
+
+
 def test_too_few_images_are_refused(data, protocol):
     with pytest.raises(ValueError, match="at least 100 images of each set, not 20"):
         evaluation.distances(protocol, data[1].pixels[:20])

@@ -16,8 +16,8 @@ from torch_fidelity import feature_extractor_inceptionv3 as inception_module
 
 from lib.data.augment import as_float
 from lib.data.images import Images, load_images
-from lib.metrics import MetricError, features, fid
-from lib.metrics.features import domain, inception, inception_file, load_extractor, to_pixels
+from lib.metrics import MetricError, features, fid, hub_file
+from lib.metrics.features import domain, inception, load_extractor, to_pixels
 
 
 def noise(count, size=16, seed=0):
@@ -78,7 +78,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     monkeypatch.setattr(torch.hub, "urlopen", mock.Mock(side_effect=urllib.error.URLError("no network")))
-    file = inception_file()
+    file = hub_file(inception_module.URL_INCEPTION_V3)
     assert file == tmp_path / "hub/checkpoints/weights-inception-2015-12-05-6726825d.pth"
     file.parent.mkdir(parents=True)
     return file

@@ -9,15 +9,13 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import squeezenet1_1
 
-from lib.metrics import MetricError
+from lib.metrics import MetricError, hub_file
 from lib.metrics.perceptual import (
     TRUNKS,
     Perceptual,
     load_lpips,
     lpips_diversity,
-    lpips_same_pyramid,
-    lpips_to_source,
-    trunk_file,
+    mean_lpips,
 )
 
 pytestmark = pytest.mark.filterwarnings("error")  # the package's own warnings stay inside
@@ -83,7 +81,7 @@ def test_weights_in_the_hub_cache_are_used_and_change_the_name(hub, untrained, c
     with torch.random.fork_rng():
         torch.manual_seed(7)
         torch.save(squeezenet1_1(weights=None).state_dict(), hub / "squeezenet1_1-b8a52dc0.pth")
-    assert trunk_file("squeeze").exists()
+    assert hub_file(TRUNKS["squeeze"][0].url).exists()
     found = load_lpips("squeeze")
     assert found.name == "LPIPS-squeeze"
     assert "untrained" in untrained["squeeze"].name and untrained["squeeze"].name.startswith("LPIPS-squeeze")
@@ -242,18 +240,5 @@ def test_diversity_needs_two_images_and_two_pairs():
             lpips_diversity(SIMPLE, images, pairs=pairs, seed=0)
 
 
-def test_to_source_compares_each_image_with_its_own():
-    assert lpips_to_source(SIMPLE, grey(0, 100, 200), grey(0, 151, 251)) == pytest.approx(0.8 / 3, abs=1e-6)
-
-
-def test_same_pyramid_stays_within_a_pyramid():
-    base = grey(0, 100, 200)
-    equal = base[:, None].expand(-1, 4, -1, -1, -1)
-    assert lpips_same_pyramid(SIMPLE, equal) == 0
-    moved = equal.clone()
-    moved[:, 1::2] += 51
-    assert lpips_same_pyramid(SIMPLE, moved) == pytest.approx(0.4, abs=1e-6)
-    with pytest.raises(MetricError, match="at least 2"):
-        lpips_same_pyramid(SIMPLE, equal[:, :1])
-    with pytest.raises(MetricError, match="at least 2"):
-        lpips_same_pyramid(SIMPLE, base)
+def test_the_mean_compares_each_image_with_its_own():
+    assert mean_lpips(SIMPLE, grey(0, 100, 200), grey(0, 151, 251)) == pytest.approx(0.8 / 3, abs=1e-6)

@@ -195,6 +195,14 @@ def test_sources_that_typst_refuses(few, monkeypatch, tmp_path):
         paper.write("quick")
 
 
+@pytest.mark.parametrize("profile", ["..", "", "{folder}"])
+def test_a_path_is_no_profile_and_nothing_is_removed(few, profile):
+    before = sorted(few.parents[1].rglob("*"))
+    with pytest.raises(ParameterError, match="There is no"):
+        paper.write(profile.format(folder=few))
+    assert sorted(few.parents[1].rglob("*")) == before
+
+
 def test_no_results_at_all(few):
     with pytest.raises(ParameterError, match="make figures PROFILE=smoke"):
         paper.write("smoke")

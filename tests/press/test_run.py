@@ -707,6 +707,22 @@ def test_read_of_a_damaged_or_incomplete_result_is_an_error(file):
         page(seeds=[0]).read("tab1_accuracy")
 
 
+def test_the_commit_is_that_of_the_start_and_of_this_repository(repository, monkeypatch):
+    def git(*words: str) -> str:
+        command = ["git", "-C", repository, "-c", "user.name=a", "-c", "user.email=a@b.c", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init", "-q"), git("add", "."), git("commit", "-qm", "one")
+    monkeypatch.setattr(paths, "ROOT", repository)
+    run, first = study(), git("rev-parse", "HEAD")
+    git("commit", "-qm", "two", "--allow-empty")
+    run.save_table("tab1_accuracy", FRAME, caption="Accuracy.")
+    assert sidecar(run, "tab1_accuracy")["provenance"]["commit"] == first != git("rev-parse", "HEAD")
+    (repository / "archive").mkdir()  # unpacked inside another repository
+    monkeypatch.setattr(paths, "ROOT", repository / "archive")
+    assert module._commit() == "unknown"
+
+
 def test_read_without_seeds_is_an_error():
     with pytest.raises(RunError, match="no seeds"):
         page(seeds=[]).read("tab1_accuracy")

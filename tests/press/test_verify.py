@@ -64,11 +64,11 @@ def made(tmp_path_factory) -> Path:
     return root
 
 
-def write(run: Run) -> None:
+def write(run: Run, table: pd.DataFrame = TABLE) -> None:
     figure = Figure(figsize=(1.5, 1))
     figure.add_subplot().plot([0, 1], [0, run.seed])
     run.save_figure("fig31_line", figure, TABLE, caption="A line.")
-    run.save_table("tab31_all", TABLE, caption="All.")
+    run.save_table("tab31_all", table, caption="All.")
     run.finish()
 
 
@@ -273,6 +273,23 @@ def test_no_value_of_another_kind_breaks_what_reads_results(results, name):
                 gallery.figures("quick"), gallery.runs("quick")
             except ParameterError:
                 assert errors, (inner, last, other)
+
+
+def test_results_over_seeds_belong_to_those_that_they_were_made_of(results):
+    page = Run("07_page", {"profile": "quick", "seeds": [0, 1]})
+    page.save_table("tab31_all", page.read("tab31_all"), caption="All.")
+    page.finish()
+    assert not any("07_page" in finding for finding in found("warning"))
+    write(Run("03_study", {"profile": "quick", "device": "cpu", "epochs": 2, "seed": 1}), TABLE.assign(n=[1, 3]))
+    assert ["tab31_all.csv is another" in finding for finding in found("warning") if "07_page" in finding] == [True]
+
+
+def test_advice_never_makes_results_over_seeds_of_one_seed(results):
+    (results.root / "profiles" / "quick.yaml").write_text("seeds: [0, 1, 2]\nnotebooks: {07_page: {reads: [03_study]}}")
+    results("seed-1/tab31_all.json").write_text("{")
+    told = [finding for finding in found("warning") + found("error") if "make figures" in finding]
+    assert any("seed-2" in finding for finding in told) and any("seed-1" in finding for finding in told)
+    assert all("ONLY=" in finding for finding in told if "SEEDS=" in finding)
 
 
 def test_a_changed_setting_makes_a_run_stale_which_is_a_warning(results):
