@@ -10,8 +10,6 @@ codes      discrete codes: use of the alphabet, redundancy, what positions follo
 Images go in as uint8, so that real and generated ones take the same path.
 """
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
@@ -26,11 +24,6 @@ def pick_device(device: str) -> str:
     """ "auto" is a GPU where there is one."""
     # Not lib.training.start: a new Accelerator would change the precision of one that is in use.
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-
-
-def hub_file(url: str) -> Path:
-    """Where torch's hub cache (TORCH_HOME) holds the weights from `url`, if it does."""
-    return Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
 
 
 def check_tensor(values: Tensor, what: str) -> None:

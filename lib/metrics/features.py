@@ -23,8 +23,8 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 
 from lib import paths
 from lib.data.augment import as_float, flip_and_shift
-from lib.metrics import MetricError, check_pixels, check_range, hub_file, pick_device
-from lib.metrics.imagenet import as_input, load_trained
+from lib.metrics import MetricError, check_pixels, check_range, pick_device
+from lib.metrics.imagenet import as_input, hub_file, load_trained
 from lib.sources import digest, source_hash
 from lib.training import epoch_batches, predict
 

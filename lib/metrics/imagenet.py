@@ -1,18 +1,24 @@
 """AlexNet and VGG16 with torchvision's ImageNet weights, from torch's hub cache (TORCH_HOME). Nothing is downloaded."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.transforms.functional import normalize
 
 from lib.data.catalog import DataError
-from lib.metrics import hub_file
 
 NETWORKS = {
     "AlexNet": (models.alexnet, models.AlexNet_Weights.IMAGENET1K_V1),
     "VGG16": (models.vgg16, models.VGG16_Weights.IMAGENET1K_V1),
 }
 STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, deviation of pixels in these trainings
+
+
+def hub_file(url: str) -> Path:
+    """Where torch's hub cache (TORCH_HOME) holds the weights from `url`, if it does."""
+    return Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
 
 
 def load_trained(name: str) -> nn.Sequential:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torchvision import models
 
 from lib.data.augment import as_float
-from lib.metrics import MetricError, check_range, check_tensor, hub_file, pick_device
+from lib.metrics import MetricError, check_range, check_tensor, pick_device
+from lib.metrics.imagenet import hub_file
 
 # torchvision's weights of each trunk, and the smallest side that it takes.
 TRUNKS = {

@@ -16,8 +16,9 @@ from torch_fidelity import feature_extractor_inceptionv3 as inception_module
 
 from lib.data.augment import as_float
 from lib.data.images import Images, load_images
-from lib.metrics import MetricError, features, fid, hub_file
+from lib.metrics import MetricError, features, fid
 from lib.metrics.features import domain, inception, load_extractor, to_pixels
+from lib.metrics.imagenet import hub_file
 
 
 def noise(count, size=16, seed=0):

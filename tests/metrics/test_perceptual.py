@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import squeezenet1_1
 
-from lib.metrics import MetricError, hub_file
+from lib.metrics import MetricError
+from lib.metrics.imagenet import hub_file
 from lib.metrics.perceptual import (
     TRUNKS,
     Perceptual,
