@@ -2,7 +2,7 @@
 #
 #     docker build -t four-studies .
 #     docker run --rm -p 8888:8888 four-studies                                     # JupyterLab
-#     docker run --rm -v "$PWD/out:/out" -e OUTPUT_ROOT=/out four-studies make figures
+#     mkdir -p out && docker run --rm -u "$(id -u)" -v "$PWD/out:/out" -e OUTPUT_ROOT=/out four-studies make figures
 FROM python:3.11-slim-bookworm
 
 # Debian keeps no older versions to pin.

@@ -249,10 +249,13 @@ class Repository:
         return (self.folder / path).exists()
 
     def wait_for(self, path: str, process: subprocess.Popen) -> None:
-        """Until the file is there."""
-        while not self.exists(path):
+        """Until the file is there, for five minutes at most."""
+        for _ in range(6000):
+            if self.exists(path):
+                return
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.05)
+        raise AssertionError(f"{path} never came")
 
 
 def make_toy(folder: Path) -> Repository:

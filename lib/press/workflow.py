@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import Timeout
+from grimp.exceptions import SourceSyntaxError
 
 from lib import paths
 from lib.press import execution, jobs
@@ -184,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
             show_plan(selected)
             return 0
         status = make_figures(selected, options)
-    except ParameterError as error:
+    except (ParameterError, SourceSyntaxError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     if options.command == "outputs" and status == 0:

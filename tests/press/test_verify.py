@@ -342,5 +342,8 @@ def test_an_unknown_profile_is_one_clear_error(results, capsys):
 
 @pytest.mark.parametrize("folder", verify.kept_folders())
 def test_the_committed_results_are_whole_in_a_clone(folder):
+    record = f"figures/{folder}/**/*.json"
+    if verify.history(paths.ROOT) and not subprocess.check_output(["git", "-C", paths.ROOT, "ls-files", record]):
+        pytest.skip("made here, and perhaps not finished")
     found, counts = verify.verify(folder)
     assert [one for one in found if one.level == "error"] == [] and counts["hashes"]
