@@ -307,9 +307,9 @@ def fit_arm(
 ) -> pd.DataFrame:
     """`fit` one arm of a study on shuffled batches of `train`.
 
-    arm, settings: dataclasses, which enter the checkpoint's key, without the arm's label. train: has a length and a
-    checksum. code: the module whose source, with all that it imports, a checkpoint depends on. facts: whatever else
-    it depends on.
+    arm, settings: dataclasses, which enter the checkpoint's key, without the arm's label. train: has a checksum, and
+    without `batches` a length. code: the module whose source, with all that it imports, a checkpoint depends on.
+    facts: whatever else it depends on.
     """
     key = {"arm": asdict(replace(arm, label="")), "settings": asdict(settings), "seed": seed, "train": train.checksum}
     return fit(

@@ -84,7 +84,7 @@ def make_step(
 ) -> tuple[nn.Module, Callable[[Tensor], Terms]]:
     """A fresh network of the arm and step(indices of a batch) of its training, all registered for checkpoints.
 
-    pixels: uint8 (N, 3, S, S); steps: of the whole training, for the schedule. The network is as Accelerate wraps it.
+    pixels: uint8 (N, 3, H, W); steps: of the whole training, for the schedule. The network is as Accelerate wraps it.
     """
     if settings.batch_size < 2:
         raise ValueError("batch norm and negatives take batches of two or more images; raise batch_size")

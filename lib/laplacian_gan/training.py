@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the 
 
 CALIBRATION_BATCHES = 16
 SAMPLES_AT_ONCE = 250
-NOISE = 2**32  # added to the seed of sampling: noise on bands is none of the numbers that z was made of
+NOISE = 2**31  # added to the seed of sampling, of which a CPU reads 32 bits: noise on bands is not what z was made of
 
 Bands = dict[int, Tensor]
 Step = Callable[[Tensor, bool], dict[str, Tensor]]  # real images (n, 3, h, w), whether the penalty is due

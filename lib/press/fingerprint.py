@@ -98,13 +98,14 @@ def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
 
 def data_parts(values: dict[str, Any]) -> dict[str, str]:
     """The state of the data set that the parameters name, and of what else it or they need, where that is here."""
-    if "dataset" not in values:
+    if not isinstance(values.get("dataset"), str):
         return {}
-    others = [*values.get("more_datasets", []), values.get("transfer", "")]
+    more = values.get("more_datasets")
+    others = [*(more if isinstance(more, list) else []), values.get("transfer")]
     others += [f"folder:{values['checkpoint']}"] if values.get("checkpoint") else []
     others += ["esc50"] if values.get("recorded_count") else []  # notebook 06 listens to it
     others += ["aihub-controls"] if values["dataset"].startswith("aihub") else []
-    found = {f"data {name}": _signature(name) for name in others if name}
+    found = {f"data {name}": _signature(name) for name in others if name and isinstance(name, str)}
     found = {part: state for part, state in found.items() if state not in ("absent", "built-in")}
     return found | {f"data {values['dataset']}": _signature(values["dataset"])}
 

@@ -53,6 +53,7 @@ ROWS = {"type": "array", "items": {"type": "array"}}
 FIGURE = _object(kind={"const": "figure"}, **SIDECAR)
 TABLE = _object(kind={"const": "table"}, columns={"type": "array", "items": TEXT}, data=ROWS, **SIDECAR)
 RECORD = _object(inputs=TEXT, parameters=_object(), data=DATA, outputs=_named(_object(files=FILES)))
+RECORD["properties"]["read"] = {"type": "object", "additionalProperties": TEXT}  # over seeds: by path
 FORM = Validator({"anyOf": [FIGURE, TABLE, RECORD]})
 
 
@@ -322,7 +323,7 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
             yield Finding("warning", job.name, what, f"Run {_make(job, job.notebook)} for the rest.")
         why = _reasons(job, record) or [f"after {jobs.title(name)}" for name in job.reads if name in stale]
         read = {paths.figures() / name: digest for name, digest in record.get("read", {}).items()}
-        why = why or [f"{path.name} is another" for path in read if not path.exists() or sha256(path) != read[path]]
+        why = why or [f"{path.name} is another" for path in read if not path.is_file() or sha256(path) != read[path]]
         stale |= {job.name} if why else set()
         if why == [ABSENT]:
             counts["without data"] += 1
@@ -348,7 +349,7 @@ def _reasons(job: Job, record: dict) -> list[str]:
     changed = [f"{name}: {old} → {new}" for name, (old, new) in pairs.items() if old != new]
     if not changed and "absent" in fingerprint.data_parts(job.values).values():
         return [ABSENT]
-    return changed or ["code, data or packages are not those that it was made from"]
+    return changed or ["code, packages or data (optional ones, too) are not those that it was made from"]
 
 
 def _make(place: Scope | Job, notebook: str = "") -> str:

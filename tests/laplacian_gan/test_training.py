@@ -213,6 +213,22 @@ def test_the_pyramid_decides_and_zeros_do_not():
     assert torch.equal(null[0], null[1])
 
 
+def test_noise_on_bands_is_none_of_the_numbers_of_z():
+    seen = []
+
+    class Recorder(torch.nn.Linear):
+        size, latent = 32, 48  # as many numbers as a band of 4 px
+
+        def forward(self, z, bands):
+            seen.append((z, bands[4]))
+            return torch.zeros(len(z), 3, 32, 32)
+
+    arm = Arm("noise", levels=(4,), condition="noise")
+    training.Trained(arm, Recorder(1, 1), SCALES, pd.DataFrame(), {}).sample(100, seed=5)
+    z, band = seen[0]
+    assert not np.isin(band.flatten().numpy(), z.flatten().numpy()).any()
+
+
 def test_weight_decay_of_the_source_does_nothing():
     """1 - 2e-4 · 2e-5 is 1 in float32."""
     settings = replace(SETTINGS, epochs=1)

@@ -2,7 +2,7 @@
 
 Every voter hands in logits (N, classes) of the same clips; a row of NaN is an abstention, as of the text's voter where
 there are no words. An abstention calls no emergency, and has no part in means. What is fitted (temperatures, the
-stacking) is fitted on validation clips that no voter was trained on, and judged on the test.
+stacking) is fitted on votes on validation clips that no voter learned, the text's out of fold, and judged on the test.
 """
 
 from collections.abc import Mapping, Sequence

@@ -127,7 +127,7 @@ class Recogniser:
             temporary.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
     def calibrated(self, opinion: Opinion, labels: Tensor) -> "Recogniser":
-        """With a temperature for each voter, from clips that none was trained on."""
+        """With a temperature for each voter, from votes on clips that it did not learn (`voting.out_of_fold`)."""
         fitted = {name: fit_temperature(logits, labels) for name, logits in opinion.votes.items()}
         return replace(self, temperatures=fitted)
 

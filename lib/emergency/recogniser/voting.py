@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.model_selection import KFold
+from sklearn.model_selection import GroupKFold
 
 from lib.data.audio import Sounds
 from lib.emergency.features import RATE
@@ -49,14 +49,17 @@ def parts(recogniser: Recogniser) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["name", "inside", "parameters", "below"])
 
 
-def out_of_fold(opinion: Opinion, labels: torch.Tensor, classes: int, *, seed: int) -> Opinion:
-    """The opinion on the validation clips with the text's votes out of fold.
+def out_of_fold(
+    opinion: Opinion, said: Sequence[str], labels: torch.Tensor, classes: int, *, seed: int
+) -> Opinion:  # fmt: skip
+    """The opinion on the validation clips with the text's votes out of fold; clips of one line (`said`) share a fold.
 
     Notebook 04 fits the text's voter on what was written of these very clips; how sure it is of them does not tell how
     sure it may be of others.
     """
     texts, votes = np.array(opinion.texts, object), torch.full((len(labels), classes), torch.nan)
-    for learned, out in KFold(FOLDS, shuffle=True, random_state=seed).split(texts):
+    lines = [text.normalise(line) or f"none in {place}" for place, line in enumerate(said)]
+    for learned, out in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(texts, groups=lines):
         with contextlib.suppress(ValueError):  # words of one class alone: there is nothing to tell apart
             votes[out] = text.fit_text(texts[learned], labels[learned], classes).logits(texts[out])
     return replace(opinion, votes=opinion.votes | {TEXT: votes})

@@ -265,15 +265,18 @@ def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed
 
 
 def _kinds_of_lines(predictions: Predictions) -> list[tuple[str, list[str], list[str]]]:
-    """(kind, what was said, what was written) of test clips whose line is in no training clip, and of validation clips
-    whose line is in one."""
-    learned, found = {line for line, _ in predictions.ideal.learned}, []
-    for kind, clips, outputs in (("unseen", predictions.test, predictions.outputs),
-                                 ("seen", predictions.validation, predictions.validation_outputs)):  # fmt: skip
-        pairs = [(said, written) for said, written in zip(clips.texts, outputs.texts, strict=True)
-                 if (text.normalise(said, "no punctuation") in learned) == (kind == "seen")]  # fmt: skip
-        found.append((kind, [said for said, _ in pairs], [written for _, written in pairs]))
-    return found
+    """(kind, what was said, what was written) of test clips whose line is in no training clip, and of those whose line
+    is in one; of such validation clips where the test has none, as in soundscapes."""
+    learned = {line for line, _ in predictions.ideal.learned}
+
+    def pairs(clips: Clips, outputs: FrameOutputs, seen: bool) -> list[tuple[str, str]]:
+        return [(said, written) for said, written in zip(clips.texts, outputs.texts, strict=True)
+                if (text.normalise(said, "no punctuation") in learned) == seen]  # fmt: skip
+
+    test = predictions.test, predictions.outputs
+    known = pairs(*test, True) or pairs(predictions.validation, predictions.validation_outputs, True)
+    return [(kind, [said for said, _ in some], [written for _, written in some])
+            for kind, some in (("unseen", pairs(*test, False)), ("seen", known))]  # fmt: skip
 
 
 Measure = tuple[int, float, float, float]  # count, value, low, high

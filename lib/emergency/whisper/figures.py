@@ -200,10 +200,13 @@ def alarms(table: pd.DataFrame) -> Figure:
         axes.errorbar(middle.alarms_per_hour, middle.miss_rate, _bars(middle, "miss_rate", "miss_low", "miss_high"),
                       _bars(middle, "alarms_per_hour", "alarms_low", "alarms_high"), color=colour, linewidth=0.7,
                       capsize=2)  # fmt: skip
-    axes.set_xscale("symlog", linthresh=1)
-    axes.set(xlabel="false alarms per hour of clips without emergency", ylabel="missed emergencies (%)", ylim=(0, None),
-             xlim=(0, None))  # fmt: skip
-    axes.xaxis.set_major_formatter(ScalarFormatter())
+    if table.alarms_per_hour.min() > 0:
+        axes.set_xscale("log")
+        plots.plain_ticks(axes.xaxis)
+    else:
+        axes.set_xscale("symlog", linthresh=1)
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set(xlabel="false alarms per hour of clips without emergency", ylabel="missed emergencies (%)", ylim=(0, None))
     axes.legend(fontsize=6)
     return figure
 

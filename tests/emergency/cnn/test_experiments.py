@@ -193,6 +193,11 @@ def test_faithfulness_of_every_method(heard):
     start = frame[(frame.panel == "flipping") & (frame.x == 0)].value
     assert start.max() - start.min() < 1e-6, "nothing is flipped yet"
     assert len(areas) == 3 and (areas.clips == 6).all()
+    for method, some in frame[frame.panel == "flipping"].groupby("method"):
+        curves = some.pivot(index="x", columns="order", values="value")
+        between = np.trapezoid(curves["least"] - curves["most"], curves.index)
+        found = areas.set_index("measure").value[f"flipping area, {method}"]
+        assert found == pytest.approx(between, abs=1e-6), "above 0 where the order is right"
     assert figures.faithfulness(frame)
 
 

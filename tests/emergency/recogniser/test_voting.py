@@ -73,9 +73,8 @@ def test_the_text_is_calibrated_on_texts_that_it_did_not_learn():
     texts = ["".join(draw.choice(list("가나다라마바사"), 8)) for _ in range(120)] + [""] * 5
     labels = torch.from_numpy(draw.integers(1, 5, 125))
     learned = fit_text(texts, labels, 20).logits(texts)
-    found = voting.out_of_fold(
-        Opinion({CNN: torch.zeros(125, 20), TEXT: learned}, None, tuple(texts)), labels, 20, seed=0
-    )
+    opinion = Opinion({CNN: torch.zeros(125, 20), TEXT: learned}, None, tuple(texts))
+    found = voting.out_of_fold(opinion, texts, labels, 20, seed=0)
     accuracy = {name: (votes[:120].argmax(1) == labels[:120]).float().mean().item()
                 for name, votes in (("learned", learned), ("out of fold", found.votes[TEXT]))}  # fmt: skip
     assert accuracy["learned"] > 0.9 and accuracy["out of fold"] < 0.4
@@ -83,8 +82,11 @@ def test_the_text_is_calibrated_on_texts_that_it_did_not_learn():
     assert found.votes[CNN] is not learned and (found.votes[CNN] == 0).all()
     sure = [fit_temperature(votes, labels) for votes in (learned, found.votes[TEXT])]
     assert sure[0] < 0.3 * sure[1]
-    nothing = voting.out_of_fold(replace(found, texts=("",) * 125), labels, 20, seed=0)
+    nothing = voting.out_of_fold(replace(found, texts=("",) * 125), texts, labels, 20, seed=0)
     assert nothing.votes[TEXT].isnan().all()
+    lines, classes = np.repeat(texts[:40], 4).tolist(), labels[:40].repeat_interleave(4)
+    again = voting.out_of_fold(Opinion({}, None, tuple(lines)), lines, classes, 20, seed=0).votes[TEXT]
+    assert (again.argmax(1) == classes).float().mean() < 0.5, "a line is never learned from another clip of it"
 
 
 def test_false_alarms(recogniser, test_set):  # noqa: F811
