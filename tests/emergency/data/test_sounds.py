@@ -91,7 +91,9 @@ def test_rejected_files_are_counted_by_reason(tmp_path):
     make_tree(tmp_path, per_class=4, broken=("cut JSON", "no WAV", "no area"))
     loaded = sounds.load("aihub", "train", seconds=1.0, root=str(tmp_path))
     assert loaded.rejected == {"unreadable JSON": 1, "missing audio": 1, "no area": 1}
-    assert loaded.name.endswith("3 files rejected") and loaded.subset([0, 1]).rejected == loaded.rejected
+    cut = sum(bool(text) and span[0][1] > 0.999 for text, span in zip(loaded.texts, loaded.spans, strict=True))
+    assert loaded.name.endswith(f"3 files rejected, {cut} lines reach beyond their clip") and cut
+    assert loaded.subset([0, 1]).rejected == loaded.rejected
 
 
 def test_without_aihub_the_message_says_where_to_apply(tmp_path):
