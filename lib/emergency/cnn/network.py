@@ -38,6 +38,12 @@ class Variant:
     stride: tuple[int, int] = (2, 2)
     dropout: float = 0.0
 
+    def __post_init__(self):
+        if self.pooling not in POOLING:
+            raise ValueError(f"{self.label}: pooling {self.pooling!r} is unknown; choose one of {', '.join(POOLING)}")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"{self.label}: a kernel of {self.kernel} has no middle; choose an odd one")
+
 
 def variants(width: int = 16) -> list[Variant]:
     """The seven: one plain network, and one change at a time. width: filters of the first block."""

@@ -65,6 +65,12 @@ def test_costs_are_those_counted_by_hand():
     assert cost["mega_macs"] == pytest.approx((4 * 9 * 40 * 200 + 8 * 4 * 9 * 20 * 100 + 20 * 8 * 5) / 1e6)
 
 
+@pytest.mark.parametrize("change", [{"pooling": "maximum"}, {"kernel": 4}])
+def test_impossible_variants_are_refused(change):
+    with pytest.raises(ValueError, match="choose"):
+        replace(TINY, **change)
+
+
 def test_too_few_mels_are_refused():
     with pytest.raises(ValueError, match="nothing is left of 8 mels"):
         build_cnn(variants(4)[0], 3, mels=8)
