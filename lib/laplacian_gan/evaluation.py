@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lib.data.images import load_images
 from lib.laplacian_gan import copying
 from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID, control_arms
 from lib.laplacian_gan.training import Settings, Trained, latents, train_arms
@@ -272,6 +273,26 @@ def compare_on(
     """The source's comparison on one data set: DCGAN, pyramid GAN and its null control, with their training curves."""
     score = {"score": partial(curve_score, protocol=protocol), "score_key": protocol.key}
     return train_arms(control_arms(levels)[:3], train, settings, seed=seed, checkpoints=checkpoints, **score)
+
+
+def load_others(names: Sequence[str], *, size: int, seed: int) -> dict[str, tuple["Images", "Images"]]:
+    """Training and test images of further data sets, by name."""
+    return {
+        name: tuple(load_images(name, split, size=size, seed=seed) for split in ("train", "test")) for name in names
+    }
+
+
+def repeated(
+    others: Mapping[str, tuple["Images", "Images"]], settings: Settings, levels: Sequence[int],
+    measured: Mapping[str, Any], *, seed: int, checkpoints: Path,
+) -> list[tuple[pd.DataFrame, str]]:  # fmt: skip
+    """The comparison on each of `others`: its rows of tab11, and how they were measured. measured: for a protocol."""
+    found = []
+    for name, (train, test) in others.items():
+        protocol = load_protocol(train, test, settings, **measured)
+        trained = compare_on(train, protocol, settings, levels, seed=seed, checkpoints=checkpoints / name)
+        found.append((headline(trained, protocol, train.name, seed=seed), f"{train.name}: {protocol.description}"))
+    return found
 
 
 def headline(trained: dict[str, Trained], protocol: Protocol, dataset: str, *, seed: int) -> pd.DataFrame:

@@ -1,5 +1,7 @@
 """From trained arms to rows and pictures: disjoint parts, what each row holds, and figures drawn from them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -81,6 +83,19 @@ def test_rows_of_the_headline(trained, protocol):
     assert np.isfinite(numbers).all()
     assert list(rows.reported_fid.fillna(0)) == [112.07, 159.12, 159.12, 0]
     assert set(rows.n_fake) == {COUNT} and set(rows.extractor) == {protocol.extractor.name}
+
+
+def test_the_comparison_repeated_on_another_set_says_how_it_was_measured_there(data, tmp_path, monkeypatch):
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
+    others = evaluation.load_others(["shapes-plain"], size=32, seed=1)
+    assert [len(one) > 200 and one.pixels.shape[-1] == 32 for one in others["shapes-plain"]] == [True, True]
+    small = {"shapes-plain": tuple(one.subset(slice(220)) for one in others["shapes-plain"])}
+    how = {"extractor": "domain", "lpips_net": "alex", "count": COUNT, "pairs": 6, "seed": 1}
+    brief = replace(SETTINGS, epochs=1, score_every=0)
+    ((rows, described),) = evaluation.repeated(small, brief, LEVELS, how, seed=1, checkpoints=tmp_path / "kept")
+    assert rows.arm.tolist() == ["DCGAN", "pyramid GAN", "pyramid GAN", "null: zeros"] and (rows.seed == 1).all()
+    assert described.startswith(small["shapes-plain"][0].name) and "100 generated to 100 held-out images" in described
+    assert len(list((tmp_path / "kept" / "shapes-plain").glob("*/key.json"))) == 3
 
 
 def test_the_curve_ends_where_the_table_is(trained, protocol):
