@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from lib.training import TrainingError
 
 KILLED = (
-    "a training's process was killed, as a rule for want of memory. Use a smaller batch or network, or one "
+    "a training's process ended, as a rule for want of memory. Use a smaller batch or network, or one "
     "thread (CORES=1), which trains one at a time. What was finished is kept: run again to go on."
 )
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -53,7 +53,7 @@ def side_by_side(trainings: Sequence[Callable[[], Any]]) -> list[Any]:
     forks = sys.platform.startswith("linux") and not torch.accelerator.is_available()
     try:
         return (_forked if forks else _anew)(trainings, workers)
-    except (BrokenProcessPool, TerminatedWorkerError) as error:
+    except (BrokenProcessPool, TerminatedWorkerError, torch.OutOfMemoryError) as error:
         raise TrainingError(KILLED) from error
 
 

@@ -24,9 +24,13 @@ def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> 
     message = ipywidgets.HTML()
 
     def picture() -> Image:
-        figure, buffer = draw(**{name: control.value for name, control in controls.items()}), io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
-        plt.close(figure)
+        before, buffer = set(plt.get_fignums()), io.BytesIO()
+        try:
+            figure = draw(**{name: control.value for name, control in controls.items()})
+            figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
+        finally:  # one that is left half drawn would appear under the next cell
+            for number in set(plt.get_fignums()) - before:
+                plt.close(number)
         return Image(buffer.getvalue())
 
     shown = display(picture(), display_id=True)

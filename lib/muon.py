@@ -13,8 +13,8 @@ from torch import Tensor
 class Muon(torch.optim.Muon):
     """PyTorch's with Nesterov's momentum and its state; updates are as large as AdamW's ("match_rms_adamw")."""
 
-    def __init__(self, params, lr: float = 1e-3, **options):
-        super().__init__(params, lr, adjust_lr_fn="match_rms_adamw", **options)
+    def __init__(self, params, lr: float = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95):
+        super().__init__(params, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib import paths
 from lib.paths import atomic
+from lib.sources import sha256
 
 
 def interleave(tasks: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1) -> pd.DataFrame:
@@ -85,14 +86,15 @@ def costs(
 
 
 def measured_once(name: str, key: Mapping[str, Any], measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """`measure()`, kept in build/cost/<name>.json and measured anew where `key`, the machine or its threads change.
+    """`measure()`, kept in build/cost and measured anew where `key`, the machine or its threads change.
 
     So a notebook that runs again gives the same results. `key` says what was measured, with the hash of its code.
     The random state stays as it is.
     """
-    machine = {"machine": platform.node(), "processor": platform.processor(), "threads": torch.get_num_threads()}
+    machine = {"machine": platform.node(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    machine |= {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     wanted = json.loads(json.dumps(machine | dict(key)))
-    kept = paths.build() / "cost" / f"{name}.json"
+    kept = paths.build() / "cost" / f"{name}-{sha256(json.dumps(wanted, sort_keys=True))[:8]}.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
     if found.get("key") != wanted:
         with torch.random.fork_rng():

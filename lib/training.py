@@ -46,12 +46,12 @@ class TrainingError(RuntimeError):
 
 
 def start(device: str = "auto", precision: str = "no") -> Accelerator:
-    """A fresh Accelerator. device: "auto", "cpu" or "cuda"; precision: "no", "bf16" or "fp16"."""
+    """A fresh Accelerator. device: "auto" (CUDA or else the CPU), "cpu", "cuda"; precision: "no", "bf16", "fp16"."""
     if device not in ("auto", "cpu", "cuda"):
         raise TrainingError(f"device {device!r} is unknown; choose 'auto', 'cpu' or 'cuda'")
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("device 'cuda' was asked for, but torch sees no GPU; use device='cpu' or 'auto'")
-    cpu = device == "cpu"
+    cpu = device == "cpu" or (device == "auto" and torch.backends.mps.is_available())  # Apple's GPUs know no float64
     # A notebook trains many models in turn, one on the CPU perhaps and the next on "auto".
     AcceleratorState._reset_state(reset_partial_state=cpu or PartialState._shared_state.get("_cpu", False))
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision)
@@ -88,6 +88,9 @@ def gradient_step(
     optimizers, schedulers = (
         () if part is None else part if isinstance(part, Sequence) else (part,) for part in (optimizer, scheduler)
     )
+
+    if accelerator.scaler is not None and len(optimizers) > 1:  # each step may change the scale of the next
+        raise TrainingError("precision 'fp16' works with one optimizer alone; use 'bf16' or 'no'")
 
     def update(batch: Any) -> Terms:
         for one in optimizers:
@@ -386,7 +389,7 @@ def _save(accelerator: Accelerator, folder: Path, epoch: int, rows: list[dict]) 
         accelerator.save_state(str(partial))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            (partial / "history.json").write_text(json.dumps(rows))
+            (partial / "history.json").write_text(json.dumps(rows, default=float))
             (partial / SUMS).write_text(json.dumps(_sums(partial)))
             partial.rename(folder / f"epoch-{epoch:04d}")  # a folder is renamed whole or not at all
     except Exception as error:  # a full disk is an OSError, a SafetensorError or a RuntimeError of torch.save
@@ -418,16 +421,21 @@ def _sha256(path: Path) -> str:
 
 def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> tuple[int, list[dict]]:
     """Load the newest checkpoint of `folder` if it was made with the same key; (epochs done, history)."""
-    wanted = json.loads(json.dumps(key, sort_keys=True, default=str))
+    made_by = {"torch": torch.__version__, "device": accelerator.device.type}  # which the results' records name
+    wanted = json.loads(json.dumps(key | made_by, sort_keys=True, default=str))
     note = folder / "key.json"
     try:
         same = note.exists() and json.loads(note.read_text()) == wanted
     except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(f"{note} cannot be read ({error}). Delete the folder {folder} and run again.") from error
-    saved = [path for path in _complete(folder) if int(path.name[6:]) <= epochs] if same else []
+    saved = _complete(folder) if same else []
+    if saved and int(saved[-1].name[6:]) > epochs:
+        raise TrainingError(f"{folder} holds {int(saved[-1].name[6:])} epochs, more than the {epochs} that are asked "
+                            "for. Delete it, or have `epochs` in the key.")  # fmt: skip
     if not saved:
         if accelerator.is_main_process:
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(folder)  # what stayed behind would be taken for this training's
             with atomic(note) as temporary:
                 temporary.write_text(json.dumps(wanted, indent=1))
         accelerator.wait_for_everyone()

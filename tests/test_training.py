@@ -287,10 +287,11 @@ def test_more_epochs_go_on_from_the_saved_ones(tmp_path, uninterrupted):
     assert {epoch for epoch, _ in trained} == {3}
 
 
-def test_fewer_epochs_than_saved_train_anew_and_are_right(tmp_path):
+def test_fewer_epochs_than_saved_do_not_throw_the_others_away(tmp_path):
     train(tmp_path / "toy", 3)
-    assert_same(train(tmp_path / "toy", 2), train(None, 2))
-    assert saved(tmp_path / "toy") == ["epoch-0002", "key.json"]
+    with pytest.raises(TrainingError, match="holds 3 epochs, more than the 2 that are asked for"):
+        train(tmp_path / "toy", 2)
+    assert saved(tmp_path / "toy") == ["epoch-0003", "key.json"]
 
 
 def test_another_key_starts_anew(tmp_path):

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lib.categorical.evaluation import Encoded, code_bytes
-from lib.categorical.losses import agreement
 from lib.metrics import MetricError
 from lib.metrics.clustering import check_points
 from lib.metrics.codes import check_codes, check_labels
@@ -111,8 +110,11 @@ def hamming(queries: Tensor, stored: Tensor) -> np.ndarray:
 
 def expected_disagreement(queries: Tensor, stored: Tensor) -> np.ndarray:
     """-Σ_l p_l(query)[category stored at l] / L: soft codes (M, L, K) against hard ones (N, L), (M, N) in [-1, 0]."""
-    codes = torch.nn.functional.one_hot(check_codes(stored, queries.shape[2]), queries.shape[2])
-    return -agreement(queries.float(), codes.float()).numpy()
+    stored, queries = check_codes(stored, queries.shape[2]), queries.float()
+    total = torch.zeros(len(queries), len(stored))
+    for position, categories in enumerate(stored.T):  # one-hot codes of a whole database would take gigabytes
+        total -= queries[:, position, categories]
+    return (total / queries.shape[1]).numpy()
 
 
 def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, seed: int) -> np.ndarray | None:

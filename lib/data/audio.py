@@ -8,6 +8,7 @@ Where a set is looked for is written in `catalog`, which formats are read in `de
 """
 
 import re
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ __all__ = ["DataError", "Sounds", "load_sounds"]
 
 FOLDS = 5  # of a folder; ESC-50 has its own
 LONGEST = 600.0  # seconds; a longer clip is a slip
-_FORMAT = "1"  # of the cache; raise it when decoding changes
+_FORMAT = "2"  # of the cache; raise it when decoding changes
 _EXTENSIONS = """
     .wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64
     .m4a .m4b .aac .mp4 .mov .3gp .webm .mkv .mka .wma .amr .ac3
@@ -212,13 +213,15 @@ def _official(source: Source) -> Listing:
 def _decode(listing: Listing, length: int) -> np.ndarray:
     """(N, length) int16; all files are tried before any that cannot be read is complained of."""
     files, count = listing.paths(), len(listing.files)
-    rejected = defaultdict(list)  # reason -> names
+    rejected, longer = defaultdict(list), []  # reason -> names
     samples = common.allocate((count, length), np.int16, f"clips of {length / RATE:g} s", "seconds=")
 
     def one(index: int) -> None:
         try:
-            clip = decoding.decode(files[index], seconds=length / RATE)
-            samples[index, : len(clip)] = clip
+            clip = decoding.decode(files[index], seconds=length / RATE + 0.5)
+            samples[index, : len(clip)] = clip[:length]
+            if len(clip) > length + RATE // 4:
+                longer.append(index)
         except Unreadable as error:
             rejected[error.reason].append(decoding.printable(listing.files[index].name))
 
@@ -230,4 +233,7 @@ def _decode(listing: Listing, length: int) -> np.ndarray:
         ]
         raise DataError(f"{sum(map(len, rejected.values()))} of the {count} sounds of {listing.place} cannot be used: "
                         f"{', '.join(parts)}. Remove or repair them.")  # fmt: skip
+    if longer:
+        warnings.warn(f"{len(longer)} of the {count} sounds of {listing.place} are longer than {length / RATE:g} s, of "
+                      "which the beginning is used: raise seconds=, or cut them.", stacklevel=4)  # fmt: skip
     return samples

@@ -32,13 +32,7 @@ AUDIO_SETS = ("soundscapes", "soundscapes-recorded", "esc50", "aihub", "aihub-st
 CIFAR10_BATCHES = "cifar-10-batches-py"
 CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"
 CELEBA_IMAGES = "img_align_celeba"
-CELEBA_LISTS = (
-    "identity_CelebA.txt",
-    "list_attr_celeba.txt",
-    "list_bbox_celeba.txt",
-    "list_eval_partition.txt",
-    "list_landmarks_align_celeba.txt",
-)
+CELEBA_LIST = "list_eval_partition.txt"
 ESC50 = "ESC-50-master"  # as GitHub names it, unpacked or as a zip
 ESC50_LIST = "meta/esc50.csv"
 
@@ -96,7 +90,7 @@ def _official_forms(base: Path, dataset: str) -> Iterator[tuple[str, Path, str]]
         for folder in (base, inside):
             yield "official", folder / CIFAR10_BATCHES, "."
             yield "archive", folder / CIFAR10_ARCHIVE, ""
-    elif dataset == "celeba" and all((inside / name).is_file() for name in CELEBA_LISTS):
+    elif dataset == "celeba" and (inside / CELEBA_LIST).is_file():
         yield "official", inside, CELEBA_IMAGES
         yield "archive", inside / f"{CELEBA_IMAGES}.zip", ""
     elif dataset == "esc50":
@@ -112,9 +106,9 @@ def _spellings(folder: Path) -> list[Path]:
     for name in folder.parts[1 if folder.anchor else 0 :]:
         composed = unicodedata.normalize("NFC", name)
         names = dict.fromkeys([name, composed, unicodedata.normalize("NFD", name)])
-        with contextlib.suppress(UnicodeEncodeError):
+        with contextlib.suppress(UnicodeError):
             names[os.fsdecode(composed.encode("cp949"))] = None
-        found = [path / each for path in found for each in names if len(names) == 1 or (path / each).exists()]
+        found = [path / each for path in found for each in names if len(names) == 1 or os.path.exists(path / each)]
     return found
 
 
@@ -198,7 +192,7 @@ def signature(dataset: str, root: str = "") -> str:
     Returns:
         "built-in" for sets drawn by this repository; "absent" when nothing is found, cannot be
         read or has an unknown name; else a sha256 over the sorted relative names and the sizes of
-        its files. Moving or touching a data set does not change it.
+        its files. Moving or touching a data set does not change it; nor does other content of the same size.
     """
     if dataset in BUILT_IN:
         return "built-in"

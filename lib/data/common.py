@@ -55,6 +55,8 @@ def check(
     """Refuses arguments that no data set can fulfil. kind: "image" or "audio"."""
     if dataset not in known and not dataset.startswith("folder:"):
         sets = catalog.AUDIO_SETS if kind == "audio" else catalog.IMAGE_SETS
+        if dataset in sets:  # of study 4
+            raise DataError(f"{dataset} is loaded by lib.emergency.data.sounds.load, not by load_sounds.")
         raise DataError(
             f"There is no {kind} data set {dataset!r}. Expected one of {', '.join(sets)} or folder:<path>; did you "
             f"mean {catalog.nearest(dataset, sets)!r}?"

@@ -109,6 +109,9 @@ def _groups(folder: Path, split: str, kind: Kind) -> dict[str, list[File]]:
             f"{folder} holds {_words(top)} but not both train and test, once each. Expected both, or class folders "
             f"alone, which are split 80 : 20. Rename, join or add folders."
         )
+    if odd := [name for name in train + test + other if set(plain) & set(_folders(folder / name))]:
+        raise DataError(f"{folder} holds class folders and, beside them, {_words(odd)} with folders of the same names. "
+                        "Move the classes into train/, beside test/, or the split elsewhere.")  # fmt: skip
     _splits_further_down(folder, top, files)
     classes = _classes(folder, "", files, kind)
     if split == "all":

@@ -175,8 +175,14 @@ def decode(files: list[Path], size: int | None) -> np.ndarray:
     def pixels_of(image: np.ndarray) -> str:
         return f"{image.shape[1]} x {image.shape[0]} pixels"
 
+    damaged = []
+
     def one(index: int) -> None:
-        image = read_image(files[index], size)
+        try:
+            image = read_image(files[index], size)
+        except DataError as error:
+            damaged.append((index, error))
+            return
         if image.shape != first.shape:
             raise DataError(
                 f"The images have unequal sizes: {files[0]} has {pixels_of(first)}, {files[index]} has "
@@ -188,6 +194,11 @@ def decode(files: list[Path], size: int | None) -> np.ndarray:
     shape = (len(files), 3, *first.shape[:2])
     pixels = common.allocate(shape, np.uint8, f"images of {pixels_of(first)}", "size=")
     common.in_threads(one, len(files))
+    if damaged:  # all are told at once: to decode a large folder takes minutes
+        index, error = min(damaged, key=lambda one: one[0])
+        others = [str(files[other]) for other, _ in sorted(damaged)[1:6]]
+        more = f" Of {len(damaged)} such images the next are {', '.join(others)}." if others else ""
+        raise DataError(f"{error}{more}") from error
     return pixels
 
 
@@ -210,6 +221,8 @@ def read_image(path: Path, size: int | None) -> np.ndarray:
         elif "MAX_TEXT" in str(error):
             problem = (f"carries more than {PngImagePlugin.MAX_TEXT_CHUNK / 2**20:g} MB of text in a PNG chunk. Save "
                        "it again without its metadata.")  # fmt: skip
+        elif isinstance(error, OSError) and error.errno:
+            problem = f"cannot be read ({error.strerror}). Check its permissions and the disk."
         else:
             problem = (f"cannot be read: it is corrupt, truncated or of an unusual kind ({error}). Replace or delete "
                        "it.")  # fmt: skip
@@ -221,7 +234,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode to RGB: 16-bit grey is scaled to 8 bit, transparency laid over white."""
     if image.mode in _SIXTEEN_BITS:
         # Pillow itself would clip 16-bit values at 255.
-        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
+        grey = np.asarray(image).astype(np.int64)
+        if image.mode == "I" and not (grey.min() >= 0 and (255 < grey.max() <= 65535 or not grey.max())):
+            raise ValueError(f"32-bit values from {grey.min()} to {grey.max()}, expected 16 bits; save it as 8-bit")
         return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         grey = np.nan_to_num(np.asarray(image, np.float64))

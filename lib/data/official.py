@@ -21,7 +21,7 @@ WHERE = {
     "cifar10": f"{catalog.CIFAR10_ARCHIVE} (or the folder {catalog.CIFAR10_BATCHES}/ unpacked from it, "
     "or an image folder cifar10/{train,test}/<class>/)",
     "celeba": f"celeba/{catalog.CELEBA_IMAGES}.zip (or the folder unpacked from it) beside "
-    + ", ".join(catalog.CELEBA_LISTS)
+    + catalog.CELEBA_LIST
     + " (or a folder celeba/ with images alone)",
 }
 _SERVERS = {"cifar10": "www.cs.toronto.edu", "celeba": "drive.google.com"}
@@ -96,7 +96,9 @@ def download(dataset: str, root: str = "") -> Source:
             (CIFAR10 if dataset == "cifar10" else CelebA)(temporary, download=True)
             name = catalog.CIFAR10_BATCHES if dataset == "cifar10" else "celeba"
             common.move(Path(temporary) / name, base / name)
-        return catalog.locate(dataset, root)
+        if (found := catalog.locate(dataset, root)) is None:
+            raise OSError(f"{base / name} is in the way: delete it")
+        return found
     except Exception as error:  # of sockets, HTTP, archives, the disk or a missing download helper
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(

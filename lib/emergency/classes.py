@@ -8,12 +8,10 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-GROUPS = ("silence", "safety", "fire", "disaster", "accident", "general", "normal")
-
 
 @dataclass(frozen=True)
 class SoundClass:
-    """number: 0..19. group: one of `GROUPS`. aliases: other names a data set may use."""
+    """number: 0..19. group: of the source. aliases: other names a data set may use."""
 
     number: int
     name: str
@@ -46,7 +44,14 @@ CLASSES = (
     SoundClass(14, "call for help", "도움요청", "general", True, ("help",)),
     SoundClass(15, "indoor", "실내", "normal", False),
     SoundClass(16, "outdoor", "실외", "normal", False),
-    SoundClass(17, "washer and dryer", "가전소음_세탁기, 건조기", "normal", False, ("세탁기", "건조기", "washer")),
+    SoundClass(
+        17,
+        "washer and dryer",
+        "가전소음_세탁기, 건조기",
+        "normal",
+        False,
+        ("세탁기", "건조기", "세탁기, 건조기", "washer"),
+    ),
     SoundClass(18, "vacuum cleaner", "가전소음_청소기", "normal", False, ("청소기", "진공청소기", "vacuum")),
     SoundClass(19, "other appliances", "가전소음_기타소음", "normal", False, ("기타소음", "appliances")),
 )

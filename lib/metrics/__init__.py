@@ -1,13 +1,17 @@
 """Measures of generated images and of representations, named by their protocol.
 
-features   extractors: uint8 images to feature vectors
-fid        Fréchet distance, KID, precision, recall, density and coverage of two sets of features
-spectrum   radial power spectrum
-perceptual LPIPS (also of float images in [-1, 1])
-clustering clusters, nearest neighbours and linear readouts of representations, against labels
-codes      discrete codes: use of the alphabet, redundancy, what positions follow, codes that nearly agree
+features        extractors: uint8 images to feature vectors; imagenet has the trained networks
+fid             Fréchet distance, KID, precision, recall, density and coverage of two sets of features
+spectrum        radial power spectrum
+perceptual      LPIPS (also of float images in [-1, 1])
+clustering      clusters, nearest neighbours and linear readouts of representations, against labels
+codes           discrete codes: use of the alphabet, redundancy, what positions follow, codes that nearly agree
+disentanglement MIG, DCI and SAP of representations, against known factors
+classification  accuracy, confusion, alarms and calibration of a classifier, with intervals
+moments         sound event detection by frame, event and alarm
+comparison      arms over seeds: mean, spread, paired tests
 
-Images go in as uint8, so that real and generated ones take the same path.
+Generated and real images go in as uint8, so that they take the same path.
 """
 
 import torch

@@ -23,6 +23,14 @@ def wilson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
     return float(found.low), float(found.high)
 
 
+def percent(hits: int, count: int) -> tuple[float, float, float]:
+    """A share in % with Wilson's 95 % interval: (value, low, high); NaN where nothing was counted."""
+    if not count:
+        return np.nan, np.nan, np.nan
+    low, high = wilson(hits, count)
+    return 100 * float(hits / count), 100 * low, 100 * high
+
+
 def confusion(labels: Tensor, predicted: Tensor, classes: int) -> np.ndarray:
     """Counts (classes, classes): row the class, column what it was taken for."""
     return metrics.confusion_matrix(labels.cpu(), predicted.cpu(), labels=range(classes))
@@ -91,11 +99,7 @@ def alarm_row(logits: Tensor, labels: Tensor, alarming: Sequence[int]) -> dict[s
 
 
 def _share(name: str, hits: int, count: int) -> dict[str, float]:
-    """Percent with Wilson's interval."""
-    if not count:
-        return {name: np.nan, f"{name}_low": np.nan, f"{name}_high": np.nan}
-    low, high = wilson(hits, count)
-    return {name: 100 * float(hits / count), f"{name}_low": 100 * low, f"{name}_high": 100 * high}
+    return dict(zip((name, f"{name}_low", f"{name}_high"), percent(hits, count), strict=True))
 
 
 def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> pd.DataFrame:

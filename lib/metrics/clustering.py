@@ -18,6 +18,7 @@ from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, nor
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -101,7 +102,8 @@ def k_means(points: Tensor, k: int, *, seed: int, restarts: int = 10) -> Cluster
     """k-means of points (N, D), k of 1 … N: the best of `restarts` runs from k-means++ (scikit-learn)."""
     points = check_points(points)
     _check_k(k, len(points))
-    fitted = KMeans(n_clusters=k, n_init=restarts, random_state=seed).fit(points.numpy())
+    with threadpool_limits(1):  # sums of several threads differ in their last digits, by which the best may change
+        fitted = KMeans(n_clusters=k, n_init=restarts, random_state=seed).fit(points.numpy())
     return Clusters(torch.from_numpy(fitted.cluster_centers_), float(fitted.inertia_))
 
 

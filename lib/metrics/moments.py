@@ -14,14 +14,15 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching
 from scipy.stats import chi2
 
-from lib.metrics.classification import wilson
+from lib.metrics.classification import percent
 
 COLLAR = 0.2  # seconds that an onset may be off, and an offset where the event is short
 COLLAR_SHARE = 0.2  # of the event's length that its offset may be off, as in DCASE Task 4 (Turpault et al. 2019)
 GAP, SHORTEST = 0.2, 0.1  # seconds: shorter gaps are closed, shorter events left out
 OVERLAP = 0.7  # PSDS, scenario 1: detection and ground truth criterion
 MOST_FALSE = 100.0  # PSDS: false positives per hour up to which it looks
-PSDS_THRESHOLDS = np.linspace(0.01, 0.99, 50)  # so many slightly underestimate it
+PSDS_THRESHOLDS = 200  # of each class, by how many frames are above them: at equal steps of probability, a network that
+# is sure of itself has hardly any that differ, and a PSDS of a fifth of what the same order of frames deserves
 ALARM_THRESHOLDS = np.linspace(0.05, 0.95, 19)
 DRAWS = 1000  # of the bootstrap
 
@@ -61,7 +62,7 @@ def moment_interval(predicted: np.ndarray, wanted: np.ndarray, *, seed: int = 0)
 
     Negative frames are unknown. The bootstrap resamples clips, as frames of a clip are dependent.
     """
-    return _interval(_frame_counts(predicted, wanted), _macro_f1, seed)
+    return bootstrap(_frame_counts(predicted, wanted), _macro_f1, seed)
 
 
 def _frame_counts(predicted: np.ndarray, wanted: np.ndarray) -> np.ndarray:
@@ -80,7 +81,7 @@ def _macro_f1(counts: np.ndarray) -> np.ndarray:
     return 100 * np.divide(each, occurs.sum(-1), out=np.full(each.shape, np.nan), where=occurs.any(-1))
 
 
-def _interval(counts: np.ndarray, score: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[float, float, float]:
+def bootstrap(counts: np.ndarray, score: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[float, float, float]:
     """(value, low, high) of a score of counts (clips, …) summed over clips, by a percentile bootstrap over clips (Efron
     1979) of `DRAWS` resamples; those in which the score is undefined are left out."""
     value = float(score(counts.sum(0)))
@@ -111,7 +112,7 @@ def event_interval(
         one, two = ours[key], theirs[key]
         fits = csr_array([[_fits(a, b) for b in two] for a in one] if one and two else (len(one), len(two)))
         counts[key] = (maximum_bipartite_matching(fits, "column") >= 0).sum(), len(one), len(two)
-    return _interval(counts, _macro_f1, seed)
+    return bootstrap(counts, _macro_f1, seed)
 
 
 def _grouped(some: Sequence[Event]) -> dict[tuple[int, int], list[Event]]:
@@ -135,10 +136,15 @@ def psds_interval(
     How many events are found, by false positives per hour up to `MOST_FALSE`. A detection counts if `OVERLAP` of it
     lies on events of its class, and an event is found if detections that count cover `OVERLAP` of it. The mean over
     classes less the standard deviation is integrated over false positives; confusion with other classes costs nothing
-    more. probabilities: (N, T, classes) of frames of `seconds`.
+    more. probabilities: (N, T, classes) of frames of `seconds`; their order within a class is all that counts.
+
+    The interval is the basic bootstrap's: clips drawn anew spread the classes, whose deviation is subtracted, so most
+    resamples lie below the value, and the percentiles would be too low. The value itself is biased alike, downwards.
     """
     hours = probabilities.shape[1] * len(probabilities) * seconds / 3600
-    return _interval(_detections(probabilities, true, seconds), partial(_psds_of, hours=hours), seed)
+    value, low, high = bootstrap(_detections(probabilities, true, seconds), partial(_psds_of, hours=hours), seed)
+    low, high = np.clip((2 * value - high, 2 * value - low), 0, 1).tolist()
+    return value, low, high
 
 
 def _detections(probabilities: np.ndarray, true: Sequence[Event], seconds: float) -> np.ndarray:
@@ -146,13 +152,16 @@ def _detections(probabilities: np.ndarray, true: Sequence[Event], seconds: float
     numbers = sorted({event.number for event in true})
     clips, frames, _ = probabilities.shape
     after = 1 + max([frames * seconds, *(event.offset for event in true)])  # seconds from one clip's start to the next
-    counts = np.zeros((clips, len(numbers), len(PSDS_THRESHOLDS), 3), np.int64)
+    ranks = np.unique(np.geomspace(1, max(1, clips * frames), PSDS_THRESHOLDS).astype(int)) - 1
+    counts = np.zeros((clips, len(numbers), len(ranks), 3), np.int64)
     for row, number in enumerate(numbers):
+        scores = probabilities[:, :, number]
+        thresholds = np.maximum(np.sort(scores, None)[::-1][ranks], np.finfo(np.float32).tiny)  # 0 is never a detection
         # Rows (onset, offset), all clips one after the other.
         real = np.array([(one.clip * after + np.array(one[2:])) for one in sorted(true) if one.number == number])
         counts[:, row, :, 2] = _by_clip(real, after, clips)[:, None]
-        for column, threshold in enumerate(PSDS_THRESHOLDS):
-            edges = np.diff(np.pad(probabilities[:, :, number] >= threshold, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+        for column, threshold in enumerate(thresholds):
+            edges = np.diff(np.pad(scores >= threshold, ((0, 0), (1, 1))).astype(np.int8), axis=1)
             spans = [clip * after + place * seconds for clip, place in map(np.nonzero, (edges > 0, edges < 0))]
             detected = np.stack(spans, 1)
             good = _covered(detected, real) >= OVERLAP * np.diff(detected)[:, 0] - 1e-9
@@ -216,11 +225,11 @@ def alarm_curve(
         for threshold in ALARM_THRESHOLDS:
             raised = surest >= threshold
             missed, false = int((~raised & emergency).sum()), int((raised & ~emergency).sum())
-            low, high = wilson(missed, int(emergency.sum()))
+            miss, low, high = percent(missed, int(emergency.sum()))
             fewest, most = poisson_bounds(false)
             rows.append({
                 "rule": f"{k} of {n}", "threshold": float(threshold),
-                "miss_rate": 100 * missed / (emergency.sum() or np.nan), "miss_low": 100 * low, "miss_high": 100 * high,
+                "miss_rate": miss, "miss_low": low, "miss_high": high,
                 "alarms_per_hour": false / counted, "alarms_low": fewest / counted, "alarms_high": most / counted,
                 "alarms": false, "hours": hours,
             })  # fmt: skip

@@ -64,11 +64,11 @@ def paired(baseline: str, arm: Sequence[str] = ("arm",), kept: Sequence[str] = (
     return make
 
 
-def spread(by: str, measures: Sequence[str], kept: Sequence[str] = ()) -> Select:
-    """Mean, sd and interval over seeds of `measures`, as far as there are, by the values of `by`; kept: as above."""
+def spread(by: str, measures: Sequence[str], kept: Sequence[str] = (), **options) -> Select:
+    """`mean_and_interval` over seeds of `measures`, as far as there are, by the values of `by`; kept: as above."""
 
     def make(rows: pd.DataFrame) -> pd.DataFrame:
-        table = mean_and_interval(rows, [by], [name for name in measures if name in rows])
+        table = mean_and_interval(rows, [by], [name for name in measures if name in rows], **options)
         return table.merge(rows.drop_duplicates(by)[[by, *kept]]) if kept else table
 
     return make

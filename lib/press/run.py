@@ -302,8 +302,7 @@ class Run:
         self._outputs[name] = {"kind": about["kind"], "files": hashes}
 
     def _provenance(self, used: list[dict]) -> dict[str, Any]:
-        on_gpu = self.device != "cpu" and torch.accelerator.is_available()
-        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else f"GPU ({platform.machine()})"
+        on_gpu = self.device != "cpu" and torch.cuda.is_available()
         return {
             "notebook": self.notebook,
             "profile": self.profile,
@@ -313,7 +312,7 @@ class Run:
             "inputs": self.inputs,
             "commit": self._commit,  # of the start: what is committed meanwhile was not run
             "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONS},
-            "device": gpu if on_gpu else f"CPU ({os.cpu_count()} cores)",
+            "device": torch.cuda.get_device_name() if on_gpu else f"CPU ({os.cpu_count()} cores)",
             "threads": torch.get_num_threads(),
             "seconds": round(time.monotonic() - self._started, 1),
             "made": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -50,6 +50,14 @@ def load(tmp_path, dataset="folder:set", split="train", *, seconds=0.15, **optio
 # --- Sounds -------------------------------------------------------------------------------------
 
 
+def test_what_is_cut_off_is_told(tmp_path):
+    fill(tmp_path / "set/a", 4)
+    fill(tmp_path / "set/b", 3, length=RATE)
+    with pytest.warns(UserWarning, match="3 of the 7 sounds of .* are longer than 0.15 s, of which the beginning"):
+        sounds = load(tmp_path, split="all")
+    assert torch.equal(sounds.samples[-1], torch.from_numpy(noise(2, RATE)[:2400]))
+
+
 def test_split_folder(tmp_path):
     split_folder(tmp_path / "set", {"cat": 4, "ant": 3})
     sounds = load(tmp_path)

@@ -35,11 +35,11 @@ def test_official_form_comes_before_folder(tmp_path):
     assert catalog.locate("cifar10", root).kind == "official"
 
 
-def test_celeba_is_official_only_with_all_lists(tmp_path):
+def test_celeba_is_official_with_the_list_of_its_parts(tmp_path):
+    """Without it nobody knows which images are of one person, and they are split like any folder."""
     write(tmp_path / "celeba/img_align_celeba/000001.jpg")
     assert catalog.locate("celeba", str(tmp_path)).kind == "folder"
-    for name in catalog.CELEBA_LISTS:
-        write(tmp_path / "celeba" / name)
+    write(tmp_path / "celeba" / catalog.CELEBA_LIST)
     assert catalog.locate("celeba", str(tmp_path)).kind == "official"
 
 

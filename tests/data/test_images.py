@@ -318,6 +318,22 @@ def test_truncated_jpeg(tmp_path):
         load_images("folder:set", "train", root=str(tmp_path))
 
 
+def test_all_damaged_images_are_told_at_once(tmp_path):
+    split_folder(tmp_path / "set", {"a": 12})
+    for number in (3, 5, 7):
+        (tmp_path / f"set/train/a/{number:04}.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"0003\.png cannot be read.* Of 3 such .*0005\.png, .*0007\.png\."):
+        load_images("folder:set", "train", root=str(tmp_path))
+
+
+@pytest.mark.parametrize("top", [200, 4_000_000])
+def test_integers_that_are_no_16_bits_are_refused(tmp_path, top):
+    """They would turn black, or white."""
+    Image.fromarray(np.linspace(0, top, 64, dtype=np.int32).reshape(8, 8)).save(tmp_path / "x.tif")
+    with pytest.raises(DataError, match=f"32-bit values from 0 to {top}, expected 16 bits"):
+        images.read_image(tmp_path / "x.tif", None)
+
+
 def test_one_image_cannot_be_split(tmp_path):
     fill(tmp_path / "set/a", 1)
     with pytest.raises(DataError, match="only 1 image"):
@@ -712,6 +728,14 @@ def test_a_class_may_be_called_train(tmp_path):
     for kind in ("bus", "train"):
         pictures(tmp_path / kind)
     assert load_images(f"folder:{tmp_path}", "train").classes == ("bus", "train")
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_a_split_beside_the_classes_is_no_class(tmp_path, split):
+    for kind in ("cat", "dog", f"{split}/cat", f"{split}/dog"):
+        pictures(tmp_path / kind)
+    with pytest.raises(DataError, match=f"holds class folders and, beside them, {split} with folders of the same"):
+        load_images(f"folder:{tmp_path}", "train")
 
 
 def test_names_that_look_the_same_are_the_same(tmp_path):

@@ -176,6 +176,16 @@ class TestPsds:
         whole = psds(probabilities, events(moments, 1.0), seconds=1.0)
         assert psds(halves[1], events(halves[0], 1.0), seconds=1.0) == pytest.approx(whole)
 
+    @pytest.mark.parametrize("sharper", [np.sqrt, np.square, lambda p: p**30, lambda p: 1 / (1 + np.exp(30 - 60 * p))])
+    def test_how_sure_the_network_is_changes_nothing(self, sharper):
+        """Only the order of frames within a class counts."""
+        drawn = np.random.default_rng(1)
+        moments = np.repeat(drawn.integers(0, 4, (12, 8)), 5, axis=1)
+        probabilities = 0.45 * np.eye(4)[moments] + 0.55 * drawn.random((12, 40, 4))
+        true, how = events(moments, 1.0), {"seconds": 1.0}
+        wanted = psds(probabilities, true, **how)
+        assert 0 < wanted < 1 and psds(sharper(probabilities), true, **how) == pytest.approx(wanted)
+
     def test_no_event(self):
         assert np.isnan(psds(np.zeros((1, 4, 5)), [], seconds=1.0))
 
@@ -213,14 +223,16 @@ class TestIntervals:
         assert (low, high) == pytest.approx(slow)
 
     def test_psds_as_by_drawing_clips(self, monkeypatch):
-        monkeypatch.setattr(module, "PSDS_THRESHOLDS", np.array([0.3, 0.5, 0.8]))
-        how = {"seconds": 60.0}
+        """The basic bootstrap: resamples lie as far from the value as the value from the truth, on the other side."""
+        levels = np.array([0.0, 0.3, 0.5, 0.8])  # so few that every resample has all of them
+        probabilities, how = levels[(4 * self.probabilities).astype(int)], {"seconds": 60.0}
         true = events(self.wanted, 60.0)
-        value, low, high = psds_interval(self.probabilities, true, seed=3, **how)
-        assert value == pytest.approx(psds(self.probabilities, true, **how)) and low < value < high
+        monkeypatch.setattr(module, "DRAWS", 100)
+        value, low, high = psds_interval(probabilities, true, seed=3, **how)
+        assert value == pytest.approx(psds(probabilities, true, **how)) and low < value < high
         monkeypatch.setattr(module, "DRAWS", 2)
-        slow = _drawn_anew(lambda c: psds(self.probabilities[c], _of_clips(true, c), **how), 12, 3)
-        assert (low, high) == pytest.approx(slow)
+        drawn = _drawn_anew(lambda c: psds(probabilities[c], _of_clips(true, c), **how), 12, 3, draws=100)
+        assert (low, high) == pytest.approx((max(0, 2 * value - drawn[1]), min(1, 2 * value - drawn[0])))
 
     def test_four_times_the_clips_halve_it(self):
         many = [np.tile(array, (16, 1)) for array in (self.predicted, self.wanted)]

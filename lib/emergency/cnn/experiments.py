@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from lib.data.catalog import readable
 from lib.emergency.cnn import faithfulness
 from lib.emergency.cnn.network import Settings, Validated, Variant, cost_of, cross_validate, logits_of, train_cnn
 from lib.emergency.cnn.relevance import explain
@@ -55,11 +56,11 @@ def variant_table(compared: dict[str, Validated], clips: Mels, *, seed: int) -> 
     rows = []
     for label, one in compared.items():
         right = int((one.logits.argmax(1) == clips.labels).sum())
-        low, high = classification.wilson(right, len(clips))
-        few = classification.wilson(round(right / len(clips) * SOURCE_VALIDATION), SOURCE_VALIDATION)
+        accuracy, low, high = classification.percent(right, len(clips))
+        few = classification.percent(round(right / len(clips) * SOURCE_VALIDATION), SOURCE_VALIDATION)
         row = {"variant": label, "seed": seed} | cost_of(one.variant, clips.mel.shape[2:], len(clips.classes))
-        row |= {"clips": len(clips), "folds": len(one.runs), "accuracy": 100 * right / len(clips)}
-        rows.append(row | {"low": 100 * low, "high": 100 * high, "low_666": 100 * few[0], "high_666": 100 * few[1]})
+        row |= {"clips": len(clips), "folds": len(one.runs), "accuracy": accuracy, "low": low, "high": high}
+        rows.append(row | {"low_666": few[1], "high_666": few[2]})
     return pd.DataFrame(rows)
 
 
@@ -159,20 +160,31 @@ def matrices(evaluation: Evaluation, alarming: Sequence[int]) -> dict[str, np.nd
 RANDOM_NETWORKS = 3  # whose mean relevance is the null
 
 
+SHOWN = ("electrical accident", "collapse", "fire")  # what the source shows maps of, as far as the classes are ours
+
+
+def names_to_show(names: Sequence[str], classes: Sequence[str], alarming: Sequence[int]) -> list[str]:
+    """`names`, or where there are none `SHOWN`, or for a data set without these the first three classes that alarm.
+
+    Raises:
+        ValueError: a name is none of the classes.
+    """
+    known = {readable(name): name for name in classes}  # NFC and NFD are one
+    if unknown := [name for name in names if readable(name) not in known]:
+        raise ValueError(f"there is no class {unknown[0]!r} to show; the classes are {', '.join(known)}")
+    others = [classes[number] for number in alarming] or list(classes)
+    return [known[readable(name)] for name in names] or [name for name in SHOWN if name in known] or others[:3]
+
+
 def shown_clips(evaluation: Evaluation, names: Sequence[str], truth: Soundscapes | None) -> list[int]:
     """One clip of each class in `names`: that which the network is surest of, right or not by the other classes.
 
     Of soundscapes, one that holds speech and an event. A class without such a clip is left out.
-
-    Raises:
-        ValueError: a name is none of the classes.
     """
     clips, probabilities = evaluation.clips, evaluation.logits.softmax(1)
     possible = evaluation.explained if truth is None else evaluation.explained & _both(truth)
     found = []
     for name in names:
-        if name not in clips.classes:
-            raise ValueError(f"there is no class {name!r} to show; the classes are {', '.join(clips.classes)}")
         number = clips.classes.index(name)
         own = (possible & (clips.labels == number)).nonzero()[:, 0]
         if len(own):

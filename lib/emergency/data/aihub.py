@@ -46,6 +46,7 @@ REASONS = (
     "ambiguous audio",  # several different files of the name
     "empty audio",  # no more than a header
     "duplicate",  # the same clip, or a copy of it, is already there
+    "second annotation",  # of a sound that has one: a clip has one class, heard once
     "audio without JSON",
     "neither audio nor JSON",
 )
@@ -56,7 +57,8 @@ HOW_TO_GET = (
     "Apply for the data set 위급상황 음성/음향 (emergency voice and sound, number 170) at AI Hub, www.aihub.or.kr. "
     "It is open to Korean nationals and may not be redistributed, so this repository cannot bring it. Unpack it to "
     "<data root>/aihub/ with Training/ and Validation/, which hold [라벨]N.class/*.json and "
-    "[원천]N.class_k/*_label.wav."
+    "[원천]N.class_k/*_label.wav. It lacks classes 17 to 19: put sounds of them, without speech, into "
+    "<data root>/aihub-controls/<any name>/<class>/."
 )
 
 LONGEST = 1e9  # seconds; more is no number of a recording
@@ -132,17 +134,17 @@ def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = ()) -
     for index, root in enumerate(roots):
         tree = _Tree(root, index)
         rejected += [("neither audio nor JSON", name) for name in tree.others]
-        used: set[str] = set()
+        used: dict[str, str] = {}  # sound -> its JSON
         unused: Counter[tuple[str, str]] = Counter()  # rejected JSON, whose audio lies about
         for name, found in _plain(tree) if index and not tree.labels else _labelled(tree):
             if isinstance(found, Row):
                 alike = similar[found.number, stem_of(found.wav), tree.sizes[found.wav], found.onset]
                 if found.wav not in used and not is_copy(found, alike):
-                    used.add(found.wav)
+                    used[found.wav] = found.json
                     alike.append(found)
                     rows.append(found)
                     continue
-                found = "duplicate"
+                found = "second annotation" if used.get(found.wav) == found.json else "duplicate"
             rejected.append((found, readable(name)))
             unused[tree.key(name)] += 1
         if tree.labels:
@@ -199,6 +201,8 @@ def _plain(tree: _Tree) -> Iterator[tuple[str, Row | str]]:
             yield name, "not a control class"
         elif size <= _HEADER:
             yield name, "empty audio"
+        elif stem_of(name).endswith("_SD") and tree.sounds.get((part, stem_of(name)[:-2] + "SN")):
+            yield name, "duplicate"  # AI Hub's noisy speech: the same take without its noise
         else:
             yield name, Row(tree.index, "", name, number, 0.0, math.inf, part=part)
 
@@ -281,7 +285,7 @@ def _wav(tree: _Tree, part: str, number: int, names: list[object]) -> str:
     raise Rejected("missing audio")
 
 
-def _spare_audio(tree: _Tree, used: set[str], unused: Counter) -> Iterator[tuple[str, str]]:
+def _spare_audio(tree: _Tree, used: dict[str, str], unused: Counter) -> Iterator[tuple[str, str]]:
     """(reason, name) of sounds that no row took, except those of a JSON that has been counted."""
     labels = {tree.key(name) for name in tree.labels}
     spare = defaultdict(list)
@@ -343,6 +347,7 @@ def _tidy(text: str) -> str:
 @lru_cache(maxsize=65_536)
 def _line(note: str) -> str:
     """What is said: remarks in brackets are not, nor is the word for "nothing"."""
+    note = re.sub(r"\(([^()]*)\)\s*/\s*\([^()]*\)", r"\1", note)  # (as it is written)/(as it is said)
     line = re.sub(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|<[^<>]*>|（[^（）]*）", " ", note)
     line = " ".join(line.split())
     return "" if letters_of(line) in _NO_LINE else line

@@ -47,7 +47,7 @@ def split_strict(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
     """Indices of "train", "validation" and "test" so that no line is on two sides, whoever says it.
 
     Lines are the same if they differ in case, spaces and punctuation only. Clips of a class without a line stay
-    together by speaker group (gender, generation, dialect); where that is unknown as well, each is on its own.
+    together by speaker group (gender, generation, dialect); where that is unknown as well, those of one file do.
     All clips go somewhere. The shares of each class come as close to `STRICT_SHARES` as whole lines allow; a class
     with one line alone is in one split alone.
 
@@ -60,8 +60,8 @@ def split_strict(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
     ranks = _ranks(rows, seed)
     units = defaultdict(list)
     for index, row in enumerate(rows):
-        speaker = (row.number, row.speaker) if any(row.speaker) else index
-        units[letters_of(row.line) or speaker].append(index)
+        source = (row.number, row.speaker) if any(row.speaker) else (row.root, row.json or row.wav)
+        units[letters_of(row.line) or source].append(index)
 
     def counts(unit: Sequence[int]) -> np.ndarray:
         """(21,) clips of each class, and of all, lest small classes leave nothing to the small shares."""

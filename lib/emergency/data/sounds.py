@@ -5,9 +5,12 @@ clips = mels(train)
 """
 
 import hashlib
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -112,21 +115,26 @@ def three_sets(
 ) -> tuple[Sounds, Sounds, Sounds, Soundscapes | None]:
     """(clips to train on, to choose on, to judge on, what is known of the last); counts of 0 take all there are.
 
-    Of ESC-50, the first fold is the test and the second the validation; of a folder, the validation is one fold of its
-    training clips. The fourth is for soundscapes alone.
+    Of ESC-50, the first fold is the test and the second the validation, and `train_count` is that of all folds; of a
+    folder, the validation is one fold of its training clips. The fourth is for soundscapes alone.
     """
     how = {"seconds": seconds, "seed": seed}
     if dataset == "esc50":
         whole = load(dataset, "all", count=train_count or None, **how)
+        if len(whole.folds.unique()) < 3:
+            raise DataError(
+                "Three folds of ESC-50 are needed, for training, validation and test: get a whole copy of it."
+            )
         first, second = whole.folds.unique()[:2]
-        masks = (whole.folds != first) & (whole.folds != second), whole.folds == second, whole.folds == first
-        return (*map(whole.subset, masks), None)
+        masks = {"train": (whole.folds != first) & (whole.folds != second), "validation": whole.folds == second,
+                 "test": whole.folds == first}  # fmt: skip
+        return (*(replace(whole.subset(mask), split=split) for split, mask in masks.items()), None)
     test = _test(dataset, test_count, **how)
     train = load(dataset, "train", count=train_count or None, **how)
     if dataset in (*SOUNDSCAPES, "aihub", "aihub-strict"):
         return train, load(dataset, "validation", count=validation_count or None, **how), *test
     out = train.folds == train.folds.min()
-    return train.subset(~out), train.subset(out), *test
+    return train.subset(~out), replace(train.subset(out), split="validation"), *test
 
 
 def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
@@ -151,8 +159,7 @@ def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
 def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: int, root: str) -> Sounds:
     """Prepared once into `build/cache/aihub`; silence, which the set does not have, stays a class without clips."""
     base = data_root(root)
-    controls = sorted(folder for folder in (base / "aihub-controls").glob("*") if folder.is_dir())
-    catalogue = aihub.read_catalogue(base / "aihub", controls=controls)
+    catalogue = _catalogue(base, tuple(sorted(one for one in (base / "aihub-controls").glob("*") if one.is_dir())))
     split_by = aihub_splits.split_strict if dataset == "aihub-strict" else aihub_splits.split_source
     parts = split_by(catalogue.rows, seed)
     if split not in parts:
@@ -164,8 +171,9 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
     folder = paths.build() / "cache" / "aihub" / _digest(where).hex()[:16]
     ready = aihub_shards.prepare(catalogue, chosen, folder, seconds=seconds)
     labels = np.array([row.number for row in ready.rows], np.int64)
-    # Recordings of one sentence share a fold, so that no sentence leaks into validation.
-    folds = [int.from_bytes(_digest(row.line or row.json)[:4], "big") % FOLDS for row in ready.rows]
+    # Recordings of one sentence share a fold, so that no sentence leaks into validation; without any, those of a file.
+    kept = [aihub.letters_of(row.line) or f"{row.root} {row.json or row.wav}" for row in ready.rows]
+    folds = [int.from_bytes(_digest(text)[:4], "big") % FOLDS for text in kept]
     rejected = Counter(reason for reason, _ in catalogue.rejected + ready.rejected)
     name = "AI Hub emergency sounds" + (" (strict split)" if dataset == "aihub-strict" else "")
     name += f", {rejected.total():,} files rejected" if rejected else ""
@@ -184,6 +192,15 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
         spans=tuple(((row.onset, row.offset),) for row in ready.rows),
         texts=tuple(row.line for row in ready.rows),
     )
+
+
+@lru_cache(maxsize=1)  # of 78,616 JSON files, for each split in turn
+def _catalogue(base: Path, controls: tuple[Path, ...]) -> aihub.Catalogue:
+    found = aihub.read_catalogue(base / "aihub", controls=controls)
+    if missing := sorted(set(range(1, len(NAMES))) - {row.number for row in found.rows}):
+        warnings.warn(f"There are no clips of {', '.join(NAMES[number] for number in missing)}: put recordings into "
+                      f"{base / 'aihub-controls'}/<any name>/<class>/.", stacklevel=4)  # fmt: skip
+    return found
 
 
 def _digest(text: str) -> bytes:

@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from scipy.stats import binomtest, t
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, balanced_accuracy_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, cohen_kappa_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -161,13 +161,11 @@ def overlap_table(votes: Votes, labels: Tensor, alarming: Sequence[int], *, seed
         both, neither = (a & b).sum(), (~a & ~b).sum()
         first, second = (a & ~b).sum(), (~a & b).sum()
         product = both * neither + first * second
-        chance = a.mean() * b.mean() + (~a).mean() * (~b).mean()
-        agree = (both + neither) / len(a)
         rows.append({
             "one": one, "other": other, "seed": seed, "clips": len(a), "both_wrong": 100 * neither / len(a),
             "if_independent": 100 * (~a).mean() * (~b).mean(),
             "q": (both * neither - first * second) / product if product else np.nan,
-            "kappa": (agree - chance) / (1 - chance) if chance < 1 else np.nan,
+            "kappa": cohen_kappa_score(a, b) if len({*a, *b}) > 1 else np.nan,
         })  # fmt: skip
     return pd.DataFrame(rows)
 

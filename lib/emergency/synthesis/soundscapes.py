@@ -30,7 +30,7 @@ from lib.emergency.synthesis.recordings import Recordings, either
 from lib.emergency.synthesis.rooms import draw_room, heard, microphone, television
 from lib.emergency.synthesis.speech import Bank, speech_bank
 
-VERSION = "4"
+VERSION = "5"
 SPLITS = ("train", "validation", "test")
 STEMS = ("speech", "event", "background")
 BANDS = 40  # of the energy: pairs of Whisper's 80 mel bands
@@ -266,7 +266,8 @@ def _clip(
 
     def say(number):
         """A line of a class, up to 7 % faster or slower, an onset at which it fits if it does at all, and its label."""
-        one = draw.choice(bank.of(number))
+        lines = bank.of(number)
+        one = draw.choice([one for one in lines if len(one.samples) < 0.9 * n] or lines)
         length = int(len(one.samples) * draw.between(0.93, 1.07))
         wave = np.interp(np.linspace(0, len(one.samples) - 1, length), np.arange(len(one.samples)), one.samples)
         onset = draw.between(0, max((n - length) / RATE - 0.1, 0))

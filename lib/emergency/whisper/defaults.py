@@ -22,6 +22,7 @@ equaliser = 6.0  # dB: strength of a random equaliser that varies the microphone
 time_mask = 0.0  # SpecAugment: largest share of frames that a mask hides
 frequency_mask = 0.0  # SpecAugment: largest share of mel bands that a mask hides
 ratio_epochs = 2  # of each ratio's training, and of those of figure 46 and table 417; 0: heads alone, no figure 46
+trial_count = 0  # clips that these train on, the first of all (not in table 417); 0: all
 transfer = ""  # another data set: a model is trained on each of the two and judged on both (tab417); "": none
 curve = []  # clips of each point of the learning curves of a trained Whisper (fig417); []: none
 scratch_epochs = 16  # of the Whisper from scratch in that comparison

@@ -73,6 +73,8 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
         raise ValueError('train = "head" leaves encoder and decoder as they are: set ratios = [0.0], or train = "all"')
     counts = {name: values[name] for name in ("train_count", "validation_count", "test_count")}
     *parts, truth = three_sets(values["dataset"], seconds=values["seconds"], seed=values["seed"], **counts)
+    if parts[0].texts is None and any(values.get("ratios", ())):
+        raise ValueError(f"{parts[0].name} has no words to learn from: set ratios = [0.0]")
     fresh = fresh_model(values, parts[0].texts, parts[0].classes)
     mels = fresh().mels  # and tells what is wrong with a checkpoint before spectrograms are computed
     samples, sets = parts[2].samples, []
@@ -141,7 +143,7 @@ def sweep(
             found = text.cer_row(validation.texts, outputs.texts, seed=seed)
             row |= {name: found[name] for name in ("cer", "cer_low", "cer_high")}
             invented, of, _ = text.hallucinations(validation.texts, outputs.texts)
-            row["hallucinations"] = 100 * invented / max(of, 1)
+            row["hallucinations"] = classification.percent(invented, of)[0]
         rows.append(row)
     table = pd.DataFrame(rows)
     return choose(table), table
@@ -150,9 +152,8 @@ def sweep(
 def frame_shares(clips: Clips, outputs: FrameOutputs, stack: int, name: str, seed: int) -> dict[str, float]:
     """Moments and, as `name`, clips (%) that are predicted correctly, each with `_low` and `_high`."""
     each, right = clip_accuracies(clips, outputs, stack), outputs.clips.argmax(1) == clips.labels
-    low, high = classification.wilson(int(right.sum()), len(right))
     values = (*faithfulness.interval(each[~np.isnan(each)], seed=seed),
-              100 * right.double().mean().item(), 100 * low, 100 * high)  # fmt: skip
+              *classification.percent(int(right.sum()), len(right)))  # fmt: skip
     names = (f"{one}{end}" for one in ("moments", name) for end in ("", "_low", "_high"))
     return dict(zip(names, values, strict=True))
 
@@ -251,6 +252,8 @@ def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed
     """
     test = _measures(predictions, predictions.test, predictions.outputs, alarming, seed)
     before = _measures(predictions, predictions.validation, predictions.validation_outputs, alarming, seed)
+    if predictions.reader is not predictions.ideal:  # it learned these very texts
+        before = {name: row for name, row in before.items() if not name.startswith("emergency or not, from the text")}
     rows = {measure: (*found, *before.get(measure, _without_interval(0, np.nan))[1:])
             for measure, found in test.items()}  # fmt: skip
     if predictions.reader is not None:
@@ -314,8 +317,7 @@ def _measures(
     found["calibration error of clips"] = _without_interval(score["clips"], score["ece"])
     if predictions.reader is not None:
         invented, of, _ = text.hallucinations(clips.texts, outputs.texts)
-        low, high = classification.wilson(invented, of)
-        found["clips with invented words"] = (of, 100 * invented / max(of, 1), 100 * low, 100 * high)
+        found["clips with invented words"] = (of, *classification.percent(invented, of))
         # And what the text would be worth if the decoder made no mistake.
         for measure, reader, texts in (
             ("emergency or not, from the text", predictions.reader, outputs.texts),

@@ -24,7 +24,7 @@ from lib.data import cache
 from lib.data.catalog import DataError
 from lib.emergency.whisper.model import EmergencyWhisper, encode
 from lib.emergency.whisper.training import Clips, Settings, _cross_entropy
-from lib.metrics.classification import wilson
+from lib.metrics.classification import percent
 from lib.sources import normalised, source_hash
 from lib.training import epoch_batches, fit, gradient_step, one_cycle, prepare, shuffled, start
 
@@ -124,7 +124,6 @@ def layer_table(model: EmergencyWhisper, clips: Clips, test: Clips, *, seed: int
         probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
         probe.fit(features[0][:, layer], clips.labels.numpy())
         right = probe.predict(features[1][:, layer]) == test.labels.numpy()
-        low, high = wilson(int(right.sum()), len(right))
-        rows.append({"layer": layer + 1, "weight": 100 * weight, "seed": seed, "clips": len(right),
-                     "accuracy": 100 * right.mean(), "low": 100 * low, "high": 100 * high})  # fmt: skip
+        shares = zip(("accuracy", "low", "high"), percent(int(right.sum()), len(right)), strict=True)
+        rows.append({"layer": layer + 1, "weight": 100 * weight, "seed": seed, "clips": len(right), **dict(shares)})
     return pd.DataFrame(rows)

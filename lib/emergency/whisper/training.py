@@ -52,6 +52,12 @@ class Clips:
         return replace(self, mel=self.mel[chosen], labels=self.labels[chosen], moments=self.moments[chosen],
                        texts=texts, checksum=f"{self.checksum}/{name}")  # fmt: skip
 
+    def first(self, count: int) -> "Clips":
+        """The first `count` clips; all of them for 0."""
+        if not 0 < count < len(self):
+            return self
+        return self.part(torch.arange(len(self)) < count, f"first {count}")
+
     def targets(self, stack: int) -> Tensor:
         """(N, moments) int64: of each `stack` positions the class in their middle."""
         count = self.moments.shape[1] // stack

@@ -1,3 +1,4 @@
+import unicodedata
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from lib.emergency import figures
-from lib.emergency.classes import EMERGENCY
+from lib.emergency.classes import EMERGENCY, NAMES
 from lib.emergency.cnn import experiments
 from lib.emergency.cnn.experiments import Evaluation
 from lib.emergency.cnn.network import Settings, Trained, Validated, Variant, build_cnn, cross_validate
@@ -132,8 +133,17 @@ def test_the_clip_shown_is_the_surest_of_its_class_with_speech_and_event(heard):
                   if one.number == number and one.of("speech") and one.of("event")]  # fmt: skip
         probability = evaluation.logits.softmax(1)[:, number]
         assert clip in rivals and probability[clip] == max(probability[i] for i in rivals)
+
+
+def test_classes_to_show_are_the_sources_or_those_that_alarm():
+    assert experiments.names_to_show([], NAMES, EMERGENCY) == list(experiments.SHOWN)
+    assert experiments.names_to_show(["robbery"], NAMES, EMERGENCY) == ["robbery"]
+    assert experiments.names_to_show([], ("cat", "fire alarm", "kettle"), (1, 2)) == ["fire alarm", "kettle"]
+    assert experiments.names_to_show([], tuple("abcd"), ()) == ["a", "b", "c"]
+    apart, composed = (unicodedata.normalize(form, "화재") for form in ("NFD", "NFC"))
+    assert experiments.names_to_show([apart], (composed, "개"), ()) == [composed]
     with pytest.raises(ValueError, match="no class 'fires' to show"):
-        experiments.shown_clips(evaluation, ["fires"], truth)
+        experiments.names_to_show(["fires"], NAMES, EMERGENCY)
 
 
 def test_pictures_hold_the_spans_of_the_truth(heard):
@@ -180,7 +190,9 @@ def test_a_random_network_is_at_its_null(heard):
     logits = experiments.logits_of(evaluation.model, evaluation.clips.mel)
     table = experiments.stem_rows(replace(evaluation, logits=logits), truth, seed=5).set_index("measure")
     for stem in ("speech", "event", "background"):
-        assert abs(table.value[f"relevance - random networks, {stem} (points)"]) < 3
+        assert (
+            abs(table.value[f"relevance - random networks, {stem} (points)"]) < 5
+        )  # as three networks are drawn for it
 
 
 def test_faithfulness_of_every_method(heard):

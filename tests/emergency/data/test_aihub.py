@@ -215,7 +215,7 @@ def test_two_annotations_of_one_recording(tmp_path):
         annotation |= {"labelName": "a_4.wav", "area": {"start": place, "end": 5}}
     path.write_text(json.dumps(content), encoding="utf-8")
     catalogue = read_catalogue(tmp_path)
-    assert [row.onset for row in catalogue.rows] == [0.0] and counts(catalogue.rejected) == {"duplicate": 2}
+    assert [row.onset for row in catalogue.rows] == [0.0] and counts(catalogue.rejected) == {"second annotation": 2}
 
 
 def test_clips_that_are_alike_are_no_copies(tmp_path, small):
@@ -240,6 +240,7 @@ def test_clips_that_are_alike_are_no_copies(tmp_path, small):
         (3, ""),
         ("불이야\ud800", "불이야?"),
         ("(끝나지 않은 괄호", "(끝나지 않은 괄호"),
+        ("(119)/(일일구)에 신고해 (지금) 주세요", "119에 신고해 주세요"),  # as it is written, as it is said
     ],
 )
 def test_lines(tmp_path, note, line):
@@ -274,6 +275,13 @@ def test_controls_hold_normal_classes_alone(small, tmp_path):
     # Emergencies in the form of AI Hub are no controls either.
     again = read_catalogue(small.folder, controls=[small.folder])
     assert counts(again.rejected) == {"not a control class": 2 * 14, "duplicate": 2 * 2}
+    # As AI Hub's noisy speech is unpacked: SD is the same take without the noise.
+    for name in ("01_SN", "01_SD", "02_SD"):
+        (tmp_path / "noisy/01.세탁기, 건조기").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"noisy/01.세탁기, 건조기/{name}.wav").write_bytes(bytes(100) + name.encode())
+    catalogue = read_catalogue(small.folder, controls=[tmp_path / "noisy"])
+    assert [stem(row) for row in catalogue.rows if row.root == 1] == ["01_SN", "02_SD"]
+    assert counts(catalogue.rejected) == {"duplicate": 1} and catalogue.rows[-1].number == 17
     # The innermost folder tells the class.
     (tmp_path / "own" / "실내" / "청소기" / "2021").mkdir(parents=True)
     (tmp_path / "own" / "실내" / "청소기" / "2021" / "a.wav").write_bytes(bytes(100))
@@ -373,8 +381,12 @@ def test_no_line_and_no_speaker_of_a_line_is_on_two_sides(rows, seed):
     for index, row in enumerate(rows):
         line = "".join(filter(str.isalnum, row.line)).lower()
         keys = [("line", line), ("speaker and line", row.speaker, line)] if line else []
-        if not line and any(row.speaker):
-            keys = [("speaker without a line", row.number, row.speaker)]
+        if not line:
+            keys = [
+                ("speaker without a line", row.number, row.speaker)
+                if any(row.speaker)
+                else ("file", row.json or row.wav)
+            ]
         for key in keys:
             assert sides.setdefault(key, where[index]) == where[index], key
 

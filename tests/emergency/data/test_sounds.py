@@ -82,6 +82,8 @@ def test_aihub_from_its_folders_to_clips(tmp_path, form):
         assert not set(train.names) & set(test.names)
         assert train.name.startswith("AI Hub") and ("strict" in train.name) == (dataset == "aihub-strict")
         assert train.rejected == test.rejected == {}
+        controls = [fold for fold, name in zip(train.folds.tolist(), train.labels.tolist(), strict=True) if name > 16]
+        assert len(set(controls)) > 1  # without line and JSON, they do not all share a fold
     again = sounds.load("aihub", "test", **how)
     assert again.checksum == sounds.load("aihub", "test", **how).checksum
     assert len(sounds.load("aihub", "train", count=19, **how)) == 19
