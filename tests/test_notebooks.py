@@ -233,30 +233,31 @@ def test_a_changed_output_would_be_noticed(output, environment, monkeypatch, tmp
 # -- in JupyterLab, as a reader opens them ------------------------------------------------------
 
 
-@pytest.fixture
-def lab(browser, output, environment, tmp_path):
+@pytest.fixture(scope="module")
+def lab(browser, output, environment, tmp_path_factory):
     """Runs all of a notebook in JupyterLab, one of its own cells or a study's with the values of `smoke`: the page."""
     import papermill
 
+    folder = tmp_path_factory.mktemp("lab")
     # The reader's own JupyterLab is left alone. Cells out of sight are drawn, too, and no news are fetched.
     how = {"notebook-extension/tracker": {"windowingMode": "none"}}
     how |= {"apputils-extension/notification": {"fetchNews": "false"}}
     for name, settings in how.items():
-        file = tmp_path / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(settings))
     folders = {"JUPYTER_CONFIG": "config", "JUPYTERLAB_SETTINGS": "settings", "JUPYTERLAB_WORKSPACES": "workspaces"}
-    variables = environment | {f"{name}_DIR": str(tmp_path / folder) for name, folder in folders.items()}
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={tmp_path}"]
+    variables = environment | {f"{name}_DIR": str(folder / place) for name, place in folders.items()}
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={folder}"]
     pages = []
 
     def run_all(name: str, own: Sequence[str] = ()):
         file = f"{name}.ipynb"
         if own:
-            (tmp_path / file).write_text(notebook(own))
+            (folder / file).write_text(notebook(own))
         else:
             values = next(parameters.for_cell(name, job.values) for job in smoke_jobs() if job.notebook == name)
-            papermill.execute_notebook(ROOT / "notebooks" / file, tmp_path / file, values, prepare_only=True)
+            papermill.execute_notebook(ROOT / "notebooks" / file, folder / file, values, prepare_only=True)
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         pages.append(page)
         page.set_default_timeout(120_000)
@@ -276,7 +277,7 @@ def lab(browser, output, environment, tmp_path):
         assert re.search(r"\d", prompts.last.inner_text()), printed[-1][-3000:]
         return page
 
-    with jupyter_lab(*command, log=tmp_path / "lab.log", env=variables) as port:
+    with jupyter_lab(*command, log=folder / "lab.log", env=variables) as port:
         yield run_all
         for page in pages:
             page.close()
