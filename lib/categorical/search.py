@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.metrics import label_ranking_average_precision_score
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -26,7 +27,6 @@ RIVALS = ("PQ", "OPQ", "ITQ", "LSH")
 EXACT = "exact search"
 OURS, SOFT = "categorical", "categorical, soft query"
 WITHIN = (1, 10, 100)  # ranks of recall
-BLOCK = 2_000_000  # pairs sorted at once
 OPQ_POINTS, OPQ_ROUNDS = 10_000, 10  # images and rounds that learn the rotation, the costliest part of all; faiss: 50
 
 
@@ -82,10 +82,16 @@ def search_table(
     exact = -(query @ base.T).numpy()
     nearest = exact.argmin(axis=1)
 
+    relevant = labels == wanted[:, None]
+    there = relevant.any(axis=1)
+    if not there.any():
+        raise MetricError("no query has its class in the database, so there is no precision; use more training images")
+
     def row(method: str, size: float, distances: np.ndarray, compared: bool = True) -> dict[str, object]:
-        found = {"map": 100 * mean_average_precision(distances, labels, wanted)}
-        ranks = ranks_of(distances, nearest)
-        found |= {f"recall_{k}": 100 * (ranks < k).mean() if compared else math.nan for k in WITHIN}
+        ranks = distances.argsort(axis=1, kind="stable").argsort(axis=1)  # from 0; of equal ones the lower index first
+        found = {"map": 100 * label_ranking_average_precision_score(relevant[there], -ranks[there])}
+        own = np.take_along_axis(ranks, nearest[:, None], axis=1)
+        found |= {f"recall_{k}": 100 * (own < k).mean() if compared else math.nan for k in WITHIN}
         return {"embedding": embedded.name, "seed": seed, "method": method, "bytes": size} | found
 
     rows = [row(EXACT, 4 * base.shape[1], exact)]
@@ -161,32 +167,3 @@ def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, se
     distances = np.empty_like(found)
     np.put_along_axis(distances, places, found, axis=1)  # `search` leaves the order of equal distances open
     return distances
-
-
-# --- What a ranking is worth ----------------------------------------------------------------------
-
-
-def ranks_of(distances: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Rank from 0 of image target[i] in row i of distances (M, N); of equal distances the lower index comes first."""
-    own = np.take_along_axis(distances, target[:, None], axis=1)
-    earlier = np.arange(distances.shape[1]) < target[:, None]
-    return ((distances < own) | ((distances == own) & earlier)).sum(axis=1)
-
-
-def mean_average_precision(distances: np.ndarray, labels: np.ndarray, wanted: np.ndarray) -> float:
-    """Mean over rows of distances (M, N) of the average precision, 0 … 1, of the whole ranking.
-
-    labels (N,) of the database, wanted (M,) of the queries. The average precision is the mean of the precision at the
-    ranks of all images of the query's class. A query whose class the database lacks has none, and is left out.
-    """
-    total, count, ranks = 0.0, 0, np.arange(1, distances.shape[1] + 1)
-    rows = max(1, BLOCK // distances.shape[1])
-    for start in range(0, len(distances), rows):
-        order = np.argsort(distances[start : start + rows], axis=1, kind="stable")
-        relevant = labels[order] == wanted[start : start + rows, None]
-        there = relevant.any(axis=1)
-        precision = np.where(relevant, relevant.cumsum(axis=1) / ranks, 0.0)[there]
-        total, count = total + (precision.sum(axis=1) / relevant[there].sum(axis=1)).sum(), count + int(there.sum())
-    if not count:
-        raise MetricError("no query has its class in the database, so there is no precision; use more training images")
-    return total / count
