@@ -1,11 +1,13 @@
 """Measures of discrete codes, integers (N, L): L positions of categories 0 … K-1 each; results are on the CPU."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.cluster.hierarchy import fcluster, linkage
+from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
 from lib.metrics import MetricError, check_tensor
@@ -42,7 +44,8 @@ def check_labels(labels: Tensor, count: int | None = None, what: str = "labels")
 def perplexities(codes: Tensor, categories: int) -> Tensor:
     """exp(entropy) of the categories of each position over the whole set, (L,) float64 in 1 … categories."""
     codes = check_codes(codes, categories)
-    return _entropy(torch.stack([torch.bincount(row, minlength=categories) for row in codes.T])).exp()
+    shares = torch.stack([torch.bincount(row, minlength=categories) for row in codes.T]).double() / len(codes)
+    return torch.special.entr(shares).sum(dim=1).exp()
 
 
 def code_health(codes: Tensor, categories: int) -> dict[str, float | int]:
@@ -58,9 +61,7 @@ def code_health(codes: Tensor, categories: int) -> dict[str, float | int]:
     """
     codes = check_codes(codes, categories)
     count, length = codes.shape
-    rows = codes.T.contiguous()
-    # scikit-learn's NMI takes a pair at a time, a hundred times as long for 64 positions.
-    shared = [nmi(_joint(rows[n + 1 :], categories, rows[n], categories)).sum().item() for n in range(length - 1)]
+    shared = [nmi(one, other) for one, other in combinations(codes.T, 2)]
     return {
         "perplexity": perplexities(codes, categories).mean().item(),
         "dead": int((codes == codes[0]).all(dim=0).sum()),
@@ -76,35 +77,19 @@ def position_scores(codes: Tensor, factors: dict[str, Tensor]) -> pd.DataFrame:
     Columns position, factor, nmi; a row for each of L positions and each factor, factor by factor. A position that is
     the same in all codes has 0.
     """
-    rows = check_codes(codes).T.contiguous()
-    categories = int(rows.max()) + 1
-    tables = []
-    for name, values in factors.items():
-        values = check_labels(values, len(codes), f"values of factor {name!r}")
-        values = torch.unique(values, return_inverse=True)[1]  # so that numbers of images as labels take no table
-        score = nmi(_joint(rows, categories, values, int(values.max()) + 1))
-        tables.append(pd.DataFrame({"position": range(len(rows)), "factor": name, "nmi": score.numpy()}))
-    return pd.concat(tables, ignore_index=True)
+    rows = check_codes(codes).T
+    scores = [
+        {"position": position, "factor": name, "nmi": nmi(row, check_labels(values, len(codes), f"values of {name!r}"))}
+        for name, values in factors.items()
+        for position, row in enumerate(rows)
+    ]
+    return pd.DataFrame(scores)
 
 
-def nmi(joint: Tensor) -> Tensor:
-    """Normalised mutual information of tables of counts (…, A, B) → (…): 2 I / (H_a + H_b); 0 where I is 0."""
-    rows, columns = _entropy(joint.sum(dim=-1)), _entropy(joint.sum(dim=-2))
-    information = rows + columns - _entropy(joint.flatten(-2))
-    varied = (rows > 1e-12) & (columns > 1e-12)  # a constant has no entropy, up to rounding
-    return torch.where(varied, 2 * information / (rows + columns), 0.0).clamp(0, 1)
-
-
-def _entropy(counts: Tensor) -> Tensor:
-    """In nats, (…, A) → (…) float64."""
-    return torch.special.entr(counts.double() / counts.sum(dim=-1, keepdim=True)).sum(dim=-1)
-
-
-def _joint(rows: Tensor, categories: int, values: Tensor, size: int) -> Tensor:
-    """Counts (P, categories, size) of each of the positions `rows` (P, N) with values (N,) of 0 … size - 1."""
-    cells = categories * size
-    flat = rows * size + values + torch.arange(len(rows))[:, None] * cells
-    return torch.bincount(flat.flatten(), minlength=len(rows) * cells).view(len(rows), categories, size)
+def nmi(one: Tensor, other: Tensor) -> float:
+    """Normalised mutual information (arithmetic), 0 … 1, of two labellings (N,); 0 where one is constant."""
+    constant = (one == one[0]).all() and (other == other[0]).all()  # which scikit-learn takes for a perfect match
+    return 0.0 if constant else float(normalized_mutual_info_score(one, other))
 
 
 def connected_codes(codes: Tensor, *, at_least: int) -> Tensor:
