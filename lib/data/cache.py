@@ -28,30 +28,36 @@ def checksum(values: np.ndarray, labels: np.ndarray) -> str:
 
 
 def cached(key: str, labels: np.ndarray, make: Callable[[], np.ndarray], kind: str) -> tuple[np.ndarray, str]:
-    """The array kept under `key` (any text), else that of `make()`, which is then kept.
+    """The array kept under `key` (any text), else that of `make()`, which is then kept; and its checksum with `labels`.
 
-    Returns (uint8 or int16 array, its checksum with `labels`). The file holds this checksum and the array in NumPy's
-    format; it is believed only if the two agree.
+    uint8 or int16. What was kept is believed only if its checksum fits.
     """
-    path = folder(kind) / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.npy"
-    if path.exists():
-        try:
-            with path.open("rb") as file:
-                digest = file.read(64).decode("ascii")
-                values = np.load(file, allow_pickle=False)
-            if values.dtype in (np.uint8, np.int16) and checksum(values, labels) == digest:
-                return values, digest
-        except Exception:  # what a damaged header makes NumPy raise is not settled
-            pass
-        warnings.warn(f"The cache file {path} is damaged: it is made again.", stacklevel=2)
+    path = folder(kind) / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.npz"
+    kept = read(path)
+    if kept and checksum(kept["values"], labels) == str(kept["digest"]):
+        return kept["values"], str(kept["digest"])
     values = make()
     digest = checksum(values, labels)
+    keep(path, values=values, digest=np.array(digest))
+    return values, digest
+
+
+def read(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays kept in `path`, None if there are none or their checksums (those of zip) do not fit."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except FileNotFoundError:
+        return None
+    except Exception:  # a damaged archive raises whatever its damaged part causes
+        warnings.warn(f"The cache file {path} is damaged: it is made again.", stacklevel=4)
+        return None
+
+
+def keep(path: Path, **arrays: np.ndarray) -> None:
     try:
         with atomic(path) as temporary, temporary.open("wb") as file:
-            file.write(digest.encode())
-            np.save(file, values, allow_pickle=False)
+            np.savez(file, **arrays)
     except OSError as error:
-        warnings.warn(f"The decoded {kind} could not be kept in {path} ({error}): they will be decoded again "
-                      f"next time. Free some space or set OUTPUT_ROOT to a folder that has it.",
-                      stacklevel=2)  # fmt: skip
-    return values, digest
+        warnings.warn(f"What was made could not be kept in {path} ({error}): it will be made again next time. "
+                      f"Free some space or set OUTPUT_ROOT to a folder that has it.", stacklevel=4)  # fmt: skip

@@ -23,8 +23,9 @@ import scipy
 from scipy import fft
 
 from lib import paths
+from lib.data import cache
 from lib.emergency.classes import CLASSES, EMERGENCY, NORMAL
-from lib.emergency.synthesis import archive, events, recordings
+from lib.emergency.synthesis import events, recordings
 from lib.emergency.synthesis.generators import RATE, Draw, fade
 from lib.emergency.synthesis.recordings import Recordings, either
 from lib.emergency.synthesis.rooms import draw_room, heard, microphone, television
@@ -208,7 +209,7 @@ def _made(shard: Callable) -> None:
 
 def _shard(path, start, count, seed, split, n, stems, bank, recorded) -> tuple[dict, list[Clip]]:
     """Clips start..start + count of the stream: as many as there are from the file, the rest drawn and kept."""
-    arrays = archive.read(path) or {}
+    arrays = cache.read(path) or {}
     clips = [_clip_of(row) for row in json.loads(str(arrays.pop("clips", "[]")))]
     if len(clips) < count:
         order = _order(start + len(clips), start + count, seed, split)
@@ -217,7 +218,7 @@ def _shard(path, start, count, seed, split, n, stems, bank, recorded) -> tuple[d
             fresh = np.stack([one[name] for one in drawn])
             arrays[name] = np.concatenate([arrays[name], fresh]) if clips else fresh
         clips += [one["clip"] for one in drawn]
-        archive.keep(path, **arrays, clips=np.array(json.dumps([asdict(clip) for clip in clips])))
+        cache.keep(path, **arrays, clips=np.array(json.dumps([asdict(clip) for clip in clips])))
     return {name: value[:count] for name, value in arrays.items()}, clips[:count]
 
 

@@ -23,8 +23,8 @@ import numpy as np
 from scipy import signal
 
 from lib import paths
+from lib.data import cache
 from lib.data.catalog import DataError
-from lib.emergency.synthesis import archive
 from lib.emergency.synthesis.generators import RATE
 from lib.emergency.synthesis.lines import CORES, sentences
 
@@ -95,7 +95,7 @@ def _bank(split: str, folder: Path) -> Bank:
     sources.append(version("espeakng-loader") if available() else "")
     key = hashlib.sha256(json.dumps([jobs, sources]).encode()).hexdigest()[:16]
     path = folder / f"{split}-{key}.npz"
-    if kept := archive.read(path):
+    if kept := cache.read(path):
         said = np.split(kept["samples"], np.cumsum(kept["lengths"])[:-1])
     else:
         try:
@@ -105,7 +105,7 @@ def _bank(split: str, folder: Path) -> Bank:
                 f"espeak-ng, which speaks in the built-in clips, does not run here ({error}). Install the package "
                 "espeakng-loader anew, or take sounds of your own: dataset=folder:<path>."
             ) from error
-        archive.keep(path, samples=np.concatenate(said), lengths=np.array([len(wave) for wave in said]))
+        cache.keep(path, samples=np.concatenate(said), lengths=np.array([len(wave) for wave in said]))
     digest = hashlib.sha256(repr([len(wave) for wave in said]).encode())
     for wave in said:
         digest.update(np.ascontiguousarray(wave, "<i2").data)
