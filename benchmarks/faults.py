@@ -39,7 +39,7 @@ FAULTS = [
     ("categorical/losses", "-(mean * mean.log()).sum(-1).mean()", "(mean * mean.log()).sum(-1).mean()"),
     ("categorical/baselines", "/ max(1, positions * (positions - 1))", "/ max(1, positions * positions)"),
     ("categorical/baselines", "(p.mean(0) + q.mean(0)) / 2", "p.mean(0)"),
-    ("categorical/momentum", "% self.size", "% (self.size - 1)"),
+    ("categorical/models", "% self.size", "% (self.size - 1)"),
     ("categorical/search", "(distances == own) & earlier", "(distances == own)"),
     ("categorical/search", "precision.sum(axis=1) / relevant[there].sum(axis=1)", "precision.sum(axis=1) / relevant.shape[1]"),
     # Study 3

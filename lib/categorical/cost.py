@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from lib.categorical.arms import Arm
-from lib.categorical.momentum import Queue
+from lib.categorical.models import Queue
 from lib.categorical.training import Settings, make_step
 from lib.sources import source_hash
 from lib.timing import costs, measured_once

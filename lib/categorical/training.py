@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from lib.categorical import baselines, losses
 from lib.categorical.arms import Arm
 from lib.categorical.augment import Views
-from lib.categorical.models import Network, build_encoder
-from lib.categorical.momentum import Queue
+from lib.categorical.models import Network, Queue, build_encoder
 from lib.forking import train_each
 from lib.training import Captured, MovingAverage, fit_arm, prepare, scored, start, step_count
 

@@ -8,8 +8,7 @@ from typing import Any
 from torch import Generator, Tensor, nn
 
 from lib.corregularization import baselines
-from lib.corregularization.losses import mean_over_layers
-from lib.corregularization.responses import ResponsePenalty
+from lib.corregularization.losses import ResponsePenalty, mean_over_layers
 
 
 @dataclass(frozen=True)

@@ -259,3 +259,34 @@ def response_penalty(responses: Tensor, *, rows: int | None = 4096, **options) -
         step = next(s for s in range(round(0.618 * count), 2 * count) if math.gcd(s, count) == 1)  # none comes twice
         flat = flat.index_select(1, torch.arange(rows, device=flat.device) * step % count)
     return gram_penalty(flat - flat.mean(dim=1, keepdim=True), **options)
+
+
+class ResponsePenalty:
+    """Mean over layers of a penalty on their last responses (B, C, H, W), which forward hooks show, gradient included.
+
+    Filters that are orthogonal as vectors still respond alike when their inputs are correlated: the correlation of two
+    responses is w_iᵀ S w_j, with S the covariance of the input patches.
+    Call it after the forward pass and before the backward pass. penalty: `response_penalty`
+    (correlation of channels, the default) or any other function of responses.
+    """
+
+    def __init__(self, layers: Mapping[str, nn.Module], penalty: Callable[..., Tensor] = response_penalty, **options):
+        self.penalty = functools.partial(penalty, **options)
+        self.outputs: dict[str, Tensor] = {}
+        self.hooks = [
+            layer.register_forward_hook(functools.partial(self._keep, name)) for name, layer in layers.items()
+        ]
+
+    def _keep(self, name: str, _layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self.outputs[name] = output.clone()  # an in-place ReLU may follow
+
+    def __call__(self) -> Tensor:
+        if not self.outputs:
+            raise PenaltyError("there are no responses yet: run the model before asking for the penalty")
+        return mean_by_name(self.penalty, self.outputs)
+
+    def close(self) -> None:
+        """Take the hooks off the model."""
+        for hook in self.hooks:
+            hook.remove()
+        self.outputs.clear()

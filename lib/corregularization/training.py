@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from lib.corregularization import baselines
 from lib.corregularization.analysis import similarity
 from lib.corregularization.arms import Arm, penalty_of
-from lib.corregularization.losses import select_layers
+from lib.corregularization.losses import ResponsePenalty, select_layers
 from lib.corregularization.models import build_model
-from lib.corregularization.responses import ResponsePenalty
 from lib.data.augment import as_float, flip_and_shift
 from lib.forking import train_each
 from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, start, step_count

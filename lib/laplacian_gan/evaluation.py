@@ -20,9 +20,8 @@ from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID, control_arms
 from lib.laplacian_gan.training import Settings, Trained, latents, train_arms
 from lib.metrics import MetricError
 from lib.metrics.features import Extractor, load_extractor
-from lib.metrics.fid import MINIMUM, FeatureSet, compare, describe, fid
+from lib.metrics.fid import MINIMUM, FeatureSet, compare, describe, fid, radial_power
 from lib.metrics.perceptual import Perceptual, load_lpips, lpips_diversity, mean_lpips
-from lib.metrics.spectrum import radial_power
 
 if TYPE_CHECKING:
     from lib.data.images import Images

@@ -1,8 +1,7 @@
 """Measures of generated images and of representations, named by their protocol.
 
 features        extractors: uint8 images to feature vectors; imagenet has the trained networks
-fid             Fréchet distance, KID, precision, recall, density and coverage of two sets of features
-spectrum        radial power spectrum
+fid             Fréchet distance, KID, precision, recall, density and coverage of two sets of features; power spectrum
 perceptual      LPIPS (also of float images in [-1, 1])
 clustering      clusters, nearest neighbours and linear readouts of representations, against labels
 codes           discrete codes: use of the alphabet, redundancy, what positions follow, codes that nearly agree

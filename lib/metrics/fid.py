@@ -15,11 +15,12 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
-from lib.metrics import MetricError, check_tensor
+from lib.data.augment import as_float
+from lib.metrics import MetricError, check_pixels, check_tensor
 from lib.metrics.features import Extractor
-from lib.metrics.spectrum import radial_power
 
 MINIMUM = 100  # samples of each set that `compare` needs
+SPECTRUM_CHUNK = 256  # images at once: the memory does not grow with their number
 ROWS = 1024  # samples whose distances to all others are held at once
 KID_SUBSETS, KID_SIZE = 100, 1000
 MANIFOLD_NEIGHBOUR, DENSITY_NEIGHBOUR = 3, 5  # up to which balls reach, as published
@@ -166,3 +167,38 @@ def neighbourhoods(fake: Tensor, real: Tensor) -> dict[str, float]:
         "density": balls / (DENSITY_NEIGHBOUR * len(fake)),
         "coverage": (nearest <= radii).double().mean().item(),
     }
+
+
+# --- Radial power spectrum, in whose highest frequencies upsampling leaves traces (Durall et al. 2020) ---
+
+
+def power_spectrum(pixels: Tensor) -> Tensor:
+    """Mean over images and channels of |F|²/(H·W), with the images in the [-1, 1] scale.
+
+    pixels: (n, 3, H, W) uint8 → (H, W) float64 in the order of `torch.fft.fftfreq`, on the CPU. White noise of variance
+    s² has s² everywhere, at any image size.
+    """
+    check_pixels(pixels)
+    height, width = pixels.shape[-2:]
+    total = torch.zeros(height, width, dtype=torch.float64)
+    for chunk in pixels.split(SPECTRUM_CHUNK):
+        power = torch.fft.fft2(as_float(chunk), norm="ortho").abs().square()
+        total += power.mean(dim=1).double().sum(dim=0).cpu()
+    return total / len(pixels)
+
+
+def radial_power(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The power spectrum averaged over rings of equal frequency.
+
+    pixels: (n, 3, H, W) uint8. Returns (frequencies, power), both (min(H, W) // 2 + 1,) float64: 0 to at most 0.5
+    cycles per pixel, and the mean of `power_spectrum` over each ring; the corners beyond 0.5 are left out.
+    """
+    power = power_spectrum(pixels)
+    height, width = power.shape
+    size = min(height, width)
+    vertical = torch.fft.fftfreq(height, dtype=torch.float64).view(-1, 1)
+    horizontal = torch.fft.fftfreq(width, dtype=torch.float64)
+    ring = (torch.hypot(vertical, horizontal) * size).round().long()
+    inside = ring <= size // 2
+    counts = torch.bincount(ring[inside])
+    return torch.arange(size // 2 + 1).double() / size, torch.bincount(ring[inside], power[inside]) / counts

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lib.categorical.momentum import Queue
+from lib.categorical.models import Queue
 from lib.training import MovingAverage
 
 

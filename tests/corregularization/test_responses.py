@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 from lib.corregularization import baselines
-from lib.corregularization.losses import PenaltyError, response_penalty, select_layers
-from lib.corregularization.responses import ResponsePenalty
+from lib.corregularization.losses import PenaltyError, ResponsePenalty, response_penalty, select_layers
 
 
 def draw(*shape, seed=0):

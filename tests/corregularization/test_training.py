@@ -15,9 +15,8 @@ from torch import nn
 from lib import paths
 from lib.corregularization import training
 from lib.corregularization.arms import Arm, gram, grouping_arms, penalty_of, regulariser_arms
-from lib.corregularization.losses import as_matrix, gram_penalty, mean_over_layers, select_layers
+from lib.corregularization.losses import ResponsePenalty, as_matrix, gram_penalty, mean_over_layers, select_layers
 from lib.corregularization.models import build_model
-from lib.corregularization.responses import ResponsePenalty
 from lib.corregularization.training import Settings, score, train_arm, train_arms, with_label_noise
 from lib.data.images import Images
 

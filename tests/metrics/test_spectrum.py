@@ -8,7 +8,8 @@ import torch
 from lib.data.augment import as_float
 from lib.metrics import MetricError
 from lib.metrics.features import to_pixels
-from lib.metrics.spectrum import CHUNK, power_spectrum, radial_power
+from lib.metrics.fid import SPECTRUM_CHUNK as CHUNK
+from lib.metrics.fid import power_spectrum, radial_power
 
 
 def noise(count, height, width, seed=0):
