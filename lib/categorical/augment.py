@@ -6,37 +6,26 @@ from torch import Tensor, nn
 
 from lib.data.augment import as_float
 
-KINDS = ("crops", "affine")
-
 
 class Views(nn.Module):
     """Augmentation of a whole batch on its device, each image with its own draw, by kornia.
 
-    kind: "crops", the recipe of SimCLR and MoCo v2 for small images: resized crops, mirroring, colours
-    and grey, without blur (Chen et al. 2020, appendix B.9); "affine", small turns and shifts with noise,
-    for digits, where mirroring would make another character.
+    The recipe of SimCLR and MoCo v2 for small images: resized crops, mirroring, colours and grey, without blur (Chen et
+    al. 2020, appendix B.9).
     size: height and width. smallest_crop: share of the image that a crop shows at least. hue: largest turn of the
     colour circle, 0.5 any.
     What the views have in common is what can be learned: where colours stay, codes of colours are the easiest.
     Random state: torch's global one.
     """
 
-    def __init__(self, kind: str, size: tuple[int, int], smallest_crop: float = 0.2, hue: float = 0.1):
+    def __init__(self, size: tuple[int, int], smallest_crop: float = 0.2, hue: float = 0.1):
         super().__init__()
-        if kind == "crops":
-            self.steps = K.AugmentationSequential(
-                K.RandomResizedCrop(tuple(size), scale=(smallest_crop, 1.0), cropping_mode="resample"),
-                K.RandomHorizontalFlip(),
-                K.ColorJitter(0.4, 0.4, 0.4, hue, p=0.8),
-                K.RandomGrayscale(p=0.2),
-            )
-        elif kind == "affine":
-            self.steps = K.AugmentationSequential(
-                K.RandomAffine(20.0, translate=(0.15, 0.15), scale=(0.8, 1.2), shear=15.0, p=1.0),
-                K.RandomGaussianNoise(std=0.2, p=1.0),
-            )
-        else:
-            raise ValueError(f"augmentation {kind!r} is unknown; choose one of {', '.join(KINDS)}")
+        self.steps = K.AugmentationSequential(
+            K.RandomResizedCrop(tuple(size), scale=(smallest_crop, 1.0), cropping_mode="resample"),
+            K.RandomHorizontalFlip(),
+            K.ColorJitter(0.4, 0.4, 0.4, hue, p=0.8),
+            K.RandomGrayscale(p=0.2),
+        )
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,6 @@ Profiles and `PARAMS` set these by name, like those of the cell; in an open note
 The values are those of the *quick* profile.
 """
 
-augmentation = "crops"  # of the two views: "crops" or "affine" (digits, letters)
 smallest_crop = 0.4  # smallest share of an image's area in a view
 hue = 0.5  # largest shift of hue between views, in turns of the colour circle: 0.5 can turn any colour into any other
 learning_rate = 0.2  # of SGD, at the batch size of the cell

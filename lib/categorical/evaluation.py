@@ -249,7 +249,7 @@ def agreement_histograms(
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        views = Views(settings.augmentation, pixels.shape[-2:], settings.smallest_crop, settings.hue)(pixels)
+        views = Views(pixels.shape[-2:], settings.smallest_crop, settings.hue)(pixels)
     rows = []
     edges = np.linspace(0, 1, bins + 1)
     for label, one in seen.items():

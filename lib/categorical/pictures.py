@@ -34,7 +34,7 @@ def pair_and_other(seen: Seen, test: "Images", settings: Settings, *, seed: int)
     other = int(agreement(soft[first : first + 1], soft)[0].argmin())
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        views = Views(settings.augmentation, test.pixels.shape[-2:], settings.smallest_crop, settings.hue)
+        views = Views(test.pixels.shape[-2:], settings.smallest_crop, settings.hue)
         view = views(test.pixels[first : first + 1])[0]
     view = view.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     images = torch.cat([test.pixels[first : first + 1], view, test.pixels[other : other + 1]])

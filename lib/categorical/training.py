@@ -33,7 +33,6 @@ class Settings:
     weight_decay: float = 5e-4
     encoder: str = "small"
     width: int = 32  # filters of the small encoder's stem
-    augmentation: str = "crops"
     smallest_crop: float = 0.2  # share of the image that a crop shows at least
     hue: float = 0.1  # largest turn of the colour circle, 0.5 at most
     score_every: int = 0  # epochs between two points of the training curve; 0: only the last
@@ -108,7 +107,7 @@ def make_step(
     network, optimizer, schedule = prepare(accelerator, network, optimizer, schedule)
     if slow is not None:
         slow.to(memory_format=torch.channels_last).train()
-    views = Views(settings.augmentation, pixels.shape[-2:], settings.smallest_crop, settings.hue)
+    views = Views(pixels.shape[-2:], settings.smallest_crop, settings.hue)
     pixels = pixels.to(accelerator.device)
 
     both_ways = arm.loss == "carp"
