@@ -173,12 +173,3 @@ def recording_arrays(
         "alarms": np.array(report.alarms, float).reshape(-1, 2), "threshold": np.array(recogniser.rule.on),
         "refractory": np.array(recogniser.rule.refractory),
     }  # fmt: skip
-
-
-def invented(references: Sequence[str], hypotheses: Sequence[str], *, seed: int, most: int = 5) -> pd.DataFrame:
-    """tab415: of clips without a transcript: text ("any" first, then the `most` frequent ones), seed, clips (all of
-    them), count with that text, share of it with low and high (%, Wilson, 95 %)."""
-    count, clips, texts = text.hallucinations(references, hypotheses)
-    rows = [{"text": name, "seed": seed, "clips": clips, "count": often} | _share(often, clips)
-            for name, often in [("any", count), *texts.most_common(most)]]  # fmt: skip
-    return pd.DataFrame(rows)

@@ -142,7 +142,7 @@ def sweep(
         if ratio > 0 and validation.texts is not None:
             found = text.cer_row(validation.texts, outputs.texts, seed=seed)
             row |= {name: found[name] for name in ("cer", "cer_low", "cer_high")}
-            invented, of, _ = text.hallucinations(validation.texts, outputs.texts)
+            invented, of = text.hallucinations(validation.texts, outputs.texts)
             row["hallucinations"] = classification.percent(invented, of)[0]
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -316,7 +316,7 @@ def _measures(
         found[f"emergency or not, {name.replace('_', ' ')}{constant}"] = _without_interval(score["clips"], value)
     found["calibration error of clips"] = _without_interval(score["clips"], score["ece"])
     if predictions.reader is not None:
-        invented, of, _ = text.hallucinations(clips.texts, outputs.texts)
+        invented, of = text.hallucinations(clips.texts, outputs.texts)
         found["clips with invented words"] = (of, *classification.percent(invented, of))
         # And what the text would be worth if the decoder made no mistake.
         for measure, reader, texts in (
