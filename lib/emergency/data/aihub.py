@@ -33,23 +33,6 @@ from lib.emergency.classes import NORMAL, find
 SOURCE = {"train": 65_848, "validation": 666, "test": 12_102}  # clips of the source
 SPLITS = tuple(SOURCE)
 
-# Why a file is not in the catalogue. A clip counts once: the audio of a rejected JSON is not counted again.
-REASONS = (
-    "unreadable JSON",
-    "no annotation",
-    "unknown class",  # neither the categories nor the folder name one
-    "classes disagree",  # the categories name another class than the folder
-    "not a control class",  # an emergency among the controls
-    "no area",  # start or end missing or not a number
-    "area out of order",  # negative, not start < end, or behind the end of the clip
-    "missing audio",
-    "ambiguous audio",  # several different files of the name
-    "empty audio",  # no more than a header
-    "duplicate",  # the same clip, or a copy of it, is already there
-    "second annotation",  # of a sound that has one: a clip has one class, heard once
-    "audio without JSON",
-    "neither audio nor JSON",
-)
 # Why a clip of the catalogue is not in the shards, beside the reasons of `lib.data.decoding`.
 OUTSIDE = "event outside the window"
 
@@ -93,7 +76,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """rejected: (one of `REASONS`, the file) of every file that is not in the rows."""
+    """rejected: (why, the file) of every file not in the rows; the audio of a rejected JSON is not counted again."""
 
     roots: tuple[Path, ...]
     rows: tuple[Row, ...]
