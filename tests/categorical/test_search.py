@@ -29,22 +29,25 @@ def heads(data):
     return frozen.train_heads(frozen.head_arms([4], 16, 4), data, settings, seed=0)
 
 
-def test_average_precision_is_scikit_learn_s():
-    draw = np.random.default_rng(0)
-    distances, labels, wanted = draw.random((5, 40)), np.arange(40) % 3, np.array([0, 1, 2, 0, 1])
-    expected = [average_precision_score(labels == k, -row) for k, row in zip(wanted, distances, strict=True)]
-    assert search.mean_average_precision(distances, labels, wanted) == pytest.approx(np.mean(expected))
+def test_precision_and_recall_are_those_of_brute_force(data, heads):
+    table = search.search_table(data, [heads["head, 4 bytes"]], sizes=[4], queries=0, seed=0).set_index("method")
+    similar = (data.test @ data.train.T).numpy()
+    relevant = (data.train_labels == data.test_labels[:, None]).numpy()
+    precision = [average_precision_score(*row) for row in zip(relevant, similar, strict=True)]
+    assert table.loc[search.EXACT, "map"] == pytest.approx(100 * np.mean(precision))
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    found = search.rival_distances("PQ", 4, data.train[order], data.test, seed=0)
+    true = similar[:, order].argmax(1)
+    nearer = (found < np.take_along_axis(found, true[:, None], 1)).sum(1)  # than the true neighbour
+    for k in search.WITHIN:
+        assert table.loc["PQ", f"recall_{k}"] == pytest.approx(100 * (nearer < k).mean())
 
 
-def test_hamming_and_ranks_are_those_of_brute_force():
+def test_hamming_distances_are_those_of_brute_force():
     draw = torch.Generator().manual_seed(1)
     stored, asked = (torch.randint(4, (n, 6), generator=draw) for n in (30, 5))
     found = search.hamming(asked, stored)
     assert np.array_equal(found, (asked[:, None] != stored[None]).sum(-1).numpy())
-    order = np.argsort(found, axis=1, kind="stable")
-    target = np.array([3, 7, 0, 29, 11])
-    expected = [list(row).index(k) for row, k in zip(order, target, strict=True)]
-    assert search.ranks_of(found, target).tolist() == expected
     soft = torch.nn.functional.one_hot(asked, 4).float()
     np.testing.assert_allclose(search.expected_disagreement(soft, stored), found / 6 - 1, atol=1e-6)
 

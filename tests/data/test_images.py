@@ -469,7 +469,7 @@ def test_full_disk_only_warns(decoded, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(cache.np, "save", full)
+    monkeypatch.setattr(cache.np, "savez", full)
     with pytest.warns(UserWarning, match="No space left"):
         assert load().checksum == first.checksum
     assert not list(cache.folder().iterdir()), "no part of a file is left"

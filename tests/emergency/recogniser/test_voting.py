@@ -131,19 +131,6 @@ class TestEvening:
         drawings.recording(arrays)
 
 
-class TestWords:
-    said, heard = ("불이야", "살려줘", "", "", ""), ("불이야", "밥", "자막", "자막", "")
-
-    def test_what_was_invented(self):
-        table = voting.invented(self.said, self.heard, seed=4)
-        assert table.text.tolist() == ["any", "자막"] and table["count"].tolist() == [2, 2]
-        assert (table.clips == 3).all() and table.share[0] == pytest.approx(200 / 3)
-        assert table.low[0] < table.share[0] < table.high[0]
-
-    def test_something_is_said_everywhere(self):
-        assert np.isnan(voting.invented(["불"], ["불"], seed=0).share).all()
-
-
 def test_votes_are_drawn(recogniser, test_set):  # noqa: F811
     votes = recogniser.predict(test_set.samples).votes
     table = ensemble.ensemble_table(votes, test_set.labels, votes, test_set.labels, test_set.classes, EMERGENCY, seed=0)
