@@ -39,7 +39,7 @@ FAULTS = [
     ("categorical/losses", "-(mean * mean.log()).sum(-1).mean()", "(mean * mean.log()).sum(-1).mean()"),
     ("categorical/baselines", "/ max(1, positions * (positions - 1))", "/ max(1, positions * positions)"),
     ("categorical/baselines", "(p.mean(0) + q.mean(0)) / 2", "p.mean(0)"),
-    ("categorical/models", "% self.size", "% (self.size - 1)"),
+    ("categorical/models", "% self.size", "% (self.size - 1)", "tests/categorical/test_momentum.py"),
     ("categorical/search", "(own < k).mean()", "(own <= k).mean()"),
     ("categorical/search", "relevant[there], -ranks[there]", "relevant[there], ranks[there]"),
     # Study 3

@@ -211,7 +211,10 @@ def _official(source: Source) -> Listing:
 
 
 def _decode(listing: Listing, length: int) -> np.ndarray:
-    """(N, length) int16; all files are tried before any that cannot be read is complained of."""
+    """(N, length) int16; all files are tried before any that cannot be read is complained of.
+
+    What is longer is told here, where it is decoded: once for each cache.
+    """
     files, count = listing.paths(), len(listing.files)
     rejected, longer = defaultdict(list), []  # reason -> names
     samples = common.allocate((count, length), np.int16, f"clips of {length / RATE:g} s", "seconds=")

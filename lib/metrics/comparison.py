@@ -120,7 +120,7 @@ def mean_and_interval(
     table, tests = mean_and_sd(rows, by, measures), defaultdict(set)
     for data in rows.attrs.get("data", []):
         if data["split"] in ("test", "all"):
-            tests[data["name"]].add(data["checksum"] if "synthetic" in data["name"] else "")
+            tests[data["name"]].add(data["checksum"] if "(synthetic)" in data["name"] else "")
     fewest = min(map(len, tests.values()), default=0)
     for measure in measures:
         low, high = ("low", "high") if measure == "value" else (f"{measure}_low", f"{measure}_high")

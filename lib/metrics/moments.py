@@ -139,11 +139,12 @@ def psds_interval(
     more. probabilities: (N, T, classes) of frames of `seconds`; their order within a class is all that counts.
 
     The interval is the basic bootstrap's: clips drawn anew spread the classes, whose deviation is subtracted, so most
-    resamples lie below the value, and the percentiles would be too low. The value itself is biased alike, downwards.
+    resamples lie below the value, and the percentiles would be too low. The value itself is biased alike, downwards,
+    and is the lower end where nearly all of them do.
     """
     hours = probabilities.shape[1] * len(probabilities) * seconds / 3600
     value, low, high = bootstrap(_detections(probabilities, true, seconds), partial(_psds_of, hours=hours), seed)
-    low, high = np.clip((2 * value - high, 2 * value - low), 0, 1).tolist()
+    low, high = np.clip((2 * value - high, 2 * value - low), (0, value), (value, 1)).tolist()
     return value, low, high
 
 

@@ -123,7 +123,7 @@ def three_sets(
         whole = load(dataset, "all", count=train_count or None, **how)
         if len(whole.folds.unique()) < 3:
             raise DataError(
-                "Three folds of ESC-50 are needed, for training, validation and test: get a whole copy of it."
+                "Training, validation and test take three folds of ESC-50: get a whole copy, or set train_count=0."
             )
         first, second = whole.folds.unique()[:2]
         masks = {"train": (whole.folds != first) & (whole.folds != second), "validation": whole.folds == second,
@@ -199,7 +199,8 @@ def _catalogue(base: Path, controls: tuple[Path, ...]) -> aihub.Catalogue:
     found = aihub.read_catalogue(base / "aihub", controls=controls)
     if missing := sorted(set(range(1, len(NAMES))) - {row.number for row in found.rows}):
         warnings.warn(f"There are no clips of {', '.join(NAMES[number] for number in missing)}: put recordings into "
-                      f"{base / 'aihub-controls'}/<any name>/<class>/.", stacklevel=4)  # fmt: skip
+                      f"{base / 'aihub-controls'}/<any name>/<class>/, and restart an open notebook.",
+                      stacklevel=4)  # fmt: skip
     return found
 
 

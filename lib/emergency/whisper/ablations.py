@@ -86,7 +86,7 @@ def transfer(
         places = checkpoints if number == 0 else checkpoints / name
         task = prepared(task, seed=seed, checkpoints=places)
         model = task.fresh()
-        if task.head is None:
+        if task.head is None and settings.epochs:
             model = training(task.fresh, task.clips, settings, 0.0, seed=seed, checkpoints=places)()
         for other, judged in tasks.items():
             rows.append({"training": name, "test": other, "seed": seed} | _judged(model, judged.test, alarming, seed))

@@ -63,7 +63,7 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
 
     Raises:
         ValueError: a ratio of the sweep is none, or asks for a text from a decoder that does not learn, or there is no
-            such way of training; told before anything is loaded.
+            such way of training; told before anything is trained.
     """
     for ratio in values.get("ratios", ()):
         Settings(ratio)

@@ -169,11 +169,11 @@ def fit_text(texts: Sequence[str], labels: Tensor, classes: int) -> TextClassifi
     if counts.min() > 1:  # else there is no fold for some class, and the regression's own probabilities have to do
         # Copies of a text share a fold: one that was learned tells nothing of how sure to be of others.
         folds = StratifiedGroupKFold(min(5, counts.min()), shuffle=True, random_state=0)
-        held_out = np.full((len(known), len(counts)), _NEVER)
+        held_out = np.full((len(known), len(counts)), np.nan)
         for learned, out in folds.split(known, wanted, known):
-            pipeline.fit([known[k] for k in learned], wanted[learned])
-            columns = np.searchsorted(np.unique(wanted), pipeline.classes_)
-            held_out[np.ix_(out, columns)] = pipeline.predict_log_proba([known[k] for k in out])
+            if len(set(wanted[learned])) == len(counts):  # else a class is in no text that is left
+                pipeline.fit([known[k] for k in learned], wanted[learned])
+                held_out[out] = pipeline.predict_log_proba([known[k] for k in out])
         temperature = fit_temperature(torch.from_numpy(held_out), torch.from_numpy(places))
     learned = tuple(zip(known, wanted.tolist(), strict=True))
     return TextClassifier(pipeline.fit(known, wanted), classes, temperature, learned)

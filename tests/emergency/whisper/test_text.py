@@ -100,6 +100,24 @@ class TestChance:
         assert math.isnan(chance_cer(["불", ""], ["불", ""], seed=0))
 
 
+@pytest.mark.parametrize("texts, labels", [
+    (["불이야", "사람 살려", "도와줘", "사람 살려"], [0, 0, 1, 1]),  # of one class nothing is left to learn
+    (["a", "a", "b", "b", "c", "d", "e"], [0, 0, 1, 1, 2, 2, 2]),
+])  # fmt: skip
+def test_texts_that_classes_share_can_be_learned(texts, labels):
+    reader = fit_text(texts, torch.tensor(labels), max(labels) + 1)
+    assert 0.01 <= reader.temperature <= 100 and torch.isfinite(reader.logits(texts)).all()
+
+
+def test_how_sure_to_be_is_learned_from_other_texts():
+    """Lines that tell nothing of the class: copies of a line among those learned would make it sure of them."""
+    draw = np.random.default_rng(0)
+    lines = ["".join(draw.choice(list("가나다라마바사아자차카타파하"), 6)) for _ in range(60)]
+    labels = torch.from_numpy(draw.integers(0, 3, 60))
+    once, copied = (fit_text(some * lines, labels.repeat(some), 3).temperature for some in (1, 4))
+    assert once > 2 and copied > 2
+
+
 def test_hallucinations():
     assert hallucinations(["", "", " ", "불이야"], ["자막", "", "자막", "불"]) == (2, 3)
 
