@@ -94,7 +94,7 @@ def test_an_error_is_raised_here(threads):
 
 @linux
 def test_a_killed_process_is_told_of(threads):
-    with pytest.raises(TrainingError, match="for want of memory"):
+    with pytest.raises(TrainingError, match="process ended, as a rule for want of memory"):
         side_by_side([lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: 2])
 
 

@@ -303,6 +303,20 @@ def test_another_key_starts_anew(tmp_path):
     assert len(trained) == BATCHES
 
 
+def test_a_checkpoint_of_another_pytorch_is_not_taken_for_this_ones(tmp_path, monkeypatch):
+    """Results record the version that made them."""
+    train(tmp_path / "toy", 1)
+    trained = []
+    monkeypatch.setattr(torch, "__version__", "0.0")
+    train(tmp_path / "toy", 1, on_step=lambda *now: trained.append(now))
+    assert len(trained) == BATCHES
+
+
+def test_auto_is_the_cpu_on_a_mac(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert start("auto").device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def test_another_key_leaves_nothing_of_the_old_training(tmp_path, uninterrupted):
     train(tmp_path / "toy", 3, rate=2)
     with pytest.raises(Stop):

@@ -75,6 +75,18 @@ def test_order_and_names_do_not_matter(seed):
     assert torch.equal(connected_codes(renamed[:, [4, 2, 0, 1, 3]], at_least=3), clusters)
 
 
+def test_mutual_information_by_loops():
+    table = integers(6, 3, 4)
+    total, p = table.sum().item(), table.double() / table.sum()
+    rows, columns = p.sum(dim=1), p.sum(dim=0)
+    information = sum(
+        p[i, j] * (p[i, j] / rows[i] / columns[j]).log() for i in range(3) for j in range(4) if table[i, j]
+    )
+    entropies = -(rows * rows.log()).sum() - (columns * columns.log()).sum()
+    cells = torch.arange(12).repeat_interleave(table.flatten())  # two labellings whose table this is
+    assert total > 10 and nmi(cells // 4, cells % 4) == pytest.approx((2 * information / entropies).item())
+
+
 def test_what_is_constant_shares_nothing():
     constant, other = torch.zeros(9).long(), torch.arange(9) % 3
     assert nmi(constant, constant) == nmi(constant, other) == 0 and nmi(other, 2 - other) == pytest.approx(1)

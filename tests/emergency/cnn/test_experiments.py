@@ -185,14 +185,18 @@ def test_stem_rows_are_consistent(heard):
 
 
 def test_a_random_network_is_at_its_null(heard):
-    """Drawn like those of the null: no stem gets more relevance than from them, nor less."""
+    """Drawn like those of the null: on average over a few, no stem gets more relevance than from them, nor less."""
     evaluation, truth = heard
-    logits = experiments.logits_of(evaluation.model, evaluation.clips.mel)
-    table = experiments.stem_rows(replace(evaluation, logits=logits), truth, seed=5).set_index("measure")
+    tables = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        model = build_cnn(VARIANT, len(evaluation.clips.classes)).eval()
+        logits = experiments.logits_of(model, evaluation.clips.mel)
+        one = replace(evaluation, model=model, logits=logits)
+        tables.append(experiments.stem_rows(one, truth, seed=5).set_index("measure").value)
     for stem in ("speech", "event", "background"):
-        assert (
-            abs(table.value[f"relevance - random networks, {stem} (points)"]) < 5
-        )  # as three networks are drawn for it
+        found = np.mean([table[f"relevance - random networks, {stem} (points)"] for table in tables])
+        assert abs(found) < 3
 
 
 def test_faithfulness_of_every_method(heard):

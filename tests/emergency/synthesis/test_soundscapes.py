@@ -19,6 +19,7 @@ from toy import share_speech
 from lib import paths
 from lib.data.catalog import DataError
 from lib.emergency.classes import CLASSES, EMERGENCY
+from lib.emergency.data.aihub import letters_of
 from lib.emergency.synthesis import events, recordings, soundscapes, speech
 from lib.emergency.synthesis.lines import CORES, FRAMES, sentences
 from lib.emergency.synthesis.soundscapes import BANDS, STEMS, datasheet, draw_soundscapes
@@ -198,6 +199,8 @@ def test_training_and_test_share_no_voice_line_or_family(train, held_out):
         assert len(set(sentences(number, "train"))) > 400
         ours, theirs = events.families(number, "train"), events.families(number, "test")
         assert len(ours) >= 3 and theirs and not set(ours) & set(theirs)
+    learned, tested = ({letters_of(core) for sides in CORES.values() for core in sides[k]} for k in (0, 1))
+    assert not [(one, two) for one in learned for two in tested if one in two or two in one]
     every = [family for pair in events.FAMILIES.values() for side in pair for family in side]
     assert len(set(every)) == len(every), "a family belongs to one class"
     assert not set(events.distractors("train")) & set(events.distractors("test"))
