@@ -119,7 +119,7 @@ def timelines(arrays: Arrays) -> Figure:
             _spans(above, row[column], height, seconds, alarming, names)
             if column == 0:
                 above.text(-0.02 * seconds, height, label, ha="right", va="center", fontsize=6)
-        above.set(ylim=(-0.5, 1.5), yticks=[], xlim=(0, seconds))
+        above.set(ylim=(-0.85, 1.3), yticks=[], xlim=(0, seconds))
         above.set_axis_off()
         place = f"rank {100 * arrays['ranks'][column]:.0f} %, {arrays['accuracy'][column]:.0f} % right"
         above.set_title(place, fontsize=7)
@@ -148,7 +148,7 @@ def _spans(axes: Axes, row: np.ndarray, height: float, seconds: float, alarming:
         colour = SILENCE if span not in sounding else ALARM if number in alarming else CALM
         axes.plot([start * step, stop * step], [height] * 2, color=colour, linewidth=5, solid_capstyle="butt")
         if span is longest or (span in sounding and (stop - start) * step > 0.2 * seconds):
-            axes.text((start + stop) * step / 2, height - 0.12, names[number], ha="center", va="top", fontsize=4.5,
+            axes.text((start + stop) * step / 2, height - 0.28, names[number], ha="center", va="top", fontsize=4.5,
                       color=colour)  # fmt: skip
 
 
