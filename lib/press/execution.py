@@ -55,8 +55,17 @@ def _run(job: dict, name: str, title: str, threads: int) -> int:
     used = {"inputs": parts | fingerprint.data_parts(job["parameters"]), "reads": reads}
     jobs.write_atomically(jobs.made_from(name), json.dumps(used, indent=1, ensure_ascii=False) + "\n")
     os.replace(running, executed)
-    _say(f"done    {title} in {time.monotonic() - begin:.0f} s")
+    _say(f"done    {title} in {time.monotonic() - begin:.0f} s{_peak()}")
     return 0
+
+
+def _peak() -> str:
+    """The most memory that the kernel, or a process that it started, had at once; "" on systems that do not tell."""
+    if not sys.platform.startswith("linux"):  # elsewhere there is no such number, or in another unit
+        return ""
+    from resource import RUSAGE_CHILDREN, getrusage
+
+    return f", {getrusage(RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9:.1f} GB of memory"
 
 
 def _set_environment(job: dict, threads: int) -> None:

@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -63,7 +62,7 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
     if not options.executor:  # else the processor is another
         print(slow_precision(stale), end="", flush=True)
     jobs.ready(paths.build(), paths.figures())
-    begin = time.time()
+    before = _failed_copies(selected)
     with contextlib.ExitStack() as locks:
         for job in stale:
             try:
@@ -86,7 +85,7 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
         log.unlink()
         print(f"Done: figures and tables are in {jobs.short(paths.figures() / selected[0].folder)}")
         return 0
-    _tell_what_is_left(left, log, begin)
+    _tell_what_is_left(left, log, before)
     return status or 1
 
 
@@ -124,15 +123,19 @@ def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
             return INTERRUPTED, log
 
 
-def _tell_what_is_left(left: list[Job], log: Path, begin: float) -> None:
-    """Which jobs failed in this run, begun at time `begin`; where none did, what Snakemake says."""
+def _failed_copies(selected: list[Job]) -> dict[str, int]:
+    """The copies of failed runs that there are, each with its time."""
+    copies = {job.name: jobs.failed(job.name) for job in selected}
+    return {name: copy.stat().st_mtime_ns for name, copy in copies.items() if copy.exists()}
 
-    copies = {job.name: jobs.failed(job.name) for job in left}
-    # A copy may be there from an earlier run.
-    failed = [name for name, copy in copies.items() if copy.exists() and copy.stat().st_mtime >= begin]
+
+def _tell_what_is_left(left: list[Job], log: Path, before: dict[str, int]) -> None:
+    """Which jobs failed in this run, before which there were these copies; where none did, what Snakemake says."""
+    # A copy of another time is of this run: an earlier time does not mean an earlier run, as clocks are set back.
+    failed = {name for name, when in _failed_copies(left).items() if when != before.get(name)}
     print(f"\n{len(left)} notebook runs did not finish:" if left else "\nSnakemake reports an error:")
     for job in left:
-        state = f"failed, see {jobs.short(copies[job.name])}" if job.name in failed else "not reached"
+        state = f"failed, see {jobs.short(jobs.failed(job.name))}" if job.name in failed else "not reached"
         print(f"  {job.title}: {state}")
     if not failed:
         print(log.read_text(encoding="utf-8", errors="replace")[-3000:])

@@ -88,6 +88,22 @@ def test_an_edit_makes_stale_what_depends_on_it(unchanged, copy, path, old, new,
     assert {name.split("/")[-1][:2] for name in before if before[name] != after[name]} == stale
 
 
+def test_no_training_depends_on_how_figures_are_drawn():
+    sources_of = {".".join(path.relative_to(paths.ROOT).with_suffix("").parts): path.read_text(encoding="utf-8")
+                  for path in (paths.ROOT / "lib").rglob("*.py")}  # fmt: skip
+    trainings = [name for name, text in sources_of.items() if "code=__name__" in text or "source_hash(__name__)" in text]
+    assert {"lib.laplacian_gan.training", "lib.categorical.training", "lib.corregularization.training",
+            "lib.emergency.cnn.network", "lib.emergency.whisper.training"} <= set(trainings)  # fmt: skip
+    for name in trainings:
+        assert not [other for other in sources.closure(name) if other.endswith((".figures", ".plots", ".pictures"))]
+        assert not {"matplotlib", "seaborn"} & sources.imported_packages(name)
+
+
+def test_the_trainings_of_profile_gpu_ask_a_cluster_for_one():
+    asked = {job.notebook[:2]: job.resources["gpus"] for job in jobs.select("gpu")}
+    assert asked == dict.fromkeys(("01", "02", "03", "04", "05"), 1) | dict.fromkeys(("00", "06", "07"), 0)
+
+
 def test_a_byte_of_data(copy, tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_ROOT", str(tmp_path / "data"))
     image = tmp_path / "data" / "cifar10" / "train" / "cat" / "1.png"

@@ -10,12 +10,13 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from toy import ROOT, Repository, clean_environment, make_toy, run_command
 
-from lib.press import jobs
+from lib.press import jobs, workflow
 from lib.press.workflow import slow_precision
 
 NOTHING = "Nothing to do"
@@ -27,7 +28,7 @@ SAY_AND_WAIT = "import os; open('pid', 'w').write(str(os.getpid())); os.rename('
 
 def ran(output: str) -> list[str]:
     """The runs that `make figures` says it finished, in its order."""
-    return re.findall(r"^done +(.*) in \d+ s$", output, re.MULTILINE)
+    return re.findall(r"^done +(.*) in \d+ s(?:, \d+\.\d GB of memory)?$", output, re.MULTILINE)
 
 
 def planned(toy: Repository, *arguments: str) -> dict[str, list[str]]:
@@ -344,8 +345,8 @@ def test_a_command_has_a_profile_of_its_own_where_none_is_asked_for(command, una
     assert '--profile "$PROFILE"' in would_run(PROFILE="trained")
 
 
-def test_a_clone_may_have_braces_in_its_path(tmp_path):
-    toy = make_toy(tmp_path / "a {b} {c")
+def test_a_clone_may_have_braces_spaces_and_hangul_in_its_path(tmp_path):
+    toy = make_toy(tmp_path / "논문 a {b} {c")
     assert ran(toy.make("figures", "ONLY=01_alpha")) == [ALPHA]
 
 
@@ -364,6 +365,30 @@ def test_what_broke_is_told_and_not_an_older_failure(toy):
     toy.write("Snakefile", "raise ValueError('broken on purpose')\n" + toy.read("Snakefile"))
     output = toy.make("figures", status=1)
     assert "failed, see" not in output and "broken on purpose" in output
+
+
+def test_a_failure_is_told_though_the_clock_was_set_back(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
+    old, new = (SimpleNamespace(name=f"quick/seed-0/{name}", title=name) for name in ("01_old", "02_new"))
+    (log := tmp_path / "log").write_text("Snakemake's words")
+    for job in (old, new):
+        jobs.failed(job.name).parent.mkdir(parents=True, exist_ok=True)
+    jobs.failed(old.name).touch()
+    before = workflow._failed_copies([old, new])
+    jobs.failed(new.name).touch()
+    os.utime(jobs.failed(new.name), (1, 1))  # in 1970
+    workflow._tell_what_is_left([old, new], log, before)
+    told = capsys.readouterr().out
+    assert "01_old: not reached" in told and "02_new: failed, see " in told and "Snakemake's words" not in told
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit is that of Linux")
+def test_the_memory_of_a_run_is_told(tmp_path):
+    ours = "from lib.press import execution; print(execution._peak())"
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'bytearray(700_000_000)']); "
+    told = [run_command(sys.executable, "-c", code + ours, cwd=ROOT) for code in ("", child)]
+    gigabytes = [float(re.fullmatch(r", (\d+\.\d) GB of memory\n", text)[1]) for text in told]
+    assert gigabytes[0] == 0 and 0.7 <= gigabytes[1] <= 0.8
 
 
 def test_output_root_moves_everything_that_is_written(toy, tmp_path):
