@@ -84,3 +84,13 @@ def test_a_defect_counts_as_caught_where_the_tests_fail(tmp_path, new, noticed):
     (tmp_path / "test_sum.py").write_text("from lib.sum import TWO\n\n\ndef test_two():\n    assert TWO == 2\n")
     assert faults.caught(tmp_path, "sum", "1 + 1", new, "test_sum.py") == noticed
     assert (tmp_path / "lib" / "sum.py").read_text() == "TWO = 1 + 1\n"
+
+
+def test_tests_that_fail_in_any_case_catch_nothing(tmp_path, monkeypatch):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "sum.py").write_text("TWO = 1 + 1\n")
+    (tmp_path / "test_sum.py").write_text("def test_two():\n    assert False\n")
+    monkeypatch.setattr(faults, "ROOT", tmp_path)
+    monkeypatch.setattr(faults, "FAULTS", [("sum", "1 + 1", "1 - 1", "test_sum.py")])
+    with pytest.raises(SystemExit, match=r"test_sum.py fails without a defect"):
+        faults.main([])
