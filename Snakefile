@@ -1,8 +1,8 @@
 # One rule for all notebooks. `make figures` calls this file, on a cluster as well (EXECUTOR=slurm); so does
 #
-#     snakemake --executor slurm --jobs 8 --rerun-triggers mtime --config profile=paper seeds="0 1 2" cores=8
+#     snakemake --profile profiles/slurm --config profile=paper seeds="0 1 2" cores=8
 #
-# with any executor of Snakemake's, or a Snakemake profile of a lab's own.
+# with any executor of Snakemake's that shares this file system.
 # A job is `<profile>/seed-<k>/<notebook>`, or `<profile>/<notebook>` over all seeds. Whether
 # it is stale is decided by content in lib/press/staleness.py, which writes the inputs files below
 # only when their content changes; times of sources never matter.

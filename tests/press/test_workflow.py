@@ -335,6 +335,13 @@ def test_values_arrive_as_they_were_given(toy):
     assert (toy.folder / "figures/quick-custom/seed-0/fig_alpha.csv").read_bytes().decode().split("|") == texts
 
 
+def test_a_lab_may_call_snakemake_with_a_profile_of_its_own(toy):
+    words = ["--profile", ROOT / "profiles/slurm", "--executor", "local", "--dry-run", "--cores", "8"]
+    told = run_command(sys.executable, "-m", "snakemake", *words, "--config", "profile=smoke", "seeds=0 1", "cores=8",
+                       cwd=toy.folder, env=toy.environment)  # fmt: skip
+    assert re.search(r"^notebook +5$", told, re.MULTILINE) and "threads: 8" in told
+
+
 @pytest.mark.parametrize(("command", "unasked"), [("paper", '"public"'), ("verify", '""'), ("site", '"$PROFILE"')])
 def test_a_command_has_a_profile_of_its_own_where_none_is_asked_for(command, unasked):
     def would_run(*words: str, **more: str) -> str:
