@@ -114,7 +114,7 @@ def record_stopped(job: str, seconds: int) -> None:
         latest = max(saved, key=lambda one: one["provenance"]["made"])["provenance"]
         record = {name: latest[name] for name in ("notebook", "inputs", "parameters", "data")}
         outputs = {one["id"]: {"kind": one["kind"], "files": one["provenance"]["files"]} for one in saved}
-        record |= {"metrics": [], "outputs": outputs, "stopped": f"by the clock, after {seconds} s"}
+        record |= {"outputs": outputs, "stopped": f"by the clock, after {seconds} s"}
         jobs.write_atomically(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -73,7 +73,6 @@ class Run:
         self._read: dict[str, str] = {}  # file below `figures/`: its hash
         self._data: list[dict[str, str | int]] = []
         self._outputs: dict[str, dict] = {}
-        self._metrics: list[dict] = []
         # From here on the folder is not the result of a finished run, until `finish` says so.
         with _saving(self._record):
             self._record.unlink(missing_ok=True)
@@ -212,16 +211,10 @@ class Run:
         self._hand_over(name, files, {"kind": "table"} | about | body, provenance)
         return table
 
-    def metric(self, name: str, value: float, *, unit: str = "", note: str = "", **facts: Any) -> None:
-        """Record one number with its unit and what it was measured on."""
-        self._metrics.append(
-            {"name": name, "value": float(value), "unit": unit, "origin": self.origin(note), "seed": self.seed, **facts}
-        )
-
     def finish(self) -> None:
         """Declare the run complete: write its record and remove what an older run left and this one did not make."""
-        record = {"notebook": self.notebook, "inputs": self.inputs, "parameters": self.parameters, "data": self._data}
-        record |= {"metrics": self._metrics, "outputs": self._outputs} | ({"read": self._read} if self._read else {})
+        record = {"notebook": self.notebook, "inputs": self.inputs, "parameters": self.parameters, "data": self._data,
+                  "outputs": self._outputs} | ({"read": self._read} if self._read else {})  # fmt: skip
         with _saving(self._record):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()

@@ -94,11 +94,10 @@ def drawing(top: float = 2.0) -> Figure:
 
 
 def save_all(run: Run) -> dict[str, bytes]:
-    """Two figures, a table, a metric; the bytes of all files but the sidecars, which hold times."""
+    """Two figures, a table; the bytes of all files but the sidecars, which hold times."""
     run.save_figure("fig1_curves", drawing(), FRAME, caption="Curves.")
     run.save_figure("fig2_filters", drawing(3), ARRAYS, caption="Filters.")
     run.save_table("tab1_accuracy", FRAME, caption="Accuracy.")
-    run.metric("accuracy", 75.5, unit="%", note="2 epochs", images="test")
     run.finish()
     sidecars = {"fig1_curves.json", "fig2_filters.json", "tab1_accuracy.json"}
     return {path.name: path.read_bytes() for path in run.folder.iterdir() if path.name not in sidecars}
@@ -493,36 +492,17 @@ def test_clips_are_called_clips_and_all_of_a_set_has_no_split():
     assert run.origin() == "noises, 40 clips; seed 0; profile quick."
 
 
-def test_finish_writes_the_record_with_metrics_and_hashes(capsys):
+def test_finish_writes_the_record_with_hashes(capsys):
     run = study(Data())
     save_all(run)
     record = json.loads((run.folder / f"{NAME}.json").read_text(encoding="utf-8"))
     assert record["notebook"] == NAME and record["inputs"] == run.inputs
     assert record["parameters"] == run.parameters and record["data"][0]["checksum"] == "ab12"
-    assert record["metrics"] == [
-        {
-            "name": "accuracy",
-            "value": 75.5,
-            "unit": "%",
-            "origin": "toys, 1,200 train images; 2 epochs; seed 0; profile quick.",
-            "seed": 0,
-            "images": "test",
-        }
-    ]
     files = {file: found for output in record["outputs"].values() for file, found in output["files"].items()}
     assert len(files) == 8
     for file, found in files.items():
         assert hashlib.sha256((run.folder / file).read_bytes()).hexdigest() == found
     assert capsys.readouterr().out == f"3 figures and tables in {Path('figures', 'quick', 'seed-0')}\n"
-
-
-def test_a_run_of_metrics_alone_has_a_record():
-    run = study()
-    run.metric("accuracy", math.nan)
-    run.metric("count", np.float32(2))
-    run.finish()
-    record = json.loads((run.folder / f"{NAME}.json").read_text(encoding="utf-8"), parse_constant=refuse_constant)
-    assert [metric["value"] for metric in record["metrics"]] == [None, 2.0]
 
 
 def test_a_run_that_was_not_finished_has_no_record():
