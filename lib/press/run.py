@@ -150,14 +150,12 @@ class Run:
         note: str = "",
         like: pd.DataFrame | None = None,
         without_data: bool = False,
-        **provenance: Any,
     ) -> None:
         """Save `figure` as PNG and PDF, the data it shows as CSV (frame) or NPZ (arrays), and its provenance.
 
         note: sizes and budget behind this figure where they differ from the whole data sets.
         like: a frame from `read` that this shows; note and data sets are taken from there.
         without_data: the figure shows nothing of the data sets in use.
-        provenance: further facts for the sidecar, such as extractor="domain".
         """
         about = self._about(caption, note, like, without_data)
         # Below all that is drawn, so that the picture alone says what it was made from.
@@ -178,7 +176,7 @@ class Run:
         finally:
             stamp.remove()
         files |= {f"{name}.csv": _csv(data)} if isinstance(data, pd.DataFrame) else {f"{name}.npz": _npz(data)}
-        self._hand_over(name, files, {"kind": "figure"} | about, provenance)
+        self._hand_over(name, files, {"kind": "figure"} | about)
 
     def save_table(
         self,
@@ -190,7 +188,6 @@ class Run:
         digits: int = 4,
         like: pd.DataFrame | None = None,
         without_data: bool = False,
-        **provenance: Any,
     ) -> pd.DataFrame:
         """Save `table` as CSV (full precision), LaTeX (booktabs, `digits` significant) and JSON (for Typst).
 
@@ -208,7 +205,7 @@ class Run:
         )
         files = {f"{name}.csv": _csv(table), f"{name}.tex": latex.encode()}
         body = {"columns": [str(column) for column in table.columns], "data": table.to_numpy(object).tolist()}
-        self._hand_over(name, files, {"kind": "table"} | about | body, provenance)
+        self._hand_over(name, files, {"kind": "table"} | about | body)
         return table
 
     def finish(self) -> None:
@@ -273,8 +270,8 @@ class Run:
             for partial in self.folder.glob(f".{file}.*.partial"):  # of a process that died before renaming
                 partial.unlink(missing_ok=True)
 
-    def _hand_over(self, name: str, files: dict[str, bytes], about: dict[str, Any], provenance: dict[str, Any]) -> None:
-        """Write the files of a figure or table, and beside them what `about` and `provenance` say."""
+    def _hand_over(self, name: str, files: dict[str, bytes], about: dict[str, Any]) -> None:
+        """Write the files of a figure or table, and beside them what `about` says."""
         if name in self._outputs:
             raise RunError(f"{name} was saved already in this run; every figure and table needs an id of its own")
         if not re.fullmatch(r"\w+", name) or name == self.notebook:
@@ -284,7 +281,7 @@ class Run:
             )
         hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
         used = about.pop("data sets")
-        sidecar = {"id": name} | about | {"provenance": self._provenance(used) | provenance | {"files": hashes}}
+        sidecar = {"id": name} | about | {"provenance": self._provenance(used) | {"files": hashes}}
         files = files | {f"{name}.json": _json(sidecar)}
         with _saving(self.folder / name):
             self.folder.mkdir(parents=True, exist_ok=True)

@@ -136,7 +136,7 @@ def test_a_figure_is_saved_as_png_pdf_its_data_and_a_sidecar():
 
 def test_the_sidecar_of_a_figure_has_all_provenance():
     run = study(Data(), Data(split="test", count=300, checksum="cd34"), seed=3)
-    run.save_figure("fig1_curves", drawing(), FRAME, caption="Curves.", note="2 epochs", extractor="domain", resize=299)
+    run.save_figure("fig1_curves", drawing(), FRAME, caption="Curves.", note="2 epochs")
     found = sidecar(run, "fig1_curves")
     provenance = found.pop("provenance")
     assert found == {
@@ -152,7 +152,6 @@ def test_the_sidecar_of_a_figure_has_all_provenance():
         {"name": "toys", "split": "train", "count": 1200, "unit": "images", "checksum": "ab12"},
         {"name": "toys", "split": "test", "count": 300, "unit": "images", "checksum": "cd34"},
     ]
-    assert provenance["extractor"] == "domain" and provenance["resize"] == 299
     assert provenance["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert {"python", "torch", "torchvision", "accelerate", "numpy", "pandas", "matplotlib"} <= set(
         provenance["versions"]
@@ -353,12 +352,11 @@ def test_a_table_is_csv_of_full_precision_and_is_returned():
     assert "0.3 " in (run.folder / "tab1_exact.tex").read_text(encoding="utf-8")
 
 
-def test_provenance_of_numpy_torch_nan_and_paths_is_json():
+def test_cells_of_numpy_torch_nan_and_paths_are_json():
     run = study()
-    facts = {"count": np.int64(3), "mean": torch.tensor([0.5, math.nan]), "worst": -math.inf, "where": Path("a")}
-    run.save_table("tab1_odd", ODD, caption="Odd.", **facts)
-    found = sidecar(run, "tab1_odd")["provenance"]
-    assert [found[name] for name in facts] == [3, [0.5, None], "-inf", "a"]
+    cells = [np.int64(3), torch.tensor([0.5, math.nan]), -math.inf, Path("a")]
+    run.save_table("tab1_odd", pd.DataFrame({"odd": pd.Series(cells, dtype=object)}), caption="Odd.")
+    assert sidecar(run, "tab1_odd")["data"] == [[3], [[0.5, None]], ["-inf"], ["a"]]
 
 
 def test_arrays_that_would_need_pickle_are_refused():
