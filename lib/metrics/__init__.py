@@ -2,7 +2,7 @@
 
 features        extractors: uint8 images to feature vectors; imagenet has the trained networks
 fid             Fréchet distance, KID, precision, recall, density and coverage of two sets of features; power spectrum
-perceptual      LPIPS (also of float images in [-1, 1])
+perceptual      LPIPS
 clustering      clusters, nearest neighbours and linear readouts of representations, against labels
 codes           discrete codes: use of the alphabet, redundancy, what positions follow, codes that nearly agree
 disentanglement MIG, DCI and SAP of representations, against known factors

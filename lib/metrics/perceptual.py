@@ -3,7 +3,7 @@
     perceptual = load_lpips("vgg")
     perceptual.distance(a, b)  # (n,)
 
-The linear weights come with the package; the trunk's ImageNet weights are a download. Without them the trunk is
+The linear weights come with the package; the trunk's ImageNet weights do not. Without them the trunk is
 untrained, and the name says so: the distance then ranks pairs much as pixels do, and its values compare neither with
 published ones nor with another net's.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from lib.data.augment import as_float
-from lib.metrics import MetricError, check_range, check_tensor, pick_device
+from lib.metrics import MetricError, check_pixels, pick_device
 from lib.metrics.imagenet import hub_file
 
 # torchvision's weights of each trunk, and the smallest side that it takes.
@@ -41,56 +41,46 @@ class Perceptual:
 
     @torch.no_grad()
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """LPIPS between a[i] and b[i]: images (n, 3, h, w), uint8 or float in [-1, 1] -> (n,) float32 on the CPU.
+        """LPIPS between a[i] and b[i]: images (n, 3, h, w) uint8 -> (n,) float32 on the CPU.
 
-        Raises a MetricError for other ranges, shapes, channels, NaN, and images that are too small.
+        Raises a MetricError for other types, shapes and channels, and images that are too small.
         """
         if a.shape != b.shape:
             raise MetricError(f"LPIPS compares images of one shape, not {tuple(a.shape)} with {tuple(b.shape)}")
-        self._check(a)
-        self._check(b)
-        device = next(self.network.parameters()).device
-        count = max(1, CHUNK * 32 * 32 // (a.shape[-2] * a.shape[-1]))
-        chunks = zip(a.split(count), b.split(count), strict=True)
-        return torch.cat([self.network(_unit(x, device), _unit(y, device)).flatten().cpu() for x, y in chunks])
-
-    def _check(self, images: Tensor) -> None:
-        check_tensor(images, "images")
-        if images.dim() != 4 or images.shape[1] != 3 or not len(images):
-            raise MetricError(f"LPIPS reads colour images (n, 3, h, w), at least one; these are {tuple(images.shape)}")
-        if min(images.shape[-2:]) < self.smallest:
+        for images in (a, b):
+            check_pixels(images)
+        if min(a.shape[-2:]) < self.smallest:
             raise MetricError(
                 f"{self.name} takes images of at least {self.smallest} pixels a side, these have "
-                f"{images.shape[-2]} x {images.shape[-1]}; enlarge them or choose another net"
+                f"{a.shape[-2]} x {a.shape[-1]}; enlarge them or choose another net"
             )
-        if images.is_floating_point():
-            check_range(images, "LPIPS reads floats")
-        elif images.dtype != torch.uint8:
-            raise MetricError(f"LPIPS reads uint8 pixels or floats in [-1, 1], not {images.dtype}")
+        device = next(self.network.parameters()).device
+        count = max(1, CHUNK * 32 * 32 // (a.shape[-2] * a.shape[-1]))
+        chunks = zip(a.to(device).split(count), b.to(device).split(count), strict=True)
+        return torch.cat([self.network(as_float(x), as_float(y)).flatten().cpu() for x, y in chunks])
 
 
-def load_lpips(net: str = "vgg", *, device: str = "cpu", download: bool = False) -> Perceptual:
+def load_lpips(net: str = "vgg", *, device: str = "cpu") -> Perceptual:
     """LPIPS with the trunk "alex", "vgg" or "squeeze".
 
-    The trunk's weights are taken from the hub cache, or downloaded with `download`; else the trunk is untrained, drawn
-    from a fixed seed. At 32 px report vgg: alex and squeeze see little more than their padding there, though at 2 % and
-    8 % of the cost. A MetricError says what to do about a damaged file or a failed download.
+    The trunk's weights are taken from the hub cache; else the trunk is untrained, drawn from a fixed seed. At 32 px
+    report vgg: alex and squeeze see little more than their padding there, though at 2 % and 8 % of the cost. A
+    MetricError says what to do about a damaged file.
     """
     if net not in TRUNKS:
         raise MetricError(f"there is no LPIPS network {net!r}; choose from {', '.join(TRUNKS)}")
     file = hub_file(TRUNKS[net][0].url)
-    trained = download or file.exists()
+    trained = file.exists()
     # The package prints, and calls torchvision with deprecated arguments.
     silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     with silent[0], silent[1], warnings.catch_warnings(action="ignore"), torch.random.fork_rng():
         torch.manual_seed(0)
         try:
             network = lpips.LPIPS(net=net, pnet_rand=not trained, verbose=False)
-        except Exception as error:  # a truncated file, no network: whatever torch and pickle raise
-            what = "cannot be read" if file.exists() else "is not there and could not be downloaded"
+        except Exception as error:  # a truncated file: whatever torch and pickle raise
             raise MetricError(
-                f"the weights of LPIPS's trunk, {file}, {what} ({type(error).__name__}: {error}). Delete that file if "
-                f"it is there and put a whole one in its place, from {TRUNKS[net][0].url}"
+                f"the weights of LPIPS's trunk, {file}, cannot be read ({type(error).__name__}: {error}). Delete that "
+                f"file and put a whole one in its place, from {TRUNKS[net][0].url}"
             ) from error
     name = f"LPIPS-{net}" if trained else f"LPIPS-{net} with untrained trunk"
     return Perceptual(name, TRUNKS[net][1], network.eval().requires_grad_(False).to(pick_device(device)))
@@ -123,8 +113,3 @@ def mean_lpips(perceptual: Perceptual, a: Tensor, b: Tensor) -> float:
     """Mean LPIPS between a[i] and b[i]: low between images and their sources means copying, near 0 between two draws
     from one condition that the noise is not used."""
     return perceptual.distance(a, b).double().mean().item()
-
-
-def _unit(images: Tensor, device: torch.device) -> Tensor:
-    images = images.to(device)
-    return as_float(images) if images.dtype == torch.uint8 else images.float()
