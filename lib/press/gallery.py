@@ -4,8 +4,6 @@ A figure is that of notebook 07 over all seeds, if there is one, else that of th
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,29 +22,25 @@ WIDTH = 760  # pixels, of a figure in the notebook
 OWN = "00_overview"  # whose own figures are not shown in it
 
 
-@dataclass(frozen=True)
-class Shown:
-    """A stored figure: its picture, and its caption with what it was made from."""
+def figures(profile: str) -> pd.DataFrame:
+    """All figures in `figures/<profile>`, in the paper's order; `.attrs` as `Run.read` gives.
 
-    id: str
-    notebook: str
-    caption: str
-    picture: Path
-    data: tuple[dict, ...]  # the data sets that it was made from
-
-
-def figures(profile: str) -> dict[str, Shown]:
-    """All figures in `figures/<profile>`, by id, in the paper's order.
-
+    Columns: id, notebook, file (relative to the output's folder), caption (with what the figure was made from).
     ParameterError where nothing has been made there.
     """
-    found: dict[str, Shown] = {}
+    found: dict[str, tuple] = {}
     for scope, name, sidecar in stored(profile):  # what is over all seeds comes first
         picture, origin = scope.folder / f"{name}.png", sidecar["provenance"]
         if sidecar["kind"] == "figure" and picture.exists() and origin["notebook"] != OWN:
+            file = picture.relative_to(paths.output_root()).as_posix()
             caption = f"{sidecar['caption']} {sidecar['origin']}"
-            found.setdefault(name, Shown(name, origin["notebook"], caption, picture, tuple(origin["data"])))
-    return dict(sorted(found.items(), key=lambda item: (numbered(item[0])[0] or "9", *numbered(item[0]), item[0])))
+            found.setdefault(name, (name, origin["notebook"], file, caption, origin["data"]))
+    rows = sorted(found.values(), key=lambda row: (numbered(row[0])[0] or "9", *numbered(row[0]), row[0]))
+    frame = pd.DataFrame(rows, columns=["id", "notebook", "file", "caption", "data"])
+    data = sum(frame.pop("data"), [])
+    once = [used for place, used in enumerate(data) if used not in data[:place]]
+    frame.attrs |= {"note": "each figure names its own sizes", "data": once}
+    return frame
 
 
 def runs(profile: str) -> pd.DataFrame:
@@ -73,22 +67,23 @@ def short_commit(commit: str) -> str:
     return re.sub(r"^([0-9a-f]{7})[0-9a-f]{33}", r"\1", commit)
 
 
-def show(found: Mapping[str, Shown], name: str) -> None:
-    """Display one figure with its caption, or what to do where it has not been made."""
-    if name not in found:
+def show(found: pd.DataFrame, name: str) -> None:
+    """Display one of `figures` with its caption, or what to do where it has not been made."""
+    if name not in set(found.id):
         display(Markdown(f"`{name}` is not among these results; `make plan` tells which notebooks are still to run."))
         return
-    display(Image(filename=found[name].picture, width=WIDTH), Markdown(f"*{found[name].caption}*"))
+    shown = found.set_index("id").loc[name]
+    display(Image(filename=paths.output_root() / shown.file, width=WIDTH), Markdown(f"*{shown.caption}*"))
 
 
-def sheet(found: Mapping[str, Shown], columns: int = 5) -> Figure:
-    """All figures as thumbnails under their ids."""
+def sheet(found: pd.DataFrame, columns: int = 5) -> Figure:
+    """All `figures` as thumbnails under their ids."""
     rows = max(1, -(-len(found) // columns))
     figure, axes = plots.subplots(rows, columns, height=1.15 * rows + 0.1, squeeze=False)
     for cell in axes.flat:
         cell.set_axis_off()
-    for cell, shown in zip(axes.flat, found.values(), strict=False):
-        small = opened(shown.picture).convert("RGB")
+    for cell, shown in zip(axes.flat, found.itertuples(), strict=False):
+        small = opened(paths.output_root() / shown.file).convert("RGB")
         small.thumbnail((THUMBNAIL, THUMBNAIL))
         cell.imshow(np.asarray(small), interpolation="antialiased")
         cell.set_title(shown.id, fontsize=5, pad=2)
@@ -103,15 +98,3 @@ def opened(path: Path) -> Picture.Image:
             return picture
     except Exception as error:  # what a decoder raises on a damaged file is not settled by Pillow
         raise ParameterError(f"{jobs.short(path)} is no whole picture ({error}); `make verify` tells more") from error
-
-
-def listed(found: Mapping[str, Shown]) -> pd.DataFrame:
-    """One row for each figure: id, notebook, file relative to the repository, caption; `.attrs` as `Run.read` gives."""
-    columns = ["id", "notebook", "file", "caption"]
-    root = paths.output_root()
-    rows = [(one.id, one.notebook, one.picture.relative_to(root).as_posix(), one.caption) for one in found.values()]
-    frame = pd.DataFrame(rows, columns=columns)
-    data = [used for shown in found.values() for used in shown.data]
-    once = [used for place, used in enumerate(data) if used not in data[:place]]
-    frame.attrs |= {"note": "each figure names its own sizes", "data": once}
-    return frame

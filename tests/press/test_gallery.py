@@ -36,11 +36,11 @@ def save(run: Run, *names: str) -> None:
 
 def test_figures_come_in_the_papers_order_over_all_seeds_where_there_is_one_without_its_own(made):
     found = gallery.figures("quick")
-    assert list(found) == ["fig13_a", "fig110_b", "fig21_c"]
-    assert found["fig13_a"].notebook == "07_page" and found["fig110_b"].notebook == "01_study"
-    assert found["fig21_c"].caption == "The caption of fig21_c. no data set; seed 0; profile quick."
-    listed = gallery.listed(found)
-    assert listed.file.tolist()[0] == "figures/quick/fig13_a.png" and listed.attrs["data"] == []
+    assert list(found) == ["id", "notebook", "file", "caption"] and found.attrs["data"] == []
+    assert found.id.tolist() == ["fig13_a", "fig110_b", "fig21_c"]
+    assert found.notebook.tolist() == ["07_page", "01_study", "01_study"]
+    assert found.caption[2] == "The caption of fig21_c. no data set; seed 0; profile quick."
+    assert found.file[0] == "figures/quick/fig13_a.png"
 
 
 def test_runs_are_counted_with_what_they_made(made):
@@ -51,11 +51,12 @@ def test_runs_are_counted_with_what_they_made(made):
 
 
 def test_the_sheet_shows_every_picture_once(made):
-    sheet = gallery.sheet(gallery.figures("quick"), columns=2)
+    found = gallery.figures("quick")
+    sheet = gallery.sheet(found, columns=2)
     assert [axes.get_title() for axes in sheet.axes] == ["fig13_a", "fig110_b", "fig21_c", ""]
     assert [len(axes.images) for axes in sheet.axes] == [1, 1, 1, 0]
     assert np.asarray(sheet.axes[0].images[0].get_array()).min() < 200  # something is drawn
-    assert len(gallery.sheet({}).axes) == 5
+    assert len(gallery.sheet(found[:0]).axes) == 5
 
 
 def test_showing_a_figure_and_one_that_has_not_been_made(made, capsys):
