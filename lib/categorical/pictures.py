@@ -1,7 +1,6 @@
 """The arrays behind the figures that show images: pairs with their codes, clusters, maps, nearest neighbours."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,14 +12,13 @@ from lib.categorical.augment import Views
 from lib.categorical.evaluation import Seen, encode
 from lib.categorical.losses import agreement
 from lib.categorical.training import Settings
+from lib.data.images import Images
 from lib.data.shapes import BACKGROUNDS, draw_shapes
 from lib.metrics import clustering, codes
-
-if TYPE_CHECKING:
-    from lib.data.images import Images
+from lib.metrics.features import to_pixels
 
 
-def pair_and_other(seen: Seen, test: "Images", settings: Settings, *, seed: int) -> dict[str, np.ndarray]:
+def pair_and_other(seen: Seen, test: Images, settings: Settings, *, seed: int) -> dict[str, np.ndarray]:
     """x_i, another view of it x_i′, and an image x_j unlike it: images, soft and hard codes, agreement.
 
     x_i is the test image with the surest code, x_j the one that agrees with it least: no label is asked.
@@ -36,8 +34,7 @@ def pair_and_other(seen: Seen, test: "Images", settings: Settings, *, seed: int)
         torch.manual_seed(seed)
         views = Views(test.pixels.shape[-2:], settings.smallest_crop, settings.hue)
         view = views(test.pixels[first : first + 1])[0]
-    view = view.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8)
-    images = torch.cat([test.pixels[first : first + 1], view, test.pixels[other : other + 1]])
+    images = torch.cat([test.pixels[first : first + 1], to_pixels(view), test.pixels[other : other + 1]])
     found = encode(seen.trained, images)
     return {
         "images": images.numpy(),
@@ -48,7 +45,7 @@ def pair_and_other(seen: Seen, test: "Images", settings: Settings, *, seed: int)
 
 
 def cluster_sheet(
-    found: Tensor, points: Tensor, images: "Images", *, columns: int = 14, most: int = 12
+    found: Tensor, points: Tensor, images: Images, *, columns: int = 14, most: int = 12
 ) -> dict[str, np.ndarray]:
     """The largest clusters (N,) of points (N, D), each with the images nearest to its mean, evenly far apart in rank.
 
@@ -73,7 +70,7 @@ def cluster_sheet(
     return {"images": torch.stack(sheets).numpy()} | {name: np.array(values) for name, values in facts.items()}
 
 
-def code_map(seen: Seen, found: Tensor, images: "Images", *, seed: int, count: int = 600) -> dict[str, np.ndarray]:
+def code_map(seen: Seen, found: Tensor, images: Images, *, seed: int, count: int = 600) -> dict[str, np.ndarray]:
     """A 2-D map of soft codes (t-SNE, van der Maaten & Hinton 2008) and the matrix of their agreements.
 
     Returns:
@@ -94,7 +91,7 @@ def code_map(seen: Seen, found: Tensor, images: "Images", *, seed: int, count: i
 
 
 def retrieval(
-    seen: Seen, train: "Images", test: "Images", asked: Sequence[int] | None = None, *, count: int = 9
+    seen: Seen, train: Images, test: Images, asked: Sequence[int] | None = None, *, count: int = 9
 ) -> dict[str, np.ndarray]:
     """Test images and the training images whose hard codes differ from theirs in the fewest positions.
 
@@ -114,7 +111,7 @@ def retrieval(
     }
 
 
-def factors(images: "Images", dataset: str, *, seed: int) -> dict[str, Tensor]:
+def factors(images: Images, dataset: str, *, seed: int) -> dict[str, Tensor]:
     """What is known of every image, as integers (N,): class, brightness, colour; of `shapes` also how it was drawn.
 
     brightness: in eight equal parts of the set; colour: which of red, yellow, green, cyan,
@@ -144,6 +141,6 @@ def _eighths(values: Tensor) -> Tensor:
     return torch.bucketize(values, torch.quantile(values, torch.linspace(0, 1, 9)[1:-1]))
 
 
-def meanings(seen: Seen, images: "Images", dataset: str, *, seed: int) -> pd.DataFrame:
+def meanings(seen: Seen, images: Images, dataset: str, *, seed: int) -> pd.DataFrame:
     """What each position follows: position, factor, nmi; `codes.position_scores` on test images."""
     return codes.position_scores(seen.test.hard, factors(images, dataset, seed=seed)).assign(seed=seed)

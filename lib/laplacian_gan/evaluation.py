@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from lib.data.images import load_images
+from lib.data.images import Images, load_images
 from lib.laplacian_gan import copying
 from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID, control_arms
 from lib.laplacian_gan.training import Settings, Trained, latents, train_arms
@@ -22,9 +22,6 @@ from lib.metrics import MetricError
 from lib.metrics.features import Extractor, load_extractor
 from lib.metrics.fid import MINIMUM, FeatureSet, compare, describe, fid, radial_power
 from lib.metrics.perceptual import Perceptual, load_lpips, lpips_diversity, mean_lpips
-
-if TYPE_CHECKING:
-    from lib.data.images import Images
 
 # The source's table (slide "FID Score, LPIPS score 비교"): claims to compare with. It names neither sample
 # counts nor the reference images, the size, the LPIPS network or what was paired.
@@ -85,8 +82,8 @@ class Protocol:
 
 
 def load_protocol(
-    train: "Images",
-    test: "Images",
+    train: Images,
+    test: Images,
     settings: Settings,
     *,
     extractor: str,
@@ -102,8 +99,8 @@ def load_protocol(
 
 
 def protocol_of(
-    train: "Images",
-    test: "Images",
+    train: Images,
+    test: Images,
     extractor: Extractor,
     perceptual: Perceptual,
     *,
@@ -267,14 +264,14 @@ def histories(trained: Mapping[str, Trained], *, seed: int) -> pd.DataFrame:
 
 
 def compare_on(
-    train: "Images", protocol: Protocol, settings: Settings, levels: Sequence[int], *, seed: int, checkpoints: Path
+    train: Images, protocol: Protocol, settings: Settings, levels: Sequence[int], *, seed: int, checkpoints: Path
 ) -> dict[str, Trained]:
     """The source's comparison on one data set: DCGAN, pyramid GAN and its null control, with their training curves."""
     score = {"score": partial(curve_score, protocol=protocol), "score_key": protocol.key}
     return train_arms(control_arms(levels)[:3], train, settings, seed=seed, checkpoints=checkpoints, **score)
 
 
-def load_others(names: Sequence[str], *, size: int, seed: int) -> dict[str, tuple["Images", "Images"]]:
+def load_others(names: Sequence[str], *, size: int, seed: int) -> dict[str, tuple[Images, Images]]:
     """Training and test images of further data sets, by name."""
     return {
         name: tuple(load_images(name, split, size=size, seed=seed) for split in ("train", "test")) for name in names
@@ -282,7 +279,7 @@ def load_others(names: Sequence[str], *, size: int, seed: int) -> dict[str, tupl
 
 
 def repeated(
-    others: Mapping[str, tuple["Images", "Images"]], settings: Settings, levels: Sequence[int],
+    others: Mapping[str, tuple[Images, Images]], settings: Settings, levels: Sequence[int],
     measured: Mapping[str, Any], *, seed: int, checkpoints: Path,
 ) -> list[tuple[pd.DataFrame, str]]:  # fmt: skip
     """The comparison on each of `others`: its rows of tab11, and how they were measured. measured: for a protocol."""

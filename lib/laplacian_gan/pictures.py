@@ -1,25 +1,22 @@
 """The images behind the figures, as uint8 arrays (…, 3, h, w), so that a figure can be redrawn without the models."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lib.data.augment import as_float
+from lib.data.images import Images, as_float
 from lib.laplacian_gan import copying, pyramid
+from lib.laplacian_gan.evaluation import Protocol
 from lib.laplacian_gan.models import resolutions
 from lib.laplacian_gan.training import Trained, latents
-
-if TYPE_CHECKING:
-    from lib.data.images import Images
-    from lib.laplacian_gan.evaluation import Protocol
+from lib.metrics.features import to_pixels
 
 Arrays = dict[str, np.ndarray]
 
 
-def pyramid_bands(images: "Images", count: int = 3) -> Arrays:
+def pyramid_bands(images: Images, count: int = 3) -> Arrays:
     """Images in [-1, 1], their bands, and what the bands collapse to: "images", "32 px", …, "collapsed"."""
     floats = as_float(images.pixels[:count])
     bands = pyramid.build(floats, len(resolutions(floats.shape[-1])))
@@ -51,12 +48,12 @@ def without_levels(trained: Trained, source: Tensor, without: Sequence[int], *, 
     """
     bands = pyramid.build(as_float(source[None]), len(resolutions(source.shape[-1])))
     left = [torch.zeros_like(band) if band.shape[-1] in without else band for band in bands]
-    condition = _pixels(pyramid.collapse(left))
+    condition = to_pixels(pyramid.collapse(left).clamp(-1, 1))  # as an image file would be
     made = trained.sample(count, condition.expand(count, -1, -1, -1), seed=seed)
     return {"source": source.numpy(), "condition": condition[0].numpy(), "samples": made.numpy()}
 
 
-def nearest(trained: Mapping[str, Trained], protocol: "Protocol", count: int = 8, *, seed: int) -> Arrays:
+def nearest(trained: Mapping[str, Trained], protocol: Protocol, count: int = 8, *, seed: int) -> Arrays:
     """Generated images, and the training images nearest to them in pixels: label -> (2, count, …)."""
     arrays = {}
     for label, result in trained.items():
@@ -79,11 +76,12 @@ def interpolations(plain: Trained, conditioned: Trained, sources: Tensor, *, ste
     half, each = len(bands) // 2, torch.arange(count)
     fine, coarse = each.repeat(count), each.repeat_interleave(count)
     mixed = pyramid.collapse([band[fine] for band in bands[:half]] + [band[coarse] for band in bands[half:]])
+    mixed = to_pixels(mixed.clamp(-1, 1))  # which mixed pyramids may leave by a little
     z = latents(2, plain.generator.latent, seed)
-    swaps = conditioned.sample_from(z[:1].expand(count**2, -1), _pixels(mixed), seed=seed)
+    swaps = conditioned.sample_from(z[:1].expand(count**2, -1), mixed, seed=seed)
     walk = _great_circle(z[0], z[1], steps)
     weights = torch.linspace(0, 1, steps).view(-1, 1, 1, 1)
-    between = _pixels((1 - weights) * floats[:1] + weights * floats[1:2])
+    between = to_pixels((1 - weights) * floats[:1] + weights * floats[1:2])
     return {
         "sources": sources.numpy(),
         "swaps": swaps.view(count, count, *sources.shape[1:]).numpy(),
@@ -91,11 +89,6 @@ def interpolations(plain: Trained, conditioned: Trained, sources: Tensor, *, ste
         "pyramid GAN, z to z', one pyramid": conditioned.sample_from(walk, sources[[0] * steps]).numpy(),
         "pyramid GAN, pyramid to pyramid, one z": conditioned.sample_from(z[:1].expand(steps, -1), between).numpy(),
     }
-
-
-def _pixels(images: Tensor) -> Tensor:
-    """Mixed pyramids may leave [-1, 1] by a little: they are cut there, as an image file would be."""
-    return images.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
 
 
 def _great_circle(start: Tensor, end: Tensor, steps: int) -> Tensor:
