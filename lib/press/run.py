@@ -21,7 +21,7 @@ import subprocess
 import textwrap
 import time
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -213,7 +213,6 @@ class Run:
         record = {"notebook": self.notebook, "inputs": self.inputs, "parameters": self.parameters, "data": self._data,
                   "outputs": self._outputs} | ({"read": self._read} if self._read else {})  # fmt: skip
         with _saving(self._record):
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
             _write({self._record: _json(record)})
         print(f"{len(self._outputs)} figures and tables in {os.path.relpath(self.folder, paths.output_root())}")
@@ -267,7 +266,7 @@ class Run:
             for file in files:
                 (self.folder / file).unlink(missing_ok=True)
         for file in [self._record.name, *(f"{name}.*" for name in self._outputs)]:
-            for partial in self.folder.glob(f".{file}.*.partial"):  # of a process that died before renaming
+            for partial in self.folder.glob(f".{file}.*"):  # of a process that died before renaming
                 partial.unlink(missing_ok=True)
 
     def _hand_over(self, name: str, files: dict[str, bytes], about: dict[str, Any]) -> None:
@@ -284,7 +283,6 @@ class Run:
         sidecar = {"id": name} | about | {"provenance": self._provenance(used) | {"files": hashes}}
         files = files | {f"{name}.json": _json(sidecar)}
         with _saving(self.folder / name):
-            self.folder.mkdir(parents=True, exist_ok=True)
             _write({self.folder / file: content for file, content in files.items()})
             for ending in KINDS:  # a figure that showed a frame may show arrays now
                 if f"{name}.{ending}" not in files:
@@ -372,15 +370,9 @@ def _write(files: Mapping[Path, bytes]) -> None:
 
     All contents are on disk before the first file appears, so that a full disk changes nothing.
     """
-    partials = {path.with_name(f".{path.name}.{os.getpid()}.partial"): path for path in files}
-    try:
-        for partial, path in partials.items():
-            partial.write_bytes(files[path])
-        for partial, path in partials.items():
-            partial.replace(path)
-    finally:
-        for partial in partials:
-            partial.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        for path, content in files.items():
+            stack.enter_context(paths.atomic(path)).write_bytes(content)
 
 
 @contextmanager

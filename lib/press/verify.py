@@ -31,6 +31,7 @@ from lib.press.parameters import ParameterError
 
 TEMPORARY = ("smoke", "-custom")  # ends of folders that `make clean` removes
 SHOWN_REASONS = 3
+PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")  # as `paths.atomic` names what it has not renamed yet
 
 
 def _object(**properties: dict) -> dict:
@@ -225,7 +226,7 @@ def _unfinished_and_orphaned(scope: Scope) -> Iterator[Finding]:
         known |= staleness.files_of(record).keys()
     orphans: dict[str, list[str]] = {}
     for path in sorted(path for path in scope.folder.iterdir() if path.is_file()):
-        if path.name.endswith(".partial"):
+        if PARTIAL.fullmatch(path.name):
             where = f"{scope.name}/{path.name}"
             yield Finding("warning", where, "was left by a run that was killed", f"Remove {jobs.short(path)}.")
         elif path.name not in known and not path.name.startswith(".") and path.stem not in scope.unreadable:

@@ -147,7 +147,7 @@ def test_a_run_without_record_did_not_finish(results):
 
 
 def test_what_a_killed_run_left_is_told(results):
-    results("seed-0/.fig31_line.png.17.partial").touch()
+    results(f"seed-0/.fig31_line.png.{'0a' * 16}").touch()
     assert ["killed" in warning for warning in found("warning")] == [True] and not found("error")
 
 
