@@ -35,7 +35,6 @@ class Job:
     """One notebook, with its parameters, for one seed or over all of them (`seed` None)."""
 
     notebook: str
-    profile: str
     folder: str
     seed: int | None
     values: dict[str, Any] = field(hash=False)
@@ -150,7 +149,7 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
             values = {name: over.get(name, value) for name, value in resolved[notebook].items()}
             parts = fingerprint.parts_of(notebook, values)
             resources = parameters.RESOURCES | (entry.get("resources") or {})
-            job = Job(notebook, profile, folder, seed, values, parts, tuple(reads), entry.get("threads"), resources)
+            job = Job(notebook, folder, seed, values, parts, tuple(reads), entry.get("threads"), resources)
             names.setdefault(notebook, []).append(job.name)
             jobs.append(job)
     return jobs
