@@ -34,7 +34,7 @@ def pair_and_other(seen: Seen, test: Images, settings: Settings, *, seed: int) -
         torch.manual_seed(seed)
         views = Views(test.pixels.shape[-2:], settings.smallest_crop, settings.hue)
         view = views(test.pixels[first : first + 1])[0]
-    images = torch.cat([test.pixels[first : first + 1], to_pixels(view), test.pixels[other : other + 1]])
+    images = torch.cat([test.pixels[first : first + 1], to_pixels(view.clamp(-1, 1)), test.pixels[other : other + 1]])
     found = encode(seen.trained, images)
     return {
         "images": images.numpy(),
