@@ -88,6 +88,8 @@ def _set_environment(job: dict, threads: int) -> None:
 
 def _execute(notebook: Path, copy: Path, values: dict) -> None:
     """Run the notebook by papermill with a kernel whose sockets lie in a private folder, its copy being written on."""
+    # jsonschema would build a grammar with it, for a second, to check a format that no notebook has.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill  # some seconds, and only a run needs it
     from jupyter_client.manager import AsyncKernelManager
 

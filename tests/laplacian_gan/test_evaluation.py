@@ -246,10 +246,12 @@ def test_an_arm_without_source_draws_no_source():
 def test_a_folder_of_images_shaped_like_celeba(tmp_path):
     """178 x 218 JPEG files without classes, at 64 px: the features are then those of telling rotations."""
     random = np.random.default_rng(0)
-    (tmp_path / "faces").mkdir()
-    for number in range(1100):
-        coarse = Image.fromarray(random.integers(0, 256, (6, 5, 3), dtype=np.uint8))
-        coarse.resize((178, 218), Image.Resampling.BICUBIC).save(tmp_path / "faces" / f"{number:06}.jpg", quality=70)
+    for split in ("train", "test"):
+        (tmp_path / "faces" / split).mkdir(parents=True)
+        for number in range(210):
+            coarse = Image.fromarray(random.integers(0, 256, (6, 5, 3), dtype=np.uint8))
+            faces = coarse.resize((178, 218), Image.Resampling.BICUBIC)
+            faces.save(tmp_path / "faces" / split / f"{number:06}.jpg", quality=70)
     train, test = (load_images(f"folder:{tmp_path / 'faces'}", split, size=64) for split in ("train", "test"))
     assert train.pixels.shape[1:] == (3, 64, 64) and len(train.classes) == 1
     settings = Settings(epochs=1, batch_size=64, width=2, device="cpu")

@@ -76,19 +76,22 @@ def committed(tmp_path_factory):
         yield paper.write("public")
 
 
-def test_nothing_is_missing(committed):
-    text = plain(text_of(committed))
+@pytest.fixture(scope="module")
+def text(committed):
+    return plain(text_of(committed))
+
+
+def test_nothing_is_missing(text):
     assert "has not been made" not in text and "no tab" not in text and "Missing." not in text
 
 
-def test_numbers_are_those_of_the_tables(committed):
+def test_numbers_are_those_of_the_tables(text):
     table = pd.read_csv(paths.ROOT / "figures" / "public" / "tab31_accuracy.csv")
     row = table[(table.condition == "first experiment") & (table.arm == "Gram")].iloc[0]
-    assert f"{row['mean']:.3g} ± {row.sd:.2g}" in plain(text_of(committed))
+    assert f"{row['mean']:.3g} ± {row.sd:.2g}" in text
 
 
-def test_the_source_is_quoted_to_the_digit(committed):
-    text = plain(text_of(committed))
+def test_the_source_is_quoted_to_the_digit(text):
     assert all(number in text for number in ("159.12", "0.4803", "99.93", "12,102"))
 
 
@@ -99,9 +102,8 @@ def test_hangul_is_set_in_a_font_that_has_it(committed):
     assert any("NanumGothic" in font for font in fonts) and any("Libertinus" in font for font in fonts)
 
 
-def test_captions_name_data_profile_notebook_and_commit(committed):
+def test_captions_name_data_profile_notebook_and_commit(text):
     sidecar = json.loads((paths.ROOT / "figures" / "public" / "fig35_correlation.json").read_text(encoding="utf-8"))
-    text = plain(text_of(committed))
     assert plain(sidecar["caption"]) in text and plain(sidecar["origin"]) in text
     assert f"notebooks/07_results.ipynb, commit {sidecar['provenance']['commit'][:7]}" in text
 
@@ -115,15 +117,14 @@ def test_captions_lead_to_the_notebook_and_its_commit(committed):
     assert {f"{address}/blob/{commit}/notebooks/07_results.ipynb", f"{address}/commit/{commit}"} <= links
 
 
-def test_a_figure_that_a_caption_names_by_its_id_is_named_by_its_number_here(committed):
-    text = plain(text_of(committed))
+def test_a_figure_that_a_caption_names_by_its_id_is_named_by_its_number_here(text):
     assert "the three images of figure 21" not in text
     assert re.search(r"the three images of Figure \d+ as vectors", text)
 
 
-def test_the_data_behind_are_listed_with_their_checksums(committed):
+def test_the_data_behind_are_listed_with_their_checksums(text):
     record = json.loads((paths.ROOT / "figures/public/seed-0/05_emergency_cnn.json").read_text(encoding="utf-8"))
-    assert record["data"] and all(used["checksum"][:12] in text_of(committed) for used in record["data"])
+    assert record["data"] and all(used["checksum"][:12] in text for used in record["data"])
 
 
 def test_the_same_results_give_the_same_bytes(committed):

@@ -1,5 +1,6 @@
 """Which notebooks of this repository an edit makes stale: made in a copy, fingerprints compared."""
 
+import functools
 import json
 import shutil
 from types import SimpleNamespace
@@ -26,6 +27,14 @@ def copy(tmp_path, monkeypatch):
     for name in ("LOCK", "CLAIMS"):
         monkeypatch.setattr(paths, name, tmp_path / getattr(paths, name).name)
     return tmp_path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def parsed_once():
+    """What an edit leaves as it was is not parsed again."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "normalised", functools.cache(sources.normalised))
+        yield
 
 
 def fingerprints(profile):
