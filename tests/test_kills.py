@@ -10,8 +10,8 @@ import pytest
 
 
 def test_a_toy_survives_three_kills(fresh_toy, tmp_path, capsys):
-    alone = ["ONLY=01_alpha", "PARAMS=epochs=5"]
-    victim = kills.Victim(fresh_toy.folder, tmp_path / "output", alone, fresh_toy.environment)
+    two = ["ONLY=01_alpha 02_beta"]
+    victim = kills.Victim(fresh_toy.folder, tmp_path / "output", two, fresh_toy.environment)
     try:
         kills.kill_repeatedly(victim, 3, seed=0)
     finally:
