@@ -175,14 +175,18 @@ def kill_repeatedly(victim: Victim, kills: int, seed: int) -> None:
     shutil.copytree(victim.folder / "figures", undisturbed / "figures")
     end()
     print(f"undisturbed: {whole:.0f} s", flush=True)
-    moments = [(number + chance.random()) / kills * whole for number in range(kills)]  # all parts of it alike
+    moments = [(number + chance.random()) / kills for number in range(kills)]  # shares of it, all parts alike
     chance.shuffle(moments)
     victim.start()
+    anew = True
     for number, moment in enumerate(moments, start=1):
-        while victim.ends_within(max(0, victim.begin + moment - time.time())):
+        while victim.ends_within(max(0, victim.begin + moment * whole - time.time())):
+            if anew:  # faster than the first, perhaps as the machine has less to do
+                whole = 0.95 * (time.time() - victim.begin)
             end()
             victim.start()
-            moment *= 0.95  # should this run be faster than the first
+            anew = True
+        anew = False
         since, lost = victim.kill()
         losses.append(lost)
         mark, line = victim.mark, f"kill {number}, {since:.0f} s after a start: {lost:.1f} s lost"
