@@ -77,8 +77,8 @@ TOY_FILES = {
                 self.notebook, self.outputs = notebook, {}
 
             def save(self, name, text):
-                self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / f"{name}.csv").write_text(text)
+                with paths.atomic(self.folder / f"{name}.csv") as partial:
+                    partial.write_text(text)
                 (self.folder / f"{name}.json").write_text("{}")
                 self.outputs[name] = {"files": {f"{name}.csv": hashlib.sha256(text.encode()).hexdigest()}}
 

@@ -1,5 +1,7 @@
 """Running one job by papermill with a private kernel; only a finished copy is moved to `build/executed/`."""
 
+import contextlib
+import errno
 import json
 import os
 import sys
@@ -17,18 +19,21 @@ from lib.press import fingerprint, jobs, parameters, staleness
 THREAD_VARIABLES = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"))
 THREAD_VARIABLES += ("VECLIB_MAXIMUM_THREADS",)
 LONGEST_SOCKET_PATH = 100  # the limit is 103 bytes on macOS, 107 on Linux
+DISK_FAULTS = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)]
 LONGEST_START = 300  # seconds; a kernel's start takes long where the machine is busy
 
 
 def run(name: str, threads: int) -> int:
     """Run one job as its inputs file describes it; returns the exit status. Called by Snakemake."""
-    job = json.loads(jobs.inputs_file(name).read_text(encoding="utf-8"))
     try:
+        job = json.loads(jobs.inputs_file(name).read_text(encoding="utf-8"))
         with jobs.lock(name, "run"):
             return _run(job, name, jobs.title(name), threads)
     except Timeout:
         _say(f"{jobs.title(name)} is being run already by another process; not started twice.")
-        return 1
+    except OSError as error:
+        _say(f"FAILED  {jobs.title(name)}: {jobs.unwritable(error.filename or paths.build(), error)}.")
+    return 1
 
 
 def _run(job: dict, name: str, title: str, threads: int) -> int:
@@ -46,15 +51,20 @@ def _run(job: dict, name: str, title: str, threads: int) -> int:
         _execute(paths.NOTEBOOKS / f"{job['notebook']}.ipynb", running, values)
         if not jobs.record(name).exists():
             raise RuntimeError("The notebook came to its end without `run.finish()`, so there is no record of it.")
+        fingerprint._signature.cache_clear()  # the data set anew: a run may have downloaded it
+        data = fingerprint.data_parts(job["parameters"])
+        if gone := [part for part, state in data.items() if state == "absent" != parts.get(part, state)]:
+            raise RuntimeError(f"{', '.join(gone)}: no longer there at the end of the run. Mount or restore it, or set "
+                               "DATA_ROOT=<folder>, and run again.")  # fmt: skip
+        used = {"inputs": parts | data, "reads": reads}
+        jobs.write_atomically(jobs.made_from(name), json.dumps(used, indent=1, ensure_ascii=False) + "\n")
+        os.replace(running, executed)
     except Exception as error:  # whatever it was, the copy must be kept and the reason told
-        if running.exists():
-            os.replace(running, failed)
+        with contextlib.suppress(OSError):  # where the disk is what failed
+            if jobs.read_json(running):  # else there was no space for it
+                os.replace(running, failed)
         _say(f"FAILED  {title} after {time.monotonic() - begin:.0f} s{_explain(error, failed)}")
         return 1
-    fingerprint._signature.cache_clear()  # the data set anew: a run may have downloaded it
-    used = {"inputs": parts | fingerprint.data_parts(job["parameters"]), "reads": reads}
-    jobs.write_atomically(jobs.made_from(name), json.dumps(used, indent=1, ensure_ascii=False) + "\n")
-    os.replace(running, executed)
     _say(f"done    {title} in {time.monotonic() - begin:.0f} s{_peak()}")
     return 0
 
@@ -121,11 +131,15 @@ def _explain(error: Exception, copy: Path) -> str:
     if isinstance(error, PapermillExecutionError):
         source, problem = error.source, strip_ansi("\n".join(error.traceback))
         problem = problem or f"{error.ename}: {error.evalue}"
+        if any(fault in error.evalue for fault in DISK_FAULTS):  # which no code is to blame for
+            problem = f"{error.ename}: {error.evalue}\nFree some space, or set OUTPUT_ROOT to a folder for all output."
     elif isinstance(error, DeadKernelError):
-        cells = json.loads(copy.read_text(encoding="utf-8"))["cells"]
+        cells = (jobs.read_json(copy) or {"cells": []})["cells"]
         started = [cell for cell in cells if (cell["metadata"].get("papermill") or {}).get("start_time")]
         source = "".join(started[-1]["source"]) if started else ""
         problem = "The kernel died, probably out of memory. Smaller batches, JOBS=1 or a smaller profile need less."
+    elif isinstance(error, OSError):
+        return f": {jobs.unwritable(error.filename or copy, error)}.{where}"
     else:
         return f"\n{type(error).__name__}: {error}{where}"
     return f" in the cell\n\n{textwrap.indent(source.strip(), '    | ')}\n\n{problem}\n{where}\n"

@@ -16,6 +16,7 @@ import getpass
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -28,6 +29,8 @@ from lib import paths
 from lib.paths import atomic
 from lib.press import fingerprint, parameters
 from lib.press.parameters import ParameterError
+
+LEAST_SPACE = 1 << 20  # bytes that a file may take where a run starts
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def title(job: str) -> str:
 
 
 def ready(*folders: Path) -> None:
-    """Check that `folders` are writable; set HOME and USER where, as in containers, the user has neither.
+    """Check that `folders` are writable and not full; set HOME and USER where, as in containers, the user has neither.
 
     Raises:
         ParameterError: a folder cannot be made or written to.
@@ -79,11 +82,11 @@ def ready(*folders: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            with tempfile.TemporaryFile(dir=folder, buffering=0) as trial:
+                trial.write(bytes(LEAST_SPACE))
+                os.fsync(trial.fileno())  # some file systems tell only then
         except OSError as error:
-            raise ParameterError(
-                f"{folder} cannot be written to ({error.strerror}). Change its permissions, or set OUTPUT_ROOT to a "
-                "folder for all output"
-            ) from error
+            raise ParameterError(unwritable(folder, error)) from error
     if not os.access(os.path.expanduser("~"), os.W_OK | os.X_OK):
         os.environ["HOME"] = str(paths.build() / "home")
         Path(os.environ["HOME"]).mkdir(parents=True, exist_ok=True)
@@ -91,6 +94,12 @@ def ready(*folders: Path) -> None:
         getpass.getuser()
     except (KeyError, OSError, ImportError):  # which of them depends on Python's version
         os.environ["USER"] = "user"
+
+
+def unwritable(place: Path | str, error: OSError) -> str:
+    """What is wrong with the output, and what to do."""
+    return (f"{place} cannot be written to ({error.strerror or error}). Free some space there or change its "
+            "permissions, or set OUTPUT_ROOT to a folder for all output")  # fmt: skip
 
 
 def _in_build(folder: str, ending: str = ".ipynb") -> Callable[[str], Path]:

@@ -85,6 +85,12 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
         log.unlink()
         print(f"Done: figures and tables are in {jobs.short(paths.figures() / selected[0].folder)}")
         return 0
+    if not log.exists():  # nor, then, any folder of it
+        raise ParameterError(
+            f"{paths.output_root()} is gone, or another folder has taken its place: what was written there is not to "
+            "be found. Mount it again, or set OUTPUT_ROOT to a folder that stays, and run again"
+        )
+    jobs.ready(paths.build(), paths.figures())  # a disk that filled up meanwhile is what there is to tell
     _tell_what_is_left(left, log, before)
     return status or 1
 
@@ -190,6 +196,11 @@ def main(arguments: list[str] | None = None) -> int:
         status = make_figures(selected, options)
     except (ParameterError, SourceSyntaxError) as error:
         print(f"Error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if not Path(error.filename or paths.output_root()).is_relative_to(paths.output_root()):
+            raise
+        print(f"Error: {jobs.unwritable(error.filename or paths.output_root(), error)}", file=sys.stderr)
         return 2
     if options.command == "outputs" and status == 0:
         store_outputs(selected)
