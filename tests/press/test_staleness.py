@@ -91,7 +91,9 @@ def test_an_edit_makes_stale_what_depends_on_it(unchanged, copy, path, old, new,
 def test_no_training_depends_on_how_figures_are_drawn():
     sources_of = {".".join(path.relative_to(paths.ROOT).with_suffix("").parts): path.read_text(encoding="utf-8")
                   for path in (paths.ROOT / "lib").rglob("*.py")}  # fmt: skip
-    trainings = [name for name, text in sources_of.items() if "code=__name__" in text or "source_hash(__name__)" in text]
+    trainings = [
+        name for name, text in sources_of.items() if "code=__name__" in text or "source_hash(__name__)" in text
+    ]
     assert {"lib.laplacian_gan.training", "lib.categorical.training", "lib.corregularization.training",
             "lib.emergency.cnn.network", "lib.emergency.whisper.training"} <= set(trainings)  # fmt: skip
     for name in trainings:
@@ -100,8 +102,9 @@ def test_no_training_depends_on_how_figures_are_drawn():
 
 
 def test_the_trainings_of_profile_gpu_ask_a_cluster_for_one():
-    asked = {job.notebook[:2]: job.resources["gpus"] for job in jobs.select("gpu")}
-    assert asked == dict.fromkeys(("01", "02", "03", "04", "05"), 1) | dict.fromkeys(("00", "06", "07"), 0)
+    asked = {job.notebook[:2]: (job.resources["gpus"], job.resources["memory_gb"]) for job in jobs.select("gpu")}
+    assert asked == (dict.fromkeys(("01", "02", "03"), (1, 32)) | dict.fromkeys(("04", "05"), (1, 16))
+                     | dict.fromkeys(("00", "06", "07"), (0, 4)))  # fmt: skip
 
 
 def test_a_byte_of_data(copy, tmp_path, monkeypatch):
