@@ -1,24 +1,26 @@
 """The notebooks of the profile `gpu` side by side on one GPU, within a given time: called by benchmarks/gpu.sh.
 
-First the training steps are timed alone, against the classic DCGAN example on the same card. Then the notebooks start
-together, each in its own process with its share of the cores, and after those whose results it reads; a GPU that one
-small network leaves idle serves the others. At the end of the time what still runs is stopped. What finished is
-complete; of the rest the histories of its trainings are kept, and a second call on the same machine goes on from its
-checkpoints. The other studies: `--only "03_corregularization 04_emergency_whisper"`, and so on.
+First the training steps are timed alone, against the classic DCGAN example on the same card. Then the notebooks start,
+none before another: all at once, each in its own process with its share of the cores, and after those whose results it
+reads; a GPU that one small network leaves idle serves the others. At the end of the time what still runs is stopped.
+What finished is complete; of the rest the histories of its trainings are kept, and a second call on the same machine
+goes on from its checkpoints. The other studies: `--only "03_corregularization 04_emergency_whisper"`, and so on.
 """
 
 import argparse
+import contextlib
+import glob
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
 import tarfile
 import time
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil  # which accelerate brings
 import torch
 
 from lib import paths
@@ -26,7 +28,8 @@ from lib.press import jobs, staleness
 from lib.press.workflow import available_cores
 
 NOTEBOOKS = "01_laplacian_gan 02_categorical_similarity"
-PART = 15 * 2**20  # bytes of a part
+PART = 15 * 2**20  # bytes of a part, before compression
+MOST = 8, 16 * 2**20  # parts, and bytes of each
 STOPPING = 20  # seconds for stopping and packing
 
 
@@ -76,41 +79,89 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def run(selected: list[jobs.Job], deadline: float, out: Path) -> None:
-    """All jobs, each once those that it reads are done; what runs at the deadline (of time.monotonic) is stopped."""
+def run(selected: list[jobs.Job], deadline: float, logs: Path) -> dict[str, float]:
+    """All jobs, each once those that it reads are done; what runs at the deadline (of time.monotonic) is stopped.
+
+    Returns seconds since the start at which each epoch was seen to be saved, by its checkpoint.
+    """
     threads = max(1, available_cores() // len(selected))
     begin, waiting, running, ended = time.monotonic(), {job.name: job for job in selected}, {}, {}
-    while (waiting or running) and time.monotonic() < deadline:
-        for name in [name for name, job in waiting.items() if not {*waiting, *running}.intersection(job.reads)]:
-            job = waiting.pop(name)
-            if failed := [other for other in job.reads if ended.get(other)]:
-                print(f"{name}: not run, as {', '.join(failed)} failed", flush=True)
-                ended[name] = 1
-                continue
-            staleness.prepare(job)
-            command = [sys.executable, "-m", "lib.press.workflow", "run", name, "--threads", str(threads)]
-            log = (out / f"{name.replace('/', '-')}.log").open("w")
-            # A session of its own: a notebook's kernel and the processes of its trainings are stopped with it.
-            running[name] = subprocess.Popen(command, cwd=paths.ROOT, stdout=log, stderr=log, start_new_session=True)
-        for name in [name for name, process in running.items() if process.poll() is not None]:
-            ended[name] = running.pop(name).returncode
-            print(f"{name}: {'FAILED' if ended[name] else 'done'} after {time.monotonic() - begin:.0f} s", flush=True)
-        time.sleep(0.5)
+    since, clock, old = {}, {}, epochs(selected[0].folder)
+    try:
+        while (waiting or running) and time.monotonic() < deadline:
+            for name in [name for name, job in waiting.items() if not {*waiting, *running}.intersection(job.reads)]:
+                job = waiting.pop(name)
+                if failed := [other for other in job.reads if ended.get(other)]:
+                    print(f"{name}: not run, as {', '.join(failed)} failed", flush=True)
+                    ended[name] = 1
+                    continue
+                staleness.prepare(job)
+                command = [sys.executable, "-m", "lib.press.workflow", "run", name, "--threads", str(threads)]
+                log = (logs / f"{name.replace('/', '-')}.log").open("w")
+                since[name] = datetime.now(UTC).isoformat(timespec="seconds")
+                running[name] = subprocess.Popen(command, cwd=paths.ROOT, stdout=log, stderr=log)
+            for name in [name for name, process in running.items() if process.poll() is not None]:
+                ended[name] = running.pop(name).returncode
+                what = "FAILED" if ended[name] else "done"
+                print(f"{name}: {what} after {time.monotonic() - begin:.0f} s", flush=True)
+            new = epochs(selected[0].folder) - old - clock.keys()
+            clock |= dict.fromkeys(sorted(new), round(time.monotonic() - begin, 1))
+            time.sleep(0.5)
+    finally:
+        stop(running.values())
     for name in waiting:
         print(f"{name}: not reached", flush=True)
-    for name, process in running.items():
+    for name in running:
         print(f"{name}: stopped by the clock", flush=True)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        record_stopped(name, round(time.monotonic() - begin))
+        record_stopped(name, round(time.monotonic() - begin), since[name])
+    return clock
 
 
-def record_stopped(job: str, seconds: int) -> None:
-    """A record of what a run had saved when it was stopped; it says so, and `make verify` does."""
+def epochs(folder: str) -> set[str]:
+    """The checkpoints of whole epochs. By `glob`, as a folder that vanishes meanwhile is an error of Path.rglob."""
+    return set(glob.glob("**/epoch-[0-9]*", root_dir=paths.build() / "checkpoints" / folder, recursive=True))
+
+
+def stop(processes: Iterable[subprocess.Popen]) -> None:
+    """Kill them with whatever they started, and wait until all are gone: they write checkpoints.
+
+    Neither process groups nor sessions tell what that is: kernels and the trainings' processes begin their own.
+    """
+    families = [one for process in processes for one in _halted(process.pid)]
+    for one in families:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    limit = time.monotonic() + STOPPING / 2
+    while any(map(_alive, families)) and time.monotonic() < limit:
+        time.sleep(0.05)
+
+
+def _halted(pid: int) -> list[psutil.Process]:
+    """A process and its descendants, each halted before its children are listed: it starts no more."""
+    try:
+        process = psutil.Process(pid)
+        process.suspend()
+        return [process, *(one for child in process.children() for one in _halted(child.pid))]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def record_stopped(job: str, seconds: int, since: str) -> None:
+    """A record of what a run had saved when it was stopped; it says so, and `make verify` does.
+
+    since: when it started, as a sidecar's `made`. Results of an older run may lie beside its own.
+    """
     path = jobs.record(job)
     sidecars = [json.loads(file.read_text()) for file in sorted(path.parent.glob("*.json"))]
     saved = [one for one in sidecars if one.get("provenance", {}).get("notebook") == path.stem]
-    if saved:
+    if saved := [one for one in saved if one["provenance"]["made"] >= since]:
         latest = max(saved, key=lambda one: one["provenance"]["made"])["provenance"]
         record = {name: latest[name] for name in ("notebook", "inputs", "parameters", "data")}
         outputs = {one["id"]: {"kind": one["kind"], "files": one["provenance"]["files"]} for one in saved}
@@ -119,21 +170,30 @@ def record_stopped(job: str, seconds: int) -> None:
 
 
 def pack(files: Iterable[Path], out: Path) -> None:
-    """`files`, which lie below the output folder, into out/part-<n>.tar.gz of at most PART bytes each."""
+    """`files`, which lie below the output folder, into out/part-<n>.tar.gz, without those that vanish meanwhile."""
+    for old in out.glob("part-*.tar.gz"):
+        old.unlink()
     parts: list[list[Path]] = [[]]
     size = 0
-    for file in sorted(files):
-        if size + file.stat().st_size > PART and parts[-1]:
-            parts.append([])
-            size = 0
-        size += file.stat().st_size
-        parts[-1].append(file)
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            length = file.stat().st_size
+            if size + length > PART and parts[-1]:
+                parts.append([])
+                size = 0
+            size += length
+            parts[-1].append(file)
     for number, members in enumerate(parts):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
             for file in members:
-                archive.add(file, file.relative_to(paths.output_root()))
+                with contextlib.suppress(FileNotFoundError):
+                    archive.add(file, file.relative_to(paths.output_root()))
         (out / f"part-{number}.tar.gz").write_bytes(buffer.getvalue())
+        if buffer.tell() > MOST[1]:
+            print(f"part-{number}.tar.gz has {buffer.tell() / 2**20:.0f} MB, more than {MOST[1] >> 20}")
+    if len(parts) > MOST[0]:
+        print(f"{len(parts)} parts, more than {MOST[0]}: results are in the first, the notebooks' copies in the last")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -142,29 +202,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="an archive with the image folder cifar10/{train,test}/<class>")
     parser.add_argument("--out", type=Path, default=paths.build() / "gpu")
     parser.add_argument("--profile", default="gpu")
-    parser.add_argument("--only", default=NOTEBOOKS, help="names of notebooks, those of the longest runs last")
-    parser.add_argument("--rehearse", action="store_true", help="every stage at the size of the profile smoke")
+    parser.add_argument("--seeds", default="", help="such as '0 1 2'; default: those of the profile")
+    parser.add_argument("--only", help=f"names of notebooks; those that they read run, too (default: {NOTEBOOKS})")
+    parser.add_argument("--rehearse", action="store_true", help="every stage of all at the size of the profile smoke")
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + options.seconds - STOPPING
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu" and not options.rehearse:
         parser.error("torch sees no GPU; --rehearse runs every stage without one")
-    options.out.mkdir(parents=True, exist_ok=True)
+    logs = paths.build() / "gpu"
+    for folder in (logs, options.out):
+        folder.mkdir(parents=True, exist_ok=True)
     if options.data is not None:
         with tarfile.open(options.data) as archive:
             archive.extractall(paths.data_root())
-    profile = "smoke" if options.rehearse else options.profile
-    selected = jobs.select(profile, only=options.only)
+    profile, usual = ("smoke", "") if options.rehearse else (options.profile, NOTEBOOKS)
+    selected = jobs.select(profile, seeds=options.seeds, only=usual if options.only is None else options.only)
     about = {"device": torch.cuda.get_device_name() if device == "cuda" else "CPU", "torch": torch.__version__}
     about["steps"] = steps(device, *(2, 4) if options.rehearse else (300, 64))
-    (options.out / "steps.json").write_text(json.dumps(about, indent=1) + "\n")
-    run(selected, deadline, options.out)
+    (logs / "steps.json").write_text(json.dumps(about, indent=1) + "\n")
+    clock = run(selected, deadline, logs)
+    (logs / "clock.json").write_text(json.dumps(clock, indent=1) + "\n")
     folder = selected[0].folder
-    files = [path for path in (paths.figures() / folder).rglob("*") if path.is_file()]
-    files += [path for path in (paths.build() / "checkpoints" / folder).rglob("history.json")]
-    files += [
-        path for place in ("executed", "failed", "inputs") for path in (paths.build() / place / folder).rglob("*.*")
-    ]
+    files = [path for path in sorted((paths.figures() / folder).rglob("*")) if path.is_file()]
+    files += [*logs.glob("*.json"), *logs.glob("*.log")]
+    files += sorted((paths.build() / "checkpoints" / folder).rglob("epoch-*/history.json"))
+    for place in ("inputs", "failed", "executed"):
+        files += sorted((paths.build() / place / folder).rglob("*.*"))
     pack(files, options.out)
     done = [job.name for job in selected if jobs.executed(job.name).exists()]
     print(f"{len(done)} of {len(selected)} notebook runs are complete; results are in {options.out}")

@@ -6,8 +6,12 @@ import subprocess
 import sys
 import tarfile
 import time
+import tomllib
+from pathlib import Path
 
 import gpu
+import missing
+import psutil
 import pytest
 
 from lib import paths
@@ -28,7 +32,8 @@ def test_parts_hold_every_file_once_and_none_is_larger_than_allowed(output, monk
         file.write_bytes(os.urandom(1200))
     out = output / "out"
     out.mkdir()
-    gpu.pack(files, out)
+    (out / "part-9.tar.gz").touch()  # of an earlier run
+    gpu.pack([*files[:2], output / "figures" / "vanished", *files[2:]], out)
     parts = sorted(out.glob("part-*.tar.gz"))
     assert len(parts) == 3 and all(part.stat().st_size < 3400 for part in parts)
     for part in parts:
@@ -37,17 +42,46 @@ def test_parts_hold_every_file_once_and_none_is_larger_than_allowed(output, monk
     assert {file.read_bytes() for file in files} == {file.read_bytes() for file in (output / "again").rglob("*.bin")}
 
 
+def test_a_file_that_vanishes_between_two_looks_is_left_out(output, monkeypatch):
+    kept, gone = output / "kept.bin", output / "gone.bin"
+    for file in (kept, gone):
+        file.touch()
+    real = tarfile.TarFile.add
+    monkeypatch.setattr(tarfile.TarFile, "add", lambda self, *args: (gone.unlink(missing_ok=True), real(self, *args)))
+    gpu.pack([gone, kept], output)
+    with tarfile.open(output / "part-0.tar.gz") as archive:
+        assert archive.getnames() == ["kept.bin"]
+
+
+@pytest.mark.parametrize(("most", "told"), [((2, 4000), "3 parts, more than 2"), ((3, 1000), "part-0.tar.gz has"),
+                                            ((3, 4000), "")])  # fmt: skip
+def test_more_or_larger_parts_than_agreed_are_told(output, monkeypatch, capsys, most, told):
+    monkeypatch.setattr(gpu, "PART", 1500)
+    monkeypatch.setattr(gpu, "MOST", most)
+    files = [output / f"{number}.bin" for number in range(3)]
+    for file in files:
+        file.write_bytes(os.urandom(1200))
+    gpu.pack(files, output)
+    said = capsys.readouterr().out
+    assert told in said and bool(told) == bool(said)
+
+
 def test_a_stopped_run_is_recorded_and_told_as_stopped(output):
     job = "smoke/seed-0/01_laplacian_gan"
     folder = paths.figures() / "smoke" / "seed-0"
     folder.mkdir(parents=True)
-    gpu.record_stopped(job, 12)
+    about = {"notebook": "01_laplacian_gan", "inputs": "0" * 16, "parameters": {}, "data": []}
+
+    def save(name: str, made: str) -> None:
+        (folder / f"{name}.csv").write_text("arm\n")
+        side = {"id": name, "kind": "table", "provenance": about | {"made": made, "files": {f"{name}.csv": "f" * 64}}}
+        (folder / f"{name}.json").write_text(json.dumps(side))
+
+    save("tab11_fid_lpips", "2026-01-01T23:59:59+00:00")  # of an older run
+    gpu.record_stopped(job, 12, since="2026-01-02T00:00:00+00:00")
     assert not jobs.record(job).exists(), "nothing was saved, so there is nothing to record"
-    (folder / "tab12_controls.csv").write_text("arm\n")
-    about = {"notebook": "01_laplacian_gan", "inputs": "0" * 16, "parameters": {}, "data": [], "made": "2026-01-01"}
-    side = {"id": "tab12_controls", "kind": "table", "provenance": about | {"files": {"tab12_controls.csv": "f" * 64}}}
-    (folder / "tab12_controls.json").write_text(json.dumps(side))
-    gpu.record_stopped(job, 12)
+    save("tab12_controls", "2026-01-02T00:00:00+00:00")
+    gpu.record_stopped(job, 12, since="2026-01-02T00:00:00+00:00")
     record = json.loads(jobs.record(job).read_text())
     assert record["outputs"] == {"tab12_controls": {"kind": "table", "files": {"tab12_controls.csv": "f" * 64}}}
     assert "after 12 s" in record["stopped"]
@@ -75,23 +109,93 @@ def test_a_notebook_starts_after_those_that_it_reads(output, monkeypatch, capsys
         assert order[-2:] == [f"begin {last.notebook}", f"end {last.notebook}"] and len(order) == 6
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="process groups are looked at in /proc")
+@pytest.mark.skipif(os.name != "posix", reason="halting processes needs signals")
 def test_the_clock_stops_a_run_and_whatever_it_started(output, monkeypatch):
+    """A stand-in for a notebook's process, its kernel in a session of its own, and a training's process of that."""
     sleep = "import time; time.sleep(600)"
-    child = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', '{sleep}']); {sleep}"
-    started = []
+    kernel = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}]); {sleep}"
+    begin = f"subprocess.Popen([sys.executable, '-c', {kernel!r}], start_new_session=True)"
+    run = f"import subprocess, sys; {begin}; {sleep}"
+    found = []
 
     def start(command, **options):
-        started.append(real([sys.executable, "-c", child], **options))
-        return started[-1]
+        process = real([sys.executable, "-c", run], **options)
+        while len(found[1:]) < 2:
+            found[:] = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+            time.sleep(0.05)
+        return process
 
     real = subprocess.Popen
     monkeypatch.setattr(gpu.subprocess, "Popen", start)
     (job,) = jobs.select("smoke", only="01_laplacian_gan")
-    begin = time.monotonic()
-    gpu.run([job], begin + 2, output)
-    assert time.monotonic() - begin < 60 and started[0].poll() is not None
-    monkeypatch.undo()
-    listed = subprocess.check_output(["ps", "-eo", "pgid=,stat="], text=True).splitlines()
-    alive = [group for group, state in map(str.split, listed) if not state.startswith("Z")]
-    assert str(started[0].pid) not in alive
+    gpu.run([job], time.monotonic() + 1, output)
+    assert len(found) == 3 and not [one for one in found if gpu._alive(one)]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the stand-in for a notebook is a shell script")
+def test_the_clock_tells_when_each_epoch_was_saved(output, monkeypatch):
+    (job,) = jobs.select("smoke", only="01_laplacian_gan")
+    arm = paths.build() / "checkpoints" / job.name / "dcgan"
+    (arm / "epoch-0001").mkdir(parents=True)  # of an earlier run
+    script = output / "python"
+    script.write_text(f'#!/bin/sh\nmkdir "{arm}/epoch-0002" "{arm}/partial"\nsleep 1\nmkdir "{arm}/epoch-0003"\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(gpu.sys, "executable", str(script))
+    clock = gpu.run([job], time.monotonic() + 60, output)
+    assert list(clock) == [f"seed-0/01_laplacian_gan/dcgan/epoch-000{number}" for number in (2, 3)]
+    assert 0 <= clock[list(clock)[0]] <= clock[list(clock)[1]]
+
+
+@pytest.mark.parametrize(("asked", "notebooks"), [
+    (["--rehearse"], 8), (["--rehearse", "--only", "03_corregularization"], 1), ([], 2),
+    (["--only", "06_emergency_ensemble"], 3),
+])  # fmt: skip
+def test_a_rehearsal_is_of_all_notebooks_and_a_run_of_two_unless_others_are_named(
+    output, monkeypatch, asked, notebooks
+):
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: "--rehearse" not in asked)
+    monkeypatch.setattr(gpu.torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(gpu, "steps", lambda *_: [])
+    selected = []
+    monkeypatch.setattr(gpu, "run", lambda some, *_: selected.extend(some) or {})
+    assert gpu.main([*asked, "--seeds", "3"]) == 1, "nothing was run"
+    assert len(selected) == notebooks and {job.seed for job in selected} <= {3, None}
+
+
+def test_what_a_bare_machine_lacks_is_told_from_the_lock():
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {line.partition(">")[0] for line in project["dependencies"]}
+    lock = paths.LOCK.read_text(encoding="utf-8")
+    found = [line.partition("==")[0] for line in missing.missing(lock, named, lambda name: name == "pandas")]
+    assert {"papermill", "tenacity", "ipykernel", "scipy", "kornia-rs"} <= set(found) and len(set(found)) == len(found)
+    assert not {"pandas", "torch", "triton", "transformers", "matplotlib", "ruff", "snakemake"} & set(found)
+    assert not missing.missing(lock, named, missing.installed)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="it is a shell script")
+def test_a_rehearsal_runs_and_packs(tmp_path):
+    """Of studies 1 and 4, with a seed of its own; all notebooks take minutes."""
+    names = ["01_laplacian_gan", "05_emergency_cnn"]
+    environment = os.environ | {"OUTPUT_ROOT": str(tmp_path / "output")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["sh", "benchmarks/gpu.sh", "--rehearse", "--seconds", "3600", "--seeds", "1", "--only", " ".join(names)]
+    result = subprocess.run([*command, "--out", tmp_path / "parts"], cwd=paths.ROOT, env=environment,
+                            capture_output=True, text=True)  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    parts = sorted((tmp_path / "parts").iterdir())
+    assert 1 <= len(parts) <= gpu.MOST[0] and all(part.stat().st_size <= gpu.MOST[1] for part in parts)
+    for part in parts:
+        with tarfile.open(part) as archive:
+            archive.extractall(tmp_path / "unpacked")
+    figures, build = tmp_path / "unpacked" / "figures" / "smoke" / "seed-1", tmp_path / "unpacked" / "build"
+    for name in names:
+        record = json.loads((figures / f"{name}.json").read_text())
+        assert record["outputs"] and "stopped" not in record
+        assert all((figures / file).exists() for output in record["outputs"].values() for file in output["files"])
+        assert (build / "executed" / "smoke" / "seed-1" / f"{name}.ipynb").exists()
+        assert (build / "gpu" / f"smoke-seed-1-{name}.log").read_text().startswith("start")
+    steps = json.loads((build / "gpu" / "steps.json").read_text())["steps"]
+    assert len(steps) == 5 and all(row["milliseconds"] > 0 for row in steps)
+    clock = json.loads((build / "gpu" / "clock.json").read_text())
+    assert {epoch.split("/")[1] for epoch in clock} == set(names)
+    assert list((build / "checkpoints").rglob("history.json"))

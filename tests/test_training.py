@@ -5,7 +5,7 @@ import io
 import math
 import shutil
 import socket
-from contextlib import redirect_stderr
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from toy_training import train_with_small_files as train_on_full_disk
 from lib import training
 from lib.training import (
     STEPS_BETWEEN_CHECKS,
+    Captured,
     MovingAverage,
     TrainingError,
     epoch_batches,
@@ -511,6 +512,29 @@ def test_image_networks_are_channels_last_unless_told_otherwise(wanted):
 # -- several processes ---------------------------------------------------------------------
 
 
+def test_channels_last_changes_no_loss():
+    def trained(channels_last):
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2), nn.Flatten(),
+            nn.Linear(8 * 5 * 5, 4),
+        )  # fmt: skip
+        accelerator = start("cpu")
+        model, optimizer = prepare(
+            accelerator, network, torch.optim.AdamW(network.parameters(), 0.01), channels_last=channels_last
+        )
+        images = torch.randn(12, 16, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+        wanted = torch.arange(16) % 4
+
+        def losses(model, batch):
+            return {"loss": nn.functional.cross_entropy(model(batch), wanted)}
+
+        step = gradient_step(accelerator, model, optimizer, None, losses)
+        return [step(batch)["loss"].item() for batch in images]
+
+    np.testing.assert_allclose(trained(True), trained(False), atol=1e-4)
+
+
 def in_two_processes(folder: Path, checkpoint: Path | None, epochs: int) -> list:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -673,6 +697,37 @@ def test_a_captured_step_is_the_step(device):
     expected, found = (captured_run(device, captured=captured) for captured in (False, True))
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
     torch.testing.assert_close(found[1], expected[1])
+
+
+def test_a_recorded_step_is_replayed_on_the_batch_that_it_holds(monkeypatch):
+    """With a graph of ours, as there may be no GPU: it runs the step again, into the tensors of the recording."""
+    ran, recorded, rate = [], [], 0.25
+
+    class Graph:
+        def replay(self):
+            for name, value in captured.step(captured.batch).items():
+                captured.terms[name].copy_(value)
+
+    def step(batch):
+        ran.append(batch)
+        return {"sum": batch.sum()}
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext(recorded.append(graph)))
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.ones(1))], rate)
+    warm_up = Captured.WARM_UP
+    captured = Captured(start("cpu"), step, [optimizer], ready=lambda: len(ran) > warm_up)
+    monkeypatch.setattr(captured, "usable", True)
+    monkeypatch.setattr(captured, "_aside", captured.step)
+    batches = list(torch.arange(12.0 * (warm_up + 4)).view(-1, 3, 4))
+    assert [captured(batch)["sum"].item() for batch in batches] == [batch.sum().item() for batch in batches]
+    # One call more than it warms up, until it is ready; then one recording, and replays on one and the same batch.
+    aside, held = ran[: warm_up + 1], ran[warm_up + 1 :]
+    assert all(found is batch for found, batch in zip(aside, batches, strict=False)) and len(recorded) == 1
+    assert len(held) == 1 + 3 and all(batch is captured.batch for batch in held)
+    assert torch.equal(captured.batch, batches[-1]) and not any(batch is captured.batch for batch in batches)
+    (group,) = optimizer.param_groups
+    assert isinstance(group["lr"], torch.Tensor) and group["lr"].item() == rate  # a schedule reaches the graph
 
 
 @dataclass

@@ -111,8 +111,9 @@ def test_no_training_depends_on_how_figures_are_drawn():
 
 
 def test_the_trainings_of_profile_gpu_ask_a_cluster_for_one():
-    asked = {job.notebook[:2]: job.resources["gpus"] for job in jobs.select("gpu")}
-    assert asked == dict.fromkeys(("01", "02", "03", "04", "05"), 1) | dict.fromkeys(("00", "06", "07"), 0)
+    asked = {job.notebook[:2]: (job.resources["gpus"], job.resources["memory_gb"]) for job in jobs.select("gpu")}
+    assert asked == (dict.fromkeys(("01", "02", "03"), (1, 32)) | dict.fromkeys(("04", "05"), (1, 16))
+                     | dict.fromkeys(("00", "06", "07"), (0, 4)))  # fmt: skip
 
 
 def test_a_byte_of_data(copy, tmp_path, monkeypatch):
