@@ -1,7 +1,6 @@
 """Running one job by papermill with a private kernel; only a finished copy is moved to `build/executed/`."""
 
 import contextlib
-import errno
 import json
 import os
 import sys
@@ -19,7 +18,6 @@ from lib.press import fingerprint, jobs, parameters, staleness
 THREAD_VARIABLES = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"))
 THREAD_VARIABLES += ("VECLIB_MAXIMUM_THREADS",)
 LONGEST_SOCKET_PATH = 100  # the limit is 103 bytes on macOS, 107 on Linux
-DISK_FAULTS = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)]
 LONGEST_START = 300  # seconds; a kernel's start takes long where the machine is busy
 
 
@@ -32,7 +30,9 @@ def run(name: str, threads: int) -> int:
     except Timeout:
         _say(f"{jobs.title(name)} is being run already by another process; not started twice.")
     except OSError as error:
-        _say(f"FAILED  {jobs.title(name)}: {jobs.unwritable(error.filename or paths.build(), error)}.")
+        if not jobs.is_of_output(error):
+            raise
+        _say(f"FAILED  {jobs.title(name)}: {jobs.unwritable(error.filename, error)}.")
     return 1
 
 
@@ -131,15 +131,15 @@ def _explain(error: Exception, copy: Path) -> str:
     if isinstance(error, PapermillExecutionError):
         source, problem = error.source, strip_ansi("\n".join(error.traceback))
         problem = problem or f"{error.ename}: {error.evalue}"
-        if any(fault in error.evalue for fault in DISK_FAULTS):  # which no code is to blame for
+        if any(os.strerror(fault) in error.evalue for fault in jobs.DISK_FAULTS):  # for which no code is to blame
             problem = f"{error.ename}: {error.evalue}\nFree some space, or set OUTPUT_ROOT to a folder for all output."
     elif isinstance(error, DeadKernelError):
         cells = (jobs.read_json(copy) or {"cells": []})["cells"]
         started = [cell for cell in cells if (cell["metadata"].get("papermill") or {}).get("start_time")]
         source = "".join(started[-1]["source"]) if started else ""
         problem = "The kernel died, probably out of memory. Smaller batches, JOBS=1 or a smaller profile need less."
-    elif isinstance(error, OSError):
-        return f": {jobs.unwritable(error.filename or copy, error)}.{where}"
+    elif isinstance(error, OSError) and jobs.is_of_output(error):
+        return f": {jobs.unwritable(error.filename, error)}.{where}"
     else:
         return f"\n{type(error).__name__}: {error}{where}"
     return f" in the cell\n\n{textwrap.indent(source.strip(), '    | ')}\n\n{problem}\n{where}\n"

@@ -31,6 +31,7 @@ from lib.press import fingerprint, parameters
 from lib.press.parameters import ParameterError
 
 LEAST_SPACE = 1 << 20  # bytes that a file may take where a run starts
+DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ def ready(*folders: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            with tempfile.TemporaryFile(dir=folder, buffering=0) as trial:
+            with tempfile.TemporaryFile(dir=folder) as trial:
                 trial.write(bytes(LEAST_SPACE))
+                trial.flush()
                 os.fsync(trial.fileno())  # some file systems tell only then
         except OSError as error:
             raise ParameterError(unwritable(folder, error)) from error
@@ -96,8 +98,15 @@ def ready(*folders: Path) -> None:
         os.environ["USER"] = "user"
 
 
-def unwritable(place: Path | str, error: OSError) -> str:
-    """What is wrong with the output, and what to do."""
+def is_of_output(error: OSError) -> bool:
+    """Whether the disk is at fault, or a file below `build/` or `figures/`."""
+    places = [paths.build(), paths.figures()] if isinstance(error.filename, str) else []
+    return error.errno in DISK_FAULTS or any(Path(error.filename).is_relative_to(place) for place in places)
+
+
+def unwritable(place: Path | str | None, error: OSError) -> str:
+    """What is wrong with the output, of which `place` may be known, and what to do."""
+    place = place or paths.output_root()
     return (f"{place} cannot be written to ({error.strerror or error}). Free some space there or change its "
             "permissions, or set OUTPUT_ROOT to a folder for all output")  # fmt: skip
 

@@ -198,9 +198,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if not Path(error.filename or paths.output_root()).is_relative_to(paths.output_root()):
+        if not jobs.is_of_output(error):
             raise
-        print(f"Error: {jobs.unwritable(error.filename or paths.output_root(), error)}", file=sys.stderr)
+        print(f"Error: {jobs.unwritable(error.filename, error)}", file=sys.stderr)
         return 2
     if options.command == "outputs" and status == 0:
         store_outputs(selected)

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from toy import Repository
 
+from lib.press import jobs
+from lib.press.parameters import ParameterError
+
 RECORD, COPY = "figures/quick/seed-0/02_beta.json", "build/executed/quick/seed-0/02_beta.ipynb"
 FILL = "subprocess.run('cat /dev/zero > filler', shell=True, cwd=ROOT, stderr=subprocess.DEVNULL)"
 
@@ -62,6 +65,14 @@ def test_a_disk_that_is_full(fresh_toy, disk):
     fails(fresh_toy, disk, f"Error: {disk}/build cannot be written to (No space left on device). Free some space")
     (disk / "filler").unlink()
     succeeds(fresh_toy, disk)
+
+
+def test_a_disk_with_little_left(disk, monkeypatch):
+    mount("-o", "remount,size=512k", disk)
+    monkeypatch.setenv("OUTPUT_ROOT", str(disk))
+    with pytest.raises(ParameterError, match=r"build cannot be written to \(No space left on device\)"):
+        jobs.ready(disk / "build")
+    assert list((disk / "build").iterdir()) == []
 
 
 def test_a_disk_that_fills_up(fresh_toy, disk):
