@@ -33,7 +33,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ["milliseconds", "relative", "share"]  # columns of times
-PATIENCE = 10  # seconds within which all processes have to end
+PATIENCE = 30  # seconds within which all processes have to end
 MARK = "START_OF_KILLS"  # in the environment of whatever a start has started, in whichever session
 
 
