@@ -35,12 +35,21 @@ def gan_rows(arms, **facts):
 
 
 CONTROLS = gan_rows(control_arms() + mixture_arms() + level_arms())
+SIGNS = pd.DataFrame(
+    [
+        {"arm": arm, "seed": seed, "images": images, "source_correlation": ends * images, "chance_correlation": 0.1}
+        for arm, signs in (("free", (0.9, -0.8, -0.7)), ("seeing", (0.9, 0.8, 0.7)))
+        for seed, ends in enumerate(signs)
+        for images in (0.5, 1.0)
+    ]
+)
 CASES = {
     "comparison": (
         pyramid.comparison,
         gan_rows(control_arms()[:3], dataset="x").assign(reported_fid=[112.07, 159.12, 159.12, np.nan]),
     ),
     "mixtures": (pyramid.mixtures, tables.mixtures(CONTROLS)),
+    "signs": (pyramid.signs, SIGNS),
     "objectives": (pyramid.objectives, gan_rows(objective_arms())),
     "onsets": (
         emergency.onsets,
@@ -118,3 +127,15 @@ def test_what_overlaps_is_called_no_cost_and_no_gain():
     last = emergency.onsets(table)[-1]
     assert "30.1 (22.1 to 38.1), lower than 36.3" in last and "no difference is shown" in last
     assert "apart" in emergency.onsets(table.assign(accuracy_low=table.accuracy, accuracy_high=table.accuracy))[-1]
+
+
+def test_copies_and_negatives_are_counted_by_where_trainings_end():
+    free, seeing = pyramid.signs(SIGNS)
+    assert free.startswith("free: of 3 trainings, 1 end with samples like their sources and 2 with samples like neg")
+    assert seeing.startswith("seeing: of 3 trainings, 3 end with samples like their sources and 0 with")
+    assert "in 0, the sign was another before" in free
+    late = SIGNS.copy()
+    late.loc[(late.seed == 0) & (late.images < 1), "source_correlation"] *= -1
+    assert "in 1, the sign was another before" in pyramid.signs(late)[0]
+    nothing = SIGNS.assign(source_correlation=0.2)  # as near to its source as to any other
+    assert "0 end with samples like their sources and 0 with" in pyramid.signs(nothing)[0]

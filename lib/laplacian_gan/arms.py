@@ -120,6 +120,17 @@ def noise_arms(strengths: Sequence[float], levels: Sequence[int] = LEVELS) -> li
     ]
 
 
+def sign_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
+    """The pyramid GAN under three discriminators: one that sees images, one that sees negatives of half of them, and
+    one that sees the pyramid as well. Which of them tell a copy of the source from its negative?"""
+    pyramid = replace(PYRAMID, levels=tuple(levels))
+    return [
+        pyramid,
+        replace(pyramid, label="pyramid GAN, D sees negatives", augmentation="negatives"),
+        replace(pyramid, label="pyramid GAN, D sees it", sees_levels=True),
+    ]
+
+
 def objective_arms() -> list[Arm]:
     """The source's future work on the plain DCGAN: stabilised losses, augmentation; and its optimiser's settings."""
     return [

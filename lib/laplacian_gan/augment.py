@@ -80,10 +80,16 @@ def pyramid_augment(
     return pyramid.collapse([*changed, bands[-1]])
 
 
+def negate(images: Tensor) -> Tensor:
+    """Each image or its photographic negative, by a fair coin: a discriminator that sees these cannot fix the sign."""
+    return torch.where(_draw(images) < 0.5, -images, images)
+
+
 AUGMENTATIONS: dict[str, Augmentation] = {
     "none": torch.nn.Identity(),
     "diffaugment": diff_augment,
     "pyramid": pyramid_augment,
+    "negatives": negate,
 }
 
 

@@ -5,7 +5,7 @@ held-out images), distances are computed to references that contain none of thos
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from lib.data.images import Images, load_images
+from lib.forking import side_by_side
 from lib.laplacian_gan import copying
-from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID, control_arms
-from lib.laplacian_gan.training import Settings, Trained, latents, train_arms
+from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID, control_arms, sign_arms
+from lib.laplacian_gan.training import Settings, Trained, latents, train_arm, train_arms
 from lib.metrics import MetricError
 from lib.metrics.features import Extractor, load_extractor
 from lib.metrics.fid import MINIMUM, FeatureSet, compare, describe, fid, radial_power
@@ -261,6 +262,37 @@ def histories(trained: Mapping[str, Trained], *, seed: int) -> pd.DataFrame:
     """Training curves of several arms: arm, seed, images, d_loss, g_loss, d_real, d_fake, fid."""
     frames = (result.history.assign(arm=label, seed=seed) for label, result in trained.items())
     return pd.concat(frames, ignore_index=True)
+
+
+def signs(
+    train: Images, protocol: Protocol, settings: Settings, design: Any, *, seed: int, checkpoints: Path
+) -> tuple[pd.DataFrame, str]:
+    """Correlation with held-out sources and with other images over training, and how it was measured.
+
+    Each of `arms.sign_arms` is trained `design.sign_seeds` times, with seeds that no other `seed` has.
+    Columns: arm, seed, images, source_correlation, chance_correlation, before the training and after each epoch.
+    """
+    train, sources = train.subset(slice(design.sign_count or None)), protocol.sources["held-out"]
+    settings = replace(settings, epochs=design.sign_epochs, score_every=1)
+    how = {"score": partial(_sign, sources=sources), "score_key": f"sign {protocol.held_out} {len(sources)}"}
+    seeds = range(seed * design.sign_seeds, (seed + 1) * design.sign_seeds)
+    runs = [(arm, one) for one in seeds for arm in sign_arms(design.levels)]
+    trained = side_by_side(
+        [
+            partial(train_arm, arm, train, settings, seed=one, checkpoint=checkpoints / f"{arm.label}-{one}", **how)
+            for arm, one in runs
+        ]
+    )
+    found = [result.history.assign(arm=arm.label, seed=one) for result, (arm, one) in zip(trained, runs, strict=True)]
+    note = f"{len(train):,} training images, {settings.epochs} epochs, width {settings.width}"
+    columns = ["arm", "seed", "images", "source_correlation", "chance_correlation"]
+    return pd.concat(found, ignore_index=True)[columns], f"{note}; {len(sources):,} held-out sources"
+
+
+def _sign(trained: Trained, *, sources: Tensor) -> dict[str, float]:
+    pixels = trained.sample(len(sources), sources, seed=0)
+    pairs = {"source_correlation": sources, "chance_correlation": sources.roll(1, 0)}
+    return {name: copying.source_correlation(pixels, those) for name, those in pairs.items()}
 
 
 def compare_on(

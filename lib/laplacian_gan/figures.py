@@ -292,3 +292,22 @@ def mixtures(frame: pd.DataFrame) -> Figure:
     axes[1].set(xlim=(-1.05, 1.05), xticks=[-1, -0.5, 0, 0.5, 1])
     plots.legend_below(figure, axes[0], columns=3)
     return figure
+
+
+def signs(frame: pd.DataFrame) -> Figure:
+    """fig113: correlation with the source over training, a panel per arm, a line per seed. frame: `evaluation.signs`.
+
+    The dotted line is the mean correlation with other images.
+    """
+    arms = list(frame.arm.unique())
+    figure, axes = plots.subplots(1, len(arms), height=2.4, sharey=True, squeeze=False)
+    for cell, arm in zip(axes[0], arms, strict=True):
+        part = frame[frame.arm == arm]
+        for _, run in part.groupby("seed"):
+            negative = run.source_correlation.iloc[-1] < run.chance_correlation.iloc[-1]
+            style = {"color": plots.COLOURS[1], "linestyle": "--"} if negative else {"color": plots.COLOURS[0]}
+            cell.plot(run.images / 1000, run.source_correlation, linewidth=1, **style)
+        cell.axhline(part.chance_correlation.mean(), color="0.3", linestyle=":", linewidth=1)
+        cell.set(xlabel="images seen (thousands)", ylim=(-1.05, 1.05), title=arm)
+    axes[0, 0].set_ylabel("correlation with the source")
+    return figure

@@ -5,6 +5,7 @@ from functools import partial
 import pandas as pd
 
 from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID
+from lib.metrics.classification import wilson
 from lib.metrics.comparison import entry, relation
 
 FOLLOWS = 0.2  # retrieval, or correlation beyond that with other images, from which samples follow their sources
@@ -86,6 +87,25 @@ def extractors(table: pd.DataFrame) -> list[str]:
         both = f"{words[0]} DCGAN's in both" if words[0] == words[1] else (
             f"{words[0]} DCGAN's in {first}, {words[1]} in {second} features: no order is claimed")  # fmt: skip
         sentences.append(f"The distance of {arm} is {both}.")
+    return sentences
+
+
+def signs(frame: pd.DataFrame) -> list[str]:
+    """Of fig113: how many trainings of each arm end as copiers or as negatives, and in how many the sign changed."""
+    sentences = []
+    for arm, part in frame.groupby("arm", sort=False):
+        last = part.groupby("seed").last()
+        beyond = (last.source_correlation - last.chance_correlation).abs() > FOLLOWS
+        above = last.source_correlation > last.chance_correlation
+        copies, negatives = int((beyond & above).sum()), int((beyond & ~above).sum())
+        first = part.groupby("seed").first()
+        turned = int((beyond & (above != (first.source_correlation > first.chance_correlation))).sum())
+        low, high = wilson(copies, copies + negatives)
+        sentences.append(
+            f"{arm}: of {len(last)} trainings, {copies} end with samples like their sources and {negatives} with "
+            f"samples like negatives of them (share of copies: 95 % interval {low:.0%} to {high:.0%}); in {turned}, "
+            "the sign was another before the training."
+        )
     return sentences
 
 

@@ -212,3 +212,12 @@ def test_gradients_follow_swapped_bands_and_stay_at_home_otherwise():
     image = next(i for i in range(6) if taken[i] != i)
     (gradient,) = torch.autograd.grad(changed[image].square().sum(), images)
     assert sorted(gradient.flatten(1).any(1).nonzero().flatten().tolist()) == sorted([image, taken[image].item()])
+
+
+def test_negatives_are_the_image_or_its_negative_and_both_are_seen():
+    torch.manual_seed(0)
+    images = IMAGES[:1].expand(200, -1, -1, -1)
+    changed = augment.negate(images)
+    turned = (changed == -images).flatten(1).all(1)
+    assert (turned | (changed == images).flatten(1).all(1)).all()
+    assert 70 < turned.sum() < 130  # 100 ± 7

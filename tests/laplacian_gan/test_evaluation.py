@@ -1,6 +1,7 @@
 """From trained arms to rows and pictures: disjoint parts, what each row holds, and figures drawn from them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -223,6 +224,15 @@ def test_curves_spectra_and_controls_of_one_and_three_seeds(trained, controls, p
         assert drawn(draw(frame)) == drawn(draw(frame))
         three = pd.concat([frame.assign(seed=seed) for seed in range(3)], ignore_index=True)
         assert drawn(draw(three))
+
+
+def test_every_run_follows_the_sign_for_seeds_of_its_own(data, protocol, tmp_path, drawn):
+    design = SimpleNamespace(sign_count=80, sign_epochs=2, sign_seeds=2, levels=LEVELS)
+    runs = [evaluation.signs(data[0], protocol, SETTINGS, design, seed=s, checkpoints=tmp_path)[0] for s in (0, 1)]
+    assert [set(frame.seed) for frame in runs] == [{0, 1}, {2, 3}]
+    for _, line in runs[0].groupby(["arm", "seed"]):
+        assert list(line.images) == [0, 80, 160] and line.source_correlation.between(-1, 1).all()
+    assert drawn(figures.signs(runs[0])) != drawn(figures.signs(runs[1]))
 
 
 @pytest.mark.parametrize("size, levels", [(32, LEVELS), (64, LEVELS), (64, ()), (32, (4, 32))])
