@@ -133,9 +133,9 @@ def test_copies_and_negatives_are_counted_by_where_trainings_end():
     free, seeing = pyramid.signs(SIGNS)
     assert free.startswith("free: of 3 trainings, 1 end with samples like their sources and 2 with samples like neg")
     assert seeing.startswith("seeing: of 3 trainings, 3 end with samples like their sources and 0 with")
-    assert "in 0, the sign was another before" in free
+    assert "in 0, the sign differed before" in free
     late = SIGNS.copy()
     late.loc[(late.seed == 0) & (late.images < 1), "source_correlation"] *= -1
-    assert "in 1, the sign was another before" in pyramid.signs(late)[0]
+    assert "in 1, the sign differed before" in pyramid.signs(late)[0]
     nothing = SIGNS.assign(source_correlation=0.2)  # as near to its source as to any other
     assert "0 end with samples like their sources and 0 with" in pyramid.signs(nothing)[0]

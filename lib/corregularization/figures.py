@@ -106,7 +106,7 @@ def loss_curves(frame: pd.DataFrame) -> Figure:
         for cell, values in ((top, frame), (bottom, _minus_plain(frame))):
             plots.curves(cell, values.dropna(subset=[column]), "epoch", column, "arm", colours=ARM_COLOURS)
         top.set(ylabel=label)
-        bottom.set(xlabel="epoch", ylabel="minus plain" + (" (points)" if column == "test_accuracy" else ""))
+        bottom.set(xlabel="epoch", ylabel="difference from plain" + (" (points)" if column == "test_accuracy" else ""))
     plots.legend_below(figure, axes[0][0])
     return figure
 
@@ -138,7 +138,7 @@ def grouped_loss_curves(frame: pd.DataFrame, groups: pd.DataFrame) -> Figure:
     figure, axes = plots.subplots(2, 2, height=4.6)
     for cell, (column, label) in zip(axes[0], (("task", "training loss"), ("test_loss", "test loss")), strict=True):
         plots.curves(cell, _minus_plain(frame).dropna(subset=[column]), "epoch", column, "arm", colours=ARM_COLOURS)
-        cell.set(title=label, xlabel="epoch", ylabel="minus plain (nats)")
+        cell.set(title=label, xlabel="epoch", ylabel="difference from plain (nats)")
     arms = list(groups.arm.unique())
     bars = (
         (axes[1][0], -0.19, "within", plots.COLOURS[4]),
@@ -194,8 +194,8 @@ def norm_and_angle(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
         bottom.axvline(90, color="0.5", linewidth=0.8, linestyle=":")
         top.set(title=layer, xlabel="filter norm")
         bottom.set(xlabel="angle between filters (degrees)", xlim=(30, 150))
-    axes[0][0].set(ylabel="share of filters")
-    axes[1][0].set(ylabel="share of pairs")
+    axes[0][0].set(ylabel="cumulative share of filters")
+    axes[1][0].set(ylabel="cumulative share of pairs")
     plots.legend_below(figure, axes[0][0], columns=5)
     return figure
 
@@ -289,5 +289,5 @@ def traversals(pictures: Mapping[str, np.ndarray]) -> Figure:
         cell.set_yticks([(row + 0.5) * (size + 1) for row in range(count)], range(1, count + 1))
         cell.set(xlabel="value of the latent")
         cell.grid(False)
-    axes[0, 0].set(ylabel="latent, by divergence")
+    axes[0, 0].set(ylabel="latent, by KL divergence")
     return figure

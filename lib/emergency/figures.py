@@ -69,7 +69,7 @@ def variants(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """fig41: accuracy over epochs, and after the last with its interval and that of the source's 666 clips."""
     figure, (left, right) = plots.subplots(1, 2, height=2.6, width_ratios=[1.25, 1])
     plots.curves(left, curves, "epoch", "accuracy", "variant")
-    left.set(xlabel="epoch", ylabel="accuracy out of fold (%)")
+    left.set(xlabel="epoch", ylabel="out-of-fold accuracy (%)")
     labels = list(table.variant.unique())
     for place, label in enumerate(labels):
         rows, colour = table[table.variant == label], plots.COLOURS[place % len(plots.COLOURS)]
@@ -79,7 +79,7 @@ def variants(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
         right.plot(rows.accuracy, [place] * len(rows), plots.MARKERS[place % len(plots.MARKERS)], color=colour)
     right.plot([], [], color="0.3", label=f"95 %, {table.clips.iloc[0]:,} clips")
     right.plot([], [], color="0.75", linewidth=5, label="95 %, 666 clips (the source's)")
-    right.set(yticks=range(len(labels)), yticklabels=labels, xlabel="accuracy out of fold (%)", ylim=(len(labels), -1))
+    right.set(yticks=range(len(labels)), yticklabels=labels, xlabel="out-of-fold accuracy (%)", ylim=(len(labels), -1))
     right.grid(axis="y", visible=False)
     plots.legend_below(figure, left)
     right.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), fontsize=6, ncols=1)
@@ -98,7 +98,7 @@ def confusion(arrays: Arrays) -> Figure:
         _matrix(axes[0, 1], arrays["binary"], ["emergency", "none"], size=7)
         shares = 100 * arrays["binary"] / max(arrays["binary"].sum(), 1)
         constant = max(zip(shares.sum(1), ("always", "never"), strict=True))
-        title = f"alarm or not: {np.trace(shares):.1f} % right,\n{constant[1]} alarming: {constant[0]:.1f} %"
+        title = f"emergency or not: {np.trace(shares):.1f} % correct,\n{constant[1]} alarming: {constant[0]:.1f} %"
         axes[0, 1].set_title(title, fontsize=6)
         axes[0, 1].set_ylabel("")
     else:
@@ -106,13 +106,13 @@ def confusion(arrays: Arrays) -> Figure:
         axes[0, 1].text(0.5, 0.5, "no class of this set\nis an emergency", ha="center", va="center", fontsize=7)
     below = axes[1, 1]
     below.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
-    for place, (name, label) in enumerate((("trained", "as trained"), ("calibrated", "with temperature"))):
+    for place, (name, label) in enumerate((("trained", "uncalibrated"), ("calibrated", "temperature-scaled"))):
         confidence, accuracy, count = arrays[f"reliability_{name}"].T
         filled = count > 0
         below.plot(confidence[filled], accuracy[filled], plots.MARKERS[place], linestyle="-", label=label)
         edges = np.linspace(0, 1, len(count) + 1)
         below.stairs(0.25 * count / max(count.max(), 1), edges, color=plots.COLOURS[place], alpha=0.3, fill=True)
-    below.set(xlabel="confidence (filled: clips, the most at 0.25)", ylabel="accuracy", xlim=(0, 1),
+    below.set(xlabel="confidence (bars: clips, scaled)", ylabel="accuracy", xlim=(0, 1),
               ylim=(0, 1))  # fmt: skip
     below.xaxis.label.set_fontsize(6)
     below.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, fontsize=6)  # above the curves
@@ -131,7 +131,7 @@ def _matrix(axes: Axes, counts: np.ndarray, names: list[str], *, size: float) ->
     axes.grid(False)
     axes.tick_params(labelsize=size + 0.5 if len(names) <= MOST_NUMBERED else 3.5, length=0)
     axes.tick_params(axis="x", rotation=90), axes.tick_params(axis="y", rotation=0)
-    axes.set(xlabel="taken for", ylabel="class")
+    axes.set(xlabel="predicted class", ylabel="true class")
 
 
 def relevance(arrays: Arrays, seconds: float) -> Figure:
@@ -147,7 +147,7 @@ def relevance(arrays: Arrays, seconds: float) -> Figure:
         left.imshow(mel[row], cmap="magma", origin="lower", aspect="auto", extent=extent)
         right.imshow(_shown(found[row]), cmap="RdBu_r", vmin=-1, vmax=1, origin="lower", aspect="auto", extent=extent)
         name, taken = arrays["names"][row], arrays["taken_for"][row]
-        left.set_title(f"{name}" if name == taken else f"{name}, taken for {taken}", fontsize=7)
+        left.set_title(f"{name}" if name == taken else f"{name} (predicted: {taken})", fontsize=7)
         right.set_title(f"relevance for {name}", fontsize=7)
         left.set_ylabel("mel band")
         for axes_ in (left, right):
@@ -191,7 +191,8 @@ def faithfulness(frame: pd.DataFrame) -> Figure:
     drawn = frame[frame.panel == "randomised"]
     plots.curves(right, drawn, "x", "value", "method", colours=colours)
     right.axhline(0, color="0.6", linewidth=0.8)
-    right.set(xlabel="layers drawn anew, from the top", ylabel="rank correlation of maps", ylim=(None, 1.05))
+    right.set(xlabel="layers re-initialised, from the top", ylabel="rank correlation with original map",
+              ylim=(None, 1.05))  # fmt: skip
     right.xaxis.get_major_locator().set_params(integer=True)
     right.legend(fontsize=6)
     return figure

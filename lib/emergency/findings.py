@@ -43,12 +43,12 @@ def onsets(table: pd.DataFrame) -> list[str]:
 
     for training, words in ((fixed, "all at 0 s"), (anywhere, "at any time")):
         early, late = at("moments", training, 0.0), at("moments", training, latest)
-        sentences.append(f"Onsets in training {words}: accuracy of frames at an onset of {latest:g} s is "
-                         f"{_points(late)}, {relation(late.value, early.value)} {_points(early)} at 0 s.")  # fmt: skip
+        sentences.append(f"Trained with onsets {words}, the model has a frame accuracy of {_points(late)} at an onset "
+                         f"of {latest:g} s, {relation(late.value, early.value)} {_points(early)} at 0 s.")  # fmt: skip
     for column, what in (("moments", "frames"), ("accuracy", "clips")):
         one, other = at(column, anywhere, 0.0), at(column, fixed, 0.0)
         overlap = one.low <= other.high and other.low <= one.high
-        apart = "overlap: no difference is shown, nor its absence" if overlap else "are apart"
+        apart = "overlap: no difference is shown, and none is ruled out" if overlap else "are apart"
         sentences.append(f"At an onset of 0 s, accuracy of {what} after training with any onset is {_points(one)}, "
                          f"{relation(one.value, other.value)} {_points(other)} after training at 0 s alone; the "
                          f"intervals {apart}.")  # fmt: skip

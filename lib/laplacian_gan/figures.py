@@ -189,7 +189,7 @@ def _dot_panels(axes, frame: pd.DataFrame, arms: Sequence[str], panels) -> None:
             cell.set_xlim(limits)
     for cell in axes[1:]:
         cell.tick_params(labelleft=False)
-    plots.legend_below(axes[0].figure, axes[0], title="images whose pyramids are given")
+    plots.legend_below(axes[0].figure, axes[0], title="images that the generator is conditioned on")
 
 
 def nearest(arrays: Arrays) -> Figure:

@@ -40,12 +40,12 @@ def comparison(table: pd.DataFrame) -> list[str]:
         f"Conditioned on pyramids of training images, as in the source, the pyramid GAN has a Fréchet distance of "
         f"{seen('fid'):.3g}, {found} DCGAN's {plain('fid'):.3g} ({'as' if found == reported else 'unlike'} in the "
         f"source) and {relation(seen('fid'), zeros('fid'))} the null control's {zeros('fid'):.3g}; on pyramids of "
-        f"held-out images it is {ours('fid'):.3g}, {relation(ours('fid'), seen('fid'))} that.",
+        f"held-out images it is {ours('fid'):.3g}, {relation(ours('fid'), seen('fid'))} on those of training images.",
         f"Its samples on held-out pyramids are {_copying(row)}. z decides {ours('share_z'):.0%} of the variance of "
         f"the pixels, the pyramid {ours('share_pyramid'):.0%}.",
         f"LPIPS between its samples is {ours('lpips_diversity'):.3f}, "
         f"{relation(ours('lpips_diversity'), ours('lpips_real'))} between real images ({ours('lpips_real'):.3f}); "
-        f"of DCGAN's it is {plain('lpips_diversity'):.3f}.",
+        f"between DCGAN's samples it is {plain('lpips_diversity'):.3f}.",
     ]
 
 
@@ -65,8 +65,8 @@ def mixtures(table: pd.DataFrame) -> list[str]:
         return sentences
     if one.fid < zeros:
         sentences.append(
-            f"Of the difference in distance between zeros and the pyramid of one image, bands of {most.images} images "
-            f"reach {(zeros - most.fid) / (zeros - one.fid):.0%}, with samples {copying(*most[COPYING])}."
+            f"Bands of {most.images} images close {(zeros - most.fid) / (zeros - one.fid):.0%} of the gap in distance "
+            f"between zeros and the pyramid of one image; their samples are {copying(*most[COPYING])}."
         )
     else:
         sentences.append("The pyramid of one image does not lower the distance here, so there is no gain to divide.")
@@ -104,7 +104,7 @@ def signs(frame: pd.DataFrame) -> list[str]:
         sentences.append(
             f"{arm}: of {len(last)} trainings, {copies} end with samples like their sources and {negatives} with "
             f"samples like negatives of them (share of copies: 95 % interval {low:.0%} to {high:.0%}); in {turned}, "
-            "the sign was another before the training."
+            "the sign differed before training."
         )
     return sentences
 

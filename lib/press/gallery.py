@@ -97,4 +97,4 @@ def opened(path: Path) -> Picture.Image:
             picture.load()
             return picture
     except Exception as error:  # what a decoder raises on a damaged file is not settled by Pillow
-        raise ParameterError(f"{jobs.short(path)} is no whole picture ({error}); `make verify` tells more") from error
+        raise ParameterError(f"{jobs.short(path)} is not a readable PNG file ({error}); run `make verify`") from error

@@ -139,7 +139,7 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
     skipped = {name: parameters.profile_entry(name, profile).get("skip") for name in parameters.notebooks()}
     asked = only.split() or [name for name, reason in skipped.items() if not reason]
     if not asked:
-        raise ParameterError(f"No notebooks in {paths.NOTEBOOKS}")
+        raise ParameterError(f"Profile '{profile}' selects no notebook of {paths.NOTEBOOKS}; name one by ONLY=")
     for notebook in asked:
         parameters.check_notebook(notebook)
         if skipped[notebook]:

@@ -184,7 +184,7 @@ def _cells(path: Path, _changed: int) -> list[dict[str, Any]]:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         whole = False
     if not whole:
-        raise ParameterError(f"{path} is no whole notebook; restore it, as with `git restore`, or take it away")
+        raise ParameterError(f"{path} is not a valid notebook (incomplete or damaged JSON); `git restore` or delete it")
     return found
 
 
@@ -263,7 +263,7 @@ def _load_profile(path: Path) -> dict[str, Any]:
             raise ParameterError(f"{where}: reads must be a list of notebooks, not {reads!r}")
         _check_keys(dict.fromkeys(reads), notebooks(), f"{where}, reads")
         if not isinstance(entry.get("skip", ""), str):
-            raise ParameterError(f"{where}: skip says in words why this profile leaves the notebook out")
+            raise ParameterError(f"{where}: skip is {entry['skip']!r}, expected text: why the profile omits it")
         if not _is_whole(threads := entry.get("threads", 1), least=1):
             raise ParameterError(f"{where}: threads must be a positive integer, not {threads!r}")
         _check_keys(resources, RESOURCES, f"{where}, resources")

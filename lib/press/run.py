@@ -230,7 +230,8 @@ class Run:
         if like is not None:
             if "data" not in like.attrs:
                 raise RunError(
-                    "`like` is a frame as `read` gave it; tables made from one may have lost where it came from"
+                    "`like` must be a frame that `read` returned, found one without a record of its data; pass the "
+                    "original frame, and a table derived from it as the data"
                 )
             note, data = note or like.attrs["note"], like.attrs["data"]
         return {"caption": caption, "origin": self.origin(note, data), "note": note, "data sets": data}

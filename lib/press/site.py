@@ -240,7 +240,7 @@ def _read(path: Path) -> nbformat.NotebookNode:
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # of JSON, of nbformat or of its converters
-        raise ParameterError(f"{jobs.short(path)} is no whole notebook; restore or delete it, and run it") from error
+        raise ParameterError(f"{jobs.short(path)} is not a valid notebook; restore or delete it, and run it") from error
 
 
 def _filled(name: str, scope: Scope) -> nbformat.NotebookNode:

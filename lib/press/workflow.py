@@ -87,8 +87,8 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
         return 0
     if not log.exists():  # nor, then, any folder of it
         raise ParameterError(
-            f"{paths.output_root()} is gone, or another folder has taken its place: what was written there is not to "
-            "be found. Mount it again, or set OUTPUT_ROOT to a folder that stays, and run again"
+            f"The output folder {paths.output_root()} disappeared or was replaced during the run, so its files cannot "
+            "be found. Mount it again, or set OUTPUT_ROOT to a permanent folder, and run again"
         )
     jobs.ready(paths.build(), paths.figures())  # a disk that filled up meanwhile is what there is to tell
     _tell_what_is_left(left, log, before)

@@ -129,8 +129,8 @@ FIGURES = {
             "training loss (nats)",
             "test loss (nats)",
             "test accuracy (%)",
-            "minus plain",
-            "minus plain (points)",
+            "difference from plain",
+            "difference from plain (points)",
         },
     ),
     "correlation": (
@@ -139,7 +139,7 @@ FIGURES = {
     ),
     "grouped_loss_curves": (
         lambda seeds: figures.grouped_loss_curves(histories(seeds), groups(seeds)),
-        {"epoch", "minus plain (nats)", "RMS |cosine|, mean of layers", "largest |cosine|, first layer"},
+        {"epoch", "difference from plain (nats)", "RMS |cosine|, mean of layers", "largest |cosine|, first layer"},
     ),
     "packing": (
         lambda seeds: figures.packing(packing(seeds)),

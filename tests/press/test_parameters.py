@@ -169,7 +169,7 @@ def test_the_cell_may_only_hold_literals(folder, line):
                                      "\udcff"])  # fmt: skip
 def test_a_damaged_notebook_is_named(folder, content):
     (paths.NOTEBOOKS / "03_study.ipynb").write_text(content, errors="surrogateescape")
-    with pytest.raises(ParameterError, match=r"03_study\.ipynb is no whole notebook"):
+    with pytest.raises(ParameterError, match=r"03_study\.ipynb is not a valid notebook"):
         defaults("03_study")
 
 

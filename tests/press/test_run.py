@@ -655,7 +655,7 @@ def test_a_result_like_what_was_read_names_its_data_and_no_other():
     assert [data["name"] for data in sidecar(run, "tab1_toys")["provenance"]["data"]] == ["toys"]
     assert sidecar(run, "tab2_both")["origin"].startswith("toys, 1,200 train images; games, 1,200 train images; 3 ep")
     assert sidecar(run, "tab3_none")["origin"].startswith("no data set; seed")
-    with pytest.raises(RunError, match="as `read` gave it"):
+    with pytest.raises(RunError, match="must be a frame that `read` returned"):
         run.save_table("tab4", FRAME, caption="Four.", like=FRAME)
 
 

@@ -343,11 +343,11 @@ def test_an_unreadable_record_is_one_clear_error(own, capsys):
 def test_a_damaged_picture_or_notebook_is_one_clear_error(own, capsys):
     (own / "figures/quick/seed-1/fig39_first.png").write_bytes(b"\x89PNG")
     assert site.main(["--profile", "quick"]) == 2
-    assert "fig39_first.png is no whole picture" in capsys.readouterr().err
+    assert "fig39_first.png is not a readable PNG file" in capsys.readouterr().err
     executed = next((own / "build/executed").rglob("*.ipynb"))
     executed.write_text("{")
     assert site.main(["--profile", "quick"]) == 2
-    assert f"{executed.name} is no whole notebook" in capsys.readouterr().err
+    assert f"{executed.name} is not a valid notebook" in capsys.readouterr().err
 
 
 def test_a_stopped_run_has_no_time(own):

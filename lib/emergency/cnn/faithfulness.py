@@ -35,8 +35,10 @@ def flipping(
         ValueError: an unknown order, shapes that differ, or no step.
     """
     if order not in ORDERS or mel.shape != relevance.shape or steps < 1:
-        raise ValueError(f"flipping takes the order {', '.join(ORDERS)}, relevance in the shape of the clips and a "
-                         f"step at least, not {order!r}, {relevance.shape} for {mel.shape}, {steps}")  # fmt: skip
+        raise ValueError(
+            f"flipping takes an order of {', '.join(ORDERS)}, found {order!r}; relevance of shape "
+            f"{tuple(mel.shape)}, found {tuple(relevance.shape)}; and 1 or more steps, found {steps}"
+        )
     # Padded to whole tiles by what does not change their mean's order much: zeros.
     below, right = (-size % part for size, part in zip(mel.shape[2:], TILE, strict=True))
     tiles = F.avg_pool2d(F.pad(relevance.float(), (0, right, 0, below)), TILE)

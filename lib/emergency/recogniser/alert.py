@@ -91,7 +91,8 @@ class Outbox:
             for address in addresses:
                 sender = apprise.Apprise()
                 if not sender.add(address):
-                    raise ValueError(f"{group}: an address is none that apprise knows; see its list of services")
+                    raise ValueError(f"{group}: Apprise does not recognise one of the addresses, expected URLs such as "
+                                     "mailto://…; see https://github.com/caronc/apprise")  # fmt: skip
                 self._senders[group][f"{group} {hashlib.sha256(address.encode()).hexdigest()[:8]}"] = sender
 
     def put(self, alert: Alert) -> str | None:

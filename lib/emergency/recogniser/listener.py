@@ -39,9 +39,9 @@ class Rule:
 
     def __post_init__(self):
         if not 1 <= self.k <= self.n:
-            raise ValueError(f"k={self.k} of n={self.n} moments is no rule; k is 1 to n")
+            raise ValueError(f"k={self.k} of n={self.n} frames is not a rule: expected 1 <= k <= n")
         if not 0 <= self.off <= self.on <= 1:
-            raise ValueError(f"off={self.off} and on={self.on} are no thresholds; 0 <= off <= on <= 1")
+            raise ValueError(f"thresholds are off={self.off} and on={self.on}, expected 0 <= off <= on <= 1")
 
 
 class Alarm(NamedTuple):

@@ -113,7 +113,7 @@ class Recogniser:
             whole = temperatures.keys() == {CNN, ENCODER, TEXT} and all(0 < t < 1e6 for t in temperatures.values())
             whole = whole and all(type(number) is int for number in (*alarming, rule.k, rule.n))
             if not whole or not rule.refractory >= 0:  # nor is it of a NaN
-                raise ValueError("it holds what no recogniser says of itself")
+                raise ValueError(f"{_FILE} has missing or invalid settings")
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
             raise DataError(f"There is no recogniser in {folder} ({error}). Notebook 06 writes one: run it.") from error
         found = replace(Recogniser.assemble(folder, alarming), temperatures=temperatures, rule=rule)

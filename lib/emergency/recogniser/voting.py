@@ -38,13 +38,13 @@ def parts(recogniser: Recogniser) -> pd.DataFrame:
         ("CNN", f"{convolutions} convolutions,\n{last.in_features} → {last.out_features}", size(recogniser.cnn),
          "log-mel"),
         ("Whisper encoder", f"{config.encoder_layers} × {config.d_model}, layers × width", size(encoder), "log-mel"),
-        ("moments", f"{head[0].in_features} → {head[0].out_features} → {head[2].out_features}, each "
-                    f"{1000 * whisper.seconds_per_moment:.0f} ms", size(head), "Whisper encoder"),
+        ("frame head", f"{head[0].in_features} → {head[0].out_features} → {head[2].out_features}, each "
+                       f"{1000 * whisper.seconds_per_moment:.0f} ms", size(head), "Whisper encoder"),
         ("Whisper decoder", f"{config.decoder_layers} × {config.d_model}, layers × width", size(decoder),
          "Whisper encoder"),
         ("text classifier", f"{vocabulary:,} character n-grams", recogniser.text.pipeline[1].coef_.size,
          "Whisper decoder"),
-        ("vote", "2 of 3", 0, "CNN, moments, text classifier"),
+        ("vote", "2 of 3", 0, "CNN, frame head, text classifier"),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["name", "inside", "parameters", "below"])
 
@@ -103,18 +103,19 @@ def operating_points(table: pd.DataFrame) -> list[str]:
         some = table[table.miss_rate <= most]
         if len(some):
             best = some.loc[some.alarms_per_hour.idxmin()]
-            said.append(f"With {most:g} % of the emergencies missed at most, the fewest false alarms are "
-                        f"{best.alarms_per_hour:.0f} an hour (95 %: {best.alarms_low:.0f} to {best.alarms_high:.0f}; "
-                        f"{best.rule} frames above {best.threshold:.2g}, chosen on these clips, hence "
-                        "optimistic).")  # fmt: skip
+            said.append(f"With at most {most:g} % of the emergencies missed, the lowest false-alarm rate is "
+                        f"{best.alarms_per_hour:.0f} per hour (95 % interval: {best.alarms_low:.0f} to "
+                        f"{best.alarms_high:.0f}), by the rule {best.rule} frames above {best.threshold:.2g}; the rule "
+                        "was chosen on these same clips, so the rate is optimistic.")  # fmt: skip
         else:
             said.append(f"No rule and threshold misses as few as {most:g} % of the emergencies.")
     rare = table[table.alarms_high <= BEARABLE]
     if len(rare):
         best = rare.loc[rare.miss_rate.idxmin()]
-        return [*said, f"With {BEARABLE:g} false alarm an hour at most (95 %), {best.miss_rate:.0f} % are missed."]
-    return [*said, f"In {60 * table.hours.iloc[0]:.0f} minutes without emergency, no operating point is shown to have "
-                   f"{BEARABLE:g} false alarm an hour or fewer, as a home would ask for."]  # fmt: skip
+        return [*said, f"With at most {BEARABLE:g} false alarm per hour (upper end of the 95 % interval), "
+                       f"{best.miss_rate:.0f} % of the emergencies are missed."]  # fmt: skip
+    return [*said, f"{60 * table.hours.iloc[0]:.0f} minutes of sound without an emergency are too few to show for any "
+                   f"operating point at most {BEARABLE:g} false alarm per hour, the target set here."]  # fmt: skip
 
 
 def recorded(recogniser: Recogniser, sounds: Sounds, *, emergencies: Sequence[str], seed: int) -> pd.DataFrame:

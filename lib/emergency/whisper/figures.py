@@ -31,17 +31,17 @@ def ratios(table: pd.DataFrame) -> Figure:
     for place, name in enumerate(("moments", "clips")):
         how = {"color": plots.COLOURS[place], "marker": plots.MARKERS[place]}
         _over_ratios(accuracy, table, name, label={"moments": "frames"}.get(name, name), **how)
-    accuracy.set(xlabel="ratio of the text's loss", ylabel="accuracy (%)")
+    accuracy.set(xlabel="weight r of the text loss", ylabel="accuracy (%)")
     accuracy.legend(fontsize=6)
     if not others:  # a set without texts
         return figure
     rate, both = others
     _over_ratios(rate, known, "cer", color=plots.COLOURS[2], marker="^")
-    rate.set(xlabel="ratio of the text's loss", ylabel="character error rate (%)",
+    rate.set(xlabel="weight r of the text loss", ylabel="character error rate (%)",
              xlim=(table.ratio.min() - 0.05, 1.05))  # fmt: skip
     summed = table.groupby("ratio", as_index=False)[["moments", "cer"]].mean()
     front = summed[pareto(summed)].sort_values("cer")
-    both.plot(front.cer, front.moments, color="0.6", linewidth=1, label="not beaten in both")
+    both.plot(front.cer, front.moments, color="0.6", linewidth=1, label="Pareto front")
     both.plot(summed.cer, summed.moments, "o", color=plots.COLOURS[3])
     for row in summed.dropna().itertuples():
         both.annotate(f"{row.ratio:g}", (row.cer, row.moments), xytext=(3, 3), textcoords="offset points", fontsize=6)
@@ -59,7 +59,7 @@ def _over_ratios(axes: Axes, table: pd.DataFrame, name: str, **style) -> None:
 def learning_curves(table: pd.DataFrame) -> Figure:
     """fig417: accuracy of frames and of clips over the clips in training, a curve for each start."""
     sizes = sorted(table["size"].unique())
-    figure, panels = _frames_and_clips(table, "size", "clips in training", xscale="log")
+    figure, panels = _frames_and_clips(table, "size", "training clips", xscale="log")
     for axes in panels:
         axes.set_xticks(sizes, sizes)
         axes.minorticks_off()
@@ -69,7 +69,7 @@ def learning_curves(table: pd.DataFrame) -> Figure:
 
 def onsets(table: pd.DataFrame) -> Figure:
     """fig46: accuracy over the time at which the sound begins, for both trainings; 95 % intervals of one seed."""
-    figure, panels = _frames_and_clips(table, "onset", "the sound begins at (s)", ylim=(0, None))
+    figure, panels = _frames_and_clips(table, "onset", "onset of the sound (s)", ylim=(0, None))
     plots.legend_below(figure, panels[0])
     return figure
 
@@ -98,10 +98,10 @@ def layers(table: pd.DataFrame) -> Figure:
     figure, (probe, head) = plots.subplots(1, 2, height=2.2, sharex=True)
     bars = _bars(mean, "accuracy", "low", "high")
     probe.errorbar(mean.layer, mean.accuracy, bars, capsize=2, marker=plots.MARKERS[0])
-    probe.set(xlabel="encoder layer", ylabel="clips named rightly (%)", xticks=mean.layer)
+    probe.set(xlabel="encoder layer", ylabel="probe accuracy on clips (%)", xticks=mean.layer)
     head.bar(mean.layer, mean.weight, color=plots.COLOURS[1])
     head.axhline(100 / len(mean), color="0.6", linewidth=1, linestyle="--")
-    head.set(xlabel="encoder layer (dashed: all alike)", ylabel="read by the head (%)")
+    head.set(xlabel="encoder layer (dashed: equal weights)", ylabel="weight in the head (%)")
     return figure
 
 
@@ -115,13 +115,13 @@ def timelines(arrays: Arrays) -> Figure:
         above, wave, mel = axes[:, column]
         samples = arrays["samples"][column]
         seconds = len(samples) / RATE
-        for height, row, label in ((1, arrays["truth"], "truth"), (0, arrays["found"], "found")):
+        for height, row, label in ((1, arrays["truth"], "truth"), (0, arrays["found"], "predicted")):
             _spans(above, row[column], height, seconds, alarming, names)
             if column == 0:
                 above.text(-0.02 * seconds, height, label, ha="right", va="center", fontsize=6)
         above.set(ylim=(-0.85, 1.3), yticks=[], xlim=(0, seconds))
         above.set_axis_off()
-        place = f"rank {100 * arrays['ranks'][column]:.0f} %, {arrays['accuracy'][column]:.0f} % right"
+        place = f"percentile {100 * arrays['ranks'][column]:.0f}, {arrays['accuracy'][column]:.0f} % correct"
         above.set_title(place, fontsize=7)
         wave.plot(np.arange(len(samples)) / RATE, samples / 32768, color="0.35", linewidth=0.3, rasterized=True)
         mel.imshow(arrays["mel"][column].astype(np.float32), cmap="magma", origin="lower", aspect="auto",
@@ -163,8 +163,8 @@ def lines(table: pd.DataFrame) -> Figure:
         one.set(xlim=(0, 16), ylim=(-most + 0.3, 0.8))
         one.set_title(f"{kind} in training", fontsize=7)
         one.set_axis_off()
-    signs = (("$A$", "black", "said"), ("$A$", "0.45", "written"), ("$A$", ALARM, "wrong"), (".", ALARM, "missing"),
-             (".", "0.7", "not said"), (r"$\_$", "0.7", "space"))  # fmt: skip
+    signs = (("$A$", "black", "reference"), ("$A$", "0.45", "transcript"), ("$A$", ALARM, "error"),
+             (".", ALARM, "deletion"), (".", "0.7", "insertion"), (r"$\_$", "0.7", "space"))  # fmt: skip
     handles = [Line2D([], [], marker=sign, markersize=5, linestyle="none", color=colour, label=label)
                for sign, colour, label in signs]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=6)
@@ -216,7 +216,7 @@ def architecture(rows: pd.DataFrame) -> Figure:
     figure, axes = plots.subplots(height=3.4)
     axes.set(xlim=(0, 10), ylim=(0, 10))
     axes.set_axis_off()
-    where = {"log-mel": (5, 0.9), "CNN": (1.6, 4.2), "Whisper encoder": (5, 3.2), "moments": (5, 6.1),
+    where = {"log-mel": (5, 0.9), "CNN": (1.6, 4.2), "Whisper encoder": (5, 3.2), "frame head": (5, 6.1),
              "Whisper decoder": (8.2, 5.0), "text classifier": (8.2, 7.0), "vote": (5, 9.0)}  # fmt: skip
     for row in rows.itertuples():
         x, y = where[row.name]
@@ -250,11 +250,11 @@ def recording(arrays: Arrays) -> Figure:
             line.axvspan(at, min(at + float(arrays["refractory"]), end), color="0.85", linewidth=0, zorder=0)
     line.set(xlabel="time (s)", ylabel="probability of\nan emergency", ylim=(0, 1.02))
     handles = [
-        Line2D([], [], color=ALARM, linewidth=5, alpha=0.4, label="emergency, truth"),
-        Line2D([], [], color=CALM, linewidth=5, alpha=0.4, label="no emergency, truth"),
+        Line2D([], [], color=ALARM, linewidth=5, alpha=0.4, label="emergency (ground truth)"),
+        Line2D([], [], color=CALM, linewidth=5, alpha=0.4, label="other sound (ground truth)"),
         Line2D([], [], color=ALARM, label="alert"),
-        Line2D([], [], color="0.6", linestyle=":", label="alarm that the vote overruled"),
-        Line2D([], [], color="0.85", linewidth=5, label="no other alarm is raised"),
+        Line2D([], [], color="0.6", linestyle=":", label="alarm rejected by the vote"),
+        Line2D([], [], color="0.85", linewidth=5, label="alarms suppressed"),
     ]
     shown = handles if len(arrays["spans"]) else handles[2:]
     figure.legend(handles=shown, loc="outside lower center", ncols=5, fontsize=6)
@@ -272,7 +272,7 @@ def votes(table: pd.DataFrame) -> Figure:
         axes.plot([mean.binary_accuracy_low, mean.binary_accuracy_high], [place] * 2, color=CALM, linewidth=1.6)
         axes.plot(rows.binary_accuracy, [place] * len(rows), "o", color=CALM)
     axes.axvline(constant.max(), color=ALARM, linestyle="--", label=constant.idxmax())
-    axes.plot([], [], "o", color=CALM, label="with 95 %")
+    axes.plot([], [], "o", color=CALM, label="accuracy, 95 % interval")
     axes.set(
         yticks=range(len(names)), yticklabels=names, ylim=(len(names), -1), xlabel="emergency or not, accuracy (%)"
     )

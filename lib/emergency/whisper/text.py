@@ -189,7 +189,7 @@ def load_text(path: Path) -> TextClassifier:
         content = json.loads(path.read_text(encoding="utf-8"))
         texts, labels = zip(*content["learned"], strict=True)
         if not set(labels) <= set(range(content["classes"])):
-            raise ValueError("a label is none of the classes")
+            raise ValueError(f"expected labels from 0 to {content['classes'] - 1}, found {set(labels)}")
         return fit_text(texts, torch.tensor(labels), content["classes"])
     except FileNotFoundError as error:
         raise DataError(f"There is no text classifier in {path}. Notebook 04 writes one: run it first.") from error

@@ -172,7 +172,7 @@ class TestSending:
         assert box.put(alert()) and not partial.exists()
 
     def test_unknown_address(self, tmp_path):
-        with pytest.raises(ValueError, match="family: an address is none that apprise knows"):
+        with pytest.raises(ValueError, match="family: Apprise does not recognise one of the addresses"):
             Outbox(tmp_path, family=["carrier-pigeon"])
 
     def test_unknown_alert(self, tmp_path):

@@ -52,7 +52,7 @@ def test_set():
 def test_parts_are_read_off_the_models(recogniser):  # noqa: F811
     table = voting.parts(recogniser).set_index("name")
     assert table.loc["CNN", "parameters"] == sum(weight.numel() for weight in recogniser.cnn.parameters())
-    assert table.loc["moments", "inside"] == "64 → 8 → 20, each 80 ms"
+    assert table.loc["frame head", "inside"] == "64 → 8 → 20, each 80 ms"
     drawings.architecture(table.reset_index())
 
 
