@@ -56,14 +56,14 @@ def block() -> str:
          f"{source['s1-lpips-pyramid']} / {source['s1-lpips-dcgan']}",
          f"{first('pyramid GAN', 'lpips_diversity', 4)} / {first('DCGAN', 'lpips_diversity', 4)} (untrained trunk)",
          PICTURES.format("1,000 pairs")),
-        ("2", "clusters: soft codes against NT-Xent's embedding, %", "pictures alone",
+        ("2", "clusters: soft codes against NT-Xent's embedding, %", "figures only",
          f"{seeds(clusters, {'wanted': '10', 'arm': 'categorical: k-means on soft codes'})} / "
          f"{seeds(clusters, {'wanted': '10', 'arm': 'NT-Xent: k-means on embedding'})}",
          PICTURES.format("20,000 in training")),
         ("2", "nearest neighbours: 16-byte codes against 512-byte embeddings, %", "—",
          f"{seeds(neighbours, {'arm': 'categorical: hard codes'})} / "
          f"{seeds(neighbours, {'arm': 'NT-Xent: embedding'})}", PICTURES.format("20,000 in training")),
-        ("3", "accuracy with the Gram penalty against without, %", "pictures alone",
+        ("3", "accuracy with the Gram penalty against without, %", "figures only",
          f"{seeds('tab31_accuracy', gram)} / {seeds('tab31_accuracy', plain)}", PICTURES.format("50,000 in training")),
         ("4", "frames classified (시간대별), %", f"{source['s4-moments']}",
          f"{scenes('accuracy of moments')} (validation: {scenes('accuracy of moments', 'validation')})", SCENES),

@@ -303,7 +303,7 @@ STATEMENTS = [
     (DISCUSSION, "both queues fall behind on average", queues_are_behind),
     (DISCUSSION, "had the best value before it was adjusted for chance", connected_codes_have_the_best_nmi),
     (DISCUSSION, "most images share their code with others", few_codes),
-    (README, "filters grow alike in training, and less so with the penalty", filters_grow_alike),
+    (README, "filters become more similar in training, and less so with the penalty", filters_grow_alike),
     (README, "Random regrouping reaches all pairs of filters, though a step compares those within groups alone",
      only_random_groups_reach_all_pairs),
     (README, "Accuracy gains are small and mostly within noise", small_gains_within_noise),

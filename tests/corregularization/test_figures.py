@@ -147,7 +147,7 @@ FIGURES = {
     ),
     "norm_and_angle": (
         lambda seeds: figures.norm_and_angle(kernels()),
-        {"filter norm", "angle between filters (degrees)", "share of filters", "share of pairs"},
+        {"filter norm", "angle between filters (degrees)", "cumulative share of filters", "cumulative share of pairs"},
     ),
     "pruning": (
         lambda seeds: figures.pruning(pruning(seeds)),
@@ -163,7 +163,7 @@ FIGURES = {
     ),
     "traversals": (
         lambda seeds: figures.traversals({name: draw(5, 7, 16, 16, 3).sigmoid().numpy() for name in ("VAE", "Gram")}),
-        {"value of the latent", "latent, by divergence"},
+        {"value of the latent", "latent, by KL divergence"},
     ),
     "differences": (
         lambda seeds: figures.differences(compared(seeds)),

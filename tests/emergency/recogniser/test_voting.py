@@ -105,13 +105,17 @@ def test_sentences_on_alarms_follow_the_table():
                           "alarms_high": [400.0, 130.0, 40.0], "hours": 0.2})  # fmt: skip
     five, _, none = voting.operating_points(table)
     assert (
-        "are 90 an hour (95 %: 60 to 130; 1 of 1 frames above 0.5, chosen on these clips" in five
-        and "In 12 minutes without emergency, no operating point is shown to have 1 false alarm" in none
+        "is 90 per hour (95 % interval: 60 to 130), by the rule 1 of 1 frames above 0.5; the rule was chosen on these"
+        in five
+        and "12 minutes of sound without an emergency are too few to show for any operating point at most 1 false alarm"
+        in none
     )
     lucky = table.assign(alarms_per_hour=[300.0, 90.0, 0.0], alarms_high=[400.0, 130.0, 18.4])
     assert voting.operating_points(lucky)[2] == none  # so little sound cannot show it
     better = lucky.assign(alarms_high=[400.0, 130.0, 0.9])
-    assert voting.operating_points(better)[2] == "With 1 false alarm an hour at most (95 %), 30 % are missed."
+    assert voting.operating_points(better)[2] == (
+        "With at most 1 false alarm per hour (upper end of the 95 % interval), 30 % of the emergencies are missed."
+    )
     assert "No rule and threshold" in voting.operating_points(table.assign(miss_rate=50.0))[0]
 
 
