@@ -12,6 +12,7 @@ from toy import ROOT
 from lib.metrics.comparison import holm
 
 README, INTRODUCTION, DISCUSSION = "README.md", "paper/sections/introduction.typ", "paper/sections/discussion.typ"
+ABSTRACT = "paper/paper.typ"
 PYRAMID, CATEGORIES, FILTERS, EMERGENCIES = (
     f"paper/sections/{name}.typ" for name in ("pyramid", "categories", "filters", "emergencies")
 )
@@ -81,6 +82,10 @@ def band_statistics_are_no_sure_gain(table):
 
 
 def zeros_end_ahead_on_a_gpu(table):
+    """And DCGAN's distance ends above twice its smallest, with samples no less alike than real images."""
+    diverse = row(table("gpu/seed-0/tab11_fid_lpips"), arm="DCGAN")
+    if diverse.lpips_diversity < 0.95 * diverse.lpips_real:
+        return False
     curves = table("gpu/seed-0/fig15_training_curves").dropna(subset="fid")
     curves = curves[curves.epoch > 0].pivot(index="epoch", columns="arm", values="fid")
     early, late = curves.iloc[0], curves.iloc[-1]
@@ -117,6 +122,16 @@ def codes_stand_beside_embeddings(table):
         and row(neighbours, arm="categorical: hard codes").verdict == SAME
         and row(neighbours, arm="categorical: hard codes").bytes < row(neighbours, arm="NT-Xent: embedding").bytes / 20
     )
+
+
+def nt_xent_passes_the_codes_on_a_gpu(table):
+    """In features of the encoder, by some four points; the small encoder of `public` has the two level."""
+    short, long = (table(name).dropna(subset="knn") for name in ("public/fig26_curves", "gpu/seed-0/fig26_curves"))
+    lead = {}
+    for name, curves in (("short", short), ("long", long)):
+        last = curves[curves.epoch == curves.epoch.max()].groupby("arm").knn.mean()
+        lead[name] = last["NT-Xent"] - last["categorical"]
+    return 3 < lead["long"] < 5 and abs(lead["short"]) < 1.5
 
 
 def the_cosine_is_ahead_in_the_ablation(table):
@@ -202,10 +217,12 @@ def responses_matter_more(table):
     return gain.idxmax() == "DeCov" and gain["DeCov"] > 1.5 * gain.drop("DeCov").max()
 
 
-def pruning_costs_the_gram_network_more(table):
+def pruning_may_cost_the_gram_network_more(table):
+    """On average over seeds it does, though no share up to 30 % shows it."""
     left = table("public/fig39_pruning")
-    left = left[left.share.between(0.05, 0.25)].groupby(["share", "arm"]).accuracy.mean().unstack()
-    return (left["Gram"] < left["plain"]).all()
+    left = left[left.share.between(0.05, 0.31)].pivot(index=["share", "seed"], columns="arm", values="accuracy")
+    lost = (left["plain"] - left["Gram"]).groupby("share")
+    return (lost.mean() > 0).all() and all(stats.ttest_1samp(part, 0).pvalue > 0.05 for _, part in lost)
 
 
 def random_groups_leave_near_duplicates(table):
@@ -235,17 +252,45 @@ def maps_hardly_change_when_layers_are_redrawn(table):
     return redrawn[redrawn.index < redrawn.index.max()].min() > 0.7 and redrawn.iloc[-1] > 0.5
 
 
-def the_encoder_goes_by_speech(table):
+def the_encoder_may_go_by_speech(table):
+    """More relevance on speech than on the event, by a map that flips no better than its simplest rival."""
     found = table("trained/seed-0/tab410_encoder_relevance").set_index("measure")
     more = all(found.low[f"relevance - {null}, speech (points)"] > found.high[f"relevance - {null}, event (points)"]
                for null in ("area", "log-energy", "random networks"))  # fmt: skip
     area = found.loc[["flipping area, CP-LRP", "flipping area, attention rollout"]].value
-    return found.low["relevance - area, event (points)"] > 0 and more and area.iloc[0] < area.iloc[1]
+    other = found.low["flipping area, input x gradient"] < area.iloc[0] < found.high["flipping area, input x gradient"]
+    return found.low["relevance - area, event (points)"] > 0 and more and area.iloc[0] < area.iloc[1] and other
 
 
 def cnn_and_encoder_err_together(table):
     found = table("trained/seed-0/tab47_overlap").set_index(["one", "other"])
-    return found.q["CNN", "Whisper encoder"] > 0.5 and (found.q.drop(("CNN", "Whisper encoder")) < 0).all()
+    return found.q["CNN", "Whisper encoder"] > 0.5 and (found.q.drop(("CNN", "Whisper encoder")).abs() < 0.1).all()
+
+
+def few_missed_are_many_alarms(table):
+    found = table("trained/seed-0/fig412_false_alarms")
+    return found.hours.eq(0.2).all() and found[found.miss_rate < 10].alarms_per_hour.min() >= 100
+
+
+def onsets_at_zero_do_not_serve_others(table):
+    found = table("trained/seed-0/fig46_onset").sort_values("onset").groupby("training").moments
+    lost = found.first() - found.last()
+    return 15.5 < lost["all at 0 s"] < 16.5 and 0.5 < lost["anywhere"] < 1.5
+
+
+def fine_tuning_gains_nothing_over_the_head(table):
+    found = table("trained/seed-0/fig417_learning_curves")
+    found = found[found["size"] == 2000].set_index("training")
+    head, every, scratch = (found.loc[name] for name in ("head, frozen encoder", "all weights", "from scratch"))
+    return all(
+        head[f"{share}_low"] < every[share] < head[f"{share}_high"] and every[f"{share}_low"] > scratch[f"{share}_high"]
+        for share in ("moments", "accuracy")
+    )
+
+
+def the_first_layer_is_the_best(table):
+    found = table("trained/seed-0/fig418_layers").set_index("layer").accuracy
+    return found.idxmax() == found.index.min() and found.idxmin() == found.index.max()
 
 
 def the_cnn_relies_on_the_event(table):
@@ -261,12 +306,14 @@ def the_cnn_relies_on_the_event(table):
     )
 
 
-def recordings_in_training_gain_less_than_is_known(table):
+def recordings_in_training_change_less_than_is_known(table):
+    """Better with them on scenes that have them, worse on those without, either way with intervals that overlap."""
     transfer = table("trained/seed-0/tab417_transfer").set_index(["training", "test"])
+    low, high, found = transfer.accuracy_low, transfer.accuracy_high, transfer.accuracy
     recorded, drawn = "soundscapes-recorded", "soundscapes"
-    low, found = transfer.accuracy_low, transfer.accuracy
-    return (low[recorded, recorded] < found[drawn, recorded] < found[recorded, recorded]
-            and found[recorded, drawn] < found[drawn, drawn])  # fmt: skip
+    with_them = found[drawn, recorded] < found[recorded, recorded] and low[recorded, recorded] < high[drawn, recorded]
+    without = found[recorded, drawn] < found[drawn, drawn] and low[drawn, drawn] < high[recorded, drawn]
+    return with_them and without
 
 
 def unseen_lines_are_mostly_wrong(table):
@@ -281,12 +328,16 @@ STATEMENTS = [
     (README, "its distance has no meaningful mean", its_spread_is_as_large_as_its_mean),
     (INTRODUCTION, "two of three seeds end as copiers of their sources and one as an inverter",
      two_copy_and_one_inverts),
-    (INTRODUCTION, "it is not the same seed at both budgets", the_inverter_changes_with_the_budget),
-    (INTRODUCTION, "keeps part of the gain in distance in short trainings; in the one longer training it does not",
+    (INTRODUCTION, "which seed inverts differs between the main runs and the shorter controls",
+     the_inverter_changes_with_the_budget),
+    (INTRODUCTION, "below that of a generator conditioned on zeros in two of three seeds, after three epochs",
+     band_statistics_are_no_sure_gain),
+    (ABSTRACT, "what bands of several images gain is not significant over three seeds",
      band_statistics_are_no_sure_gain),
     (PYRAMID, "Shuffled levels are ahead of zeros in two of three seeds and level in the third",
      band_statistics_are_no_sure_gain),
-    (PYRAMID, "the pyramid GAN leads early, the generator conditioned on zeros ends ahead of it, and DCGAN collapses",
+    (PYRAMID, "the pyramid GAN leads early, the generator conditioned on zeros ends ahead of it, and DCGAN's distance "
+     "is more than twice its smallest in the end, while its samples stay as diverse as real images",
      zeros_end_ahead_on_a_gpu),
     (README, "keep most of the gain and copy less", bands_of_several_images_keep_the_gain_and_copy_less),
     (PYRAMID, "keep most of the gain over zeros", bands_of_several_images_keep_the_gain_and_copy_less),
@@ -295,6 +346,12 @@ STATEMENTS = [
     (CATEGORIES, "No loss of quality is shown when the mean agreement takes the cosine's place",
      codes_stand_beside_embeddings),
     (CATEGORIES, "has the cosine ahead in nearest neighbours", the_cosine_is_ahead_in_the_ablation),
+    (ABSTRACT, "classify neighbours about as well as embeddings of 512; in the one longer run they fall behind",
+     nt_xent_passes_the_codes_on_a_gpu),
+    (CATEGORIES, "about four points fewer of the test images correctly with the study's loss than with NT-Xent",
+     nt_xent_passes_the_codes_on_a_gpu),
+    (README, "neighbours are about four points better with NT-Xent", nt_xent_passes_the_codes_on_a_gpu),
+    (DISCUSSION, "NT-Xent passed the study's codes", nt_xent_passes_the_codes_on_a_gpu),
     (README, "Both queues are behind on average in trainings this short", queues_are_behind),
     (README, "codes of eight bytes or more order classes better and keep nearest neighbours worse",
      quantisers_keep_neighbours_and_codes_order_classes),
@@ -317,10 +374,10 @@ STATEMENTS = [
     (DISCUSSION, "pruning by similarity is not measurably better than pruning at random",
      similar_filters_are_no_more_dispensable),
     (FILTERS, "The largest mean gain is that of DeCov, which acts on responses", responses_matter_more),
-    (FILTERS, "costs the network that was trained with the penalty more than the one without",
-     pruning_costs_the_gram_network_more),
-    (DISCUSSION, "a network trained with the Gram penalty loses more by pruning than one without",
-     pruning_costs_the_gram_network_more),
+    (FILTERS, "has the lower mean accuracy (@fig39_pruning), but seeds differ too much for a claim",
+     pruning_may_cost_the_gram_network_more),
+    (DISCUSSION, "pruning a network trained with the Gram penalty is on average no cheaper than pruning one without",
+     pruning_may_cost_the_gram_network_more),
     (FILTERS, "squared cosines with random groups leave near-duplicates", random_groups_leave_near_duplicates),
     (README, "two votes of three have the best balanced accuracy, by less than the clips can show",
      the_vote_is_best_by_less_than_is_known),
@@ -330,14 +387,23 @@ STATEMENTS = [
      maps_hardly_change_when_layers_are_redrawn),
     (DISCUSSION, "relevance maps of the CNN hardly change when most of its layers are drawn anew",
      maps_hardly_change_when_layers_are_redrawn),
-    (EMERGENCIES, "the encoder goes by speech more than by the event. Cells flipped in this order lower the class less",
-     the_encoder_goes_by_speech),
+    (EMERGENCIES, "the encoder goes by speech more than by the event, but the map does not earn that reading: flipping "
+     "cells in its order lowers the class by no more than in the order of input times gradient, and by less than",
+     the_encoder_may_go_by_speech),
     (EMERGENCIES, "CNN and encoder err together more often than independent voters would",
      cnn_and_encoder_err_together),
+    (EMERGENCIES, "the text errs independently of both ($Q$ near 0)", cnn_and_encoder_err_together),
+    (EMERGENCIES, "misses fewer than a tenth of the emergencies raises fewer than a hundred false alarms per hour",
+     few_missed_are_many_alarms),
+    (EMERGENCIES, "loses some sixteen points of frame accuracy when they begin at 2 s, one trained with onsets "
+     "anywhere loses a point", onsets_at_zero_do_not_serve_others),
+    (EMERGENCIES, "a head on the frozen encoder does as well as training all weights, and both do better than training "
+     "from scratch", fine_tuning_gains_nothing_over_the_head),
+    (EMERGENCIES, "the first layer is the best and the last the worst", the_first_layer_is_the_best),
     (EMERGENCIES, "The CNN relies on the event and is disturbed by speech; relevance agrees",
      the_cnn_relies_on_the_event),
-    (DISCUSSION, "recordings among the training sounds gain less on the test that has them than its clips can show",
-     recordings_in_training_gain_less_than_is_known),
+    (DISCUSSION, "raise clip accuracy on scenes with recordings by less than 600 clips can show, and it falls",
+     recordings_in_training_change_less_than_is_known),
     (DISCUSSION, "the text of unseen lines is mostly wrong", unseen_lines_are_mostly_wrong),
 ]  # fmt: skip
 CONDITIONS = list(dict.fromkeys(condition for _, _, condition in STATEMENTS))

@@ -2,7 +2,7 @@
 
 Typst reads one folder, `build/paper/<profile>/`: the sources in `paper/`, the pictures, and `results.json` with
 captions, tables and provenance, where the sources look up all numbers. A result that the profile lacks is taken from
-`trained` or `quick`, and its caption says so; in place of one that exists nowhere is the command that makes it.
+`trained`, `quick` or `gpu`, and its caption says so; in place of one that exists nowhere is the command that makes it.
 The same results give the same bytes.
 """
 
@@ -29,7 +29,7 @@ from lib.press.verify import scopes, stored
 
 SOURCES = paths.ROOT / "paper"
 PROJECT = paths.ROOT / "pyproject.toml"
-FALLBACKS = ("trained", "quick")  # what one profile lacks is looked for in these, in this order
+FALLBACKS = ("trained", "quick", "gpu")  # what one profile lacks is looked for in these, in this order
 HANGUL = Path(find_spec("koreanize_matplotlib").origin).parent / "fonts"  # without importing it: it changes matplotlib
 WHITE = 250  # of 255; what is darker is ink
 
