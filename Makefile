@@ -70,13 +70,13 @@ plan: environment ## Tell what `make figures` would run and why
 	@$(WORKFLOW) plan $(SELECTION)
 
 verify: environment ## Check the stored results: whole, unaltered, of their profile, up to date (PROFILE= for one)
-	@"$(PYTHON)" -m lib.press.verify $(CHOSEN)
+	@$(WORKFLOW) verify $(CHOSEN)
 
 site: environment ## Write build/site/index.html: all results of a profile, to read in a browser without a network
-	@"$(PYTHON)" -m lib.press.site --profile "$$PROFILE"
+	@$(WORKFLOW) site --profile "$$PROFILE"
 
 paper: environment ## Set build/paper/paper-<profile>.pdf from the stored results (PROFILE=public unless given)
-	@"$(PYTHON)" -m lib.press.paper --profile "$(if $(ASKED),$$PROFILE,public)"
+	@$(WORKFLOW) paper --profile "$(if $(ASKED),$$PROFILE,public)"
 
 test: environment ## Check the style and the imports, and run all tests, notebooks included
 	@$(MAKE) --no-print-directory lint

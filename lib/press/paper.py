@@ -6,11 +6,9 @@ captions, tables and provenance, where the sources look up all numbers. A result
 The same results give the same bytes.
 """
 
-import argparse
 import hashlib
 import json
 import shutil
-import sys
 import time
 import tomllib
 from importlib.util import find_spec
@@ -134,20 +132,9 @@ def _drawing(inked: np.ndarray) -> float:
     return float(ends[-1] + 5) / len(inked) if len(ends) else 1.0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lib.press.paper", description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="public", help="a folder of figures/")
-    options = parser.parse_args(arguments)
+def main(profile: str) -> int:
     started = time.monotonic()
-    try:
-        jobs.ready(paths.build() / "paper")
-        path = write(options.profile)
-    except ParameterError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
+    jobs.ready(paths.build() / "paper")
+    path = write(profile)
     print(f"{jobs.short(path)}: {path.stat().st_size / 1e6:.1f} MB, in {time.monotonic() - started:.1f} s")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -5,12 +5,10 @@ are pages beside it, as they were executed here or else with the stored figures 
 is self-contained, which a content security policy enforces: styles and scripts are inlined, formulas are MathML.
 """
 
-import argparse
 import base64
 import html
 import re
 import shutil
-import sys
 import tempfile
 from itertools import zip_longest
 from pathlib import Path
@@ -281,20 +279,9 @@ def _prepare(content: nbformat.NotebookNode, scope: Scope) -> dict[str, str]:
     return anchors
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lib.press.site", description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="quick", help="a folder of figures/")
-    options = parser.parse_args(arguments)
-    try:
-        jobs.ready(paths.build() / "site")
-        page = write(options.profile)
-    except ParameterError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
+def main(profile: str) -> int:
+    jobs.ready(paths.build() / "site")
+    page = write(profile)
     size = sum(path.stat().st_size for path in page.parent.rglob("*") if path.is_file()) / 1e6
     print(f"{jobs.short(page)}: open it in a browser, or put its folder ({size:.0f} MB) on any web server")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,13 +6,9 @@ from uncommitted code or from a commit that this history lacks. Only errors make
 .gitignore excludes are counted, not missed: PDF, NPZ, a seed's picture where there is one over all seeds.
 """
 
-import argparse
 import json
-import os
 import re
-import shlex
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from jsonschema import Draft202012Validator as Validator
 
 from lib import paths, sources
 from lib.press import fingerprint, jobs, parameters, staleness
@@ -34,36 +29,10 @@ SHOWN_REASONS = 3
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")  # as `paths.atomic` names what it has not renamed yet
 
 
-def _object(**properties: dict) -> dict:
-    return {"type": "object", "properties": properties, "required": [*properties]}
-
-
-def _named(values: dict) -> dict:
-    return {"type": "object", "propertyNames": {"pattern": r"^\w[\w.-]*$"}, "additionalProperties": values}
-
-
-TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
-DATA = {"type": "array", "items": _object(name=TEXT, split=TEXT, count=WHOLE, checksum=TEXT)}
-FILES = _named(TEXT)  # SHA-256 by name
-PROVENANCE = _object(notebook=TEXT, profile=TEXT, seed={"type": ["integer", "array"], "items": WHOLE}, data=DATA,
-                     versions=_object(), device=TEXT, threads=WHOLE, seconds={"type": ["number", "null"]}, made=TEXT,
-                     files=FILES)  # fmt: skip
-PROVENANCE["properties"]["commit"] = {"type": ["string", "null"]}  # not there outside git
-SIDECAR = {"caption": TEXT, "origin": TEXT, "provenance": PROVENANCE}
-ROWS = {"type": "array", "items": {"type": "array"}}
-FIGURE = _object(kind={"const": "figure"}, **SIDECAR)
-TABLE = _object(kind={"const": "table"}, columns={"type": "array", "items": TEXT}, data=ROWS, **SIDECAR)
-RECORD = _object(inputs=TEXT, parameters=_object(), data=DATA, outputs=_named(_object(files=FILES)))
-RECORD["properties"]["read"] = {"type": "object", "additionalProperties": TEXT}  # over seeds: by path
-FORM = Validator({"anyOf": [FIGURE, TABLE, RECORD]})
-
-
 def _read(path: Path) -> dict | None:
-    """A record or sidecar; None where it is not of the form in which `Run` writes them."""
+    """A record or sidecar, as `Run` writes them; None where it is neither."""
     content = read_json(path)
-    whole = FORM.is_valid(content) and all(len(row) == len(content["columns"]) for row in content.get("data", ())
-                                           if "columns" in content)  # fmt: skip
-    return content if whole else None
+    return content if content and content.keys() & {"provenance", "outputs"} else None
 
 
 class Finding(NamedTuple):
@@ -166,13 +135,11 @@ def kept_folders() -> list[str]:
 def verify(folder: str) -> tuple[list[Finding], Counter]:
     """All findings in one folder of `figures/`, errors first, and how much was looked at."""
     found, counts = [], Counter()
-    places, commits, fault = scopes(folder), history(paths.ROOT), git_fault(paths.ROOT)
-    if "safe.directory" in fault:
-        found.append(Finding("warning", folder, "git does not read this clone, as another user owns it", fault))
+    places, commits = scopes(folder), history(paths.ROOT)
     for scope in places:
         found += _files(scope, counts)
         found += _unfinished_and_orphaned(scope)
-        found += _provenance(scope, folder, commits, fault)
+        found += _provenance(scope, folder, commits)
     if folder in parameters.profiles():
         found += _currency(folder, places, counts)
     elif folder.removesuffix("-custom") not in parameters.profiles():
@@ -244,39 +211,21 @@ def _unfinished_and_orphaned(scope: Scope) -> Iterator[Finding]:
         yield Finding("error", f"{scope.name}/{notebook}", what, f"Run {_make(scope, notebook)}.")
 
 
-def _git(root: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = ["git", "-C", str(root), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=os.environ | {"LC_ALL": "C"})
-
-
 def history(root: Path) -> frozenset[str] | None:
     """All commits that lead to the one checked out in `root`; None outside git and in a shallow clone."""
+    git, how = ["git", "-C", str(root)], {"text": True, "timeout": 60, "stderr": subprocess.DEVNULL}
     try:
-        top, shallow = _git(root, "rev-parse", "--show-toplevel", "--is-shallow-repository").stdout.splitlines()
-        commits = _git(root, "rev-list", "HEAD")
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
-    whole = shallow == "false" and Path(top).resolve() == root.resolve()  # not an archive inside another repository
-    return frozenset(commits.stdout.splitlines()) if whole and not commits.returncode else None
-
-
-def git_fault(root: Path) -> str:
-    """What to do so that git tells the commit of `root`; empty where it does."""
-    try:
-        found = _git(root, "rev-parse", "--show-toplevel", "HEAD")
+        kind = subprocess.check_output([*git, "rev-parse", "--show-toplevel", "--is-shallow-repository"], **how)
+        commits = subprocess.check_output([*git, "rev-list", "HEAD"], **how)
     except (OSError, subprocess.SubprocessError):
-        return "Install git, and work in a clone, where the exact code matters."
-    if "safe.directory" in found.stderr:
-        return f"Run `git config --global --add safe.directory {shlex.quote(str(root))}`."
-    own = not found.returncode and os.path.samefile(found.stdout.splitlines()[0], root)  # and not one around it
-    return "" if own else "Work in a git clone where the exact code matters."
+        return None
+    top, shallow = kind.splitlines()
+    whole = shallow == "false" and Path(top).resolve() == root.resolve()  # not an archive inside another repository
+    return frozenset(commits.splitlines()) if whole else None
 
 
-def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None, fault: str) -> Iterator[Finding]:
-    """Sidecars say the profile and seed that the folder says, and a commit of `commits`. One line for each run.
-
-    fault: `git_fault`; where git tells nothing, as in an unpacked archive, results cannot name a commit.
-    """
+def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None) -> Iterator[Finding]:
+    """Sidecars say the profile and seed that the folder says, and a commit of `commits`. One line for each run."""
     profile, wrong = folder.removesuffix("-custom"), Counter()
     for sidecar in scope.sidecars.values():
         origin = sidecar["provenance"]
@@ -287,8 +236,8 @@ def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None, fault
         if scope.seed is not None and origin["seed"] != scope.seed:
             wrong["error", notebook, f"of seed {origin['seed']} in the folder of seed {scope.seed}", again] += 1
         if commit == "unknown":
-            level, todo = ("warning", fault) if fault else ("error", again)
-            wrong[level, notebook, "without the commit that made them", todo] += 1
+            todo = "Run again in a git clone that is yours, where the exact code matters."
+            wrong["warning", notebook, "without the commit that made them", todo] += 1
             continue
         if commit.endswith(" + changes"):
             what = f"made from commit {commit[:7]} with changes that were not committed"
@@ -378,19 +327,9 @@ def show(folder: str, found: list[Finding], counts: Counter) -> int:
     return levels["error"]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m lib.press.verify", description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="", help="a folder of figures/; default: all that are kept")
-    options = parser.parse_args(arguments)
-    try:
-        folders = [options.profile] if options.profile else kept_folders()
-        if not folders:
-            raise ParameterError(f"There are no results in {jobs.short(paths.figures())}: run `make figures` first")
-        return 1 if sum([show(folder, *verify(folder)) for folder in folders]) else 0
-    except ParameterError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def main(profile: str) -> int:
+    """Check one folder of `figures/`, or all that are kept; 1 where there is an error."""
+    folders = [profile] if profile else kept_folders()
+    if not folders:
+        raise ParameterError(f"There are no results in {jobs.short(paths.figures())}: run `make figures` first")
+    return 1 if sum([show(folder, *verify(folder)) for folder in folders]) else 0

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from lib.press.jobs import Job
 from lib.press.parameters import ParameterError
 from lib.press.staleness import plan
 
+PAGES = {"verify": "", "site": "quick", "paper": "public"}  # modules: the profile that they read by default
 INTERRUPTED = 130  # what shells return after Ctrl-C
 
 
@@ -62,7 +64,6 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
     if not options.executor:  # else the processor is another
         print(slow_precision(stale), end="", flush=True)
     jobs.ready(paths.build(), paths.figures())
-    before = _failed_copies(selected)
     with contextlib.ExitStack() as locks:
         for job in stale:
             try:
@@ -73,6 +74,8 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
                     "elsewhere with OUTPUT_ROOT=<folder>."
                 )
                 return 1
+        for job in stale:  # copies of an earlier time: what is there at the end is of this run
+            jobs.failed(job.name).unlink(missing_ok=True)
         status, log = _snakemake(options)
     if status == INTERRUPTED:
         print("\nInterrupted. The next `make figures` goes on from here.")
@@ -91,7 +94,7 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
             "be found. Mount it again, or set OUTPUT_ROOT to a permanent folder, and run again"
         )
     jobs.ready(paths.build(), paths.figures())  # a disk that filled up meanwhile is what there is to tell
-    _tell_what_is_left(left, log, before)
+    _tell_what_is_left(left, log)
     return status or 1
 
 
@@ -129,19 +132,12 @@ def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
             return INTERRUPTED, log
 
 
-def _failed_copies(selected: list[Job]) -> dict[str, int]:
-    """The copies of failed runs that there are, each with its time."""
-    copies = {job.name: jobs.failed(job.name) for job in selected}
-    return {name: copy.stat().st_mtime_ns for name, copy in copies.items() if copy.exists()}
-
-
-def _tell_what_is_left(left: list[Job], log: Path, before: dict[str, int]) -> None:
-    """Which jobs failed in this run, before which there were these copies; where none did, what Snakemake says."""
-    # A copy of another time is of this run: an earlier time does not mean an earlier run, as clocks are set back.
-    failed = {name for name, when in _failed_copies(left).items() if when != before.get(name)}
+def _tell_what_is_left(left: list[Job], log: Path) -> None:
+    """Which jobs failed in this run; where none did, what Snakemake says."""
+    failed = [job for job in left if jobs.failed(job.name).exists()]
     print(f"\n{len(left)} notebook runs did not finish:" if left else "\nSnakemake reports an error:")
     for job in left:
-        state = f"failed, see {jobs.short(jobs.failed(job.name))}" if job.name in failed else "not reached"
+        state = f"failed, see {jobs.short(jobs.failed(job.name))}" if job in failed else "not reached"
         print(f"  {job.title}: {state}")
     if not failed:
         print(log.read_text(encoding="utf-8", errors="replace")[-3000:])
@@ -175,6 +171,8 @@ def main(arguments: list[str] | None = None) -> int:
         command = commands.add_parser(name)
         for setting, meaning in settings.items():
             command.add_argument(f"--{setting}", default="quick" if setting == "profile" else "", help=meaning)
+    for name, profile in PAGES.items():
+        commands.add_parser(name).add_argument("--profile", default=profile, help="a folder of figures/")
     run = commands.add_parser("run", help="run one job (called by Snakemake)")
     run.add_argument("job")
     run.add_argument("--threads", type=int, default=1)
@@ -182,6 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "run":
         return execution.run(options.job, options.threads)
     try:
+        if options.command in PAGES:  # each takes seconds to import
+            return import_module(f"lib.press.{options.command}").main(options.profile)
         options.jobs = _count("JOBS", options.jobs, 8 if options.executor else 1)
         options.cores = _count("CORES", options.cores, 4 if options.executor else available_cores())
         if options.executor and not find_spec(f"snakemake_executor_plugin_{options.executor.replace('-', '_')}"):

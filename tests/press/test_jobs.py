@@ -6,7 +6,7 @@ import os
 import pytest
 
 from lib import paths
-from lib.press import jobs, paper, site, workflow
+from lib.press import jobs, workflow
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_without_a_home_and_a_name(output, monkeypatch, home):
 
 @pytest.mark.parametrize("command", [
     lambda: workflow.main(["figures", "--profile", "smoke", "--only", "03_corregularization"]),
-    lambda: paper.main(["--profile", "quick"]), lambda: site.main(["--profile", "quick"]),
+    lambda: workflow.main(["paper", "--profile", "quick"]), lambda: workflow.main(["site", "--profile", "quick"]),
 ])  # fmt: skip
 @pytest.mark.parametrize("fault", ["a file", "no permission"])
 def test_output_that_cannot_be_written_is_one_sentence(output, monkeypatch, capsys, command, fault):

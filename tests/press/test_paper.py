@@ -15,7 +15,7 @@ from PIL import Image
 from toy import point_at
 
 from lib import paths
-from lib.press import paper
+from lib.press import paper, workflow
 from lib.press.parameters import ParameterError
 from lib.press.run import Run
 
@@ -175,7 +175,7 @@ def test_what_is_missing_becomes_a_box_with_the_command(few):
 @pytest.mark.parametrize(("name", "content"), [("fig35_correlation.json", b"{"), ("fig35_correlation.png", b"\x89PNG")])
 def test_a_damaged_result_is_one_clear_error(few, capsys, name, content):
     (few / name).write_bytes(content)
-    assert paper.main(["--profile", "quick"]) == 2
+    assert workflow.main(["paper", "--profile", "quick"]) == 2
     assert name in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from toy import notebook, point_at
 
-from lib.press import gallery, site
+from lib.press import gallery, site, workflow
 from lib.press import run as module
 from lib.press.run import Run
 
@@ -187,7 +187,7 @@ def test_a_seed_s_picture_may_be_left_out_where_there_is_one_over_all_seeds(own)
 def test_a_site_that_cannot_be_written_leaves_the_last_one(own, capsys):
     (own / "figures/quick/seed-1/fig39_first.png").unlink()
     before = (own / "build/site/index.html").read_bytes()
-    assert site.main(["--profile", "quick"]) == 2
+    assert workflow.main(["site", "--profile", "quick"]) == 2
     assert "make verify" in capsys.readouterr().err
     assert (own / "build/site/index.html").read_bytes() == before
     assert [path.name for path in (own / "build").iterdir() if path.name.startswith(".site")] == []
@@ -336,17 +336,17 @@ def test_claims_begin_with_what_is_compared_and_quote_the_source_to_the_digit(ow
 
 def test_an_unreadable_record_is_one_clear_error(own, capsys):
     (own / "figures/quick/seed-1/fig39_first.json").write_text("{")
-    assert site.main(["--profile", "quick"]) == 2
+    assert workflow.main(["site", "--profile", "quick"]) == 2
     assert "quick/seed-1/fig39_first.json cannot be read" in capsys.readouterr().err
 
 
 def test_a_damaged_picture_or_notebook_is_one_clear_error(own, capsys):
     (own / "figures/quick/seed-1/fig39_first.png").write_bytes(b"\x89PNG")
-    assert site.main(["--profile", "quick"]) == 2
+    assert workflow.main(["site", "--profile", "quick"]) == 2
     assert "fig39_first.png is not a readable PNG file" in capsys.readouterr().err
     executed = next((own / "build/executed").rglob("*.ipynb"))
     executed.write_text("{")
-    assert site.main(["--profile", "quick"]) == 2
+    assert workflow.main(["site", "--profile", "quick"]) == 2
     assert f"{executed.name} is not a valid notebook" in capsys.readouterr().err
 
 
