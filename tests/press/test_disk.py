@@ -107,12 +107,12 @@ def test_results_that_become_read_only(fresh_toy, disk):
 
 def test_an_output_that_is_unmounted(fresh_toy, disk):
     meanwhile(fresh_toy, "subprocess.run(['umount', '-l', ROOT], check=True)")
-    fails(fresh_toy, disk, f"{disk} is gone")
+    fails(fresh_toy, disk, f"The output folder {disk} disappeared")
 
 
 def test_an_output_that_is_removed(fresh_toy, output):
     meanwhile(fresh_toy, "shutil.rmtree(ROOT)")
-    fails(fresh_toy, output, f"{output} is gone")
+    fails(fresh_toy, output, f"The output folder {output} disappeared")
     succeeds(fresh_toy, output)
 
 

@@ -358,19 +358,24 @@ def test_a_clone_has_the_same_bytes_whatever_git_is_set_to(tmp_path):
     assert (tmp_path / "clone" / "Makefile").read_bytes() == committed and b"\r" not in committed
 
 
-def test_a_failure_is_told_though_the_clock_was_set_back(tmp_path, monkeypatch, capsys):
+def test_a_failure_is_told_though_the_clock_was_set_back_and_an_earlier_one_is_not(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
-    old, new = (SimpleNamespace(name=f"quick/seed-0/{name}", title=name) for name in ("01_old", "02_new"))
-    (log := tmp_path / "log").write_text("Snakemake's words")
+    old, new = (SimpleNamespace(name=f"quick/seed-0/{name}", title=name, values={}, reads=()) for name in ("01", "02"))
     for job in (old, new):
         jobs.failed(job.name).parent.mkdir(parents=True, exist_ok=True)
     jobs.failed(old.name).touch()
-    before = workflow._failed_copies([old, new])
-    jobs.failed(new.name).touch()
-    os.utime(jobs.failed(new.name), (1, 1))  # in 1970
-    workflow._tell_what_is_left([old, new], log, before)
+    (log := tmp_path / "log").write_text("Snakemake's words")
+
+    def snakemake(options):
+        jobs.failed(new.name).touch()
+        os.utime(jobs.failed(new.name), (1, 1))  # in 1970
+        return 1, log
+
+    monkeypatch.setattr(workflow, "plan", lambda selected: {job.name: ["not run yet"] for job in selected})
+    monkeypatch.setattr(workflow, "_snakemake", snakemake)
+    assert workflow.make_figures([old, new], SimpleNamespace(executor="")) == 1
     told = capsys.readouterr().out
-    assert "01_old: not reached" in told and "02_new: failed, see " in told and "Snakemake's words" not in told
+    assert "01: not reached" in told and "02: failed, see " in told and "Snakemake's words" not in told
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the unit is that of Linux")
