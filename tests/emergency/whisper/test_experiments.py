@@ -303,7 +303,7 @@ class TestOtherDataAndFewer:
     def test_learning_curves_differ_in_start_and_in_what_learns(self, task, tmp_path):
         kinds = ablations.starts(task, self.VALUES)
         table = ablations.learning_curve(kinds, [20, 40], EMERGENCY, seed=0, checkpoints=tmp_path)
-        assert table["size"].tolist() == [20, 40] * 3 and (table.clips == 20).all() and (table.seconds > 0).all()
+        assert table["size"].tolist() == [20, 40] * 3 and (table.clips == 20).all()
         assert table.training.unique().tolist() == ["all weights", "head, frozen encoder", "from scratch"]
         assert kinds["from scratch"].fresh().head.layer_logits is None and kinds["from scratch"].head is None
         drawings.learning_curves(table)
