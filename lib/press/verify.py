@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
+from jsonschema import Draft202012Validator as Validator
 
 from lib import paths, sources
 from lib.press import fingerprint, jobs, parameters, staleness
@@ -29,10 +30,36 @@ SHOWN_REASONS = 3
 PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")  # as `paths.atomic` names what it has not renamed yet
 
 
+def _object(**properties: dict) -> dict:
+    return {"type": "object", "properties": properties, "required": [*properties]}
+
+
+def _named(values: dict) -> dict:
+    return {"type": "object", "propertyNames": {"pattern": r"^\w[\w.-]*$"}, "additionalProperties": values}
+
+
+TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
+DATA = {"type": "array", "items": _object(name=TEXT, split=TEXT, count=WHOLE, checksum=TEXT)}
+FILES = _named(TEXT)  # SHA-256 by name
+PROVENANCE = _object(notebook=TEXT, profile=TEXT, seed={"type": ["integer", "array"], "items": WHOLE}, data=DATA,
+                     versions=_object(), device=TEXT, threads=WHOLE, seconds={"type": ["number", "null"]}, made=TEXT,
+                     files=FILES)  # fmt: skip
+PROVENANCE["properties"]["commit"] = {"type": ["string", "null"]}  # not there outside git
+SIDECAR = {"caption": TEXT, "origin": TEXT, "provenance": PROVENANCE}
+ROWS = {"type": "array", "items": {"type": "array"}}
+FIGURE = _object(kind={"const": "figure"}, **SIDECAR)
+TABLE = _object(kind={"const": "table"}, columns={"type": "array", "items": TEXT}, data=ROWS, **SIDECAR)
+RECORD = _object(inputs=TEXT, parameters=_object(), data=DATA, outputs=_named(_object(files=FILES)))
+RECORD["properties"]["read"] = {"type": "object", "additionalProperties": TEXT}  # over seeds: by path
+FORM = Validator({"anyOf": [FIGURE, TABLE, RECORD]})
+
+
 def _read(path: Path) -> dict | None:
-    """A record or sidecar, as `Run` writes them; None where it is neither."""
+    """A record or sidecar; None where it is not of the form in which `Run` writes them."""
     content = read_json(path)
-    return content if content and content.keys() & {"provenance", "outputs"} else None
+    whole = FORM.is_valid(content) and all(len(row) == len(content["columns"]) for row in content.get("data", ())
+                                           if "columns" in content)  # fmt: skip
+    return content if whole else None
 
 
 class Finding(NamedTuple):
@@ -236,8 +263,10 @@ def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None) -> It
         if scope.seed is not None and origin["seed"] != scope.seed:
             wrong["error", notebook, f"of seed {origin['seed']} in the folder of seed {scope.seed}", again] += 1
         if commit == "unknown":
-            todo = "Run again in a git clone that is yours, where the exact code matters."
-            wrong["warning", notebook, "without the commit that made them", todo] += 1
+            # Where git tells nothing, as in an unpacked archive or another user's clone, results cannot name a commit.
+            level, todo = ("error", again) if commits is not None else (
+                "warning", "Run again in a git clone that is yours, where the exact code matters.")  # fmt: skip
+            wrong[level, notebook, "without the commit that made them", todo] += 1
             continue
         if commit.endswith(" + changes"):
             what = f"made from commit {commit[:7]} with changes that were not committed"

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from toy import notebook, point_at
 
 from lib import paths
-from lib.press import fingerprint, verify, workflow
+from lib.press import fingerprint, gallery, verify, workflow
 from lib.press import run as module
+from lib.press.parameters import ParameterError
 from lib.press.run import Run
 
 CELL = 'profile = "quick"\nseed = 0\ndevice = "cpu"\nepochs = 2'
@@ -163,9 +164,14 @@ def test_results_of_another_seed_are_an_error(results):
 
 
 @pytest.mark.parametrize("commit", ["unknown", "", None])
-def test_a_sidecar_without_commit_is_a_warning(results, commit):
-    """Made outside of git, or in a clone that git does not read, as another user owns it."""
+def test_a_sidecar_without_commit_is_an_error(results, commit):
     results.edit("fig31_line.json", lambda sidecar: sidecar["provenance"].update(commit=commit))
+    only_error("quick/07_page", "without the commit")
+
+
+def test_outside_of_git_fresh_results_are_no_errors(results, monkeypatch):
+    results.edit("fig31_line.json", lambda sidecar: sidecar["provenance"].update(commit="unknown"))
+    monkeypatch.setattr(verify, "history", lambda root: None)
     assert not found("error") and ["without the commit" in warning for warning in found("warning")] == [True]
 
 
@@ -213,6 +219,36 @@ def test_a_damaged_record_is_an_error(results, content):
     results("07_page.json").write_text(content)
     errors = found("error")
     assert any("07_page.json: is no JSON of a result" in error for error in errors)
+
+
+def places(content, path=()) -> list[tuple]:
+    """The keys to every value below `content`, itself included."""
+    inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
+
+
+@pytest.mark.parametrize("name", ["07_page.json", "fig31_line.json", "tab31_all.json"])
+def test_no_value_of_another_kind_breaks_what_reads_results(results, name):
+    """Every value of a record and of sidecars, replaced by six others or removed: verify and the overview end."""
+    whole = results(name).read_text()
+    others = [None, True, 1e308, "../x\0", {}, [[1], {"a": None}]]
+    for *inner, last in filter(None, places(json.loads(whole))):
+        if name.startswith("tab") and "provenance" in inner:  # the same as the figure's
+            continue
+        for other in [*others, Ellipsis]:
+            content = place = json.loads(whole)
+            for key in inner:
+                place = place[key]
+            if other is Ellipsis:
+                del place[last]
+            else:
+                place[last] = other
+            results(name).write_text(json.dumps(content))
+            errors = found("error")
+            try:
+                gallery.figures("quick"), gallery.runs("quick")
+            except ParameterError:
+                assert errors, (inner, last, other)
 
 
 def test_results_over_seeds_belong_to_those_that_they_were_made_of(results):
