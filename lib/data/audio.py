@@ -29,7 +29,7 @@ __all__ = ["DataError", "Sounds", "load_sounds"]
 
 FOLDS = 5  # of a folder; ESC-50 has its own
 LONGEST = 600.0  # seconds; a longer clip is a slip
-_FORMAT = "2"  # of the cache; raise it when decoding changes
+_FORMAT = "3"  # of the cache; raise it when decoding changes
 _EXTENSIONS = """
     .wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64
     .m4a .m4b .aac .mp4 .mov .3gp .webm .mkv .mka .wma .amr .ac3
@@ -226,7 +226,7 @@ def _decode(listing: Listing, length: int) -> np.ndarray:
             if len(clip) > length + RATE // 4:
                 longer.append(index)
         except Unreadable as error:
-            rejected[error.reason].append(decoding.printable(listing.files[index].name))
+            rejected[error.reason].append(catalog.readable(listing.files[index].name))
 
     common.in_threads(one, count)
     if rejected:

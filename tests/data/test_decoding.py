@@ -2,7 +2,7 @@ import contextlib
 import io
 import itertools
 import os
-import pickle
+import tempfile
 import tracemalloc
 import unicodedata
 import warnings
@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lib.data import decoding
-from lib.data.catalog import DataError
-from lib.data.decoding import RATE, REASONS, Unreadable, decode, decode_in_parts, decode_stream
+from lib.data.catalog import DataError, readable
+from lib.data.decoding import RATE, Unreadable, decode, decode_in_parts
 
 
 def tone(frequency, rate=RATE, seconds=1.0, level=0.5):
@@ -61,13 +61,16 @@ def av_file(samples, container, codec, rate=RATE, *, picture=False):
 
 
 def decoded(content, **options):
-    return decode_stream(io.BytesIO(content), "the file", **options)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "the file")
+        path.write_bytes(content)
+        return decode(path, **options)
 
 
 def reason(content, **options):
     with pytest.raises(Unreadable, match="the file") as caught:
         decoded(content, **options)
-    assert isinstance(caught.value, DataError) and caught.value.reason in REASONS
+    assert isinstance(caught.value, DataError)
     return caught.value.reason
 
 
@@ -157,9 +160,7 @@ def test_paths(tmp_path, name):
     with pytest.raises(Unreadable) as caught:
         decode(path)
     str(caught.value).encode()  # can be printed
-    with contextlib.suppress(UnicodeEncodeError):
-        name.encode()
-        assert name in str(caught.value)
+    assert readable(name) in str(caught.value)
 
 
 # --- Rate ---------------------------------------------------------------------------------------
@@ -206,7 +207,7 @@ def test_impossible_seconds(seconds):
 
 @pytest.mark.parametrize("rate", [1, 999, 2_000_000])
 def test_a_rate_that_no_recording_has(rate):
-    assert reason(sound_file(tone(440), rate)) == "bad rate"
+    assert reason(sound_file(tone(440), rate)) == "not audio"
 
 
 # --- Channels -----------------------------------------------------------------------------------
@@ -219,27 +220,17 @@ def test_channels_are_averaged(channels):
     assert np.abs(result - parts.mean(1)).max() < 2**-15
 
 
-@pytest.mark.parametrize("signs", [(-1, 0.8), (0.8, -1), (0.5, -1, 0.5), (0.9, -0.9, -1, 0.9)])
-def test_opposite_channels_do_not_cancel(signs):
-    """The loudest is taken; an offset that they share does not hide that they are opposite."""
+@pytest.mark.parametrize("signs", [(-1, 0.8), (0.8, -1), (0.5, -1, 0.5)])
+def test_channels_that_cancel_are_told(signs):
     samples = tone(440, level=0.3)
-    result = decoded(sound_file(np.outer(samples, signs) + 0.1, subtype="FLOAT")) / 32_768
-    assert np.abs(result - (samples * signs[np.abs(signs).argmax()] + 0.1)).max() < 2**-14
+    with pytest.warns(UserWarning, match="channels of .*the file cancel each other"):
+        result = decoded(sound_file(np.outer(samples, signs), subtype="FLOAT")) / 32_768
+    assert np.abs(result - samples * np.mean(signs)).max() < 2**-14
 
 
-def test_channels_are_averaged_down_to_a_correlation_of_minus_a_half():
-    one, other = noise(16_000, 1), noise(16_000, 2)
-    for correlation in (-0.55, -0.45):
-        pair = np.stack([one, correlation * one + (1 - correlation**2) ** 0.5 * other], 1)
-        result = decoded(sound_file(pair, subtype="FLOAT")) / 32_768
-        expected = pair[:, pair.var(0).argmax()] if correlation < -0.5 else pair.mean(1)
-        assert np.abs(result - expected).max() < 2**-14
-
-
-def test_opposite_channels_of_ffmpeg():
-    samples = tone(440, level=0.3)
-    result = decoded(av_file(np.stack([samples, -0.8 * samples], 1), "mov", "pcm_s16be"))
-    assert np.abs(result / 32_768 - samples).max() < 1e-3
+def test_nothing_is_said_of_channels_that_have_little_in_common():
+    with warnings.catch_warnings(action="error"):
+        decoded(sound_file(np.stack([noise(RATE, seed) for seed in range(6)], 1)))
 
 
 # --- Levels -------------------------------------------------------------------------------------
@@ -274,34 +265,15 @@ def test_not_finite(value, channels):
     assert len(decoded(content, seconds=0.3)) == 4800, "what is not read is not judged"
 
 
-@pytest.mark.parametrize("rate", [16_000, 44_100])
-@pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize(("count", "value"), [(1, 17_600), (1, -3e38), (40, 1e9)])
-@pytest.mark.parametrize("unit", [1, 32_768])
-def test_wild_samples_do_not_silence_the_others(tmp_path, rate, channels, count, value, unit):
-    """85 dB over full scale at one place, say, of a file in -1 to 1 or in the values of int16."""
-    samples = unit * np.stack([noise(2 * rate, seed) for seed in range(channels)], 1)
-    samples[np.random.default_rng(9).integers(rate, 2 * rate, count), -1] = value * unit if abs(value) < 1e30 else value
-    content = sound_file(samples, rate, subtype="FLOAT")
-    with pytest.warns(UserWarning, match=f"the file holds {count} samples far beyond all others"):
-        result = decoded(content)
-    before = slice(1000, RATE - 1000)
-    clean = decoded(sound_file(samples[:rate], rate, subtype="FLOAT"))[before]
-    assert np.corrcoef(result[before], clean)[0, 1] > 0.999 and result[before].std() > 32_768 * 10 ** (-50 / 20)
-    (tmp_path / "x.wav").write_bytes(content)
-    with pytest.warns(UserWarning, match="far beyond all others"):
-        assert np.array_equal(np.concatenate(list(decode_in_parts(tmp_path / "x.wav"))), result)
-
-
-def test_a_tenth_of_a_second_is_a_sound_and_what_it_drowns_is_told():
+def test_what_a_loud_sample_drowns_is_told():
     samples = noise(4 * RATE)
-    samples[RATE : RATE + 1700] *= 1e6
-    with pytest.warns(UserWarning, match="reaches 10[0-9] dB over full scale, and half of it is"):
+    samples[RATE] = 17_600
+    with pytest.warns(UserWarning, match="the file reaches 85 dB over full scale, and all of it is scaled down"):
         result = decoded(sound_file(samples, subtype="FLOAT"))
-    assert np.corrcoef(result, samples)[0, 1] > 0.999
+    assert result.max() == 32_767 and np.abs(result[:RATE]).max() <= 1
 
 
-# --- Headers that say less than there is --------------------------------------------------------
+# --- Headers -------------------------------------------------------------------------------------
 
 
 def flac_of(samples, announced):
@@ -311,21 +283,11 @@ def flac_of(samples, announced):
     return bytes(content)
 
 
-@pytest.mark.parametrize("announced", [0, 1, RATE, 2**32 - 1])
-def test_a_flac_is_heard_to_its_end(announced):
+@pytest.mark.parametrize("announced", [0, 2**32 - 1])
+def test_a_flac_of_unknown_length_is_heard_to_its_end(announced):
     samples = np.rint(32_768 * noise(3 * RATE)).astype(np.int16)
     assert np.array_equal(decoded(flac_of(samples, announced)), samples)
     assert np.array_equal(decoded(flac_of(samples, announced), seconds=2), samples[: 2 * RATE])
-
-
-@pytest.mark.parametrize(("kind", "subtype"), [("FLAC", None), ("OGG", "VORBIS"), ("OGG", "OPUS"), ("MP3", None),
-                                               ("AU", None), ("WAV", None)])  # fmt: skip
-def test_two_files_one_behind_the_other(kind, subtype):
-    """Only the second one is a tone."""
-    parts = [sound_file(samples, kind=kind, subtype=subtype) for samples in (noise(2 * RATE), tone(300, seconds=2))]
-    result = decoded(b"".join(parts))
-    assert abs(len(result) - 4 * RATE) < RATE / 4
-    assert likeness(result[-2 * RATE - 3000 :], tone(300, seconds=2)) > 0.95
 
 
 def test_wav_with_chunks_behind_the_sound():
@@ -335,14 +297,6 @@ def test_wav_with_chunks_behind_the_sound():
     content = sound_file(samples) + b"id3 " + len(picture).to_bytes(4, "little") + picture + b"\0"
     with warnings.catch_warnings(action="error"):
         assert np.array_equal(decoded(content), samples)
-
-
-def test_aiff_that_says_too_little_is_told():
-    content = bytearray(sound_file(noise(3 * RATE), kind="AIFF"))
-    place = content.find(b"SSND") + 4
-    content[place : place + 4] = (2 * RATE + 8).to_bytes(4, "big")
-    with pytest.warns(UserWarning, match="holds 64,000 bytes behind the end that its header names"):
-        assert len(decoded(bytes(content))) == RATE
 
 
 # --- Damage -------------------------------------------------------------------------------------
@@ -359,12 +313,12 @@ def test_truncated(kind):
     assert 8_000 < len(part) < 30_000
     assert np.array_equal(part[:8000], reference[:8000])
     for size in (len(whole) // 40, 200, 60, 44, 20):
-        assert reason(whole[:size]) in ("truncated", "too short", "no sound"), size
+        assert reason(whole[:size]) in ("not audio", "too short"), size
 
 
-@pytest.mark.parametrize("announced", [0, 1000, 10**6, 2**31 - 1, 2**32 - 1])
+@pytest.mark.parametrize("announced", [0, 10**6, 2**31 - 1, 2**32 - 1])
 def test_wav_with_wrong_chunk_sizes(announced):
-    """As interrupted recorders leave it; what follows the announced end is sound unless it is chunks."""
+    """As interrupted recorders leave it."""
     content = bytearray(sound_file(noise(RATE)))
     for place in (4, 40):
         content[place : place + 4] = announced.to_bytes(4, "little")
@@ -373,7 +327,7 @@ def test_wav_with_wrong_chunk_sizes(announced):
 
 def test_too_little():
     assert reason(b"") == "empty"
-    assert reason(sound_file(np.zeros(0))) == "no sound"
+    assert reason(sound_file(np.zeros(0))) == "not audio"
     assert len(sound_file(np.zeros(0))) == 44
     assert reason(sound_file(np.zeros(1))) == reason(sound_file(np.zeros(1599))) == "too short"
     assert len(decoded(sound_file(np.zeros(1600)))) == 1600
@@ -408,7 +362,7 @@ def test_no_recording(name):
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "gif"])
 def test_pictures_have_no_sound(kind):
-    assert reason(picture(kind)) == "no sound"
+    assert reason(picture(kind)) == "not audio"
 
 
 @pytest.mark.parametrize(
@@ -421,25 +375,20 @@ def test_a_playlist_opens_nothing(tmp_path, playlist):
         assert reason(playlist.format(address).encode()) == "not audio"
 
 
-def test_a_track_that_appears_on_the_way_is_the_end(monkeypatch):
+@pytest.mark.parametrize(("good", "expected"), [(10, None), (0, "not audio")])
+def test_a_track_that_appears_on_the_way_is_the_end(monkeypatch, good, expected):
     """As in a damaged FLV: PyAV finds no stream of the packet's number."""
+    whole, content = decoding._ffmpeg, av_file(tone(440), "flv", "aac")
 
-    class Container(contextlib.ExitStack):
-        def __init__(self, file):
-            super().__init__()
-            self.whole = self.enter_context(whole(file))
-            self.streams = self.whole.streams
+    def breaks_off(file):
+        yield from itertools.islice(whole(file), good)
+        raise IndexError("list index out of range")
 
-        def decode(self, track):
-            yield from itertools.islice(self.whole.decode(track), good)
-            raise IndexError("list index out of range")
-
-    whole, content = decoding._container, av_file(tone(440), "flv", "aac")
-    monkeypatch.setattr(decoding, "_container", Container)
-    good = 10
-    assert 5000 < len(decoded(content)) < RATE
-    good = 0
-    assert reason(content) == "not audio"
+    monkeypatch.setattr(decoding, "_ffmpeg", breaks_off)
+    if expected:
+        assert reason(content) == expected
+    else:
+        assert 5000 < len(decoded(content)) < RATE
 
 
 @given(st.sampled_from(sorted(WHOLE)), st.data())
@@ -458,30 +407,19 @@ def test_any_damage_gives_a_result_or_a_typed_rejection(kind, data):
 
 
 def test_files_that_are_none(tmp_path, monkeypatch):
-    for path, expected in ((tmp_path / "nowhere.wav", "missing"), (tmp_path, "not a file")):
+    for path, expected in ((tmp_path / "nowhere.wav", "missing"), (tmp_path, "no access")):
         with pytest.raises(Unreadable, match=path.name) as caught:
             decode(path)
         assert caught.value.reason == expected
-    if hasattr(os, "mkfifo"):
-        os.mkfifo(tmp_path / "pipe.wav")
-        with pytest.raises(Unreadable, match=r"pipe\.wav is not a file"):
-            decode(tmp_path / "pipe.wav")
     (tmp_path / "x.wav").write_bytes(WHOLE["wav"])
 
-    def refuse(*arguments):
+    def refuse(*arguments, **options):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(Unreadable, match=r"x\.wav cannot be read \(Permission denied\). Check") as caught:
         decode(tmp_path / "x.wav")
     assert caught.value.reason == "no access"
-
-
-def test_the_error_survives_pickling():
-    with pytest.raises(Unreadable) as caught:
-        decoded(b"")
-    again = pickle.loads(pickle.dumps(caught.value))
-    assert (str(again), again.reason) == (str(caught.value), "empty")
 
 
 def test_memory_is_bounded_by_the_result(tmp_path):

@@ -17,7 +17,7 @@ from lib.emergency.data.aihub import OUTSIDE, Catalogue, Rejected, Row
 from lib.emergency.features import RATE
 from lib.paths import atomic
 
-_VERSION = 2  # of the shards
+_VERSION = 3  # of the shards
 _SHARD = 250  # clips: 32 MB of 4 s each
 
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from lib.data.cache import atomic
-from lib.data.catalog import DataError
-from lib.data.decoding import WILD, decode_in_parts, printable
+from lib.data.catalog import DataError, readable
+from lib.data.decoding import WILD, decode_in_parts
 from lib.emergency.classes import find
 from lib.emergency.cnn.network import load_cnn, logits_of
 from lib.emergency.features import HOP, RATE, SILENT, log_mel, scaled
@@ -222,7 +222,7 @@ class Recogniser:
             first.append(chunk)
             count += len(chunk)
         if count < SHORTEST * RATE:
-            what = f"{printable(source)} holds" if isinstance(source, str | os.PathLike) else "there are"
+            what = f"{readable(os.fspath(source))} holds" if isinstance(source, str | os.PathLike) else "there are"
             raise ValueError(f"{what} {count / RATE:.4g} s of sound, and {SHORTEST:g} s is the least that is heard")
         step = self.whisper.seconds_per_moment
         listener = self.listener(min(WINDOW, int(count / RATE / step + 1e-6) * step))
