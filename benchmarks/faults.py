@@ -70,7 +70,7 @@ FAULTS = [
     ("emergency/whisper/training", "count_include_pad=False", "count_include_pad=True"),
     ("emergency/whisper/frozen", "targets[index.cpu().sort().values]", "targets[index.cpu()]"),
     ("emergency/recogniser/listener", "end = len(self._sound) - (self._heard - self._next)", "end = len(self._sound)"),
-    ("emergency/recogniser/alert", "if near and (other[\"kind\"], other[\"location\"]) == (alert.kind, alert.location):", "if near and other[\"kind\"] == alert.kind:"),
+    ("emergency/recogniser/alert", "self._emergency if (folder / \"confirmed\").exists() else {}", "self._emergency"),
     ("emergency/data/aihub_splits", "units[letters_of(row.line) or source]", "units[row.line or source]", "tests/emergency/data/test_aihub.py"),
     ("emergency/synthesis/rooms", "distance[0] / distance * np.where", "np.where", "tests/emergency/synthesis/test_soundscapes.py"),
     ("emergency/recogniser/voting", "real = np.isin(names, list(emergencies))", "real = ~np.isin(names, list(emergencies))"),
