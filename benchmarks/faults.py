@@ -59,7 +59,7 @@ FAULTS = [
     ("emergency/features", "norm=\"slaney\", mel_scale=\"slaney\"", "norm=None, mel_scale=\"slaney\""),
     ("emergency/features", "return_complex=True)[..., :-1]", "return_complex=True)[..., 1:]"),
     ("emergency/features", "levels.amax(dim=(1, 2), keepdim=True)", "levels.amax()"),
-    ("emergency/cnn/relevance", "weight.clamp(min=0), own_bias)", "weight, own_bias)"),
+    ("emergency/cnn/relevance", "[SequentialMergeBatchNorm()]", "[]"),
     ("emergency/cnn/relevance", "copy.deepcopy(model).eval().requires_grad_(False)", "copy.deepcopy(model).requires_grad_(False)"),
     ("emergency/whisper/relevance", "(0.5 * weights.mean(1) + 0.5 * itself)", "weights.mean(1)"),
     ("emergency/whisper/text", "others = np.roll(order, 1)", "others = order"),
