@@ -41,6 +41,17 @@ class DataError(Exception):
     """Data that is missing, damaged or not as expected; the message says what to do."""
 
 
+@contextlib.contextmanager
+def written_by(notebook: str, path: Path) -> Iterator[None]:
+    """To read `path` in, which a notebook writes: a DataError names it where `path` is missing or cannot be read."""
+    if not path.exists():
+        raise DataError(f"There is no {path}. Notebook {notebook} writes it: run it first.")
+    try:
+        yield
+    except Exception as error:  # whatever the many readers raise, the cure is the same
+        raise DataError(f"{path} is damaged ({error}). Delete it, and run notebook {notebook} again.") from error
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a data set was found.

@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 import torchaudio.functional as TF
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lib.data.cache import atomic
-from lib.data.catalog import DataError
+from lib.data.catalog import written_by
 from lib.emergency.features import Mels
 from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, start, step_count
 
@@ -241,11 +241,8 @@ def save_cnn(model: nn.Sequential, variant: Variant, classes: Sequence[str], pat
     """Write weights, variant and classes to one file, which appears whole or not at all."""
     about = {"variant": json.dumps(asdict(variant)), "classes": json.dumps(list(classes), ensure_ascii=False)}
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
-    try:
-        with atomic(path) as temporary:
-            save_file(weights, temporary, about)
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"The CNN could not be written to {path} ({error}). Free some space there.") from error
+    with atomic(path) as temporary:
+        save_file(weights, temporary, about)
 
 
 def load_cnn(path: Path) -> tuple[nn.Sequential, tuple[str, ...]]:
@@ -254,18 +251,12 @@ def load_cnn(path: Path) -> tuple[nn.Sequential, tuple[str, ...]]:
     Raises:
         DataError: the file is missing or damaged.
     """
-    if not path.exists():
-        raise DataError(f"There is no CNN in {path}. Notebook 05 writes one: run it first.")
-    try:
+    with written_by("05", path):
         with safe_open(path, "pt") as file:
-            about, weights = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            about = file.metadata()
         found = json.loads(about["variant"])
         variant = Variant(**found | {"channels": tuple(found["channels"]), "stride": tuple(found["stride"])})
         classes = tuple(json.loads(about["classes"]))
         model = build_cnn(variant, len(classes))
-        model.load_state_dict(weights)
-        if not all(value.isfinite().all() for value in weights.values()):
-            raise ValueError("its weights are not finite")
-    except Exception as error:  # whatever the readers raise, the cure is the same
-        raise DataError(f"The CNN in {path} is damaged ({error}). Delete it, and run notebook 05 again.") from error
-    return model.eval(), classes
+        model.load_state_dict(load_file(path))
+        return model.eval(), classes

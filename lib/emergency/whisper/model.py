@@ -28,7 +28,7 @@ from transformers import WhisperConfig, WhisperForConditionalGeneration, Whisper
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.utils import logging
 
-from lib.data.catalog import DataError, data_root
+from lib.data.catalog import DataError, data_root, written_by
 from lib.emergency.features import FRAMES_PER_SECOND
 
 POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2  # the encoder's second convolution takes every other frame
@@ -129,7 +129,7 @@ class EmergencyWhisper(nn.Module):
         """Log-mels (B, mels, frames), 100 frames a second, up to 30 s -> hidden states (B, frames / 2, d_model).
 
         Raises:
-            ValueError: the window is longer than the table of positions, or has another number of mels.
+            ValueError: the window is longer than the table of positions.
         """
         return self.hidden(mel)[0]
 
@@ -210,18 +210,14 @@ class EmergencyWhisper(nn.Module):
         shutil.rmtree(partial, ignore_errors=True)
         about = {"classes": self.classes, "stack": self.head.stack, "hidden": self.head[0].out_features,
                  "all_layers": self.head.layer_logits is not None}  # fmt: skip
-        try:
-            partial.mkdir(parents=True)
-            self.whisper.save_pretrained(partial)
-            self.tokenizer.save_pretrained(partial)
-            save_file({name: value.cpu().contiguous() for name, value in self.head.state_dict().items()},
-                      partial / "head.safetensors")  # fmt: skip
-            (partial / "head.json").write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        except Exception as error:  # a full disk is an OSError or a SafetensorError
-            shutil.rmtree(partial, ignore_errors=True)
-            raise DataError(f"The model could not be written to {folder} ({error}). Free some space there.") from error
+        partial.mkdir(parents=True)
+        self.whisper.save_pretrained(partial)
+        self.tokenizer.save_pretrained(partial)
+        save_file({name: value.cpu().contiguous() for name, value in self.head.state_dict().items()},
+                  partial / "head.safetensors")  # fmt: skip
+        (partial / "head.json").write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
 
     def digest(self) -> str:
         """SHA-256 of all weights: two models with the same digest say the same."""
@@ -241,26 +237,13 @@ def load(folder: Path) -> EmergencyWhisper:
     """The model that `EmergencyWhisper.save` wrote, in evaluation mode.
 
     Raises:
-        DataError: the folder is missing or holds no such model.
+        DataError: the folder is missing or damaged.
     """
-    if not (folder / "head.json").exists():
-        raise DataError(f"There is no Whisper with a head in {folder}. Notebook 04 writes one: run it first.")
-    try:
+    with written_by("04", folder):
         about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
-        whisper, report = WhisperForConditionalGeneration.from_pretrained(
-            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
-        )
-        tokenizer = WhisperTokenizer.from_pretrained(folder, local_files_only=True)
-        if fault := _fault(whisper, tokenizer, report):  # transformers draws what is missing at random
-            raise ValueError(f"it {fault}")
-        how = {name: about[name] for name in ("stack", "hidden", "all_layers") if name in about}
-        model = EmergencyWhisper(whisper, tokenizer, about["classes"], **how)
+        model = EmergencyWhisper(*_from_pretrained(folder), **about)
         model.head.load_state_dict(load_file(folder / "head.safetensors"))
-        if not all(value.isfinite().all() for value in model.state_dict().values()):
-            raise ValueError("its weights are not finite")
-    except Exception as error:  # whatever the readers of weights, words and numbers raise, the cure is the same
-        raise DataError(f"The model in {folder} is damaged ({error}). Delete it, and run notebook 04 again.") from error
-    return model.eval()
+        return model.eval()
 
 
 def encode(encoder: nn.Module, mel: Tensor) -> list[Tensor]:
@@ -269,10 +252,7 @@ def encode(encoder: nn.Module, mel: Tensor) -> list[Tensor]:
 
     The same numbers as its `forward`, which takes windows of 30 s and no others.
     """
-    bands, positions = encoder.num_mel_bins, encoder.embed_positions.num_embeddings
-    if mel.ndim != 3 or mel.shape[1] != bands:
-        raise ValueError(f"log-mels are {tuple(mel.shape)}, expected (clips, {bands}, frames)")
-    hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).mT
+    hidden, positions = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).mT, encoder.embed_positions.num_embeddings
     if hidden.shape[1] > positions:
         raise ValueError(
             f"a window of {mel.shape[2] / FRAMES_PER_SECOND:g} s is longer than the encoder's "
@@ -316,67 +296,38 @@ def from_checkpoint(
     name: a folder, one below $DATA_ROOT, or a name on the hub, in this order; "whisper-base" is openai's there.
 
     Raises:
-        DataError: it is neither here nor to be had, is no whole multilingual Whisper, or has adapters.
+        DataError: it is neither here nor to be had, or is no whole multilingual Whisper.
     """
     folder = next((path for path in (Path(name).expanduser(), data_root() / name) if path.is_dir()), None)
-    if folder is not None:
-        name = folder
-        if adapters := sorted(path.name for path in folder.glob("adapter_*")):
-            raise DataError(
-                f"The Whisper checkpoint {str(name)!r} has adapter files ({', '.join(adapters)}), which would be "
-                "ignored. Merge them into the model (peft's merge_and_unload) and save that."
-            )
-    elif str(name).startswith(("~", ".", "/")):
-        raise _not_loaded(name, "there is no such folder")
-    elif "/" not in str(name):
+    if folder is None and "/" not in str(name):
         name = f"openai/{name}"  # so that one name serves with the folder and with a network
     try:
-        whisper, report = WhisperForConditionalGeneration.from_pretrained(
-            name, dtype=torch.float32, output_loading_info=True
-        )
-        tokenizer = WhisperTokenizer.from_pretrained(name)
+        whisper, tokenizer = _from_pretrained(folder or name)
     except Exception as error:  # no network, no such model, a damaged file: each reader raises its own
-        raise _not_loaded(name, f"{type(error).__name__}: {error}") from error
-    if fault := _fault(whisper, tokenizer, report):
-        raise DataError(f"The Whisper checkpoint {str(name)!r} {fault}")
+        raise DataError(
+            f"The Whisper checkpoint {str(name)!r} could not be loaded ({error}). Give a folder with a multilingual "
+            "Whisper and its tokenizer, as save_pretrained writes them, or, where there is a network, a name "
+            '("openai/whisper-small").'
+        ) from error
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return EmergencyWhisper(whisper, tokenizer, classes, stack=stack, hidden=hidden, all_layers=all_layers)
 
 
-def _not_loaded(name: str | Path, why: str) -> DataError:
-    return DataError(
-        f"The Whisper checkpoint {str(name)!r} could not be loaded ({why}). Give a folder in the format of the hub, "
-        'or, where there is a network, a name ("openai/whisper-small").'
+def _from_pretrained(name: str | Path) -> tuple[WhisperForConditionalGeneration, WhisperTokenizer]:
+    """transformers draws weights that are missing at random, and takes words that are missing for others."""
+    whisper, report = WhisperForConditionalGeneration.from_pretrained(
+        name, dtype=torch.float32, output_loading_info=True
     )
-
-
-def _fault(whisper: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer, report: dict) -> str:
-    """Why a checkpoint that transformers has loaded cannot serve, and what to do; empty if it can."""
     missing = sorted(set(report["missing_keys"]) - {"proj_out.weight"})  # tied to the embedding
     if faulty := missing or [str(key) for key in report["mismatched_keys"]]:
-        return (
-            f"is not whole, or no Whisper: {len(faulty)} weights are missing or of another shape ({faulty[0]}, …), "
-            "and would start at random. Save the whole model with save_pretrained."
+        raise ValueError(f"{len(faulty)} weights are missing or of another shape: {faulty[0]}, …")
+    tokenizer = WhisperTokenizer.from_pretrained(name)
+    if unknown := {_END, *PROMPT} - tokenizer.get_vocab().keys():
+        raise ValueError(
+            f"its tokenizer has no {', '.join(sorted(unknown))}, as those of models with .en in their name"
         )
-    known = tokenizer.get_vocab()
-    unknown = [token for token in (_END, *PROMPT) if token not in known]
-    if len(known) <= len(PROMPT) + 2 or _END in unknown:
-        return (
-            "has no tokenizer files, as a Trainer's checkpoint may lack them. Copy them there from the model that it "
-            "was trained from (tokenizer.save_pretrained)."
-        )
-    if unknown:
-        return (
-            f"is not multilingual: its tokenizer has no {', '.join(unknown)}. Take a model without .en in its name, "
-            "such as openai/whisper-base."
-        )
-    if max(known[token] for token in (_END, *PROMPT)) >= whisper.config.vocab_size:
-        return (
-            f"and its tokenizer do not belong together: {len(known)} tokens, but {whisper.config.vocab_size} rows in "
-            "the embedding. Save both from the same model."
-        )
-    return ""
+    return whisper, tokenizer
 
 
 def train_tokenizer(lines: Iterable[str], tokens: int) -> WhisperTokenizer:

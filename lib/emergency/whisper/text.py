@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from torch import Tensor
 
 from lib.data.cache import atomic
-from lib.data.catalog import DataError
+from lib.data.catalog import written_by
 from lib.metrics.classification import fit_temperature
 from lib.metrics.moments import bootstrap
 
@@ -185,13 +185,7 @@ def load_text(path: Path) -> TextClassifier:
     Raises:
         DataError: the file is missing or damaged.
     """
-    try:
+    with written_by("04", path):
         content = json.loads(path.read_text(encoding="utf-8"))
         texts, labels = zip(*content["learned"], strict=True)
-        if not set(labels) <= set(range(content["classes"])):
-            raise ValueError(f"expected labels from 0 to {content['classes'] - 1}, found {set(labels)}")
         return fit_text(texts, torch.tensor(labels), content["classes"])
-    except FileNotFoundError as error:
-        raise DataError(f"There is no text classifier in {path}. Notebook 04 writes one: run it first.") from error
-    except Exception as error:  # of damaged JSON, labels and words, the cure is the same
-        raise DataError(f"The texts in {path} are damaged ({error}). Delete it, and run notebook 04 again.") from error

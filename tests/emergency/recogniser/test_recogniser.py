@@ -303,18 +303,11 @@ class TestFolders:
     @pytest.mark.parametrize(("name", "notebook"), [("cnn.safetensors", "05"), ("text.json", "04")])
     def test_a_voter_is_missing(self, folder, name, notebook):
         (folder / name).unlink()
-        with pytest.raises(DataError, match=f"Notebook {notebook} writes one: run it first"):
+        with pytest.raises(DataError, match=f"Notebook {notebook} writes it: run it first"):
             Recogniser.assemble(folder, EMERGENCY)
 
-    @pytest.mark.parametrize("damage", ["noise", "nan"])
-    def test_a_damaged_cnn(self, folder, damage):
-        if damage == "noise":
-            (folder / "cnn.safetensors").write_bytes(b"0" * 100)
-        else:
-            variant = variants(2)[0]
-            model = build_cnn(variant, 20)
-            torch.nn.init.constant_(next(model.parameters()), torch.nan)
-            save_cnn(model, variant, NAMES, folder / "cnn.safetensors")
+    def test_a_damaged_cnn(self, folder):
+        (folder / "cnn.safetensors").write_bytes(b"0" * 100)
         with pytest.raises(DataError, match="damaged .*run notebook 05 again"):
             Recogniser.assemble(folder, EMERGENCY)
 

@@ -295,7 +295,7 @@ class TestFolders:
         assert whisper.load(tmp_path / "model").digest() == other.digest()
 
     def test_nothing_there(self, tmp_path):
-        with pytest.raises(DataError, match="no Whisper with a head in .*Notebook 04 writes one"):
+        with pytest.raises(DataError, match="There is no .*nothing.*Notebook 04 writes it"):
             whisper.load(tmp_path / "nothing")
 
     @pytest.mark.parametrize("name", ["head.json", "head.safetensors", "model.safetensors", "tokenizer.json"])
@@ -306,24 +306,24 @@ class TestFolders:
         with pytest.raises(DataError, match=r"damaged .*run notebook 04 again"):
             whisper.load(tmp_path / "model")
 
-    @pytest.mark.parametrize(("change", "words"), [("missing", "1 weights are missing"), ("nan", "not finite")])
-    def test_weights_that_cannot_be(self, model, tmp_path, change, words):
+    def test_weights_that_are_missing(self, model, tmp_path):
         model.save(tmp_path / "model")
         path = tmp_path / "model" / "model.safetensors"
         weights = load_file(path)
-        name = "model.encoder.layers.0.fc1.weight"
-        weights[name][0, 0] = torch.nan
-        save_file(
-            weights if change == "nan" else {k: v for k, v in weights.items() if k != name}, path, {"format": "pt"}
-        )
-        with pytest.raises(DataError, match=f"damaged .*{words}.*run notebook 04 again"):
+        del weights["model.encoder.layers.0.fc1.weight"]
+        save_file(weights, path, {"format": "pt"})
+        with pytest.raises(DataError, match="damaged .*1 weights are missing.*run notebook 04 again"):
             whisper.load(tmp_path / "model")
 
-    def test_nothing_is_left_of_a_failed_save(self, model, tmp_path, monkeypatch):
-        monkeypatch.setattr(json, "dumps", lambda *_, **__: (_ for _ in ()).throw(OSError("No space left on device")))
-        with pytest.raises(DataError, match="No space left on device"):
-            model.save(tmp_path / "model")
-        assert not list(tmp_path.iterdir())
+    def test_after_a_failed_save_the_model_before_is_still_there(self, model, tmp_path, monkeypatch):
+        model.save(tmp_path / "model")
+        with monkeypatch.context() as patch:
+            patch.setattr(json, "dumps", lambda *_, **__: (_ for _ in ()).throw(OSError("No space left on device")))
+            with pytest.raises(OSError, match="No space left on device"):
+                whisper.build(LINES, NAMES, SIZE, seed=3).save(tmp_path / "model")
+        assert whisper.load(tmp_path / "model").digest() == model.digest()
+        model.save(tmp_path / "model")
+        assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 class TestCheckpoints:
@@ -435,7 +435,7 @@ class TestCheckpoints:
     def test_home(self, folder, monkeypatch):
         monkeypatch.setenv("HOME", str(folder.parent))
         assert whisper.from_checkpoint(f"~/{folder.name}", NAMES).mels == 80
-        with pytest.raises(DataError, match=r"'~/plain' could not be loaded \(there is no such folder"):
+        with pytest.raises(DataError, match="'~/plain' could not be loaded"):
             whisper.from_checkpoint("~/plain", NAMES)
 
     def test_below_the_data(self, folder, monkeypatch, tmp_path):
@@ -447,19 +447,13 @@ class TestCheckpoints:
         for path in folder.iterdir():
             if path.name not in ("config.json", "generation_config.json", "model.safetensors"):
                 path.unlink()
-        with pytest.raises(DataError, match="no tokenizer files.*tokenizer.save_pretrained"):
+        with pytest.raises(DataError, match=r"tokenizer has no .*endoftext.*save_pretrained"):
             whisper.from_checkpoint(folder, NAMES)
 
     def test_english_only(self, folder):
         for path in folder.glob("*token*"):
             path.write_text(path.read_text(encoding="utf-8").replace("<|ko|>", "<|xx|>"), encoding="utf-8")
-        with pytest.raises(DataError, match=r"not multilingual: its tokenizer has no <\|ko\|>.*without .en"):
-            whisper.from_checkpoint(folder, NAMES)
-
-    @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
-    def test_adapters(self, folder, name):
-        (folder / name).write_text("{}")
-        with pytest.raises(DataError, match=f"adapter files.*{name}.*merge_and_unload"):
+        with pytest.raises(DataError, match=r"tokenizer has no <\|ko\|>.*\.en in its name.*multilingual"):
             whisper.from_checkpoint(folder, NAMES)
 
     def test_half_a_model(self, folder):
@@ -467,7 +461,7 @@ class TestCheckpoints:
         dropped = next(name for name in weights if "encoder.layers" in name)
         left = {name: weight for name, weight in weights.items() if name != dropped}
         save_file(left, folder / "model.safetensors", {"format": "pt"})
-        with pytest.raises(DataError, match=f"not whole.*{dropped}"):
+        with pytest.raises(DataError, match=f"1 weights are missing.*{dropped}"):
             whisper.from_checkpoint(folder, NAMES)
 
     def test_other_mel_bands(self, folder):
