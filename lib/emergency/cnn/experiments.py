@@ -1,6 +1,6 @@
 """What notebook 05 does: compare variants, judge the chosen one, and put what comes out into tables."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lib.data.catalog import readable
 from lib.emergency.cnn import faithfulness
-from lib.emergency.cnn.network import Settings, Validated, Variant, cost_of, cross_validate, logits_of, train_cnn
+from lib.emergency.cnn.network import Settings, Trained, cost_of, cross_validate, logits_of, train_cnn
 from lib.emergency.cnn.relevance import explain
 from lib.emergency.data.sounds import features_of
 from lib.emergency.features import Mels
@@ -23,34 +23,18 @@ from lib.metrics import classification
 SOURCE_VALIDATION = 666  # clips, on which the source ranked its seven
 
 
-def compare(
-    chosen: Iterable[Variant], clips: Mels, settings: Settings, *, seed: int, score_every: int, checkpoints: Path
-) -> dict[str, Validated]:
-    """`cross_validate` for each variant, by label."""
-    chosen = list(chosen)
-    how = {"seed": seed, "score_every": score_every}
-    trainings = [
-        partial(cross_validate, variant, clips, settings, **how,
-                checkpoint=checkpoints / f"compare-{variant.label.replace(' ', '-')}")
-        for variant in chosen
-    ]  # fmt: skip
-    found = side_by_side(trainings)
-    return {variant.label: one for variant, one in zip(chosen, found, strict=True)}
-
-
-def curves(compared: dict[str, Validated], seed: int) -> pd.DataFrame:
+def curves(compared: dict[str, Trained], seed: int) -> pd.DataFrame:
     """fig41: variant, seed, epoch, accuracy (% over the clips of all folds, each by the model that had not seen it)."""
     frames = []
     for label, one in compared.items():
-        sizes = pd.DataFrame({"fold": one.history.fold.unique(), "size": [len(run.logits) for run in one.runs]})
-        scored = one.history.dropna(subset="accuracy").merge(sizes, on="fold")
-        scored = scored.assign(right=scored.accuracy * scored["size"]).groupby("epoch")[["right", "size"]].sum()
-        frame = pd.DataFrame({"epoch": scored.index, "accuracy": scored.right / scored["size"]})
+        scored = one.history.dropna(subset="accuracy")
+        scored = scored.assign(right=scored.accuracy * scored.clips).groupby("epoch")[["right", "clips"]].sum()
+        frame = pd.DataFrame({"epoch": scored.index, "accuracy": scored.right / scored.clips})
         frames.append(frame.assign(variant=label, seed=seed))
     return pd.concat(frames, ignore_index=True)[["variant", "seed", "epoch", "accuracy"]]
 
 
-def variant_table(compared: dict[str, Validated], clips: Mels, *, seed: int) -> pd.DataFrame:
+def variant_table(compared: dict[str, Trained], clips: Mels, *, seed: int) -> pd.DataFrame:
     """tab41: variant, seed, parameters, mega_macs (of one clip), clips, folds, accuracy (%, cross-validated), low and
     high (Wilson, 95 %), and low_666 and high_666, the interval that as many clips as the source's would give."""
     rows = []
@@ -59,7 +43,7 @@ def variant_table(compared: dict[str, Validated], clips: Mels, *, seed: int) -> 
         accuracy, low, high = classification.percent(right, len(clips))
         few = classification.percent(round(right / len(clips) * SOURCE_VALIDATION), SOURCE_VALIDATION)
         row = {"variant": label, "seed": seed} | cost_of(one.variant, clips.mel.shape[2:], len(clips.classes))
-        row |= {"clips": len(clips), "folds": len(one.runs), "accuracy": accuracy, "low": low, "high": high}
+        row |= {"clips": len(clips), "folds": len(one.models), "accuracy": accuracy, "low": low, "high": high}
         rows.append(row | {"low_666": few[1], "high_666": few[2]})
     return pd.DataFrame(rows)
 
@@ -92,7 +76,7 @@ class Evaluation:
 
 
 def judge(
-    validated: Validated, clips: Mels, test: Mels | None, settings: Settings, *, seed: int, checkpoint: Path
+    validated: Trained, clips: Mels, test: Mels | None, settings: Settings, *, seed: int, checkpoint: Path
 ) -> Evaluation:
     """Train the chosen variant on all `clips` and judge it on `test`; without a test set, on `clips` by folds.
 
@@ -108,13 +92,13 @@ def judge(
     if test is not None:
         fitted = torch.full((len(test),), classification.fit_temperature(found.logits, clips.labels))
         everything = torch.ones(len(test), dtype=torch.bool)
-        return Evaluation(test, on_all[0].model, everything, on_all[0].logits, fitted)
+        return Evaluation(test, *on_all[0].models, everything, on_all[0].logits, fitted)
     temperature = torch.empty(len(clips))
     for fold in clips.folds.unique():
         out = clips.folds == fold
         temperature[out] = classification.fit_temperature(found.logits[~out], clips.labels[~out])
     first = clips.folds == clips.folds.min()
-    return Evaluation(clips, found.runs[0].model, first, found.logits, temperature)
+    return Evaluation(clips, found.models[0], first, found.logits, temperature)
 
 
 def test_table(evaluation: Evaluation, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
@@ -322,7 +306,7 @@ def _right(evaluation: Evaluation, truth: Soundscapes, chosen: Tensor, without: 
 
 
 def planted_rows(
-    validated: Validated, clips: Mels, test: Mels, settings: Settings, *, uncued: nn.Sequential, number: int,
+    validated: Trained, clips: Mels, test: Mels, settings: Settings, *, uncued: nn.Sequential, number: int,
     seed: int, checkpoint: Path,
 ) -> pd.DataFrame:  # fmt: skip
     """Would LRP show a shortcut? The training clips of class `number` become clips of other classes with a faint tone,
@@ -338,8 +322,8 @@ def planted_rows(
     drawn = donors[torch.randint(len(donors), (int(own.sum()),), generator=generator)]
     mel[own] = faithfulness.with_cue(clips.mel[drawn], seed)[0]
     cheating = replace(clips, mel=mel, checksum=f"{clips.checksum}/tone {number} {seed}")
-    model = train_cnn(validated.variant, cheating, test, settings, seed=seed, score_every=settings.epochs,
-                      checkpoint=checkpoint).model  # fmt: skip
+    (model,) = train_cnn(validated.variant, cheating, test, settings, seed=seed, score_every=settings.epochs,
+                         checkpoint=checkpoint).models  # fmt: skip
     others = test.mel[test.labels != number]
     cued, mask = faithfulness.with_cue(others, seed + 1)
     taken = {name: (logits_of(model, some).argmax(1) == number).float().numpy()

@@ -15,7 +15,6 @@ from lib.emergency.cnn.relevance import explain
 from lib.training import predict
 
 TILE = (10, 20)  # mels and frames that are flipped together
-ORDERS = ("most", "least")
 
 
 def flipping(
@@ -30,15 +29,7 @@ def flipping(
     Args:
         mel, relevance: (N, 1, mels, frames).
         order: "most" relevant first, or "least" relevant first.
-
-    Raises:
-        ValueError: an unknown order, shapes that differ, or no step.
     """
-    if order not in ORDERS or mel.shape != relevance.shape or steps < 1:
-        raise ValueError(
-            f"flipping takes an order of {', '.join(ORDERS)}, found {order!r}; relevance of shape "
-            f"{tuple(mel.shape)}, found {tuple(relevance.shape)}; and 1 or more steps, found {steps}"
-        )
     # Padded to whole tiles by what does not change their mean's order much: zeros.
     below, right = (-size % part for size, part in zip(mel.shape[2:], TILE, strict=True))
     tiles = F.avg_pool2d(F.pad(relevance.float(), (0, right, 0, below)), TILE)
@@ -94,17 +85,10 @@ def shares(relevance: Tensor, energy: np.ndarray) -> dict[str, np.ndarray]:
             the energy's are divided among those, by their share of the mel axis.
         energy: (N, stems, bands, cells) power of each stem, as `Soundscapes.energy`. A stem dominates a cell if it has
             more power than all others together; cells where none does belong to no stem.
-
-    Raises:
-        ValueError: relevance does not divide into the cells of the energy.
     """
     count, stems, bands, cells = energy.shape
     mels, frames = relevance.shape[2:]
     per_cell = -(-frames // cells)  # the last cell may be cut off
-    if len(relevance) != count or per_cell * (cells - 1) >= frames:
-        raise ValueError(
-            f"relevance {tuple(relevance.shape)} does not divide into the cells of the energy {energy.shape}"
-        )
     positive = F.pad(relevance.clamp(min=0).double(), (0, per_cell * cells - frames)).numpy()
     parts = math.lcm(mels, bands)
     positive = positive.repeat(parts // mels, 2) / (parts // mels)

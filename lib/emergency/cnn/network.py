@@ -38,12 +38,6 @@ class Variant:
     stride: tuple[int, int] = (2, 2)
     dropout: float = 0.0
 
-    def __post_init__(self):
-        if self.pooling not in POOLING:
-            raise ValueError(f"{self.label}: pooling {self.pooling!r} is unknown; choose one of {', '.join(POOLING)}")
-        if self.kernel % 2 == 0:
-            raise ValueError(f"{self.label}: a kernel of {self.kernel} has no middle; choose an odd one")
-
 
 def variants(width: int = 16) -> list[Variant]:
     """The seven: one plain network, and one change at a time. width: filters of the first block."""
@@ -63,9 +57,6 @@ def build_cnn(variant: Variant, classes: int, mels: int = 80) -> nn.Sequential:
     """Log-mels (B, 1, mels, frames) -> logits (B, classes), from 32 frames on (64 at stride 4).
 
     The last maps are averaged over time alone: at which frequency something sounds tells what it is.
-
-    Raises:
-        ValueError: mels are too few for the poolings.
     """
     layers: list[nn.Module] = []
     before = 1
@@ -81,8 +72,6 @@ def build_cnn(variant: Variant, classes: int, mels: int = 80) -> nn.Sequential:
         if block < len(variant.channels) - 1:
             layers.append(POOLING[variant.pooling](2))
     rows = -(-mels // variant.stride[0]) // 2 ** (len(variant.channels) - 1)
-    if not rows:
-        raise ValueError(f"{variant.label}: nothing is left of {mels} mels after {len(variant.channels)} blocks")
     layers += [nn.AdaptiveAvgPool2d((rows, 1)), nn.Flatten()]
     if variant.dropout:
         layers.append(nn.Dropout(variant.dropout))
@@ -113,12 +102,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trained:
-    """What is left of a variant after training."""
+    """A variant after training, once or on every fold.
+
+    models: one, or one per fold. history: per epoch (and fold) loss, and on the clips out of training validation_loss,
+    accuracy (%) and how many they are. logits: (N, classes) of these clips, each by the model that had not seen it.
+    """
 
     variant: Variant
-    model: nn.Sequential
-    history: pd.DataFrame  # per epoch: loss, and on the validation clips validation_loss, accuracy (%)
-    logits: Tensor = field(repr=False)  # (N, classes) of the validation clips
+    models: tuple[nn.Sequential, ...]
+    history: pd.DataFrame
+    logits: Tensor = field(repr=False)
 
 
 def augment(mel: Tensor, targets: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
@@ -177,15 +170,16 @@ def train_cnn(
             return {}
         logits = logits_of(model, validation.mel)
         right = (logits.argmax(1) == validation.labels).float().mean().item()
-        return {"validation_loss": F.cross_entropy(logits, validation.labels).item(), "accuracy": 100 * right}
+        loss = F.cross_entropy(logits, validation.labels).item()
+        return {"validation_loss": loss, "accuracy": 100 * right, "clips": len(validation)}
 
     step = gradient_step(accelerator, network, optimizer, schedule, losses)
     history = fit_arm(
         accelerator, step, variant, train, settings, seed=seed, code=__name__, evaluate=evaluate, checkpoint=checkpoint,
         validation=validation.checksum, score_every=score_every,
     )  # fmt: skip
-    model = accelerator.unwrap_model(network)
-    return Trained(variant, model.eval().cpu(), history, logits_of(model, validation.mel))
+    model = accelerator.unwrap_model(network).eval().cpu()
+    return Trained(variant, (model,), history, logits_of(model, validation.mel))
 
 
 def logits_of(model: nn.Module, mel: Tensor, batch_size: int = 64) -> Tensor:
@@ -194,22 +188,11 @@ def logits_of(model: nn.Module, mel: Tensor, batch_size: int = 64) -> Tensor:
     return predict(model, (chunk.to(device).float() for chunk in mel.split(batch_size))).cpu()
 
 
-@dataclass(frozen=True)
-class Validated:
-    """A variant on every fold: histories joined (with a column fold) and every clip's logits from the model that had
-    not seen it."""
-
-    variant: Variant
-    runs: tuple[Trained, ...]
-    history: pd.DataFrame
-    logits: Tensor = field(repr=False)
-
-
 def cross_validate(
     variant: Variant, clips: Mels, settings: Settings, *, seed: int, score_every: int = 1,
     checkpoint: Path | None = None,
-) -> Validated:  # fmt: skip
-    """Train `variant` once per fold, on the clips of all other folds.
+) -> Trained:  # fmt: skip
+    """Train `variant` once per fold, on the clips of all other folds; the history has a column fold.
 
     Raises:
         ValueError: there are fewer than two folds.
@@ -217,16 +200,16 @@ def cross_validate(
     folds = clips.folds.unique().tolist()
     if len(folds) < 2:
         raise ValueError(f"cross-validation needs two folds at least, and the clips have {len(folds)}")
-    runs, logits = [], torch.zeros(len(clips), len(clips.classes))
+    models, histories, logits = [], [], torch.zeros(len(clips), len(clips.classes))
     for fold in folds:
         out = clips.folds == fold
         run = train_cnn(variant, clips.part(~out, f"without {fold}"), clips.part(out, f"fold {fold}"), settings,
                         seed=seed, score_every=score_every,
-                        checkpoint=None if checkpoint is None else checkpoint / f"fold-{fold}")  # fmt: skip
+                        checkpoint=checkpoint and checkpoint / f"fold-{fold}")  # fmt: skip
         logits[out] = run.logits
-        runs.append(run)
-    history = pd.concat([run.history.assign(fold=fold) for fold, run in zip(folds, runs, strict=True)])
-    return Validated(variant, tuple(runs), history.reset_index(drop=True), logits)
+        models += run.models
+        histories.append(run.history.assign(fold=fold))
+    return Trained(variant, tuple(models), pd.concat(histories, ignore_index=True), logits)
 
 
 def cost_of(variant: Variant, shape: Sequence[int], classes: int) -> dict[str, float]:
