@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ from torch import Tensor
 from lib.emergency.whisper.experiments import (
     Build,
     Task,
-    all_trained,
     frame_shares,
     fresh_model,
     prepared,
     settings_of,
-    train_and_return,
-    training,
+    trained,
 )
 from lib.emergency.whisper.model import EmergencyWhisper
 from lib.emergency.whisper.training import Clips, Settings, predict_frames, starting_at
@@ -43,14 +40,9 @@ def onsets(
     short, rows = test.part(_extent(test) <= longest, f"up to {longest:g} s"), []
     if not len(short):
         return pd.DataFrame(rows)
-    trainings = {
-        "all at 0 s": partial(
-            train_and_return, fresh(), clips, replace(settings, ratio=0.0, at_start=True), seed=seed,
-            checkpoint=checkpoints / "onset-all-at-0-s", name="all at 0 s",
-        ),
-        "anywhere": training(fresh, clips, settings, 0.0, seed=seed, checkpoints=checkpoints),
-    }  # fmt: skip
-    for name, model in zip(trainings, all_trained(list(trainings.values())), strict=True):
+    for name, at_start in (("all at 0 s", True), ("anywhere", False)):
+        how = replace(settings, at_start=at_start)
+        model = trained(fresh, clips, how, 0.0, seed=seed, checkpoints=checkpoints)
         for second in seconds:
             turned = starting_at(short, second)
             outputs = predict_frames(model, turned.mel, words=False)
@@ -84,9 +76,8 @@ def transfer(
     for number, (name, task) in enumerate(tasks.items()):
         places = checkpoints if number == 0 else checkpoints / name
         task = prepared(task, seed=seed, checkpoints=places)
-        model = task.fresh()
-        if task.head is None and settings.epochs:
-            model = training(task.fresh, task.clips, settings, 0.0, seed=seed, checkpoints=places)()
+        how = settings if task.head is None else replace(settings, epochs=0)
+        model = trained(task.fresh, task.clips, how, 0.0, seed=seed, checkpoints=places)
         for other, judged in tasks.items():
             rows.append({"training": name, "test": other, "seed": seed} | _judged(model, judged.test, alarming, seed))
     return pd.DataFrame(rows)
@@ -126,8 +117,6 @@ def learning_curve(
             where = {"seed": seed, "checkpoints": checkpoints / f"{name}-{size}"}
             some = whole.clips.first(size)
             task = prepared(replace(whole, clips=some), **where)
-            model = task.fresh()
-            if task.settings.epochs:
-                model = training(task.fresh, some, task.settings, 0.0, **where)()
+            model = trained(task.fresh, some, task.settings, 0.0, **where)
             rows.append({"training": name, "size": len(some), "seed": seed} | _judged(model, task.test, alarming, seed))
     return pd.DataFrame(rows)

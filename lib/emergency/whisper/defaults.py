@@ -7,7 +7,6 @@ The values are those of the *quick* profile.
 d_model = 64  # width of a Whisper from scratch
 encoder_layers = 2  # of a Whisper from scratch
 decoder_layers = 2  # of a Whisper from scratch
-train = "all"  # of a pretrained Whisper: "head" freezes its encoder and decoder
 head_epochs = 12  # of its head alone, on the frozen encoder, before all else; 0 for none
 head_rate = 0.001  # learning rate of its head, then and afterwards
 trained_rate = 0.1  # learning rate of its other weights afterwards, as a share of the head's

@@ -23,7 +23,7 @@ from lib.emergency.whisper.model import EmergencyWhisper, WhisperSize, build, fr
 from lib.emergency.whisper.relevance import METHODS, ClipClassifier, explain_clips
 from lib.emergency.whisper.text import TextClassifier
 from lib.emergency.whisper.training import UNKNOWN, Clips, FrameOutputs, Settings, label_frames, predict_frames, train
-from lib.forking import give_back, side_by_side
+from lib.forking import give_back
 from lib.metrics import classification
 from lib.metrics.moments import GAP, SHORTEST, event_interval, events, moment_interval, psds_interval
 
@@ -62,15 +62,10 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
     Of the clips that are not for the test no samples stay in memory.
 
     Raises:
-        ValueError: a ratio of the sweep is none, or asks for a text from a decoder that does not learn, or there is no
-            such way of training; told before anything is trained.
+        ValueError: a ratio of the sweep is none, or the data has no words for it; told before anything is trained.
     """
     for ratio in values.get("ratios", ()):
         Settings(ratio)
-    if values["train"] not in ("all", "head"):
-        raise ValueError(f'train is {values["train"]!r}, expected "all" or "head"')
-    if values["checkpoint"] and values["train"] == "head" and any(values.get("ratios", ())):
-        raise ValueError('train = "head" leaves encoder and decoder as they are: set ratios = [0.0], or train = "all"')
     counts = {name: values[name] for name in ("train_count", "validation_count", "test_count")}
     *parts, truth = three_sets(values["dataset"], seconds=values["seconds"], seed=values["seed"], **counts)
     if parts[0].texts is None and any(values.get("ratios", ())):
@@ -101,7 +96,7 @@ def settings_of(values: Mapping[str, Any]) -> tuple[Settings | None, Settings]:
     rest = {name: values[name] for name in ("optimizer", "equaliser", "time_mask", "frequency_mask")}
     head, rate = None, values["learning_rate"]
     if values["checkpoint"]:  # a rate for weights at random would undo what the others have learned
-        rest |= {name: values[name] for name in ("trained_rate", "layer_decay")} | {"encoder": values["train"] == "all"}
+        rest |= {name: values[name] for name in ("trained_rate", "layer_decay")}
         rest["optimizer"], rate = "adamw", values["head_rate"]
         if values["head_epochs"]:
             head = Settings(0.0, values["head_epochs"], values["batch_size"], rate, **where)
@@ -131,10 +126,9 @@ def sweep(
     """
     if len(ratios) == 1:
         return ratios[0], None
-    where = {"seed": seed, "checkpoints": checkpoints}
-    models = all_trained([training(fresh, clips, settings, ratio, **where) for ratio in ratios])
     rows = []
-    for ratio, model in zip(ratios, models, strict=True):
+    for ratio in ratios:
+        model = trained(fresh, clips, settings, ratio, seed=seed, checkpoints=checkpoints)
         outputs = predict_frames(model, validation.mel, words=ratio > 0)
         row = {"ratio": ratio, "seed": seed, "epochs": settings.epochs}
         row |= frame_shares(validation, outputs, model.head.stack, "clips", seed)
@@ -158,24 +152,15 @@ def frame_shares(clips: Clips, outputs: FrameOutputs, stack: int, name: str, see
     return dict(zip(names, values, strict=True))
 
 
-def all_trained(trainings: Sequence[Callable[[], EmergencyWhisper]]) -> list[EmergencyWhisper]:
-    """What each training gives. On two cores they take hardly longer in turn, with both, and half a gigabyte less."""
-    return side_by_side(trainings) if torch.get_num_threads() > 2 else [one() for one in trainings]
-
-
-def training(
+def trained(
     fresh: Build, clips: Clips, settings: Settings, ratio: float, *, seed: int, checkpoints: Path
-) -> Callable[[], EmergencyWhisper]:
-    """One training of the sweep, to be called here or in a process of its own; it goes on from its checkpoint."""
-    checkpoint = checkpoints / f"ratio-{ratio:g}-of-{settings.epochs}"
-    return partial(train_and_return, fresh(), clips, replace(settings, ratio=ratio), seed=seed, checkpoint=checkpoint,
-                   name=f"ratio {ratio:g}")  # fmt: skip
-
-
-def train_and_return(model: EmergencyWhisper, *args, **kwargs) -> EmergencyWhisper:
-    """`train`, of which a process of its own gives the model back."""
-    train(model, *args, **kwargs)
-    give_back()
+) -> EmergencyWhisper:
+    """A fresh model after its training at `ratio`, which goes on from its checkpoint; at 0 epochs as it was."""
+    model, start = fresh(), "-at-0-s" if settings.at_start else ""
+    if settings.epochs:
+        train(model, clips, replace(settings, ratio=ratio), seed=seed, name=f"ratio {ratio:g}",
+              checkpoint=checkpoints / f"ratio-{ratio:g}-of-{settings.epochs}{start}")  # fmt: skip
+        give_back()
     return model
 
 

@@ -8,7 +8,6 @@ Pretrained Features and Underperform Out-of-Distribution).
 import hashlib
 import inspect
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +22,10 @@ from tqdm.auto import tqdm
 from lib.data import cache
 from lib.data.catalog import DataError
 from lib.emergency.whisper.model import EmergencyWhisper, encode
-from lib.emergency.whisper.training import Clips, Settings, _cross_entropy
+from lib.emergency.whisper.training import Clips, Settings, _cross_entropy, fit_model
 from lib.metrics.classification import percent
 from lib.sources import normalised, source_hash
-from lib.training import epoch_batches, fit, gradient_step, one_cycle, prepare, shuffled, start
+from lib.training import start
 
 
 def hidden_states(model: EmergencyWhisper, clips: Clips, *, precision: str = "no", device: str = "auto") -> np.ndarray:
@@ -72,40 +71,18 @@ def train_head(
 ) -> pd.DataFrame:
     """Train the head alone, on clips as they are; returns the history, per epoch label_loss."""
     states = hidden_states(model, clips, precision=settings.precision, device=settings.device)
-    accelerator = start(settings.device, settings.precision)
+    accelerator, targets = start(settings.device, settings.precision), clips.targets(model.head.stack)
     optimizer = torch.optim.AdamW(model.head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    batch_size, targets = min(settings.batch_size, len(clips)), clips.targets(model.head.stack)
-    steps = len(epoch_batches(len(clips), batch_size, seed=0, epoch=0)) * settings.epochs
-    network, optimizer, scheduler = prepare(
-        accelerator, _Head(model.head), optimizer, one_cycle(optimizer, steps)
-    )  # fmt: skip
 
     def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:
-        batch = torch.from_numpy(states[np.sort(index.cpu().numpy())]).to(accelerator.device).float()
-        wanted = targets[index.cpu().sort().values].to(accelerator.device)
-        return {"label_loss": _cross_entropy(network(batch), wanted)}
+        index = index.cpu().sort().values
+        batch = torch.from_numpy(states[index.numpy()]).to(accelerator.device).float()
+        logits = network(model.head.mix(batch.unbind(1)))
+        return {"label_loss": _cross_entropy(logits, targets[index].to(accelerator.device))}
 
     torch.manual_seed(seed)
-    history = fit(
-        accelerator, gradient_step(accelerator, network, optimizer, scheduler, losses),
-        shuffled(accelerator, len(clips), batch_size, seed),
-        epochs=settings.epochs, checkpoint=checkpoint, name="head",
-        key={"model": model.digest(), "settings": asdict(settings), "seed": seed, "train": clips.checksum,
-             "code": source_hash(__name__)},
-    )  # fmt: skip
-    model.eval().cpu()
-    return history
-
-
-class _Head(nn.Module):
-    """Hidden states (B, layers, n, d_model) -> logits (B, n // stack, classes)."""
-
-    def __init__(self, head: nn.Module):
-        super().__init__()
-        self.head = head
-
-    def forward(self, states: Tensor) -> Tensor:
-        return self.head(self.head.mix(states.unbind(1)))
+    return fit_model(accelerator, model, model.head, [optimizer], losses, clips, settings, seed=seed,
+                     checkpoint=checkpoint, name="head", code=source_hash(__name__))  # fmt: skip
 
 
 def layer_table(model: EmergencyWhisper, clips: Clips, test: Clips, *, seed: int, **where: str) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Clips with a class for every frame and their text, and the training of a Whisper on both."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from math import ceil
 from pathlib import Path
@@ -9,6 +10,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 import torchaudio.functional as TF
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lib.data.audio import Sounds
@@ -16,7 +18,7 @@ from lib.emergency.features import DECADES, RATE, log_mel, scaled
 from lib.emergency.whisper.model import POSITIONS_PER_SECOND, EmergencyWhisper
 from lib.muon import Muon
 from lib.sources import source_hash
-from lib.training import epoch_batches, fit, gradient_step, one_cycle, prepare, shuffled, start
+from lib.training import fit, gradient_step, one_cycle, prepare, shuffled, start, step_count
 
 UNKNOWN = -100  # of a moment: not learned from and not counted
 MUON_SHARE = 5.0  # of AdamW's learning rate, with updates as large as AdamW's
@@ -60,8 +62,12 @@ class Clips:
 
     def targets(self, stack: int) -> Tensor:
         """(N, moments) int64: of each `stack` positions the class in their middle."""
-        count = self.moments.shape[1] // stack
-        return self.moments[:, : count * stack].view(len(self), count, stack)[:, :, stack // 2]
+        return _middles(self.moments, stack)
+
+
+def _middles(moments: Tensor, stack: int) -> Tensor:
+    count = moments.shape[1] // stack
+    return moments[:, : count * stack].view(len(moments), count, stack)[:, :, stack // 2]
 
 
 def label_frames(sounds: Sounds, mels: int = 80) -> Clips:
@@ -122,7 +128,6 @@ class Settings:
     at_start: they are turned so that it begins at 0 s instead, as in the source's recordings.
     trained_rate, layer_decay: learning rate of weights that a checkpoint brought, as a share of that of new ones, and
         by how much it falls from each layer of the encoder to the one below (Howard & Ruder 2018).
-    encoder: whether it learns; else the head alone does.
     equaliser: dB, the standard deviation of a random equaliser (`equalised`): other microphones, rooms and distances.
     time_mask, frequency_mask: SpecAugment (Park et al. 2019), the largest share of frames and of bands that one mask
         hides. A short training from scratch does better without.
@@ -138,7 +143,6 @@ class Settings:
     layer_decay: float = 1.0
     shift: bool = True
     at_start: bool = False
-    encoder: bool = True
     equaliser: float = 0.0
     time_mask: float = 0.1
     frequency_mask: float = 0.2
@@ -209,36 +213,39 @@ def train(
     if settings.ratio and clips.texts is None:
         raise ValueError(f"{clips.name} has no texts: nothing can be learned from them; set the ratio to 0")
     accelerator = start(settings.device, settings.precision)
-    untrained = model.digest()
-    model.whisper.model.encoder.requires_grad_(settings.encoder)
-    made = optimizers(model, settings)
-    batch_size = min(settings.batch_size, len(clips))  # somebody's first few recordings
-    steps = len(epoch_batches(len(clips), batch_size, seed=0, epoch=0)) * settings.epochs
-    network, *others = prepare(
-        accelerator, _Losses(model, settings.ratio), *made, *(one_cycle(one, steps) for one in made)
-    )
-    device = accelerator.device
-    mel, moments = clips.mel.to(device), clips.moments.to(device)
+    mel, moments = clips.mel.to(accelerator.device), clips.moments.to(accelerator.device)
     texts = clips.texts if settings.ratio else ("",) * len(clips)
-    tokens = model.tokens_of(texts).to(device)
-    said = torch.tensor([bool(text) for text in texts], device=device)
-    torch.manual_seed(seed + 1)
-    model.train()
+    tokens = model.tokens_of(texts).to(accelerator.device)
+    said = torch.tensor([bool(text) for text in texts], device=accelerator.device)
 
     def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:
-        index = index.to(device)
         inputs, wanted = augment(mel[index].float(), moments[index], said[index], settings)
         return network(inputs, wanted, tokens[index])
 
+    torch.manual_seed(seed + 1)
+    model.train()
+    return fit_model(
+        accelerator, model, _Losses(model, settings.ratio), optimizers(model, settings), losses, clips, settings,
+        seed=seed, checkpoint=checkpoint, name=name, code=source_hash(__name__),
+    )  # fmt: skip
+
+
+def fit_model(
+    accelerator: Accelerator, model: EmergencyWhisper, network: nn.Module, made: Sequence[torch.optim.Optimizer],
+    losses: Callable[[nn.Module, Tensor], dict[str, Tensor]], clips: Clips, settings: Settings, *, seed: int,
+    checkpoint: Path | None, name: str, code: str,
+) -> pd.DataFrame:  # fmt: skip
+    """`fit` the `network` within `model` on shuffled batches of `clips`, each optimizer with a one-cycle schedule."""
+    settings = replace(settings, batch_size=min(settings.batch_size, len(clips)))  # somebody's first few recordings
+    key = {"model": model.digest(), "settings": asdict(settings), "seed": seed, "train": clips.checksum, "code": code}
+    schedules = [one_cycle(one, step_count(len(clips), settings)) for one in made]
+    network, *others = prepare(accelerator, network, *made, *schedules)
     history = fit(
         accelerator,
         gradient_step(accelerator, network, others[: len(made)], others[len(made) :], losses),
-        shuffled(accelerator, len(clips), batch_size, seed),
-        epochs=settings.epochs, checkpoint=checkpoint, name=name,
-        key={"model": untrained, "settings": asdict(settings), "seed": seed, "train": clips.checksum,
-             "code": source_hash(__name__)},
+        shuffled(accelerator, len(clips), settings.batch_size, seed),
+        epochs=settings.epochs, checkpoint=checkpoint, name=name, key=key,
     )  # fmt: skip
-    model.whisper.requires_grad_(True)
     model.eval().cpu()
     return history
 
@@ -296,9 +303,7 @@ class _Losses(nn.Module):
         hidden, mixed = model.hidden(mel)
         if self.ratio < 1:
             logits = model.head(mixed)
-            count, stack = logits.shape[1], model.head.stack
-            wanted = moments[:, : count * stack].view(len(mel), count, stack)[:, :, stack // 2]
-            terms["label_loss"] = (1 - self.ratio) * _cross_entropy(logits, wanted)
+            terms["label_loss"] = (1 - self.ratio) * _cross_entropy(logits, _middles(moments, model.head.stack))
         if self.ratio > 0:
             terms["text_loss"] = self.ratio * text_loss(model, hidden, tokens)
         return terms

@@ -28,7 +28,6 @@ from lib.emergency.whisper.training import (
     Settings,
     label_frames,
     predict_frames,
-    train,
 )
 
 
@@ -67,7 +66,7 @@ class TestTask:
         "validation_count": 20, "test_count": 20, "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "heads": 2,
         "stack": 4, "hidden": 8, "epochs": 1, "batch_size": 8,
         "learning_rate": 1e-3, "optimizer": "muon", "equaliser": 3.0, "time_mask": 0.0, "frequency_mask": 0.0,
-        "precision": "no", "device": "cpu", "train": "all", "head_epochs": 2, "head_rate": 0.01, "trained_rate": 0.1,
+        "precision": "no", "device": "cpu", "head_epochs": 2, "head_rate": 0.01, "trained_rate": 0.1,
         "layer_decay": 0.5,
     }  # fmt: skip
 
@@ -95,18 +94,6 @@ class TestTask:
         after = dict(recognition.prepared(task, seed=0, checkpoints=tmp_path).fresh().named_parameters())
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         assert changed == {name for name in before if name.startswith("head.")} and "head.layer_logits" in changed
-        trained = task.fresh()
-        settings = replace(task.settings, encoder=False, epochs=1)
-        train(trained, task.clips, settings, seed=0)
-        assert all(torch.equal(before[name], value) == (not name.startswith("head."))
-                   for name, value in trained.named_parameters())  # fmt: skip
-        assert all(weight.requires_grad for weight in trained.parameters())
-
-    @pytest.mark.parametrize(("change", "words"), [({"train": "top"}, "expected"), ({"train": "head"}, "ratios = ")])
-    def test_a_way_of_training_that_there_is_not(self, monkeypatch, change, words):
-        monkeypatch.setattr(recognition, "three_sets", lambda *_, **__: pytest.fail("loaded"))
-        with pytest.raises(ValueError, match=words):
-            recognition.task(self.VALUES | {"checkpoint": "somewhere", "ratios": [0.0, 0.5]} | change)
 
 
 class TestRatio:
@@ -117,7 +104,7 @@ class TestRatio:
         assert np.isnan(table.cer[0]) and table.cer[1] > 0 and table.moments.between(0, 100).all()
         for name in ("moments", "clips"):
             assert table[name].between(table[f"{name}_low"], table[f"{name}_high"]).all()
-        models = [recognition.training(fresh, sets[0], settings, one, **where)() for one in (0.0, 0.5)]
+        models = [recognition.trained(fresh, sets[0], settings, one, **where) for one in (0.0, 0.5)]
         found, wanted = predict_frames(models[1], sets[1].mel, words=False).moments.argmax(2), sets[1].targets(4)
         assert table.moments[1] == pytest.approx(100 * (found == wanted).float().mean().item(), abs=1e-3)
         assert models[0].digest() != models[1].digest() != fresh().digest()
@@ -130,21 +117,6 @@ class TestRatio:
         where = {"seed": 0, "checkpoints": tmp_path}
         assert recognition.sweep(fresh, *sets[:2], Settings(0.0, 1, 8), [ratio], **where) == (ratio, None)
         assert not list(tmp_path.iterdir())
-
-    def test_side_by_side_is_one_after_the_other(self, sets, fresh, tmp_path):
-        found = []
-        for count in (1, 3):  # two take turns, with both threads each
-            torch.set_num_threads(count)
-            where = {"seed": 0, "checkpoints": tmp_path / str(count)}
-            trainings = [recognition.training(fresh, sets[0], Settings(0.0, 1, 8), one, **where) for one in (0.0, 0.5)]
-            found.append([model.digest() for model in recognition.all_trained(trainings)])
-        assert found[0] == found[1]
-
-    @pytest.mark.parametrize(("count", "beside"), [(1, False), (2, False), (3, True)])
-    def test_two_cores_are_not_shared(self, count, beside, monkeypatch):
-        monkeypatch.setattr(recognition, "side_by_side", lambda trainings: ["beside"] * len(trainings))
-        torch.set_num_threads(count)
-        assert recognition.all_trained([lambda: 1, lambda: 2]) == (["beside"] * 2 if beside else [1, 2])
 
     def table(self, *rows):
         return pd.DataFrame(rows, columns=["ratio", "moments", "cer"])
@@ -172,7 +144,7 @@ class TestOnsets:
         # What was trained anywhere is the sweep's model at ratio 0, found and not trained again.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(moments, "augment", lambda *_: pytest.fail("trained again"))
-            recognition.training(fresh, sets[0], Settings(0.0, 1, 8), 0.0, seed=0, checkpoints=tmp_path)()
+            recognition.trained(fresh, sets[0], Settings(0.0, 1, 8), 0.0, seed=0, checkpoints=tmp_path)
         assert table.clips.nunique() == 1 and 0 < table.clips[0] < 60
         for share in ("moments", "accuracy"):
             assert table[share].between(table[f"{share}_low"], table[f"{share}_high"]).all()
