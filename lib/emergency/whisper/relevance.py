@@ -7,14 +7,14 @@ out among the three without a rest. A plain gradient does not: through the softm
 many times the output, of either sign.
 """
 
-from collections.abc import Callable
-from functools import partial
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from lib.emergency.whisper.model import EmergencyWhisper
+from lib.emergency.whisper.model import EmergencyWhisper, encode
 
 METHODS = ("CP-LRP", "attention rollout", "input x gradient")
 
@@ -52,35 +52,26 @@ def explain(
 
     Attention rollout (Abnar & Zuidema 2020) has no bands: each frame has one value for all.
     """
-    if method not in METHODS:
-        raise ValueError(f"there is no method {method!r}; choose one of {', '.join(METHODS)}")
     found = []
     for part, wanted in zip(mel.float().clone().split(batch_size), targets.clone().split(batch_size), strict=True):
         if method == "attention rollout":
             found.append(rollout(model, part, wanted)[:, None].expand_as(part))
         else:
-            network = partial(linear, model) if method == "CP-LRP" else model
-            found.append(_input_x_gradient(network, part, wanted))
+            with {"CP-LRP": Held, "input x gradient": nullcontext}[method]():
+                found.append(_input_x_gradient(model, part, wanted))
     return torch.cat(found)
-
-
-def linear(model: EmergencyWhisper, mel: Tensor) -> Tensor:
-    """The model's logits (B, moments, classes) with everything held that is not linear: their input x gradient, and
-    what positions and biases contribute, add up to them."""
-    encoder = model.whisper.model.encoder
-    return _linear_head(model, _linear_encoder(encoder, mel, _positions(encoder, mel))[0])
 
 
 @torch.no_grad()
 def rollout(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Tensor:
     """(B, frames): how much of what the selected moments attend to comes from each frame, through all layers."""
-    encoder = model.whisper.model.encoder
-    states, attention = _linear_encoder(encoder, mel, _positions(encoder, mel))
+    with Held() as held:
+        states = encode(model.whisper.model.encoder, mel)
     count = states[-1].shape[1]
     flow, itself = [], torch.eye(count, device=mel.device)
-    for weights in attention:  # half comes through the residual connection
+    for weights in held.attention:  # half comes through the residual connection
         flow.append((0.5 * weights.mean(1) + 0.5 * itself) @ (flow[-1] if flow else itself))
-    logits = _linear_head(model, states)
+    logits = model.head(model.head.mix(states))
     at = selected(logits, targets).sum(2).repeat_interleave(model.head.stack, 1) / model.head.stack  # (B, positions)
     at = F.pad(at, (0, count - at.shape[1]))
     weights = model.head.layer_weights(len(flow))
@@ -89,60 +80,37 @@ def rollout(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.enable_grad()
-def _input_x_gradient(model: Callable[[Tensor], Tensor], mel: Tensor, targets: Tensor) -> Tensor:
+def _input_x_gradient(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Tensor:
     mel = mel.detach().clone().requires_grad_()
     logits = model(mel)
     output = (logits * selected(logits.detach(), targets)).sum()
     return (mel * torch.autograd.grad(output, mel)[0]).detach()
 
 
-def _positions(encoder: nn.Module, mel: Tensor) -> Tensor:
-    return encoder.embed_positions.weight[: -(-mel.shape[2] // 2)].detach()
+class Held(TorchFunctionMode):
+    """Within this context the encoder and its head have their own values, and the gradient of a network in which
+    everything is held that is not linear: their logits are the sum of input x gradient and of what positions and biases
+    contribute.
 
+    attention: the weights (B, heads, n, n) of each layer.
+    """
 
-# --- The encoder with everything held that is not linear ------------------------------------------
+    def __init__(self):
+        super().__init__()
+        self.attention: list[Tensor] = []
 
-
-def _linear_encoder(encoder: nn.Module, mel: Tensor, positions: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """The hidden states of `model.encode`, and the attention (B, heads, n, n) of each layer."""
-    hidden = _gelu(encoder.conv2(_gelu(encoder.conv1(mel)))).mT + positions
-    states, attention = [], []
-    for layer in encoder.layers:
-        mixed, weights = _attend(layer.self_attn, _norm(layer.self_attn_layer_norm, hidden))
-        hidden = hidden + mixed
-        hidden = hidden + layer.fc2(_gelu(layer.fc1(_norm(layer.final_layer_norm, hidden))))
-        states.append(hidden)
-        attention.append(weights)
-    return [*states[:-1], _norm(encoder.layer_norm, hidden)], attention
-
-
-def _linear_head(model: EmergencyWhisper, states: list[Tensor]) -> Tensor:
-    head, hidden = model.head, states[-1]
-    if head.layer_logits is not None:
-        hidden = sum(weight * _normalised(one) for weight, one in zip(head.layer_weights(), states, strict=True))
-    count = hidden.shape[1] // head.stack
-    return head[2](_gelu(head[0](hidden[:, : count * head.stack].unflatten(1, (count, head.stack)).flatten(2))))
-
-
-def _attend(attention: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
-    shape = (*hidden.shape[:2], attention.num_heads, attention.head_dim)
-    with torch.no_grad():
-        query, key = (project(hidden).view(shape).transpose(1, 2) for project in (attention.q_proj, attention.k_proj))
-        weights = (query * attention.scaling @ key.mT).softmax(-1)
-    mixed = weights @ attention.v_proj(hidden).view(shape).transpose(1, 2)
-    return attention.out_proj(mixed.transpose(1, 2).flatten(2)), weights
-
-
-def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    return _normalised(x, norm.eps) * norm.weight + norm.bias
-
-
-def _normalised(x: Tensor, eps: float = 1e-5) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt().detach()
-
-
-def _gelu(x: Tensor) -> Tensor:
-    with torch.no_grad():
-        slope = torch.where(x.abs() > 1e-6, F.gelu(x) / x, 0.5)
-    return x * slope
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is F.gelu:
+            with torch.no_grad():
+                slope = torch.where(args[0].abs() > 1e-6, F.gelu(args[0]) / args[0], 0.5)
+            return args[0] * slope
+        if function is F.layer_norm:
+            centred = args[0] - args[0].mean(-1, keepdim=True)
+            normal = centred / (centred.square().mean(-1, keepdim=True) + kwargs["eps"]).sqrt().detach()
+            return normal if kwargs["weight"] is None else normal * kwargs["weight"] + kwargs["bias"]
+        if function is F.scaled_dot_product_attention:
+            query, key, value = args
+            self.attention.append((query.detach() * kwargs["scale"] @ key.detach().mT).softmax(-1))
+            return self.attention[-1] @ value
+        return function(*args, **kwargs)
