@@ -52,6 +52,8 @@ def explain(
 
     Attention rollout (Abnar & Zuidema 2020) has no bands: each frame has one value for all.
     """
+    if not len(mel):  # transformers' attention does not take none
+        return mel.float()
     found = []
     for part, wanted in zip(mel.float().clone().split(batch_size), targets.clone().split(batch_size), strict=True):
         if method == "attention rollout":
