@@ -239,15 +239,13 @@ def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed
     before = _measures(predictions, predictions.validation, predictions.validation_outputs, alarming, seed)
     if predictions.reader is not predictions.ideal:  # it learned these very texts
         before = {name: row for name, row in before.items() if not name.startswith("emergency or not, from the text")}
-    rows = {measure: (*found, *before.get(measure, _without_interval(0, np.nan))[1:])
-            for measure, found in test.items()}  # fmt: skip
     if predictions.reader is not None:
         for which, said, written in _kinds_of_lines(predictions):
-            row = text.cer_row(said, written, seed=seed)
-            rows[f"character error rate, {which} lines"] = (row["clips"], row["cer"], row["cer_low"], row["cer_high"])
-    columns = ["count", "value", "low", "high", "validation", "validation_low", "validation_high"]
-    table = pd.DataFrame([dict(zip(columns, row, strict=False)) for row in rows.values()], columns=columns)
-    table.insert(0, "measure", list(rows))
+            test[f"character error rate, {which} lines"] = tuple(text.cer_row(said, written, seed=seed).values())
+    table, validation = (pd.DataFrame(list(found.values()), list(found), ["count", "value", "low", "high"])
+                         for found in (test, before))  # fmt: skip
+    names = {"value": "validation", "low": "validation_low", "high": "validation_high"}
+    table = table.join(validation[list(names)].rename(columns=names)).rename_axis("measure").reset_index()
     table.insert(1, "seed", seed)
     return table.assign(source=table.measure.map(SOURCE))
 
@@ -267,16 +265,10 @@ def _kinds_of_lines(predictions: Predictions) -> list[tuple[str, list[str], list
             for kind, some in (("unseen", pairs(*test, False)), ("seen", known))]  # fmt: skip
 
 
-Measure = tuple[int, float, float, float]  # count, value, low, high
-
-
-def _without_interval(count: int, value: float) -> Measure:
-    return count, value, np.nan, np.nan
-
-
 def _measures(
     predictions: Predictions, clips: Clips, outputs: FrameOutputs, alarming: Sequence[int], seed: int
-) -> dict[str, Measure]:
+) -> dict[str, tuple[float, ...]]:
+    """By measure: count and value, and for some the interval's ends."""
     stack, found = predictions.model.head.stack, {}
     if has_times(clips):  # else a frame's class is its clip's, which is counted below
         for measure, silence in (("accuracy of moments", True), ("accuracy of moments without silence", False)):
@@ -298,8 +290,8 @@ def _measures(
         found[measure] = _scored(score, name)
     for name, value in classification.alarm_row(calibrated, clips.labels, alarming).items():
         constant = " alarming" if name in ("always", "never") else ""
-        found[f"emergency or not, {name.replace('_', ' ')}{constant}"] = _without_interval(score["clips"], value)
-    found["calibration error of clips"] = _without_interval(score["clips"], score["ece"])
+        found[f"emergency or not, {name.replace('_', ' ')}{constant}"] = (score["clips"], value)
+    found["calibration error of clips"] = (score["clips"], score["ece"])
     if predictions.reader is not None:
         invented, of = text.hallucinations(clips.texts, outputs.texts)
         found["clips with invented words"] = (of, *classification.percent(invented, of))
@@ -312,11 +304,11 @@ def _measures(
             score = classification.score_row(logits, clips.labels, clips.classes, alarming)
             found[measure] = _scored(score, "binary_accuracy")
             balanced = classification.alarm_row(logits, clips.labels, alarming)["balanced_accuracy"]
-            found[f"{measure}, balanced accuracy"] = _without_interval(score["clips"], balanced)
+            found[f"{measure}, balanced accuracy"] = (score["clips"], balanced)
     return found
 
 
-def _scored(score: Mapping[str, Any], name: str) -> Measure:
+def _scored(score: Mapping[str, Any], name: str) -> tuple[float, ...]:
     return (score["clips"], *(score[f"{name}{end}"] for end in ("", "_low", "_high")))
 
 

@@ -102,6 +102,11 @@ class EmergencyWhisper(nn.Module):
     ):  # fmt: skip
         super().__init__()
         self.whisper, self.tokenizer, self.classes = whisper, tokenizer, tuple(classes)
+        self.mels: int = whisper.config.num_mel_bins
+        # Whether Hangul is written letter by letter (자모, NFD) and not syllable by syllable, as OpenAI's models do: 67
+        # letters are learned from a few thousand lines, 11,172 syllables are not.
+        self.jamo: bool = getattr(whisper.config, "jamo", False)
+        self.seconds_per_moment = stack / POSITIONS_PER_SECOND
         layers = whisper.config.encoder_layers if all_layers else 0
         self.head = FrameClassifier(whisper.config.d_model, len(self.classes), stack, hidden, layers)
         self.prompt: list[int] = tokenizer.convert_tokens_to_ids(list(PROMPT))
@@ -109,34 +114,14 @@ class EmergencyWhisper(nn.Module):
         known = tokenizer.get_vocab()
         self.no_speech: int | None = next((known[token] for token in NO_SPEECH if token in known), None)
 
-    @property
-    def mels(self) -> int:
-        return self.whisper.config.num_mel_bins
+    def hidden(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-mels (B, mels, frames), 100 frames a second, up to 30 s -> the encoder's output (B, frames / 2, d_model),
+        and what the head reads, of the same shape: the output again, or a mean of all layers.
 
-    @property
-    def jamo(self) -> bool:
-        """Whether the decoder writes Hangul letter by letter (자모, NFD) and not syllable by syllable, as OpenAI's do.
-
-        67 letters are learned from a few thousand lines, 11,172 syllables are not.
-        """
-        return getattr(self.whisper.config, "jamo", False)
-
-    @property
-    def seconds_per_moment(self) -> float:
-        return self.head.stack / POSITIONS_PER_SECOND
-
-    def encode(self, mel: Tensor) -> Tensor:
-        """Log-mels (B, mels, frames), 100 frames a second, up to 30 s -> hidden states (B, frames / 2, d_model).
+        The encoder's output takes the place of its last layer, of which it is the normalised form.
 
         Raises:
             ValueError: the window is longer than the table of positions.
-        """
-        return self.hidden(mel)[0]
-
-    def hidden(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """As `encode`, and beside it what the head reads, (B, frames / 2, d_model): the same, or a mean of all layers.
-
-        The encoder's output takes the place of its last layer, of which it is the normalised form.
         """
         states = encode(self.whisper.model.encoder, mel)
         return states[-1], self.head.mix(states)

@@ -32,14 +32,14 @@ class TestEncoder:
         mel = mels(1, 3000)
         with torch.no_grad():
             wanted = model.whisper.model.encoder(mel).last_hidden_state
-            torch.testing.assert_close(model.encode(mel), wanted, rtol=0, atol=1e-5)
+            torch.testing.assert_close(model.hidden(mel)[0], wanted, rtol=0, atol=1e-5)
 
     def test_a_short_window_equals_an_encoder_whose_table_is_as_short(self, model):
         config = WhisperConfig.from_dict(model.whisper.config.to_dict() | {"max_source_positions": 200})
         short, weights = WhisperEncoder(config).eval(), model.whisper.model.encoder.state_dict()
         short.load_state_dict(weights | {"embed_positions.weight": weights["embed_positions.weight"][:200]})
         with torch.no_grad():
-            torch.testing.assert_close(model.encode(mels()), short(mels()).last_hidden_state, rtol=0, atol=1e-5)
+            torch.testing.assert_close(model.hidden(mels())[0], short(mels()).last_hidden_state, rtol=0, atol=1e-5)
 
     def test_a_clip_does_not_depend_on_its_batch(self, model):
         with torch.no_grad():
@@ -47,7 +47,7 @@ class TestEncoder:
 
     def test_too_long_a_window(self, model):
         with pytest.raises(ValueError, match=r"window of 31 s is longer than the encoder's 30 s; cut it"):
-            model.encode(mels(1, 3100))
+            model.hidden(mels(1, 3100))
 
 
 class TestAllLayers:
@@ -334,7 +334,7 @@ class TestCheckpoints:
         theirs = WhisperForConditionalGeneration.from_pretrained(tmp_path).eval()
         with torch.no_grad():
             wanted = theirs.model.encoder(mels(1, 3000)).last_hidden_state
-            torch.testing.assert_close(found.encode(mels(1, 3000)), wanted, rtol=0, atol=1e-5)
+            torch.testing.assert_close(found.hidden(mels(1, 3000))[0], wanted, rtol=0, atol=1e-5)
             assert found(mels()).shape == (2, 100, 2)
         assert found.prompt == made.prompt and found.end == made.end
 
@@ -411,7 +411,7 @@ class TestCheckpoints:
         found.save(target)
         again = whisper.load(target)
         with torch.no_grad():
-            assert again.digest() == found.digest() and again.transcribe(again.encode(mels())) is not None
+            assert again.digest() == found.digest() and again.transcribe(again.hidden(mels())[0]) is not None
 
     @pytest.mark.parametrize("kept", ["slow", "fast", "both"])
     def test_files_of_tokens(self, folder, kept):

@@ -52,10 +52,6 @@ class TestNormalisers:
         assert normalise(unicodedata.normalize("NFD", line), name) == normalise(line, name)
         assert normalise(normalise(line, name), name) == normalise(line, name)
 
-    def test_unknown(self):
-        with pytest.raises(ValueError, match="no normaliser 'basic'; choose one of NFC, no punctuation"):
-            normalise("불", "basic")
-
 
 class TestCharacterErrors:
     @given(st.lists(st.tuples(words, words), max_size=5))

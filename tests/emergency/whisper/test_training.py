@@ -195,7 +195,7 @@ class TestTraining:
         tokens = whole.tokens_of(clips.texts)
         mel = clips.mel.float()
         terms = moments._Losses(whole.eval(), 0.3)(mel, clips.moments, tokens)
-        hidden = whole.encode(mel)
+        hidden = whole.hidden(mel)[0]
         wanted = clips.targets(2)
         by_hand = [-F.log_softmax(row, 0)[k] for row, k in zip(whole(mel).flatten(0, 1), wanted.flatten(), strict=True)]
         torch.testing.assert_close(terms["label_loss"], 0.7 * torch.stack(by_hand).mean())
