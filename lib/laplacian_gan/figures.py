@@ -115,15 +115,6 @@ def samples(arrays: Arrays, columns: int = 8) -> Figure:
     return figure
 
 
-def without_levels(arrays: Arrays) -> Figure:
-    """A source, the condition, and samples at several z. arrays: `pictures.without_levels`."""
-    figure, axes = plots.subplots(1, 3, height=1.3, width_ratios=[1, 1, len(arrays["samples"])])
-    for cell, name in zip(axes, ("source", "condition"), strict=False):
-        _show_images(cell, arrays[name][None], 1, name)
-    _show_images(axes[2], arrays["samples"], len(arrays["samples"]), "samples, one z each")
-    return figure
-
-
 def training_curves(frame: pd.DataFrame) -> Figure:
     """fig15: Fréchet distance, losses and mean verdicts over images seen. frame: `evaluation.histories`."""
     figure, axes = plots.subplots(1, 3, height=2.5)

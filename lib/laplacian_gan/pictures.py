@@ -1,6 +1,6 @@
 """The images behind the figures, as uint8 arrays (…, 3, h, w), so that a figure can be redrawn without the models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -39,18 +39,6 @@ def level_samples(trained: Mapping[str, Trained], sources: Tensor, *, seed: int)
     """What each arm makes of the same few sources and the same z: label -> images."""
     made = {label: result.sample(len(sources), sources, seed=seed).numpy() for label, result in trained.items()}
     return {"sources": sources.numpy()} | made
-
-
-def without_levels(trained: Trained, source: Tensor, without: Sequence[int], *, seed: int, count: int = 7) -> Arrays:
-    """Samples conditioned on `source`, uint8 (3, h, w), without the levels `without` (sizes in pixels).
-
-    Returns: "source" and "condition" (3, h, w), the image without these levels; "samples" (count, 3, h, w), one per z.
-    """
-    bands = pyramid.build(as_float(source[None]), len(resolutions(source.shape[-1])))
-    left = [torch.zeros_like(band) if band.shape[-1] in without else band for band in bands]
-    condition = to_pixels(pyramid.collapse(left).clamp(-1, 1))  # as an image file would be
-    made = trained.sample(count, condition.expand(count, -1, -1, -1), seed=seed)
-    return {"source": source.numpy(), "condition": condition[0].numpy(), "samples": made.numpy()}
 
 
 def nearest(trained: Mapping[str, Trained], protocol: Protocol, count: int = 8, *, seed: int) -> Arrays:
