@@ -30,7 +30,7 @@ FAULTS = [
     ("laplacian_gan/losses", ".norm(dim=1) - 1).square()", ".norm(dim=1)).square()"),
     ("laplacian_gan/augment", "contrast + 0.5", "contrast"),
     ("laplacian_gan/copying", "<= nearest(generated, candidates)[0]", "< nearest(generated, candidates)[0]"),
-    ("laplacian_gan/training", "on_fake = discriminator(augment(fake.detach()), shown)", "on_fake = discriminator(fake.detach(), shown)"),
+    ("laplacian_gan/training", "judge(augment(fake.detach()), shown)", "judge(fake.detach(), shown)"),
     ("laplacian_gan/training", "norm.reset_running_stats()", "pass"),
     ("laplacian_gan/training", ".roll(place * arm.images // len(arm.levels), 0)", ".roll(place * arm.images // len(arm.levels), 1)"),
     # Study 2

@@ -3,14 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lib.laplacian_gan.augment import augmentation_named
-from lib.laplacian_gan.losses import loss_named
-
 # The four levels of the source's generator. At 32 px they are the whole pyramid; larger images
 # keep their finest bands to themselves.
 LEVELS = (4, 8, 16, 32)
 NO_SOURCE = "none"  # in tables: where sources come from
-CONDITIONS = ("own", "zeros", "noise")
 
 
 @dataclass(frozen=True)
@@ -29,10 +25,12 @@ class Arm:
         level_noise: standard deviation of noise added to the levels, which have unit variance.
         sees_levels: the discriminator is given the same levels.
         loss: a name of `losses.LOSSES`.
-        norm: of the discriminator: "batch", "spectral" or "none".
-        penalty: weight of the gradient penalty of the loss, if it has one.
+        norm: of the discriminator: "batch", "spectral" or "none". Not "batch" with a gradient penalty, which is of each
+            image's own gradient.
+        penalty: weight of the gradient penalty of the loss, if it has one; for kind "gan".
         penalty_every: steps between two gradient penalties (lazy regularisation, Karras et al. 2020).
-        augmentation: a name of `augment.AUGMENTATIONS`, applied to real and generated images alike.
+        augmentation: a name of `augment.AUGMENTATIONS`, applied to real and generated images alike; for
+            kind "gan", and not with `sees_levels`, as an augmented image no longer has the pyramid that is seen.
     """
 
     label: str
@@ -50,28 +48,6 @@ class Arm:
     learning_rate: float = 2e-4
     beta1: float = 0.1
     weight_decay: float = 2e-5
-
-    def __post_init__(self):
-        if self.kind not in ("gan", "lapgan", "decoder"):
-            raise ValueError(f"{self.label}: kind {self.kind!r} is unknown; choose 'gan', 'lapgan' or 'decoder'")
-        if self.condition not in CONDITIONS:
-            raise ValueError(f"{self.label}: condition {self.condition!r} is unknown; choose from {CONDITIONS}")
-        if self.images != 1 and not 1 <= self.images <= len(self.levels):
-            raise ValueError(f"{self.label}: {len(self.levels)} levels cannot come from {self.images} images")
-        if self.sees_levels and self.augmentation != "none":
-            raise ValueError(f"{self.label}: an augmented image no longer has the pyramid that the discriminator sees")
-        augmentation_named(self.augmentation)
-        penalised = bool(loss_named(self.loss).gradient_penalty)
-        if penalised != (self.penalty > 0) or self.penalty_every < 1:
-            needs = "a penalty above 0" if penalised else "no penalty"
-            raise ValueError(f"{self.label}: {self.loss} takes {needs}, in every step or every few; see Arm.penalty")
-        if self.kind != "gan" and (penalised or self.augmentation != "none"):
-            raise ValueError(f"{self.label}: gradient penalties and augmentation are for kind 'gan', not {self.kind!r}")
-        if penalised and self.norm == "batch":
-            raise ValueError(
-                f"{self.label}: {self.loss} penalises each image's own gradient, which batch norm mixes with those of "
-                "others; give the discriminator norm='none' or 'spectral'"
-            )
 
     @property
     def needs_source(self) -> bool:

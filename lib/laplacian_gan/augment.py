@@ -1,6 +1,6 @@
 """Differentiable augmentation of real and generated images alike, before the discriminator sees them.
 
-    augment = augmentation_named("diffaugment")
+    augment = AUGMENTATIONS["diffaugment"]
     discriminator(augment(real)), discriminator(augment(fake))
 
 Every function takes float images (n, 3, h, w) in [-1, 1] and returns as many of that size, with
@@ -91,13 +91,6 @@ AUGMENTATIONS: dict[str, Augmentation] = {
     "pyramid": pyramid_augment,
     "negatives": negate,
 }
-
-
-def augmentation_named(name: str) -> Augmentation:
-    """The augmentation of that name. Raises a ValueError that lists the names."""
-    if name not in AUGMENTATIONS:
-        raise ValueError(f"there is no augmentation {name!r}; choose from {', '.join(AUGMENTATIONS)}")
-    return AUGMENTATIONS[name]
 
 
 def _draw(images: Tensor) -> Tensor:

@@ -73,12 +73,10 @@ def source_correlation(generated: Tensor, sources: Tensor) -> float:
 def variance_shares(generated: Tensor) -> dict[str, float]:
     """What decides the pixels of images (P pyramids, Z latents, 3, H, W): shares "pyramid", "z", "both", summing to 1.
 
-    Two-way analysis of variance without replication (Scheffe 1959, chapter 4): main effect of the
-    pyramid, main effect of z, and their interaction, unbiased, clipped at 0, over all pixels. All
-    are 0 where nothing varies.
+    P and Z are at least 2. Two-way analysis of variance without replication (Scheffe 1959, chapter 4): main effect of
+    the pyramid, main effect of z, and their interaction, unbiased, clipped at 0, over all pixels. All are 0 where
+    nothing varies.
     """
-    if generated.dim() != 5 or min(generated.shape[:2]) < 2:
-        raise ValueError(f"variance shares need at least 2 pyramids x 2 latents, not {tuple(generated.shape)}")
     pyramids, latents = generated.shape[:2]
     x = generated.double().flatten(2)
     grand, rows, columns = x.mean((0, 1)), x.mean(1), x.mean(0)

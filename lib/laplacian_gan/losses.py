@@ -1,6 +1,6 @@
 """GAN losses as pure functions on logits.
 
-    loss = loss_named("non-saturating")
+    loss = LOSSES["non-saturating"]
     loss.discriminator(on_real, on_fake)   # scalar, to be minimised by the discriminator
     loss.generator(on_real, on_fake)       # scalar, to be minimised by the generator
 
@@ -25,13 +25,13 @@ class Loss:
     Attributes:
         discriminator: (on_real, on_fake) -> scalar.
         generator: (on_real, on_fake) -> scalar; most ignore `on_real`.
-        gradient_penalty: what the discriminator is penalised with: "", "wgan-gp" or "r1r2".
+        gradient_penalty: (discriminator, real, fake) -> scalar, what the discriminator is penalised with.
         needs_real: whether the generator's loss compares with real images.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
-    gradient_penalty: str = ""
+    gradient_penalty: Callable[[Critic, Tensor, Tensor], Tensor] | None = None
     needs_real: bool = False
 
 
@@ -72,24 +72,7 @@ def relativistic_generator(on_real: Tensor, on_fake: Tensor) -> Tensor:
 
 def _paired(a: Tensor, b: Tensor) -> Tensor:
     """a - b of logits (n,) or (n, 1) each; of both shapes, broadcasting would compare all with all."""
-    if a.numel() != b.numel():
-        raise ValueError(f"pairs need as many real as generated images, not {a.numel()} and {b.numel()}")
     return a.float().flatten() - b.float().flatten()
-
-
-LOSSES = {
-    "non-saturating": Loss(non_saturating_discriminator, non_saturating_generator),
-    "hinge": Loss(hinge_discriminator, critic_generator),
-    "wasserstein-gp": Loss(wasserstein_discriminator, critic_generator, gradient_penalty="wgan-gp"),
-    "relativistic": Loss(relativistic_discriminator, relativistic_generator, gradient_penalty="r1r2", needs_real=True),
-}
-
-
-def loss_named(name: str) -> Loss:
-    """The loss of that name. Raises a ValueError that lists the names."""
-    if name not in LOSSES:
-        raise ValueError(f"there is no GAN loss {name!r}; choose from {', '.join(LOSSES)}")
-    return LOSSES[name]
 
 
 def gradient_penalty(discriminator: Critic, real: Tensor, fake: Tensor) -> Tensor:
@@ -116,3 +99,16 @@ def _gradients(discriminator: Critic, images: Tensor) -> Tensor:
     images = images.requires_grad_(True)
     (gradient,) = torch.autograd.grad(discriminator(images).float().sum(), images, create_graph=True)
     return gradient.flatten(1)
+
+
+def r1_r2(discriminator: Critic, real: Tensor, fake: Tensor) -> Tensor:
+    """R1 on real images plus R2 on generated ones."""
+    return zero_centred_penalty(discriminator, real) + zero_centred_penalty(discriminator, fake)
+
+
+LOSSES = {
+    "non-saturating": Loss(non_saturating_discriminator, non_saturating_generator),
+    "hinge": Loss(hinge_discriminator, critic_generator),
+    "wasserstein-gp": Loss(wasserstein_discriminator, critic_generator, gradient_penalty),
+    "relativistic": Loss(relativistic_discriminator, relativistic_generator, r1_r2, needs_real=True),
+}

@@ -15,7 +15,6 @@ from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalis
 
 from lib.laplacian_gan.pyramid import up
 
-SIZES = (32, 64, 128)
 COARSEST = 4  # pixels: the first feature map of a DCGAN and the low-pass residual of the pyramid
 LATENT = 100
 COLOURS = 3
@@ -75,8 +74,6 @@ class Discriminator(nn.Module):
 
     def __init__(self, size: int = 32, *, width: int = 64, levels: Sequence[int] = (), norm: str = "batch"):
         super().__init__()
-        if norm not in ("batch", "spectral", "none"):
-            raise ValueError(f"norm {norm!r} is unknown; choose 'batch', 'spectral' or 'none'")
         self.size, self.levels = size, _checked(levels, size)
         self.blocks = nn.ModuleDict()
         taken = COLOURS
@@ -134,6 +131,16 @@ class Chain(nn.Module):
         self.steps = nn.ModuleDict({str(r): BandGenerator(r, width=width) for r in resolutions(size) if r > base})
         self.planes = [latent, *(int(r) ** 2 for r in self.steps)]
         self.latent, self.levels = sum(self.planes), ()
+
+    def each_step(self, z: Tensor, images: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Bands | None]]:
+        """By resolution, the image that each step makes of the true coarse one of `images`, and its condition."""
+        parts = z.split(self.planes, dim=1)
+        made = {self.base: (self.first(parts[0]), None)}
+        for step, noise in zip(self.steps.values(), parts[1:], strict=True):
+            r = step.resolution
+            coarse = up(images[r // 2], (r, r))
+            made[r] = coarse + step(noise, coarse), {r: coarse}
+        return made
 
     def forward(self, z: Tensor, bands: Bands | None = None) -> Tensor:
         parts = z.split(self.planes, dim=1)

@@ -23,22 +23,15 @@ def down(images: Tensor) -> Tensor:
 def up(images: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, C, ceil(H/2), ceil(W/2)) -> (N, C, H, W) for `size` (H, W); a constant stays constant."""
     height, width = size
-    if tuple(images.shape[-2:]) != ((height + 1) // 2, (width + 1) // 2):
-        raise ValueError(f"{tuple(images.shape[-2:])} cannot become {tuple(size)}: only twice the size, or one less")
     return _up_last(_up_last(images, width).mT, height).mT
 
 
 def build(images: Tensor, depth: int) -> list[Tensor]:
-    """The `depth` bands of images (N, C, H, W), finest first; the last is the low-pass residual.
+    """The `depth` bands of float images (N, C, H, W), finest first; the last is the low-pass residual.
 
     Every band but the last has mean 0 in every image and channel: blurring shifts the mean a
     little at the borders, and that shift is handed down to the coarser image.
     """
-    if images.dim() != 4 or not images.is_floating_point():
-        raise ValueError(f"a pyramid needs float images (N, C, H, W), not {images.dtype} {tuple(images.shape)}")
-    largest = greatest_depth(images)
-    if not 1 <= depth <= largest:
-        raise ValueError(f"images of {tuple(images.shape[-2:])} have pyramids of 1 to {largest} levels, not {depth}")
     bands, image = [], images
     for _ in range(depth - 1):
         coarse = down(image)

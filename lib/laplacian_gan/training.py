@@ -15,8 +15,8 @@ from lib.data.augment import as_float
 from lib.forking import train_each
 from lib.laplacian_gan import pyramid
 from lib.laplacian_gan.arms import Arm
-from lib.laplacian_gan.augment import augmentation_named
-from lib.laplacian_gan.losses import gradient_penalty, loss_named, zero_centred_penalty
+from lib.laplacian_gan.augment import AUGMENTATIONS
+from lib.laplacian_gan.losses import LOSSES
 from lib.laplacian_gan.models import Chain, Discriminator, Generator, parameter_count, resolutions
 from lib.training import Captured, MovingAverage, fit_arm, prepare, scored, shuffled, start
 
@@ -28,6 +28,7 @@ SAMPLES_AT_ONCE = 250
 NOISE = 2**31  # added to the seed of sampling, of which a CPU reads 32 bits: noise on bands is not what z was made of
 
 Bands = dict[int, Tensor]
+CONDITIONS = {"own": nn.Identity(), "zeros": torch.zeros_like, "noise": torch.randn_like}
 Step = Callable[[Tensor, bool], dict[str, Tensor]]  # real images (n, 3, h, w), whether the penalty is due
 
 
@@ -66,11 +67,6 @@ class Trained:
         Image i on sources[i]; with bands of several images, the g-th of these is sources[i - g], see `Arm.images`.
         Returns uint8 (n, 3, h, w) on the CPU; the caller's random state is left alone.
         """
-        if self.arm.needs_source and (sources is None or len(sources) != len(z)):
-            found = "none" if sources is None else f"{len(sources)}"
-            raise ValueError(
-                f"{self.arm.label} makes images from images: {len(z)} latents need as many sources, not {found}"
-            )
         device = next(self.generator.parameters()).device
         chunks = []
         with torch.random.fork_rng():
@@ -108,10 +104,7 @@ def conditions(images: Tensor, arm: Arm, scales: Tensor) -> Bands:
     bands = {}
     for place, level in enumerate(sorted(arm.levels)):
         band = found[level].roll(place * arm.images // len(arm.levels), 0)
-        if arm.condition == "zeros":
-            band = torch.zeros_like(band)
-        elif arm.condition == "noise":
-            band = torch.randn_like(band)
+        band = CONDITIONS[arm.condition](band)
         bands[level] = band + arm.level_noise * torch.randn_like(band) if arm.level_noise else band
     return bands
 
@@ -252,95 +245,64 @@ def optimizer_of(part: nn.Module, arm: Arm) -> torch.optim.Optimizer:
 def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
     """One update of the discriminator, then one of the generator, on real images (n, 3, h, w).
 
-    Nothing is read back from the device, the generated batch serves both updates, and the
-    generator's update computes no gradient for the discriminator's weights.
+    A LAPGAN has a pair of them for each step of its chain, each on the true coarse image (Denton et al. 2015, section
+    3.2). Nothing is read back from the device, the generated batch serves both updates, and the generator's update
+    computes no gradient for the discriminator's weights.
     """
     generator, discriminator, generator_optimizer, discriminator_optimizer = parts
-    loss, augment = loss_named(arm.loss), augmentation_named(arm.augmentation)
-    latent = accelerator.unwrap_model(generator).latent
+    plain, chain = accelerator.unwrap_model(generator), arm.kind == "lapgan"
+    loss, augment = LOSSES[arm.loss], AUGMENTATIONS[arm.augmentation]
+
+    def pairs(real: Tensor) -> list[tuple[nn.Module, Tensor, Tensor, Bands | None]]:
+        """(discriminator, real images, generated images, condition of the discriminator) of each pair."""
+        images = gaussian(real) if chain else {}
+        bands = {} if chain else conditions(real, arm, scales)
+        z = torch.randn(len(real), plain.latent, device=real.device)
+        with accelerator.autocast():
+            if chain:
+                made = plain.each_step(z, images)
+                return [(discriminator[str(r)], images[r], fake, coarse) for r, (fake, coarse) in made.items()]
+            return [(discriminator, real, generator(z, bands), bands if arm.sees_levels else None)]
 
     def step(real: Tensor, penalised: bool) -> dict[str, Tensor]:
-        bands = conditions(real, arm, scales)
-        shown = bands if arm.sees_levels else None
-        z = torch.randn(len(real), latent, device=real.device)
+        made = pairs(real)
         discriminator_optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():
-            fake = generator(z, bands)
-            seen = augment(real)
-            on_real = discriminator(seen, shown)
-            on_fake = discriminator(augment(fake.detach()), shown)
-        d_loss = loss.discriminator(on_real, on_fake)
-        total = d_loss
+            seen = [augment(images) for _, images, _, _ in made]
+            on_real = [judge(images, shown) for (judge, _, _, shown), images in zip(made, seen, strict=True)]
+            on_fake = [judge(augment(fake.detach()), shown) for judge, _, fake, shown in made]
+        total = sum(loss.discriminator(a, b) for a, b in zip(on_real, on_fake, strict=True))
+        d_loss = total / len(made)
         if loss.gradient_penalty and penalised:
-            total = d_loss + _penalty(accelerator.unwrap_model(discriminator), arm, real, fake.detach(), shown)
+            total = total + _penalty(accelerator.unwrap_model(discriminator), arm, *made[0][1:])
         accelerator.backward(total)
         discriminator_optimizer.step()
 
         discriminator.requires_grad_(False)
         generator_optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():
-            judged = discriminator(augment(fake), shown)
-            compared = discriminator(seen, shown) if loss.needs_real else on_real.detach()
-        g_loss = loss.generator(compared, judged)
-        accelerator.backward(g_loss)
+            judged = [judge(augment(fake), shown) for judge, _, fake, shown in made]
+            compared = [logits.detach() for logits in on_real]
+            if loss.needs_real:
+                compared = [judge(images, shown) for (judge, _, _, shown), images in zip(made, seen, strict=True)]
+        total = sum(loss.generator(a, b) for a, b in zip(compared, judged, strict=True))
+        accelerator.backward(total)
         generator_optimizer.step()
         discriminator.requires_grad_(True)
-        return _report(d_loss, g_loss, on_real, on_fake)
+        # Losses, and the mean probability of being real that is given to real and to generated images.
+        d_real, d_fake = (torch.stack(logits).detach().sigmoid().mean() for logits in (on_real, on_fake))
+        return {"d_loss": d_loss.detach(), "g_loss": total.detach() / len(made), "d_real": d_real, "d_fake": d_fake}
 
     return step
 
 
-def _report(d_loss: Tensor, g_loss: Tensor, on_real: Tensor, on_fake: Tensor) -> dict[str, Tensor]:
-    """Losses, and the mean probability of being real that the discriminator gives to real and to generated images."""
-    real, fake = (torch.sigmoid(logits.detach()).mean() for logits in (on_real, on_fake))
-    return {"d_loss": d_loss.detach(), "g_loss": g_loss.detach(), "d_real": real, "d_fake": fake}
-
-
-def _penalty(discriminator: Discriminator, arm: Arm, real: Tensor, fake: Tensor, shown) -> Tensor:
-    weight = arm.penalty * arm.penalty_every  # lazy: rarer and as much stronger
-
+def _penalty(discriminator: Discriminator, arm: Arm, real: Tensor, fake: Tensor, shown: Bands | None) -> Tensor:
     def score(images: Tensor) -> Tensor:
         # Not the network's own forward, which Accelerate wraps in autocast.
         return Discriminator.forward(discriminator, images, shown)
 
-    if loss_named(arm.loss).gradient_penalty == "wgan-gp":
-        return weight * gradient_penalty(score, real, fake)
-    return weight * (zero_centred_penalty(score, real) + zero_centred_penalty(score, fake))
-
-
-def chain_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
-    """One update of every step of a LAPGAN, each on the true coarse image (Denton et al. 2015, section 3.2)."""
-    chain, discriminators, generator_optimizer, discriminator_optimizer = parts
-    plain = accelerator.unwrap_model(chain)
-    loss = loss_named(arm.loss)
-
-    def step(real: Tensor, penalised: bool = False) -> dict[str, Tensor]:
-        images = gaussian(real)
-        parts = torch.randn(len(real), plain.latent, device=real.device).split(plain.planes, dim=1)
-        with accelerator.autocast():
-            made = {plain.base: (plain.first(parts[0]), None)}
-            for (r, generator), noise in zip(plain.steps.items(), parts[1:], strict=True):
-                coarse = pyramid.up(images[int(r) // 2], (int(r), int(r)))
-                made[int(r)] = coarse + generator(noise, coarse), {int(r): coarse}
-        discriminator_optimizer.zero_grad(set_to_none=True)
-        with accelerator.autocast():
-            on_real = [discriminators[str(r)](images[r], coarse) for r, (_, coarse) in made.items()]
-            on_fake = [discriminators[str(r)](fake.detach(), coarse) for r, (fake, coarse) in made.items()]
-        d_loss = sum(loss.discriminator(a, b) for a, b in zip(on_real, on_fake, strict=True)) / len(made)
-        accelerator.backward(d_loss * len(made))
-        discriminator_optimizer.step()
-
-        discriminators.requires_grad_(False)
-        generator_optimizer.zero_grad(set_to_none=True)
-        with accelerator.autocast():
-            judged = [discriminators[str(r)](fake, coarse) for r, (fake, coarse) in made.items()]
-        g_loss = sum(loss.generator(a.detach(), b) for a, b in zip(on_real, judged, strict=True)) / len(made)
-        accelerator.backward(g_loss * len(made))
-        generator_optimizer.step()
-        discriminators.requires_grad_(True)
-        return _report(d_loss, g_loss, torch.stack(on_real), torch.stack(on_fake))
-
-    return step
+    # Lazy: rarer and as much stronger.
+    return arm.penalty * arm.penalty_every * LOSSES[arm.loss].gradient_penalty(score, real, fake.detach())
 
 
 def gaussian(images: Tensor) -> dict[int, Tensor]:
@@ -353,7 +315,7 @@ def decoder_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
     """One update towards the source itself, in mean squared error: copying as a task, with nothing to generate."""
     generator, optimizer = parts
 
-    def step(real: Tensor, penalised: bool = False) -> dict[str, Tensor]:
+    def step(real: Tensor, penalised: bool) -> dict[str, Tensor]:
         bands = conditions(real, arm, scales)
         z = torch.randn(len(real), accelerator.unwrap_model(generator).latent, device=real.device)
         optimizer.zero_grad(set_to_none=True)
@@ -367,7 +329,7 @@ def decoder_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
     return step
 
 
-STEPS = {"gan": adversarial_step, "lapgan": chain_step, "decoder": decoder_step}
+STEPS = {"gan": adversarial_step, "lapgan": adversarial_step, "decoder": decoder_step}
 
 
 def train_arms(arms: Iterable[Arm], train: "Images", settings: Settings, **options: Any) -> dict[str, Trained]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lib.laplacian_gan.losses import LOSSES, gradient_penalty, loss_named, zero_centred_penalty
+from lib.laplacian_gan.losses import LOSSES, gradient_penalty, zero_centred_penalty
 
 
 def logits(seed, count=7):
@@ -18,7 +18,7 @@ REAL, FAKE = logits(0), logits(1)
 
 
 def test_non_saturating_is_cross_entropy_on_probabilities():
-    loss = loss_named("non-saturating")
+    loss = LOSSES["non-saturating"]
     real, fake = torch.sigmoid(REAL), torch.sigmoid(FAKE)
     expected = F.binary_cross_entropy(real, torch.ones(7)) + F.binary_cross_entropy(fake, torch.zeros(7))
     torch.testing.assert_close(loss.discriminator(REAL, FAKE), expected)
@@ -27,21 +27,21 @@ def test_non_saturating_is_cross_entropy_on_probabilities():
 
 def test_an_undecided_discriminator_pays_log_4():
     none = torch.zeros(5)
-    assert loss_named("non-saturating").discriminator(none, none).item() == pytest.approx(math.log(4))
-    assert loss_named("relativistic").discriminator(none, none).item() == pytest.approx(math.log(2))
-    assert loss_named("hinge").discriminator(none, none).item() == 2
-    assert loss_named("wasserstein-gp").discriminator(none, none).item() == 0
+    assert LOSSES["non-saturating"].discriminator(none, none).item() == pytest.approx(math.log(4))
+    assert LOSSES["relativistic"].discriminator(none, none).item() == pytest.approx(math.log(2))
+    assert LOSSES["hinge"].discriminator(none, none).item() == 2
+    assert LOSSES["wasserstein-gp"].discriminator(none, none).item() == 0
 
 
 def test_hinge_is_satisfied_beyond_the_margin():
-    loss = loss_named("hinge")
+    loss = LOSSES["hinge"]
     assert loss.discriminator(torch.tensor([1.0, 3.0]), torch.tensor([-1.0, -9.0])) == 0
     assert loss.discriminator(torch.tensor([0.5]), torch.tensor([-0.5])) == 1
 
 
 @pytest.mark.parametrize("name", ["relativistic", "wasserstein-gp"])
 def test_these_depend_on_differences_alone(name):
-    loss = loss_named(name)
+    loss = LOSSES[name]
     torch.testing.assert_close(loss.discriminator(REAL + 5, FAKE + 5), loss.discriminator(REAL, FAKE))
     if loss.needs_real:
         torch.testing.assert_close(loss.generator(REAL + 5, FAKE + 5), loss.generator(REAL, FAKE))
@@ -49,7 +49,7 @@ def test_these_depend_on_differences_alone(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_gradients_against_finite_differences_and_their_signs(name):
-    loss = loss_named(name)
+    loss = LOSSES[name]
     real, fake = (x.double().requires_grad_(True) for x in (REAL, FAKE))
     on_real, on_fake = torch.autograd.grad(loss.discriminator(real, fake), (real, fake))
     (up,) = torch.autograd.grad(loss.generator(real, fake), fake)
@@ -66,17 +66,15 @@ def test_gradients_against_finite_differences_and_their_signs(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_float32_from_halves_and_either_shape(name):
-    loss = loss_named(name)
+    loss = LOSSES[name]
     for part in (loss.discriminator, loss.generator):
         assert part(REAL.bfloat16(), FAKE.bfloat16()).dtype == torch.float32
         torch.testing.assert_close(part(REAL[:, None], FAKE[:, None]), part(REAL, FAKE))
 
 
-def test_pairs_of_both_shapes_are_pairs_and_need_to_be_as_many():
-    loss = loss_named("relativistic")
+def test_logits_of_both_shapes_are_pairs():
+    loss = LOSSES["relativistic"]
     torch.testing.assert_close(loss.discriminator(REAL[:, None], FAKE), loss.discriminator(REAL, FAKE))
-    with pytest.raises(ValueError, match="as many real as generated images, not 7 and 1"):
-        loss.generator(REAL, FAKE[:1])
 
 
 def test_large_logits_stay_finite():
@@ -84,11 +82,6 @@ def test_large_logits_stay_finite():
         for sign in (1e4, -1e4):
             value = loss.discriminator(REAL - sign, FAKE + sign) + loss.generator(REAL, FAKE - sign)
             assert torch.isfinite(value)
-
-
-def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="non-saturating, hinge, wasserstein-gp, relativistic"):
-        loss_named("lsgan")
 
 
 # -- gradient penalties ----------------------------------------------------------------------
@@ -135,7 +128,7 @@ def test_penalties_train_the_judge():
 
 
 def test_relativistic_compares_pair_by_pair():
-    loss = loss_named("relativistic")
+    loss = LOSSES["relativistic"]
     pairs = list(zip(REAL.tolist(), FAKE.tolist(), strict=True))
     discriminator = sum(math.log1p(math.exp(fake - real)) for real, fake in pairs) / len(pairs)
     generator = sum(math.log1p(math.exp(real - fake)) for real, fake in pairs) / len(pairs)
@@ -145,8 +138,8 @@ def test_relativistic_compares_pair_by_pair():
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_games_say_what_they_need(name):
-    loss = loss_named(name)
-    assert loss.gradient_penalty == {"wasserstein-gp": "wgan-gp", "relativistic": "r1r2"}.get(name, "")
+    loss = LOSSES[name]
+    assert bool(loss.gradient_penalty) == (name in ("wasserstein-gp", "relativistic"))
     real = REAL.clone().requires_grad_(True)
     value = loss.generator(real, FAKE)
     assert value.requires_grad == loss.needs_real  # FAKE itself asks for no gradient

@@ -121,8 +121,3 @@ def test_other_sizes_are_refused(size):
 def test_other_levels_are_refused():
     with pytest.raises(ValueError, match=r"pyramid levels \(4, 8, 16, 32\), not \[5, 64\]"):
         Generator(32, levels=(4, 5, 64))
-
-
-def test_an_unknown_norm_is_refused():
-    with pytest.raises(ValueError, match="'layer' is unknown"):
-        Discriminator(32, norm="layer")

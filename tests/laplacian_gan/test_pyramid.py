@@ -118,18 +118,3 @@ def test_normalised_bands_have_unit_variance_and_come_back():
 def test_bands_of_constant_images_stay_zero():
     bands = build(torch.zeros(2, 3, 8, 8), 2)
     assert all(torch.equal(band, torch.zeros_like(band)) for band in normalise(bands, band_scales(bands[0], 2)))
-
-
-@pytest.mark.parametrize("depth", [0, 7])
-def test_impossible_depths_are_refused(depth):
-    with pytest.raises(ValueError, match=f"pyramids of 1 to 6 levels, not {depth}"):
-        build(noise(1, 3, 32, 40), depth)
-
-
-def test_other_inputs_are_refused():
-    with pytest.raises(ValueError, match="float images"):
-        build(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 2)
-    with pytest.raises(ValueError, match="float images"):
-        build(torch.zeros(3, 8, 8), 2)
-    with pytest.raises(ValueError, match="only twice the size, or one less"):
-        up(torch.zeros(1, 3, 4, 4), (10, 8))
