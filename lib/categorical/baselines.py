@@ -18,29 +18,17 @@ are probabilities is not checked: it would cost a pass over them, and a wait for
 A ValueError says which shapes, sizes or temperatures do not fit.
 """
 
-import functools
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lib.categorical.losses import SMALLEST, _full
+from lib.categorical.losses import SMALLEST
+from lib.precision import full_precision
 
 
-def _full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Autocast off, and half-precision tensors raised to float32; these come by position."""
-
-    @functools.wraps(function)
-    def wrapped(*inputs, **options) -> Tensor:
-        with torch.autocast(inputs[0].device.type, enabled=False):
-            return function(*(_full(x) if isinstance(x, Tensor) else x for x in inputs), **options)
-
-    return wrapped
-
-
-@_full_precision
+@full_precision
 def nt_xent(x: Tensor, y: Tensor, temperature: float = 0.5) -> Tensor:
     """NT-Xent (Chen et al. 2020, equation 1): -log of the partner's share among the 2B - 1 other embeddings.
 
@@ -59,7 +47,7 @@ def nt_xent(x: Tensor, y: Tensor, temperature: float = 0.5) -> Tensor:
     return F.cross_entropy(logits, partner)
 
 
-@_full_precision
+@full_precision
 def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) -> Tensor:
     """InfoNCE with negatives from a queue (He et al. 2020, equation 1).
 
@@ -79,7 +67,7 @@ def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) ->
     return F.cross_entropy(torch.cat([positive, negative], dim=1), first)  # of (B, 1 + Q)
 
 
-@_full_precision
+@full_precision
 def imsvd(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     """IMSVD (Niu et al. 2025), the formula of its published code:
 
@@ -107,7 +95,7 @@ def imsvd(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     return _disagreement(p, q) + weight * (spread + independence)
 
 
-@_full_precision
+@full_precision
 def carp(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     """CARP (Silva & Ramírez Rivera 2023): mean_{b,l} -log⟨p, q⟩ + weight · mean_l KL(m_l ‖ uniform).
 
@@ -126,7 +114,7 @@ def carp(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     return _disagreement(p, q) + weight * divergence.mean()
 
 
-@_full_precision
+@full_precision
 def scan(p: Tensor, q: Tensor, entropy_weight: float = 5.0) -> Tensor:
     """SCAN's clustering loss (Van Gansbeke et al. 2020, equation 2): mean_{b,l} -log⟨p, q⟩ - λ · mean_l H(p̄_l).
 

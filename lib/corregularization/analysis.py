@@ -1,7 +1,6 @@
 """What the study measures on filters: similarity, its lower bound, angles and norms, groups."""
 
 import math
-from dataclasses import asdict, dataclass
 
 import pandas as pd
 import torch
@@ -9,34 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lib.corregularization.losses import SHORTEST, as_matrix, welch_bound
-
-
-@dataclass(frozen=True)
-class Similarity:
-    """How similar the n filters of a layer are, over pairs i ≠ j of cosines c_ij.
-
-    rms, mean, max: of |c_ij|, in [0, 1]. welch: the smallest RMS that n vectors in d dimensions can have.
-    """
-
-    n: int
-    d: int
-    rms: float
-    mean: float
-    max: float
-    welch: float
-
-
-@dataclass(frozen=True)
-class Coherence(Similarity):
-    """Similarity, and how evenly the filters fill their space.
-
-    excess: rms - welch. effective_rank: exp of the entropy of the singular values of the unit
-    filters, in [1, min(n, d)] (Roy & Vetterli 2007). condition: largest over smallest singular value.
-    """
-
-    excess: float
-    effective_rank: float
-    condition: float
 
 
 def unit_filters(weight: Tensor) -> Tensor:
@@ -63,32 +34,37 @@ def pair_cosines(weight: Tensor) -> Tensor:
     return gram[tuple(torch.triu_indices(*gram.shape, offset=1))]
 
 
-def similarity(weight: Tensor) -> Similarity:
-    """The part of `coherence` that needs no spectrum, cheap enough for every epoch."""
+def similarity(weight: Tensor) -> dict[str, float]:
+    """How similar the n filters of a layer are, over pairs i ≠ j of cosines c_ij; cheap enough for every epoch.
+
+    n, d: filters and weights of each. rms, mean, max: of |c_ij|, in [0, 1]. welch: the smallest RMS that n vectors in
+    d dimensions can have. Filters without direction (pruned ones, say) are left out and not counted.
+    """
     n, d = (unit := _with_direction(weight)).shape
-    bound = welch_bound(n, d)  # refuses fewer than two filters
     cosines = pair_cosines(unit).abs()
     rms = cosines.square().mean().sqrt().item()
-    return Similarity(n, d, rms, cosines.mean().item(), cosines.max().item(), bound)
+    return {"n": n, "d": d, "rms": rms, "mean": cosines.mean().item(), "max": cosines.max().item(),
+            "welch": welch_bound(n, d)}  # fmt: skip
 
 
-def coherence(weight: Tensor) -> Coherence:
-    """Similarity and spectrum of the filters in `weight`: a kernel (n, …) or a kernel matrix (n, d).
+def coherence(weight: Tensor) -> dict[str, float]:
+    """`similarity` of a kernel (n, …) or kernel matrix (n, d), and how evenly its filters fill their space.
 
-    Filters without direction (pruned ones, say) are left out and not counted.
+    excess: rms - welch. effective_rank: exp of the entropy of the singular values of the unit
+    filters, in [1, min(n, d)] (Roy & Vetterli 2007). condition: largest over smallest singular value.
     """
     unit = _with_direction(weight)
     found = similarity(unit)
     # Squared singular values from the smaller Gram matrix: many times faster than an SVD of U.
-    values = torch.linalg.eigvalsh(unit @ unit.T if found.n <= found.d else unit.T @ unit).clamp_min(0).sqrt()
+    gram = unit @ unit.T if found["n"] <= found["d"] else unit.T @ unit
+    values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     entropy = torch.special.entr(values / values.sum()).sum().item()
     smallest, largest = values[0].item(), values[-1].item()
-    return Coherence(
-        **asdict(found),
-        excess=found.rms - found.welch,
-        effective_rank=math.exp(entropy),
-        condition=largest / smallest if smallest > 1e-6 * largest else math.inf,  # below, rounding alone
-    )
+    return found | {
+        "excess": found["rms"] - found["welch"],
+        "effective_rank": math.exp(entropy),
+        "condition": largest / smallest if smallest > 1e-6 * largest else math.inf,  # below, rounding alone
+    }
 
 
 def group_coherence(weight: Tensor, groups: int) -> tuple[float, float]:
@@ -126,8 +102,6 @@ def prune_redundant(layer: nn.Conv2d, share: float) -> Tensor:
     `share` of the filters are gone, but never all of them (Lubana et al. 2020 argue that decorrelated filters make
     such pruning worse, as none is redundant; here it is measured).
     """
-    if not 0 <= share < 1:
-        raise ValueError(f"share must lie in [0, 1), not {share}")
     norm = norms_and_angles(layer.weight)[0]
     similar = gram_matrix(layer.weight).abs().fill_diagonal_(-1)
     keep = torch.ones(len(norm), dtype=torch.bool)

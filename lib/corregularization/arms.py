@@ -92,8 +92,5 @@ def penalty_of(
         return partial(mean_over_layers, layers, generator=generator, **arm.options)
     if arm.penalty in ON_LAYERS:
         return ON_LAYERS[arm.penalty](layers, **arm.options)
-    if arm.penalty in PENALTIES:
-        drawn = {"generator": generator} if arm.penalty == "srip" else {}
-        return partial(mean_over_layers, layers, PENALTIES[arm.penalty], **arm.options, **drawn)
-    known = sorted([*PENALTIES, *ON_LAYERS, "gram", "none", "weight_decay"])
-    raise ValueError(f"penalty {arm.penalty!r} is unknown; choose one of {', '.join(known)}")
+    drawn = {"generator": generator} if arm.penalty == "srip" else {}
+    return partial(mean_over_layers, layers, PENALTIES[arm.penalty], **arm.options, **drawn)

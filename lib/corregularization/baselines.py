@@ -18,18 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.corregularization.losses import CONVOLUTIONS, SHORTEST, PenaltyError, as_matrix, full_precision, mean_by_name
-
-
-def _filters(weight: Tensor, *, at_least: int) -> Tensor:
-    """W, (n, d), with n ≥ at_least and d ≥ 1."""
-    matrix = as_matrix(weight)
-    if matrix.shape[0] < at_least or matrix.shape[1] < 1:
-        raise PenaltyError(
-            f"expected a weight of at least {at_least} filters of 1 weight; "
-            f"the shape {tuple(weight.shape)} holds {matrix.shape[0]} of {matrix.shape[1]}"
-        )
-    return matrix
+from lib.corregularization.losses import CONVOLUTIONS, SHORTEST, as_matrix
+from lib.precision import full_precision
 
 
 @full_precision
@@ -48,7 +38,7 @@ def soft_orthogonality(weight: Tensor) -> Tensor:
     >>> soft_orthogonality(torch.eye(4, 9))
     tensor(0.)
     """
-    matrix = _filters(weight, at_least=1)
+    matrix = as_matrix(weight)
     n, d = matrix.shape
     gram = matrix @ matrix.T if n <= d else matrix.T @ matrix  # (m, m), m = min(n, d)
     identity = torch.eye(gram.shape[0], dtype=gram.dtype, device=gram.device)
@@ -61,7 +51,7 @@ def lengths(weight: Tensor) -> Tensor:
 
     For n ≤ d, n² times `soft_orthogonality` is n times this plus n(n - 1) times `inner_products`.
     """
-    return (_filters(weight, at_least=1).square().sum(1) - 1).square().mean()
+    return (as_matrix(weight).square().sum(1) - 1).square().mean()
 
 
 @full_precision
@@ -70,7 +60,7 @@ def inner_products(weight: Tensor) -> Tensor:
 
     Shrinking the filters lowers it as well as turning them apart; `gram_penalty`, of the c_ij alone, leaves that out.
     """
-    matrix = _filters(weight, at_least=2)
+    matrix = as_matrix(weight)
     gram = matrix @ matrix.T
     return (gram.square().sum() - gram.diagonal().square().sum()) / (len(gram) * (len(gram) - 1))
 
@@ -89,7 +79,7 @@ def srip(weight: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
 
     Source: Bansal, Chen, Wang, NeurIPS 2018. The norm is not squared; some published code squares it.
     """
-    matrix = _filters(weight, at_least=1)
+    matrix = as_matrix(weight)
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T
     vector = torch.randn(len(matrix), 1, generator=generator, device=matrix.device, dtype=matrix.dtype)
@@ -114,7 +104,7 @@ def mma(weight: Tensor) -> Tensor:
     Source: Wang, Xiang, Zou, Xu, "MMA Regularization: Decorrelating Weights of Neural Networks by
     Maximizing the Minimal Angles", NeurIPS 2020 (coefficient 0.07; with skip connections 0.03).
     """
-    unit = F.normalize(_filters(weight, at_least=2), dim=1, eps=SHORTEST)
+    unit = F.normalize(as_matrix(weight), dim=1, eps=SHORTEST)
     with torch.no_grad():
         cosine = unit @ unit.T  # (n, n)
         nearest = cosine.fill_diagonal_(-2.0).argmax(dim=1)  # (n,)
@@ -145,11 +135,6 @@ def ocnn(weight: Tensor, *, stride: int | tuple[int, ...] = 1) -> Tensor:
     Source: Wang, Chen, Chakraborty, Yu, "Orthogonal Convolutional Neural Networks", CVPR 2020,
     orthogonality of the rows. There it is a sum: n² times this.
     """
-    if not 3 <= weight.dim() <= 5 or weight.numel() == 0:
-        raise PenaltyError(
-            f"expected a kernel (n, C, k, …) with 1 to 3 spatial axes, not of shape {tuple(weight.shape)}; "
-            "without spatial axes this loss is soft_orthogonality"
-        )
     n, _, *size = weight.shape
     axes = len(size)
     stride = (stride,) * axes if isinstance(stride, int) else stride
@@ -164,14 +149,8 @@ def ocnn(weight: Tensor, *, stride: int | tuple[int, ...] = 1) -> Tensor:
 
 
 def ocnn_over_layers(layers: Mapping[str, nn.Module]) -> Tensor:
-    """`ocnn` of each convolution at the layer's own stride, mean over layers; for `mean_over_layers`."""
-
-    def value(layer: nn.Module) -> Tensor:
-        if not isinstance(layer, CONVOLUTIONS) or layer.groups != 1 or any(step != 1 for step in layer.dilation):
-            raise PenaltyError(f"{layer} is not a convolution without groups or dilation")
-        return ocnn(layer.weight, stride=layer.stride)
-
-    return mean_by_name(value, layers)
+    """`ocnn` of each convolution, without groups or dilation, at the layer's own stride, mean over layers."""
+    return torch.stack([ocnn(layer.weight, stride=layer.stride) for layer in layers.values()]).mean()
 
 
 @full_precision
@@ -188,15 +167,8 @@ def decov(activations: Tensor) -> Tensor:
     Decorrelating Representations", ICLR 2016: ½ (‖C‖_F² - ‖diag C‖²) of a vector of hidden units,
     ½ c(c-1) times this. The treatment of positions is our choice.
     """
-    if activations.dim() < 2:
-        raise PenaltyError(f"expected activations (B, c) or (B, c, …), not shape {tuple(activations.shape)}")
     rows = activations.transpose(0, 1).flatten(1).T  # (N, c)
     samples, count = rows.shape
-    if samples < 2 or count < 2:
-        raise PenaltyError(
-            f"a covariance needs at least 2 samples of 2 features; "
-            f"activations of shape {tuple(activations.shape)} hold {samples} of {count}"
-        )
     centred = rows - rows.mean(dim=0)
     covariance = centred.T @ centred / samples  # (c, c)
     same = torch.eye(count, dtype=torch.bool, device=rows.device)

@@ -162,7 +162,7 @@ def table(arms: Sequence[VaeArm], trained: Mapping[str, VAE], test: Scenes, *, s
         logits = predict(model.decoder, mean.split(500))
         nats = divergence(mean, log_variance).mean(0)
         error = misfit(logits, images).mean()
-        rms = np.mean([similarity(layer.weight).rms for layer in select_layers(model).values()])
+        rms = np.mean([similarity(layer.weight)["rms"] for layer in select_layers(model).values()])
         row = {"arm": arm.label, "seed": seed, "beta": arm.beta, "strength": arm.penalty.strength}
         row |= {"reconstruction": error.item(), "kl": nats.sum().item(), "active": int((nats > 0.1).sum()), "rms": rms}
         rows.append(row | disentanglement.scores(mean, test.factors))

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ def coherences(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
     for label, result in trained.items():
         for number, layer in enumerate(select_layers(result.model).values(), start=1):
             norms = norms_and_angles(layer.weight)[0]
-            row = {"layer": f"conv{number}", **asdict(coherence(layer.weight))}
+            row = {"layer": f"conv{number}", **coherence(layer.weight)}
             row |= {"norm": norms.mean().item(), "norm_sd": norms.std().item()}
             rows.append(row | {"arm": label, "seed": seed})
     return pd.DataFrame(rows)
@@ -159,7 +159,7 @@ def group_table(trained: Mapping[str, Trained], groups: int, seed: int) -> pd.Da
         layers = [layer.weight for layer in select_layers(result.model).values()]
         within, across = np.mean([group_coherence(layer, groups) for layer in layers], axis=0)
         row = {"arm": label, "seed": seed, "groups": result.arm.options.get("groups", 1)}
-        rows.append(row | {"within": within, "across": across, "first_largest": similarity(layers[0]).max})
+        rows.append(row | {"within": within, "across": across, "first_largest": similarity(layers[0])["max"]})
     return pd.DataFrame(rows)
 
 

@@ -82,7 +82,7 @@ def gram_matrix(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
             gram.fill_diagonal_(0)  # always 1, and it would hide the rest
             image = cell.imshow(np.asarray(gram), cmap="RdBu_r", vmin=-0.5, vmax=0.5, interpolation="nearest")
             cell.grid(False)
-            cell.set_title(f"{layer}, {arm}\nRMS {found.rms:.3f}, max {found.max:.2f}", fontsize=7)
+            cell.set_title(f"{layer}, {arm}\nRMS {found['rms']:.3f}, max {found['max']:.2f}", fontsize=7)
             cell.set(xlabel="filter", ylabel="filter")
     bar = figure.colorbar(image, ax=axes, shrink=0.7, extend="both")
     bar.set_label("cosine (diagonal left out)")

@@ -27,7 +27,7 @@ def similarity_table(networks: Mapping[str, nn.Module], arms: Mapping[str, Train
 
     Random filters are normally distributed; orthogonal ones are as far as n and d allow.
 
-    Columns: network, layer (from 1), filters ("trained", "random", "orthogonal"), seed, those of `analysis.Coherence`,
+    Columns: network, layer (from 1), filters ("trained", "random", "orthogonal"), seed, those of `analysis.coherence`,
     most_opposite (the lowest cosine) and near_duplicates (pairs with a |cosine| above `ALIKE`).
     """
     rows, draw = [], torch.Generator().manual_seed(seed)
@@ -40,7 +40,7 @@ def similarity_table(networks: Mapping[str, nn.Module], arms: Mapping[str, Train
             for filters, matrix in (("trained", trained), ("random", random), ("orthogonal", orthogonal)):
                 cosines = pair_cosines(matrix)
                 row = {"network": network, "layer": number, "filters": filters, "seed": seed}
-                row |= vars(coherence(matrix)) | {"most_opposite": cosines.min().item()}
+                row |= coherence(matrix) | {"most_opposite": cosines.min().item()}
                 rows.append(row | {"near_duplicates": int((cosines.abs() > ALIKE).sum())})
     return pd.DataFrame(rows)
 

@@ -17,14 +17,15 @@ al., BMVC 2023, fixed groups), frame potential (Benedetto & Fickus, Adv. Comput.
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lib.precision import full_precision
+
 Grouping = Literal["random", "contiguous"]
-GROUPINGS = get_args(Grouping)
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -32,37 +33,13 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 SHORTEST = 1e-12
 
 
-class PenaltyError(ValueError):
-    """The penalty is not defined for what was asked."""
-
-
-def full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Autocast off; a float64 tensor stays float64, any other becomes float32."""
-
-    @functools.wraps(function)
-    def wrapped(tensor: Tensor, **options) -> Tensor:
-        if not tensor.is_floating_point():
-            raise PenaltyError(f"{function.__name__} needs a floating-point tensor, not {tensor.dtype}")
-        with torch.autocast(tensor.device.type, enabled=False):
-            return function(tensor if tensor.dtype == torch.float64 else tensor.float(), **options)
-
-    return wrapped
-
-
 def as_matrix(weight: Tensor) -> Tensor:
     """Kernel matrix W, (n, d): one row per filter (output channel) of a linear layer or convolution (n, C, *k)."""
-    if weight.dim() < 2:
-        raise PenaltyError(
-            f"a kernel needs at least two axes (filters, weights); this one has shape {tuple(weight.shape)}. "
-            "Biases and norm scales have no filters to compare."
-        )
     return weight.flatten(1)
 
 
 def welch_bound(n: int, d: int) -> float:
-    """Smallest possible RMS |cosine| of n unit vectors in d dimensions (Welch 1974): 0 for n ≤ d."""
-    if n < 2 or d < 1:
-        raise PenaltyError(f"the Welch bound needs n ≥ 2 vectors and d ≥ 1 dimensions, not n = {n}, d = {d}")
+    """Smallest possible RMS |cosine| of n ≥ 2 unit vectors in d dimensions (Welch 1974): 0 for n ≤ d."""
     return math.sqrt(max(n - d, 0) / (d * (n - 1)))
 
 
@@ -74,16 +51,15 @@ def group_indices(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Which filters meet in which group: (groups, m) int64, m = n/groups.
+    """Which filters meet in which group: (groups, m) int64, m = n/groups ≥ 2.
 
     "contiguous": filters 0…m-1, m…2m-1, …; "random": a new uniform permutation at each call, so that every pair
     meets equally often.
     """
     if not 1 <= groups < n or n % groups:  # with n groups nobody meets anybody
-        possible = ", ".join(str(g) for g in range(1, n) if n % g == 0)
-        raise PenaltyError(
-            f"{n} filters do not form {groups} equal groups with pairs to compare; choose one of {possible} groups"
-        )
+        raise ValueError(f"{n} filters do not form {groups} equal groups with pairs to compare")
+    if grouping not in ("random", "contiguous"):
+        raise ValueError(f"grouping {grouping!r} is unknown; choose 'random' or 'contiguous'")
     if grouping == "random":
         home = generator.device if generator is not None else device
         order = torch.randperm(n, generator=generator, device=home).to(device)
@@ -161,30 +137,23 @@ def gram_penalty(
 ) -> Tensor:
     """Mean over filter pairs of max(|cosine| - margin, 0)^power; a scalar in [0, 1].
 
-    weight: kernel of a linear layer or convolution.
+    weight: kernel of a linear layer or convolution, of two filters or more.
     groups, grouping: compare only filters that share a group, 1/groups of the pairs; groups divides n. "contiguous"
         groups never see the pairs across; "random" draws a new partition at every call, an unbiased estimate of the
         whole penalty.
-    power: 2 (default) has the tight frames as its minima (RMS at the Welch bound); 1 lets duplicates through where
-        n > d, and so does 2 with random groups (`lib.corregularization.packing`); 4 pushes hardest on the most similar.
-    margin: similarity that costs nothing; "welch" for the layer's Welch bound, which is 0 where n ≤ d and where n > d
-        keeps the most similar pair apart, with random groups too.
+    power: at least 1. 2 (default) has the tight frames as its minima (RMS at the Welch bound); 1 lets duplicates
+        through where n > d, and so does 2 with random groups (`lib.corregularization.packing`); 4 pushes hardest on the
+        most similar.
+    margin: similarity that costs nothing, in [0, 1); "welch" for the layer's Welch bound, which is 0 where n ≤ d and
+        where n > d keeps the most similar pair apart, with random groups too.
     generator: for grouping="random"; the global random state if None.
 
     Runs in float32 under autocast (float64 stays float64). The gradient is closed-form and tangential: only a step of
     finite size, or an optimiser that scales weights one by one (Adam), changes a filter's length. It cannot be
     differentiated again.
     """
-    if grouping not in GROUPINGS:
-        raise PenaltyError(f"grouping {grouping!r} is unknown; choose one of {', '.join(GROUPINGS)}")
-    if margin != "welch" and not (isinstance(margin, int | float) and 0 <= margin < 1):
-        raise PenaltyError(f"margin is a cosine in [0, 1) or 'welch', not {margin!r}")
-    if power < 1:
-        raise PenaltyError(f"power must be at least 1, not {power}: below, similar filters would attract")
     matrix = as_matrix(weight)
     n, d = matrix.shape
-    if n < 2 or d < 1:
-        raise PenaltyError(f"the penalty compares pairs of filters, and this layer has {n} filters of {d} weights")
     index = None
     if groups != 1:
         index = group_indices(n, groups, grouping, generator=generator, device=matrix.device)
@@ -204,7 +173,7 @@ def select_layers(model: nn.Module) -> dict[str, nn.Module]:
         if isinstance(layer, CONVOLUTIONS) and layer.groups == 1 and layer.out_channels > 1
     }
     if not found:
-        raise PenaltyError(f"{type(model).__name__} has no convolution of two or more filters without groups")
+        raise ValueError(f"{type(model).__name__} has no convolution of two or more filters without groups")
     return found
 
 
@@ -227,20 +196,7 @@ def mean_over_layers(
         most = max([1, *(g for g in range(1, min(options["groups"], len(matrix) // 2) + 1) if len(matrix) % g == 0)])
         return penalty(matrix, **options | {"groups": most})
 
-    return mean_by_name(value, layers)
-
-
-def mean_by_name(penalty: Callable[[Any], Tensor], layers: Mapping[str, Any]) -> Tensor:
-    """Mean of `penalty(value)` over the values of `layers`; its errors name the layer."""
-    if not layers:
-        raise PenaltyError("no layers were given; select_layers(model) picks the convolutions of a model")
-    values = []
-    for name, layer in layers.items():
-        try:
-            values.append(penalty(layer))
-        except PenaltyError as error:
-            raise PenaltyError(f"layer {name!r}: {error}") from None
-    return torch.stack(values).mean()
+    return torch.stack([value(layer) for layer in layers.values()]).mean()
 
 
 @full_precision
@@ -251,8 +207,6 @@ def response_penalty(responses: Tensor, *, rows: int | None = 4096, **options) -
     positions, so the cosines are correlations; at most `rows` samples are used (the full Gram would cost as much as the
     layer), in steps near the golden ratio of all: equal ones divide the width, and would see a few columns of pixels.
     """
-    if responses.dim() < 2:
-        raise PenaltyError(f"responses need shape (batch, channels, …), not {tuple(responses.shape)}")
     flat = responses.transpose(0, 1).flatten(1)  # (C, B·positions)
     if rows is not None and flat.shape[1] > rows:
         count = flat.shape[1]
@@ -281,9 +235,7 @@ class ResponsePenalty:
         self.outputs[name] = output.clone()  # an in-place ReLU may follow
 
     def __call__(self) -> Tensor:
-        if not self.outputs:
-            raise PenaltyError("there are no responses yet: run the model before asking for the penalty")
-        return mean_by_name(self.penalty, self.outputs)
+        return torch.stack([self.penalty(output) for output in self.outputs.values()]).mean()
 
     def close(self) -> None:
         """Take the hooks off the model."""

@@ -109,7 +109,7 @@ def _at(n: int, *, d: int, steps: int, starts: int, groups: int, seed: int) -> p
         for start, vectors in enumerate(packed):
             found, square = coherence(vectors), pair_cosines(vectors).square()
             row = {"loss": name, "groups": grouping, "ratio": n / d, "n": n, "d": d, "start": start}
-            row |= {key: getattr(found, key) for key in ("rms", "max", "welch")}
+            row |= {key: found[key] for key in ("rms", "max", "welch")}
             rows.append(row | {"noise": (square - square.square()).mean().item()})
     return pd.DataFrame(rows)
 

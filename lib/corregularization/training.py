@@ -1,7 +1,7 @@
 """Training one arm of an experiment: a classifier with one regulariser under one condition."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +58,7 @@ class Snapshots:
 
     def take(self, epoch: int) -> None:
         for name, layer in self.layers.items():
-            self.rows.append({"epoch": epoch, "layer": name, **asdict(similarity(layer.weight))})
+            self.rows.append({"epoch": epoch, "layer": name, **similarity(layer.weight)})
         first = next(iter(self.layers.values()))
         self.filters[epoch] = first.weight.detach().float().cpu().contiguous().clone()
 

@@ -42,58 +42,58 @@ def test_coherence_is_what_an_svd_in_numpy_says(shape):
     cosines, values = spread(weight.flatten(1))
     share = values / values.sum()
     found = coherence(weight)
-    assert (found.n, found.d) == (n, d)
-    assert found.rms == pytest.approx(np.sqrt(np.mean(cosines**2)))
-    assert found.mean == pytest.approx(np.abs(cosines).mean())
-    assert found.max == pytest.approx(np.abs(cosines).max())
-    assert found.welch == pytest.approx(math.sqrt(max(n - d, 0) / (d * (n - 1))))
-    assert found.excess == pytest.approx(found.rms - found.welch)
-    assert found.effective_rank == pytest.approx(np.exp(-(share * np.log(share)).sum()))
-    assert found.condition == pytest.approx(values[0] / values[-1], rel=1e-6)
+    assert (found["n"], found["d"]) == (n, d)
+    assert found["rms"] == pytest.approx(np.sqrt(np.mean(cosines**2)))
+    assert found["mean"] == pytest.approx(np.abs(cosines).mean())
+    assert found["max"] == pytest.approx(np.abs(cosines).max())
+    assert found["welch"] == pytest.approx(math.sqrt(max(n - d, 0) / (d * (n - 1))))
+    assert found["excess"] == pytest.approx(found["rms"] - found["welch"])
+    assert found["effective_rank"] == pytest.approx(np.exp(-(share * np.log(share)).sum()))
+    assert found["condition"] == pytest.approx(values[0] / values[-1], rel=1e-6)
 
 
 def test_rms_is_the_root_of_the_squared_penalty_and_lengths_do_not_count():
     weight = draw(7, 4)
     longer = weight * torch.linspace(0.1, 9, 7, dtype=torch.float64).unsqueeze(1)
-    assert coherence(longer).rms == pytest.approx(gram_penalty(weight).sqrt().item())
-    for name, value in vars(coherence(weight)).items():
-        assert getattr(coherence(longer), name) == pytest.approx(value), name
+    assert coherence(longer)["rms"] == pytest.approx(gram_penalty(weight).sqrt().item())
+    for name, value in coherence(weight).items():
+        assert coherence(longer)[name] == pytest.approx(value), name
 
 
 def test_the_cheap_part_is_the_same_as_in_the_whole():
     weight = draw(7, 4)
-    assert vars(similarity(weight)).items() <= vars(coherence(weight)).items()
+    assert similarity(weight).items() <= coherence(weight).items()
 
 
 @pytest.mark.parametrize(("n", "d"), [(4, 4), (3, 8)])
 def test_orthonormal_filters_fill_as_many_dimensions_as_they_are(n, d):
     found = coherence(3 * orthonormal(n, d))
-    assert found.max == pytest.approx(0, abs=1e-12)
-    assert found.excess == found.rms - 0
-    assert found.effective_rank == pytest.approx(n)
-    assert found.condition == pytest.approx(1)
+    assert found["max"] == pytest.approx(0, abs=1e-12)
+    assert found["excess"] == found["rms"] - 0
+    assert found["effective_rank"] == pytest.approx(n)
+    assert found["condition"] == pytest.approx(1)
 
 
 def test_a_tight_frame_reaches_the_welch_bound_and_fills_every_dimension():
     found = coherence(torch.cat([orthonormal(5, 5), orthonormal(5, 5, seed=1)]))
-    assert found.rms == pytest.approx(welch_bound(10, 5))
-    assert found.excess == pytest.approx(0, abs=1e-12)
-    assert found.effective_rank == pytest.approx(5)
-    assert found.condition == pytest.approx(1)
+    assert found["rms"] == pytest.approx(welch_bound(10, 5))
+    assert found["excess"] == pytest.approx(0, abs=1e-12)
+    assert found["effective_rank"] == pytest.approx(5)
+    assert found["condition"] == pytest.approx(1)
 
 
 def test_filters_that_are_all_alike_have_rank_one_and_no_condition():
     found = coherence(torch.outer(torch.tensor([1.0, -2.0, 3.0]), torch.tensor([1.0, 2.0, 2.0, 0.0])))
-    assert found.rms == found.mean == found.max == pytest.approx(1)
-    assert found.effective_rank == pytest.approx(1, abs=1e-4)
-    assert found.condition == math.inf
+    assert found["rms"] == found["mean"] == found["max"] == pytest.approx(1)
+    assert found["effective_rank"] == pytest.approx(1, abs=1e-4)
+    assert found["condition"] == math.inf
 
 
 @pytest.mark.parametrize(("n", "d"), [(4, 6), (4, 4), (9, 5)])
 def test_the_condition_of_rank_deficient_filters_is_infinite(n, d):
     deficient = draw(n, min(n, d) - 1) @ draw(min(n, d) - 1, d, seed=1)
-    assert coherence(deficient).condition == math.inf
-    assert coherence(deficient + 1e-3 * draw(n, d, seed=2)).condition < 1e6
+    assert coherence(deficient)["condition"] == math.inf
+    assert coherence(deficient + 1e-3 * draw(n, d, seed=2))["condition"] < 1e6
 
 
 def test_gram_matrix_has_a_unit_diagonal_and_cosines_beside_it():
@@ -107,7 +107,7 @@ def test_gram_matrix_has_a_unit_diagonal_and_cosines_beside_it():
 def test_measuring_leaves_no_gradient_and_takes_half_precision():
     weight = draw(5, 3).requires_grad_()
     assert not gram_matrix(weight).requires_grad
-    assert coherence(draw(5, 3).bfloat16()).rms == pytest.approx(coherence(weight).rms, rel=0.02)
+    assert coherence(draw(5, 3).bfloat16())["rms"] == pytest.approx(coherence(weight)["rms"], rel=0.02)
 
 
 def test_filters_without_direction_are_left_out():
@@ -142,7 +142,7 @@ def test_two_copies_of_a_basis_look_perfect_within_groups_and_not_across():
 
 def test_one_group_has_nothing_across():
     within, across = group_coherence(draw(5, 4), 1)
-    assert within == pytest.approx(coherence(draw(5, 4)).rms)
+    assert within == pytest.approx(coherence(draw(5, 4))["rms"])
     assert math.isnan(across)
 
 
@@ -204,12 +204,6 @@ def test_pruning_drops_the_share_that_was_asked_for(share):
     keep = prune_redundant(convolution(draw(20, 6)), share)
     assert keep.dtype == torch.bool
     assert (~keep).sum() == round(share * 20)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1, 1.5])
-def test_a_share_outside_of_zero_to_one_is_refused(share):
-    with pytest.raises(ValueError, match=r"share must lie in \[0, 1\), not"):
-        prune_redundant(convolution(draw(4, 3)), share)
 
 
 def test_a_filter_without_direction_keeps_its_place():

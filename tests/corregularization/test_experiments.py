@@ -270,7 +270,7 @@ def test_all_arms_are_cut_into_the_same_groups_whatever_they_were_trained_with()
         layers = select_layers(arms[label].model).values()
         expected = np.mean([group_coherence(as_matrix(layer.weight), 2) for layer in layers], axis=0)
         assert table.loc[label, ["within", "across"]].tolist() == pytest.approx(expected.tolist())
-        assert table.loc[label, "first_largest"] == coherence(arms[label].model.features[0][0].weight).max
+        assert table.loc[label, "first_largest"] == coherence(arms[label].model.features[0][0].weight)["max"]
 
 
 def test_kernels_are_by_layer_and_arm_and_the_last_layer_has_its_number():
@@ -280,7 +280,7 @@ def test_kernels_are_by_layer_and_arm_and_the_last_layer_has_its_number():
     assert list(found["conv1"]) == ["a", "b"]
     assert torch.equal(found["conv2"]["b"], arms["b"].model.features[1][0].weight)
     assert not found["conv1"]["a"].requires_grad
-    assert coherence(found["conv1"]["a"]).d == 27
+    assert coherence(found["conv1"]["a"])["d"] == 27
 
 
 def test_no_verdict_is_given_near_chance_or_without_errors():

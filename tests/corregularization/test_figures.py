@@ -291,7 +291,7 @@ def test_gram_matrices_leave_out_the_diagonal_and_say_how_similar_the_filters_ar
     assert shown.shape == (12, 12)
     assert not shown.diagonal().any()
     found = coherence(weights["conv1"]["plain"])
-    assert panel.get_title() == f"conv1, plain\nRMS {found.rms:.3f}, max {found.max:.2f}"
+    assert panel.get_title() == f"conv1, plain\nRMS {found['rms']:.3f}, max {found['max']:.2f}"
 
 
 def test_measuring_for_a_figure_leaves_the_kernels_alone():

@@ -1,0 +1,22 @@
+"""Losses in full precision, whatever autocast says."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Autocast off; float64 tensors stay float64, any others become float32. Tensors come by position."""
+
+    @functools.wraps(function)
+    def wrapped(*inputs, **options) -> Tensor:
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            return function(*map(_full, inputs), **options)
+
+    return wrapped
+
+
+def _full(value):
+    return value.float() if isinstance(value, Tensor) and value.dtype != torch.float64 else value
