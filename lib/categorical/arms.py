@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from lib.categorical.losses import SIMILARITIES
 
 CODE_LOSSES = ("categorical", "imsvd", "carp", "scan")
-EMBEDDING_LOSSES = ("nt_xent", "moco")
 
 
 @dataclass(frozen=True)
@@ -20,8 +19,8 @@ class Arm:
         `experiments.tune` chooses for each arm.
     similarity, temperature: of `losses.categorical_info_nce`.
     entropy: weight of `losses.position_entropy`.
-    queue: rows of earlier keys; 0 takes negatives from the batch. With a queue, keys come from a slow copy of the
-        network with this momentum.
+    queue: rows of earlier keys, for "categorical" and "moco"; 0 takes negatives from the batch. With a queue, keys come
+        from a slow copy of the network with this momentum.
     dimensions: of an embedding.
     """
 
@@ -39,15 +38,8 @@ class Arm:
     dimensions: int = 128
 
     def __post_init__(self):
-        known = CODE_LOSSES + EMBEDDING_LOSSES
-        if self.loss not in known:
-            raise ValueError(f"{self.label}: loss {self.loss!r} is unknown; choose one of {', '.join(known)}")
         if self.loss == "moco" and not self.queue:
             raise ValueError(f"{self.label}: MoCo takes its negatives from a queue; give it one, as queue=4096")
-        if self.queue and self.loss not in ("categorical", "moco"):
-            raise ValueError(f"{self.label}: the loss {self.loss!r} has no use for a queue")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"{self.label}: momentum is in [0, 1), not {self.momentum}")
 
     @property
     def makes_codes(self) -> bool:

@@ -15,7 +15,6 @@ over the batch, so (L, K); H is entropy.
 For all: a scalar in nats; float64 stays float64, all else is computed in float32 with autocast off. No
 logarithm sees less than `SMALLEST`, so that an empty category leaves value and gradient finite. That codes
 are probabilities is not checked: it would cost a pass over them, and a wait for a GPU, at each step.
-A ValueError says which shapes, sizes or temperatures do not fit.
 """
 
 import math
@@ -36,10 +35,7 @@ def nt_xent(x: Tensor, y: Tensor, temperature: float = 0.5) -> Tensor:
     -⟨z_i, z_j⟩/τ + log Σ_{k ≠ i} exp(⟨z_i, z_k⟩/τ). Equal embeddings give ln(2B - 1). x and y (B, D) are of
     two views, of any length but zero; B ≥ 2, as one image has no negative.
     """
-    _check_embeddings(x, y, temperature=temperature)
     batch = len(x)
-    if len(y) != batch or batch < 2:
-        raise ValueError(f"expected two views of the same 2 or more images, not {batch} and {len(y)} embeddings")
     z = F.normalize(torch.cat([x, y]), dim=1)  # (2B, D)
     logits = (z / temperature) @ z.T  # (2B, 2B), the scale on the smaller factor
     logits.fill_diagonal_(-math.inf)  # nobody is among its own candidates
@@ -56,10 +52,6 @@ def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) ->
     embeddings give ln(1 + Q). query (B, D) is the encoder's, key (B, D) the momentum encoder's for the same images,
     queue (Q, D) has one earlier key a row; the caller detaches both. τ is 0.1 as in the authors' CIFAR-10 notebook.
     """
-    _check_embeddings(query, key, queue, temperature=temperature)
-    if len(query) != len(key) or not len(key) or not len(queue):
-        sizes = f"{len(query)}, {len(key)} and {len(queue)}"
-        raise ValueError(f"expected as many queries as keys, and a queue that is not empty, not {sizes} of them")
     query = F.normalize(query, dim=1) / temperature
     positive = (query * F.normalize(key, dim=1)).sum(1, keepdim=True)  # (B, 1)
     negative = query @ F.normalize(queue, dim=1).T  # (B, Q)
@@ -83,7 +75,6 @@ def imsvd(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     every probability to 1e-8, here only logarithms do. J is of one process, theirs of all. L = 1 has no third term.
     Gradients go through both p and q.
     """
-    _check_codes(p, q)
     batch, positions, categories = p.shape
     joint = p.flatten(1).T @ q.flatten(1) / batch  # (LK, LK)
     blocks = _negative_entropy(joint).view(positions, categories, positions, categories)
@@ -108,7 +99,6 @@ def carp(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     multi-crop. p is the student's, q what the teacher, its moving average, gives the other view; the caller
     detaches it. The published code has weight 1.
     """
-    _check_codes(p, q)
     mean = (p.mean(0) + q.mean(0)) / 2  # (L, K)
     divergence = math.log(p.shape[2]) + _negative_entropy(mean).sum(-1)  # (L,)
     return _disagreement(p, q) + weight * divergence.mean()
@@ -125,7 +115,6 @@ def scan(p: Tensor, q: Tensor, entropy_weight: float = 5.0) -> Tensor:
     here it is the image's other view. As in the code, the entropy is of the anchors p alone. λ is 5 in the authors'
     configuration for CIFAR-10.
     """
-    _check_codes(p, q)
     return _disagreement(p, q) + entropy_weight * _negative_entropy(p.mean(0)).sum(-1).mean()
 
 
@@ -137,17 +126,3 @@ def _disagreement(p: Tensor, q: Tensor) -> Tensor:
 def _negative_entropy(x: Tensor) -> Tensor:
     """x log x elementwise, 0 at 0 and its gradient finite there."""
     return x * x.clamp_min(SMALLEST).log()
-
-
-def _check_embeddings(*embeddings: Tensor, temperature: float) -> None:
-    if any(x.ndim != 2 or x.shape[1] != embeddings[0].shape[1] for x in embeddings):
-        shapes = ", ".join(str(tuple(x.shape)) for x in embeddings)
-        raise ValueError(f"embeddings have the shape (images, dimensions), the last in common, not {shapes}")
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}, expected a positive number")
-
-
-def _check_codes(p: Tensor, q: Tensor) -> None:
-    if p.ndim != 3 or p.shape != q.shape or not p.numel():
-        shapes = f"{tuple(p.shape)} and {tuple(q.shape)}"
-        raise ValueError(f"codes of two views have one shape (images, positions, categories), not {shapes}")

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lib.precision import full_precision
+
 SMALLEST = 1e-8  # under every logarithm and root, as in SCAN and IMSVD
 
 
@@ -24,7 +26,6 @@ def agreement(p: Tensor, q: Tensor) -> Tensor:
 
     One matrix product over the concatenated positions.
     """
-    _check(p, q)
     return p.flatten(1) @ q.flatten(1).T / p.shape[1]
 
 
@@ -33,7 +34,6 @@ def log_agreement(p: Tensor, q: Tensor) -> Tensor:
 
     The form of SCAN, CARP and IMSVD. A logarithm per position and pair makes it costly.
     """
-    _check(p, q)
     total = p.new_zeros(len(p), len(q))
     for position in range(p.shape[1]):
         total = total + (p[:, position] @ q[:, position].T).clamp_min(SMALLEST).log()
@@ -46,14 +46,12 @@ def chance_weighted(p: Tensor, q: Tensor) -> Tensor:
     Agreeing in a rare category counts for more (TEMI, Adaloglou et al. 2023, with beta 1; Goodall 1966).
     Where all categories are equally frequent this is `agreement`.
     """
-    _check(p, q)
     frequency = torch.cat([p, q]).detach().mean(0).clamp_min(SMALLEST)  # (L, K)
     return agreement(p, q / (p.shape[2] * frequency))
 
 
 def cosine(p: Tensor, q: Tensor) -> Tensor:
     """Cosine between concatenated positions, (N, M) in [0, 1]; confidence does not count (SEM, Lavoie 2023)."""
-    _check(p, q)
     return F.normalize(p.flatten(1), dim=1) @ F.normalize(q.flatten(1), dim=1).T
 
 
@@ -71,13 +69,7 @@ SIMILARITIES = {
 }
 
 
-def similarity(p: Tensor, q: Tensor, name: str = "agreement") -> Tensor:
-    """One of `SIMILARITIES` by name, (N, M)."""
-    if name not in SIMILARITIES:
-        raise ValueError(f"similarity {name!r} is unknown; choose one of {', '.join(SIMILARITIES)}")
-    return SIMILARITIES[name](p, q)
-
-
+@full_precision  # half floats resolve 1/temperature times [0, 1] too coarsely
 def categorical_info_nce(
     p: Tensor,
     q: Tensor,
@@ -95,31 +87,19 @@ def categorical_info_nce(
 
     Random pairs of codes already agree in about 1/K of the positions, so the logits span (1 - 1/K)/temperature;
     that should exceed ln(negatives) by some nats, which 0.1 does for thousands.
-
-    Raises:
-        ValueError: shapes differ, there is no negative at all, or the temperature is not positive.
     """
-    _check(p, q, queue)
-    if len(p) != len(q):
-        raise ValueError(f"two views of the same images are expected, but there are {len(p)} and {len(q)} codes")
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}, expected a positive number")
-    if len(p) == 1 and (queue is None or not len(queue)):
-        raise ValueError("one image alone has no negatives; use batches of two or more, or a filled queue")
-    with torch.autocast(p.device.type, enabled=False):  # half floats resolve 1/temperature times [0, 1] too coarsely
-        p, q = _full(p), _full(q)
-        if queue is None:
-            codes = torch.cat([p, q])  # (2B, L, K)
-            if similarity == "agreement":
-                logits = _SelfProduct.apply(codes.flatten(1) * (temperature * p.shape[1]) ** -0.5)
-            else:
-                logits = _scaled(codes, codes, temperature, similarity)
-            logits = logits.fill_diagonal_(-math.inf)  # nobody is among its own candidates
-            partner = torch.arange(len(codes), device=p.device).roll(len(p))
-            return F.cross_entropy(logits, partner)
-        keys = torch.cat([q.detach(), queue.to(q.dtype)])  # (B + Q, L, K)
-        logits = _scaled(p, keys, temperature, similarity)
-        return F.cross_entropy(logits, torch.arange(len(p), device=p.device))
+    if queue is None:
+        codes = torch.cat([p, q])  # (2B, L, K)
+        if similarity == "agreement":
+            logits = _SelfProduct.apply(codes.flatten(1) * (temperature * p.shape[1]) ** -0.5)
+        else:
+            logits = _scaled(codes, codes, temperature, similarity)
+        logits = logits.fill_diagonal_(-math.inf)  # nobody is among its own candidates
+        partner = torch.arange(len(codes), device=p.device).roll(len(p))
+        return F.cross_entropy(logits, partner)
+    keys = torch.cat([q.detach(), queue.to(q.dtype)])  # (B + Q, L, K)
+    logits = _scaled(p, keys, temperature, similarity)
+    return F.cross_entropy(logits, torch.arange(len(p), device=p.device))
 
 
 class _SelfProduct(torch.autograd.Function):
@@ -138,21 +118,23 @@ class _SelfProduct(torch.autograd.Function):
 
 def _scaled(p: Tensor, q: Tensor, temperature: float, name: str) -> Tensor:
     if name != "agreement":
-        return similarity(p, q, name) / temperature
+        return SIMILARITIES[name](p, q) / temperature
     # The scale goes into the smaller factor, not into the matrix of all pairs.
     return p.flatten(1).mul(1 / (temperature * p.shape[1])) @ q.flatten(1).T
 
 
+@full_precision
 def position_entropy(p: Tensor) -> Tensor:
     """Entropy of the mean code of a batch (B, L, K), averaged over positions: nats, 0 to ln K.
 
     To be added to what is maximised: InfoNCE does not notice a position that always says the same, as it adds
     one number to every logit.
     """
-    mean = _full(p).mean(0).clamp_min(SMALLEST)  # (L, K)
+    mean = p.mean(0).clamp_min(SMALLEST)  # (L, K)
     return -(mean * mean.log()).sum(-1).mean()
 
 
+@full_precision
 def discretise(logits: Tensor, kind: str = "soft", temperature: float = 1.0) -> Tensor:
     """Codes (..., K) from logits (..., K).
 
@@ -160,9 +142,6 @@ def discretise(logits: Tensor, kind: str = "soft", temperature: float = 1.0) -> 
     the softmax (Bengio et al. 2013); "gumbel", a one-hot sample with the gradient of the relaxed sample (Jang et
     al. 2017), drawn from torch's global random state.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}, expected a positive number")
-    logits = _full(logits)
     if kind == "gumbel":
         return F.gumbel_softmax(logits, tau=temperature, hard=True)
     soft = (logits / temperature).softmax(-1)
@@ -176,15 +155,3 @@ def discretise(logits: Tensor, kind: str = "soft", temperature: float = 1.0) -> 
 def harden(p: Tensor) -> Tensor:
     """One-hot codes of the likeliest categories, of the shape and type of p (..., K)."""
     return F.one_hot(p.argmax(-1), p.shape[-1]).to(p.dtype)
-
-
-def _full(p: Tensor) -> Tensor:
-    """Half floats as float32; float64 stays."""
-    return p.float() if p.dtype in (torch.float16, torch.bfloat16) else p
-
-
-def _check(p: Tensor, q: Tensor, queue: Tensor | None = None) -> None:
-    for codes in (p, q) if queue is None else (p, q, queue):
-        if codes.ndim != 3 or codes.shape[1:] != p.shape[1:] or not codes.shape[1:].numel():
-            shapes = ", ".join(str(tuple(part.shape)) for part in (p, q, queue) if part is not None)
-            raise ValueError(f"codes have the shape (images, positions, categories), the last two in common: {shapes}")

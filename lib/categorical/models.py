@@ -57,8 +57,6 @@ class Network(nn.Module):
 
     def __init__(self, encoder: nn.Module, shape: tuple[int, ...], hidden: int | None = None):
         super().__init__()
-        if min(shape) < 1:
-            raise ValueError(f"a head returns at least one number at each of its axes, not {shape}")
         self.encoder, self.shape = encoder, tuple(shape)
         hidden = hidden or encoder.features
         self.head = nn.Sequential(

@@ -84,8 +84,6 @@ def make_step(
 
     pixels: uint8 (N, 3, H, W); steps: of the whole training, for the schedule. The network is as Accelerate wraps it.
     """
-    if settings.batch_size < 2:
-        raise ValueError("batch norm and negatives take batches of two or more images; raise batch_size")
     network = Network(build_encoder(settings.encoder, settings.width), arm.shape)
     slow = None
     if arm.queue or arm.loss == "carp":
