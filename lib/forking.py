@@ -105,11 +105,7 @@ def _anew(trainings: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
     # What is mapped cannot be deleted on every system; it is then left to the system.
     with TemporaryDirectory(prefix="trainings-", ignore_cleanup_errors=True) as folder:
         file = Path(folder) / "all.pt"
-        try:
-            torch.save(list(trainings), file, pickle_module=cloudpickle)  # which knows functions within functions
-        except (OSError, RuntimeError) as error:  # a full disk is either
-            raise TrainingError(f"what is to be trained could not be written to {file} ({error}). Free some space "
-                                "there, or name a folder that has it with TMPDIR.") from error  # fmt: skip
+        torch.save(list(trainings), file, pickle_module=cloudpickle)  # which knows functions within functions
         pool = Parallel(workers, backend="loky", inner_max_num_threads=1)
         found = pool(delayed(_read_and_call)(file, place, settings) for place in range(len(trainings)))
         return [pickle.loads(one) for one in found]

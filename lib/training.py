@@ -385,20 +385,12 @@ def _save(accelerator: Accelerator, folder: Path, epoch: int, rows: list[dict]) 
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
     accelerator.wait_for_everyone()
-    try:
-        accelerator.save_state(str(partial))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            (partial / "history.json").write_text(json.dumps(rows, default=float))
-            (partial / SUMS).write_text(json.dumps(_sums(partial)))
-            partial.rename(folder / f"epoch-{epoch:04d}")  # a folder is renamed whole or not at all
-    except Exception as error:  # a full disk is an OSError, a SafetensorError or a RuntimeError of torch.save
-        shutil.rmtree(partial, ignore_errors=True)
-        raise TrainingError(
-            f"the checkpoint of epoch {epoch} could not be written to {folder} ({type(error).__name__}: {error}). "
-            "Free some disk space and run again: training goes on from the last complete epoch."
-        ) from error
+    accelerator.save_state(str(partial))
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
+        (partial / "history.json").write_text(json.dumps(rows, default=float))
+        (partial / SUMS).write_text(json.dumps(_sums(partial)))
+        partial.rename(folder / f"epoch-{epoch:04d}")  # a folder is renamed whole or not at all
         for old in _complete(folder)[:-1]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()

@@ -1,6 +1,5 @@
 """Running one job by papermill with a private kernel; only a finished copy is moved to `build/executed/`."""
 
-import contextlib
 import json
 import os
 import sys
@@ -29,11 +28,7 @@ def run(name: str, threads: int) -> int:
             return _run(job, name, jobs.title(name), threads)
     except Timeout:
         _say(f"{jobs.title(name)} is being run already by another process; not started twice.")
-    except OSError as error:
-        if not jobs.is_of_output(error):
-            raise
-        _say(f"FAILED  {jobs.title(name)}: {jobs.unwritable(error.filename, error)}.")
-    return 1
+        return 1
 
 
 def _run(job: dict, name: str, title: str, threads: int) -> int:
@@ -53,16 +48,12 @@ def _run(job: dict, name: str, title: str, threads: int) -> int:
             raise RuntimeError("The notebook came to its end without `run.finish()`, so there is no record of it.")
         fingerprint._signature.cache_clear()  # the data set anew: a run may have downloaded it
         data = fingerprint.data_parts(job["parameters"])
-        if gone := [part for part, state in data.items() if state == "absent" != parts.get(part, state)]:
-            raise RuntimeError(f"{', '.join(gone)}: no longer there at the end of the run. Mount or restore it, or set "
-                               "DATA_ROOT=<folder>, and run again.")  # fmt: skip
         used = {"inputs": parts | data, "reads": reads}
         jobs.write_atomically(jobs.made_from(name), json.dumps(used, indent=1, ensure_ascii=False) + "\n")
         os.replace(running, executed)
     except Exception as error:  # whatever it was, the copy must be kept and the reason told
-        with contextlib.suppress(OSError):  # where the disk is what failed
-            if jobs.read_json(running):  # else there was no space for it
-                os.replace(running, failed)
+        if jobs.read_json(running):  # else there was no space for it
+            os.replace(running, failed)
         _say(f"FAILED  {title} after {time.monotonic() - begin:.0f} s{_explain(error, failed)}")
         return 1
     _say(f"done    {title} in {time.monotonic() - begin:.0f} s{_peak()}")
@@ -131,15 +122,11 @@ def _explain(error: Exception, copy: Path) -> str:
     if isinstance(error, PapermillExecutionError):
         source, problem = error.source, strip_ansi("\n".join(error.traceback))
         problem = problem or f"{error.ename}: {error.evalue}"
-        if any(os.strerror(fault) in error.evalue for fault in jobs.DISK_FAULTS):  # for which no code is to blame
-            problem = f"{error.ename}: {error.evalue}\nFree some space, or set OUTPUT_ROOT to a folder for all output."
     elif isinstance(error, DeadKernelError):
         cells = (jobs.read_json(copy) or {"cells": []})["cells"]
         started = [cell for cell in cells if (cell["metadata"].get("papermill") or {}).get("start_time")]
         source = "".join(started[-1]["source"]) if started else ""
         problem = "The kernel died, probably out of memory. Smaller batches, JOBS=1 or a smaller profile need less."
-    elif isinstance(error, OSError) and jobs.is_of_output(error):
-        return f": {jobs.unwritable(error.filename, error)}.{where}"
     else:
         return f"\n{type(error).__name__}: {error}{where}"
     return f" in the cell\n\n{textwrap.indent(source.strip(), '    | ')}\n\n{problem}\n{where}\n"

@@ -11,12 +11,9 @@ name is its place below `figures/` and `build/*/`:
     figures/<job>.json           the record that the notebook's `lib.press.run.Run` writes at its end
 """
 
-import errno
-import getpass
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -29,9 +26,6 @@ from lib import paths
 from lib.paths import atomic
 from lib.press import fingerprint, parameters
 from lib.press.parameters import ParameterError
-
-LEAST_SPACE = 1 << 20  # bytes that a file may take where a run starts
-DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -70,45 +64,6 @@ def title(job: str) -> str:
     folder, *scope, notebook = job.split("/")
     seed = scope[0].replace("-", " ") if scope else "all seeds"
     return f"{notebook} ({folder}, {seed})"
-
-
-def ready(*folders: Path) -> None:
-    """Check that `folders` are writable and not full; set HOME and USER where, as in containers, the user has neither.
-
-    Raises:
-        ParameterError: a folder cannot be made or written to.
-    """
-    for folder in folders:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            with tempfile.TemporaryFile(dir=folder) as trial:
-                trial.write(bytes(LEAST_SPACE))
-                trial.flush()
-                os.fsync(trial.fileno())  # some file systems tell only then
-        except OSError as error:
-            raise ParameterError(unwritable(folder, error)) from error
-    if not os.access(os.path.expanduser("~"), os.W_OK | os.X_OK):
-        os.environ["HOME"] = str(paths.build() / "home")
-        Path(os.environ["HOME"]).mkdir(parents=True, exist_ok=True)
-    try:
-        getpass.getuser()
-    except (KeyError, OSError, ImportError):  # which of them depends on Python's version
-        os.environ["USER"] = "user"
-
-
-def is_of_output(error: OSError) -> bool:
-    """Whether the disk is at fault, or a file below `build/` or `figures/`."""
-    places = [paths.build(), paths.figures()] if isinstance(error.filename, str) else []
-    return error.errno in DISK_FAULTS or any(Path(error.filename).is_relative_to(place) for place in places)
-
-
-def unwritable(place: Path | str | None, error: OSError) -> str:
-    """What is wrong with the output, of which `place` may be known, and what to do."""
-    place = place or paths.output_root()
-    return (f"{place} cannot be written to ({error.strerror or error}). Free some space there or change its "
-            "permissions, or set OUTPUT_ROOT to a folder for all output")  # fmt: skip
 
 
 def _in_build(folder: str, ending: str = ".ipynb") -> Callable[[str], Path]:

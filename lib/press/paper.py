@@ -134,7 +134,6 @@ def _drawing(inked: np.ndarray) -> float:
 
 def main(profile: str) -> int:
     started = time.monotonic()
-    jobs.ready(paths.build() / "paper")
     path = write(profile)
     print(f"{jobs.short(path)}: {path.stat().st_size / 1e6:.1f} MB, in {time.monotonic() - started:.1f} s")
     return 0

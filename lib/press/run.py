@@ -21,7 +21,7 @@ import subprocess
 import textwrap
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -74,8 +74,7 @@ class Run:
         self._data: list[dict[str, str | int]] = []
         self._outputs: dict[str, dict] = {}
         # From here on the folder is not the result of a finished run, until `finish` says so.
-        with _saving(self._record):
-            self._record.unlink(missing_ok=True)
+        self._record.unlink(missing_ok=True)
         use_style()
         seed_everything(self.seed)
 
@@ -212,9 +211,8 @@ class Run:
         """Declare the run complete: write its record and remove what an older run left and this one did not make."""
         record = {"notebook": self.notebook, "inputs": self.inputs, "parameters": self.parameters, "data": self._data,
                   "outputs": self._outputs} | ({"read": self._read} if self._read else {})  # fmt: skip
-        with _saving(self._record):
-            self._remove_leftovers()
-            _write({self._record: _json(record)})
+        self._remove_leftovers()
+        _write({self._record: _json(record)})
         print(f"{len(self._outputs)} figures and tables in {os.path.relpath(self.folder, paths.output_root())}")
 
     # What the run knows of itself
@@ -283,11 +281,10 @@ class Run:
         used = about.pop("data sets")
         sidecar = {"id": name} | about | {"provenance": self._provenance(used) | {"files": hashes}}
         files = files | {f"{name}.json": _json(sidecar)}
-        with _saving(self.folder / name):
-            _write({self.folder / file: content for file, content in files.items()})
-            for ending in KINDS:  # a figure that showed a frame may show arrays now
-                if f"{name}.{ending}" not in files:
-                    (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
+        _write({self.folder / file: content for file, content in files.items()})
+        for ending in KINDS:  # a figure that showed a frame may show arrays now
+            if f"{name}.{ending}" not in files:
+                (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
         self._outputs[name] = {"kind": about["kind"], "files": hashes}
 
     def _provenance(self, used: list[dict]) -> dict[str, Any]:
@@ -374,14 +371,3 @@ def _write(files: Mapping[Path, bytes]) -> None:
     with ExitStack() as stack:
         for path, content in files.items():
             stack.enter_context(paths.atomic(path)).write_bytes(content)
-
-
-@contextmanager
-def _saving(path: Path):
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"{path} could not be saved: {error.strerror or error}. Free some space or fix the folder's permissions "
-            "and run again; results saved before are kept, and training goes on from its last checkpoint."
-        ) from error

