@@ -78,9 +78,9 @@ def record(job: str) -> Path:
     return paths.figures() / f"{job}.json"
 
 
-def lock(job: str, kind: str) -> FileLock:
-    """A lock that ends with the process that holds it. `make` holds one from the start, a run its own."""
-    return FileLock(paths.build() / "locks" / f"{job}.{kind}.lock", timeout=0)  # which makes the folder
+def lock(job: str) -> FileLock:
+    """The lock of a run, which ends with the process that holds it."""
+    return FileLock(paths.build() / "locks" / f"{job}.lock", timeout=0)  # which makes the folder
 
 
 def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> list[Job]:

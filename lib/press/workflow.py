@@ -4,7 +4,6 @@ Jobs are defined in `lib.press.jobs`, staleness in `lib.press.staleness`; `lib.p
 """
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
@@ -14,7 +13,6 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from filelock import Timeout
 from grimp.exceptions import SourceSyntaxError
 
 from lib import paths
@@ -54,9 +52,6 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
     """`make figures`: run what is stale. Returns the exit status."""
     why = plan(selected)
     stale = [job for job in selected if why[job.name]]
-    for job in selected:
-        if not why[job.name]:
-            execution.retell(paths.NOTEBOOKS / f"{job.notebook}.ipynb", jobs.executed(job.name))
     if not stale:
         print(f"Nothing to do: all {len(selected)} notebook runs are up to date.")
         return 0
@@ -64,19 +59,9 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
     if not options.executor:  # else the processor is another
         print(slow_precision(stale), end="", flush=True)
     paths.build().mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as locks:
-        for job in stale:
-            try:
-                locks.enter_context(jobs.lock(job.name, "make"))
-            except Timeout:
-                print(
-                    f"{job.title} is being run by another `make figures`. Wait for it, or move this run's output "
-                    "elsewhere with OUTPUT_ROOT=<folder>."
-                )
-                return 1
-        for job in stale:  # copies of an earlier time: what is there at the end is of this run
-            jobs.failed(job.name).unlink(missing_ok=True)
-        status, log = _snakemake(options)
+    for job in stale:  # copies of an earlier time: what is there at the end is of this run
+        jobs.failed(job.name).unlink(missing_ok=True)
+    status, log = _snakemake(options)
     if status == INTERRUPTED:
         print("\nInterrupted. The next `make figures` goes on from here.")
         return status
@@ -141,8 +126,7 @@ def _tell_what_is_left(left: list[Job], log: Path) -> None:
 def store_outputs(selected: list[Job]) -> None:
     """`make outputs`: put the outputs of checked cells into the notebooks in git, and no others."""
     for job in {job.notebook: job for job in reversed(selected)}.values():
-        if execution.store_outputs(paths.NOTEBOOKS / f"{job.notebook}.ipynb", jobs.executed(job.name)):
-            print(f"Wrote the checked outputs of {job.notebook}")
+        execution.store_outputs(paths.NOTEBOOKS / f"{job.notebook}.ipynb", jobs.executed(job.name))
 
 
 def available_cores() -> int:
