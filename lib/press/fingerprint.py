@@ -18,7 +18,7 @@ from lib.press import parameters
 
 # Modules whose package is named otherwise, and packages that show or guard things and compute nothing.
 PACKAGES = {"PIL": "pillow", "faiss": "faiss-cpu", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-NO_RESULTS = {"anywidget", "filelock", "grimp", "ipython", "ipywidgets", "tqdm"}
+NO_RESULTS = {"anywidget", "filelock", "grimp", "ipython", "ipywidgets", "pydantic", "tqdm"}
 # Modules that change a result through the values of parameters alone, which count by themselves, or not at all.
 NO_RESULTS_OF_OURS = {"lib.press.fingerprint", "lib.press.parameters", "lib.sources"}
 UNCOUNTED = {parameters.TAG, "colab"}  # tags of cells; on Colab the latter installs, elsewhere it does nothing

@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ class Job:
     parts: dict[str, str] = field(hash=False)
     reads: tuple[str, ...]  # names of the jobs whose results this one reads
     most_threads: int | None = None
-    resources: dict[str, int] = field(default_factory=dict, hash=False)  # on a cluster, as `parameters.RESOURCES`
+    resources: dict[str, int] = field(default_factory=dict, hash=False)  # on a cluster, as `parameters.Resources`
 
     @property
     def name(self) -> str:
@@ -89,9 +89,8 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
     `seeds` and `only` are lists separated by spaces; empty means the profile's seeds and all
     notebooks but those that it skips. ParameterError where anything is unknown or of the wrong type.
     """
-    settings = parameters.load_profile(profile)
-    seed_list = _seeds(seeds) if seeds.strip() else settings.get("seeds", [0])
-    skipped = {name: parameters.profile_entry(name, profile).get("skip") for name in parameters.notebooks()}
+    seed_list = _seeds(seeds) if seeds.strip() else parameters.load_profile(profile).seeds
+    skipped = {name: parameters.profile_entry(name, profile).skip for name in parameters.notebooks()}
     asked = only.split() or [name for name, reason in skipped.items() if not reason]
     if not asked:
         raise ParameterError(f"Profile '{profile}' selects no notebook of {paths.NOTEBOOKS}; name one by ONLY=")
@@ -115,14 +114,14 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
         entry = parameters.profile_entry(notebook, profile)
         for seed in seed_list if "seed" in known[notebook] else [None]:
             reads = []
-            for other in entry.get("reads") or []:
+            for other in entry.reads:
                 same_seed = [name for name in names[other] if f"/seed-{seed}/" in name]
                 reads += same_seed or names[other]
             over = {"seed": seed, "seeds": list(seed_list)}
             values = {name: over.get(name, value) for name, value in resolved[notebook].items()}
             parts = fingerprint.parts_of(notebook, values)
-            resources = parameters.RESOURCES | (entry.get("resources") or {})
-            job = Job(notebook, folder, seed, values, parts, tuple(reads), entry.get("threads"), resources)
+            resources = entry.resources.model_dump()
+            job = Job(notebook, folder, seed, values, parts, tuple(reads), entry.threads, resources)
             names.setdefault(notebook, []).append(job.name)
             jobs.append(job)
     return jobs
@@ -141,13 +140,9 @@ def _in_order(asked: list[str], profile: str) -> list[str]:
     waiting = list(asked)
     while waiting:
         notebook = waiting.pop(0)
-        reads[notebook] = parameters.profile_entry(notebook, profile).get("reads") or []
+        reads[notebook] = parameters.profile_entry(notebook, profile).reads
         waiting += [other for other in reads[notebook] if other not in reads]
-    try:
-        return list(TopologicalSorter(reads).static_order())
-    except CycleError as error:
-        circle = " → ".join(reversed(error.args[1]))
-        raise ParameterError(f"Profile '{profile}': notebooks read each other in a circle: {circle}") from None
+    return list(TopologicalSorter(reads).static_order())
 
 
 def short(path: Path) -> str:

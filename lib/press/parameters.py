@@ -6,18 +6,18 @@ here it is an error before a kernel starts.
 """
 
 import ast
-import contextlib
 import difflib
 import json
-import math
 import re
 import shlex
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError, model_validator
 
 from lib import paths
 
@@ -27,14 +27,43 @@ SET_BY_THE_WORKFLOW = {"seed": "SEEDS", "seeds": "SEEDS", "profile": "PROFILE"}
 # Where a run happens and which of several equal runs it is; all other parameters are settings.
 NOT_SETTINGS = (*SET_BY_THE_WORKFLOW, "device")
 SEEDS_BELOW = 2**32  # as NumPy's are
-PROFILE_KEYS = ("notebooks", "seeds")
-ENTRY_KEYS = ("parameters", "reads", "threads", "resources", "skip")
-# What a notebook asks of a cluster, unless its profile's entry says otherwise.
-RESOURCES = {"memory_gb": 4, "hours": 4, "gpus": 0}
+NUMBERS = {int: NonNegativeInt, float: Annotated[float, Field(ge=0, allow_inf_nan=False)]}
 
 
 class ParameterError(ValueError):
     """A name or value that no notebook takes; the message says what would be valid."""
+
+
+class _Strict(BaseModel, extra="forbid", strict=True):
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, values: Any) -> Any:
+        return {k: v for k, v in values.items() if v is not None} if isinstance(values, dict) else values or {}
+
+
+class Resources(_Strict):
+    """What a notebook asks of a cluster."""
+
+    memory_gb: NonNegativeInt = 4
+    hours: NonNegativeInt = 4
+    gpus: NonNegativeInt = 0
+
+
+class Entry(_Strict):
+    """A profile's settings for one notebook."""
+
+    parameters: dict[str, Any] = {}
+    reads: list[str] = []  # notebooks whose results it takes
+    threads: PositiveInt | None = None  # at most
+    resources: Resources = Resources()
+    skip: str = ""  # why the profile omits it
+
+
+class Profile(_Strict):
+    """The content of `profiles/<name>.yaml`."""
+
+    seeds: list[Annotated[int, Field(ge=0, lt=SEEDS_BELOW)]] = Field([0], min_length=1)
+    notebooks: dict[str, Entry] = {}
 
 
 def notebooks() -> list[str]:
@@ -70,26 +99,20 @@ def of_globals(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
     known, further = defaults(notebook), _further(notebook)
     if missing := [name for name in known if name not in namespace and name not in further]:
         raise ParameterError(f"{notebook} has the parameters {missing} but no values for them; run its parameters cell")
-    own = {
-        name: _checked(name, namespace[name], namespace, "The parameters cell", notebook)
-        for name in known.keys() - further.keys()
-    }
-    values = own | further
+    values = {name: namespace[name] for name in known.keys() - further.keys()}
+    values = {name: _checked(name, value, known, "The parameters cell", notebook) for name, value in values.items()}
     given = namespace.get(MORE, {}) if further else {}
-    if not isinstance(given, dict):
-        raise ParameterError(f"`{MORE}` of {notebook} is {given!r}; expected a dictionary such as {{'epochs': 3}}")
-    for name, value in given.items():
-        values[name] = _checked(name, value, further, f"`{MORE}`", notebook)
-    return {name: values[name] for name in known}
+    given = {name: _checked(name, value, further, f"`{MORE}`", notebook) for name, value in given.items()}
+    return known | values | given
 
 
-def profile_entry(notebook: str, profile: str) -> dict[str, Any]:
-    """The profile's entry for this notebook: `parameters`, `reads`, `threads`; empty if it has none."""
-    return dict((load_profile(profile).get("notebooks") or {}).get(notebook) or {})
+def profile_entry(notebook: str, profile: str) -> Entry:
+    """The profile's entry for this notebook, by default an empty one."""
+    return load_profile(profile).notebooks.get(notebook, Entry())
 
 
-def load_profile(profile: str) -> dict[str, Any]:
-    """The profile as a mapping; its structure and all notebook names in it are checked."""
+def load_profile(profile: str) -> Profile:
+    """The profile; its structure and all notebook names in it are checked."""
     if profile not in profiles():
         raise ParameterError(f"Unknown profile '{profile}'{_nearest(profile, profiles())}")
     return _load_profile(paths.PROFILES / f"{profile}.yaml")
@@ -98,8 +121,7 @@ def load_profile(profile: str) -> dict[str, Any]:
 def resolve(notebook: str, profile: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
     """All values that the notebook will run with: its own, the profile's over them, `overrides` last."""
     values = defaults(notebook)
-    given = profile_entry(notebook, profile).get("parameters") or {}
-    for name, value in given.items():
+    for name, value in profile_entry(notebook, profile).parameters.items():
         if name in SET_BY_THE_WORKFLOW:
             raise ParameterError(
                 f"Profile '{profile}' sets '{name}' of {notebook}, but {SET_BY_THE_WORKFLOW[name]} sets it"
@@ -122,19 +144,13 @@ def is_custom(notebook: str, profile: str, values: Mapping[str, Any]) -> bool:
 def parse_assignments(text: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """`epochs=3 dataset=folder:/x groups=[1,2]` as a dictionary.
 
-    Quotes group, as in a shell: `dataset='folder:/my birds'`; backslashes are literal. Values are Python literals where
-    they parse (`true` and `false` too), else strings, also in lists; those of strings in `known` are never parsed.
+    Quotes group, as in a shell: `dataset='folder:/my birds'`. Values are Python literals where they parse (`true` and
+    `false` too), else strings, also in lists; those of strings in `known` are never parsed.
     """
-    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
-    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""
     try:
-        words = list(lexer)
-    except ValueError:
-        raise ParameterError(
-            f"The command line's parameters have a quote that is not closed: {text}\n"
-            "Put a value that holds one into quotes of the other kind: "
-            """PARAMS='dataset="folder:/home/me/it's mine"'"""
-        ) from None
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ParameterError(f"The command line's parameters cannot be read ({error}): {text}") from None
     values = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -145,8 +161,6 @@ def parse_assignments(text: str, known: Mapping[str, Any] | None = None) -> dict
             )
         if name in SET_BY_THE_WORKFLOW:
             raise ParameterError(f"'{name}' is not set through PARAMS; use {SET_BY_THE_WORKFLOW[name]}={value}")
-        if name in values:
-            raise ParameterError(f"The command line sets '{name}' twice")
         values[name] = value if isinstance((known or {}).get(name), str) else _literal(value)
     return values
 
@@ -163,9 +177,9 @@ def check_names(names, known_by: dict[str, dict[str, Any]]) -> None:
             )
 
 
-def check_notebook(name: str) -> None:
+def check_notebook(name: str, where: str = "") -> None:
     if name not in notebooks():
-        raise ParameterError(f"Unknown notebook '{name}'{_nearest(name, notebooks())}")
+        raise ParameterError(f"Unknown notebook '{name}'{where}{_nearest(name, notebooks())}")
 
 
 def cells(notebook: str) -> list[dict[str, Any]]:
@@ -178,14 +192,9 @@ def cells(notebook: str) -> list[dict[str, Any]]:
 @cache
 def _cells(path: Path, _changed: int) -> list[dict[str, Any]]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        whole = all(isinstance(cell["source"], str | list) and cell["metadata"].get("tags", []) is not None
-                    and "cell_type" in cell for cell in found)  # fmt: skip
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        whole = False
-    if not whole:
-        raise ParameterError(f"{path} is not a valid notebook (incomplete or damaged JSON); `git restore` or delete it")
-    return found
+        return json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, LookupError, TypeError):
+        raise ParameterError(f"{path} is not a valid notebook (damaged JSON); `git restore` or delete it") from None
 
 
 def _of_cell(notebook: str) -> dict[str, Any]:
@@ -211,25 +220,19 @@ def _literals(source: str, where: str) -> dict[str, Any]:
     """The values of a source of nothing but `name = literal`."""
     values: dict[str, Any] = {}
     try:
-        statements = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError) as error:
-        raise ParameterError(f"{where} is not Python: {error}") from None
-    for number, statement in enumerate(statements):
-        try:
+        for statement in ast.parse(source).body:
             match statement:
-                case ast.Expr(value=ast.Constant()) if number == 0:
+                case ast.Expr(value=ast.Constant()):
                     pass  # a docstring
                 case ast.Assign(targets=[ast.Name(id=name)], value=value):
                     values[name] = ast.literal_eval(value)
-                case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                    values[name] = ast.literal_eval(value)
                 case _:
-                    raise ValueError
-        except (ValueError, TypeError):
-            raise ParameterError(
-                f"{where} may only hold `name = literal`, but has: {ast.unparse(statement)}\n"
-                "Derive values in the next cell: papermill's values come after this one."
-            ) from None
+                    raise ValueError(ast.unparse(statement))
+    except (SyntaxError, ValueError) as error:
+        raise ParameterError(
+            f"{where} may only hold `name = literal` ({error}). Derive values in the next cell: papermill's values "
+            "come after this one."
+        ) from None
     return values
 
 
@@ -242,94 +245,37 @@ class _Loader(yaml.SafeLoader):
 
 
 @cache
-def _load_profile(path: Path) -> dict[str, Any]:
-    profile = path.stem
+def _load_profile(path: Path) -> Profile:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
-    except Exception as error:  # YAML's own, or whatever Python raises of a date or number that there cannot be
-        raise ParameterError(f"Profile '{profile}' is not valid YAML: {error}") from None
-    _check_keys(content, PROFILE_KEYS, f"Profile '{profile}'")
-    seeds = content.get("seeds", [0])
-    if not isinstance(seeds, list) or not seeds or not all(_is_whole(one) and one < SEEDS_BELOW for one in seeds):
-        raise ParameterError(f"Profile '{profile}': seeds must be a list like [0, 1, 2], not {seeds!r}")
-    entries = content.get("notebooks") or {}
-    _check_keys(entries, notebooks(), f"Profile '{profile}', notebooks")
-    for notebook, entry in entries.items():
-        where, entry = f"Profile '{profile}', {notebook}", entry or {}
-        _check_keys(entry, ENTRY_KEYS, where)
-        _check_keys(entry.get("parameters") or {}, None, f"{where}, parameters")
-        reads, resources = entry.get("reads") or [], entry.get("resources") or {}
-        if not isinstance(reads, list) or not all(isinstance(name, str) for name in reads):
-            raise ParameterError(f"{where}: reads must be a list of notebooks, not {reads!r}")
-        _check_keys(dict.fromkeys(reads), notebooks(), f"{where}, reads")
-        if not isinstance(entry.get("skip", ""), str):
-            raise ParameterError(f"{where}: skip is {entry['skip']!r}, expected text: why the profile omits it")
-        if not _is_whole(threads := entry.get("threads", 1), least=1):
-            raise ParameterError(f"{where}: threads must be a positive integer, not {threads!r}")
-        _check_keys(resources, RESOURCES, f"{where}, resources")
-        if not all(map(_is_whole, resources.values())):
-            raise ParameterError(f"{where}: resources are whole numbers, not {resources!r}")
-    return content
+        profile = Profile.model_validate(yaml.load(path.read_text(encoding="utf-8"), _Loader))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ParameterError(f"Profile '{path.stem}' is not valid: {error}") from None
+    for name in [*profile.notebooks, *(name for entry in profile.notebooks.values() for name in entry.reads)]:
+        check_notebook(name, f" in profile '{path.stem}'")
+    return profile
 
 
-def _is_whole(value: Any, least: int = 0) -> bool:
-    return type(value) is int and value >= least
-
-
-def _check_keys(mapping, known, where: str) -> None:
-    if not isinstance(mapping, dict):
-        raise ParameterError(f"{where}: expected `name: value` entries, found {mapping!r}")
-    for key in mapping:
-        if known is not None and key not in known:
-            raise ParameterError(f"{where}: unknown name '{key}'{_nearest(key, known)}")
-
-
-def _checked(name: str, value, values: dict[str, Any], who: str, notebook: str):
+def _checked(name: str, value: Any, values: dict[str, Any], who: str, notebook: str) -> Any:
     """The value, made a float where an integer was given for one; otherwise of the very same type."""
     if name not in values:
         known = sorted(set(values) - set(SET_BY_THE_WORKFLOW))
         raise ParameterError(f"{who} sets '{name}' of {notebook}, which has no such parameter{_nearest(name, known)}")
-    like = values[name]
     try:
-        value = _cast(value, like)
-    except TypeError:
+        return TypeAdapter(_type_of(values[name])).validate_python(value, strict=True)
+    except ValidationError as error:
         raise ParameterError(
-            f"{who} sets '{name}' of {notebook} to {value!r} ({type(value).__name__}); expected {_type_name(like)}"
+            f"{who} sets '{name}' of {notebook} to {value!r}; expected one such as {values[name]!r}: "
+            + error.errors()[0]["msg"]
         ) from None
-    if any(
-        type(item) in (int, float) and not 0 <= item < math.inf
-        for item in (value if isinstance(value, list) else [value])
-    ):
-        raise ParameterError(f"{who} sets '{name}' of {notebook} to {value!r}; expected numbers of 0 or more")
-    return value
 
 
-def _cast(value, like):
-    """`value` as the type of `like`, or TypeError. bool is no int, None takes all, items are as any of the list's."""
-    if like is None:
-        return value
-    if isinstance(like, float) and type(value) is int:
-        return float(value)
-    if isinstance(like, list | tuple) and isinstance(value, list | tuple):
-        return type(like)(_cast_element(item, like) for item in value) if like else type(like)(value)
-    if type(value) is not type(like):
-        raise TypeError
-    return value
-
-
-def _cast_element(item, models):
-    for model in sorted(models, key=lambda element: not isinstance(element, float)):  # [0, 0.5] is floats
-        with contextlib.suppress(TypeError):
-            return _cast(item, model)
-    raise TypeError
-
-
-def _type_name(like) -> str:
-    if isinstance(like, list | tuple) and like:
-        names = {type(item).__name__ for item in like}
-        names.discard("int" if "float" in names else "")
-        return f"a {type(like).__name__} of {' or '.join(sorted(names))}, such as {like!r}"
-    return f"{type(like).__name__}, such as {like!r}"
+def _type_of(like: Any) -> Any:
+    """The type of values like this default: None takes all, and items are as any of the list's."""
+    if isinstance(like, list):
+        types = [_type_of(item) for item in like]
+        types = [kind for kind in types if kind is not NUMBERS[int] or NUMBERS[float] not in types]  # [0, 0.5]: floats
+        return list[reduce(or_, types)] if types else list
+    return Any if like is None else NUMBERS.get(type(like), type(like))
 
 
 def _literal(text: str):

@@ -284,7 +284,7 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
     """What the profile asks for and nobody ran, and what would come out otherwise today."""
     by_seed = {scope.seed: scope for scope in places}
     seeds = [seed for seed in by_seed if seed is not None]
-    for seed in parameters.load_profile(profile).get("seeds", [0]):
+    for seed in parameters.load_profile(profile).seeds:
         if seed not in by_seed:
             todo = f"Run `make figures PROFILE={profile}`."
             yield Finding("warning", f"{profile}/seed-{seed}", "the profile's seed was never run", todo)

@@ -43,9 +43,7 @@ def test_papermill_gets_them_as_one_parameter_and_the_run_reads_them_back(reposi
 def test_in_an_opened_notebook_more_goes_over_the_defaults(repository):
     assert of_globals("03_study", {"seed": 1, "epochs": 2, "more": {"rate": 2}})["rate"] == 2.0
     assert of_globals("03_study", {"seed": 1, "epochs": 2, "more": {}})["rate"] == 0.1
-    with pytest.raises(
-        ParameterError, match="The parameters cell sets 'epochs' of 03_study to -2; expected numbers of 0"
-    ):
+    with pytest.raises(ParameterError, match="The parameters cell sets 'epochs' of 03_study to -2"):
         of_globals("03_study", {"seed": 1, "epochs": -2, "more": {}})
 
 
@@ -54,8 +52,7 @@ def test_in_an_opened_notebook_more_goes_over_the_defaults(repository):
     [
         ({"seed": 0, "epochs": 2, "more": {"raet": 1}}, "'raet'.*did you mean 'rate'"),
         ({"seed": 0, "epochs": 2, "more": {"epochs": 1}}, "'epochs' of 03_study, which has no such parameter"),
-        ({"seed": 0, "epochs": 2, "more": {"rate": "fast"}}, "'rate' of 03_study to 'fast'.*expected float"),
-        ({"seed": 0, "epochs": 2, "more": [1]}, "expected a dictionary"),
+        ({"seed": 0, "epochs": 2, "more": {"rate": "fast"}}, "'rate' of 03_study to 'fast'.*valid number"),
         ({"seed": 0, "more": {}}, r"\['epochs'\] but no values"),
     ],
 )
