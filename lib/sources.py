@@ -1,10 +1,13 @@
-"""The hash of code: of modules of `lib` and all that they import, without comments and docstrings."""
+"""The hash of code: of modules of `lib` and all that they import, without comments and docstrings; and its commit."""
 
 import ast
 import hashlib
 import json
+import os
+import subprocess
 from collections.abc import Collection
 from functools import cache
+from pathlib import Path
 
 import grimp
 
@@ -82,3 +85,13 @@ def import_graph() -> grimp.ImportGraph:
 
 def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def git(root: Path, *words: str) -> str | None:
+    """What git says of the clone at `root`; None where there is none, as in an archive inside another repository."""
+    command, how = ["git", "-C", str(root)], {"text": True, "timeout": 60, "stderr": subprocess.DEVNULL}
+    try:
+        top = subprocess.check_output([*command, "rev-parse", "--show-toplevel"], **how).strip()
+        return subprocess.check_output([*command, *words], **how).strip() if os.path.samefile(top, root) else None
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -17,7 +17,6 @@ import os
 import platform
 import random
 import re
-import subprocess
 import textwrap
 import time
 from collections.abc import Mapping
@@ -316,16 +315,10 @@ def seed_everything(seed: int) -> None:
 
 def _commit() -> str:
     """The commit checked out, with "+ changes" if code differs; outside git the variable COMMIT, or "unknown"."""
-    git, how = ["git", "-C", str(paths.ROOT)], {"text": True, "timeout": 20, "stderr": subprocess.DEVNULL}
+    commit = sources.git(paths.ROOT, "rev-parse", "HEAD")
     code = ["lib", "notebooks", "profiles", "requirements.lock", "paper/claims.yaml"]
-    try:
-        top = subprocess.check_output([*git, "rev-parse", "--show-toplevel"], **how).strip()
-        if not os.path.samefile(top, paths.ROOT):  # an unpacked archive inside another repository
-            return os.environ.get("COMMIT", "unknown")
-        changed = subprocess.check_output([*git, "status", "--porcelain", "--", *code], **how).strip()
-        return subprocess.check_output([*git, "rev-parse", "HEAD"], **how).strip() + (" + changes" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        return os.environ.get("COMMIT", "unknown")
+    changed = commit and sources.git(paths.ROOT, "status", "--porcelain", "--", *code)
+    return (commit or os.environ.get("COMMIT", "unknown")) + (" + changes" if changed else "")
 
 
 def _csv(frame: pd.DataFrame) -> bytes:

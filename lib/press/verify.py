@@ -3,12 +3,11 @@
 An *error* is a result that is not what its record says: a file missing, altered or without a record, an unfinished run,
 another profile's result, no commit. A *warning* is one that the repository would not make now: stale, never run, made
 from uncommitted code or from a commit that this history lacks. Only errors make the exit status 1. Files that
-.gitignore excludes are counted, not missed: PDF, NPZ, a seed's picture where there is one over all seeds.
+.gitignore excludes are not missed: PDF, NPZ, a seed's picture where there is one over all seeds.
 """
 
 import json
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,8 +25,6 @@ from lib.press.jobs import Job, read_json, sha256
 from lib.press.parameters import ParameterError
 
 TEMPORARY = ("smoke", "-custom")  # ends of folders that `make clean` removes
-SHOWN_REASONS = 3
-PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}")  # as `paths.atomic` names what it has not renamed yet
 
 
 def _object(**properties: dict) -> dict:
@@ -165,7 +162,7 @@ def verify(folder: str) -> tuple[list[Finding], Counter]:
     places, commits = scopes(folder), history(paths.ROOT)
     for scope in places:
         found += _files(scope, counts)
-        found += _unfinished_and_orphaned(scope)
+        found += _orphaned(scope)
         found += _provenance(scope, folder, commits)
     if folder in parameters.profiles():
         found += _currency(folder, places, counts)
@@ -184,19 +181,14 @@ def _files(scope: Scope, counts: Counter) -> Iterator[Finding]:
     for notebook, record in scope.records.items():
         counts["runs"] += 1
         counts["figures and tables"] += len(record["outputs"])
-        again = f"Restore it with `git restore`, or run {_make(scope, notebook)}."
+        again = f"Restore it with `git restore`, remove it if git does not keep it, or run {_make(scope, notebook)}."
         for name, expected in staleness.files_of(record).items():
             path, where = scope.folder / name, f"{scope.name}/{name}"
             counts["hashes"] += path.exists() and bool(expected)
-            if not path.exists() and not_in_git(path):
-                counts["not in git"] += 1
-            elif not path.exists():
+            if not path.exists() and not not_in_git(path):
                 yield Finding("error", where, f"is missing, though {notebook} made it", again)
-            elif expected and sha256(path) != expected:
-                # Git cannot restore what it never had; such a file stays behind when newer results are pulled.
-                remove = f"Remove {jobs.short(path)}, which git does not keep, or run {_make(scope, notebook)}."
-                advice = remove if not_in_git(path) else again
-                yield Finding("error", where, f"is not the file that {notebook} wrote", advice)
+            elif path.exists() and expected and sha256(path) != expected:
+                yield Finding("error", where, f"is not the file that {notebook} wrote", again)
         for identity, output in record["outputs"].items():
             sidecar, where = scope.sidecars.get(identity), f"{scope.name}/{identity}.json"
             if sidecar and sidecar["provenance"]["files"] != output["files"]:
@@ -213,42 +205,23 @@ def _same_table(sidecar: dict, path: Path) -> bool:
     return frame.to_csv(index=False, lineterminator="\n").encode() == path.read_bytes()
 
 
-def _unfinished_and_orphaned(scope: Scope) -> Iterator[Finding]:
-    """Files that no record speaks for."""
+def _orphaned(scope: Scope) -> Iterator[Finding]:
+    """Results that no record speaks for: those of an unfinished run, among them."""
     known = {f"{notebook}.json" for notebook in scope.records}
     for record in scope.records.values():
         known |= staleness.files_of(record).keys()
-    orphans: dict[str, list[str]] = {}
-    for path in sorted(path for path in scope.folder.iterdir() if path.is_file()):
-        if PARTIAL.fullmatch(path.name):
-            where = f"{scope.name}/{path.name}"
-            yield Finding("warning", where, "was left by a run that was killed", f"Remove {jobs.short(path)}.")
-        elif path.name not in known and not path.name.startswith(".") and path.stem not in scope.unreadable:
-            orphans.setdefault(path.stem, []).append(path.name)
-    unfinished = Counter()
-    for identity, names in orphans.items():
-        notebook = scope.sidecars[identity]["provenance"]["notebook"] if identity in scope.sidecars else None
-        if notebook in parameters.notebooks() and notebook not in scope.records:
-            unfinished[notebook] += 1
-            continue
-        remove = f"Remove {jobs.short(scope.folder / identity)}.*"
-        yield Finding("error", f"{scope.name}/{identity}", f"no run's record names {', '.join(names)}", remove)
-    for notebook, count in unfinished.items():
-        what = f"did not finish: {count} figures and tables have no record"
-        yield Finding("error", f"{scope.name}/{notebook}", what, f"Run {_make(scope, notebook)}.")
+    names = {path.name for path in scope.folder.iterdir() if path.is_file() and not path.name.startswith(".")} - known
+    for identity in sorted({Path(name).stem for name in names} - set(scope.unreadable)):
+        notebook = scope.sidecars[identity]["provenance"]["notebook"] if identity in scope.sidecars else ""
+        todo = f"Run {_make(scope, notebook)} to its end, or remove {jobs.short(scope.folder / identity)}.*"
+        yield Finding("error", f"{scope.name}/{identity}", "no record of a finished run names it", todo)
 
 
 def history(root: Path) -> frozenset[str] | None:
     """All commits that lead to the one checked out in `root`; None outside git and in a shallow clone."""
-    git, how = ["git", "-C", str(root)], {"text": True, "timeout": 60, "stderr": subprocess.DEVNULL}
-    try:
-        kind = subprocess.check_output([*git, "rev-parse", "--show-toplevel", "--is-shallow-repository"], **how)
-        commits = subprocess.check_output([*git, "rev-list", "HEAD"], **how)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    top, shallow = kind.splitlines()
-    whole = shallow == "false" and Path(top).resolve() == root.resolve()  # not an archive inside another repository
-    return frozenset(commits.splitlines()) if whole else None
+    commits = sources.git(root, "rev-list", "HEAD")
+    whole = sources.git(root, "rev-parse", "--is-shallow-repository") == "false"
+    return frozenset(commits.split()) if commits and whole else None
 
 
 def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None) -> Iterator[Finding]:
@@ -283,11 +256,7 @@ def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None) -> It
 def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Finding]:
     """What the profile asks for and nobody ran, and what would come out otherwise today."""
     by_seed = {scope.seed: scope for scope in places}
-    seeds = [seed for seed in by_seed if seed is not None]
-    for seed in parameters.load_profile(profile).seeds:
-        if seed not in by_seed:
-            todo = f"Run `make figures PROFILE={profile}`."
-            yield Finding("warning", f"{profile}/seed-{seed}", "the profile's seed was never run", todo)
+    seeds = dict.fromkeys([*filter(lambda seed: seed is not None, by_seed), *parameters.load_profile(profile).seeds])
     stale: set[str] = set()
     for job in jobs.select(profile, seeds=" ".join(map(str, seeds))):
         scope = by_seed.get(job.seed)
@@ -307,9 +276,8 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
         if why == [ABSENT]:
             counts["without data"] += 1
         elif why:
-            shown = why if len(why) <= SHOWN_REASONS else [*why[: SHOWN_REASONS - 1], f"and {len(why) - 2} more"]
             todo = f"If it matters, run {_make(job, job.notebook)}."
-            yield Finding("warning", job.name, f"is stale ({'; '.join(shown)})", todo)
+            yield Finding("warning", job.name, f"is stale ({'; '.join(why)})", todo)
     for scope in places:
         for notebook in scope.records.keys() - set(parameters.notebooks()):
             todo = f"Remove {jobs.short(scope.folder / notebook)}.json and what it names."
@@ -349,8 +317,6 @@ def show(folder: str, found: list[Finding], counts: Counter) -> int:
         f"{folder}: {counts['runs']} runs, {counts['seeds']} seeds, {counts['figures and tables']} figures and tables, "
         f"{counts['hashes']} hashes recomputed: {levels['error']} errors, {levels['warning']} warnings."
     )
-    if counts["not in git"]:
-        print(f"  {counts['not in git']} PDF, NPZ and PNG files are not here: they stay out of git.")
     if counts["without data"]:
         print(f"  {counts['without data']} runs could not be checked for staleness: their data set is not here.")
     return levels["error"]
