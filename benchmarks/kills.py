@@ -30,6 +30,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 from PIL import Image
+from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ["milliseconds", "relative", "share"]  # columns of times
@@ -105,20 +106,20 @@ def whole_files(folder: Path) -> Iterator[Path]:
 
 
 def examine(folder: Path) -> None:
-    """Fault where a file cannot be read to its end, or is not what a record or checkpoint says of it."""
+    """Fault where a file cannot be read to its end, or is not what a record says of it."""
     for path in whole_files(folder):
         hashes: dict[str, str | None] = {}
         try:
             if path.suffix in (".json", ".ipynb"):
                 content = json.loads(path.read_text(encoding="utf-8"))
-                if path.name == "sums.json":  # of a checkpoint
-                    hashes = content
-                elif path.is_relative_to(folder / "figures") and "outputs" in content:
+                if path.is_relative_to(folder / "figures") and "outputs" in content:
                     for name, output in content["outputs"].items():
                         hashes |= {f"{name}.json": None, **output["files"]}
             elif path.suffix == ".png":
                 Image.open(path).load()
-            elif path.suffix == ".npz" and (bad := zipfile.ZipFile(path).testzip()):
+            elif path.suffix == ".safetensors":
+                load_file(path)
+            elif path.suffix in (".npz", ".bin", ".pkl") and (bad := zipfile.ZipFile(path).testzip()):
                 raise ValueError(bad)
         except Exception as error:  # each kind of file has its own
             raise Fault(f"{path} is not whole: {type(error).__name__}: {error}") from error

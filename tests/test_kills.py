@@ -6,7 +6,9 @@ import os
 import re
 
 import kills
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 
 def test_a_toy_survives_three_kills(fresh_toy, tmp_path, capsys):
@@ -33,8 +35,7 @@ def run(tmp_path):
         digest = hashlib.sha256((figures / "tab.csv").read_bytes()).hexdigest()
         (figures / "01.json").write_text(json.dumps({"outputs": {"tab": {"files": {"tab.csv": digest}}}}))
         epoch.mkdir(parents=True)
-        (epoch / "model").write_text("weights")
-        (epoch / "sums.json").write_text(json.dumps({"model": hashlib.sha256(b"weights").hexdigest()}))
+        save_file({"weight": np.ones(3)}, epoch / "model.safetensors")
     return tmp_path / "output", tmp_path / "undisturbed"
 
 
@@ -51,7 +52,7 @@ def test_a_run_that_differs_in_times_alone_is_the_same(run):
         ("figures/smoke/fig.png", "\x89PNG"),
         ("figures/smoke/tab.csv", "arm,millis"),
         ("build/cache/sounds.npz", "PK"),
-        ("build/checkpoints/smoke/arm/epoch-0002/model", "wei"),
+        ("build/checkpoints/smoke/arm/epoch-0002/model.safetensors", "wei"),
     ],
 )
 def test_a_part_of_a_file_is_seen(run, name, content):
