@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lib.categorical.arms import Arm
-from lib.categorical.cost import measure_steps
+from lib.categorical.cost import measured_cost
 from lib.categorical.losses import SMALLEST, categorical_info_nce, harden
 from lib.categorical.training import Settings
 from lib.timing import interleave, ratio
@@ -113,7 +113,7 @@ def measure(rounds: int = 12) -> pd.DataFrame:
 def steps(rounds: int) -> pd.DataFrame:
     """The whole step at batch 256 on 32 px images, small encoder: 16 positions of 10 categories, or NT-Xent at 128."""
     arms = [Arm(STEP_NT_XENT, "nt_xent"), Arm(STEP)]
-    table = measure_steps(arms, Settings(batch_size=BATCH), size=32, rounds=rounds).drop(columns="macs")
+    table = measured_cost(arms, Settings(batch_size=BATCH), size=32, rounds=rounds).drop(columns="macs")
     return table.rename(columns={"arm": "loss"}).assign(batch=BATCH, queue=0, rounds=rounds)
 
 

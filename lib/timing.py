@@ -2,19 +2,12 @@
 and compared within each round."""
 
 import contextlib
-import json
-import platform
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-
-from lib import paths
-from lib.paths import atomic
-from lib.sources import sha256
 
 
 def interleave(tasks: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1) -> pd.DataFrame:
@@ -70,8 +63,8 @@ def costs(
     rounds: int,
     **references: str,
 ) -> pd.DataFrame:
-    """What each task costs: macs (`count_macs`), milliseconds (median over rounds), and a column for each of
-    `references`, by its name: the time in times of that task (`ratio`). The random state stays as it is.
+    """What each task costs: macs (`count_macs`), milliseconds (median over rounds), a column for each of `references`,
+    by its name: the time in times of that task (`ratio`), and threads. The random state stays as it is.
     """
     with torch.random.fork_rng():
         for task in tasks.values():
@@ -80,25 +73,6 @@ def costs(
         # Steps that are recorded as a CUDA graph are so by their fourth call (`training.Captured`).
         seconds = interleave(tasks, rounds=rounds, warmup=3 if torch.cuda.is_available() else 0)
     table = pd.DataFrame({"macs": macs, "milliseconds": 1e3 * seconds.median()}, index=list(tasks))
-    return table.assign(
-        **{column: [ratio(seconds, task, reference) for task in tasks] for column, reference in references.items()}
-    )
-
-
-def measured_once(name: str, key: Mapping[str, Any], measure: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """`measure()`, kept in build/cost and measured anew where `key`, the machine or its threads change.
-
-    So a notebook that runs again gives the same results. `key` says what was measured, with the hash of its code.
-    The random state stays as it is.
-    """
-    machine = {"machine": platform.node(), "torch": torch.__version__, "threads": torch.get_num_threads()}
-    machine |= {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
-    wanted = json.loads(json.dumps(machine | dict(key)))
-    kept = paths.build() / "cost" / f"{name}-{sha256(json.dumps(wanted, sort_keys=True))[:8]}.json"
-    found = json.loads(kept.read_text()) if kept.exists() else {}
-    if found.get("key") != wanted:
-        with torch.random.fork_rng():
-            found = {"key": wanted, "rows": measure().to_dict("records")}
-        with atomic(kept) as temporary:
-            temporary.write_text(json.dumps(found))
-    return pd.DataFrame(found["rows"]).assign(threads=machine["threads"])
+    for column, reference in references.items():
+        table[column] = [ratio(seconds, task, reference) for task in tasks]
+    return table.assign(threads=torch.get_num_threads())

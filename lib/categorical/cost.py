@@ -9,12 +9,12 @@ import torch
 from lib.categorical.arms import Arm
 from lib.categorical.models import Queue
 from lib.categorical.training import Settings, make_step
-from lib.sources import source_hash
-from lib.timing import costs, measured_once
+from lib.timing import costs
 from lib.training import start
 
 
-def measure_steps(arms: Sequence[Arm], settings: Settings, *, size: int, rounds: int = 5) -> pd.DataFrame:
+@torch.random.fork_rng()
+def measured_cost(arms: Sequence[Arm], settings: Settings, *, size: int, rounds: int = 5) -> pd.DataFrame:
     """Rows: arm, macs (per image: both views, backward), milliseconds (median), relative (to the first arm)."""
     pixels = torch.randint(0, 256, (settings.batch_size, 3, size, size), dtype=torch.uint8)
     tasks = {}
@@ -27,10 +27,3 @@ def measure_steps(arms: Sequence[Arm], settings: Settings, *, size: int, rounds:
         tasks[arm.label] = partial(step, torch.arange(settings.batch_size))
     table = costs(tasks, rounds=rounds, relative=arms[0].label)
     return table.assign(macs=table.macs // settings.batch_size).rename_axis("arm").reset_index()
-
-
-def measured_cost(arms: Sequence[Arm], settings: Settings, *, size: int, rounds: int = 5) -> pd.DataFrame:
-    """tab24: `measure_steps`, measured once per machine and code (`timing.measured_once`)."""
-    key = {"size": size, "rounds": rounds, "settings": repr(settings), "code": source_hash(__name__)}
-    key |= {"arms": [repr(arm) for arm in arms]}
-    return measured_once(f"categorical-{size}", key, lambda: measure_steps(arms, settings, size=size, rounds=rounds))

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from lib.corregularization.baselines import mma, ocnn_over_layers, soft_orthogonality, srip
 from lib.corregularization.losses import SHORTEST, mean_over_layers, select_layers
 from lib.corregularization.models import build_model
-from lib.sources import source_hash
-from lib.timing import costs, measured_once
+from lib.timing import costs
 
 STEP = "training step"
 WHOLE = "Gram, whole"
@@ -84,14 +83,14 @@ def measure_cost(
     return costs(tasks, rounds=rounds, share=STEP, relative=WHOLE).rename_axis("method").reset_index()
 
 
+@torch.random.fork_rng()
 def measured_cost(models: Sequence[str], *, rounds: int = 10, batch_size: int = 128) -> pd.DataFrame:
-    """`measure_cost` of each model at 32 px, measured once per machine and code (`timing.measured_once`)."""
+    """`measure_cost` of each model at 32 px."""
 
     def measure(name: str) -> pd.DataFrame:
         images = torch.randn(batch_size, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         batch = images.contiguous(memory_format=torch.channels_last), torch.arange(batch_size) % 10
         return measure_cost(build_model(name, 10).to(memory_format=torch.channels_last), batch, rounds=rounds)
 
-    key = {"rounds": rounds, "batch": batch_size, "code": source_hash(__name__)}
-    tables = {name: measured_once(name, key, partial(measure, name)) for name in models}
+    tables = {name: measure(name) for name in models}
     return pd.concat(tables, names=["model", None]).reset_index(0).reset_index(drop=True)

@@ -10,8 +10,7 @@ from torch import Tensor
 from lib.laplacian_gan import training
 from lib.laplacian_gan.arms import DCGAN, Arm
 from lib.laplacian_gan.models import parameter_count, resolutions
-from lib.sources import source_hash
-from lib.timing import costs, measured_once
+from lib.timing import costs
 from lib.training import MovingAverage, prepare, start
 
 
@@ -31,24 +30,20 @@ def _four(step: Callable, real: Tensor) -> None:
         step(real, number)
 
 
+@torch.random.fork_rng()
 def measured_cost(arms: Sequence[Arm], *, size: int, width: int, batch_size: int = 64, rounds: int = 5) -> pd.DataFrame:
-    """Cost of a training step of each arm, float32, measured once per machine and code (`timing.measured_once`).
+    """Cost of a training step of each arm, float32.
 
     Rows: arm, generator and discriminator (parameters), macs (multiply-accumulates of a step and
-    image, backward included), milliseconds (median), relative (to the first arm, median of ratios).
+    image, backward included), milliseconds (median), relative (to the first arm, median of ratios), threads.
     """
-
-    def measure() -> pd.DataFrame:
-        torch.manual_seed(0)
-        real = torch.rand(batch_size, 3, size, size) * 2 - 1
-        # Four steps in turn, as some arms pay for their penalty in every fourth only.
-        tasks = {arm.label: partial(_four, our_step(size, width, "no", arm), real) for arm in arms}
-        table = costs(tasks, rounds=rounds, relative=arms[0].label)
-        players = [training.networks(arm, size, width) for arm in arms]
-        parameters = [[0 if one is None else parameter_count(one) for one in pair] for pair in players]
-        sizes = pd.DataFrame(parameters, table.index, ["generator", "discriminator"])
-        table = table.assign(macs=table.macs // (4 * batch_size), milliseconds=table.milliseconds / 4)
-        return sizes.join(table).rename_axis("arm").reset_index()
-
-    key = {"size": size, "width": width, "batch": batch_size, "rounds": rounds, "code": source_hash(__name__)}
-    return measured_once(f"gan-{size}-{width}", key | {"arms": [repr(arm) for arm in arms]}, measure)
+    torch.manual_seed(0)
+    real = torch.rand(batch_size, 3, size, size) * 2 - 1
+    # Four steps in turn, as some arms pay for their penalty in every fourth only.
+    tasks = {arm.label: partial(_four, our_step(size, width, "no", arm), real) for arm in arms}
+    table = costs(tasks, rounds=rounds, relative=arms[0].label)
+    players = [training.networks(arm, size, width) for arm in arms]
+    parameters = [[0 if one is None else parameter_count(one) for one in pair] for pair in players]
+    sizes = pd.DataFrame(parameters, table.index, ["generator", "discriminator"])
+    table = table.assign(macs=table.macs // (4 * batch_size), milliseconds=table.milliseconds / 4)
+    return sizes.join(table).rename_axis("arm").reset_index()

@@ -264,7 +264,7 @@ def test_tables_are_drawn_for_one_and_three_seeds(seen, trained, data, drawn):
 
 def test_arithmetic_of_a_step_is_that_of_the_formula():
     arms = [Arm("NT-Xent", "nt_xent", dimensions=8), Arm("categorical", positions=2, categories=4)]
-    table = cost.measure_steps(arms, Settings(batch_size=4, width=4, device="cpu"), size=16, rounds=1)
+    table = cost.measured_cost(arms, Settings(batch_size=4, width=4, device="cpu"), size=16, rounds=1)
     convolutions = 256 * 9 * (3 * 4 + 2 * 16) + 64 * (9 * (4 * 8 + 64) + 32) + 16 * (9 * (8 * 16 + 256) + 128)
     head = 16 * 16 + 16 * 8
     first = 256 * 9 * 3 * 4  # needs no gradient of the image
