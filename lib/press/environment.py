@@ -13,41 +13,27 @@ from pathlib import Path
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
-def _project() -> dict:
-    return tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-
-
-def requirements() -> list[str]:
-    """The project's own and its development requirements, as written."""
-    return [*_project().get("dependencies", []), *_project().get("optional-dependencies", {}).get("dev", [])]
-
-
 def unmet() -> list[str]:
-    """One sentence for each requirement that is not installed in a fitting version."""
+    """The project's own and its development requirements that are not installed in a fitting version; as written."""
     try:
         from packaging.requirements import Requirement
     except ImportError:
-        return ["packaging is not installed"]
+        return ["packaging"]
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     found = []
-    for requirement in map(Requirement, requirements()):
+    for text in [project["name"], *project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        requirement = Requirement(text)
         if requirement.marker and not requirement.marker.evaluate():
             continue
-        version = _version(requirement.name)
-        if version is None:
-            found.append(f"{requirement.name} is not installed")
-        elif not requirement.specifier.contains(version, prereleases=True):
-            found.append(f"{requirement.name} {version} is installed; needed: {requirement.specifier}")
-    return found if _version(name := _project()["name"]) else [*found, f"{name} itself is not installed"]
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+        try:
+            fits = requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
+        except metadata.PackageNotFoundError:
+            fits = False
+        found += [] if fits else [text]
+    return found
 
 
 if __name__ == "__main__":
     missing = unmet()
-    print(*missing, sep="\n", end="\n" if missing else "")
+    print("".join(f"not installed, or in another version: {text}\n" for text in missing), end="")
     sys.exit(bool(missing))
