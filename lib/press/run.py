@@ -256,15 +256,14 @@ class Run:
         """Remove what older runs of this notebook left here, finished or not, and this one did not make."""
         for sidecar in self.folder.glob("*.json"):
             try:
-                provenance = json.loads(sidecar.read_text(encoding="utf-8"))["provenance"]
-                theirs = provenance["notebook"] != self.notebook or sidecar.stem in self._outputs
-                files = [] if theirs else [*(Path(file).name for file in provenance["files"]), sidecar.name]
+                made_by = json.loads(sidecar.read_text(encoding="utf-8"))["provenance"]["notebook"]
             except (ValueError, LookupError, TypeError):
                 continue  # a record, or not ours
-            for file in files:
-                (self.folder / file).unlink(missing_ok=True)
-        for file in [self._record.name, *(f"{name}.*" for name in self._outputs)]:
-            for partial in self.folder.glob(f".{file}.*"):  # of a process that died before renaming
+            if made_by == self.notebook and sidecar.stem not in self._outputs:
+                for file in self.folder.glob(f"{sidecar.stem}.*"):
+                    file.unlink()
+        for name in [self.notebook, *self._outputs]:
+            for partial in self.folder.glob(f".{name}.*"):  # of a process that died before renaming
                 partial.unlink(missing_ok=True)
 
     def _hand_over(self, name: str, files: dict[str, bytes], about: dict[str, Any]) -> None:

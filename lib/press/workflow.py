@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from grimp.exceptions import SourceSyntaxError
@@ -139,16 +138,12 @@ def available_cores() -> int:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.press.workflow", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    settings = {"profile": "default: quick", "seeds": "such as '0 1 2'; default: the profile's",
-                "only": "names of notebooks; default: all", "params": "such as 'epochs=3 dataset=cifar10'",
-                "jobs": "notebooks at a time; default: 1, on a cluster 8",
-                "cores": "default: all available; on a cluster those of each notebook, 4",
-                "executor": "of Snakemake's, such as slurm; default: this machine",
-                "partition": "of the cluster", "account": "of the cluster"}  # fmt: skip
+    settings = ("seeds", "only", "params", "jobs", "cores", "executor", "partition", "account")  # as `make help` tells
     for name in ("figures", "plan", "outputs"):
         command = commands.add_parser(name)
-        for setting, meaning in settings.items():
-            command.add_argument(f"--{setting}", default="quick" if setting == "profile" else "", help=meaning)
+        command.add_argument("--profile", default="quick")
+        for setting in settings:
+            command.add_argument(f"--{setting}", default="")
     for name, profile in PAGES.items():
         commands.add_parser(name).add_argument("--profile", default=profile, help="a folder of figures/")
     run = commands.add_parser("run", help="run one job (called by Snakemake)")
@@ -162,11 +157,6 @@ def main(arguments: list[str] | None = None) -> int:
             return import_module(f"lib.press.{options.command}").main(options.profile)
         options.jobs = _count("JOBS", options.jobs, 8 if options.executor else 1)
         options.cores = _count("CORES", options.cores, 4 if options.executor else available_cores())
-        if options.executor and not find_spec(f"snakemake_executor_plugin_{options.executor.replace('-', '_')}"):
-            plugin = f"snakemake-executor-plugin-{options.executor}"
-            raise ParameterError(f"EXECUTOR={options.executor} needs a plugin of Snakemake's: pip install {plugin}")
-        if options.executor == "slurm" and not shutil.which("scontrol"):
-            raise ParameterError("EXECUTOR=slurm needs Slurm's commands (sbatch, scontrol) in the PATH of this machine")
         selected = jobs.select(options.profile, options.seeds, options.only, options.params)
         if options.command == "plan":
             show_plan(selected)

@@ -132,10 +132,10 @@ def test_a_byte_of_data(copy, tmp_path, monkeypatch):
     assert not [name for name in stale if name.startswith(("04", "05", "06"))]
 
 
-@pytest.mark.parametrize("content", ["[]", '{"outputs": []}', '{"outputs": {"fig31_line": 3}}', "[" * 99_999])
+@pytest.mark.parametrize("content", ["[]", "<<<<<<< HEAD\n{}"])
 def test_what_an_earlier_run_left_damaged_is_a_reason_to_run(tmp_path, monkeypatch, content):
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
     for path in (jobs.record("quick/01_study"), jobs.made_from("quick/01_study"), jobs.executed("quick/01_study")):
         jobs.write_atomically(path, content)
-    assert staleness.damage("quick/01_study")[0] in ("its record is missing", "its record is damaged")
+    assert staleness.damage("quick/01_study") == ["its record is missing"]
     assert staleness.reasons(SimpleNamespace(name="quick/01_study")) == ["nothing is known about its last run"]
