@@ -34,7 +34,7 @@ _EXTENSIONS = """
     .wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64
     .m4a .m4b .aac .mp4 .mov .3gp .webm .mkv .mka .wma .amr .ac3
 """
-SOUNDS = folders.Kind("sound", lambda: set(_EXTENSIONS.split()), "(.wav, .flac, .ogg, .mp3, .m4a, ...)")
+SOUNDS = folders.Kind("sound", frozenset(_EXTENSIONS.split()), "(.wav, .flac, .ogg, .mp3, .m4a, ...)")
 
 _WHERE_ESC50 = (
     f"{catalog.ESC50}.zip from https://github.com/karolpiczak/ESC-50 (Code, Download ZIP; 600 MB, licence CC BY-NC "
@@ -217,7 +217,7 @@ def _decode(listing: Listing, length: int) -> np.ndarray:
     """
     files, count = listing.paths(), len(listing.files)
     rejected, longer = defaultdict(list), []  # reason -> names
-    samples = common.allocate((count, length), np.int16, f"clips of {length / RATE:g} s", "seconds=")
+    samples = np.zeros((count, length), np.int16)
 
     def one(index: int) -> None:
         try:

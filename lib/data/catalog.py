@@ -13,7 +13,6 @@ A set is looked for under `data_root()`: the official archive first, then an unp
 """
 
 import contextlib
-import difflib
 import hashlib
 import os
 import re
@@ -221,13 +220,3 @@ def signature(dataset: str, root: str = "") -> str:
     for name, size in parts:
         digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
-
-
-def nearest(name: str, sets: tuple[str, ...] = IMAGE_SETS) -> str:
-    """The known data set whose name is most like `name`."""
-    known = {known.replace("-", ""): known for known in sets}
-    plain = name.lower().replace("-", "").replace("_", "").replace(" ", "")
-    if plain.startswith("folder") or os.path.isdir(os.path.expanduser(name)):
-        return "folder:<path>"
-    close = difflib.get_close_matches(plain, known, n=1, cutoff=0.4)
-    return known[close[0]] if close else "folder:<path>"

@@ -1,7 +1,6 @@
 """What loading images and loading sounds have in common: arguments, finding a set, subsets, decoding in threads."""
 
 import hashlib
-import math
 import os
 import shutil
 import tarfile
@@ -57,10 +56,7 @@ def check(
         sets = catalog.AUDIO_SETS if kind == "audio" else catalog.IMAGE_SETS
         if dataset in sets:  # of study 4
             raise DataError(f"{dataset} is loaded by lib.emergency.data.sounds.load, not by load_sounds.")
-        raise DataError(
-            f"There is no {kind} data set {dataset!r}. Expected one of {', '.join(sets)} or folder:<path>; did you "
-            f"mean {catalog.nearest(dataset, sets)!r}?"
-        )
+        raise DataError(f"There is no {kind} data set {dataset!r}. Expected one of {', '.join(sets)} or folder:<path>.")
     if dataset.removeprefix("folder:").strip() == "":
         raise DataError("The data set 'folder:' lacks its path. Write folder:<path>, as in folder:birds.")
     if split not in splits:
@@ -73,13 +69,7 @@ def check(
 
 def locate(dataset: str, root: str) -> Source | None:
     """As `catalog.locate`; a folder that does not exist is refused."""
-    try:
-        source = catalog.locate(dataset, root)
-    except (OSError, ValueError, RuntimeError) as error:  # no access, a name too long or with a NUL, an unknown ~user
-        raise DataError(
-            f"{dataset} cannot be looked for ({error}). Check the path, its permissions and the data root, "
-            f"{root or paths.data_root()}."
-        ) from error
+    source = catalog.locate(dataset, root)
     if source is None and dataset.startswith("folder:"):
         raise DataError(
             f"The folder {catalog.folder_path(dataset, root)} does not exist. A relative path starts at the data root "
@@ -106,24 +96,10 @@ def balanced(labels: np.ndarray, count: int, seed: int, unit: str = "images") ->
     return np.sort(by_class[np.lexsort((seat, turn))[:count]])
 
 
-def allocate(shape: tuple[int, ...], dtype: type, what: str, lower: str) -> np.ndarray:
-    """Zeros for so much of `what`."""
-    try:
-        return np.zeros(shape, dtype)
-    except MemoryError as error:
-        size = math.prod(shape) * np.dtype(dtype).itemsize / 1e9
-        raise DataError(f"{shape[0]} {what} need {size:.1f} GB of memory, more than there is. Lower {lower} or "
-                        "count=.") from error  # fmt: skip
-
-
 def in_threads(function: Callable[[int], Any], count: int) -> list:
     """`function` of 0 to count - 1, in as many threads as torch takes: decoders release the interpreter lock."""
-
-    def some(start: int) -> list:
-        return [function(index) for index in range(start, min(start + 64, count))]
-
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        return [result for part in pool.map(some, range(0, count, 64)) for result in part]
+        return list(pool.map(function, range(count)))
 
 
 def unpack(archive: Path, content: str, where: str, md5: str = "") -> Path:
@@ -150,14 +126,10 @@ def unpack(archive: Path, content: str, where: str, md5: str = "") -> Path:
                 raise ValueError(f"it does not hold {content}")
             move(unpacked, target)
     except Exception as error:  # what the readers of archives raise is not settled
-        if isinstance(error, OSError) and not isinstance(error, shutil.ReadError):
-            raise DataError(
-                f"{archive} could not be unpacked into {target.parent} ({error}). Free some space, set "
-                f"OUTPUT_ROOT to a folder that has it, or unpack the archive beside itself."
-            ) from error
         raise DataError(
-            f"The archive {archive} is truncated or damaged: it has {state.st_size:,} bytes ({error}). Delete it and "
-            f"get it again: {where}."
+            f"The archive {archive} ({state.st_size:,} bytes) could not be unpacked into {target.parent} ({error}). If "
+            f"the disk is full, free some space or set OUTPUT_ROOT; if the archive is truncated or damaged, get it "
+            f"again: {where}."
         ) from error
     return target
 

@@ -5,7 +5,6 @@ import os
 import re
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,12 +25,12 @@ class Kind:
     """What a folder is searched for.
 
     one: "image"; also the class of a folder without class folders.
-    extensions: which files it is, by their names (lower case, with the dot).
+    extensions: of their names (lower case, with the dot).
     readable: says the same to a reader.
     """
 
     one: str
-    extensions: Callable[[], set[str]]
+    extensions: frozenset[str]
     readable: str
 
 
@@ -145,10 +144,10 @@ def _splits_further_down(folder: Path, top: list[str], files: list[File]) -> Non
 def _of_kind(folder: Path, kind: Kind) -> list[File]:
     """Files below `folder` that are of the kind; a warning counts the others."""
     left_out: Counter[str] = Counter()
-    extensions, files = kind.extensions(), []
+    files = []
     for file in scan(folder, left_out):
         extension = os.path.splitext(file.name)[1].lower()
-        if extension in extensions:
+        if extension in kind.extensions:
             files.append(file)
         else:
             left_out[f"file {extension}" if extension else "file without extension"] += 1

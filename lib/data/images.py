@@ -7,6 +7,7 @@
 Where a set is looked for is written in `catalog`.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,7 @@ from typing import Literal
 import numpy as np
 import PIL
 import torch
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from lib.data import cache, catalog, common, folders, shapes
@@ -28,17 +29,14 @@ SHAPES_COUNT = {"train": 4000, "test": 1000}  # drawn when no count is asked for
 CELEBA_SIZE = 64  # when none is asked for: at its own size the set has 15 GB
 LARGEST = 4096  # pixels; a larger `size` is a slip
 _FORMAT = "1"  # of the cache; raise it when decoding changes
-_SIXTEEN_BITS = {"I", "I;16", "I;16L", "I;16B", "I;16N"}
 # Pillow registers these without being able to read images from them unaided.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
 
 
-def _extensions() -> set[str]:
-    registered = Image.registered_extensions()
-    return {end for end, kind in registered.items() if kind in Image.OPEN and kind not in _NOT_IMAGES}
-
-
-IMAGES = folders.Kind("image", _extensions, "that Pillow reads (.jpg, .png, .webp, .tif, ...)")
+_EXTENSIONS = frozenset(
+    end for end, kind in Image.registered_extensions().items() if kind in Image.OPEN and kind not in _NOT_IMAGES
+)
+IMAGES = folders.Kind("image", _EXTENSIONS, "that Pillow reads (.jpg, .png, .webp, .tif, ...)")
 
 
 @dataclass(frozen=True)
@@ -172,9 +170,6 @@ def decode(files: list[Path], size: int | None) -> np.ndarray:
         DataError: an image that cannot be read, or unequal sizes without `size`.
     """
 
-    def pixels_of(image: np.ndarray) -> str:
-        return f"{image.shape[1]} x {image.shape[0]} pixels"
-
     damaged = []
 
     def one(index: int) -> None:
@@ -184,15 +179,15 @@ def decode(files: list[Path], size: int | None) -> np.ndarray:
             damaged.append((index, error))
             return
         if image.shape != first.shape:
+            (h, w), (height, width) = first.shape[:2], image.shape[:2]
             raise DataError(
-                f"The images have unequal sizes: {files[0]} has {pixels_of(first)}, {files[index]} has "
-                f"{pixels_of(image)}. Give size= to resize and crop all of them."
+                f"The images have unequal sizes: {files[0]} has {w} x {h} pixels, {files[index]} has {width} x "
+                f"{height}. Give size= to resize and crop all of them."
             )
         pixels[index] = image.transpose(2, 0, 1)
 
     first = read_image(files[0], size)
-    shape = (len(files), 3, *first.shape[:2])
-    pixels = common.allocate(shape, np.uint8, f"images of {pixels_of(first)}", "size=")
+    pixels = np.zeros((len(files), 3, *first.shape[:2]), np.uint8)
     common.in_threads(one, len(files))
     if damaged:  # all are told at once: to decode a large folder takes minutes
         index, error = min(damaged, key=lambda one: one[0])
@@ -207,43 +202,24 @@ def read_image(path: Path, size: int | None) -> np.ndarray:
     try:
         with Image.open(path) as opened:
             opened.load()
-            try:
-                upright = ImageOps.exif_transpose(opened)
-            except Exception:  # what is beside the picture is malformed; the picture is not
-                upright = opened
-            image = to_rgb(upright)
+            with contextlib.suppress(Exception):  # what is beside the picture may be malformed
+                ImageOps.exif_transpose(opened, in_place=True)
+            image = to_rgb(opened)
     except Exception as error:  # what a decoder raises on a damaged file is not settled by Pillow
-        if isinstance(error, Image.DecompressionBombError):
-            problem = (f"has more than {2 * Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels. Make it smaller, or "
-                       "raise PIL.Image.MAX_IMAGE_PIXELS if it can be trusted.")  # fmt: skip
-        elif not path.exists():
-            problem = "vanished while the folder was read. Start again."
-        elif "MAX_TEXT" in str(error):
-            problem = (f"carries more than {PngImagePlugin.MAX_TEXT_CHUNK / 2**20:g} MB of text in a PNG chunk. Save "
-                       "it again without its metadata.")  # fmt: skip
-        elif isinstance(error, OSError) and error.errno:
-            problem = f"cannot be read ({error.strerror}). Check its permissions and the disk."
-        else:
-            problem = (f"cannot be read: it is corrupt, truncated or of an unusual kind ({error}). Replace or delete "
-                       "it.")  # fmt: skip
-        raise DataError(f"The image {path} {problem}") from error
+        raise DataError(
+            f"The image {path} cannot be read: it is corrupt, truncated or of an unusual kind ({error}). Replace, save "
+            "anew or delete it."
+        ) from error
     return np.asarray(square(image, size) if size else image)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode to RGB: 16-bit grey is scaled to 8 bit, transparency laid over white."""
-    if image.mode in _SIXTEEN_BITS:
+    if image.mode in ("I", "F"):
+        raise ValueError("its values have 32 bits and no known scale; save it with 8 or 16")
+    if image.mode.startswith("I;16"):
         # Pillow itself would clip 16-bit values at 255.
-        grey = np.asarray(image).astype(np.int64)
-        if image.mode == "I" and not (grey.min() >= 0 and (255 < grey.max() <= 65535 or not grey.max())):
-            raise ValueError(f"32-bit values from {grey.min()} to {grey.max()}, expected 16 bits; save it as 8-bit")
-        return Image.fromarray((grey // 257).astype(np.uint8)).convert("RGB")
-    if image.mode == "F":
-        grey = np.nan_to_num(np.asarray(image, np.float64))
-        if grey.min() < 0 or grey.max() > 255:
-            raise ValueError(f"float values from {grey.min():g} to {grey.max():g}, expected 0 to 255")
-        scale = 255 if grey.max() <= 1 else 1
-        return Image.fromarray((grey * scale).round().astype(np.uint8)).convert("RGB")
+        return Image.fromarray((np.asarray(image).astype(np.int64) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -122,19 +122,6 @@ def test_relative_folder_starts_at_the_data_root_then_at_the_repository(tmp_path
     assert catalog.folder_path(f"folder:{tmp_path}/birds", "elsewhere") == tmp_path / "birds"
 
 
-@pytest.mark.parametrize(
-    ("wrong", "right"),
-    [("cifar", "cifar10"), ("CIFAR-10", "cifar10"), ("celebA", "celeba"), ("shape", "shapes"),
-     ("folders:a", "folder:<path>"), ("mnist", "folder:<path>")],
-)  # fmt: skip
-def test_nearest(wrong, right):
-    assert catalog.nearest(wrong) == right
-
-
-def test_nearest_sound_set():
-    assert [catalog.nearest(name, catalog.AUDIO_SETS) for name in ("ESC-50", "birds")] == ["esc50", "folder:<path>"]
-
-
 def test_import_is_free_of_torch():
     code = "import sys, lib.data.catalog; assert not {'torch', 'numpy', 'PIL'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=paths.ROOT)

@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torchvision.datasets import CIFAR10, CelebA
 
-from lib.data import cache, catalog, common, images, official
+from lib.data import cache, catalog, images, official
 from lib.data.catalog import DataError
 from lib.data.common import balanced
 from lib.data.images import Images, load_images
@@ -203,7 +202,7 @@ GREY = [[0, 10, 20], [30, 128, 255]]
 
 
 KINDS = ["L.png", "16.png", "16.tif", "P.png", "P.gif", "LA.png", "RGBA.png", "RGB.webp"]
-KINDS += ["F.tif", "unit.tif", "CMYK.tif"]
+KINDS += ["CMYK.tif"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -213,8 +212,6 @@ def test_every_mode_gives_the_same_grey_picture(tmp_path, kind):
     image = {
         "16": lambda: sixteen_bit(GREY),
         "P": lambda: grey.convert("RGB").quantize(6),
-        "F": lambda: Image.fromarray(np.array(GREY, np.float32)),
-        "unit": lambda: Image.fromarray(np.array(GREY, np.float32) / 255),
         "CMYK": lambda: Image.merge("CMYK", [grey.point(lambda v: 255 - v)] * 3 + [grey.point(lambda v: 0)]),
     }.get(mode, lambda: grey.convert(mode))()
     image.save(tmp_path / f"x.{ending}", **({"lossless": True} if ending == "webp" else {}))
@@ -228,9 +225,11 @@ def test_one_bit_image(tmp_path):
     assert (images.decode([tmp_path / "x.png"], None) == 255).all()
 
 
-def test_values_without_a_scale_are_refused(tmp_path):
-    Image.fromarray(np.array([[-1.0, 1000.0]], np.float32)).save(tmp_path / "x.tif")
-    with pytest.raises(DataError, match=r"x\.tif cannot be read.*-1 to 1000, expected 0 to 255"):
+@pytest.mark.parametrize("values", [np.array([[-1, 1000]], np.float32), np.array([[0, 4_000_000]], np.int32)])
+def test_values_without_a_scale_are_refused(tmp_path, values):
+    """They would turn black, or white."""
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    with pytest.raises(DataError, match=r"x\.tif cannot be read.*values have 32 bits and no known scale"):
         images.decode([tmp_path / "x.tif"], None)
 
 
@@ -326,14 +325,6 @@ def test_all_damaged_images_are_told_at_once(tmp_path):
         load_images("folder:set", "train", root=str(tmp_path))
 
 
-@pytest.mark.parametrize("top", [200, 4_000_000])
-def test_integers_that_are_no_16_bits_are_refused(tmp_path, top):
-    """They would turn black, or white."""
-    Image.fromarray(np.linspace(0, top, 64, dtype=np.int32).reshape(8, 8)).save(tmp_path / "x.tif")
-    with pytest.raises(DataError, match=f"32-bit values from 0 to {top}, expected 16 bits"):
-        images.read_image(tmp_path / "x.tif", None)
-
-
 def test_one_image_cannot_be_split(tmp_path):
     fill(tmp_path / "set/a", 1)
     with pytest.raises(DataError, match="only 1 image"):
@@ -343,12 +334,9 @@ def test_one_image_cannot_be_split(tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "options", "message"),
     [
-        ("cifar", {}, "There is no image data set 'cifar'.*did you mean 'cifar10'"),
-        ("Shapes", {}, "did you mean 'shapes'"),
+        ("cifar", {}, "There is no image data set 'cifar'. Expected one of .*cifar10"),
         ("folder:", {}, "lacks its path"),
         ("folder:nowhere", {}, "nowhere does not exist.*DATA_ROOT"),
-        ("folder:" + "x" * 300, {}, "xxx cannot be looked for .*too long.*Check the path"),
-        ("folder:x", {"root": "a\0b"}, "folder:x cannot be looked for .*Check the path"),
         ("x" * 300, {}, "There is no image data set 'xxx"),
         ("shapes", {"split": "valid"}, "no split 'valid'"),
         ("shapes", {"size": 7}, "size=7 is not possible for shapes. Expected 8 to 512"),
@@ -382,17 +370,6 @@ def test_download_lands_whole_in_the_data_root(tmp_path, monkeypatch, offline):
     images = load_images("cifar10", "test", root=str(tmp_path / "data"))
     assert (len(images), images.name) == (20, "CIFAR-10")
     assert os.listdir(tmp_path / "data") == ["cifar-10-batches-py"]
-
-
-def test_too_large_for_the_memory(tmp_path, monkeypatch):
-    fill(tmp_path, 1)
-
-    def refuse(shape, dtype):
-        raise MemoryError
-
-    monkeypatch.setattr(common.np, "zeros", refuse)
-    with pytest.raises(DataError, match="1 images of 8 x 8 pixels need 0.0 GB of memory.*Lower size="):
-        images.decode([tmp_path / "0000.png"], None)
 
 
 # --- Cache --------------------------------------------------------------------------------------
@@ -558,7 +535,7 @@ def test_packed_cifar10_leaves_the_data_root_alone(tmp_path, monkeypatch):
 
 def test_truncated_archive(tmp_path, monkeypatch):
     truncate(pack_cifar10(tmp_path, monkeypatch))
-    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz is truncated or damaged.*Delete it"):
+    with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz .*could not be unpacked .*get it again"):
         load_images("cifar10", "train", root=str(tmp_path))
 
 
@@ -826,22 +803,6 @@ def test_a_malformed_orientation_leaves_the_picture_as_it_is(tmp_path, entry):
         image.save(tmp_path / f"set/a/{name}.jpg", **extra)
     plain, odd = (np.asarray(images.read_image(tmp_path / f"set/a/{name}.jpg", None)) for name in ("plain", "odd"))
     assert np.array_equal(plain, odd)
-
-
-def test_a_picture_that_is_too_large_is_said_to_be(tmp_path, monkeypatch):
-    pictures(tmp_path / "a", 4)
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
-    with pytest.raises(DataError, match="png has more than 0 million pixels. Make it smaller"):
-        load_images(f"folder:{tmp_path}", "train")
-
-
-def test_a_png_with_a_long_text(tmp_path):
-    text = PngInfo()
-    text.add_text("comment", "x" * (2**20 + 10), zip=True)
-    pictures(tmp_path / "set/a", 4)
-    Image.new("RGB", (8, 8)).save(tmp_path / "set/a/0.png", pnginfo=text)
-    with pytest.raises(DataError, match="0.png carries more than 1 MB of text"):
-        load_images(f"folder:{tmp_path / 'set'}", "train"), load_images(f"folder:{tmp_path / 'set'}", "test")
 
 
 @pytest.mark.parametrize("names", [("x_train", "x_test"), ("birds-train", "birds-test"), ("trains", "tests"),
