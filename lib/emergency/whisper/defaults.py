@@ -16,7 +16,6 @@ stack = 4  # encoder positions of 20 ms joined into one frame that is classified
 hidden = 256  # units of the MLP head
 batch_size = 32  # clips per step
 learning_rate = 0.004  # peak of the one-cycle schedule, of a Whisper from scratch
-optimizer = "muon"  # of a Whisper from scratch; or "adamw", which a trained one takes in any case
 equaliser = 6.0  # dB: strength of a random equaliser that varies the microphone at every step
 time_mask = 0.0  # SpecAugment: largest share of frames that a mask hides
 frequency_mask = 0.0  # SpecAugment: largest share of mel bands that a mask hides

@@ -92,15 +92,14 @@ def fresh_model(values: Mapping[str, Any], texts: Sequence[str] | None, classes:
 
 def settings_of(values: Mapping[str, Any]) -> tuple[Settings | None, Settings]:
     """`head` and `settings` of a `Task`."""
-    where = {name: values[name] for name in ("precision", "device")}
-    rest = {name: values[name] for name in ("optimizer", "equaliser", "time_mask", "frequency_mask")}
-    head, rate = None, values["learning_rate"]
-    if values["checkpoint"]:  # a rate for weights at random would undo what the others have learned
-        rest |= {name: values[name] for name in ("trained_rate", "layer_decay")}
-        rest["optimizer"], rate = "adamw", values["head_rate"]
-        if values["head_epochs"]:
-            head = Settings(0.0, values["head_epochs"], values["batch_size"], rate, **where)
-    return head, Settings(0.0, values["epochs"], values["batch_size"], rate, **rest, **where)
+    how = {"ratio": 0.0} | {name: values[name] for name in ("batch_size", "precision", "device")}
+    rest = {name: values[name] for name in ("epochs", "equaliser", "time_mask", "frequency_mask")}
+    if not values["checkpoint"]:
+        return None, Settings(learning_rate=values["learning_rate"], optimizer="muon", **how, **rest)
+    how["learning_rate"] = values["head_rate"]  # one for weights at random would undo what the others have learned
+    rest |= {name: values[name] for name in ("trained_rate", "layer_decay")}
+    head = Settings(epochs=values["head_epochs"], **how) if values["head_epochs"] else None
+    return head, Settings(**how, **rest)
 
 
 def prepared(task: Task, *, seed: int, checkpoints: Path) -> Task:
@@ -121,8 +120,8 @@ def sweep(
 ) -> tuple[float, pd.DataFrame | None]:  # fmt: skip
     """The ratio of the text's loss to train with, and fig45; of one ratio None, as there is nothing to choose.
 
-    Columns: ratio, seed, epochs, and of the validation clips moments, clips (%), cer, hallucinations (%; NaN without
-    texts), with 95 % intervals in `_low` and `_high` (Wilson's for clips, else a bootstrap over clips).
+    Columns: ratio, seed, epochs, and of the validation clips moments, clips (%), cer, hallucinations (%; NaN at
+    ratio 0), with 95 % intervals in `_low` and `_high` (Wilson's for clips, else a bootstrap over clips).
     """
     if len(ratios) == 1:
         return ratios[0], None
@@ -133,7 +132,7 @@ def sweep(
         row = {"ratio": ratio, "seed": seed, "epochs": settings.epochs}
         row |= frame_shares(validation, outputs, model.head.stack, "clips", seed)
         row |= dict.fromkeys(("cer", "cer_low", "cer_high", "hallucinations"), np.nan)
-        if ratio > 0 and validation.texts is not None:
+        if ratio > 0:
             found = text.cer_row(validation.texts, outputs.texts, seed=seed)
             row |= {name: found[name] for name in ("cer", "cer_low", "cer_high")}
             invented, of = text.hallucinations(validation.texts, outputs.texts)

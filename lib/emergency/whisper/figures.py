@@ -25,18 +25,13 @@ def ratios(table: pd.DataFrame) -> Figure:
     """fig45: accuracy and CER over the ratio, and against each other with the front that no model is beyond.
 
     Bars are 95 % intervals of one seed, and standard deviations of several."""
-    known = table.dropna(subset="cer")
-    figure, axes = plots.subplots(1, 3, height=2.3) if len(known) else plots.subplots(1, 1, height=2.3, width=3.0)
-    accuracy, *others = np.atleast_1d(axes)
+    figure, (accuracy, rate, both) = plots.subplots(1, 3, height=2.3)
     for place, name in enumerate(("moments", "clips")):
         how = {"color": plots.COLOURS[place], "marker": plots.MARKERS[place]}
         _over_ratios(accuracy, table, name, label={"moments": "frames"}.get(name, name), **how)
     accuracy.set(xlabel="weight r of the text loss", ylabel="accuracy (%)")
     accuracy.legend(fontsize=6)
-    if not others:  # a set without texts
-        return figure
-    rate, both = others
-    _over_ratios(rate, known, "cer", color=plots.COLOURS[2], marker="^")
+    _over_ratios(rate, table.dropna(subset="cer"), "cer", color=plots.COLOURS[2], marker="^")
     rate.set(xlabel="weight r of the text loss", ylabel="character error rate (%)",
              xlim=(table.ratio.min() - 0.05, 1.05))  # fmt: skip
     summed = table.groupby("ratio", as_index=False)[["moments", "cer"]].mean()

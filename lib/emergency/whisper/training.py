@@ -152,8 +152,6 @@ class Settings:
     def __post_init__(self):
         if not 0 <= self.ratio <= 1:
             raise ValueError(f"ratio is {self.ratio}, expected 0 (moments alone) to 1 (text alone)")
-        if self.optimizer not in ("adamw", "muon"):
-            raise ValueError(f"optimizer is {self.optimizer!r}, expected 'adamw' or 'muon'")
 
 
 @dataclass(frozen=True)
