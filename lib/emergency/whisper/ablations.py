@@ -40,9 +40,10 @@ def onsets(
     short, rows = test.part(_extent(test) <= longest, f"up to {longest:g} s"), []
     if not len(short):
         return pd.DataFrame(rows)
-    for name, at_start in (("all at 0 s", True), ("anywhere", False)):
-        how = replace(settings, at_start=at_start)
-        model = trained(fresh, clips, how, 0.0, seed=seed, checkpoints=checkpoints)
+    for name, anywhere in (("all at 0 s", False), ("anywhere", True)):
+        some = clips if anywhere else starting_at(clips, 0.0)
+        how = replace(settings, shift=anywhere)
+        model = trained(fresh, some, how, 0.0, seed=seed, checkpoints=checkpoints)
         for second in seconds:
             turned = starting_at(short, second)
             outputs = predict_frames(model, turned.mel, words=False)

@@ -155,10 +155,10 @@ def trained(
     fresh: Build, clips: Clips, settings: Settings, ratio: float, *, seed: int, checkpoints: Path
 ) -> EmergencyWhisper:
     """A fresh model after its training at `ratio`, which goes on from its checkpoint; at 0 epochs as it was."""
-    model, start = fresh(), "-at-0-s" if settings.at_start else ""
+    model, still = fresh(), "" if settings.shift else "-still"
     if settings.epochs:
         train(model, clips, replace(settings, ratio=ratio), seed=seed, name=f"ratio {ratio:g}",
-              checkpoint=checkpoints / f"ratio-{ratio:g}-of-{settings.epochs}{start}")  # fmt: skip
+              checkpoint=checkpoints / f"ratio-{ratio:g}-of-{settings.epochs}{still}")  # fmt: skip
         give_back()
     return model
 

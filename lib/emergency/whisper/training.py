@@ -97,15 +97,11 @@ def starting_at(clips: Clips, second: float) -> Clips:
 
     Silent clips stay as they are.
     """
-    mel, moments = _rolled_to_onset(clips.mel, clips.moments, second)
-    return replace(clips, mel=mel, moments=moments, checksum=f"{clips.checksum}/starting at {second:g} s")
-
-
-def _rolled_to_onset(mel: Tensor, moments: Tensor, second: float) -> tuple[Tensor, Tensor]:
-    heard = (moments != 0) & (moments != UNKNOWN)
+    heard = (clips.moments != 0) & (clips.moments != UNKNOWN)
     first = torch.where(heard.any(1), heard.int().argmax(1), 0)
     by = torch.where(heard.any(1), round(second * POSITIONS_PER_SECOND) - first, 0)
-    return _rolled(mel, 2 * by[:, None, None]), _rolled(moments, by[:, None])
+    mel, moments = _rolled(clips.mel, 2 * by[:, None, None]), _rolled(clips.moments, by[:, None])
+    return replace(clips, mel=mel, moments=moments, checksum=f"{clips.checksum}/starting at {second:g} s")
 
 
 def _rolled(values: Tensor, by: Tensor) -> Tensor:
@@ -125,7 +121,6 @@ class Settings:
         the steps: matrices are updated by their orthogonalised momentum, at `MUON_SHARE` times the learning rate, and
         all else by AdamW.
     shift: clips are rolled in time, cut in silence, so that sounds begin anywhere.
-    at_start: they are turned so that it begins at 0 s instead, as in the source's recordings.
     trained_rate, layer_decay: learning rate of weights that a checkpoint brought, as a share of that of new ones, and
         by how much it falls from each layer of the encoder to the one below (Howard & Ruder 2018).
     equaliser: dB, the standard deviation of a random equaliser (`equalised`): other microphones, rooms and distances.
@@ -142,7 +137,6 @@ class Settings:
     trained_rate: float = 1.0
     layer_decay: float = 1.0
     shift: bool = True
-    at_start: bool = False
     equaliser: float = 0.0
     time_mask: float = 0.1
     frequency_mask: float = 0.2
@@ -168,9 +162,7 @@ def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> t
 
     said: (B,) bool, clips with words, which are cut only where class 0 is; others are cut anywhere.
     """
-    if settings.at_start:
-        mel, moments = _rolled_to_onset(mel, moments, 0.0)
-    elif settings.shift:
+    if settings.shift:
         possible = (moments == 0) | ~said[:, None]
         possible[:, 0] |= ~possible.any(1)  # nowhere to cut: stays
         cut = torch.multinomial(possible.float(), 1)[:, 0]
@@ -258,16 +250,15 @@ def optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.
         matrices = {name: weight for name, weight in learned.items()
                     if weight.ndim == 2 and "embed" not in name and not name.startswith(last)}  # fmt: skip
     # Norms, biases and tables of positions are not decayed: decay says nothing about them.
-    groups: dict[tuple[float, bool], list[Tensor]] = {}
+    groups: dict[tuple[float, float], list[Tensor]] = {}
     layers = model.whisper.config.encoder_layers
     for name, weight in learned.items():
         if name not in matrices:
-            groups.setdefault((rate_share(name, layers, settings), weight.ndim > 1), []).append(weight)
+            rate, decay = rate_share(name, layers, settings), settings.weight_decay if weight.ndim > 1 else 0.0
+            groups.setdefault((settings.learning_rate * rate, decay), []).append(weight)
     found: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(
-            [{"params": weights, "lr": settings.learning_rate * share,
-              "weight_decay": settings.weight_decay if decayed else 0.0}
-             for (share, decayed), weights in sorted(groups.items(), key=lambda item: item[0], reverse=True)],
+            [{"params": weights, "lr": rate, "weight_decay": decay} for (rate, decay), weights in groups.items()],
             betas=(0.9, 0.98), fused=True,
         )
     ]  # fmt: skip

@@ -116,12 +116,6 @@ class TestAugment:
         turned, moments_ = augment(mel, ramp, torch.zeros(64, dtype=torch.bool), self.settings())
         assert turned[:, 0, ::2].long().equal(moments_) and len(moments_[:, 0].unique()) > 20
 
-    def test_at_the_start_as_if_the_clips_had_been_turned_before(self):
-        clips, wanted = label_frames(tones()), starting_at(label_frames(tones()), 0.0)
-        said = torch.zeros(24, dtype=torch.bool)
-        mel, turned = augment(clips.mel.float(), clips.moments, said, self.settings(at_start=True))
-        assert mel.equal(wanted.mel.float()) and turned.equal(wanted.moments) and not turned.equal(clips.moments)
-
     def test_no_word_is_cut_in_two(self):
         torch.manual_seed(0)
         clips = label_frames(tones())
