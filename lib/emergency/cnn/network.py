@@ -236,10 +236,7 @@ def load_cnn(path: Path) -> tuple[nn.Sequential, tuple[str, ...]]:
     """
     with written_by("05", path):
         with safe_open(path, "pt") as file:
-            about = file.metadata()
-        found = json.loads(about["variant"])
-        variant = Variant(**found | {"channels": tuple(found["channels"]), "stride": tuple(found["stride"])})
-        classes = tuple(json.loads(about["classes"]))
-        model = build_cnn(variant, len(classes))
+            about = {name: json.loads(value) for name, value in file.metadata().items()}
+        model = build_cnn(Variant(**about["variant"]), len(about["classes"]))
         model.load_state_dict(load_file(path))
-        return model.eval(), classes
+        return model.eval(), tuple(about["classes"])
