@@ -207,7 +207,7 @@ def test_all_terms_that_are_not_finite_are_named():
 
 def test_after_nan_the_corrected_run_goes_on_from_the_epoch_before(tmp_path, uninterrupted):
     checkpoint = tmp_path / "toy"
-    with pytest.raises(TrainingError, match="'penalty' and .* not finite in epoch 3"):
+    with pytest.raises(TrainingError, match="'penalty' not finite in epoch 3"):
         train(checkpoint, spoil=lambda epoch, step: math.nan if (epoch, step) == (3, 2) else 0.0)
     assert saved(checkpoint) == ["epoch-0002", "key.json"]
     trained = []
