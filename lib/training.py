@@ -40,18 +40,17 @@ class TrainingError(RuntimeError):
 
 
 def start(device: str = "auto", precision: str = "no") -> Accelerator:
-    """A fresh Accelerator. device: "auto" (CUDA or else the CPU), "cpu", "cuda"; precision: "no", "bf16", "fp16"."""
+    """A fresh Accelerator. device: "auto" (CUDA or else the CPU), "cpu", "cuda"; precision: "no" or "bf16"."""
     if device not in ("auto", "cpu", "cuda"):
         raise TrainingError(f"device {device!r} is unknown; choose 'auto', 'cpu' or 'cuda'")
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("device 'cuda' was asked for, but torch sees no GPU; use device='cpu' or 'auto'")
     cpu = device == "cpu" or (device == "auto" and torch.backends.mps.is_available())  # Apple's GPUs know no float64
+    if precision not in ("no", "bf16"):
+        raise TrainingError(f"precision {precision!r} is unknown; choose 'no' or 'bf16'")
     # A notebook trains many models in turn, one on the CPU perhaps and the next on "auto".
     AcceleratorState._reset_state(reset_partial_state=cpu or PartialState._shared_state.get("_cpu", False))
-    accelerator = Accelerator(cpu=cpu, mixed_precision=precision)
-    if precision == "fp16" and accelerator.device.type == "cpu":  # Accelerate would train in float32 without a word
-        raise TrainingError("precision 'fp16' needs a GPU; use 'bf16' or 'no' on a CPU")
-    return accelerator
+    return Accelerator(cpu=cpu, mixed_precision=precision)
 
 
 def prepare(accelerator: Accelerator, *parts: Any, channels_last: bool = True) -> tuple:
@@ -82,9 +81,6 @@ def gradient_step(
     optimizers, schedulers = (
         () if part is None else part if isinstance(part, Sequence) else (part,) for part in (optimizer, scheduler)
     )
-
-    if accelerator.scaler is not None and len(optimizers) > 1:  # each step may change the scale of the next
-        raise TrainingError("precision 'fp16' works with one optimizer alone; use 'bf16' or 'no'")
 
     def update(batch: Any) -> Terms:
         for one in optimizers:
@@ -154,9 +150,7 @@ class Captured:
         ready: Callable[[], bool] = lambda: True,
     ):
         self.step, self.optimizers, self.ready, self.calls, self.graph = step, optimizers, ready, 0, None
-        # A GradScaler (fp16) reads back from the device whether to step, which no graph can hold.
-        alone = accelerator.num_processes == 1 and accelerator.scaler is None
-        self.usable = accelerator.device.type == "cuda" and alone
+        self.usable = accelerator.device.type == "cuda" and accelerator.num_processes == 1
 
     def __call__(self, batch: Tensor) -> Terms:
         if not self.usable:

@@ -448,7 +448,7 @@ def test_a_missing_gpu_is_an_error(monkeypatch):
         "fp16",
     ],
 )
-def test_a_precision_that_the_device_lacks_is_an_error(precision):
+def test_an_unknown_precision_is_an_error(precision):
     with pytest.raises((TrainingError, ValueError), match=precision):
         start("cpu", precision)
 

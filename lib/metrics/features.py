@@ -205,7 +205,7 @@ def domain(
     Trained once by a fixed recipe and seed, and kept in `folder` (default: build/extractors).
 
     Args:
-        precision: of the training, "no" or "bf16" ("fp16" means "bf16"). Features are computed in float32.
+        precision: of the training, "no" or "bf16". Features are computed in float32.
         epochs: default by the size of `train`: 6 for 50,000 images, 20 for 2,000.
     """
     rotations = len(train.classes) < 2
@@ -247,8 +247,8 @@ def _check_domain(train: "Images", test: "Images", rotations: bool, precision: s
     for images in (train, test):
         check_pixels(images.pixels)
     height, width = train.pixels.shape[-2:]
-    if precision not in ("no", "bf16", "fp16"):
-        raise MetricError(f"precision {precision!r} is unknown; choose 'no', 'bf16' or 'fp16'")
+    if precision not in ("no", "bf16"):
+        raise MetricError(f"precision {precision!r} is unknown; choose 'no' or 'bf16'")
     if min(height, width) < SMALLEST:
         raise MetricError(f"the domain extractor needs images of at least {SMALLEST} px, not {height} x {width}")
     if test.pixels.shape[1:] != train.pixels.shape[1:]:

@@ -274,7 +274,7 @@ def test_rotated_images_carry_their_number_of_quarter_turns():
         (lambda i: replace(i, pixels=i.pixels[:, :1]), {}, "have one"),
         (lambda i: i.subset([0, 1]), {}, "at least 16 training images, not 2"),
         (lambda i: replace(i, pixels=noise(64, 20)), {}, "20 x 20 px, the test images 16 x 16; load both"),
-        (lambda i: i, {"precision": "half"}, "choose 'no', 'bf16' or 'fp16'"),
+        (lambda i: i, {"precision": "half"}, "choose 'no' or 'bf16'"),
     ],
 )
 def test_what_it_cannot_be_trained_on_is_refused(sets, tmp_path, change, options, message):
