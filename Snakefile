@@ -43,11 +43,9 @@ if workflow.is_main_process:  # not on a cluster's nodes, where this run's other
         staleness.prepare(job)
 
 
-def threads(job):
+def threads(wildcards):
     """On a cluster all cores of a notebook, else its share of this machine's."""
-    if setting("cores"):
-        return job.threads(int(setting("cores")), 1)
-    return job.threads(workflow.cores, int(setting("jobs", 1)))
+    return int(setting("cores")) if setting("cores") else max(1, workflow.cores // int(setting("jobs", 1)))
 
 
 def resource(name, times):
@@ -68,7 +66,7 @@ rule notebook:
         record="figures/{job}.json",
     wildcard_constraints:
         job="|".join(re.escape(name) for name in JOBS),
-    threads: lambda wildcards: threads(JOBS[wildcards.job])
+    threads: threads
     resources:
         slots=1,
         mem_mb=resource("memory_gb", 1000),

@@ -38,7 +38,6 @@ class Job:
     values: dict[str, Any] = field(hash=False)
     parts: dict[str, str] = field(hash=False)
     reads: tuple[str, ...]  # names of the jobs whose results this one reads
-    most_threads: int | None = None
     resources: dict[str, int] = field(default_factory=dict, hash=False)  # on a cluster, as `parameters.Resources`
 
     @property
@@ -50,9 +49,6 @@ class Job:
     @property
     def title(self) -> str:
         return title(self.name)
-
-    def threads(self, cores: int, jobs: int) -> int:
-        return min(max(1, cores // jobs), self.most_threads or cores)
 
     def description(self) -> dict[str, Any]:
         """All that running it needs: the content of its inputs file, which makes it stale where it changes."""
@@ -121,7 +117,7 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
             values = {name: over.get(name, value) for name, value in resolved[notebook].items()}
             parts = fingerprint.parts_of(notebook, values)
             resources = entry.resources.model_dump()
-            job = Job(notebook, folder, seed, values, parts, tuple(reads), entry.threads, resources)
+            job = Job(notebook, folder, seed, values, parts, tuple(reads), resources)
             names.setdefault(notebook, []).append(job.name)
             jobs.append(job)
     return jobs

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, TypeAdapter, ValidationError, model_validator
 
 from lib import paths
 
@@ -54,7 +54,6 @@ class Entry(_Strict):
 
     parameters: dict[str, Any] = {}
     reads: list[str] = []  # notebooks whose results it takes
-    threads: PositiveInt | None = None  # at most
     resources: Resources = Resources()
     skip: str = ""  # why the profile omits it
 

@@ -120,7 +120,6 @@ def test_a_wrong_type_is_an_error(folder, name, value, expected):
         ),
         ({"notebooks": {"07_results": {"reads": ["03"]}}}, "Unknown notebook '03' in profile 'public'"),
         ({"notebooks": {"07_results": {"reads": "03_study"}}}, "reads\n  Input should be a valid list"),
-        ({"notebooks": {"03_study": {"threads": 0}}}, "threads\n  Input should be greater than 0"),
         ({"seeds": 3}, "seeds\n  Input should be a valid list"),
         ({"seeds": [True]}, "seeds.0\n  Input should be a valid integer"),
         ("a: [", "is not valid: while parsing"),
