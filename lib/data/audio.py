@@ -105,8 +105,7 @@ def load_sounds(
         DataError: the data is missing, damaged, not as expected, or the arguments ask for what it
             cannot give. The message says what to do. Files that cannot be read are all named by kind at once.
     """
-    known = {"known": ("esc50",), "splits": ("train", "test", "all"), "unit": "clips"}
-    common.check("audio", dataset, split, count, seed, **known)
+    common.check(dataset, split, count, known=catalog.AUDIO_SETS, splits=("train", "test", "all"))
     if not decoding.SHORTEST <= seconds <= LONGEST:
         raise DataError(f"seconds={seconds} is not possible. Expected {decoding.SHORTEST} to {LONGEST:g}.")
     source = common.locate(dataset, root)
@@ -117,7 +116,7 @@ def load_sounds(
         )
     listing, name = _esc50(source, split) if dataset == "esc50" else _folder(source, split)
     if count is not None:
-        listing = listing.take(common.balanced(listing.labels, count, seed, "clips"))
+        listing = listing.take(common.balanced(listing.labels, count, seed))
     length = round(seconds * RATE)
     key = f"sounds {_FORMAT} {decoding.versions()} {length} {listing.state()}"
     samples, digest = cache.cached(key, listing.labels, lambda: _decode(listing, length), "sounds")
@@ -191,8 +190,6 @@ def _official(source: Source) -> Listing:
         names = [f"audio/{name}" for name in rows["filename"]]
         folds = rows["fold"].to_numpy(np.int64) - 1
         labels, classes = pd.factorize(rows["category"], sort=True)
-        if not rows["fold"].isin(range(1, FOLDS + 1)).all() or (labels < 0).any() or len(set(names)) < len(names):
-            raise ValueError("a fold is not 1 to 5, a category is missing, or a file is named twice")
     except (OSError, KeyError, ValueError) as error:
         raise DataError(
             f"{catalog.ESC50_LIST} of {source.path} is not ESC-50's list of clips, or cannot be read ({error!r}). "

@@ -47,24 +47,16 @@ def _take(values: Tensor | tuple | None, chosen: np.ndarray) -> Tensor | tuple |
     return values and tuple(values[index] for index in chosen)
 
 
-def check(
-    kind: str, dataset: str, split: str, count: int | None, seed: int,
-    *, known: Sequence[str], splits: Sequence[str], unit: str,
-) -> None:  # fmt: skip
-    """Refuses arguments that no data set can fulfil. kind: "image" or "audio"."""
+def check(dataset: str, split: str, count: int | None, *, known: Sequence[str], splits: Sequence[str]) -> None:
+    """Refuses arguments that no data set can fulfil."""
     if dataset not in known and not dataset.startswith("folder:"):
-        sets = catalog.AUDIO_SETS if kind == "audio" else catalog.IMAGE_SETS
-        if dataset in sets:  # of study 4
-            raise DataError(f"{dataset} is loaded by lib.emergency.data.sounds.load, not by load_sounds.")
-        raise DataError(f"There is no {kind} data set {dataset!r}. Expected one of {', '.join(sets)} or folder:<path>.")
-    if dataset.removeprefix("folder:").strip() == "":
-        raise DataError("The data set 'folder:' lacks its path. Write folder:<path>, as in folder:birds.")
+        raise DataError(
+            f"There is no data set {dataset!r} of this kind. Expected one of {', '.join(known)} or folder:<path>."
+        )
     if split not in splits:
         raise DataError(f"There is no split {split!r}. Expected one of {', '.join(map(repr, splits))}.")
     if count is not None and count < 1:
-        raise DataError(f"count={count} is not possible. Expected 1 or more {unit}, or None for all.")
-    if seed < 0:
-        raise DataError(f"seed={seed} is not possible. Expected 0 or more.")
+        raise DataError(f"count={count} is not possible. Expected 1 or more, or None for all.")
 
 
 def locate(dataset: str, root: str) -> Source | None:
@@ -78,14 +70,14 @@ def locate(dataset: str, root: str) -> Source | None:
     return source
 
 
-def balanced(labels: np.ndarray, count: int, seed: int, unit: str = "images") -> np.ndarray:
+def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """Indices (count,) in ascending order: a seeded choice with classes as equal as possible.
 
     A class that is too small gives all it has and the others make up for it. The choice grows with
     `count`: nothing that a smaller one holds is dropped.
     """
     if count > len(labels):
-        raise DataError(f"count={count} asks for more {unit} than the {len(labels)} there are. Lower it.")
+        raise DataError(f"count={count} asks for more than the {len(labels)} there are. Lower it.")
     random = np.random.Generator(np.random.PCG64(seed))
     # Deal the images out in rounds, one of each class a round, in an order that the seed draws.
     shuffled = random.permutation(len(labels))

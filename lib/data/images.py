@@ -27,7 +27,6 @@ __all__ = ["DataError", "Images", "as_float", "load_images"]
 
 SHAPES_COUNT = {"train": 4000, "test": 1000}  # drawn when no count is asked for
 CELEBA_SIZE = 64  # when none is asked for: at its own size the set has 15 GB
-LARGEST = 4096  # pixels; a larger `size` is a slip
 _FORMAT = "1"  # of the cache; raise it when decoding changes
 # Pillow registers these without being able to read images from them unaided.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
@@ -89,11 +88,9 @@ def load_images(
         DataError: the data is missing, damaged, not as expected, or the arguments ask for what it
             cannot give. The message says what to do.
     """
-    known = {"known": catalog.IMAGE_SETS, "splits": ("train", "test"), "unit": "images"}
-    common.check("image", dataset, split, count, seed, **known)
-    sizes = shapes.SIZES if dataset in catalog.BUILT_IN else range(1, LARGEST + 1)
-    if size is not None and size not in sizes:
-        raise DataError(f"size={size} is not possible for {dataset}. Expected {sizes[0]} to {sizes[-1]} pixels.")
+    common.check(dataset, split, count, known=catalog.IMAGE_SETS, splits=("train", "test"))
+    if size is not None and size < 1:
+        raise DataError(f"size={size} is not possible. Expected 1 pixel or more, or None for the size of the files.")
     if dataset in catalog.BUILT_IN:
         plain = dataset == "shapes-plain"
         pixels, labels, _ = shapes.draw_shapes(

@@ -38,9 +38,13 @@ def read_cifar10(source: Source, split: str) -> tuple[np.ndarray, np.ndarray, tu
     if source.kind == "archive":
         folder = common.unpack(source.path, catalog.CIFAR10_BATCHES, WHERE["cifar10"], CIFAR10.tgz_md5)
         folder = folder / catalog.CIFAR10_BATCHES
-    expected = [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]
-    _check(folder, expected, "cifar10")
-    data = CIFAR10(folder.parent, train=split == "train")
+    try:
+        data = CIFAR10(folder.parent, train=split == "train")
+    except RuntimeError as error:
+        raise DataError(
+            f"A file of {folder} is missing or damaged. Put the official ones there, or anew in the data root: "
+            f"{WHERE['cifar10']}."
+        ) from error
     return data.data, np.array(data.targets, np.int64), tuple(data.classes)
 
 
@@ -51,14 +55,15 @@ def list_celeba(source: Source, split: str) -> Listing:
         DataError: the list of the partition, an image or the archive is missing or damaged.
     """
     folder, md5s = source.path, {name: md5 for _, md5, name in CelebA.file_list}
-    images, partition = folder / catalog.CELEBA_IMAGES, "list_eval_partition.txt"
+    images, partition = folder / catalog.CELEBA_IMAGES, catalog.CELEBA_LIST
     if source.kind == "archive":
         folder = source.path.parent
-        images = (
-            common.unpack(source.path, catalog.CELEBA_IMAGES, WHERE["celeba"], md5s[source.path.name])
-            / catalog.CELEBA_IMAGES
+        unpacked = common.unpack(source.path, catalog.CELEBA_IMAGES, WHERE["celeba"], md5s[source.path.name])
+        images = unpacked / catalog.CELEBA_IMAGES
+    if not check_integrity(folder / partition, md5s[partition]):
+        raise DataError(
+            f"{folder / partition} is missing or damaged (by its MD5 sum). Put the official one in its place."
         )
-    _check(folder, [(partition, md5s[partition])], "celeba")
     rows = [line.split() for line in (folder / partition).read_text().splitlines()]
     names = [name for name, part in rows if part == {"train": "0", "test": "2"}[split]]
     found = {file.name: file for file in catalog.scan(images)}
@@ -68,16 +73,6 @@ def list_celeba(source: Source, split: str) -> Listing:
             f"the first is {missing[0]}. Unpack {catalog.CELEBA_IMAGES}.zip there again."
         )
     return Listing(images, tuple(found[name] for name in names), np.zeros(len(names), np.int64), ())
-
-
-def _check(folder: Path, expected: list, dataset: str) -> None:
-    for name, md5 in expected:
-        if not check_integrity(folder / name, md5):
-            state = "is damaged (its MD5 sum differs)" if (folder / name).exists() else "is missing"
-            raise DataError(
-                f"The official file {folder / name} {state}. Put the official one in its place, or "
-                f"anew in the data root: {WHERE[dataset]}."
-            )
 
 
 def download(dataset: str, root: str = "") -> Source:

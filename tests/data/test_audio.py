@@ -127,7 +127,7 @@ def test_subset_is_balanced_and_grows(tmp_path):
     split_folder(tmp_path / "set", {"a": 9, "b": 6})
     few, more = (load(tmp_path, count=count, seed=1) for count in (8, 11))
     assert few.labels.bincount().tolist() == [4, 4] and set(few.names) < set(more.names)
-    with pytest.raises(DataError, match="count=16 asks for more clips than the 15"):
+    with pytest.raises(DataError, match="count=16 asks for more than the 15"):
         load(tmp_path, count=16)
 
 
@@ -176,15 +176,12 @@ def test_one_sound_cannot_be_split_but_loaded(tmp_path):
 @pytest.mark.parametrize(
     ("dataset", "options", "message"),
     [
-        ("esc10", {}, "There is no audio data set 'esc10'. Expected one of .*esc50"),
-        ("cifar10", {}, "no audio data set 'cifar10'"),
-        ("folder:", {}, "lacks its path"),
+        ("esc10", {}, "There is no data set 'esc10' of this kind. Expected one of soundscapes, .*esc50"),
         ("folder:nowhere", {}, "nowhere does not exist.*DATA_ROOT"),
         ("esc50", {"split": "valid"}, "no split 'valid'"),
         ("esc50", {"seconds": 0.01}, "seconds=0.01 is not possible. Expected 0.1 to 600"),
         ("esc50", {"seconds": float("nan")}, "seconds=nan"),
         ("esc50", {"count": 0}, "count=0 is not possible"),
-        ("esc50", {"seed": -1}, "seed=-1 is not possible"),
         ("esc50", {}, "esc50 was not found below .*ESC-50-master.zip from https://github.com.*CC BY-NC.*DATA_ROOT"),
     ],
 )
@@ -320,17 +317,6 @@ def test_damaged_official_esc50(tmp_path):
         (folder / "meta/esc50.csv").write_text(content)
         with pytest.raises(DataError, match=r"meta/esc50\.csv.*github"):
             load(tmp_path, "esc50")
-
-
-@pytest.mark.parametrize("damage", [(",3,0,dog,", ",6,0,dog,"), (",3,0,dog,", ",3.5,0,dog,"), (",3,0,dog,", ",3,0,,"),
-                                    ("3-3000-B-0.wav", "3-3000-A-0.wav")])  # fmt: skip
-def test_a_wrong_line_in_the_list_of_esc50(tmp_path, damage):
-    """A fold that there is not, none of the classes, a clip twice: none may pass for data."""
-    write_esc50(tmp_path / "ESC-50-master")
-    path = tmp_path / "ESC-50-master/meta/esc50.csv"
-    path.write_text(path.read_text().replace(*damage))
-    with pytest.raises(DataError, match=r"meta/esc50\.csv of .*a fold is not 1 to 5, a category is missing.*github"):
-        load(tmp_path, "esc50", "all")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "text", "list", "version", "locked"])

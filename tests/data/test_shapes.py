@@ -172,19 +172,9 @@ def test_colour_alone_does_not_tell_the_class():
         assert accuracy < 0.1 + 4 * 0.0095, f"{name}: {accuracy:.3f}, chance is 0.1 with sd 0.0095"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"count": 0}, "expected 1 to 10,000,000"),
-        ({"count": 10**12}, "expected 1 to 10,000,000"),
-        ({"size": 7}, "8 to 512"),
-        ({"seed": -1}, "0 or more"),
-        ({"split": "valid"}, "'train' or 'test'"),
-    ],
-)
-def test_bad_arguments(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        draw_shapes(**{"count": 10} | arguments)
+def test_a_size_at_which_products_overflow_is_refused():
+    with pytest.raises(ValueError, match="8 to 512"):
+        draw_shapes(10, size=513)
 
 
 def test_rendering_in_parts_changes_nothing(monkeypatch):

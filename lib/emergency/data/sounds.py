@@ -166,7 +166,7 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
         raise DataError(f"AI Hub's sounds are split into {', '.join(parts)}; there is no {split!r}.")
     chosen = parts[split]
     if count is not None:
-        chosen = chosen[balanced(np.array([catalogue.rows[index].number for index in chosen]), count, seed, "clips")]
+        chosen = chosen[balanced(np.array([catalogue.rows[index].number for index in chosen]), count, seed)]
     where = f"{base}\0{dataset}\0{split}\0{seed}\0{count}\0{seconds}"
     folder = paths.build() / "cache" / "aihub" / _digest(where).hex()[:16]
     ready = aihub_shards.prepare(catalogue, chosen, folder, seconds=seconds)
