@@ -10,34 +10,25 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
-from lib.metrics import MetricError, check_tensor
-
-INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+from lib.metrics import MetricError
 
 
 def check_codes(codes: Tensor, categories: int | None = None) -> Tensor:
     """The codes as int64 on the CPU, if they are integers (N, L) in 0 … categories - 1; else a MetricError."""
-    check_tensor(codes, "codes")
-    if codes.dtype not in INTEGERS:
-        raise MetricError(f"codes are integers, not {codes.dtype}; take the argmax over the categories first")
-    if codes.ndim != 2 or not codes.numel():
-        raise MetricError(f"codes have shape (N, L) with both at least 1, not {tuple(codes.shape)}")
+    if codes.is_floating_point() or codes.ndim != 2 or not codes.numel():
+        raise MetricError(f"codes are integers (N, L), not {codes.dtype} of shape {tuple(codes.shape)}")
     low, high = codes.min().item(), codes.max().item()
     if low < 0 or (categories is not None and high >= categories):
-        values = "0 or more" if categories is None else f"0 … {categories - 1}"
-        raise MetricError(f"codes have values {values}, these have {low} … {high}; number the categories from 0")
+        last = "" if categories is None else categories - 1
+        raise MetricError(f"codes have values 0 … {last}, these have {low} … {high}; number the categories from 0")
     return codes.detach().cpu().long()
 
 
-def check_labels(labels: Tensor, count: int | None = None, what: str = "labels") -> Tensor:
+def check_labels(labels: Tensor, count: int, what: str = "labels") -> Tensor:
     """The labels as int64 on the CPU, if they are `count` integers of 0 or more; else a MetricError."""
-    check_tensor(labels, what)
-    if labels.dtype not in INTEGERS or labels.ndim != 1 or not labels.numel():
-        raise MetricError(f"{what} are integers (N,), at least one, not {labels.dtype} of shape {tuple(labels.shape)}")
-    if count is not None and len(labels) != count:
-        raise MetricError(f"there are {len(labels)} {what} for {count} samples; give one for each, in the same order")
-    if labels.min() < 0:
-        raise MetricError(f"{what} are 0 or more, the lowest is {labels.min().item()}; number them from 0")
+    if labels.is_floating_point() or labels.shape != (count,) or not count or labels.min() < 0:
+        raise MetricError(f"{what} are {count} integers of 0 or more, one for each sample in the same order, not "
+                          f"{labels.dtype} of shape {tuple(labels.shape)}")  # fmt: skip
     return labels.detach().cpu().long()
 
 

@@ -7,8 +7,6 @@ Distances in features of different extractors do not compare: state the extracto
 """
 
 import hashlib
-import http.client
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,14 +14,13 @@ from typing import TYPE_CHECKING, Literal
 import torch
 import torch.nn.functional as F
 from filelock import FileLock
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from lib import paths
 from lib.data.augment import as_float, flip_and_shift
-from lib.metrics import MetricError, check_pixels, check_range, pick_device
+from lib.metrics import MetricError, check_pixels, pick_device
 from lib.metrics.imagenet import as_input, hub_file, load_trained
 from lib.sources import digest, source_hash
 from lib.training import epoch_batches, predict
@@ -31,8 +28,7 @@ from lib.training import epoch_batches, predict
 if TYPE_CHECKING:  # data enters a cache's key by its checksum, not by the code that loaded it
     from lib.data.images import Images
 
-SMALLEST = 16  # pixels a side that the domain network takes
-FEWEST = 16  # images to train it on
+TOLERANCE = 1e-3  # beyond [-1, 1], for the rounding of a tanh or a rebuilt pyramid
 # The domain network's training is fixed, so that it is a function of the data alone.
 LEARNING_RATE, WEIGHT_DECAY, SEED = 4e-3, 0.05, 20150612  # the rate is the peak of a one-cycle schedule, AdamW
 
@@ -70,11 +66,9 @@ def to_pixels(images: Tensor) -> Tensor:
 
     Raises a MetricError on NaN and on values outside [-1.001, 1.001].
     """
-    if not images.is_floating_point():
-        raise MetricError(f"to_pixels reads floating point images in [-1, 1], not {images.dtype}")
-    if not images.numel():
-        raise MetricError(f"to_pixels needs at least one image, not the shape {tuple(images.shape)}")
-    check_range(images, "to_pixels reads images")
+    low, high = torch.stack(torch.aminmax(images.detach())).tolist()
+    if not (low >= -1 - TOLERANCE and high <= 1 + TOLERANCE):  # NaN compares to nothing
+        raise MetricError(f"to_pixels reads images in [-1, 1], these hold {low:.4g} to {high:.4g}; scale or clamp them")
     return images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
 
 
@@ -111,28 +105,16 @@ def inception(device: str = "auto") -> Extractor:
     ones work but show in the name.
     """
     file = hub_file(URL_INCEPTION_V3)
-    prefix = file.stem.rsplit("-", 1)[1]  # of the sha256, as torch.hub names its files
-    place = f"Put the file from {URL_INCEPTION_V3} at {file}"
-    if not file.exists():
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(URL_INCEPTION_V3, str(file), hash_prefix=prefix)
-        except (OSError, http.client.HTTPException, RuntimeError) as error:  # RuntimeError: not the hash it should have
-            raise MetricError(
-                f"the Inception-v3 weights could not be downloaded ({error}). {place}, or use the extractor 'domain'."
-            ) from error
     try:
-        # Read first without unpickling objects, as the class itself would do that.
-        torch.load(file, map_location="cpu", weights_only=True)
         with torch.random.fork_rng():  # the class draws weights before it loads them
-            network = _Inception("inception-v3-compat", ["2048"], str(file))
-    except Exception as error:  # every kind of damage raises something else
+            network = _Inception("inception-v3-compat", ["2048"])
+    except Exception as error:  # without a network, or whatever each kind of damage raises
         raise MetricError(
-            f"the Inception-v3 weights in {file} are damaged ({type(error).__name__}). {place}, whole, "
-            "or delete it to have it downloaded again."
+            f"the Inception-v3 weights could not be downloaded or read ({type(error).__name__}: {error}). Put the file "
+            f"from {URL_INCEPTION_V3} at {file}, whole (delete a damaged one), or use the extractor 'domain'."
         ) from error
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
-    official = checksum.startswith(prefix)
+    official = checksum.startswith(file.stem.rsplit("-", 1)[1])  # of the sha256, as torch.hub names its files
     name = "inception-2015-12-05" if official else f"inception with unofficial weights {checksum[:8]}"
     return Extractor(name, checksum, network.to(pick_device(device)), chunk=64)
 
@@ -208,8 +190,10 @@ def domain(
         precision: of the training, "no" or "bf16". Features are computed in float32.
         epochs: default by the size of `train`: 6 for 50,000 images, 20 for 2,000.
     """
-    rotations = len(train.classes) < 2
-    _check_domain(train, test, rotations, precision)
+    rotations, (height, width) = len(train.classes) < 2, train.pixels.shape[-2:]
+    if rotations and height != width:
+        raise MetricError(f"images without classes are classified by rotation, but {height} x {width} px are not "
+                          "square; load them with a size")  # fmt: skip
     classes, half = 4 if rotations else len(train.classes), precision != "no"
     epochs = epochs or min(60, 6 + 28_000 // len(train))
     task = "rotations" if rotations else f"{classes} classes"
@@ -220,8 +204,10 @@ def domain(
     # A second process waits for the one that trains.
     with FileLock(path.with_suffix(".lock")), torch.random.fork_rng():
         torch.manual_seed(SEED)
-        network = _Domain(min(train.pixels.shape[-2:]), classes).to(pick_device(device))
-        if not _load(network, path):
+        network = _Domain(min(height, width), classes).to(pick_device(device))
+        if path.exists():
+            network.load_state_dict(load_file(path))
+        else:
             _train(network, train, rotations, epochs, half)
             network.accuracy.fill_(_accuracy(network, test, rotations))
             with paths.atomic(path) as temporary:
@@ -230,39 +216,6 @@ def domain(
     name = f"domain ({data}, {task}, test accuracy {100 * network.accuracy:.1f} %)"
     network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return Extractor(name, hashlib.sha256(path.read_bytes()).hexdigest(), network)
-
-
-def _load(network: _Domain, path: Path) -> bool:
-    """Load what is kept at `path`, if it is there and not damaged."""
-    if path.exists():
-        try:
-            network.load_state_dict(load_file(path))
-            return True
-        except (SafetensorError, RuntimeError):
-            warnings.warn(f"The extractor kept in {path} is damaged: it is trained again.", stacklevel=3)
-    return False
-
-
-def _check_domain(train: "Images", test: "Images", rotations: bool, precision: str) -> None:
-    for images in (train, test):
-        check_pixels(images.pixels)
-    height, width = train.pixels.shape[-2:]
-    if precision not in ("no", "bf16"):
-        raise MetricError(f"precision {precision!r} is unknown; choose 'no' or 'bf16'")
-    if min(height, width) < SMALLEST:
-        raise MetricError(f"the domain extractor needs images of at least {SMALLEST} px, not {height} x {width}")
-    if test.pixels.shape[1:] != train.pixels.shape[1:]:
-        raise MetricError(
-            f"the training images have {height} x {width} px, the test images {test.pixels.shape[-2]} x "
-            f"{test.pixels.shape[-1]}; load both with the same size"
-        )
-    if len(train) < FEWEST:
-        raise MetricError(f"the domain extractor needs at least {FEWEST} training images, not {len(train)}")
-    if rotations and height != width:
-        raise MetricError(
-            f"images without classes are classified by rotation, but {height} x {width} px are not square; "
-            "load them with a size"
-        )
 
 
 def _train(network: _Domain, images: "Images", rotations: bool, epochs: int, half: bool) -> None:

@@ -16,7 +16,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from lib.data.augment import as_float
-from lib.metrics import MetricError, check_pixels, check_tensor
+from lib.metrics import MetricError, check_pixels
 from lib.metrics.features import Extractor
 
 MINIMUM = 100  # samples of each set that `compare` needs
@@ -27,20 +27,14 @@ MANIFOLD_NEIGHBOUR, DENSITY_NEIGHBOUR = 3, 5  # up to which balls reach, as publ
 
 
 def check_features(*sets: Tensor, at_least: int = 2) -> list[Tensor]:
-    """Sets of features (n, d) as float64 on the CPU, if finite, of one d and of `at_least` samples; or a MetricError"""
+    """Sets of features (n, d) as float64 on the CPU, if finite and of `at_least` samples; or a MetricError"""
     for features in sets:
-        check_tensor(features, "features")
-        if features.ndim != 2:
-            raise MetricError(f"features have shape (n, d), not {tuple(features.shape)}")
+        if len(features) < at_least:
+            raise MetricError(f"this needs features of at least {at_least} images of each set, not {len(features)}")
         if bad := int((~features.isfinite()).any(dim=1).sum()):
             raise MetricError(
                 f"the features of {bad} of {len(features)} images are not finite; look at these and at the extractor"
             )
-        if features.shape[1] != sets[0].shape[1]:
-            raise MetricError(f"features of {sets[0].shape[1]} and of {features.shape[1]} dimensions do not compare; "
-                              "use one extractor for both")  # fmt: skip
-        if len(features) < at_least:
-            raise MetricError(f"this needs features of at least {at_least} images of each set, not {len(features)}")
     return [features.detach().cpu().double() for features in sets]
 
 
@@ -48,8 +42,6 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     """Squared Fréchet distance of Gaussians fitted to features x (n, d) and y (m, d), d > 1: |m1 - m2|² +
     tr(S1 + S2 - 2 (S1 S2)^½), at least 0 (Dowson & Landau 1982; by torch-fidelity).
     """
-    if x.ndim == 2 and x.shape[1] < 2:
-        raise MetricError("the Fréchet distance needs features of at least two dimensions")
     statistics = [fid_features_to_statistics(features) for features in check_features(x, y)]
     return max(0.0, fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
 
@@ -113,11 +105,8 @@ def _check_pair(fake: FeatureSet, real: FeatureSet) -> None:
             f"{real.extractor!r} ({real.checksum[:8]}); describe both sets with the same one"
         )
     if fake.size != real.size:
-        (h, w), (height, width) = fake.size, real.size
-        raise MetricError(
-            f"generated images of {w} x {h} pixels do not compare with real ones of {width} x {height}: a resized set "
-            "lacks or has too much of the finest detail; bring both to one size by the same code"
-        )
+        raise MetricError(f"generated images of {fake.size} pixels (h, w) do not compare with real ones of "
+                          f"{real.size}; bring both to one size by the same code")  # fmt: skip
 
 
 def kid(fake: Tensor, real: Tensor, *, seed: int) -> dict[str, float]:

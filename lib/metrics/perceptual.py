@@ -22,11 +22,10 @@ from lib.data.augment import as_float
 from lib.metrics import MetricError, check_pixels, pick_device
 from lib.metrics.imagenet import hub_file
 
-# torchvision's weights of each trunk, and the smallest side that it takes.
-TRUNKS = {
-    "alex": (models.AlexNet_Weights.IMAGENET1K_V1, 31),
-    "vgg": (models.VGG16_Weights.IMAGENET1K_V1, 16),
-    "squeeze": (models.SqueezeNet1_1_Weights.IMAGENET1K_V1, 17),
+TRUNKS = {  # torchvision's weights of each
+    "alex": models.AlexNet_Weights.IMAGENET1K_V1,
+    "vgg": models.VGG16_Weights.IMAGENET1K_V1,
+    "squeeze": models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
 }
 CHUNK = 100  # images at once at 32 px, fewer of larger ones: vgg keeps some 7 MB per pair at 64 px
 
@@ -36,24 +35,17 @@ class Perceptual:
     """A perceptual distance: its name for captions, and the network behind it."""
 
     name: str
-    smallest: int  # pixels
     network: nn.Module = field(repr=False)
 
     @torch.no_grad()
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """LPIPS between a[i] and b[i]: images (n, 3, h, w) uint8 -> (n,) float32 on the CPU.
 
-        Raises a MetricError for other types, shapes and channels, and images that are too small.
+        Raises a MetricError for other types and shapes. The least size is 16 px for vgg, 17 for squeeze, 31 for alex.
         """
         if a.shape != b.shape:
             raise MetricError(f"LPIPS compares images of one shape, not {tuple(a.shape)} with {tuple(b.shape)}")
-        for images in (a, b):
-            check_pixels(images)
-        if min(a.shape[-2:]) < self.smallest:
-            raise MetricError(
-                f"{self.name} takes images of at least {self.smallest} pixels a side, these have "
-                f"{a.shape[-2]} x {a.shape[-1]}; enlarge them or choose another net"
-            )
+        check_pixels(a), check_pixels(b)
         device = next(self.network.parameters()).device
         count = max(1, CHUNK * 32 * 32 // (a.shape[-2] * a.shape[-1]))
         chunks = zip(a.to(device).split(count), b.to(device).split(count), strict=True)
@@ -69,7 +61,7 @@ def load_lpips(net: str = "vgg", *, device: str = "cpu") -> Perceptual:
     """
     if net not in TRUNKS:
         raise MetricError(f"there is no LPIPS network {net!r}; choose from {', '.join(TRUNKS)}")
-    file = hub_file(TRUNKS[net][0].url)
+    file = hub_file(TRUNKS[net].url)
     trained = file.exists()
     # The package prints, and calls torchvision with deprecated arguments.
     silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
@@ -80,10 +72,10 @@ def load_lpips(net: str = "vgg", *, device: str = "cpu") -> Perceptual:
         except Exception as error:  # a truncated file: whatever torch and pickle raise
             raise MetricError(
                 f"the weights of LPIPS's trunk, {file}, cannot be read ({type(error).__name__}: {error}). Delete that "
-                f"file and put a whole one in its place, from {TRUNKS[net][0].url}"
+                f"file and put a whole one in its place, from {TRUNKS[net].url}"
             ) from error
     name = f"LPIPS-{net}" if trained else f"LPIPS-{net} with untrained trunk"
-    return Perceptual(name, TRUNKS[net][1], network.eval().requires_grad_(False).to(pick_device(device)))
+    return Perceptual(name, network.eval().requires_grad_(False).to(pick_device(device)))
 
 
 def lpips_diversity(perceptual: Perceptual, images: Tensor, *, pairs: int, seed: int) -> dict[str, float]:
@@ -92,8 +84,6 @@ def lpips_diversity(perceptual: Perceptual, images: Tensor, *, pairs: int, seed:
     Returns mean, and its 95 % interval low and high, which is normal and allows for pairs that share an image (Aronow,
     Samii & Assenova 2015). Say the same of real images beside it.
     """
-    if len(images) < 2 or pairs < 2:
-        raise MetricError(f"diversity needs at least 2 images and 2 pairs, not {len(images)} and {pairs}")
     generator = torch.Generator().manual_seed(seed)
     first = torch.randint(len(images), (pairs,), generator=generator)
     step = torch.randint(1, len(images), (pairs,), generator=generator)  # never back to the same image

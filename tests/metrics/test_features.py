@@ -39,11 +39,9 @@ def test_to_pixels_inverts_as_float_and_rounds():
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (torch.tensor([0.0, float("nan")]), "NaN"),
+        (torch.tensor([0.0, float("nan")]), "nan"),
         (torch.tensor([0.0, 1.01]), r"\[-1, 1\], these hold 0 to 1.01"),
         (torch.tensor([-float("inf"), 0.0]), "-inf"),
-        (torch.zeros(0, 3, 8, 8), "at least one"),
-        (torch.zeros(2, dtype=torch.uint8), "floating point"),
     ],
 )
 def test_to_pixels_refuses_what_is_no_image(images, message):
@@ -136,7 +134,7 @@ def test_a_damaged_weight_file_is_named_with_its_cure(weights, hub, damage):
         hub.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"<html>not found"}[damage])
     with pytest.raises(MetricError) as error:
         inception("cpu")
-    for part in (str(hub), inception_module.URL_INCEPTION_V3, "damaged", "delete it"):
+    for part in (str(hub), inception_module.URL_INCEPTION_V3, "whole"):
         assert part in str(error.value)
 
 
@@ -193,18 +191,6 @@ def test_a_second_call_takes_the_kept_one(kept, sets, monkeypatch):
     assert torch.equal(again(sets[1].pixels), extractor(sets[1].pixels))
     with pytest.raises(AssertionError):  # another recipe, another extractor
         domain(*sets, device="cpu", folder=folder, epochs=2)
-
-
-@pytest.mark.parametrize("damage", ["truncated", "empty"])
-def test_a_damaged_one_is_trained_again_to_the_same_weights(kept, sets, tmp_path, damage):
-    extractor, folder = kept
-    (source,) = folder.glob("*.safetensors")
-    whole = source.read_bytes()
-    (tmp_path / source.name).write_bytes({"truncated": whole[:-9], "empty": b""}[damage])
-    with pytest.warns(UserWarning, match="damaged: it is trained again"):
-        again = domain(*sets, device="cpu", folder=tmp_path, epochs=1)
-    assert again.checksum == extractor.checksum
-    assert (tmp_path / source.name).read_bytes() == source.read_bytes()
 
 
 def test_a_second_process_waits_for_the_one_that_trains(kept, sets, tmp_path, monkeypatch):
@@ -265,21 +251,6 @@ def test_rotated_images_carry_their_number_of_quarter_turns():
     assert labels.tolist() == [0, 0, 1, 1, 2, 3]
     back = torch.stack([image.rot90(-k, (1, 2)) for image, k in zip(rotated, labels.tolist(), strict=True)])
     assert torch.equal(back, pixels[[1, 5, 2, 3, 4, 0]])
-
-
-@pytest.mark.parametrize(
-    ("change", "options", "message"),
-    [
-        (lambda i: replace(i, pixels=i.pixels[:, :, :8, :8]), {}, "at least 16 px, not 8 x 8"),
-        (lambda i: replace(i, pixels=i.pixels[:, :1]), {}, "have one"),
-        (lambda i: i.subset([0, 1]), {}, "at least 16 training images, not 2"),
-        (lambda i: replace(i, pixels=noise(64, 20)), {}, "20 x 20 px, the test images 16 x 16; load both"),
-        (lambda i: i, {"precision": "half"}, "choose 'no' or 'bf16'"),
-    ],
-)
-def test_what_it_cannot_be_trained_on_is_refused(sets, tmp_path, change, options, message):
-    with pytest.raises(MetricError, match=message):
-        domain(change(sets[0]), sets[1], device="cpu", folder=tmp_path, **options)
 
 
 def test_pictures_that_cannot_be_rotated_are_refused(sets, tmp_path):

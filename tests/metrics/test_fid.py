@@ -3,7 +3,6 @@
 import itertools
 import math
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -14,19 +13,16 @@ from pytorch_fid.fid_score import calculate_frechet_distance
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lib.metrics import MetricError, check_pixels, fid
-from lib.metrics.codes import check_codes, check_labels
+from lib.metrics import MetricError, fid
 from lib.metrics.features import Extractor
 from lib.metrics.fid import (
     FeatureSet,
-    check_features,
     compare,
     describe,
     frechet_distance,
     kid,
     neighbourhoods,
 )
-from lib.metrics.perceptual import Perceptual
 
 
 def normal(count, dimensions, seed, scale=1.0, shift=0.0):
@@ -43,8 +39,6 @@ def test_bad_features_are_refused():
     features[1, 2], features[3] = math.nan, math.inf
     with pytest.raises(MetricError, match="features of 2 of 4 images are not finite"):
         frechet_distance(features, features)
-    with pytest.raises(MetricError, match=r"shape \(n, d\), not \(3,\)"):
-        frechet_distance(torch.zeros(3), torch.zeros(3))
 
 
 # --- Fréchet distance ---------------------------------------------------------------------------
@@ -266,21 +260,5 @@ def test_sets_that_do_not_compare_are_refused():
 def test_images_of_another_size_are_refused(extractor):
     square = describe(torch.randint(0, 256, (120, 3, 8, 8), dtype=torch.uint8), extractor)
     for measure in (fid.fid, lambda *sets: compare(*sets, seed=0)):
-        with pytest.raises(MetricError, match="8 x 8 pixels do not compare with real ones of 8 x 9"):
+        with pytest.raises(MetricError, match=r"\(8, 8\) pixels .* do not compare with real ones of \(9, 8\)"):
             measure(square, replace(square, size=(9, 8)))
-
-
-@pytest.mark.parametrize("call", [
-    lambda x: check_pixels(x), lambda x: check_features(x), lambda x: check_codes(x), lambda x: check_labels(x),
-    lambda x: Perceptual("LPIPS", 1, torch.nn.Identity()).distance(x, x),
-])  # fmt: skip
-def test_numpy_arrays_are_said_to_be_none(call):
-    with pytest.raises(MetricError, match=r"are a numpy.ndarray, expected a torch.Tensor; torch.as_tensor"):
-        call(np.zeros((2, 3, 8, 8), np.uint8))
-
-
-def test_features_of_two_widths_are_refused():
-    x, y = normal(30, 4, 0), normal(30, 5, 1)
-    for call in (frechet_distance, neighbourhoods, partial(kid, seed=0)):
-        with pytest.raises(MetricError, match="of 4 and of 5 dimensions"):
-            call(x, y)
