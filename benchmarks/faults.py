@@ -69,7 +69,7 @@ FAULTS = [
     ("emergency/whisper/training", "settings.layer_decay**above", "settings.layer_decay"),
     ("emergency/whisper/training", "count_include_pad=False", "count_include_pad=True"),
     ("emergency/whisper/frozen", "targets[index.cpu().sort().values]", "targets[index.cpu()]"),
-    ("emergency/recogniser/listener", "end = len(self._sound) - (self._heard - self._next)", "end = len(self._sound)"),
+    ("emergency/recogniser/listener", "end = len(sound) - (heard - due)", "end = len(sound)"),
     ("emergency/recogniser/alert", "self._emergency if (folder / \"confirmed\").exists() else {}", "self._emergency"),
     ("emergency/data/aihub_splits", "units[letters_of(row.line) or source]", "units[row.line or source]", "tests/emergency/data/test_aihub.py"),
     ("emergency/synthesis/rooms", "distance[0] / distance * np.where", "np.where", "tests/emergency/synthesis/test_soundscapes.py"),

@@ -81,14 +81,14 @@ def stream(folder: Path) -> None:
     """Print the seconds of each hop of a stream of 1 s chunks, and the megabytes of this process, its own and all."""
     torch.set_num_threads(1)
     made, draw = Recogniser.load(folder), np.random.default_rng(0)
-    listener = made.listener()
-    for hop in range(HOPS + SECONDS):
-        chunk = (3000 * draw.normal(size=RATE)).clip(-32768, 32767).astype(np.int16)
+    chunks = ((3000 * draw.normal(size=RATE)).clip(-32768, 32767).astype(np.int16) for _ in range(SECONDS + HOPS))
+    heard = made.listen(chunks, "kitchen", 0.0)
+    next(heard)  # the first window takes more than one chunk
+    for _ in range(HOPS):
         begin = time.perf_counter()
-        listener.feed(chunk)
-        if hop >= SECONDS:
-            print(time.perf_counter() - begin)
-    made.judge(Alarm(0.0, SECONDS, listener.newest), "kitchen", 0.0)
+        samples = next(heard).samples
+        print(time.perf_counter() - begin)
+    made.judge(Alarm(0.0, SECONDS, samples), "kitchen", 0.0)
     hidden = torch.randn(1, 50 * SECONDS, made.whisper.whisper.config.d_model)
     made.whisper.transcribe(hidden, TOKENS)  # the voters decode only where something is heard
     exec(_MEMORY, {})

@@ -1,7 +1,6 @@
 """Widgets: drop in a recording or speak, and see what the recogniser makes of it."""
 
 import tempfile
-import warnings
 from pathlib import Path
 
 import anywidget
@@ -56,27 +55,15 @@ def show(recogniser: Recogniser, name: str, content: bytes, location: str = "") 
     """Display timeline, relevance, votes, words and alerts of a file's `content`, or say why there are none."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "recording"  # a browser's name may be too long for this disk, or none at all
-        report, failure = None, []
-        with warnings.catch_warnings(record=True) as told:
-            try:
-                path.write_bytes(content)
-                report = recogniser.follow(path, location)
-            except (DataError, ValueError, OSError) as error:
-                failure = [str(error)]
-    told = [str(warning.message) for warning in told if warning.category is UserWarning]
-    for line in dict.fromkeys(told + failure):
-        print(line.replace(str(path), _shown(name)))
-    if report is None:
-        return
+        path.write_bytes(content)
+        try:
+            report = recogniser.follow(path, location)
+        except (DataError, ValueError) as error:
+            print(str(error).replace(str(path), name))
+            return
     display(*pictures(recogniser, report), vote_table(recogniser, report))
     print(f'Words: "{report.opinion.texts[0]}"' if report.opinion.texts[0] else "No words.")
     print("\n".join(alert.message() for alert in report.alerts) or "No alert.")
-
-
-def _shown(name: str) -> str:
-    """A file's name in a message, whatever a browser has sent."""
-    name = name.encode("utf-8", "backslashreplace").decode()
-    return "".join(letter if letter.isprintable() else " " for letter in name[:100]).strip() or "The recording"
 
 
 def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:

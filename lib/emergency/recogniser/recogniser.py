@@ -9,14 +9,13 @@ A study, and no safety device.
 """
 
 import hashlib
-import itertools
 import json
 import os
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,13 +23,13 @@ from torch import Tensor, nn
 
 from lib.data.cache import atomic
 from lib.data.catalog import DataError, readable
-from lib.data.decoding import WILD, decode_in_parts
+from lib.data.decoding import decode
 from lib.emergency.classes import find
 from lib.emergency.cnn.network import load_cnn, logits_of
 from lib.emergency.features import HOP, RATE, SILENT, log_mel, scaled
 from lib.emergency.recogniser import ensemble
 from lib.emergency.recogniser.alert import Alert
-from lib.emergency.recogniser.listener import WINDOW, Alarm, Listener, Rule
+from lib.emergency.recogniser.listener import WINDOW, Alarm, Listener, Rule, windows
 from lib.emergency.whisper.model import EmergencyWhisper
 from lib.emergency.whisper.model import load as load_whisper
 from lib.emergency.whisper.text import TextClassifier, load_text
@@ -75,6 +74,16 @@ class Report:
     opinion: Opinion
 
 
+class Heard(NamedTuple):
+    """A window of a stream: its samples (n,), what `Listener.hear` says of it, and the alert that the vote upholds."""
+
+    samples: np.ndarray
+    times: np.ndarray
+    probabilities: np.ndarray
+    alarm: Alarm | None
+    alert: Alert | None
+
+
 @dataclass(frozen=True)
 class Recogniser:
     """alarming: classes that alarm. temperatures: per voter, from `calibrated`. rule: when a stream alarms."""
@@ -110,11 +119,7 @@ class Recogniser:
         try:
             about = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             alarming, temperatures, rule = about["alarming"], about["temperatures"], Rule(**about["rule"])
-            whole = temperatures.keys() == {CNN, ENCODER, TEXT} and all(0 < t < 1e6 for t in temperatures.values())
-            whole = whole and all(type(number) is int for number in (*alarming, rule.k, rule.n))
-            if not whole or not rule.refractory >= 0:  # nor is it of a NaN
-                raise ValueError(f"{_FILE} has missing or invalid settings")
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(f"There is no recogniser in {folder} ({error}). Notebook 06 writes one: run it.") from error
         found = replace(Recogniser.assemble(folder, alarming), temperatures=temperatures, rule=rule)
         give_back()  # 80 MB of a Whisper-base: what only the loading needed
@@ -182,33 +187,20 @@ class Recogniser:
 
     # --- Streams ----------------------------------------------------------------------------------
 
-    def listener(self, window: float = WINDOW) -> Listener:
-        """Of the encoder's moments alone, which is cheap; the others are asked when it alarms."""
-
-        def score(samples: np.ndarray) -> np.ndarray:
-            with torch.inference_mode():
-                moments = self.whisper(log_mel(scaled(torch.from_numpy(samples)[None]), self.whisper.mels))
-                moments = smoothed(moments, self.whisper.seconds_per_moment)
-                return (moments[0] / self.temperatures[ENCODER]).softmax(-1).numpy()
-
-        step = self.whisper.seconds_per_moment
-        n = min(self.rule.n, int(window / step + 1e-6))
-        rule = replace(self.rule, k=min(self.rule.k, n), n=n)
-        return Listener(score, self.alarming, step, len(self.classes), rule, window)
-
     def watch(self, source: Source, location: str = "", *, started: float | None = None) -> Iterator[Alert]:
         """Alerts as they come: raised by the encoder, upheld by two voters of three.
 
         source: a stream of chunks (n,) of any lengths at 16 kHz, int16 or floats in -1 to 1; or one array of them; or
-        the path of a recording of any common format, of which seconds are in memory at a time.
+        the path of a recording of any common format.
         location: where the microphone is, as configured. started: of the sound, in seconds since 1970; default: now.
 
         Raises:
             DataError: the recording cannot be read; the message says why.
-            ValueError: an array is not (n,) of int16 or floats, not finite, or by far not in -1 to 1.
+            ValueError: an array is not (n,) of int16 or floats in -1 to 1.
         """
-        for judged in self._judged(self.listener(), _chunks(source), location, started):
-            yield from (alert for _, alert in judged if alert is not None)
+        for heard in self.listen(_chunks(source), location, started):
+            if heard.alert is not None:
+                yield heard.alert
 
     def follow(self, source: Source, location: str = "", *, started: float | None = None) -> Report:
         """`watch` to the end, and all that was heard. A source of less than `WINDOW` is heard as a whole.
@@ -217,45 +209,56 @@ class Recogniser:
             DataError: the recording cannot be read; the message says why.
             ValueError: as `watch`, or there is less than `SHORTEST` of sound.
         """
-        chunks, first, count = _chunks(source), [], 0
-        while count < WINDOW * RATE and (chunk := next(chunks, None)) is not None:
-            first.append(chunk)
-            count += len(chunk)
-        if count < SHORTEST * RATE:
+        samples = np.concatenate([np.zeros(0, np.int16), *_chunks(source)])
+        if len(samples) < SHORTEST * RATE:
             what = f"{readable(os.fspath(source))} holds" if isinstance(source, str | os.PathLike) else "there are"
-            raise ValueError(f"{what} {count / RATE:.4g} s of sound, and {SHORTEST:g} s is the least that is heard")
+            raise ValueError(f"{what} {len(samples) / RATE:.4g} s of sound, and {SHORTEST:g} s is the least that is "
+                             "heard")  # fmt: skip
         step = self.whisper.seconds_per_moment
-        listener = self.listener(min(WINDOW, int(count / RATE / step + 1e-6) * step))
-        alarms, alerts, timeline, last = [], [], [], None
-        likeliest, at, window = -1.0, 0.0, listener.newest
-        for judged in self._judged(listener, itertools.chain(first, chunks), location, started):
-            alarms += [(alarm.at, alert is not None) for alarm, alert in judged]
-            alerts += [alert for _, alert in judged if alert is not None]
-            times, probabilities = listener.timeline()
-            if not len(times) or (last is not None and times[0] == last[0][0]):
-                continue  # no window was completed
-            if last is not None:  # no window to come holds what began before this one
-                timeline.append([part[last[0] < times[0] - step / 2 + 1e-9] for part in last])
-            last = times, probabilities
-            chance = probabilities[:, list(self.alarming)].sum(1).mean()
-            if chance > likeliest:
-                likeliest, at, window = chance, float(times[0]), listener.newest
-        times, probabilities = (np.concatenate(parts) for parts in zip(*timeline, last, strict=True))
-        opinion = self.predict(torch.from_numpy(window)[None])
-        return Report(times, probabilities, tuple(alarms), tuple(alerts), at, window, opinion)
+        seconds = min(WINDOW, int(len(samples) / RATE / step + 1e-6) * step)
+        heard = list(self.listen([samples], location, started, seconds))
+        parts = [(one.times, one.probabilities) for one in heard]
+        for place, later in enumerate(heard[1:]):  # no window to come holds what begins before it
+            before = heard[place].times < later.times[0] - step / 2 + 1e-9
+            parts[place] = heard[place].times[before], heard[place].probabilities[before]
+        times, probabilities = (np.concatenate(part) for part in zip(*parts, strict=True))
+        likeliest = max(heard, key=lambda one: one.probabilities[:, list(self.alarming)].sum(1).mean())
+        return Report(
+            times,
+            probabilities,
+            tuple((one.alarm.at, one.alert is not None) for one in heard if one.alarm is not None),
+            tuple(one.alert for one in heard if one.alert is not None),
+            float(likeliest.times[0]),
+            likeliest.samples,
+            self.predict(torch.from_numpy(likeliest.samples)[None]),
+        )
 
-    def _judged(
-        self, listener: Listener, chunks: Iterable[np.ndarray], location: str, started: float | None
-    ) -> Iterator[list[tuple[Alarm, Alert | None]]]:
-        """For each chunk, and for the end: the alarms that it completes, each with its alert if it is upheld."""
+    def listen(
+        self, chunks: Iterable[np.ndarray], location: str, started: float | None, seconds: float = WINDOW
+    ) -> Iterator[Heard]:
+        """Of each window: the encoder's moments, which are cheap, and what the others say where these alarm."""
         started = time.time() if started is None else started
-        for chunk in itertools.chain(chunks, [None]):
-            judged = []
-            for alarm in listener.finish() if chunk is None else listener.feed(chunk):
-                judged.append((alarm, self.judge(alarm, location, started)))
-                if judged[-1][1] is None:
-                    listener.overruled()
-            yield judged
+        step = self.whisper.seconds_per_moment
+        n = min(self.rule.n, int(seconds / step + 1e-6))
+        listener = Listener(self.alarming, step, replace(self.rule, k=min(self.rule.k, n), n=n))
+        for at, samples in windows(chunks, seconds):
+            times, probabilities, alarm = listener.hear(at, samples, self._scored(samples))
+            alert = None if alarm is None else self.judge(alarm, location, started)
+            if alarm is not None and alert is None:
+                listener.overruled()
+            yield Heard(samples, times, probabilities, alarm, alert)
+
+    def _scored(self, samples: np.ndarray) -> np.ndarray:
+        """int16 (n,) -> the encoder's probabilities (moments, classes); silence is class 0, unless that alarms."""
+        step = self.whisper.seconds_per_moment
+        floats = samples.astype(np.float32) / 32768
+        if np.abs(floats).max() < SILENT:
+            probabilities = np.zeros((int(len(samples) / RATE / step + 1e-6), len(self.classes)))
+            probabilities[:, 0] = 0 not in self.alarming
+            return probabilities
+        with torch.inference_mode():
+            moments = smoothed(self.whisper(log_mel(scaled(torch.from_numpy(floats)[None]), self.whisper.mels)), step)
+            return (moments[0] / self.temperatures[ENCODER]).softmax(-1).numpy()
 
     def judge(self, alarm: Alarm, location: str, started: float) -> Alert | None:
         """The alert of an alarm, if two voters of three uphold it; of the window in which it was heard."""
@@ -273,28 +276,16 @@ class Recogniser:
 
 
 def _chunks(source: Source) -> Iterator[np.ndarray]:
-    """int16 (n,) of a second at most, so that each completes one window at most."""
+    """int16 (n,)."""
     if isinstance(source, str | os.PathLike):
-        source = decode_in_parts(source)
-    elif isinstance(source, np.ndarray | Tensor):
-        source = [source]
-    for part in source:
+        source = decode(source)
+    for part in [source] if isinstance(source, np.ndarray | Tensor) else source:
         part = np.asarray(part)
         if part.ndim != 1 or not (part.dtype == np.int16 or part.dtype.kind == "f"):
             raise ValueError(f"sound is {part.dtype} {part.shape}, expected (n,) at 16 kHz, int16 or float in -1 to 1")
-        for start in range(0, len(part), RATE):
-            chunk = part[start : start + RATE]
-            yield chunk if chunk.dtype == np.int16 else _as_int16(chunk)
-
-
-def _as_int16(chunk: np.ndarray) -> np.ndarray:
-    """Floats (n,) of any precision in -1 to 1 -> int16; what is beyond is clipped, with a warning."""
-    if not np.isfinite(chunk).all():
-        raise ValueError("the sound holds samples that are not finite (NaN or infinity)")
-    levels = np.abs(chunk.astype(np.float64))
-    if (levels > 1).any():
-        if np.median(levels[levels > 0]) > WILD:  # not just a click
-            raise ValueError(f"the sound's samples reach {levels.max():g}, and floats are expected in -1 to 1; divide "
-                             "them (by 32768 if they are of 16 bits), or give int16")  # fmt: skip
-        warnings.warn("The sound has samples beyond -1 to 1: they are clipped.", stacklevel=2)
-    return np.rint(chunk.astype(np.float64) * 32768).clip(-32768, 32767).astype(np.int16)
+        if part.dtype != np.int16:
+            if not np.abs(part).max(initial=0) <= 1:  # nor is it of a NaN
+                raise ValueError("the sound's floats are expected in -1 to 1, and some are beyond or not finite; clip "
+                                 "or divide them (by 32768 if they are of 16 bits)")  # fmt: skip
+            part = np.rint(part.astype(np.float64) * 32768).clip(-32768, 32767).astype(np.int16)
+        yield part

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.emergency.recogniser.listener import WINDOW, Alarm, Listener, Rule
+from lib.emergency.recogniser.listener import Alarm, Listener, Rule, windows
 
 SECONDS, CLASSES = 0.08, 3
 
@@ -16,8 +16,8 @@ def by_level(samples):
     return np.eye(CLASSES)[np.where(loud, 2, 0)]
 
 
-def listener(score=by_level, **rule):
-    return Listener(score, (1, 2), SECONDS, CLASSES, Rule(**{"k": 5, "n": 25} | rule))
+def listener(**rule):
+    return Listener((1, 2), SECONDS, Rule(**{"k": 5, "n": 25} | rule))
 
 
 def sound(seconds, *spans, level=0.5, floor=0.01):
@@ -30,9 +30,13 @@ def sound(seconds, *spans, level=0.5, floor=0.01):
     return np.rint(32767 * draw.uniform(-1, 1, len(time)) * np.where(loud, level, floor)).astype(np.int16)
 
 
-def alarms(listener, samples, cuts=()):
-    parts = np.split(samples, sorted(cuts))
-    return [alarm for part in parts for alarm in listener.feed(part)]
+def heard(one, samples, cuts=(), score=by_level, seconds=4.0):
+    """(times, probabilities, alarm) of each window."""
+    return [one.hear(at, window, score(window / 32768)) for at, window in windows(np.split(samples, cuts), seconds)]
+
+
+def alarms(one, samples, cuts=()):
+    return [alarm for *_, alarm in heard(one, samples, sorted(cuts)) if alarm is not None]
 
 
 def plain(found: list[Alarm]):
@@ -76,59 +80,45 @@ class TestAlarms:
 class TestEndsAndOverrulings:
     def test_the_last_part_of_a_second_is_heard_at_the_end(self):
         samples = sound(9.6, (8.9, 9.6))
-        one = listener()
-        assert not alarms(one, samples)
-        [alarm] = one.finish()
+        found = heard(listener(), samples)
+        assert [alarm is not None for *_, alarm in found] == [False] * 6 + [True]
+        times, _, alarm = found[-1]
         assert alarm.at == pytest.approx(9.6) and alarm.onset == pytest.approx(8.9, abs=0.1)
-        assert one.timeline()[0][-1] == pytest.approx(9.6 - SECONDS)
-        assert np.array_equal(one.newest, samples[-64_000:])
+        assert times[-1] == pytest.approx(9.6 - SECONDS) and np.array_equal(alarm.samples, samples[-64_000:])
 
-    @pytest.mark.parametrize("seconds", [3.0, 9.0])
-    def test_nothing_is_left_of_whole_hops_or_less_than_a_window(self, seconds):
-        one = listener()
-        one.feed(sound(seconds, (1, 3)))
-        assert one.finish() == []
+    @pytest.mark.parametrize(("seconds", "count"), [(3.0, 0), (4.0, 1), (9.0, 6), (9.5, 7)])
+    def test_nothing_is_left_of_whole_hops_or_less_than_a_window(self, seconds, count):
+        assert len(list(windows([sound(seconds)]))) == count
 
     def test_an_overruled_alarm_holds_up_no_other(self):
         """Else a harmless noise would make it deaf for as long as the refractory time."""
-        samples, one, found = sound(30, (5, 7), (15, 17)), listener(refractory=60.0), []
-        for second in range(30):
-            for alarm in one.feed(samples[second * 16_000 : (second + 1) * 16_000]):
-                found.append(alarm.at)
-                if alarm.at < 12:
+        one, found = listener(refractory=60.0), []
+        for at, window in windows([sound(30, (5, 7), (15, 17))]):
+            if one.hear(at, window, by_level(window / 32768))[2] is not None:
+                found.append(at)
+                if at < 12:
                     one.overruled()
         assert any(at < 12 for at in found) and sum(at > 12 for at in found) == 1
 
     def test_what_was_upheld_before_still_counts(self):
-        one = listener(refractory=60.0)
-        assert len(one.feed(sound(8, (5, 7)))) == 1
-        one.overruled()
-        assert len(one.feed(sound(8, (0, 0)))) + len(one.feed(sound(8, (5, 7)))) >= 1
+        one, found = listener(refractory=10.0), []
+        for at, window in windows([sound(30, (3, 4.9), (14, 15.5), (18, 20))]):
+            if one.hear(at, window, by_level(window / 32768))[2] is not None:
+                found.append(at)
+                if len(found) == 2:
+                    one.overruled()
+        assert len(found) > 2 and found[1] - found[0] >= 10 and found[2] - found[1] < 10
 
     def test_a_short_recording_is_one_window(self):
-        one = Listener(lambda samples: np.eye(CLASSES)[[2] * 25], (1, 2), SECONDS, CLASSES, window=2.0)
-        [alarm] = one.feed(sound(2, (0, 2)))
+        [(_, _, alarm)] = heard(listener(), sound(2, (0, 2)), score=lambda _: np.eye(CLASSES)[[2] * 25], seconds=2.0)
         assert alarm.onset == 0 and alarm.at == 2 and len(alarm.samples) == 32_000
-
-
-class TestSilence:
-    def test_is_no_emergency_where_the_first_class_is_one(self):
-        one = Listener(lambda _: pytest.fail("scored"), (0, 2), SECONDS, CLASSES)
-        assert not alarms(one, np.zeros(20 * 16_000, np.int16))
-
-    @pytest.mark.parametrize("samples", [np.zeros(20 * 16_000, np.int16), sound(20, floor=2e-4)])
-    def test_is_not_scored_and_never_alarms(self, samples):
-        one = listener(lambda _: pytest.fail("scored"))
-        assert not alarms(one, samples)
-        assert (one.timeline()[1].argmax(1) == 0).all()
 
 
 class TestTimeline:
     def test_is_averaged_over_the_windows_that_hold_a_moment(self):
         answers = iter([0.0, 0.4, 0.8, 0.2, 0.6])
-        one = listener(lambda _: np.tile([1 - (p := next(answers)), p, 0], (50, 1)), on=1.0, off=1.0)
-        one.feed(sound(8))
-        times, found = one.timeline()
+        one = listener(on=1.0, off=1.0)
+        times, found, _ = heard(one, sound(8), score=lambda _: np.tile([1 - (p := next(answers)), p, 0], (50, 1)))[-1]
         assert times[0] == 4 and times[-1] == pytest.approx(8 - SECONDS)
         # The first second is held by windows 2 to 5, the last by the fifth alone.
         assert found[0, 1] == pytest.approx((0.4 + 0.8 + 0.2 + 0.6) / 4) and found[-1, 1] == pytest.approx(0.6)
@@ -136,30 +126,12 @@ class TestTimeline:
 
     def test_a_moment_is_where_it_is_heard(self):
         """Windows begin each second, which 0.08 s does not divide."""
-        one = listener()
-        one.feed(sound(9, (6.4, 7.2)))
-        times, found = one.timeline()
-        heard = times[found[:, 2] > 0.5]
-        assert heard[0] == pytest.approx(6.4, abs=0.08) and heard[-1] == pytest.approx(7.12, abs=0.08)
-
-    def test_before_the_first_window(self):
-        one = listener()
-        one.feed(sound(3))
-        assert one.timeline()[1].shape == (0, CLASSES)
-
-
-class TestMemory:
-    def test_is_bounded(self):
-        one = listener()
-        one.feed(sound(60))
-        assert len(one._sound) <= WINDOW * 16_000 and len(one._covered) == 4
+        times, found, _ = heard(listener(), sound(9, (6.4, 7.2)))[-1]
+        where = times[found[:, 2] > 0.5]
+        assert where[0] == pytest.approx(6.4, abs=0.08) and where[-1] == pytest.approx(7.12, abs=0.08)
 
 
 class TestArguments:
-    def test_floats(self):
-        with pytest.raises(TypeError, match="a chunk is float64"):
-            listener().feed(np.zeros(5))
-
     @pytest.mark.parametrize(
         ("rule", "words"), [({"k": 6, "n": 5}, "k=6 of n=5"), ({"on": 0.2, "off": 0.5}, "off=0.5")]
     )

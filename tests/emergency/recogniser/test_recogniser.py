@@ -1,8 +1,7 @@
 """From a recording to an alert, with small untrained voters: how it works, not how well."""
 
-import json
 import sys
-import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,6 +146,10 @@ class TestStreams:
         monkeypatch.setattr(recogniser.whisper, "hidden", lambda *_: pytest.fail("encoded"))
         monkeypatch.setattr(recogniser.whisper, "transcribe", lambda *_: pytest.fail("decoded"))
         assert not list(alarming(recogniser).watch([np.zeros(16_000, np.int16)] * 20))
+        probabilities = recogniser.follow(np.full(80_000, 2, np.int16)).probabilities
+        assert (probabilities.argmax(1) == 0).all()
+        first = replace(recogniser, alarming=(0, 2))  # a class of somebody's own
+        assert not list(first.watch([np.zeros(16_000, np.int16)] * 20))
 
     def test_nothing_is_decoded_while_nothing_happens(self, recogniser, monkeypatch):
         monkeypatch.setattr(recogniser.whisper, "transcribe", lambda *_: pytest.fail("decoded"))
@@ -249,25 +252,12 @@ class TestSources:
         one, other = (recogniser.predict(some).moments for some in (one, other))
         torch.testing.assert_close(one, other, atol=0.02, rtol=0.02)
 
-    @pytest.mark.parametrize("value", [1.5, 1e4, -1e300])
-    def test_a_wild_sample_is_clipped_and_told(self, recogniser, value):
+    @pytest.mark.parametrize("value", [1.5, -1e300])
+    def test_floats_beyond_full_scale(self, recogniser, value):
         samples = clips(1)[0].numpy() / 32768
         samples[20_000] = value
-        with pytest.warns(UserWarning, match="beyond -1 to 1: they are clipped"):
-            window = recogniser.follow(samples).window
-        assert abs(int(window[20_000])) >= 32767 and np.array_equal(np.delete(window, 20_000),
-                                                                    np.delete(clips(1)[0].numpy(), 20_000))  # fmt: skip
-
-    def test_hours_take_the_memory_of_seconds(self, recogniser, tmp_path):
-        """Silence, so that the test is short: 3 h, of which a whole copy would take 345 MB."""
-        with soundfile.SoundFile(tmp_path / "night.flac", "w", 16_000, 1) as file:
-            for _ in range(3 * 60):
-                file.write(np.zeros(60 * 16_000, np.int16))
-        tracemalloc.start()
-        assert not list(recogniser.watch(tmp_path / "night.flac"))
-        most = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert most < 20e6
+        with pytest.raises(ValueError, match="floats are expected in -1 to 1"):
+            recogniser.follow(samples)
 
 
 class TestFolders:
@@ -278,21 +268,9 @@ class TestFolders:
         assert found.digest() == fitted.digest() and found.rule == Rule() and found.alarming == EMERGENCY
 
     def test_another_threshold_is_another_recogniser(self, recogniser, folder):
-        from dataclasses import replace
-
         assert replace(recogniser, rule=Rule(on=0.9)).digest() != recogniser.digest()
 
     def test_not_yet_calibrated(self, folder):
-        with pytest.raises(DataError, match="no recogniser .*Notebook 06 writes one"):
-            Recogniser.load(folder)
-
-    @pytest.mark.parametrize("change", [{"alarming": None}, {"alarming": ["fire"]}, {"temperatures": {CNN: 1.0}},
-                                        {"temperatures": {CNN: 1.0, ENCODER: 0.0, TEXT: 1.0}}, {"temperatures": []},
-                                        {"rule": {"k": 1.5}}, {"rule": {"refractory": None}}, {"rule": 3}])  # fmt: skip
-    def test_a_damaged_recogniser(self, recogniser, folder, change):
-        recogniser.save(folder)
-        path = folder / "recogniser.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | change))
         with pytest.raises(DataError, match="no recogniser .*Notebook 06 writes one"):
             Recogniser.load(folder)
 
