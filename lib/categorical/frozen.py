@@ -11,7 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -20,16 +19,12 @@ from lib.categorical.arms import Arm
 from lib.categorical.evaluation import RESTARTS, Encoded, Seen, read_head
 from lib.categorical.search import Embedded, search_table
 from lib.categorical.training import objective
-from lib.data import cache
 from lib.metrics import MetricError, clustering
-from lib.metrics.features import Extractor, vgg16
+from lib.metrics.features import vgg16
 from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, shuffled, start, step_count
 
 if TYPE_CHECKING:
     from lib.data.images import Images
-
-
-SMALLEST_VGG16 = 16  # pixels, which its four poolings before the last convolution halve
 
 
 @dataclass(frozen=True)
@@ -43,26 +38,14 @@ class HeadSettings:
     device: str = "cpu"  # matrices this small gain nothing from another
 
 
-def check(design: Any, train: "Images") -> None:
-    """Refuse what experiments and heads could not use, before anything trains. design: the values of `defaults`.
-
-    Raises:
-        MetricError: a value is none of those possible, or does not fit these images.
-        DataError: the weights of VGG16 are asked for and not there.
-    """
-    if not design.code_temperatures:
-        raise MetricError("code_temperatures is empty; give one, such as [0.3], or several to choose from")
-    if design.ablation_epochs and 0 < design.ablation_count < len(train.classes):
-        count = f"ablation_count={design.ablation_count}"
-        raise MetricError(f"{count} images make no {len(train.classes)} clusters, one for each class; raise it")
+def check(design: Any) -> None:
+    """Refuse what heads could not use, before anything trains. design: the values of `defaults`."""
     if design.head_epochs:
         head_arms(design.search_sizes, design.head_categories, classes=2)
         if design.frozen not in ("", "vgg16"):
             raise MetricError(f"frozen={design.frozen!r} is no network; choose 'vgg16', or '' for our own")
         if design.frozen:
-            if min(train.pixels.shape[-2:]) < SMALLEST_VGG16:
-                raise MetricError(f"VGG16 needs images of {SMALLEST_VGG16} px or more; raise size, or set frozen=''")
-            vgg16()
+            vgg16()  # a DataError where its weights are not there
 
 
 def embedded(extractor: str, seen: Seen, train: "Images", test: "Images") -> Embedded:
@@ -75,18 +58,8 @@ def embedded(extractor: str, seen: Seen, train: "Images", test: "Images") -> Emb
     if not extractor:
         return Embedded(f"{seen.trained.arm.label}, features", seen.train.features, seen.test.features, **labels)
     network = vgg16()
-    return Embedded("VGG16, features", *(extracted(network, part) for part in (train, test)), **labels)
-
-
-def extracted(network: Extractor, images: "Images") -> Tensor:
-    """(N, D) float32, kept in half precision in the cache of decoded images: VGG16 takes a minute on 10,000 images."""
-
-    def make() -> np.ndarray:
-        return network(images.pixels).cpu().half().numpy().view(np.int16)  # what the cache takes, bit for bit
-
-    key = f"features of {network.name} {network.checksum} {torch.__version__} {images.checksum}"
-    values, _ = cache.cached(key, images.labels.numpy(), make, "features")
-    return torch.from_numpy(values.view(np.float16)).float()
+    features = (network(part.pixels).cpu().half().float() for part in (train, test))  # half precision is enough here
+    return Embedded("VGG16, features", *features, **labels)
 
 
 def mined(points: Tensor, count: int) -> Tensor:
