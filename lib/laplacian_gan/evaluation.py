@@ -54,6 +54,7 @@ class Protocol:
     sources: Mapping[str, Tensor]
     training: Tensor
     real_diversity: float
+    real_spectrum: tuple[Tensor, Tensor]  # of the reference
     pairs: int
     queries: int
     seed: int
@@ -131,6 +132,7 @@ def protocol_of(
         sources={"training": train.pixels[trained[:count]], "held-out": test.pixels[held_out[:count]]},
         training=train.pixels[trained[: max(count, candidates)]],
         real_diversity=lpips_diversity(perceptual, reference, pairs=pairs, seed=seed)["mean"],
+        real_spectrum=radial_power(reference),
         pairs=pairs,
         queries=min(queries, count),
         seed=seed,
@@ -248,7 +250,7 @@ def _shares(result: Trained, sources: Tensor | None, seed: int) -> dict[str, flo
 
 def spectra(trained: Mapping[str, Trained], protocol: Protocol, *, seed: int) -> pd.DataFrame:
     """Radial power spectrum of real and generated images: arm, seed, frequency (cycles per pixel), power."""
-    sets = {"real images": (protocol.reference.frequencies, protocol.reference.power)}
+    sets = {"real images": protocol.real_spectrum}
     for label, result in trained.items():
         sets[label] = radial_power(result.sample(protocol.count, protocol.sources["held-out"], seed=seed))
     frames = (

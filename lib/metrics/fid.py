@@ -55,21 +55,17 @@ class FeatureSet:
         checksum: of its weights.
         features: (n, d) float32 on the CPU.
         size: height and width of the images.
-        frequencies, power: radial power spectrum, mean over all images (see `spectrum.radial_power`).
     """
 
     extractor: str
     checksum: str
     features: Tensor = field(repr=False)
     size: tuple[int, int]
-    frequencies: Tensor = field(repr=False)
-    power: Tensor = field(repr=False)
 
 
 def describe(pixels: Tensor, extractor: Extractor) -> FeatureSet:
-    """Features and power spectrum of uint8 pixels (n, 3, h, w)."""
-    features = extractor(pixels).float().cpu()
-    return FeatureSet(extractor.name, extractor.checksum, features, tuple(pixels.shape[2:]), *radial_power(pixels))
+    """Features of uint8 pixels (n, 3, h, w)."""
+    return FeatureSet(extractor.name, extractor.checksum, extractor(pixels).float().cpu(), tuple(pixels.shape[2:]))
 
 
 def fid(fake: FeatureSet, real: FeatureSet) -> float:

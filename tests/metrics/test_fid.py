@@ -31,7 +31,7 @@ def normal(count, dimensions, seed, scale=1.0, shift=0.0):
 
 
 def feature_set(features, name="random", checksum="0"):
-    return FeatureSet(name, checksum, features.float(), (32, 32), torch.zeros(1), torch.zeros(1))
+    return FeatureSet(name, checksum, features.float(), (32, 32))
 
 
 def test_bad_features_are_refused():
