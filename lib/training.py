@@ -35,6 +35,9 @@ Terms = dict[str, Tensor]
 Step = Callable[[Any], Terms]
 
 
+STEPS_BETWEEN_CHECKS = 20  # to look at a loss makes a GPU wait for it
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says what to do."""
 
@@ -331,9 +334,11 @@ def _one_epoch(step: Step, batches: Sequence[Any], epoch: int, name: str) -> dic
     if not batches:
         raise TrainingError(f"{name}: epoch {epoch} has no batches")
     values = []
-    for batch in batches:
+    for number, batch in enumerate(batches, start=1):
         terms = step(batch)
         values.append(torch.stack([value.detach().float() for value in terms.values()]))  # (terms,)
+        if number % STEPS_BETWEEN_CHECKS == 0 and not values[-1].isfinite().all():
+            break  # an epoch may take an hour; its means are not finite either way
     # Summed by twenties, as stored histories were.
     total = sum(part.double().sum(0) for part in torch.stack(values).split(20))
     return dict(zip(terms, (total / len(batches)).tolist(), strict=True))

@@ -200,6 +200,19 @@ def test_a_term_that_is_not_finite_is_named_with_its_epoch(bad, at):
     assert message.startswith("Gram: 'penalty' not finite in epoch 2") and "learning rate" in message
 
 
+def test_an_epoch_ends_early_where_a_term_stays_not_finite():
+    """It may be an epoch of hours."""
+    seen = []
+
+    def step(batch):
+        seen.append(batch)
+        return {"loss": torch.tensor(math.nan)}
+
+    with pytest.raises(TrainingError, match="'loss' not finite in epoch 1"):
+        training.fit(start("cpu"), step, lambda epoch: range(1000), epochs=1)
+    assert len(seen) == training.STEPS_BETWEEN_CHECKS
+
+
 def test_all_terms_that_are_not_finite_are_named():
     with pytest.raises(TrainingError, match="'task' and 'penalty' not finite in epoch 1"):
         fit_values({"task": [[math.nan]], "penalty": [[math.inf]]})

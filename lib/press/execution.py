@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -37,8 +38,17 @@ def run(name: str, threads: int) -> int:
         copy = f"\nThe notebook up to here: {jobs.short(failed)}" if failed.exists() else ""
         print(f"FAILED  {title} after {time.monotonic() - begin:.0f} s\n{what}{copy}", flush=True)
         return 1
-    print(f"done    {title} in {time.monotonic() - begin:.0f} s", flush=True)
+    print(f"done    {title} in {time.monotonic() - begin:.0f} s{_peak()}", flush=True)
     return 0
+
+
+def _peak() -> str:
+    """The most memory that the kernel, or a process that it started, had at once; "" on systems that do not tell."""
+    if not sys.platform.startswith("linux"):  # elsewhere there is no such number, or in another unit
+        return ""
+    from resource import RUSAGE_CHILDREN, getrusage
+
+    return f", {getrusage(RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9:.1f} GB of memory"
 
 
 def _run(job: dict, name: str, threads: int) -> None:

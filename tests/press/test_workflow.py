@@ -27,7 +27,7 @@ SAY_AND_WAIT = "import os; open('pid', 'w').write(str(os.getpid())); os.rename('
 
 def ran(output: str) -> list[str]:
     """The runs that `make figures` says it finished, in its order."""
-    return re.findall(r"^done +(.*) in \d+ s$", output, re.MULTILINE)
+    return re.findall(r"^done +(.*) in \d+ s(?:, \d+\.\d GB of memory)?$", output, re.MULTILINE)
 
 
 def planned(toy: Repository, *arguments: str) -> dict[str, list[str]]:
@@ -501,3 +501,12 @@ def test_bfloat16_without_hardware_is_warned_of(tmp_path, monkeypatch, flags, wa
     selected = jobs.select("public", only="01_laplacian_gan", seeds="0")
     assert ("01_laplacian_gan (public, seed 0) would use it" in slow_precision(selected, processor)) == warned
     assert slow_precision(jobs.select("quick", only="01_laplacian_gan"), processor) == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the unit is that of Linux")
+def test_the_memory_of_a_run_is_told(tmp_path):
+    ours = "from lib.press import execution; print(execution._peak())"
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'bytearray(700_000_000)']); "
+    told = [run_command(sys.executable, "-c", code + ours, cwd=ROOT) for code in ("", child)]
+    gigabytes = [float(re.fullmatch(r", (\d+\.\d) GB of memory\n", text)[1]) for text in told]
+    assert gigabytes[0] == 0 and 0.7 <= gigabytes[1] <= 0.8
