@@ -1,6 +1,5 @@
 """What a regulariser costs, in time and in multiplications, beside a training step of the network."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -31,41 +30,29 @@ def gram_by_autograd(matrix: Tensor) -> Tensor:
     return gram.square().sum() / (n * (n - 1))
 
 
-def regularisers(groups: Sequence[int] = (2, 4, 8)) -> dict[str, Callable[[Mapping[str, nn.Module]], Tensor]]:
-    """What is compared, by its name in the table: functions of the layers, means over layers."""
-    return {
-        WHOLE: mean_over_layers,
-        AUTOGRAD: partial(mean_over_layers, penalty=gram_by_autograd),
-        **{f"Gram, random g = {g}": partial(mean_over_layers, groups=g, grouping="random") for g in groups},
-        "Soft orthogonality": partial(mean_over_layers, penalty=soft_orthogonality),
-        "SRIP": partial(mean_over_layers, penalty=srip),
-        "MMA": partial(mean_over_layers, penalty=mma),
-        "OCNN": ocnn_over_layers,
-    }
+# What is compared, by its name in the table: functions of the layers, means over layers.
+REGULARISERS: dict[str, Callable[[Mapping[str, nn.Module]], Tensor]] = {
+    WHOLE: mean_over_layers,
+    AUTOGRAD: partial(mean_over_layers, penalty=gram_by_autograd),
+    **{f"Gram, random g = {g}": partial(mean_over_layers, groups=g, grouping="random") for g in (2, 4, 8)},
+    "Soft orthogonality": partial(mean_over_layers, penalty=soft_orthogonality),
+    "SRIP": partial(mean_over_layers, penalty=srip),
+    "MMA": partial(mean_over_layers, penalty=mma),
+    "OCNN": ocnn_over_layers,
+}
 
 
-def measure_cost(
-    model: nn.Module,
-    batch: tuple[Tensor, Tensor],
-    *,
-    rounds: int = 10,
-    groups: Sequence[int] = (2, 4, 8),
-) -> pd.DataFrame:
-    """Cost of each regulariser on all convolutions of `model`, forward and backward, and of a step.
+def measure_cost(model: nn.Module, batch: tuple[Tensor, Tensor], *, rounds: int = 10) -> pd.DataFrame:
+    """Cost of each of `REGULARISERS` on all convolutions of `model`, forward and backward, and of a step.
 
-    A training step is forward, cross-entropy, backward and AdamW on `batch`, images (B, C, H, W)
-    and labels (B,), on the device of the model and without a regulariser. All are timed in turns,
-    `rounds` times, on a copy: the model and the random state stay as they are.
+    A training step is forward, cross-entropy, backward and AdamW on `batch`, images (B, C, H, W) and labels (B,), on
+    the device of the model, which it trains, and without a regulariser. All are timed in turns, `rounds` times.
 
-    One row per method, the step first:
-        method
-        macs            multiply-accumulates, see `timing.count_macs`
-        milliseconds    median over rounds
-        share           of the training step, median of the ratios within rounds
-        relative        to the whole Gram penalty, likewise
+    One row per method, the step first: method, macs (multiply-accumulates, see `timing.count_macs`), milliseconds
+    (median over rounds), share (of the training step, median of the ratios within rounds), relative (to the whole Gram
+    penalty, likewise).
     """
     images, labels = batch
-    model = copy.deepcopy(model).train()
     layers = select_layers(model)
     weights = [layer.weight for layer in layers.values()]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
@@ -78,8 +65,7 @@ def measure_cost(
     def value_and_gradient(regulariser: Callable[[Mapping[str, nn.Module]], Tensor]) -> None:
         torch.autograd.grad(regulariser(layers), weights)
 
-    tasks = {STEP: step}
-    tasks |= {name: partial(value_and_gradient, function) for name, function in regularisers(groups).items()}
+    tasks = {STEP: step} | {name: partial(value_and_gradient, function) for name, function in REGULARISERS.items()}
     return costs(tasks, rounds=rounds, share=STEP, relative=WHOLE).rename_axis("method").reset_index()
 
 
