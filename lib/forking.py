@@ -118,9 +118,9 @@ def _read_and_call(file: Path, place: int, settings: tuple[bool, bool]) -> bytes
 
 
 def train_each(
-    train: Callable[..., Any], arms: Iterable[Any], /, *, checkpoints: Path | None = None, **options: Any
+    train: Callable[..., Any], arms: Iterable[Any], /, *inputs: Any, checkpoints: Path | None = None, **options: Any
 ) -> dict[str, Any]:
-    """What `train(arm, checkpoint=folder, **options)` returns for each of `arms`, by its label, side by side.
+    """What `train(arm, *inputs, checkpoint=folder, **options)` returns for each of `arms`, by its label, side by side.
 
     Each arm has a folder below `checkpoints`, named after its label. ValueError where two labels name one folder.
     """
@@ -129,7 +129,7 @@ def train_each(
     if len(set(folders)) < len(arms):
         raise ValueError(f"arms need labels that differ in letters or digits, as they name folders: {folders}")
     trainings = [
-        partial(train, arm, checkpoint=checkpoints and checkpoints / folder, **options)
+        partial(train, arm, *inputs, checkpoint=checkpoints and checkpoints / folder, **options)
         for arm, folder in zip(arms, folders, strict=True)
     ]
     return dict(zip([arm.label for arm in arms], side_by_side(trainings), strict=True))

@@ -1,9 +1,10 @@
 """Training one arm: two views of every image, one loss, and no label anywhere."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -171,6 +172,5 @@ def objective(arm: Arm, outputs: Tensor, keys: Tensor, queue: Tensor | None) -> 
     return terms, q
 
 
-def train_arms(arms: Iterable[Arm], train: "Images", settings: Settings, **options: Any) -> dict[str, Trained]:
-    """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm below `checkpoints`."""
-    return train_each(train_arm, arms, train=train, settings=settings, **options)
+# `train_arm` for each of the arms, by label, with a folder of checkpoints for each below `checkpoints`.
+train_arms = partial(train_each, train_arm)

@@ -1,7 +1,7 @@
 """Training one arm of an experiment: a classifier with one regulariser under one condition."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,11 +136,8 @@ def score(model: nn.Module, images: "Images", batch_size: int = 500) -> tuple[fl
     return F.cross_entropy(logits, images.labels).item(), accuracy
 
 
-def train_arms(
-    arms: Iterable[Arm], train: "Images", test: "Images", settings: Settings, **options: Any
-) -> dict[str, Trained]:
-    """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm below `checkpoints`."""
-    return train_each(train_arm, arms, train=train, test=test, settings=settings, **options)
+# `train_arm` for each of the arms, by label, with a folder of checkpoints for each below `checkpoints`.
+train_arms = partial(train_each, train_arm)
 
 
 def with_label_noise(images: "Images", share: float, *, seed: int) -> "Images":

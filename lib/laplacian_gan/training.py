@@ -1,10 +1,10 @@
 """Training one arm: the game of generator and discriminator, and sampling from the averaged generator."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -332,6 +332,5 @@ def decoder_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
 STEPS = {"gan": adversarial_step, "lapgan": adversarial_step, "decoder": decoder_step}
 
 
-def train_arms(arms: Iterable[Arm], train: "Images", settings: Settings, **options: Any) -> dict[str, Trained]:
-    """`train_arm` for each of `arms`, by label. Checkpoints go to one folder per arm below `checkpoints`."""
-    return train_each(train_arm, arms, train=train, settings=settings, **options)
+# `train_arm` for each of the arms, by label, with a folder of checkpoints for each below `checkpoints`.
+train_arms = partial(train_each, train_arm)
