@@ -12,8 +12,10 @@ from matplotlib.patches import Rectangle
 
 from lib import plots
 from lib.laplacian_gan.arms import NO_SOURCE
+from lib.metrics.classification import wilson
 
 Arrays = Mapping[str, np.ndarray]
+FOLLOWS = 0.2  # correlation beyond that with other images, from which samples follow their sources
 
 # An arm keeps its colour through all figures.
 ARM_COLOURS = {
@@ -238,7 +240,10 @@ def controls(frame: pd.DataFrame) -> Figure:
 
 
 def extractors(frame: pd.DataFrame) -> Figure:
-    """fig112: every arm's Fréchet distance in the features of two extractors. frame: tab12 with `fid_second`."""
+    """fig112: every arm's Fréchet distance in the features of two extractors. frame: tab12 with `fid_second`.
+
+    The title has Spearman's rank correlation, of each arm once: where it has sources, on those held out.
+    """
     figure, axes = plots.subplots(1, 1, width=4.0, height=3.2)
     for split, (_, marker, _) in SPLITS.items():
         part = frame[frame.sources == split]
@@ -250,7 +255,10 @@ def extractors(frame: pd.DataFrame) -> Figure:
         axes.plot([], [], color=ARM_COLOURS[arm], linewidth=4, label=arm)
     names = (frame[name].iloc[0].split()[0] for name in ("extractor", "second_extractor"))
     first, second = (f"Fréchet distance, {name} features" for name in names)
-    axes.set(xscale="log", yscale="log", xlabel=first, ylabel=second)
+    once = frame[(frame.sources != "training") & (frame.arm != "copy of held-out images")]
+    rank = once.fid.corr(once.fid_second, method="spearman")
+    axes.set(xscale="log", yscale="log", xlabel=first, ylabel=second,
+             title=f"rank correlation of {len(once)} arms: {rank:.2f}")  # fmt: skip
     for axis in (axes.xaxis, axes.yaxis):
         plots.plain_ticks(axis)
     plots.legend_below(figure, axes, columns=3)
@@ -288,7 +296,8 @@ def mixtures(frame: pd.DataFrame) -> Figure:
 def signs(frame: pd.DataFrame) -> Figure:
     """fig113: correlation with the source over training, a panel per arm, a line per seed. frame: `evaluation.signs`.
 
-    The dotted line is the mean correlation with other images.
+    The dotted line is the mean correlation with other images. A title counts the trainings that end with copies or
+    negatives of their sources, `FOLLOWS` above or below it, with Wilson's 95 % interval of the copies' share of both.
     """
     arms = list(frame.arm.unique())
     figure, axes = plots.subplots(1, len(arms), height=2.4, sharey=True, squeeze=False)
@@ -299,6 +308,11 @@ def signs(frame: pd.DataFrame) -> Figure:
             style = {"color": plots.COLOURS[1], "linestyle": "--"} if negative else {"color": plots.COLOURS[0]}
             cell.plot(run.images / 1000, run.source_correlation, linewidth=1, **style)
         cell.axhline(part.chance_correlation.mean(), color="0.3", linestyle=":", linewidth=1)
-        cell.set(xlabel="images seen (thousands)", ylim=(-1.05, 1.05), title=arm)
+        last = part.groupby("seed").last()
+        beyond = last.source_correlation - last.chance_correlation
+        copies, negatives = int((beyond > FOLLOWS).sum()), int((beyond < -FOLLOWS).sum())
+        low, high = wilson(copies, copies + negatives)
+        counts = f"of {len(last)}: {copies} copies ({low:.0%} to {high:.0%}), {negatives} negatives"
+        cell.set(xlabel="images seen (thousands)", ylim=(-1.05, 1.05), title=f"{arm}\n{counts}")
     axes[0, 0].set_ylabel("correlation with the source")
     return figure

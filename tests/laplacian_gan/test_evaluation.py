@@ -222,6 +222,19 @@ def test_every_run_follows_the_sign_for_seeds_of_its_own(data, protocol, tmp_pat
     assert drawn(figures.signs(runs[0])) != drawn(figures.signs(runs[1]))
 
 
+def test_the_title_of_signs_counts_copies_and_negatives():
+    ends = {"free": (0.9, -0.8, -0.7), "seeing": (0.9, 0.2, 0.7)}  # 0.2 is as near to its source as to any other
+    rows = [
+        {"arm": arm, "seed": seed, "images": images, "source_correlation": end * images, "chance_correlation": 0.1}
+        for arm, found in ends.items() for seed, end in enumerate(found) for images in (0.5, 1.0)
+    ]  # fmt: skip
+    titles = [cell.get_title() for cell in figures.signs(pd.DataFrame(rows)).axes]
+    assert titles == [
+        "free\nof 3: 1 copies (6% to 79%), 2 negatives",
+        "seeing\nof 3: 2 copies (34% to 100%), 0 negatives",
+    ]
+
+
 @pytest.mark.parametrize("size, levels", [(32, LEVELS), (64, LEVELS), (64, ()), (32, (4, 32))])
 def test_the_generator_is_drawn_with_every_level_that_joins(size, levels, drawn):
     figure = figures.generator(models.shapes(models.Generator(size, width=8, levels=levels)))
@@ -274,4 +287,6 @@ def test_a_second_extractor_measures_every_row_as_well(data, trained, protocol, 
     reference = data[1].pixels[held_out[COUNT : 2 * COUNT]]
     wanted = fid(describe(pixels, second), describe(reference, second))
     assert table.set_index("arm").fid_second["DCGAN"] == pytest.approx(wanted)
-    figures.extractors(table)
+    once = table[(table.sources != "training") & (table.arm != "copy of held-out images")]
+    rank = once.fid.rank().corr(once.fid_second.rank())
+    assert figures.extractors(table).axes[0].get_title() == f"rank correlation of {len(once)} arms: {rank:.2f}"
