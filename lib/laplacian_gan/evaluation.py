@@ -5,7 +5,7 @@ held-out images), distances are computed to references that contain none of thos
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID, control_arms, sign
 from lib.laplacian_gan.training import Settings, Trained, latents, train_arm, train_arms
 from lib.metrics import MetricError
 from lib.metrics.features import Extractor, load_extractor
-from lib.metrics.fid import MINIMUM, FeatureSet, compare, describe, fid, radial_power
+from lib.metrics.fid import MINIMUM, compare, describe, fid, radial_power
 from lib.metrics.perceptual import Perceptual, load_lpips, lpips_diversity, mean_lpips
 
 # The source's table (slide "FID Score, LPIPS score 비교"): claims to compare with. It names neither sample
@@ -30,14 +30,15 @@ REPORTED = {
     PYRAMID.label: {"reported_fid": 159.12, "reported_lpips": 0.4803},
     DCGAN.label: {"reported_fid": 112.07, "reported_lpips": 0.5063},
 }
+CANDIDATES = 10_000  # training images among which the nearest is looked for
 CROSSED_PYRAMIDS, CROSSED_LATENTS = 32, 8  # of the grid that separates what z and what the pyramid decide
 
 
-@dataclass(frozen=True)
 class Protocol:
     """How arms are measured: real images, split into disjoint parts, feature extractor and LPIPS.
 
     Attributes:
+        count: images per part: as many as asked for, or half of the smaller split.
         second: another extractor, to see whether both order the arms alike; None: there is none.
         reference: held-out images, which no model saw and no pyramid was taken from.
         train_reference: as many training images; a model that memorises is close to these alone.
@@ -47,24 +48,37 @@ class Protocol:
         queries: generated images whose nearest training image is looked for.
     """
 
-    extractor: Extractor
-    perceptual: Perceptual
-    reference: FeatureSet
-    train_reference: FeatureSet
-    sources: Mapping[str, Tensor]
-    training: Tensor
-    real_diversity: float
-    real_spectrum: tuple[Tensor, Tensor]  # of the reference
-    pairs: int
-    queries: int
-    seed: int
-    held_out: str  # checksum of the held-out images
-    second: Extractor | None = None
-    second_reference: FeatureSet | None = None
-
-    @property
-    def count(self) -> int:
-        return len(self.sources["training"])
+    def __init__(
+        self,
+        train: Images,
+        test: Images,
+        extractor: Extractor,
+        perceptual: Perceptual,
+        *,
+        second: Extractor | None = None,
+        count: int,
+        pairs: int = 1000,
+        queries: int = 1000,
+        seed: int = 0,
+    ):
+        self.count = count = min(count, len(train) // 2, len(test) // 2)
+        if count < MINIMUM:
+            raise MetricError(
+                f"distances need {MINIMUM} images of each part, not {count}: raise sample_count or add images"
+            )
+        self.extractor, self.perceptual, self.second, self.seed = extractor, perceptual, second, seed
+        self.pairs, self.queries = pairs, min(queries, count)
+        order = torch.Generator().manual_seed(seed)
+        trained, held_out = torch.randperm(len(train), generator=order), torch.randperm(len(test), generator=order)
+        reference = test.pixels[held_out[count : 2 * count]]
+        self.reference = describe(reference, extractor)
+        self.second_reference = second and describe(reference, second)
+        self.train_reference = describe(train.pixels[trained[count : 2 * count]], extractor)
+        self.sources = {"training": train.pixels[trained[:count]], "held-out": test.pixels[held_out[:count]]}
+        self.training = train.pixels[trained[: max(count, CANDIDATES)]]
+        self.real_diversity = lpips_diversity(perceptual, reference, pairs=pairs, seed=seed)["mean"]
+        self.real_spectrum = radial_power(reference)
+        self.held_out = test.checksum  # of the held-out images
 
     @property
     def key(self) -> str:
@@ -93,51 +107,11 @@ def load_protocol(
     second: str = "",
     **options: int,
 ) -> Protocol:
-    """`protocol_of`, by name. extractor, second: "auto", "inception", "vgg16" or "domain", the second may be "";
+    """A `Protocol`, by name. extractor, second: "auto", "inception", "vgg16" or "domain", the second may be "";
     lpips_net: "alex", "vgg", "squeeze"."""
     how = {"device": settings.device, "precision": settings.precision}
     features, other = (load_extractor(kind, train, test, **how) if kind else None for kind in (extractor, second))
-    return protocol_of(train, test, features, load_lpips(lpips_net, device=settings.device), second=other, **options)
-
-
-def protocol_of(
-    train: Images,
-    test: Images,
-    extractor: Extractor,
-    perceptual: Perceptual,
-    *,
-    second: Extractor | None = None,
-    count: int,
-    pairs: int = 1000,
-    queries: int = 1000,
-    candidates: int = 10_000,
-    seed: int = 0,
-) -> Protocol:
-    """A protocol with `count` images per part (fewer where a split has less than twice as many)."""
-    count = min(count, len(train) // 2, len(test) // 2)
-    if count < MINIMUM:
-        raise MetricError(
-            f"distances need {MINIMUM} images of each part, not {count}: raise sample_count or add images"
-        )
-    order = torch.Generator().manual_seed(seed)
-    trained, held_out = torch.randperm(len(train), generator=order), torch.randperm(len(test), generator=order)
-    reference = test.pixels[held_out[count : 2 * count]]
-    return Protocol(
-        extractor=extractor,
-        perceptual=perceptual,
-        reference=describe(reference, extractor),
-        second=second,
-        second_reference=second and describe(reference, second),
-        train_reference=describe(train.pixels[trained[count : 2 * count]], extractor),
-        sources={"training": train.pixels[trained[:count]], "held-out": test.pixels[held_out[:count]]},
-        training=train.pixels[trained[: max(count, candidates)]],
-        real_diversity=lpips_diversity(perceptual, reference, pairs=pairs, seed=seed)["mean"],
-        real_spectrum=radial_power(reference),
-        pairs=pairs,
-        queries=min(queries, count),
-        seed=seed,
-        held_out=test.checksum,
-    )
+    return Protocol(train, test, features, load_lpips(lpips_net, device=settings.device), second=other, **options)
 
 
 def distances(protocol: Protocol, pixels: Tensor) -> dict[str, Any]:

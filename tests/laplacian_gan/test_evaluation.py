@@ -30,7 +30,7 @@ def data():
 @pytest.fixture(scope="module")
 def protocol(data, tmp_path_factory):
     extractor = features.domain(*data, device="cpu", folder=tmp_path_factory.mktemp("extractors"), epochs=1)
-    return evaluation.protocol_of(*data, extractor, load_lpips("alex"), count=COUNT, pairs=6, queries=30)
+    return evaluation.Protocol(*data, extractor, load_lpips("alex"), count=COUNT, pairs=6, queries=30)
 
 
 @pytest.fixture(scope="module")
@@ -127,14 +127,14 @@ def test_copies_are_looked_for_among_as_many_images_whatever_the_arm(protocol, m
 
 def test_other_held_out_images_make_another_curve(data, protocol):
     other = load_images("shapes-plain", "test", count=220, seed=1)
-    second = evaluation.protocol_of(data[0], other, protocol.extractor, protocol.perceptual, count=COUNT, pairs=6)
+    second = evaluation.Protocol(data[0], other, protocol.extractor, protocol.perceptual, count=COUNT, pairs=6)
     assert second.key != protocol.key
 
 
 def test_too_few_images_are_refused(data, protocol):
     with pytest.raises(ValueError, match="at least 100 images of each set, not 20"):
         evaluation.distances(protocol, data[1].pixels[:20])
-    few = evaluation.protocol_of(*data, protocol.extractor, protocol.perceptual, count=10**6, pairs=4)
+    few = evaluation.Protocol(*data, protocol.extractor, protocol.perceptual, count=10**6, pairs=4)
     assert few.count == 110  # half of the smaller split: sources and reference share no image
 
 
@@ -267,7 +267,7 @@ def test_a_folder_of_images_shaped_like_celeba(tmp_path):
     settings = Settings(epochs=1, batch_size=64, width=2, device="cpu")
     extractor = features.domain(train, test, device="cpu", folder=tmp_path, epochs=1)
     assert "rotations" in extractor.name
-    protocol = evaluation.protocol_of(train, test, extractor, load_lpips("squeeze"), count=100, pairs=2)
+    protocol = evaluation.Protocol(train, test, extractor, load_lpips("squeeze"), count=100, pairs=2)
     made = evaluation.compare_on(train, protocol, settings, LEVELS, seed=0, checkpoints=tmp_path / "checkpoints")
     rows = evaluation.headline(made, protocol, train.name, seed=0)
     assert made["pyramid GAN"].generator.mix is None  # at 64 px the finest band is not given
@@ -276,7 +276,7 @@ def test_a_folder_of_images_shaped_like_celeba(tmp_path):
 
 def test_a_second_extractor_measures_every_row_as_well(data, trained, protocol, tmp_path):
     second = features.domain(*data, device="cpu", folder=tmp_path, epochs=2)
-    both = evaluation.protocol_of(*data, protocol.extractor, load_lpips("alex"), second=second,
+    both = evaluation.Protocol(*data, protocol.extractor, load_lpips("alex"), second=second,
                                   count=COUNT, pairs=6, queries=30)  # fmt: skip
     table = pd.concat([evaluation.evaluate(trained, both, seed=0), evaluation.real_rows(both, seed=0)])
     alone = evaluation.evaluate(trained, protocol, seed=0)
