@@ -81,7 +81,7 @@ class _GramPenalty(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, matrix: Tensor, index: Tensor | None, power: float, margin: float) -> Tensor:
+    def forward(ctx, matrix: Tensor, index: Tensor, power: float, margin: float) -> Tensor:
         members = _members(matrix, index)  # (g, m, d)
         pairs = len(matrix) * (members.shape[1] - 1)  # ordered, of filters that share a group
         gram = torch.bmm(members, members.transpose(1, 2))  # (g, m, m)
@@ -91,8 +91,6 @@ class _GramPenalty(torch.autograd.Function):
         gram.diagonal(dim1=1, dim2=2).zero_()
         ctx.save_for_backward(matrix, gram, scale, index)
         ctx.pairs, ctx.power, ctx.margin = pairs, power, margin
-        if power == 2 and margin == 0:
-            return gram.square().sum() / pairs
         return (gram.abs() - margin).clamp_min(0).pow(power).sum() / pairs
 
     @staticmethod
@@ -104,24 +102,17 @@ class _GramPenalty(torch.autograd.Function):
     @staticmethod
     def _gradient(ctx, grad: Tensor) -> Tensor:
         matrix, gram, scale, index = ctx.saved_tensors
-        if ctx.power == 2 and ctx.margin == 0:
-            slope = 2 * gram
-        else:
-            excess = (gram.abs() - ctx.margin).clamp_min(0)
-            # excess^0 = 1 also where the hinge is at rest, so sign() alone would push there.
-            slope = ctx.power * excess.pow(ctx.power - 1) * gram.sign() * (excess > 0)
+        excess = (gram.abs() - ctx.margin).clamp_min(0)
+        # excess^0 = 1 also where the hinge is at rest, so sign() alone would push there.
+        slope = ctx.power * excess.pow(ctx.power - 1) * gram.sign() * (excess > 0)
         slope.diagonal(dim1=1, dim2=2).copy_(-(slope * gram).sum(-1))
         slope.mul_(scale[:, :, None] * (2 * grad / ctx.pairs)).mul_(scale[:, None, :])
         change = torch.bmm(slope, _members(matrix, index))  # (g, m, d)
-        if index is None:
-            return change[0]
         return torch.empty_like(matrix).index_copy_(0, index.flatten(), change.flatten(0, 1))
 
 
-def _members(matrix: Tensor, index: Tensor | None) -> Tensor:
+def _members(matrix: Tensor, index: Tensor) -> Tensor:
     """Filters by group, (g, m, d)."""
-    if index is None:
-        return matrix.unsqueeze(0)
     return matrix.index_select(0, index.flatten()).view(*index.shape, -1)
 
 
@@ -154,9 +145,8 @@ def gram_penalty(
     """
     matrix = as_matrix(weight)
     n, d = matrix.shape
-    index = None
-    if groups != 1:
-        index = group_indices(n, groups, grouping, generator=generator, device=matrix.device)
+    grouping = grouping if groups != 1 else "contiguous"
+    index = group_indices(n, groups, grouping, generator=generator, device=matrix.device)
     bound = welch_bound(n, d) if margin == "welch" else float(margin)
     return _GramPenalty.apply(matrix, index, power, bound)
 
