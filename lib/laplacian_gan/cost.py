@@ -11,17 +11,14 @@ from lib.laplacian_gan import training
 from lib.laplacian_gan.arms import DCGAN, Arm
 from lib.laplacian_gan.models import parameter_count, resolutions
 from lib.timing import costs
-from lib.training import MovingAverage, prepare, start
+from lib.training import start
 
 
 def our_step(size: int, width: int, precision: str, arm: Arm = DCGAN, device: str = "cpu") -> Callable:
     """`training`'s step of a fresh arm as it is run there, with the moving average: step(real, number) -> terms."""
     accelerator = start(device, precision)
-    players = [part for part in training.networks(arm, size, width) if part is not None]
-    mean = MovingAverage(players[0], 0.999, ramp=True).to(accelerator.device)
-    prepared = prepare(accelerator, *players, *(training.optimizer_of(part, arm) for part in players))
     scales = torch.ones(len(resolutions(size)), device=accelerator.device)
-    step = training.step_of(accelerator, arm, prepared, scales, mean, read=lambda real: real)
+    step = training.make_step(accelerator, arm, size, width, 0.999, scales, read=lambda real: real)[2]
     return lambda real, number=0: step((number, real))
 
 

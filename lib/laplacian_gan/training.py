@@ -160,24 +160,16 @@ def train_arm(
     """
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
-    scales = scales_of(train)
-    generator, discriminator = networks(arm, train.pixels.shape[-1], settings.width)
-    mean_generator = MovingAverage(generator, settings.ema, ramp=True)
-    players = [part for part in (generator, discriminator) if part is not None]
-    optimizers = [optimizer_of(part, arm) for part in players]
-    parameters = {"generator": parameter_count(generator)}
-    parameters["discriminator"] = parameter_count(discriminator) if discriminator is not None else 0
-    prepared = prepare(accelerator, *players, *optimizers)
-    mean_generator.to(accelerator.device)
-    accelerator.register_for_checkpointing(mean_generator)
+    scales, train = scales_of(train).to(accelerator.device), train.to(accelerator.device)
+    read = lambda index: as_float(train.pixels[index])  # noqa: E731
+    mean, parameters, step = make_step(
+        accelerator, arm, train.pixels.shape[-1], settings.width, settings.ema, scales, read
+    )
     torch.manual_seed(seed + 1)
-    train = train.to(accelerator.device)
-    scales = scales.to(accelerator.device)
-    step = step_of(accelerator, arm, prepared, scales, mean_generator, lambda index: as_float(train.pixels[index]))
 
     def trained(history: pd.DataFrame) -> Trained:
-        calibrate(mean_generator.module, arm, scales, train, settings.batch_size)
-        return Trained(arm, mean_generator.module, scales, history, parameters)
+        calibrate(mean, arm, scales, train, settings.batch_size)
+        return Trained(arm, mean, scales, history, parameters)
 
     shares = shuffled(accelerator, len(train), settings.batch_size, seed)
 
@@ -193,28 +185,34 @@ def train_arm(
     return trained(history)
 
 
-def step_of(
-    accelerator, arm: Arm, parts, scales: Tensor, mean_generator: MovingAverage, read: Callable[[Tensor], Tensor]
-) -> Callable[[tuple[int, Tensor]], dict[str, Tensor]]:
-    """One step of an arm with its moving average, for `fit`: step((number, batch)) -> terms.
+def make_step(
+    accelerator, arm: Arm, size: int, width: int, ema: float, scales: Tensor, read: Callable[[Tensor], Tensor]
+) -> tuple[nn.Module, dict[str, int], Callable[[tuple[int, Tensor]], dict[str, Tensor]]]:
+    """The averaged generator of fresh networks of an arm, their parameters, and a step of their training for `fit`:
+    step((number, batch)) -> terms; all registered for checkpoints.
 
     read(batch) returns real images (n, 3, h, w). Steps with and without a gradient penalty are captured apart.
     """
+    players = [part for part in networks(arm, size, width) if part is not None]
+    mean = MovingAverage(players[0], ema, ramp=True).to(accelerator.device)
+    parameters = dict(zip(("generator", "discriminator"), [*map(parameter_count, players), 0], strict=False))
+    parts = prepare(accelerator, *players, *(optimizer_of(part, arm) for part in players))
+    accelerator.register_for_checkpointing(mean)
     update = STEPS[arm.kind](accelerator, arm, parts, scales)
 
     def one(batch: Tensor, penalised: bool) -> dict[str, Tensor]:
         terms = update(read(batch), penalised)
-        mean_generator.update_parameters(accelerator.unwrap_model(parts[0]))
+        mean.update_parameters(accelerator.unwrap_model(parts[0]))
         return terms
 
-    optimizers = parts[len(parts) // 2 :]
+    optimizers = parts[len(players) :]
     variants = [Captured(accelerator, partial(one, penalised=penalised), optimizers) for penalised in (False, True)]
 
     def step(batch: tuple[int, Tensor]) -> dict[str, Tensor]:
         number, index = batch
         return variants[number % arm.penalty_every == 0](index)
 
-    return step
+    return mean.module, parameters, step
 
 
 def networks(arm: Arm, size: int, width: int) -> tuple[nn.Module, nn.Module | None]:
