@@ -449,7 +449,7 @@ class TestCheckpoints:
     def test_english_only(self, folder):
         for path in folder.glob("*token*"):
             path.write_text(path.read_text(encoding="utf-8").replace("<|ko|>", "<|xx|>"), encoding="utf-8")
-        with pytest.raises(DataError, match=r"tokenizer has no <\|ko\|>.*\.en in its name.*multilingual"):
+        with pytest.raises(DataError, match=r"tokenizer has no <\|ko\|>.*\.en in their name.*multilingual"):
             whisper.from_checkpoint(folder, NAMES)
 
     def test_half_a_model(self, folder):
