@@ -183,7 +183,7 @@ def blender_hood(draw: Draw, n: int) -> np.ndarray:
     return mixed((1, hood), (share, blades), (0.5 * share, chunks)) * draw.gate(n)
 
 
-# Of each class by its number.
+# Of each class by its number: of training and validation, of the test.
 FAMILIES: dict[int, Families] = EMERGENCIES | {
     15: ((dishes, living_room, cooking), (kitchen_table,)),
     16: ((traffic, birds_steps, crossing), (street_market,)),
@@ -276,12 +276,3 @@ def open_air(draw: Draw, n: int) -> np.ndarray:
 
 
 BACKGROUNDS: tuple[Family, ...] = (room_tone, mains_room, distant_street, distant_talk, open_air)
-
-
-def families(number: int, split: str) -> tuple[Family, ...]:
-    """The generators of class `number` (1..19) used in `split`; validation uses those of training."""
-    return FAMILIES[number][split == "test"]
-
-
-def distractors(split: str) -> tuple[Family, ...]:
-    return DISTRACTORS[split == "test"]

@@ -41,7 +41,6 @@ CELL = 1280  # samples of a time cell of the energy: 8 of Whisper's frames, 80 m
 # (ANSI S3.5-1997); homes are at 40 to 60.
 VOICE = 5, 30
 
-_SHARD = 100  # clips in a file of the cache
 _FLOOR = 10 ** (-30 / 10)  # an event lasts while its power is above this share of its maximum
 _FRAME = 160  # samples, for levels and labels: 10 ms
 
@@ -128,35 +127,28 @@ def draw_soundscapes(
     recorded: recordings among the events, distractors and backgrounds; those of `split` alone.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: seconds is out of range.
     """
-    if count < 1:
-        raise ValueError(f"count is {count}, expected at least 1 clip to draw.")
-    if seed < 0:
-        raise ValueError(f"seed is {seed}, expected 0 or more.")
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}, expected 'train', 'validation' or 'test'.")
     if not 1 <= seconds <= 30:
         raise ValueError(f"seconds is {seconds}, expected 1 to 30.")
     bank, n = speech_bank(split), round(seconds * RATE)
     # Changes with everything that changes the clips; the seed and the split are in the folder's name.
     key = hashlib.sha256(repr((_sources(), bank.digest, n, recorded and recorded.checksum)).encode())
     place = folder() / f"{key.hexdigest()[:16]}-{split}-{seed}{'-stems' if stems else ''}"
-    how = (seed, split, n, stems, bank, recorded)
-    shards = [partial(_shard, place / f"{start // _SHARD:05d}.npz", start, min(_SHARD, count - start), *how)
-              for start in range(0, count, _SHARD)]  # fmt: skip
-    missing = [partial(_made, one) for one in shards if not one.args[0].exists()]
+    rounds = [partial(_round, place / f"{turn:05d}.npz", turn, seed, split, n, stems, bank, recorded)
+              for turn in range(-(-count // len(CLASSES)))]  # fmt: skip
+    missing = [partial(_made, one) for one in rounds if not one.args[0].exists()]
     if len(missing) > 1:  # a single one takes less time than starting processes
         from lib.forking import side_by_side  # with torch, which nothing else here needs
 
         side_by_side(missing)
     joined, clips = {}, []
-    for shard in shards:  # one in memory at a time, beside all
-        arrays, more = shard()
+    for one in rounds:  # one in memory at a time, beside all
+        arrays, more = one()
         for name, values in arrays.items():
             whole = joined.setdefault(name, np.empty((count, *values.shape[1:]), values.dtype))
-            whole[len(clips) : len(clips) + len(values)] = values
-        clips += more
+            whole[len(clips) : len(clips) + len(values)] = values[: count - len(clips)]
+        clips += more[: count - len(clips)]
     numbers = np.array([clip.number for clip in clips], np.int64)
     digest = hashlib.sha256(repr(joined["samples"].shape).encode())
     digest.update(np.ascontiguousarray(joined["samples"], "<i2").data)
@@ -202,24 +194,22 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-def _made(shard: Callable) -> None:
+def _made(one: Callable) -> None:
     """In a process of its own: what is drawn stays in the cache instead of being sent."""
-    shard()
+    one()
 
 
-def _shard(path, start, count, seed, split, n, stems, bank, recorded) -> tuple[dict, list[Clip]]:
-    """Clips start..start + count of the stream: as many as there are from the file, the rest drawn and kept."""
-    arrays = cache.read(path) or {}
-    clips = [_clip_of(row) for row in json.loads(str(arrays.pop("clips", "[]")))]
-    if len(clips) < count:
-        order = _order(start + len(clips), start + count, seed, split)
-        drawn = [_clip(index, number, seed, split, n, bank, recorded) for index, number in order]
-        for name in ("samples", "energy", "stems")[: 2 + stems]:
-            fresh = np.stack([one[name] for one in drawn])
-            arrays[name] = np.concatenate([arrays[name], fresh]) if clips else fresh
-        clips += [one["clip"] for one in drawn]
-        cache.keep(path, **arrays, clips=np.array(json.dumps([asdict(clip) for clip in clips])))
-    return {name: value[:count] for name, value in arrays.items()}, clips[:count]
+def _round(path, turn, seed, split, n, stems, bank, recorded) -> tuple[dict[str, np.ndarray], list[Clip]]:
+    """Round `turn` of the stream, a clip of each class in an order of its own: from the file, or drawn and kept."""
+    arrays = cache.read(path)
+    if arrays is None:
+        order = np.argsort(Draw(seed, (SPLITS.index(split), 1, turn)).unit(len(CLASSES)), kind="stable").tolist()
+        drawn = [_clip(turn * len(CLASSES) + place, number, seed, split, n, bank, recorded)
+                 for place, number in enumerate(order)]  # fmt: skip
+        arrays = {name: np.stack([one[name] for one in drawn]) for name in ("samples", "energy", "stems")[: 2 + stems]}
+        arrays["clips"] = np.array(json.dumps([asdict(one["clip"]) for one in drawn]))
+        cache.keep(path, **arrays)
+    return arrays, [_clip_of(row) for row in json.loads(str(arrays.pop("clips")))]
 
 
 def _clip_of(row: dict) -> Clip:
@@ -227,14 +217,6 @@ def _clip_of(row: dict) -> Clip:
 
 
 # --- Drawing ------------------------------------------------------------------------------------
-
-
-def _order(start: int, stop: int, seed: int, split: str) -> list[tuple[int, int]]:
-    """(index, class) of clips start..stop: each round over the classes in an order of its own."""
-    numbers, size = [], len(CLASSES)
-    for turn in range(-(-stop // size)):
-        numbers += np.argsort(Draw(seed, (SPLITS.index(split), 1, turn)).unit(size), kind="stable").tolist()
-    return list(enumerate(numbers))[start:stop]
 
 
 def _clip(
@@ -278,7 +260,7 @@ def _clip(
     if number:
         content = draw.unit()
         if content < 0.92:
-            recipes, categories = events.families(number, split), recordings.EVENTS.get(number, ())
+            recipes, categories = events.FAMILIES[number][split == "test"], recordings.EVENTS.get(number, ())
             source = either(draw, recipes, recorded, categories, recordings.EVENT)
             for _ in range(1 + draw.chance(0.25)):
                 length = draw.between(0.8, n / RATE) if draw.chance(0.7) else n / RATE * 1.1
@@ -292,7 +274,7 @@ def _clip(
             add("speech", wave, onset, draw.between(*VOICE), kind="speech", name=name, **said)
             transcript = said["text"]
         if draw.chance(0.3):
-            recipes = events.distractors(split)
+            recipes = events.DISTRACTORS[split == "test"]
             source = either(draw, recipes, recorded, recordings.DISTRACTORS, recordings.DISTRACTOR)
             sound = source(draw, round(draw.between(0.6, 2.0) * RATE))
             onset, snr = draw.between(-0.1, n / RATE - 0.5), draw.between(-5, 20)
@@ -333,13 +315,10 @@ def _loud(wave: np.ndarray) -> tuple[np.ndarray, float]:
 @lru_cache(maxsize=1)
 def _filters() -> np.ndarray:
     """(201, BANDS) Whisper's 80 mel filters (Slaney's scale and norm, 400-point transform), added in pairs."""
-    top = 15 + 27 * np.log(8) / np.log(6.4)  # mel of 8 kHz
-    mel = np.linspace(0, top, 82)
-    edges = np.where(mel < 15, mel * 200 / 3, 1000 * np.exp((mel - 15) * np.log(6.4) / 27))
-    hertz = np.linspace(0, RATE / 2, 201)[:, None]
-    left, middle, right = edges[:-2], edges[1:-1], edges[2:]
-    weights = np.minimum((hertz - left) / (middle - left), (right - hertz) / (right - middle)).clip(0)
-    return (weights * 2 / (right - left)).reshape(201, BANDS, 2).sum(2)
+    from transformers.audio_utils import mel_filter_bank  # here: it takes long to import
+
+    filters = mel_filter_bank(201, 2 * BANDS, 0.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
+    return filters.reshape(201, BANDS, 2).sum(2)
 
 
 def _energy(stems: np.ndarray) -> np.ndarray:
