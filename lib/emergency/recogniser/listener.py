@@ -48,10 +48,10 @@ class Alarm(NamedTuple):
     samples: np.ndarray
 
 
-def windows(chunks: Iterable[np.ndarray], seconds: float = WINDOW) -> Iterator[tuple[float, np.ndarray]]:
+def windows(chunks: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
     """(seconds of the stream at its end, (n,) int16) of a window each `HOP`, and of what comes after the last one, with
     as much before it as fills a window. chunks: int16 at 16 kHz; how they are cut does not matter."""
-    size, hop = round(seconds * RATE), round(HOP * RATE)
+    size, hop = round(WINDOW * RATE), round(HOP * RATE)
     sound, heard, due = np.zeros(0, np.int16), 0, size  # samples; how many so far; at how many the next window is whole
     for chunk in chunks:
         sound = np.concatenate([sound, chunk])

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.data.cache import atomic
-from lib.data.catalog import DataError, readable
+from lib.data.catalog import DataError
 from lib.data.decoding import decode
 from lib.emergency.classes import find
 from lib.emergency.cnn.network import load_cnn, logits_of
@@ -38,7 +38,6 @@ from lib.forking import give_back
 from lib.metrics.classification import fit_temperature, raised
 
 CNN, ENCODER, TEXT = "CNN", "Whisper encoder", "decoder's text"
-SHORTEST = 1.0  # seconds of a recording
 _FILE = "recogniser.json"
 _FRAMES = 64  # that every variant of the CNN can take
 _SURE = 20.0  # logit of what needs no network: that silence is silent
@@ -203,20 +202,15 @@ class Recogniser:
                 yield heard.alert
 
     def follow(self, source: Source, location: str = "", *, started: float | None = None) -> Report:
-        """`watch` to the end, and all that was heard. A source of less than `WINDOW` is heard as a whole.
+        """`watch` to the end, and all that was heard. Silence fills up a source of less than `WINDOW`.
 
         Raises:
             DataError: the recording cannot be read; the message says why.
-            ValueError: as `watch`, or there is less than `SHORTEST` of sound.
+            ValueError: as `watch`.
         """
         samples = np.concatenate([np.zeros(0, np.int16), *_chunks(source)])
-        if len(samples) < SHORTEST * RATE:
-            what = f"{readable(os.fspath(source))} holds" if isinstance(source, str | os.PathLike) else "there are"
-            raise ValueError(f"{what} {len(samples) / RATE:.4g} s of sound, and {SHORTEST:g} s is the least that is "
-                             "heard")  # fmt: skip
-        step = self.whisper.seconds_per_moment
-        seconds = min(WINDOW, int(len(samples) / RATE / step + 1e-6) * step)
-        heard = list(self.listen([samples], location, started, seconds))
+        samples = np.pad(samples, (0, max(round(WINDOW * RATE) - len(samples), 0)))
+        heard, step = list(self.listen([samples], location, started)), self.whisper.seconds_per_moment
         parts = [(one.times, one.probabilities) for one in heard]
         for place, later in enumerate(heard[1:]):  # no window to come holds what begins before it
             before = heard[place].times < later.times[0] - step / 2 + 1e-9
@@ -233,15 +227,11 @@ class Recogniser:
             self.predict(torch.from_numpy(likeliest.samples)[None]),
         )
 
-    def listen(
-        self, chunks: Iterable[np.ndarray], location: str, started: float | None, seconds: float = WINDOW
-    ) -> Iterator[Heard]:
+    def listen(self, chunks: Iterable[np.ndarray], location: str, started: float | None) -> Iterator[Heard]:
         """Of each window: the encoder's moments, which are cheap, and what the others say where these alarm."""
         started = time.time() if started is None else started
-        step = self.whisper.seconds_per_moment
-        n = min(self.rule.n, int(seconds / step + 1e-6))
-        listener = Listener(self.alarming, step, replace(self.rule, k=min(self.rule.k, n), n=n))
-        for at, samples in windows(chunks, seconds):
+        listener = Listener(self.alarming, self.whisper.seconds_per_moment, self.rule)
+        for at, samples in windows(chunks):
             times, probabilities, alarm = listener.hear(at, samples, self._scored(samples))
             alert = None if alarm is None else self.judge(alarm, location, started)
             if alarm is not None and alert is None:

@@ -188,7 +188,7 @@ class TestSources:
         yield (samples[start : start + 777] for start in range(0, len(samples), 777))
         yield [samples[:5], samples[5:5], samples[5:]]
 
-    @pytest.mark.parametrize("seconds", [1.0, 2.5, 4.0, 9.7])
+    @pytest.mark.parametrize("seconds", [2.5, 4.0, 9.7])
     def test_are_heard_alike(self, recogniser, tmp_path, seconds):
         loud = alarming(recogniser)
         reports = [loud.follow(source, "부엌", started=5.0) for source in self.sources(tmp_path, seconds)]
@@ -202,6 +202,11 @@ class TestSources:
             assert [list(loud.watch(source, "부엌", started=5.0)) for source in self.sources(tmp_path, seconds)] == [
                 list(first.alerts)
             ] * 7
+
+    def test_silence_fills_up_what_is_shorter_than_a_window(self, recogniser):
+        samples = clips(1, 0.7)[0].numpy()
+        report = recogniser.follow(samples)
+        assert len(report.times) == 50 and np.array_equal(report.window, np.pad(samples, (0, 64_000 - len(samples))))
 
     def test_the_timeline_covers_it_without_gaps(self, recogniser):
         report = recogniser.follow(clips(1, 9.7)[0].numpy())
@@ -234,8 +239,6 @@ class TestSources:
             np.zeros(64_000, np.int32),
             clips(1)[0].numpy().astype(np.float32),  # int16's values
             np.full(64_000, np.nan),
-            np.zeros(900, np.int16),
-            [],
         ],
     )
     def test_no_source(self, recogniser, source):
