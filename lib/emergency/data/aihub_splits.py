@@ -25,11 +25,7 @@ def split_source(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
 
     The same clips give the same splits whatever their order and wherever they lie. The indices of a split are
     in an order that mixes the classes.
-
-    Raises:
-        ValueError: fewer than 3 clips.
     """
-    _enough(rows)
     total = min(len(rows), sum(SOURCE.values()))
     test = max(round(total * SOURCE["test"] / sum(SOURCE.values())), 1)
     validation = math.ceil((total - test) / 100)
@@ -52,11 +48,7 @@ def split_strict(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
     with one line alone is in one split alone.
 
     Order of rows and of indices as in `split_source`.
-
-    Raises:
-        ValueError: fewer than 3 clips.
     """
-    _enough(rows)
     ranks = _ranks(rows, seed)
     units = defaultdict(list)
     for index, row in enumerate(rows):
@@ -78,11 +70,6 @@ def split_strict(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
         lacking[split] -= clips
         chosen[split] += unit
     return _mixed(chosen, ranks)
-
-
-def _enough(rows: Sequence[Row]) -> None:
-    if len(rows) < 3:
-        raise ValueError(f"There are {len(rows)} clips, expected at least 3 to split them.")
 
 
 def _ranks(rows: Sequence[Row], seed: int) -> list[tuple[bytes, str, int]]:
