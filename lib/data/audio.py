@@ -9,7 +9,6 @@ Where a set is looked for is written in `catalog`, which formats are read in `de
 
 import re
 import warnings
-from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from lib.data import cache, catalog, common, decoding, folders
 from lib.data.catalog import DataError, Source
-from lib.data.decoding import RATE, Unreadable
+from lib.data.decoding import RATE
 from lib.data.folders import Listing
 
 __all__ = ["DataError", "Sounds", "load_sounds"]
@@ -103,7 +102,7 @@ def load_sounds(
 
     Raises:
         DataError: the data is missing, damaged, not as expected, or the arguments ask for what it
-            cannot give. The message says what to do. Files that cannot be read are all named by kind at once.
+            cannot give. The message says what to do.
     """
     common.check(dataset, split, count, known=catalog.AUDIO_SETS, splits=("train", "test", "all"))
     if not decoding.SHORTEST <= seconds <= LONGEST:
@@ -208,32 +207,18 @@ def _official(source: Source) -> Listing:
 
 
 def _decode(listing: Listing, length: int) -> np.ndarray:
-    """(N, length) int16; all files are tried before any that cannot be read is complained of.
+    """(N, length) int16. What is longer is told here, where it is decoded: once for each cache."""
+    longer = []
 
-    What is longer is told here, where it is decoded: once for each cache.
-    """
-    files, count = listing.paths(), len(listing.files)
-    rejected, longer = defaultdict(list), []  # reason -> names
-    samples = np.zeros((count, length), np.int16)
+    def read(path: Path) -> np.ndarray:
+        clip = decoding.decode(path, seconds=length / RATE + 0.5)
+        if len(clip) > length + RATE // 4:
+            longer.append(path)
+        return np.pad(clip[:length], (0, max(length - len(clip), 0)))
 
-    def one(index: int) -> None:
-        try:
-            clip = decoding.decode(files[index], seconds=length / RATE + 0.5)
-            samples[index, : len(clip)] = clip[:length]
-            if len(clip) > length + RATE // 4:
-                longer.append(index)
-        except Unreadable as error:
-            rejected[error.reason].append(catalog.readable(listing.files[index].name))
-
-    common.in_threads(one, count)
-    if rejected:
-        parts = [
-            f"{len(names)} {reason} ({'first ' if len(names) > 1 else ''}{min(names)})"
-            for reason, names in sorted(rejected.items(), key=lambda group: (-len(group[1]), group[0]))
-        ]
-        raise DataError(f"{sum(map(len, rejected.values()))} of the {count} sounds of {listing.place} cannot be used: "
-                        f"{', '.join(parts)}. Remove or repair them.")  # fmt: skip
+    samples = np.zeros((len(listing.files), length), np.int16)
+    common.fill(samples, listing.paths(), read)
     if longer:
-        warnings.warn(f"{len(longer)} of the {count} sounds of {listing.place} are longer than {length / RATE:g} s, of "
-                      "which the beginning is used: raise seconds=, or cut them.", stacklevel=4)  # fmt: skip
+        warnings.warn(f"{len(longer)} of the {len(samples)} sounds of {listing.place} are longer than "
+                      f"{length / RATE:g} s, of which the beginning is used: raise seconds=, or cut them.")  # fmt: skip
     return samples

@@ -94,6 +94,26 @@ def in_threads(function: Callable[[int], Any], count: int) -> list:
         return list(pool.map(function, range(count)))
 
 
+def fill(values: np.ndarray, files: Sequence[Path], read: Callable[[Path], np.ndarray]) -> None:
+    """values[i] = read(files[i]), in threads.
+
+    Raises:
+        DataError: of the first file that cannot be read, and which others: to decode a large folder takes minutes.
+    """
+
+    def one(index: int) -> DataError | None:
+        try:
+            values[index] = read(files[index])
+        except DataError as error:
+            return error
+
+    failed = [(file, error) for file, error in zip(files, in_threads(one, len(files)), strict=True) if error]
+    if failed:
+        others = ", ".join(catalog.readable(str(file)) for file, _ in failed[1:6])
+        more = f" Of {len(failed)} such files the next are {others}." if others else ""
+        raise DataError(f"{failed[0][1]}{more}") from failed[0][1]
+
+
 def unpack(archive: Path, content: str, where: str, md5: str = "") -> Path:
     """The folder in `build/cache` into which `archive` is unpacked once: the data root may be read-only.
 

@@ -167,30 +167,20 @@ def decode(files: list[Path], size: int | None) -> np.ndarray:
         DataError: an image that cannot be read, or unequal sizes without `size`.
     """
 
-    damaged = []
+    first = read_image(files[0], size)
 
-    def one(index: int) -> None:
-        try:
-            image = read_image(files[index], size)
-        except DataError as error:
-            damaged.append((index, error))
-            return
+    def read(path: Path) -> np.ndarray:
+        image = read_image(path, size)
         if image.shape != first.shape:
             (h, w), (height, width) = first.shape[:2], image.shape[:2]
             raise DataError(
-                f"The images have unequal sizes: {files[0]} has {w} x {h} pixels, {files[index]} has {width} x "
-                f"{height}. Give size= to resize and crop all of them."
+                f"The images have unequal sizes: {files[0]} has {w} x {h} pixels, {path} has {width} x {height}. Give "
+                "size= to resize and crop all of them."
             )
-        pixels[index] = image.transpose(2, 0, 1)
+        return image.transpose(2, 0, 1)
 
-    first = read_image(files[0], size)
     pixels = np.zeros((len(files), 3, *first.shape[:2]), np.uint8)
-    common.in_threads(one, len(files))
-    if damaged:  # all are told at once: to decode a large folder takes minutes
-        index, error = min(damaged, key=lambda one: one[0])
-        others = [str(files[other]) for other, _ in sorted(damaged)[1:6]]
-        more = f" Of {len(damaged)} such images the next are {', '.join(others)}." if others else ""
-        raise DataError(f"{error}{more}") from error
+    common.fill(pixels, files, read)
     return pixels
 
 

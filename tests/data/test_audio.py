@@ -140,11 +140,10 @@ def test_files_that_cannot_be_read_are_named_at_once(tmp_path):
     (tmp_path / "set/a/worse.mp3").write_text("no sound")
     (tmp_path / "set/a/empty.ogg").write_bytes(b"")
     write(tmp_path / "set/a/nan.wav", np.full(9000, np.nan), subtype="FLOAT")
-    expected = (
-        r"4 of the 9 sounds of .*set cannot be used: 2 not audio \(first a/bad\.wav\), 1 empty \(a/empty\.ogg\), "
-    )
-    with pytest.raises(DataError, match=expected + r"1 not finite \(a/nan\.wav\)\. Remove or repair them"):
+    with pytest.raises(DataError, match=r"Of 4 such files the next are .*, .*, .*\.") as caught:
         load(tmp_path, split="all")
+    for name in ("bad.wav", "worse.mp3", "empty.ogg", "nan.wav"):
+        assert f"a/{name}" in str(caught.value)
     assert not cache.folder("sounds").exists()
 
 
