@@ -40,9 +40,6 @@ SECTIONS = {  # title, and in the bar at the top
     "4": ("Emergency recognition at home with Whisper", "Emergencies"),
     "": ("Other results", "Others"),
 }
-# What the source reports is shown as it stands there; these columns come first in the table of claims.
-REPORTED = ("source", "reported_fid", "reported_lpips")
-CLAIMS, FIRST = "tab71_claims", ("statement", "source", "ours", "sd", "unit", "status")
 # Ids as they stand in a notebook's calls.
 SAVED = re.compile(r"(?:save_figure|save_table|Result)\(\s*\"(\w+)\"")
 # What a page without scripts can show of an output, best first.
@@ -96,19 +93,12 @@ def _version(scope: Scope, identity: str, sidecar: dict, pages: list[dict], fold
         "notebook": page and page["address"] + page["anchors"].get(identity, ""),
     }
     if sidecar["kind"] == "table":
-        return version | {"columns": _columns(identity, sidecar)}
+        columns = list(zip(*sidecar["data"], strict=True)) or [()] * len(sidecar["columns"])
+        numeric = [all(type(value) in (int, float) for value in column if value is not None) for column in columns]
+        return version | {"numeric": numeric}
     if "png" not in files:
         raise ParameterError(f"{scope.name}/{identity}.png is missing; `make verify` tells what else is")
     return version | {"size": gallery.opened(scope.folder / f"{identity}.png").size}
-
-
-def _columns(identity: str, table: dict) -> list[tuple[str, int, bool, bool]]:
-    """Of each column, as shown: name, place in a row, whether all are numbers, whether to the digit."""
-    first = [name for name in FIRST if identity == CLAIMS and name in table["columns"]]
-    names = [*first, *(name for name in table["columns"] if name not in first)]
-    places = [table["columns"].index(name) for name in names]
-    numeric = [all(type(row[at]) in (int, float) for row in table["data"] if row[at] is not None) for at in places]
-    return [(name, at, n, name in REPORTED) for name, at, n in zip(names, places, numeric, strict=True)]
 
 
 def _index(profile: str, results: dict[str, list[dict]], pages: list[dict]) -> str:
@@ -148,19 +138,19 @@ def _render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "mathematics": mathematics}
+    environment.filters["number"] = number
     environment.globals["inlined"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
     return environment.get_template(template).render(values)
 
 
-def number(value: Any, exact: bool = False) -> str:
-    """A table's field for reading: four significant digits unless `exact`, a dash where it is missing."""
+def number(value: Any) -> str:
+    """A table's field: five significant digits, which the source's numbers fit, and a dash where it is missing."""
     if value is None:
         return "–"
     if type(value) not in (int, float):  # of JSON; a truth value is no number
         return str(value)
     if isinstance(value, float) and not value.is_integer():
-        text = f"{value:.{12 if exact else 4}g}"
+        text = f"{value:.5g}"
     else:
         text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.0f}"
     return text.replace("-", "−")
@@ -175,14 +165,6 @@ def formula(source: str, display: str) -> str:
         return to_mathml(source.strip(), display=display)
     except Exception:  # the converter raises whatever its parser met
         return f"<code>{html.escape(source)}</code>"
-
-
-def mathematics(text: str) -> Markup:
-    """Plain text as HTML, `$…$` in it as formulas."""
-    parts = re.split(r"(?<![\\$])\$([^$]+)\$(?!\$)", text)
-    return Markup("").join(
-        Markup(formula(part, "inline")) if odd % 2 else Markup.escape(part) for odd, part in enumerate(parts)
-    )
 
 
 class _Renderer(IPythonRenderer):
