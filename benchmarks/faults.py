@@ -68,7 +68,7 @@ FAULTS = [
     ("emergency/whisper/training", "_rolled(mel, -2 * cut[:, None, None])", "_rolled(mel, -cut[:, None, None])"),
     ("emergency/whisper/training", "settings.layer_decay**above", "settings.layer_decay"),
     ("emergency/whisper/training", "count_include_pad=False", "count_include_pad=True"),
-    ("emergency/whisper/frozen", "targets[index.cpu().sort().values]", "targets[index.cpu()]"),
+    ("emergency/whisper/frozen", "targets[index].to(", "targets[index.flip(0)].to("),
     ("emergency/recogniser/listener", "end = len(sound) - (heard - due)", "end = len(sound)"),
     ("emergency/recogniser/alert", "self._emergency if (folder / \"confirmed\").exists() else {}", "self._emergency"),
     ("emergency/data/aihub_splits", "units[letters_of(row.line) or source]", "units[row.line or source]", "tests/emergency/data/test_aihub.py"),
@@ -97,7 +97,7 @@ FAULTS = [
     ("sources", "waiting += [\".\".join(module.split(\".\")[:n]) for n in range(1, module.count(\".\") + 1)]", "pass", "tests/press/test_fingerprint.py"),
     ("press/fingerprint", "parts |= {f\"package {name}\": pins for name, pins in locked(imported).items()}", "pass"),
     ("press/staleness", "elif expected and sha256(path) != expected:", "elif False:", "tests/press/test_workflow.py"),
-    ("press/parameters", "if type(value) is not type(like):", "if not isinstance(value, type(like)):"),
+    ("press/parameters", "validate_python(value, strict=True)", "validate_python(value)"),
 ]  # fmt: skip
 
 
