@@ -2,7 +2,6 @@
 
     samples = decode("barking.m4a")  # (n,) int16
     samples = decode("night.wav", seconds=4)  # of hours, the first 4 s are read
-    for part in decode_in_parts("night.wav"): …  # of hours, all of it, in the memory of seconds
 
 The content decides on the format, not the file's extension: libsndfile reads it (wav, flac, ogg, mp3, aiff, au, ...),
 and what libsndfile cannot, PyAV does (m4a, aac, wma, amr, the sound track of mp4, webm and mkv, ...).
@@ -28,9 +27,8 @@ RATE = 16_000  # Hz
 SHORTEST = 0.1  # seconds; there is nothing to hear in less
 RATES = (1_000, 1_000_000)  # Hz; any other is a damaged header
 WILD = 4.0  # times full scale: beyond, samples may be faults of the file and no sound
-CANCELLED = (
-    0.05  # of the channels' mean power that their average keeps at the least; uncorrelated ones keep 1 / channels
-)
+# Of the channels' mean power, what their average keeps at the least; uncorrelated ones keep 1 / channels.
+CANCELLED = 0.05
 
 _BLOCK = 2**16  # samples decoded at a time, all channels together
 
@@ -65,23 +63,12 @@ def decode(path: str | os.PathLike, *, seconds: float | None = None) -> np.ndarr
     Raises:
         Unreadable: the file is missing, no recording, or without 0.1 s of finite sound.
     """
-    return np.concatenate(list(decode_in_parts(path, seconds=seconds)))
-
-
-def decode_in_parts(path: str | os.PathLike, *, seconds: float | None = None) -> Iterator[np.ndarray]:
-    """What `decode` returns, part by part, (n,) int16 each: of a recording of hours in the memory of seconds.
-
-    The file is read through once before the first part, as its loudest sample decides on the scale.
-
-    Raises:
-        Unreadable: as `decode`, before the first part.
-    """
     if seconds is not None and not SHORTEST <= seconds < math.inf:
         raise ValueError(f"seconds={seconds} is not possible. Expected {SHORTEST} or more, or None for all.")
     name = readable(os.fspath(path))
     try:
         with Path(path).open("rb", buffering=0) as file:  # libsndfile reads where its descriptor stands
-            yield from _scaled(file, name, seconds)
+            return _scaled(file, name, seconds)
     except FileNotFoundError as error:
         raise Unreadable(f"{name} does not exist. Check the path.", "missing") from error
     except OSError as error:
@@ -93,16 +80,15 @@ def versions() -> str:
     return f"libsndfile {soundfile.__libsndfile_version__} soxr {soxr.__version__} av {metadata.version('av')}"
 
 
-def _scaled(file: BinaryIO, name: str, seconds: float | None) -> Iterator[np.ndarray]:
+def _scaled(file: BinaryIO, name: str, seconds: float | None) -> np.ndarray:
     if not os.stat(file.fileno()).st_size:
         raise Unreadable(f"{name} is empty (0 bytes). Copy it again or delete it.", "empty")
-    count, peak = 0, 0.0
-    for part in _resampled(file, name, seconds):
-        count += len(part)
-        peak = np.maximum(peak, np.abs(part).max(initial=0))  # not a number if one is
-    if count < SHORTEST * RATE:
-        raise Unreadable(f"{name} holds {count / RATE:.7g} s of sound, and {SHORTEST} s is the least. It may have been "
-                         "cut off: replace or delete it.", "too short")  # fmt: skip
+    parts = list(_resampled(file, name, seconds))
+    lengths = [len(part) for part in parts]
+    if sum(lengths) < SHORTEST * RATE:
+        raise Unreadable(f"{name} holds {sum(lengths) / RATE:.7g} s of sound, and {SHORTEST} s is the least. It may "
+                         "have been cut off: replace or delete it.", "too short")  # fmt: skip
+    peak = np.max([np.abs(part).max(initial=0) for part in parts])  # not a number if one is
     if not np.isfinite(peak):
         raise Unreadable(f"{name} holds samples that are not finite (NaN or infinity). Export it again or delete it.",
                          "not finite")  # fmt: skip
@@ -110,8 +96,10 @@ def _scaled(file: BinaryIO, name: str, seconds: float | None) -> Iterator[np.nda
         warnings.warn(f"{name} reaches {20 * math.log10(peak):.0f} dB over full scale, and all of it is scaled down by "
                       "that: export it again if its loudest samples are no sound.")  # fmt: skip
     scale = np.float32(32_767 / peak if peak > 1 else 32_768)
-    for part in _resampled(file, name, seconds):
-        yield np.minimum(np.rint(part * scale), 32_767).astype(np.int16)
+    samples = np.empty(sum(lengths), np.int16)
+    for place, part in zip(np.split(samples, np.cumsum(lengths)[:-1]), parts, strict=True):
+        place[:] = np.minimum(np.rint(part * scale), 32_767)
+    return samples
 
 
 def _resampled(file: BinaryIO, name: str, seconds: float | None) -> Iterator[np.ndarray]:

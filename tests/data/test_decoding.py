@@ -20,7 +20,7 @@ from PIL import Image
 
 from lib.data import decoding
 from lib.data.catalog import DataError, readable
-from lib.data.decoding import RATE, Unreadable, decode, decode_in_parts
+from lib.data.decoding import RATE, Unreadable, decode
 
 
 def tone(frequency, rate=RATE, seconds=1.0, level=0.5):
@@ -446,34 +446,3 @@ def test_memory_is_bounded_by_the_result(tmp_path):
     assert count == 4 * RATE and most < 4e6
     count, most = peak()
     assert count == seconds * RATE and most < 4 * 2 * count
-    tracemalloc.start()
-    assert sum(len(part) for part in decode_in_parts(tmp_path / "long.wav")) == count
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert most < 4e6, "all of it, in the memory of seconds"
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        sound_file(noise(200_000, 1), 44_100),
-        sound_file(np.stack([noise(90_000, 1), -noise(90_000, 1)], 1), 48_000),
-        sound_file(3 * noise(50_000, 2), subtype="FLOAT"),
-        av_file(tone(500), "ipod", "aac"),
-        WHOLE["ogg"][: len(WHOLE["ogg"]) // 2],
-    ],
-    ids=["44.1 kHz", "opposite channels", "beyond full scale", "m4a", "truncated"],
-)
-def test_the_parts_are_the_whole(tmp_path, content):
-    (tmp_path / "x").write_bytes(content)
-    assert np.array_equal(np.concatenate(list(decode_in_parts(tmp_path / "x"))), decode(tmp_path / "x"))
-
-
-@pytest.mark.parametrize("content", [b"", sound_file(np.zeros(0)), b"text" * 100, sound_file(np.zeros(9))])
-def test_what_is_refused_is_refused_before_the_first_part(tmp_path, content):
-    (tmp_path / "x.wav").write_bytes(content)
-    with pytest.raises(Unreadable) as whole:
-        decode(tmp_path / "x.wav")
-    with pytest.raises(Unreadable) as parts:
-        next(decode_in_parts(tmp_path / "x.wav"))
-    assert str(parts.value) == str(whole.value)
