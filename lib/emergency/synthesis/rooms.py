@@ -58,8 +58,8 @@ def television(wave: np.ndarray) -> np.ndarray:
     return signal.sosfilt(signal.butter(2, (300, 3400), "bandpass", fs=RATE, output="sos"), wave)
 
 
-def microphone(draw: Draw, mixture: np.ndarray, quiet: bool) -> tuple[np.ndarray, dict]:
-    """(n,) int16 and what was done: the microphone's band and resonance, gain, noise, clipping, coding."""
+def microphone(draw: Draw, mixture: np.ndarray, quiet: bool) -> np.ndarray:
+    """(n,) int16: the microphone's band and resonance, gain, noise, clipping (of few), coding (8-bit mu-law of few)."""
     low, high = draw.around(30, 250), draw.around(3500, 7800)
     wave = signal.sosfilt(signal.butter(1, low, "highpass", fs=RATE, output="sos"), mixture / 32768)
     wave = signal.sosfilt(signal.butter(3, high, fs=RATE, output="sos"), wave)
@@ -71,11 +71,8 @@ def microphone(draw: Draw, mixture: np.ndarray, quiet: bool) -> tuple[np.ndarray
     gain = 10 ** (draw.between(-6, 0) / 20) if quiet else (0.999 if drive else level) * 10 ** (drive / 20) / peak
     wave = wave * gain + 10 ** (draw.between(-85, -60) / 20) * draw.noise(len(wave))
     wave = np.clip(wave, -0.999, 0.999)
-    coding = "mu-law" if draw.chance(0.1) else "linear"
-    if coding == "mu-law":
+    if draw.chance(0.1):
         code = np.rint(np.sign(wave) * np.log1p(255 * np.abs(wave)) / np.log(256) * 127) / 127
         wave = np.sign(code) * np.expm1(np.abs(code) * np.log(256)) / 255
         wave = np.clip(wave, -0.999, 0.999)
-    band = round(low, 1), round(high, 1)
-    done = {"band": band, "coding": coding, "drive": round(drive, 2), "gain": float(f"{gain:.6g}")}
-    return np.rint(wave * 32767).astype(np.int16), done
+    return np.rint(wave * 32767).astype(np.int16)

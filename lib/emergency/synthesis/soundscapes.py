@@ -64,23 +64,13 @@ class Label:
 
 @dataclass(frozen=True)
 class Clip:
-    """What is known of clip `index`, of class `number`.
-
-    rt60: reverberation time in seconds, 0 in the open. band: lowest and highest frequency (Hz) of the microphone.
-    coding: "linear" or "mu-law" (8 bits). drive: how far in dB the microphone was driven into clipping, mostly 0.
-    gain: from the sum of the stems to the microphone.
-    """
+    """What is known of clip `index`, of class `number`. background: the family that made it."""
 
     index: int
     number: int
     labels: tuple[Label, ...]
     transcript: str
     background: str
-    rt60: float
-    band: tuple[float, float]
-    coding: str
-    drive: float
-    gain: float
 
     def of(self, kind: str) -> tuple[Label, ...]:
         """The labels of `kind`."""
@@ -169,8 +159,8 @@ def datasheet(split: str = "train", recorded: bool = False) -> dict[str, str]:
         "classes": "19 of the source and silence, in equal numbers",
         "held out for the test": "voices, lines, families of event generators, families of distractors"
         + (", recordings" if recorded else ""),
-        "can show": "timing against known onsets, calibration, speed, where relevance lies, failure by level, "
-        "room and distractor, and whether code runs",
+        "can show": "timing against known onsets, calibration, speed, where relevance lies, failure by level "
+        "and distractor, and whether code runs",
         "cannot show": "recall or false alarms on real emergencies, character error rate of real Korean, "
         "how AI Hub's recordings would rank the models",
         "known gaps": "no overlapping talkers, no moving sources, one microphone; espeak-ng's Korean lacks nasal "
@@ -213,7 +203,7 @@ def _round(path, turn, seed, split, n, stems, bank, recorded) -> tuple[dict[str,
 
 
 def _clip_of(row: dict) -> Clip:
-    return Clip(**row | {"labels": tuple(Label(**label) for label in row["labels"]), "band": tuple(row["band"])})
+    return Clip(**row | {"labels": tuple(Label(**label) for label in row["labels"])})
 
 
 # --- Drawing ------------------------------------------------------------------------------------
@@ -292,9 +282,9 @@ def _clip(
         scale = 32767 * 10 ** (draw.between(-60, -40) / 20) / np.sqrt(_power(mixture))
         scale = min(scale, 0.9 * 32767 / np.abs(mixture).max())
     stems = np.stack([np.rint(layers[name] * scale) for name in STEMS])
-    samples, chain = microphone(draw, stems.sum(0), quiet=not number)
-    clip = Clip(index, number, tuple(sorted(labels, key=lambda label: (label.onset, label.kind))), transcript,
-                family.__name__, round(room.rt60, 3), **chain)  # fmt: skip
+    samples = microphone(draw, stems.sum(0), quiet=not number)
+    labels = tuple(sorted(labels, key=lambda label: (label.onset, label.kind)))
+    clip = Clip(index, number, labels, transcript, family.__name__)
     return {"samples": samples, "stems": stems.astype(np.int16), "energy": _energy(stems / 32768), "clip": clip}
 
 
