@@ -111,34 +111,27 @@ def _groups(folder: Path, split: str, kind: Kind) -> dict[str, list[File]]:
     if odd := [name for name in train + test + other if set(plain) & set(_folders(folder / name))]:
         raise DataError(f"{folder} holds class folders and, beside them, {_words(odd)} with folders of the same names. "
                         "Move the classes into train/, beside test/, or the split elsewhere.")  # fmt: skip
-    _splits_further_down(folder, top, files)
+    _refuse_splits_further_down(folder, files)
     classes = _classes(folder, "", files, kind)
     if split == "all":
         return classes
     return {name: _share(folder, name, members, split, kind) for name, members in classes.items()}
 
 
-def _splits_further_down(folder: Path, top: list[str], files: list[File]) -> None:
-    """Refuses splits inside of classes, and warns where folders in two classes only may be splits."""
+def _refuse_splits_further_down(folder: Path, files: list[File]) -> None:
     inner: dict[str, set[str]] = defaultdict(set)  # folders within each folder
     for above in {os.path.dirname(file.name) for file in files}:
         parts = above.split("/")
         for depth in range(1, len(parts)):
             inner["/".join(parts[:depth])].add(parts[depth])
-    found = {parent: set(_splits(sorted(names)).values()) - {""} for parent, names in inner.items()}
-    where = sorted(f"{parent}/{name}" for parent in found if found[parent] for name in inner[parent])
-    in_all = set.intersection(*(found.get(name, set()) for name in top)) if len(top) > 1 else set()
-    if in_all or any(len(splits) > 1 for splits in found.values()):
-        raise DataError(
-            f"{folder} holds folders of splits ({_words(where)}) further down. Expected the splits above the classes, "
-            "train/<class>/ and test/<class>/. Move them there, or give the folder that holds them."
-        )
-    if len(set().union(*found.values())) > 1:
-        warnings.warn(
-            f"{folder} holds {_words(where)}: each is read as a part of its class, not as a split. If they are splits, "
-            "put them above the classes, train/<class>/ and test/<class>/.",
-            stacklevel=2,
-        )
+    for parent, names in sorted(inner.items()):
+        found = {name: split for name, split in _splits(sorted(names)).items() if split}
+        if len(set(found.values())) > 1:
+            raise DataError(
+                f"{folder / parent} holds folders of splits ({_words(list(found))}) further down. Expected the splits "
+                "above the classes, train/<class>/ and test/<class>/. Move them there, or give the folder that holds "
+                "them."
+            )
 
 
 def _of_kind(folder: Path, kind: Kind) -> list[File]:
