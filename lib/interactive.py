@@ -35,5 +35,5 @@ def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> 
 
 
 def say(sentences: Sequence[str]) -> None:
-    """Show sentences as a list in Markdown: what a study's `findings` look up in the tables of a run."""
+    """Show sentences as a list in Markdown: what is looked up in the tables of a run."""
     display(Markdown("\n".join(f"* {sentence}" for sentence in sentences)))

@@ -32,8 +32,7 @@ PACKAGES = [
 def rooms(tmp_path):
     """The rooms, empty but for a study that imports what is shared."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    for name in (*PACKAGES, "lib/training", "lib/emergency/classes", "lib/emergency/figures",
-                 "lib/emergency/findings"):  # fmt: skip
+    for name in (*PACKAGES, "lib/training", "lib/emergency/classes", "lib/emergency/figures"):
         (tmp_path / f"{name}.py").parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / f"{name}.py").touch()
     (tmp_path / "lib/emergency/features.py").write_text("import lib.training\nfrom lib import emergency\n")

@@ -134,18 +134,3 @@ def mean_and_interval(
         table[low] = (table[measure] - np.hypot(seeds, clips * sides.below)).clip(lower=bounds[0])
         table[high] = (table[measure] + np.hypot(seeds, clips * sides.above)).clip(upper=bounds[1])
     return table
-
-
-def entry(table: pd.DataFrame, column: str, **where: object) -> float:
-    """The value of `column` in the one row whose columns equal `where`; LookupError if there is not exactly one."""
-    chosen = table
-    for name, value in where.items():
-        chosen = chosen[chosen[name] == value]
-    if len(chosen) != 1:
-        raise LookupError(f"{len(chosen)} rows of the table have {where}, expected one; give more columns, or others")
-    return chosen[column].iloc[0]
-
-
-def relation(value: float, other: float) -> str:
-    """How `value` stands to `other` in a sentence: "lower than", "higher than" or "equal to"."""
-    return "lower than" if value < other else "higher than" if value > other else "equal to"
