@@ -24,8 +24,8 @@ from zennit.composites import EpsilonPlus
 from zennit.torchvision import SequentialMergeBatchNorm
 
 # Layers that zennit has the right rule for; it takes any other's gradient for one.
-KNOWN = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.ReLU, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout,
-         nn.Identity, nn.Flatten, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)  # fmt: skip
+KNOWN = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.ReLU, nn.Dropout, nn.Flatten, nn.MaxPool2d, nn.AvgPool2d,
+         nn.AdaptiveAvgPool2d)  # fmt: skip
 
 
 def relevance(model: nn.Sequential, inputs: Tensor, targets: Tensor | int) -> Tensor:
@@ -35,7 +35,7 @@ def relevance(model: nn.Sequential, inputs: Tensor, targets: Tensor | int) -> Te
     batch norm's shift is one).
 
     Args:
-        model: nested nn.Sequential of layers of `KNOWN`, batch norms right after convolutions.
+        model: a flat nn.Sequential of layers of `KNOWN`, batch norms right after convolutions.
         inputs: (B, channels, height, width), of the weights' type and device.
         targets: class per input (B,), or one for all.
 
@@ -45,7 +45,10 @@ def relevance(model: nn.Sequential, inputs: Tensor, targets: Tensor | int) -> Te
     # Neither inference mode nor autocast of the caller reaches what follows.
     with torch.inference_mode(False), torch.autocast(inputs.device.type, enabled=False):
         model = copy.deepcopy(model).eval().requires_grad_(False)
-        _check(model)
+        for before, layer in zip([None, *model], model, strict=False):
+            if type(layer) not in KNOWN or (type(layer) is nn.BatchNorm2d and type(before) is not nn.Conv2d):
+                raise TypeError(f"LRP has no rule for {type(layer).__name__} here, see `KNOWN`; batch norms come right "
+                                "after convolutions")  # fmt: skip
         targets = torch.as_tensor(targets, device=inputs.device).expand(len(inputs))
         with Gradient(model, EpsilonPlus(canonizers=[SequentialMergeBatchNorm()])) as attribute:
             return attribute(inputs.detach().clone(), lambda logits: F.one_hot(targets, logits.shape[1]) * logits)[1]
@@ -67,18 +70,3 @@ def explain(model: nn.Sequential, mel: Tensor, targets: Tensor, method: str = "L
             inputs = inputs.to(device, torch.float32).detach().requires_grad_()
             found.append(attribute(inputs, wanted.to(device)).detach().cpu())
     return torch.cat(found)
-
-
-def _check(model: nn.Sequential) -> None:
-    layers = _flat(model)
-    for before, layer in zip([None, *layers], layers, strict=False):
-        if type(layer) not in KNOWN or (type(layer) is nn.BatchNorm2d and type(before) is not nn.Conv2d):
-            names = ", ".join(kind.__name__ for kind in KNOWN)
-            raise TypeError(f"LRP has no rule for {type(layer).__name__} here; it has for {names}, and for batch norms "
-                            "right after a convolution")  # fmt: skip
-
-
-def _flat(model: nn.Module) -> list[nn.Module]:
-    if isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward:
-        return [layer for part in model for layer in _flat(part)]
-    return [model]
