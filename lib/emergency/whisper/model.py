@@ -119,9 +119,6 @@ class EmergencyWhisper(nn.Module):
         and what the head reads, of the same shape: the output again, or a mean of all layers.
 
         The encoder's output takes the place of its last layer, of which it is the normalised form.
-
-        Raises:
-            ValueError: the window is longer than the table of positions.
         """
         states = encode(self.whisper.model.encoder, mel)
         return states[-1], self.head.mix(states)
@@ -237,12 +234,7 @@ def encode(encoder: nn.Module, mel: Tensor) -> list[Tensor]:
 
     The same numbers as its `forward`, which takes windows of 30 s and no others.
     """
-    hidden, positions = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).mT, encoder.embed_positions.num_embeddings
-    if hidden.shape[1] > positions:
-        raise ValueError(
-            f"a window of {mel.shape[2] / FRAMES_PER_SECOND:g} s is longer than the encoder's "
-            f"{positions / POSITIONS_PER_SECOND:g} s; cut it into shorter ones"
-        )
+    hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).mT
     hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
     hidden = F.dropout(hidden, encoder.dropout, encoder.training)
     states = []
