@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.data.cache import atomic
-from lib.data.catalog import DataError
+from lib.data.catalog import DataError, written_by
 from lib.data.decoding import decode
 from lib.emergency.classes import find
 from lib.emergency.cnn.network import load_cnn, logits_of
@@ -39,7 +39,6 @@ from lib.metrics.classification import fit_temperature, raised
 
 CNN, ENCODER, TEXT = "CNN", "Whisper encoder", "decoder's text"
 _FILE = "recogniser.json"
-_FRAMES = 64  # that every variant of the CNN can take
 _SURE = 20.0  # logit of what needs no network: that silence is silent
 
 Source = str | os.PathLike | np.ndarray | Iterable[np.ndarray]
@@ -115,11 +114,9 @@ class Recogniser:
         Raises:
             DataError: something is missing or damaged.
         """
-        try:
+        with written_by("06", folder / _FILE):
             about = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             alarming, temperatures, rule = about["alarming"], about["temperatures"], Rule(**about["rule"])
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise DataError(f"There is no recogniser in {folder} ({error}). Notebook 06 writes one: run it.") from error
         found = replace(Recogniser.assemble(folder, alarming), temperatures=temperatures, rule=rule)
         give_back()  # 80 MB of a Whisper-base: what only the loading needed
         return found
@@ -149,12 +146,9 @@ class Recogniser:
         Silent clips skip all networks. words: whether the decoder runs, where the encoder does not predict silence.
 
         Raises:
-            ValueError: the clips are not (N, n) of int16 or floats, shorter than the CNN's 0.64 s, or not finite.
+            ValueError: the clips are not finite.
         """
         floats = samples.is_floating_point()
-        if samples.ndim != 2 or samples.shape[1] < _FRAMES * HOP or not (floats or samples.dtype == torch.int16):
-            raise ValueError(f"clips are {samples.dtype} {tuple(samples.shape)}, expected int16, or floats in -1 to 1, "
-                             f"(clips, samples) at 16 kHz mono, of {_FRAMES * HOP / RATE:g} s or more")  # fmt: skip
         samples = samples.float() if floats else samples  # of any precision
         if not torch.isfinite(samples).all():
             raise ValueError("clips hold samples that are not finite (NaN or infinity); leave those clips out")
@@ -271,11 +265,10 @@ def _chunks(source: Source) -> Iterator[np.ndarray]:
         source = decode(source)
     for part in [source] if isinstance(source, np.ndarray | Tensor) else source:
         part = np.asarray(part)
-        if part.ndim != 1 or not (part.dtype == np.int16 or part.dtype.kind == "f"):
-            raise ValueError(f"sound is {part.dtype} {part.shape}, expected (n,) at 16 kHz, int16 or float in -1 to 1")
+        in_range = part.dtype.kind == "f" and np.abs(part).max(initial=0) <= 1  # a NaN is not
+        if part.ndim != 1 or not (part.dtype == np.int16 or in_range):
+            raise ValueError(f"sound is {part.dtype} {part.shape}, expected (n,) at 16 kHz, int16 or finite floats in "
+                             "-1 to 1: clip or divide them (by 32768 if they are of 16 bits)")  # fmt: skip
         if part.dtype != np.int16:
-            if not np.abs(part).max(initial=0) <= 1:  # nor is it of a NaN
-                raise ValueError("the sound's floats are expected in -1 to 1, and some are beyond or not finite; clip "
-                                 "or divide them (by 32768 if they are of 16 bits)")  # fmt: skip
             part = np.rint(part.astype(np.float64) * 32768).clip(-32768, 32767).astype(np.int16)
         yield part

@@ -134,13 +134,10 @@ def recorded(recogniser: Recogniser, sounds: Sounds, *, emergencies: Sequence[st
     found = []
     for name, emergency, chosen in rows:
         count, raised = int(chosen.sum()), int(alarms[chosen].sum())
-        row = {"sound": name, "emergency": emergency, "seed": seed, "clips": count, "alarms": raised}
-        found.append(row | _share(raised, count))
+        share, low, high = percent(raised, count)
+        found.append({"sound": name, "emergency": emergency, "seed": seed, "clips": count, "alarms": raised,
+                      "share": share, "low": low, "high": high})  # fmt: skip
     return pd.DataFrame(found)
-
-
-def _share(hits: int, count: int) -> dict[str, float]:
-    return dict(zip(("share", "low", "high"), percent(hits, count), strict=True))
 
 
 def an_evening(

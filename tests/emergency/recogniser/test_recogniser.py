@@ -100,12 +100,10 @@ class TestHearing:
         monkeypatch.setattr(recogniser.whisper, "transcribe", lambda *_: pytest.fail("decoded"))
         assert not ensemble.majority(recogniser.predict(torch.zeros(3, 64_000)).votes, EMERGENCY).any()
 
-    @pytest.mark.parametrize("samples", [torch.zeros(64_000), torch.zeros(2, 1000), torch.full((1, 64_000), torch.nan),
-                                         torch.full((1, 64_000), torch.inf),
-                                         torch.zeros(1, 64_000, dtype=torch.int32)])  # fmt: skip
-    def test_what_is_no_clip(self, recogniser, samples):
-        with pytest.raises(ValueError, match="clips (are|hold)"):
-            recogniser.predict(samples)
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    def test_what_is_no_clip(self, recogniser, value):
+        with pytest.raises(ValueError, match="clips hold samples that are not finite"):
+            recogniser.predict(torch.full((1, 64_000), value))
 
     @pytest.mark.parametrize("decibels", [-20, 20])
     def test_gain_does_not_matter(self, recogniser, decibels):
@@ -242,7 +240,7 @@ class TestSources:
         ],
     )
     def test_no_source(self, recogniser, source):
-        with pytest.raises(ValueError, match="sound"):
+        with pytest.raises(ValueError, match="sound is"):
             recogniser.follow(source)
 
     @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble])
@@ -259,7 +257,7 @@ class TestSources:
     def test_floats_beyond_full_scale(self, recogniser, value):
         samples = clips(1)[0].numpy() / 32768
         samples[20_000] = value
-        with pytest.raises(ValueError, match="floats are expected in -1 to 1"):
+        with pytest.raises(ValueError, match="finite floats in -1 to 1: clip or divide"):
             recogniser.follow(samples)
 
 
@@ -274,7 +272,7 @@ class TestFolders:
         assert replace(recogniser, rule=Rule(on=0.9)).digest() != recogniser.digest()
 
     def test_not_yet_calibrated(self, folder):
-        with pytest.raises(DataError, match="no recogniser .*Notebook 06 writes one"):
+        with pytest.raises(DataError, match="recogniser.json. Notebook 06 writes it: run it first"):
             Recogniser.load(folder)
 
     def test_alarming_classes_that_the_models_do_not_have(self, folder):
