@@ -97,9 +97,9 @@ def curve_score(train: "Images", test: "Images"):
     return score
 
 
-def _knn(fitted: Tensor, asked: Tensor, train: "Images", test: "Images", measure: str = "cosine") -> float:
+def _knn(fitted: Tensor, asked: Tensor, train: "Images", test: "Images") -> float:
     k = min(NEIGHBOURS, max(1, len(train) // 10))
-    found = clustering.knn(fitted, train.labels, asked, k=k, measure=measure, classes=len(train.classes))
+    found = clustering.knn(fitted, train.labels, asked, k=k, classes=len(train.classes))
     return (found == test.labels).float().mean().item()
 
 
@@ -111,8 +111,6 @@ def clusters(seen: Seen, readout: str, count: int, *, seed: int) -> tuple[Tensor
 
     count: wanted number of clusters; "one position" and "connected codes" find theirs themselves.
     """
-    if readout not in readouts(seen):
-        raise ValueError(f"readout {readout!r} is unknown for {seen.trained.arm.label}")
     both = seen.train, seen.test
     if readout == "one position":
         position = best_position(seen.train.soft)
@@ -153,7 +151,7 @@ def _connected(fitted: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
     tried = [codes.connected_codes(some, at_least=least) for least in range(length // 2 + 1, length + 1)]
     sizes = [int((torch.bincount(labels) >= 0.01 * len(some)).sum()) for labels in tried]
     labels = tried[int(np.argmax(sizes))]
-    return tuple(labels[clustering.nearest(some, part, k=1, measure="hamming")[0][:, 0]] for part in (fitted, asked))
+    return tuple(labels[clustering.nearest(some, part, k=1)[0][:, 0]] for part in (fitted, asked))
 
 
 def cluster_table(
@@ -211,7 +209,7 @@ def representation_table(
             rows.append(row)
         if arm.makes_codes:
             row = facts | {"representation": "hard codes", "bytes": code_bytes(*arm.shape)}
-            rows.append(row | {"knn": 100 * _knn(ours.hard, theirs.hard, train, test, "hamming")})
+            rows.append(row | {"knn": 100 * _knn(ours.hard, theirs.hard, train, test)})
     return pd.DataFrame(rows)
 
 

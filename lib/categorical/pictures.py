@@ -102,7 +102,7 @@ def retrieval(
         same (q, count), whether the classes are equal.
     """
     asked = torch.linspace(0, len(test) - 1, 6).long() if asked is None else torch.tensor(asked)
-    index, share = clustering.nearest(seen.train.hard, seen.test.hard[asked], k=count, measure="hamming")
+    index, share = clustering.nearest(seen.train.hard, seen.test.hard[asked], k=count)
     return {
         "queries": test.pixels[asked].numpy(),
         "nearest": train.pixels[index].numpy(),

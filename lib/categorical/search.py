@@ -21,7 +21,6 @@ from torch.nn.functional import normalize
 from lib.categorical.evaluation import Encoded, code_bytes
 from lib.metrics import MetricError
 from lib.metrics.clustering import check_points
-from lib.metrics.codes import check_codes
 
 RIVALS = ("PQ", "OPQ", "ITQ", "LSH")
 EXACT = "exact search"
@@ -105,13 +104,11 @@ def search_table(
 
 def hamming(queries: Tensor, stored: Tensor) -> np.ndarray:
     """Number of positions in which codes (M, L) and (N, L) differ, (M, N) int16."""
-    queries, stored = check_codes(queries), check_codes(stored)
     return torch.cdist(queries.float(), stored.float(), p=0.0).to(torch.int16).numpy()
 
 
 def expected_disagreement(queries: Tensor, stored: Tensor) -> np.ndarray:
     """-Σ_l p_l(query)[category stored at l] / L: soft codes (M, L, K) against hard ones (N, L), (M, N) in [-1, 0]."""
-    stored, queries = check_codes(stored, queries.shape[2]), queries.float()
     total = torch.zeros(len(queries), len(stored))
     for position, categories in enumerate(stored.T):  # one-hot codes of a whole database would take gigabytes
         total -= queries[:, position, categories]

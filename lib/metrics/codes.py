@@ -1,4 +1,4 @@
-"""Measures of discrete codes, integers (N, L): L positions of categories 0 … K-1 each; results are on the CPU."""
+"""Measures of discrete codes, integers (N, L): L positions of categories 0 … K-1 each, on the CPU."""
 
 import math
 from itertools import combinations
@@ -10,31 +10,9 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor
 
-from lib.metrics import MetricError
-
-
-def check_codes(codes: Tensor, categories: int | None = None) -> Tensor:
-    """The codes as int64 on the CPU, if they are integers (N, L) in 0 … categories - 1; else a MetricError."""
-    if codes.is_floating_point() or codes.ndim != 2 or not codes.numel():
-        raise MetricError(f"codes are integers (N, L), not {codes.dtype} of shape {tuple(codes.shape)}")
-    low, high = codes.min().item(), codes.max().item()
-    if low < 0 or (categories is not None and high >= categories):
-        last = "" if categories is None else categories - 1
-        raise MetricError(f"codes have values 0 … {last}, these have {low} … {high}; number the categories from 0")
-    return codes.detach().cpu().long()
-
-
-def check_labels(labels: Tensor, count: int, what: str = "labels") -> Tensor:
-    """The labels as int64 on the CPU, if they are `count` integers of 0 or more; else a MetricError."""
-    if labels.is_floating_point() or labels.shape != (count,) or not count or labels.min() < 0:
-        raise MetricError(f"{what} are {count} integers of 0 or more, one for each sample in the same order, not "
-                          f"{labels.dtype} of shape {tuple(labels.shape)}")  # fmt: skip
-    return labels.detach().cpu().long()
-
 
 def perplexities(codes: Tensor, categories: int) -> Tensor:
     """exp(entropy) of the categories of each position over the whole set, (L,) float64 in 1 … categories."""
-    codes = check_codes(codes, categories)
     shares = torch.stack([torch.bincount(row, minlength=categories) for row in codes.T]).double() / len(codes)
     return torch.special.entr(shares).sum(dim=1).exp()
 
@@ -50,7 +28,6 @@ def code_health(codes: Tensor, categories: int) -> dict[str, float | int]:
             a dead position count 0, and so does a single position. Of few images it is above 0 by chance.
         bits: L · log2(categories), what the code could hold at most.
     """
-    codes = check_codes(codes, categories)
     count, length = codes.shape
     shared = [nmi(one, other) for one, other in combinations(codes.T, 2)]
     return {
@@ -68,13 +45,11 @@ def position_scores(codes: Tensor, factors: dict[str, Tensor]) -> pd.DataFrame:
     Columns position, factor, nmi; a row for each of L positions and each factor, factor by factor. A position that is
     the same in all codes has 0.
     """
-    rows = check_codes(codes).T
-    scores = [
-        {"position": position, "factor": name, "nmi": nmi(row, check_labels(values, len(codes), f"values of {name!r}"))}
+    return pd.DataFrame(
+        {"position": position, "factor": name, "nmi": nmi(row, values)}
         for name, values in factors.items()
-        for position, row in enumerate(rows)
-    ]
-    return pd.DataFrame(scores)
+        for position, row in enumerate(codes.T)
+    )
 
 
 def nmi(one: Tensor, other: Tensor) -> float:
@@ -89,10 +64,7 @@ def connected_codes(codes: Tensor, *, at_least: int) -> Tensor:
     A cluster is a connected component, as in single linkage: two of its members may agree in less. codes: (N, L) →
     (N,) int64, numbered by falling size, then by first image. The distances of all pairs are held, 64 MB for 4,000.
     """
-    codes = check_codes(codes)
     count, length = codes.shape
-    if not 1 <= at_least <= length:
-        raise MetricError(f"codes of {length} positions agree in 1 … {length} of them, not {at_least}")
     if count == 1:
         return torch.zeros(1, dtype=torch.int64)
     tree = linkage(codes.numpy(), "single", "hamming")

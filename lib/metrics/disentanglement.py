@@ -15,7 +15,6 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from lib.metrics import MetricError
-from lib.metrics.codes import check_labels
 
 LEVELS = 10  # of a factor
 BINS = 20  # equally wide ones of a latent, for mutual information (Locatello et al. 2019)
@@ -26,7 +25,7 @@ LEAF = 0.01  # of the images fitted on, in each leaf at least: importances of fu
 def scores(latents: Tensor, factors: Mapping[str, Tensor]) -> dict[str, float]:
     """MIG, DCI and SAP.
 
-    latents: (N, D) of finite numbers, D of at least 2. factors: integers (N,) of 0 or more each, at least one factor.
+    latents: (N, D) of finite numbers, D of at least 2. factors: integers (N,) each, at least one factor.
 
     Returns:
         mig: mutual information gap (Chen et al. 2018): of each factor's information (over its entropy), that in the
@@ -43,7 +42,7 @@ def scores(latents: Tensor, factors: Mapping[str, Tensor]) -> dict[str, float]:
         MetricError: a factor has one value alone, in all images or in a half of them.
     """
     values = latents.detach().cpu().double().numpy()
-    wanted = {name: _levels(check_labels(factor, len(values), name).numpy()) for name, factor in factors.items()}
+    wanted = {name: _levels(factor.numpy()) for name, factor in factors.items()}
     for name, levels in wanted.items():
         if min(len(np.unique(half)) for half in np.array_split(levels, 2)) < 2:
             raise MetricError(f"factor {name!r} has one value in a half of the images; leave it out or draw more")

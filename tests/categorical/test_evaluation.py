@@ -117,8 +117,6 @@ def test_connected_codes_join_chains_and_take_in_the_nearest():
 
 def test_readouts_are_those_of_the_kind(seen):
     assert evaluation.readouts(seen["MoCo"]) == ["k-means on embedding", "k-means on features"]
-    with pytest.raises(ValueError, match="readout 'k-mediods' is unknown for MoCo"):
-        evaluation.clusters(seen["MoCo"], "k-mediods", 3, seed=0)
 
 
 # -- representation and health -------------------------------------------------------------
