@@ -21,7 +21,7 @@ from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID, control_arms, sign
 from lib.laplacian_gan.training import Settings, Trained, latents, train_arm, train_arms
 from lib.metrics import MetricError
 from lib.metrics.features import Extractor, load_extractor
-from lib.metrics.fid import MINIMUM, compare, describe, fid, radial_power
+from lib.metrics.fid import MINIMUM, compare, frechet_distance, radial_power
 from lib.metrics.perceptual import Perceptual, load_lpips, lpips_diversity, mean_lpips
 
 # The source's table (slide "FID Score, LPIPS score 비교"): claims to compare with. It names neither sample
@@ -40,8 +40,8 @@ class Protocol:
     Attributes:
         count: images per part: as many as asked for, or half of the smaller split.
         second: another extractor, to see whether both order the arms alike; None: there is none.
-        reference: held-out images, which no model saw and no pyramid was taken from.
-        train_reference: as many training images; a model that memorises is close to these alone.
+        reference: features of held-out images, which no model saw and no pyramid was taken from.
+        train_reference: those of as many training images; a model that memorises is close to these alone.
         sources: "training" and "held-out" -> uint8 (count, 3, h, w), the images whose pyramids are given.
         training: uint8, training images among which the nearest is looked for; the training sources come first.
         pairs: of images for each LPIPS value.
@@ -71,9 +71,9 @@ class Protocol:
         order = torch.Generator().manual_seed(seed)
         trained, held_out = torch.randperm(len(train), generator=order), torch.randperm(len(test), generator=order)
         reference = test.pixels[held_out[count : 2 * count]]
-        self.reference = describe(reference, extractor)
-        self.second_reference = second and describe(reference, second)
-        self.train_reference = describe(train.pixels[trained[count : 2 * count]], extractor)
+        self.reference = extractor(reference).cpu()
+        self.second_reference = second and second(reference).cpu()
+        self.train_reference = extractor(train.pixels[trained[count : 2 * count]]).cpu()
         self.sources = {"training": train.pixels[trained[:count]], "held-out": test.pixels[held_out[:count]]}
         self.training = train.pixels[trained[: max(count, CANDIDATES)]]
         self.real_diversity = lpips_diversity(perceptual, reference, pairs=pairs, seed=seed)["mean"]
@@ -116,10 +116,11 @@ def load_protocol(
 
 def distances(protocol: Protocol, pixels: Tensor) -> dict[str, Any]:
     """FID, KID and relatives of uint8 images against held-out images; fid_train is against training images."""
-    made = describe(pixels, protocol.extractor)
-    row = compare(made, protocol.reference, seed=protocol.seed) | {"fid_train": fid(made, protocol.train_reference)}
+    made = protocol.extractor(pixels).cpu()
+    row = compare(made, protocol.reference, seed=protocol.seed) | {"extractor": protocol.extractor.name}
+    row["fid_train"] = frechet_distance(made, protocol.train_reference)
     if protocol.second is not None:
-        row["fid_second"] = fid(describe(pixels, protocol.second), protocol.second_reference)
+        row["fid_second"] = frechet_distance(protocol.second(pixels).cpu(), protocol.second_reference)
         row["second_extractor"] = protocol.second.name
     return row
 
@@ -127,7 +128,7 @@ def distances(protocol: Protocol, pixels: Tensor) -> dict[str, Any]:
 def curve_score(trained: Trained, *, protocol: Protocol) -> dict[str, float]:
     """For training curves: Fréchet distance, on held-out pyramids for arms that need sources."""
     pixels = trained.sample(protocol.count, protocol.sources["held-out"], seed=protocol.seed)
-    return {"fid": fid(describe(pixels, protocol.extractor), protocol.reference)}
+    return {"fid": frechet_distance(protocol.extractor(pixels), protocol.reference)}
 
 
 def evaluate(trained: Mapping[str, Trained], protocol: Protocol, *, seed: int, copies: bool = True) -> pd.DataFrame:

@@ -1,13 +1,9 @@
 """Distances between two sets of images in feature space.
 
-    real = describe(test.pixels, extractor)
-    fake = describe(generated, extractor)
-    row = compare(fake, real, seed=0)
+    row = compare(extractor(generated), extractor(test.pixels), seed=0)
 
 FID is biased, by an amount that depends on the model and the number of samples: compare only values of equal counts.
 """
-
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,7 +13,6 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from lib.data.augment import as_float
 from lib.metrics import MetricError, check_pixels
-from lib.metrics.features import Extractor
 
 MINIMUM = 100  # samples of each set that `compare` needs
 SPECTRUM_CHUNK = 256  # images at once: the memory does not grow with their number
@@ -46,63 +41,18 @@ def frechet_distance(x: Tensor, y: Tensor) -> float:
     return max(0.0, fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
 
 
-@dataclass(frozen=True)
-class FeatureSet:
-    """What comparing needs to know of a set of images.
-
-    Attributes:
-        extractor: its name.
-        checksum: of its weights.
-        features: (n, d) float32 on the CPU.
-        size: height and width of the images.
-    """
-
-    extractor: str
-    checksum: str
-    features: Tensor = field(repr=False)
-    size: tuple[int, int]
-
-
-def describe(pixels: Tensor, extractor: Extractor) -> FeatureSet:
-    """Features of uint8 pixels (n, 3, h, w)."""
-    return FeatureSet(extractor.name, extractor.checksum, extractor(pixels).float().cpu(), tuple(pixels.shape[2:]))
-
-
-def fid(fake: FeatureSet, real: FeatureSet) -> float:
-    """Fréchet distance of both sets (Heusel et al. 2017)."""
-    _check_pair(fake, real)
-    return frechet_distance(fake.features, real.features)
-
-
-def compare(fake: FeatureSet, real: FeatureSet, *, seed: int) -> dict[str, float | int | str]:
-    """All measures of two sets of at least 100 images.
+def compare(fake: Tensor, real: Tensor, *, seed: int) -> dict[str, float | int]:
+    """All measures of two sets of features (n, d), (m, d) of one extractor, of at least 100 images of one size.
 
     Returns fid, kid with its 95 % interval (kid_low, kid_high), precision, recall, density and coverage (of equally
-    many of both sets), n_fake and n_real, and the extractor's name.
+    many of both sets), n_fake and n_real.
     """
-    _check_pair(fake, real)
-    check_features(fake.features, real.features, at_least=MINIMUM)
-    size = min(len(fake.features), len(real.features))
+    check_features(fake, real, at_least=MINIMUM)
+    size = min(len(fake), len(real))
     generator = torch.Generator().manual_seed(seed)
-    some = [x if len(x) == size else x[torch.randperm(len(x), generator=generator)[:size]]
-            for x in (fake.features, real.features)]  # fmt: skip
-    return (
-        {"fid": fid(fake, real)}
-        | kid(fake.features, real.features, seed=seed)
-        | neighbourhoods(*some)
-        | {"n_fake": len(fake.features), "n_real": len(real.features), "extractor": fake.extractor}
-    )
-
-
-def _check_pair(fake: FeatureSet, real: FeatureSet) -> None:
-    if (fake.extractor, fake.checksum) != (real.extractor, real.checksum):
-        raise MetricError(
-            f"features of different extractors do not compare: {fake.extractor!r} ({fake.checksum[:8]}) and "
-            f"{real.extractor!r} ({real.checksum[:8]}); describe both sets with the same one"
-        )
-    if fake.size != real.size:
-        raise MetricError(f"generated images of {fake.size} pixels (h, w) do not compare with real ones of "
-                          f"{real.size}; bring both to one size by the same code")  # fmt: skip
+    some = [x if len(x) == size else x[torch.randperm(len(x), generator=generator)[:size]] for x in (fake, real)]
+    found = {"fid": frechet_distance(fake, real)} | kid(fake, real, seed=seed) | neighbourhoods(*some)
+    return found | {"n_fake": len(fake), "n_real": len(real)}
 
 
 def kid(fake: Tensor, real: Tensor, *, seed: int) -> dict[str, float]:

@@ -15,7 +15,7 @@ from lib.laplacian_gan.arms import LEVELS, PYRAMID, Arm, control_arms, level_arm
 from lib.laplacian_gan.training import Settings, train_arms
 from lib.metrics import features
 from lib.metrics.comparison import paired_table
-from lib.metrics.fid import describe, fid
+from lib.metrics.fid import frechet_distance
 from lib.metrics.perceptual import load_lpips
 
 COUNT = 100
@@ -52,7 +52,7 @@ def rows_of(pixels):
 
 def test_sources_and_references_are_disjoint(data, protocol):
     train, test = data
-    assert protocol.count == COUNT == len(protocol.reference.features) == len(protocol.train_reference.features)
+    assert protocol.count == COUNT == len(protocol.reference) == len(protocol.train_reference)
     assert rows_of(protocol.sources["training"]) <= rows_of(train.pixels)
     assert rows_of(protocol.sources["held-out"]) <= rows_of(test.pixels)
     assert not rows_of(protocol.sources["held-out"]) & rows_of(train.pixels)
@@ -285,7 +285,7 @@ def test_a_second_extractor_measures_every_row_as_well(data, trained, protocol, 
     order = torch.Generator().manual_seed(0)
     _, held_out = torch.randperm(len(data[0]), generator=order), torch.randperm(len(data[1]), generator=order)
     reference = data[1].pixels[held_out[COUNT : 2 * COUNT]]
-    wanted = fid(describe(pixels, second), describe(reference, second))
+    wanted = frechet_distance(second(pixels), second(reference))
     assert table.set_index("arm").fid_second["DCGAN"] == pytest.approx(wanted)
     once = table[(table.sources != "training") & (table.arm != "copy of held-out images")]
     rank = once.fid.rank().corr(once.fid_second.rank())
