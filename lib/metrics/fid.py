@@ -21,11 +21,9 @@ KID_SUBSETS, KID_SIZE = 100, 1000
 MANIFOLD_NEIGHBOUR, DENSITY_NEIGHBOUR = 3, 5  # up to which balls reach, as published
 
 
-def check_features(*sets: Tensor, at_least: int = 2) -> list[Tensor]:
-    """Sets of features (n, d) as float64 on the CPU, if finite and of `at_least` samples; or a MetricError"""
+def check_features(*sets: Tensor) -> list[Tensor]:
+    """Sets of features (n, d) as float64 on the CPU, if all are finite; or a MetricError."""
     for features in sets:
-        if len(features) < at_least:
-            raise MetricError(f"this needs features of at least {at_least} images of each set, not {len(features)}")
         if bad := int((~features.isfinite()).any(dim=1).sum()):
             raise MetricError(
                 f"the features of {bad} of {len(features)} images are not finite; look at these and at the extractor"
@@ -47,8 +45,10 @@ def compare(fake: Tensor, real: Tensor, *, seed: int) -> dict[str, float | int]:
     Returns fid, kid with its 95 % interval (kid_low, kid_high), precision, recall, density and coverage (of equally
     many of both sets), n_fake and n_real.
     """
-    check_features(fake, real, at_least=MINIMUM)
+    fake, real = check_features(fake, real)
     size = min(len(fake), len(real))
+    if size < MINIMUM:
+        raise MetricError(f"this needs features of at least {MINIMUM} images of each set, not {size}")
     generator = torch.Generator().manual_seed(seed)
     some = [x if len(x) == size else x[torch.randperm(len(x), generator=generator)[:size]] for x in (fake, real)]
     found = {"fid": frechet_distance(fake, real)} | kid(fake, real, seed=seed) | neighbourhoods(*some)
@@ -58,12 +58,11 @@ def compare(fake: Tensor, real: Tensor, *, seed: int) -> dict[str, float | int]:
 def kid(fake: Tensor, real: Tensor, *, seed: int) -> dict[str, float]:
     """Kernel distance: unbiased squared MMD with the kernel (x·y/d + 1)³ (Bińkowski et al. 2018; by torch-fidelity).
 
-    fake, real: features (n, d), (m, d), at least 4 each. Mean over 100 random subsets of each set, of min(1000, half
-    of the smaller set). Returns kid and its 95 % interval, kid_low and kid_high; near 0 all may be negative. The
-    interval is that of all images, by subsampling without replacement (Politis & Romano 1994); near 0, where the
-    variance falls faster, it is too wide.
+    fake, real: float64 features (n, d), (m, d), at least 4 each. Mean over 100 random subsets of each set, of
+    min(1000, half of the smaller set). Returns kid and its 95 % interval, kid_low and kid_high; near 0 all may be
+    negative. The interval is that of all images, by subsampling without replacement (Politis & Romano 1994); near 0,
+    where the variance falls faster, it is too wide.
     """
-    fake, real = check_features(fake, real, at_least=4)
     count = min(len(fake), len(real))
     size = min(KID_SIZE, count // 2)
     options = {"kid_subsets": KID_SUBSETS, "kid_subset_size": size, "rng_seed": seed, "verbose": False}
@@ -79,10 +78,9 @@ def neighbourhoods(fake: Tensor, real: Tensor) -> dict[str, float]:
     al. 2019, k = 3; by torch-fidelity). density: mean number of real balls around a fake, over k, may exceed 1;
     coverage: share of real balls that hold a fake (Naeem et al. 2020, k = 5).
 
-    fake, real: features (n, d), (m, d), at least 6 each; the measures depend on n and m. A point on a ball's surface
-    is inside (Naeem's code has <, not ≤).
+    fake, real: float64 features (n, d), (m, d), at least 6 each; the measures depend on n and m. A point on a ball's
+    surface is inside (Naeem's code has <, not ≤).
     """
-    fake, real = check_features(fake, real, at_least=DENSITY_NEIGHBOUR + 1)
     centre = real.mean(dim=0)  # distances are roots of differences of squares, so the smaller these the better
     fake, real = fake - centre, real - centre
     options = {"prc_neighborhood": MANIFOLD_NEIGHBOUR, "prc_batch_size": ROWS, "save_cpu_ram": True, "verbose": False}

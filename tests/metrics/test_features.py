@@ -115,7 +115,7 @@ def test_inception_end_to_end_with_the_weights_in_the_hub_cache(weights, hub):
         verbose=False,
         **options,
     )["kernel_inception_distance_mean"]
-    ours = fid.kid(*described, seed=1)
+    ours = fid.kid(*(one.double() for one in described), seed=1)
     assert ours["kid"] == pytest.approx(theirs, rel=1e-4)
 
 

@@ -86,11 +86,6 @@ def test_agreement_with_pytorch_fid(count):
     assert frechet_distance(a, b) == pytest.approx(calculate_frechet_distance(*theirs), rel=1e-4)
 
 
-def test_one_sample_has_no_distribution():
-    with pytest.raises(MetricError, match="at least 2 images of each set, not 1"):
-        frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3))
-
-
 # --- KID ----------------------------------------------------------------------------------------
 
 
@@ -117,11 +112,6 @@ def test_kid_is_unbiased_and_its_interval_covers():
     assert sum(k["kid_low"] <= truth <= k["kid_high"] for k in found) >= 34
     same = [kid(normal(100, 4, 200 + i), normal(100, 4, 300 + i), seed=0)["kid"] for i in range(40)]
     assert min(same) < 0 < max(same)
-
-
-def test_kid_refuses_sets_that_give_no_interval():
-    with pytest.raises(MetricError, match="at least 4 images"):
-        kid(normal(3, 4, 0), normal(200, 4, 1), seed=0)
 
 
 # --- Precision, recall, density, coverage -------------------------------------------------------
@@ -162,13 +152,8 @@ def test_neighbourhoods_of_known_sets():
     assert set(neighbourhoods(real + 100, real).values()) == {0}
     collapsed = neighbourhoods(real[:1].expand(50, 3), real)
     assert collapsed["precision"] == 1 and collapsed["coverage"] < 0.3 and collapsed["recall"] == 1 / 50
-    constant = torch.full((20, 3), 0.1)
+    constant = torch.full((20, 3), 0.1).double()
     assert neighbourhoods(constant, constant) == {"precision": 1, "recall": 1, "density": 4, "coverage": 1}
-
-
-def test_neighbourhoods_need_neighbours():
-    with pytest.raises(MetricError, match="at least 6 images of each set, not 5"):
-        neighbourhoods(normal(5, 3, 0), normal(9, 3, 0))
 
 
 class Largest(TorchDispatchMode):
