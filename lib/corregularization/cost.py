@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lib.corregularization.baselines import mma, ocnn_over_layers, soft_orthogonality, srip
+from lib.corregularization.baselines import inner_products, mma, ocnn_over_layers, soft_orthogonality, srip
 from lib.corregularization.losses import SHORTEST, mean_over_layers, select_layers
 from lib.corregularization.models import build_model
 from lib.timing import costs
@@ -24,10 +24,7 @@ def gram_by_autograd(matrix: Tensor) -> Tensor:
     1/n(n-1) · Σ_{i≠j} c_ij²: what the closed-form gradient is compared with. Differentiating
     C = U Uᵀ takes two products, one for each factor, although both are the same.
     """
-    n = matrix.shape[0]
-    unit = F.normalize(matrix, dim=1, eps=SHORTEST)
-    gram = unit @ unit.T - torch.eye(n, dtype=unit.dtype, device=unit.device)  # (n, n)
-    return gram.square().sum() / (n * (n - 1))
+    return inner_products(F.normalize(matrix, dim=1, eps=SHORTEST))
 
 
 # What is compared, by its name in the table: functions of the layers, means over layers.

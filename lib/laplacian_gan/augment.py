@@ -68,7 +68,7 @@ def pyramid_augment(
     leave [-1, 1]. Relative: ADA's random gains on four wavelet bands (Karras et al. 2020, appendix B).
     """
     images = images.float()
-    bands = pyramid.build(images, min(depth, pyramid.greatest_depth(images)))
+    bands = pyramid.build(images, depth)
     changed = []
     for band in bands[:-1]:
         band = band * torch.exp2(scale * torch.randn(len(band), 1, 1, 1, device=band.device))

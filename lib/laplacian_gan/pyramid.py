@@ -77,8 +77,3 @@ def _up_last(x: Tensor, width: int) -> Tensor:
     before, here, after = padded[..., :-2], padded[..., 1:-1], padded[..., 2:]
     even, odd = (before + after) / 8 + here * 0.75, (here + after) / 2
     return torch.stack([even, odd], dim=-1).flatten(-2)[..., :width]
-
-
-def greatest_depth(images: Tensor) -> int:
-    """Levels until the smaller side of images (N, C, H, W) is one pixel."""
-    return 1 + (min(images.shape[-2:]) - 1).bit_length()

@@ -347,11 +347,6 @@ def test_all_convolutions_are_chosen_but_depthwise_and_transposed_ones_and_those
     assert list(select_layers(Net())) == ["stem", "block.0"]
 
 
-def test_a_network_without_convolutions_is_refused():
-    with pytest.raises(ValueError, match="Sequential has no convolution of two or more filters"):
-        select_layers(nn.Sequential(nn.ReLU()))
-
-
 def test_a_network_counts_each_layer_alike():
     net = Net().double()
     layers = select_layers(net)

@@ -121,10 +121,6 @@ def test_jitter_has_the_strength_of_the_band():
     assert (noise.std() / band.std()).item() == pytest.approx(0.5, rel=0.05)
 
 
-def test_small_images_have_fewer_bands():
-    assert pyramid_augment(IMAGES[..., :3, :3]).shape == (6, 3, 3, 3)
-
-
 # -- distributions ---------------------------------------------------------------------------
 
 

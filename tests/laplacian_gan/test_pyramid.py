@@ -11,7 +11,6 @@ from lib.laplacian_gan.pyramid import (
     build,
     collapse,
     down,
-    greatest_depth,
     normalise,
     up,
 )
@@ -44,7 +43,7 @@ def dense_up(images, size):
 @given(sides, sides, st.data())
 def test_bands_sum_to_the_image(height, width, data):
     images = noise(2, 3, height, width, seed=height * 50 + width)
-    depth = data.draw(st.integers(1, greatest_depth(images)))
+    depth = data.draw(st.integers(1, 1 + (min(height, width) - 1).bit_length()))  # until one pixel is left
     bands = build(images, depth)
     assert len(bands) == depth
     assert [tuple(band.shape[-2:]) for band in bands] == [
@@ -57,7 +56,7 @@ def test_bands_sum_to_the_image(height, width, data):
 @given(sides, sides)
 def test_every_band_but_the_last_has_no_mean(height, width):
     images = noise(2, 3, height, width, dtype=torch.float64)
-    for band in build(images, min(3, greatest_depth(images)))[:-1]:
+    for band in build(images, 3 if min(height, width) > 2 else 2)[:-1]:
         assert band.mean((2, 3)).abs().max() < 1e-14
 
 
