@@ -17,6 +17,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+from torchvision.ops import Conv2dNormActivation
 
 from lib import paths
 from lib.data.augment import as_float, flip_and_shift
@@ -146,20 +147,16 @@ def vgg16(device: str = "auto") -> Extractor:
 # --- A classifier of the data set itself --------------------------------------------------------
 
 
-def _convolution(before: int, after: int) -> nn.Sequential:
-    layer = nn.Conv2d(before, after, 3, padding=1, bias=False)
-    return nn.Sequential(layer, nn.BatchNorm2d(after), nn.ReLU(inplace=True))
-
-
 class _Domain(nn.Module):
     """A small CNN. Pixels (n, 3, h, w) uint8 → (n, 128) features: means over the last map, 2 to 7 px wide."""
 
     def __init__(self, size: int, classes: int):
         super().__init__()
-        layers = [_convolution(3, 16), nn.MaxPool2d(2), _convolution(16, 32), nn.MaxPool2d(2)]
-        layers += [_convolution(32, 64), _convolution(64, 64), nn.MaxPool2d(2), _convolution(64, 128)]
+        block = Conv2dNormActivation  # 3 x 3, batch norm, ReLU
+        layers = [block(3, 16), nn.MaxPool2d(2), block(16, 32), nn.MaxPool2d(2)]
+        layers += [block(32, 64), block(64, 64), nn.MaxPool2d(2), block(64, 128)]
         for _ in range(size.bit_length() - 6):  # doublings beyond 32 px
-            layers += [nn.MaxPool2d(2), _convolution(128, 128)]
+            layers += [nn.MaxPool2d(2), block(128, 128)]
         self.layers = nn.Sequential(*layers)
         self.classifier = nn.Linear(128, classes)
         self.register_buffer("accuracy", torch.zeros((), dtype=torch.float64))  # of the classifier; kept with it
