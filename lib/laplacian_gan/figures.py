@@ -68,22 +68,22 @@ def _unit(image: np.ndarray) -> np.ndarray:
 
 
 def generator(shapes: pd.DataFrame) -> Figure:
-    """fig12: the generator as it is. shapes: `models.shapes`, columns layer, taken, given as "C x H x W".
+    """fig12: the generator as it is. shapes: `models.shapes`.
 
     Where a layer takes more channels than the one before gives, a pyramid level has joined.
     """
     figure, axes = plots.subplots(height=2.4)
-    maps = [_numbers(shapes.taken.iloc[0]), *map(_numbers, shapes.given)]
-    taken = [*map(_numbers, shapes.taken), maps[-1]]
+    sides, given = [shapes.side[0], *shapes.side_after], [shapes.channels[0], *shapes.channels_after]
+    taken = [*shapes.channels, given[-1]]
     gap, place = 0.55, 0.0
     arrow = {"arrowstyle": "-|>", "mutation_scale": 7, "shrinkA": 1, "shrinkB": 1}
-    for (channels, side, _), (joined, _, _) in zip(maps, taken, strict=True):
+    for number, (side, channels, joined) in enumerate(zip(sides, given, taken, strict=True), start=1):
         tall, wide = (0.35 + 0.42 * np.log2(side) if side > 1 else 0.3), 0.12 + 0.055 * np.sqrt(channels)
         axes.add_patch(Rectangle((place, -tall / 2), wide, tall, facecolor="#CFE3F3", edgecolor="0.2"))
         label = f"{channels}\n{side}×{side}" if side > 1 else f"z\n{channels}"
         axes.text(place + wide / 2, -tall / 2 - 0.08, label, ha="center", va="top", fontsize=7)
         place += wide
-        if place and (channels, side) != maps[-1][:2] or joined > channels:
+        if number < len(sides):
             axes.annotate("", (place + gap, 0), (place, 0), arrowprops=arrow | {"color": "0.2"})
         if joined > channels:
             middle = place + gap / 2
@@ -94,10 +94,6 @@ def generator(shapes: pd.DataFrame) -> Figure:
     axes.set(xlim=(-0.2, place - gap + 0.2), ylim=(-1.9, 2.6))
     axes.set_axis_off()
     return figure
-
-
-def _numbers(shape: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in str(shape).split(" x "))
 
 
 def samples(arrays: Arrays, columns: int = 8) -> Figure:

@@ -5,8 +5,8 @@ band of that size joins the features as three more channels; without levels they
 DCGAN of the usual recipe, with the same weights and the same number of parameters.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import pandas as pd
 import torch
@@ -157,24 +157,21 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def shapes(model: Generator) -> pd.DataFrame:
-    """What each layer of a generator takes and gives, seen while it runs: layer, taken, given ("C x H x W")."""
-    model = copy.deepcopy(model).cpu().eval()
+    """What each layer of a new generator takes and gives, seen while it runs: layer, channels and side (pixels) of what
+    it takes, and those of what it gives (channels_after, side_after)."""
     layers = {"first": model.first, **{f"block {r}": block for r, block in model.blocks.items()}, "mix": model.mix}
     rows = []
 
-    def note(name: str):
-        return lambda _, inputs, output: rows.append({"layer": name, "taken": _text(inputs[0]), "given": _text(output)})
+    def note(name: str, _layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        (_, channels, side, _), (_, channels_after, side_after, _) = inputs[0].shape, output.shape
+        rows.append((name, channels, side, channels_after, side_after))
 
     for name, layer in layers.items():
         if layer is not None:
-            layer.register_forward_hook(note(name))
+            layer.register_forward_hook(partial(note, name))
     with torch.no_grad():
-        model(torch.zeros(1, model.latent), {r: torch.zeros(1, COLOURS, r, r) for r in model.levels})
-    return pd.DataFrame(rows)
-
-
-def _text(features: Tensor) -> str:
-    return " x ".join(str(length) for length in features.shape[1:])
+        model.eval()(torch.zeros(1, model.latent), {r: torch.zeros(1, COLOURS, r, r) for r in model.levels})
+    return pd.DataFrame(rows, columns=["layer", "channels", "side", "channels_after", "side_after"])
 
 
 def _join(features: Tensor, bands: Bands | None, resolution: int, levels: Sequence[int]) -> Tensor:

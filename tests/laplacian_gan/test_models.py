@@ -101,9 +101,9 @@ def test_the_chain_samples_from_noise_alone():
 def test_shapes_are_read_from_the_running_model():
     generator = Generator(64, width=8, levels=(4, 32))
     found = shapes(generator)
-    assert list(found.taken) == ["100 x 1 x 1", "67 x 4 x 4", "32 x 8 x 8", "16 x 16 x 16", "11 x 32 x 32"]
-    assert list(found.given) == ["64 x 4 x 4", "32 x 8 x 8", "16 x 16 x 16", "8 x 32 x 32", "3 x 64 x 64"]
-    assert generator.training
+    assert list(zip(found.channels, found.side, strict=True)) == [(100, 1), (67, 4), (32, 8), (16, 16), (11, 32)]
+    after = list(zip(found.channels_after, found.side_after, strict=True))
+    assert after == [(64, 4), (32, 8), (16, 16), (8, 32), (3, 64)]
     assert shapes(Generator(32, width=8, levels=(32,))).layer.iloc[-1] == "mix"
 
 
