@@ -15,7 +15,7 @@ from PIL import Image as Picture
 from lib import paths, plots
 from lib.press import jobs
 from lib.press.parameters import ParameterError
-from lib.press.verify import numbered, scopes, stored
+from lib.press.verify import Scope, numbered, scopes, stored
 
 THUMBNAIL = 420  # pixels, the longer side
 WIDTH = 760  # pixels, of a figure in the notebook
@@ -43,21 +43,27 @@ def figures(profile: str) -> pd.DataFrame:
     return frame
 
 
+def run_row(scope: Scope, notebook: str) -> dict[str, object]:
+    """What a finished run made, on which data and machine, in how many minutes and from which commit."""
+    record = scope.records[notebook]
+    made = [scope.sidecars[name] for name in record["outputs"] if name in scope.sidecars]
+    origins = [sidecar["provenance"] for sidecar in made]
+    threads = [f"{one['device']}, {one['threads']} thread{'s' * (one['threads'] > 1)}" for one in origins]
+    seconds = [one["seconds"] for one in origins if one["seconds"] is not None]
+    return {
+        "notebook": notebook,
+        "seed": "all" if scope.seed is None else str(scope.seed),
+        **{f"{kind}s": sum(sidecar["kind"] == kind for sidecar in made) for kind in ("figure", "table")},
+        "data": "; ".join(dict.fromkeys(data["name"] for data in record["data"])),
+        "machine": threads[-1] if threads else "",
+        "minutes": max(seconds) / 60 if seconds else None,
+        "commit": "; ".join(dict.fromkeys(short_commit(one.get("commit") or "unknown") for one in origins)),
+    }
+
+
 def runs(profile: str) -> pd.DataFrame:
     """One row for each finished run: notebook, seed, figures, tables, data sets, minutes and commit."""
-    rows = []
-    for scope in scopes(profile):
-        for notebook, record in scope.records.items():
-            made = [scope.sidecars[name] for name in record["outputs"] if name in scope.sidecars]
-            origins = [sidecar["provenance"] for sidecar in made]
-            rows.append({
-                "notebook": notebook,
-                "seed": "all" if scope.seed is None else str(scope.seed),
-                **{f"{kind}s": sum(sidecar["kind"] == kind for sidecar in made) for kind in ("figure", "table")},
-                "data": "; ".join(dict.fromkeys(data["name"] for data in record["data"])),
-                "minutes": max((one["seconds"] for one in origins if one["seconds"] is not None), default=np.nan) / 60,
-                "commit": "; ".join(dict.fromkeys(short_commit(one.get("commit") or "unknown") for one in origins)),
-            })  # fmt: skip
+    rows = [run_row(scope, notebook) for scope in scopes(profile) for notebook in scope.records]
     columns = ["notebook", "seed", "figures", "tables", "data", "minutes", "commit"]
     return pd.DataFrame(rows, columns=columns).sort_values(["notebook", "seed"], ignore_index=True)
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import typst
 
 from lib import paths
@@ -77,12 +76,8 @@ def collect(profile: str, folder: Path) -> dict[str, Any]:
 
 def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
     """Add what this profile has and an earlier one has not."""
-    machines = {}
     for scope, identity, sidecar in stored(name):
         origin, group = sidecar["provenance"], found[f"{sidecar['kind']}s"]
-        machines[origin["notebook"], scope.label] = (
-            f"{origin['device']}, {origin['threads']} thread{'s' * (origin['threads'] > 1)}"
-        )
         if name == found["profile"]:
             found["versions"] |= origin["versions"]
         exact = f"{name}:{identity}"  # whoever means this profile's and not the first that there is
@@ -94,24 +89,21 @@ def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
         else:
             group[exact] |= {"columns": sidecar["columns"], "data": sidecar["data"]}
         group.setdefault(identity, group[exact])
-    records = {(notebook, scope.label): record for scope in scopes(name) for notebook, record in scope.records.items()}
-    rows = gallery.runs(name).astype(object)
-    for row in rows.where(pd.notna(rows), None).to_dict("records"):
-        place = row["notebook"], "all seeds" if row["seed"] == "all" else f"seed {row['seed']}"
-        record = records[place]
-        made = json.dumps({name: output["files"] for name, output in record["outputs"].items()}, sort_keys=True)
-        facts = {
-            "parameters": record["parameters"],
-            "machine": machines.get(place, ""),
-            "inputs": record["inputs"][:8],
-            "outputs": hashlib.sha256(made.encode()).hexdigest()[:8],
-        }
-        if row["notebook"] != gallery.OWN:
-            found["runs"].append(row | {"profile": name} | facts)
-    for used in (used for record in records.values() for used in record["data"]):
-        entry = {key: used.get(key, "images") for key in ("name", "split", "count", "unit", "checksum")}
-        if entry not in found["data"]:
-            found["data"].append(entry)
+    runs = []
+    for scope in scopes(name):
+        for notebook, record in scope.records.items():
+            for used in record["data"]:
+                entry = {key: used.get(key, "images") for key in ("name", "split", "count", "unit", "checksum")}
+                found["data"] += [entry] if entry not in found["data"] else []
+            made = json.dumps({name: output["files"] for name, output in record["outputs"].items()}, sort_keys=True)
+            facts = {
+                "profile": name,
+                "parameters": record["parameters"],
+                "inputs": record["inputs"][:8],
+                "outputs": hashlib.sha256(made.encode()).hexdigest()[:8],
+            }
+            runs += [gallery.run_row(scope, notebook) | facts] if notebook != gallery.OWN else []
+    found["runs"] += sorted(runs, key=lambda run: (run["notebook"], run["seed"]))
 
 
 def _picture(path: Path, folder: Path) -> dict[str, Any]:
