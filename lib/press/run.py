@@ -112,8 +112,6 @@ class Run:
         What it was made from is in `.attrs`: "note", its sizes and budget, and "data", its data sets. A figure or
         table of it is saved with `like=` this frame, and names them.
         """
-        if not self._all_seeds:
-            raise RunError(f"{self.notebook} was given no seeds, so there is no {name} to read; set seeds to [0], say")
         frames, used = [], []
         for seed in self._all_seeds:
             path = self._stored(name, seed)
@@ -225,11 +223,6 @@ class Run:
         """Caption, note, data sets and origin of a result."""
         data = [] if without_data else self._data
         if like is not None:
-            if "data" not in like.attrs:
-                raise RunError(
-                    "`like` must be a frame that `read` returned, found one without a record of its data; pass the "
-                    "original frame, and a table derived from it as the data"
-                )
             note, data = note or like.attrs["note"], like.attrs["data"]
         return {"caption": caption, "origin": self.origin(note, data), "note": note, "data sets": data}
 
@@ -268,13 +261,8 @@ class Run:
 
     def _hand_over(self, name: str, files: dict[str, bytes], about: dict[str, Any]) -> None:
         """Write the files of a figure or table, and beside them what `about` says."""
-        if name in self._outputs:
-            raise RunError(f"{name} was saved already in this run; every figure and table needs an id of its own")
-        if not re.fullmatch(r"\w+", name) or name == self.notebook:
-            raise RunError(
-                f"{name!r} cannot be an id: it names files, so it takes letters, digits and _, and the notebook's own "
-                "name belongs to its record; use one such as fig34_loss_curves"
-            )
+        if not re.fullmatch(r"\w+", name) or name in (self.notebook, *self._outputs):
+            raise RunError(f"{name!r} cannot be an id, or is one already: it names files (letters, digits and _ alone)")
         hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
         used = about.pop("data sets")
         sidecar = {"id": name} | about | {"provenance": self._provenance(used) | {"files": hashes}}
