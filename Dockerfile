@@ -24,5 +24,8 @@ RUN python -m venv "$VIRTUAL_ENV" && pip install --no-cache-dir -r requirements.
 COPY --chown=reader:reader . .
 RUN pip install --no-cache-dir --no-deps --no-build-isolation -e . && python -c "import lib.plots"
 
+# For the user of `docker run -u`, who has neither a name nor a home.
+ENV HOME=/tmp USER=reader
+
 EXPOSE 8888
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--port=8888", "--no-browser", "--ServerApp.root_dir=/home/reader/four-studies"]
