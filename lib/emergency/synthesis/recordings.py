@@ -32,21 +32,9 @@ EVENTS = {
 }  # fmt: skip
 # What sounds behind an event, or behind silence, is no event of another clip: one sound has one label.
 BACKGROUNDS = ("crickets", "insects", "rain", "sea_waves", "thunderstorm", "water_drops", "wind")
-DISTRACTORS = (
-    "can_opening",
-    "cat",
-    "church_bells",
-    "coughing",
-    "crow",
-    "door_knock",
-    "door_wood_knock",
-    "hand_saw",
-    "hen",
-    "keyboard_typing",
-    "rooster",
-    "sheep",
-    "snoring",
-)  # fmt: skip (door_knock is a copy's spelling)
+# door_knock is a copy's spelling of door_wood_knock.
+DISTRACTORS = ("can_opening", "cat", "church_bells", "coughing", "crow", "door_knock", "door_wood_knock", "hand_saw",
+               "hen", "keyboard_typing", "rooster", "sheep", "snoring")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,7 @@ def _clip(
 
     def say(number):
         """A line of a class, up to 7 % faster or slower, an onset at which it fits if it does at all, and its label."""
-        lines = bank.of(number)
+        lines = bank.utterances[number]
         one = draw.choice([one for one in lines if len(one.samples) < 0.9 * n] or lines)
         length = int(len(one.samples) * draw.between(0.93, 1.07))
         wave = np.interp(np.linspace(0, len(one.samples) - 1, length), np.arange(len(one.samples)), one.samples)

@@ -49,9 +49,8 @@ _SHARD = 256  # lines a process speaks
 
 @dataclass(frozen=True)
 class Utterance:
-    """samples: (n,) int16 at 16 kHz, peak about 0.5, without silence around. number: the class of the line."""
+    """samples: (n,) int16 at 16 kHz, peak about 0.5, without silence around."""
 
-    number: int
     text: str
     voice: str
     samples: np.ndarray
@@ -59,14 +58,10 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Bank:
-    """digest: SHA-256 of all samples in order."""
+    """digest: SHA-256 of all samples in order. utterances: those of each class by its number, in a fixed order."""
 
     digest: str
-    utterances: tuple[Utterance, ...]
-
-    def of(self, number: int) -> list[Utterance]:
-        """The utterances of class `number`, in a fixed order."""
-        return [one for one in self.utterances if one.number == number]
+    utterances: dict[int, list[Utterance]]
 
 
 def voices(split: str) -> tuple[str, ...]:
@@ -95,7 +90,7 @@ def _bank(split: str, folder: Path) -> Bank:
     key = hashlib.sha256(json.dumps([jobs, sources]).encode()).hexdigest()[:16]
     path = folder / f"{split}-{key}.npz"
     if kept := cache.read(path):
-        said = np.split(kept["samples"], np.cumsum(kept["lengths"])[:-1])
+        samples, lengths = kept["samples"], kept["lengths"]
     else:
         try:
             said = _speak(jobs)
@@ -104,16 +99,19 @@ def _bank(split: str, folder: Path) -> Bank:
                 f"espeak-ng, which speaks in the built-in clips, does not run here ({error}). Install the package "
                 "espeakng-loader anew, or take sounds of your own: dataset=folder:<path>."
             ) from error
-        cache.keep(path, samples=np.concatenate(said), lengths=np.array([len(wave) for wave in said]))
-    digest = hashlib.sha256(repr([len(wave) for wave in said]).encode())
-    for wave in said:
-        digest.update(np.ascontiguousarray(wave, "<i2").data)
+        samples, lengths = np.concatenate(said), np.array([len(wave) for wave in said])
+        cache.keep(path, samples=samples, lengths=lengths)
+    digest = hashlib.sha256(repr(lengths.tolist()).encode())
+    digest.update(np.ascontiguousarray(samples, "<i2").data)
     if digest.hexdigest() != DIGESTS[split]:
         warnings.warn("This espeak-ng speaks differently from the one of the published results (espeakng-loader "
                       "0.2.4): results on the built-in clips are comparable among themselves only.",
                       stacklevel=4)  # fmt: skip
-    utterances = (Utterance(*line, voice, wave) for line, (voice, *_), wave in zip(lines, how, said, strict=True))
-    return Bank(digest.hexdigest(), tuple(utterances))
+    utterances = {number: [] for number in CORES}
+    waves = np.split(samples, np.cumsum(lengths)[:-1])
+    for (number, text), (voice, *_), wave in zip(lines, how, waves, strict=True):
+        utterances[number].append(Utterance(text, voice, wave))
+    return Bank(digest.hexdigest(), utterances)
 
 
 def _speak(jobs: list[tuple[str, str, int, int]]) -> list[np.ndarray]:
