@@ -82,7 +82,6 @@ def load_sounds(
     seconds: float = 4.0,
     count: int | None = None,
     seed: int = 0,
-    root: str = "",
 ) -> Sounds:
     """Load one split of a data set, or all of it.
 
@@ -95,7 +94,6 @@ def load_sounds(
         count: load only so many clips, the classes as equal in number as they allow. A smaller
             subset of the same seed lies within a larger one.
         seed: of the subset. It never moves a clip between the splits or folds.
-        root: data root, see `catalog.data_root`.
 
     ESC-50's folds are the official ones less 1. A folder's are 5 by a hash of the file's name, which leaves
     a fold of a small set empty now and then.
@@ -107,10 +105,10 @@ def load_sounds(
     common.check(dataset, split, count, known=catalog.AUDIO_SETS, splits=("train", "test", "all"))
     if not decoding.SHORTEST <= seconds <= LONGEST:
         raise DataError(f"seconds={seconds} is not possible. Expected {decoding.SHORTEST} to {LONGEST:g}.")
-    source = common.locate(dataset, root)
+    source = common.locate(dataset)
     if source is None:
         raise DataError(
-            f"{dataset} was not found below {catalog.data_root(root)}. Put there {_WHERE_ESC50}; or set the "
+            f"{dataset} was not found below {catalog.data_root()}. Put there {_WHERE_ESC50}; or set the "
             f"environment variable DATA_ROOT to the folder that holds it."
         )
     listing, name = _esc50(source, split) if dataset == "esc50" else _folder(source, split)

@@ -72,16 +72,16 @@ class File:
     modified: int  # nanoseconds
 
 
-def data_root(value: str = "") -> Path:
-    """Where data sets are looked for: `value`, else $DATA_ROOT, else <repository>/data."""
-    return _as_spelled(Path(value).expanduser().resolve() if value else paths.data_root())
+def data_root() -> Path:
+    """Where data sets are looked for: $DATA_ROOT, else <repository>/data."""
+    return _as_spelled(paths.data_root())
 
 
-def locate(dataset: str, root: str = "") -> Source | None:
+def locate(dataset: str) -> Source | None:
     """Find `dataset` on disk. None: built-in, not there, or an unknown name."""
-    base = data_root(root)
+    base = data_root()
     if dataset.startswith("folder:"):
-        folder = folder_path(dataset, root)
+        folder = folder_path(dataset)
         return Source("folder", folder) if folder.is_dir() and dataset != "folder:" else None  # empty: an error later
     if dataset in BUILT_IN or dataset in ("", ".", "..") or set(dataset) & set("/\\:\0"):
         return None
@@ -127,13 +127,13 @@ def _as_spelled(folder: Path) -> Path:
     return next((path for path in _spellings(folder) if path.is_dir()), folder)
 
 
-def folder_path(dataset: str, root: str = "") -> Path:
+def folder_path(dataset: str) -> Path:
     """The folder that `folder:<path>` names: absolute, or below the data root, or below the repository.
 
     Never relative to the working directory, which differs between a notebook, papermill and a shell.
     """
     path = Path(dataset.removeprefix("folder:")).expanduser()
-    below_root = _as_spelled(data_root(root) / path)  # an absolute path stays itself
+    below_root = _as_spelled(data_root() / path)  # an absolute path stays itself
     return below_root if below_root.is_dir() else _as_spelled(paths.ROOT / path)
 
 
@@ -196,7 +196,7 @@ def hidden(name: str) -> bool:
     return name.startswith((".", "__MACOSX")) or name.casefold() in OF_SOFTWARE
 
 
-def signature(dataset: str, root: str = "") -> str:
+def signature(dataset: str) -> str:
     """The state of a data set as one word, for deciding what is stale. Never raises.
 
     Returns:
@@ -207,7 +207,7 @@ def signature(dataset: str, root: str = "") -> str:
     if dataset in BUILT_IN:
         return "built-in"
     try:
-        source = locate(dataset, root)
+        source = locate(dataset)
         if source is None:
             return "absent"
         if source.kind == "archive":

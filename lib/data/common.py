@@ -59,13 +59,13 @@ def check(dataset: str, split: str, count: int | None, *, known: Sequence[str], 
         raise DataError(f"count={count} is not possible. Expected 1 or more, or None for all.")
 
 
-def locate(dataset: str, root: str) -> Source | None:
+def locate(dataset: str) -> Source | None:
     """As `catalog.locate`; a folder that does not exist is refused."""
-    source = catalog.locate(dataset, root)
+    source = catalog.locate(dataset)
     if source is None and dataset.startswith("folder:"):
         raise DataError(
-            f"The folder {catalog.folder_path(dataset, root)} does not exist. A relative path starts at the data root "
-            f"({catalog.data_root(root)}, environment variable DATA_ROOT) or at the repository."
+            f"The folder {catalog.folder_path(dataset)} does not exist. A relative path starts at the data root "
+            f"({catalog.data_root()}, environment variable DATA_ROOT) or at the repository."
         )
     return source
 

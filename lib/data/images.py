@@ -68,7 +68,6 @@ def load_images(
     size: int | None = None,
     count: int | None = None,
     seed: int = 0,
-    root: str = "",
 ) -> Images:
     """Load one split of a data set.
 
@@ -82,7 +81,6 @@ def load_images(
             subset of the same seed lies within a larger one. For shapes: how many are drawn
             (default 4,000 train and 1,000 test).
         seed: of the subset and of the drawn shapes. It never moves an image between the splits.
-        root: data root, see `catalog.data_root`.
 
     Raises:
         DataError: the data is missing, damaged, not as expected, or the arguments ask for what it
@@ -98,11 +96,11 @@ def load_images(
         )
         name = "plain shapes (synthetic)" if plain else "shapes (synthetic)"
         return _images(pixels.numpy(), labels.numpy(), shapes.CLASSES, name, split)
-    source = common.locate(dataset, root)
+    source = common.locate(dataset)
     if source is None:
         from lib.data.official import download  # here: torchvision takes a second to import
 
-        source = download(dataset, root)
+        source = download(dataset)
     if dataset == "cifar10" and source.kind != "folder":
         return _cifar10(source, split, size, count, seed)
     if dataset == "celeba":

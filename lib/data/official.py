@@ -75,13 +75,13 @@ def list_celeba(source: Source, split: str) -> Listing:
     return Listing(images, tuple(found[name] for name in names), np.zeros(len(names), np.int64), ())
 
 
-def download(dataset: str, root: str = "") -> Source:
+def download(dataset: str) -> Source:
     """Download the official archive into the data root through torchvision.
 
     Raises:
         DataError: no network, or the server or the disk refuses; the message says where to put what.
     """
-    base = catalog.data_root(root)
+    base = catalog.data_root()
     try:
         # Being offline is found out here: torchvision itself would wait without a limit and try twice.
         if not urllib.request.getproxies():
@@ -91,7 +91,7 @@ def download(dataset: str, root: str = "") -> Source:
             (CIFAR10 if dataset == "cifar10" else CelebA)(temporary, download=True)
             name = catalog.CIFAR10_BATCHES if dataset == "cifar10" else "celeba"
             common.move(Path(temporary) / name, base / name)
-        if (found := catalog.locate(dataset, root)) is None:
+        if (found := catalog.locate(dataset)) is None:
             raise OSError(f"{base / name} is in the way: delete it")
         return found
     except Exception as error:  # of sockets, HTTP, archives, the disk or a missing download helper

@@ -19,7 +19,7 @@ REAL = os.environ.get("DATA_ROOT", "")  # before a test clears it
 @pytest.fixture(autouse=True)
 def own_output(tmp_path, monkeypatch):
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
-    monkeypatch.delenv("DATA_ROOT", raising=False)
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
 
 
 def noise(number, count=2400):
@@ -44,7 +44,9 @@ def split_folder(root, counts):
 
 
 def load(tmp_path, dataset="folder:set", split="train", *, seconds=0.15, **options):
-    return load_sounds(dataset, split, seconds=seconds, root=str(tmp_path), **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATA_ROOT", str(tmp_path))
+        return load_sounds(dataset, split, seconds=seconds, **options)
 
 
 # --- Sounds -------------------------------------------------------------------------------------
@@ -335,9 +337,10 @@ def test_damaged_esc50_archive(tmp_path, damage):
         load(tmp_path, "esc50", "all")
 
 
-@pytest.mark.skipif(catalog.locate("esc50", REAL) is None, reason="set DATA_ROOT to a folder with ESC-50")
-def test_the_real_esc50():
-    sounds = load_sounds("esc50", "test", count=100, root=REAL)
+@pytest.mark.skipif(catalog.locate("esc50") is None, reason="set DATA_ROOT to a folder with ESC-50")
+def test_the_real_esc50(monkeypatch):
+    monkeypatch.setenv("DATA_ROOT", REAL)
+    sounds = load_sounds("esc50", "test", count=100)
     assert sounds.samples.shape == (100, 4 * RATE) and len(sounds.classes) == 50
     assert sounds.labels.bincount().tolist() == [2] * 50
     assert len(sounds.folds.unique()) == 1 and sounds.name.startswith("ESC-50")

@@ -14,50 +14,52 @@ def write(path, content=b"x"):
     return path
 
 
-def test_data_root_argument_then_environment_then_repository(tmp_path, monkeypatch):
+@pytest.fixture(autouse=True)
+def own_data_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+
+
+def test_data_root_is_that_of_the_environment_or_of_the_repository(tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_ROOT", str(tmp_path / "variable"))
-    assert catalog.data_root(str(tmp_path / "argument")) == (tmp_path / "argument").resolve()
     assert catalog.data_root() == (tmp_path / "variable").resolve()
     monkeypatch.delenv("DATA_ROOT")
     assert catalog.data_root() == paths.ROOT / "data"
 
 
 def test_official_form_comes_before_folder(tmp_path):
-    root = str(tmp_path)
-    assert catalog.locate("cifar10", root) is None
+    assert catalog.locate("cifar10") is None
     (tmp_path / "cifar10").mkdir()
-    assert catalog.locate("cifar10", root) is None, "an empty folder is no data set"
+    assert catalog.locate("cifar10") is None, "an empty folder is no data set"
     write(tmp_path / "cifar10/train/cat/0.png")
-    assert catalog.locate("cifar10", root).kind == "folder"
+    assert catalog.locate("cifar10").kind == "folder"
     write(tmp_path / "cifar-10-python.tar.gz")
-    assert catalog.locate("cifar10", root).kind == "archive"
+    assert catalog.locate("cifar10").kind == "archive"
     write(tmp_path / "cifar-10-batches-py/data_batch_1")
-    assert catalog.locate("cifar10", root).kind == "official"
+    assert catalog.locate("cifar10").kind == "official"
 
 
 def test_celeba_is_official_with_the_list_of_its_parts(tmp_path):
     """Without it nobody knows which images are of one person, and they are split like any folder."""
     write(tmp_path / "celeba/img_align_celeba/000001.jpg")
-    assert catalog.locate("celeba", str(tmp_path)).kind == "folder"
+    assert catalog.locate("celeba").kind == "folder"
     write(tmp_path / "celeba" / catalog.CELEBA_LIST)
-    assert catalog.locate("celeba", str(tmp_path)).kind == "official"
+    assert catalog.locate("celeba").kind == "official"
 
 
 @pytest.mark.parametrize("inside", ["", "esc50/"])
 def test_esc50_unpacked_then_packed_then_folder(tmp_path, inside):
-    root = str(tmp_path)
-    assert catalog.locate("esc50", root) is None
+    assert catalog.locate("esc50") is None
     write(tmp_path / "esc50/dog/1-1-A.ogg")
-    assert catalog.locate("esc50", root) == catalog.Source("folder", tmp_path.resolve() / "esc50")
+    assert catalog.locate("esc50") == catalog.Source("folder", tmp_path.resolve() / "esc50")
     archive = write(tmp_path / f"{inside}ESC-50-master.zip")
-    assert catalog.locate("esc50", root) == catalog.Source("archive", archive.resolve())
+    assert catalog.locate("esc50") == catalog.Source("archive", archive.resolve())
     unpacked = write(tmp_path / f"{inside}ESC-50-master/meta/esc50.csv").parent.parent
-    assert catalog.locate("esc50", root) == catalog.Source("official", unpacked.resolve())
+    assert catalog.locate("esc50") == catalog.Source("official", unpacked.resolve())
 
 
 @pytest.mark.parametrize("name", ["shapes", "soundscapes"])
-def test_built_in_sets(name, tmp_path):
-    assert catalog.signature(name, str(tmp_path)) == "built-in"
+def test_built_in_sets(name):
+    assert catalog.signature(name) == "built-in"
 
 
 @pytest.mark.parametrize(
@@ -74,34 +76,35 @@ def test_built_in_sets(name, tmp_path):
         "folder:~nobody/x",
     ],
 )
-def test_signature_of_what_is_not_there_is_absent(name, tmp_path):
-    (tmp_path / "root").mkdir()
-    assert catalog.signature(name, str(tmp_path / "root")) == "absent"
+def test_signature_of_what_is_not_there_is_absent(name):
+    assert catalog.signature(name) == "absent"
 
 
-def test_signature_follows_names_and_sizes_only(tmp_path):
+def test_signature_follows_names_and_sizes_only(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "a"))
     first = write(tmp_path / "a/birds/cat/1.png", b"123")
     write(tmp_path / "a/birds/dog/2.png", b"1234")
-    before = catalog.signature("folder:birds", str(tmp_path / "a"))
+    before = catalog.signature("folder:birds")
     assert len(before) == 64
 
     os.utime(first, (1, 1))
     write(tmp_path / "a/birds/.DS_Store", b"left behind")
-    assert catalog.signature("folder:birds", str(tmp_path / "a")) == before
+    assert catalog.signature("folder:birds") == before
     (tmp_path / "a").rename(tmp_path / "b")
-    assert catalog.signature("folder:birds", str(tmp_path / "b")) == before
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "b"))
+    assert catalog.signature("folder:birds") == before
 
     write(tmp_path / "b/birds/dog/2.png", b"12345")
-    longer = catalog.signature("folder:birds", str(tmp_path / "b"))
+    longer = catalog.signature("folder:birds")
     (tmp_path / "b/birds/dog/2.png").rename(tmp_path / "b/birds/dog/3.png")
-    assert len({before, longer, catalog.signature("folder:birds", str(tmp_path / "b"))}) == 3
+    assert len({before, longer, catalog.signature("folder:birds")}) == 3
 
 
 def test_signature_of_a_sound_folder_and_of_an_archive(tmp_path):
     write(tmp_path / "esc50/dog/1.ogg")
     write(tmp_path / "cifar-10-python.tar.gz", b"12")
-    assert len(catalog.signature("esc50", str(tmp_path))) == 64
-    assert len(catalog.signature("cifar10", str(tmp_path))) == 64
+    assert len(catalog.signature("esc50")) == 64
+    assert len(catalog.signature("cifar10")) == 64
 
 
 def test_scan_is_sorted_and_survives_a_circle_of_links(tmp_path):
@@ -117,9 +120,10 @@ def test_scan_is_sorted_and_survives_a_circle_of_links(tmp_path):
 def test_relative_folder_starts_at_the_data_root_then_at_the_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "birds").mkdir()
-    assert catalog.folder_path("folder:birds", str(tmp_path)) == tmp_path.resolve() / "birds"
-    assert catalog.folder_path("folder:birds", str(tmp_path / "none")) == paths.ROOT / "birds"
-    assert catalog.folder_path(f"folder:{tmp_path}/birds", "elsewhere") == tmp_path / "birds"
+    assert catalog.folder_path("folder:birds") == tmp_path.resolve() / "birds"
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "none"))
+    assert catalog.folder_path("folder:birds") == paths.ROOT / "birds"
+    assert catalog.folder_path(f"folder:{tmp_path}/birds") == tmp_path / "birds"
 
 
 def test_import_is_free_of_torch():

@@ -26,7 +26,7 @@ from lib.data.images import Images, load_images
 @pytest.fixture(autouse=True)
 def own_output(tmp_path, monkeypatch):
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path / "out"))
-    monkeypatch.delenv("DATA_ROOT", raising=False)
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_balanced_grows_and_depends_on_the_seed():
 def test_more_than_there_are(tmp_path):
     split_folder(tmp_path / "set", {"a": 3, "b": 3})
     with pytest.raises(DataError, match="count=7 asks for more than the 6"):
-        load_images("folder:set", "train", count=7, root=str(tmp_path))
+        load_images("folder:set", "train", count=7)
 
 
 # --- Folders ------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_more_than_there_are(tmp_path):
 
 def test_split_folder(tmp_path):
     split_folder(tmp_path / "set", {"cat": 4, "ant": 3})
-    images = load_images("folder:set", "train", root=str(tmp_path))
+    images = load_images("folder:set", "train")
     assert images.pixels.shape == (7, 3, 8, 8)
     assert (images.name, images.classes, images.split) == ("folder set", ("ant", "cat"), "train")
     expected = {np.asarray(picture(k)).transpose(2, 0, 1).tobytes(): 1 for k in range(4)}
@@ -147,31 +147,30 @@ def test_split_folder(tmp_path):
 
 def test_subset_of_a_folder_is_part_of_it(tmp_path):
     split_folder(tmp_path / "set", {"a": 9, "b": 6})
-    whole = load_images("folder:set", "train", root=str(tmp_path))
-    few = load_images("folder:set", "train", count=8, seed=1, root=str(tmp_path))
+    whole = load_images("folder:set", "train")
+    few = load_images("folder:set", "train", count=8, seed=1)
     assert few.labels.bincount().tolist() == [4, 4] and set(hashes(few)) < set(hashes(whole))
-    assert few.checksum == load_images("folder:set", "train", count=8, seed=1, root=str(tmp_path)).checksum
+    assert few.checksum == load_images("folder:set", "train", count=8, seed=1).checksum
 
 
 @pytest.mark.parametrize("layout", ["classes", "flat", "nested"])
 def test_folder_without_splits_is_split_80_20(tmp_path, layout):
     inner = {"classes": "set/a", "flat": "set", "nested": "set/a/deep"}[layout]
     fill(tmp_path / inner, 20)
-    root = str(tmp_path)
-    train, test = (load_images("folder:set", split, root=root) for split in ("train", "test"))
+    train, test = (load_images("folder:set", split) for split in ("train", "test"))
     assert (len(train), len(test)) == (16, 4) and len(set(hashes(train) + hashes(test))) == 20
     assert train.classes == test.classes == (("image",) if layout == "flat" else ("a",))
     for seed in (0, 1):  # the seed chooses a subset; it never moves an image into the other split
-        part = load_images("folder:set", "train", count=10, seed=seed, root=root)
+        part = load_images("folder:set", "train", count=10, seed=seed)
         assert set(hashes(part)) < set(hashes(train))
     # The split depends on names alone, so it is the same wherever the folder lies.
     shutil.move(tmp_path / "set", tmp_path / "elsewhere")
-    assert hashes(load_images("folder:elsewhere", "test", root=root)) == hashes(test)
+    assert hashes(load_images("folder:elsewhere", "test")) == hashes(test)
 
 
 def test_any_beginning_of_a_folder_is_a_mixture(tmp_path):
     split_folder(tmp_path / "set", {"a": 40, "b": 40})
-    labels = load_images("folder:set", "train", root=str(tmp_path)).labels
+    labels = load_images("folder:set", "train").labels
     assert 6 <= labels[:30].sum() <= 24
 
 
@@ -180,7 +179,7 @@ def test_flat_split_folder_and_other_files(tmp_path):
     fill(tmp_path / "set/test", 2, first=10)
     (tmp_path / "set/train/readme.txt").write_text("x")
     (tmp_path / "set/train/.hidden.png").write_text("x")
-    images = load_images("folder:set", "train", root=str(tmp_path))
+    images = load_images("folder:set", "train")
     assert len(images) == 3 and images.classes == ("image",)
 
 
@@ -188,7 +187,7 @@ def test_images_beside_class_folders_are_ignored_with_a_warning(tmp_path):
     split_folder(tmp_path / "set", {"a": 2})
     fill(tmp_path / "set/train", 1, first=77)
     with pytest.warns(UserWarning, match="1 images beside the class folders"):
-        assert len(load_images("folder:set", "train", root=str(tmp_path))) == 2
+        assert len(load_images("folder:set", "train")) == 2
 
 
 # --- Formats ------------------------------------------------------------------------------------
@@ -272,7 +271,7 @@ def test_size_evens_out_unequal_images(tmp_path):
     fill(tmp_path / "set/a", 2, size=(10, 8))
     fill(tmp_path / "set/a", 2, size=(7, 30), first=2)
     fill(tmp_path / "set/a", 1, size=(3, 3), first=9)
-    images = load_images("folder:set", "train", size=5, root=str(tmp_path))
+    images = load_images("folder:set", "train", size=5)
     assert images.pixels.shape == (4, 3, 5, 5)
 
 
@@ -306,7 +305,7 @@ def truncate(path):
 def test_damaged_folder(tmp_path, change, message):
     broken(tmp_path, change)
     with pytest.raises(DataError, match=message):
-        load_images("folder:set", "train", root=str(tmp_path))
+        load_images("folder:set", "train")
 
 
 def test_truncated_jpeg(tmp_path):
@@ -314,7 +313,7 @@ def test_truncated_jpeg(tmp_path):
     for path in (tmp_path / "set/a").iterdir():
         truncate(path)
     with pytest.raises(DataError, match=r"set.a.000\d\.jpg cannot be read"):
-        load_images("folder:set", "train", root=str(tmp_path))
+        load_images("folder:set", "train")
 
 
 def test_all_damaged_images_are_told_at_once(tmp_path):
@@ -322,13 +321,13 @@ def test_all_damaged_images_are_told_at_once(tmp_path):
     for number in (3, 5, 7):
         (tmp_path / f"set/train/a/{number:04}.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"0003\.png cannot be read.* Of 3 such .*0005\.png, .*0007\.png\."):
-        load_images("folder:set", "train", root=str(tmp_path))
+        load_images("folder:set", "train")
 
 
 def test_one_image_cannot_be_split(tmp_path):
     fill(tmp_path / "set/a", 1)
     with pytest.raises(DataError, match="only 1 image"):
-        load_images("folder:set", "train", root=str(tmp_path))
+        load_images("folder:set", "train")
 
 
 @pytest.mark.parametrize(
@@ -342,16 +341,17 @@ def test_one_image_cannot_be_split(tmp_path):
         ("shapes", {"count": 0}, "count=0 is not possible"),
     ],
 )
-def test_bad_arguments(tmp_path, dataset, options, message):
+def test_bad_arguments(dataset, options, message):
     with pytest.raises(DataError, match=message):
-        load_images(dataset, **{"split": "train", "root": str(tmp_path)} | options)
+        load_images(dataset, **{"split": "train"} | options)
 
 
 @pytest.mark.parametrize("dataset", ["cifar10", "celeba"])
-def test_missing_data_without_network(tmp_path, dataset, offline):
+def test_missing_data_without_network(tmp_path, dataset, offline, monkeypatch):
     root = tmp_path / "data"
+    monkeypatch.setenv("DATA_ROOT", str(root))
     with pytest.raises(DataError, match="could not be downloaded.*Put there.*DATA_ROOT") as caught:
-        load_images(dataset, "train", root=str(root))
+        load_images(dataset, "train")
     assert official.WHERE[dataset] in str(caught.value)
     assert not root.exists(), "a failed download leaves nothing behind"
 
@@ -364,7 +364,8 @@ def test_download_lands_whole_in_the_data_root(tmp_path, monkeypatch, offline):
         shutil.copy(archive, Path(root) / filename)
 
     monkeypatch.setattr("torchvision.datasets.utils.download_url", fetch)
-    images = load_images("cifar10", "test", root=str(tmp_path / "data"))
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "data"))
+    images = load_images("cifar10", "test")
     assert (len(images), images.name) == (20, "CIFAR-10")
     assert os.listdir(tmp_path / "data") == ["cifar-10-batches-py"]
 
@@ -376,7 +377,7 @@ def test_download_lands_whole_in_the_data_root(tmp_path, monkeypatch, offline):
 def decoded(tmp_path, monkeypatch):
     """A folder that is in the cache, and a count of the images decoded since."""
     split_folder(tmp_path / "set", {"a": 4, "b": 4})
-    first = load_images("folder:set", "train", root=str(tmp_path))
+    first = load_images("folder:set", "train")
     calls = Counter()
     original = images.decode
 
@@ -385,7 +386,7 @@ def decoded(tmp_path, monkeypatch):
         return original(files, size)
 
     monkeypatch.setattr(images, "decode", count)
-    return first, calls, lambda **options: load_images("folder:set", "train", root=str(tmp_path), **options)
+    return first, calls, lambda **options: load_images("folder:set", "train", **options)
 
 
 def cache_file():
@@ -510,30 +511,31 @@ def pack_cifar10(root, monkeypatch):
 
 def test_official_cifar10(tmp_path, monkeypatch):
     folder = write_cifar10(tmp_path, monkeypatch)
-    train, test = (load_images("cifar10", split, root=str(tmp_path)) for split in ("train", "test"))
+    train, test = (load_images("cifar10", split) for split in ("train", "test"))
     assert train.pixels.shape == (100, 3, 32, 32) and test.pixels.shape == (20, 3, 32, 32)
     assert (train.name, train.classes) == ("CIFAR-10", tuple(NAMES))
     batch = pickle.loads((folder / "data_batch_2").read_bytes(), encoding="bytes")
     assert np.array_equal(train.pixels[20:40].flatten(1).numpy(), batch[b"data"])
     assert train.labels[20:40].tolist() == batch[b"labels"]
-    few = load_images("cifar10", "train", count=25, size=16, seed=4, root=str(tmp_path))
+    few = load_images("cifar10", "train", count=25, size=16, seed=4)
     assert few.pixels.shape == (25, 3, 16, 16) and set(few.labels.bincount().tolist()) == {2, 3}
 
 
 def test_packed_cifar10_leaves_the_data_root_alone(tmp_path, monkeypatch):
     archive = pack_cifar10(tmp_path / "data", monkeypatch)
     root = str(tmp_path / "data")
-    before = catalog.signature("cifar10", root)
-    images = load_images("cifar10", "train", root=root)
+    monkeypatch.setenv("DATA_ROOT", root)
+    before = catalog.signature("cifar10")
+    images = load_images("cifar10", "train")
     assert len(images) == 100 and images.name == "CIFAR-10"
-    assert os.listdir(root) == [archive.name] and catalog.signature("cifar10", root) == before
-    assert load_images("cifar10", "train", root=root).checksum == images.checksum
+    assert os.listdir(root) == [archive.name] and catalog.signature("cifar10") == before
+    assert load_images("cifar10", "train").checksum == images.checksum
 
 
 def test_truncated_archive(tmp_path, monkeypatch):
     truncate(pack_cifar10(tmp_path, monkeypatch))
     with pytest.raises(DataError, match=r"cifar-10-python\.tar\.gz .*could not be unpacked .*get it again"):
-        load_images("cifar10", "train", root=str(tmp_path))
+        load_images("cifar10", "train")
 
 
 @pytest.mark.parametrize("change", [truncate, Path.unlink])
@@ -541,20 +543,21 @@ def test_truncated_archive(tmp_path, monkeypatch):
 def test_damaged_batch(tmp_path, monkeypatch, change, name):
     change(write_cifar10(tmp_path, monkeypatch) / name)
     with pytest.raises(DataError, match="A file of .*cifar-10-batches-py is missing or damaged"):
-        load_images("cifar10", "test", root=str(tmp_path))
+        load_images("cifar10", "test")
 
 
 @pytest.mark.parametrize(("kind", "name"), [("jpg", "CIFAR-10 (JPEG copy)"), ("png", "CIFAR-10 (image folder)")])
 def test_cifar10_as_image_folder(tmp_path, kind, name):
     split_folder(tmp_path / "cifar10", {"cat": 2, "dog": 2}, kind=kind)
-    assert load_images("cifar10", "train", root=str(tmp_path)).name == name
+    assert load_images("cifar10", "train").name == name
 
 
-def test_real_cifar10():
-    """Skips itself where there is none (the environment is cleared by a fixture: see `REAL`)."""
-    if not REAL or catalog.locate("cifar10", REAL) is None:
+def test_real_cifar10(monkeypatch):
+    """Skips itself where there is none (the environment is set by a fixture: see `REAL`)."""
+    monkeypatch.setenv("DATA_ROOT", REAL)
+    if not REAL or catalog.locate("cifar10") is None:
         pytest.skip("set DATA_ROOT to a folder with CIFAR-10")
-    images = load_images("cifar10", "test", count=500, root=REAL)
+    images = load_images("cifar10", "test", count=500)
     assert images.pixels.shape == (500, 3, 32, 32) and images.labels.bincount().tolist() == [50] * 10
     assert images.classes == tuple(NAMES) and images.name.startswith("CIFAR-10")
     mean = images.pixels.float().mean((0, 2, 3)) / 255
@@ -593,17 +596,17 @@ def write_celeba(root, monkeypatch, count=10):
 
 def test_official_celeba(tmp_path, monkeypatch):
     folder = write_celeba(tmp_path, monkeypatch)
-    train, test = (load_images("celeba", split, root=str(tmp_path)) for split in ("train", "test"))
+    train, test = (load_images("celeba", split) for split in ("train", "test"))
     assert train.pixels.shape == (6, 3, 64, 64) and len(test) == 2
     assert (train.name, train.classes, train.labels.tolist()) == ("CelebA", ("face",), [0] * 6)
-    full = load_images("celeba", "test", size=178, root=str(tmp_path))
+    full = load_images("celeba", "test", size=178)
     first = np.asarray(Image.open(folder / "img_align_celeba/000009.jpg"))
     assert np.array_equal(full.pixels[0].numpy(), first[20:198].transpose(2, 0, 1)), "the central 178 pixels"
 
 
 def test_packed_celeba(tmp_path, monkeypatch):
     folder = write_celeba(tmp_path, monkeypatch)
-    plain = load_images("celeba", "train", root=str(tmp_path))
+    plain = load_images("celeba", "train")
     archive = folder / "img_align_celeba.zip"
     with zipfile.ZipFile(archive, "w") as packed:
         for path in sorted((folder / "img_align_celeba").iterdir()):
@@ -611,21 +614,21 @@ def test_packed_celeba(tmp_path, monkeypatch):
     shutil.rmtree(folder / "img_align_celeba")
     sums = [(drive, md5(archive) if name == archive.name else old, name) for drive, old, name in CelebA.file_list]
     monkeypatch.setattr(CelebA, "file_list", sums)
-    assert load_images("celeba", "train", root=str(tmp_path)).checksum == plain.checksum
+    assert load_images("celeba", "train").checksum == plain.checksum
     assert not (folder / "img_align_celeba").exists()
 
 
 def test_celeba_with_a_missing_image(tmp_path, monkeypatch):
     (write_celeba(tmp_path, monkeypatch) / "img_align_celeba/000003.jpg").unlink()
     with pytest.raises(DataError, match=r"1 of the 6 images of CelebA's train split.*000003\.jpg"):
-        load_images("celeba", "train", root=str(tmp_path))
+        load_images("celeba", "train")
 
 
 def test_celeba_images_alone(tmp_path):
     fill(tmp_path / "celeba/img_align_celeba", 10, size=(178, 218), kind="jpg")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        images = load_images("celeba", "train", size=32, root=str(tmp_path))
+        images = load_images("celeba", "train", size=32)
     assert (len(images), images.name, images.classes) == (8, "CelebA (image folder)", ("face",))
 
 
@@ -733,7 +736,7 @@ def test_the_same_split_however_a_disk_spells_the_names(tmp_path):
             kind.mkdir(parents=True, exist_ok=True)
             picture(number).save(kind / unicodedata.normalize(form, f"사진{number}.png"))
     for split in ("train", "test"):
-        one, two = (load_images("folder:" + form, split, root=str(tmp_path)) for form in ("NFC", "NFD"))
+        one, two = (load_images("folder:" + form, split) for form in ("NFC", "NFD"))
         assert one.checksum == two.checksum and one.classes == two.classes
 
 
@@ -841,4 +844,4 @@ def test_a_data_set_named_in_cp949_can_be_captioned(tmp_path):
 
 def test_a_folder_in_cp949_is_found_by_its_hangul_name(tmp_path):
     pictures(tmp_path / os.fsdecode("자료".encode("cp949")) / "새" / "a")
-    assert load_images("folder:자료/새", "train", root=str(tmp_path)).classes == ("a",)
+    assert load_images("folder:자료/새", "train").classes == ("a",)

@@ -33,9 +33,7 @@ FOLDS = 5
 COUNT = {"train": 2000, "validation": 400, "test": 600}  # soundscapes, when no count is asked for
 
 
-def load(
-    dataset: str, split: str, *, seconds: float = 4.0, count: int | None = None, seed: int = 0, root: str = ""
-) -> Sounds:
+def load(dataset: str, split: str, *, seconds: float = 4.0, count: int | None = None, seed: int = 0) -> Sounds:
     """One split of "soundscapes" (built in, synthetic), "soundscapes-recorded", "aihub", "esc50" or "folder:<path>" as
     clips of `seconds`.
 
@@ -46,24 +44,24 @@ def load(
         DataError: the data is missing or damaged, or the arguments ask for what it cannot give.
     """
     if dataset in ("aihub", "aihub-strict"):
-        return _aihub(dataset, split, seconds, count, seed, root)
+        return _aihub(dataset, split, seconds, count, seed)
     if dataset not in SOUNDSCAPES:
         if split == "validation":
             raise DataError(f"{dataset} has no validation clips, and no words to vote on: take soundscapes or aihub.")
-        return load_sounds(dataset, split, seconds=seconds, count=count, seed=seed, root=root)
-    return of_soundscapes(_drawn(dataset, split, seconds, count, seed, root), split)
+        return load_sounds(dataset, split, seconds=seconds, count=count, seed=seed)
+    return of_soundscapes(_drawn(dataset, split, seconds, count, seed), split)
 
 
-def _drawn(dataset: str, split: str, seconds: float, count: int | None, seed: int, root: str, **how) -> Soundscapes:
+def _drawn(dataset: str, split: str, seconds: float, count: int | None, seed: int, **how) -> Soundscapes:
     if split not in COUNT:
         raise DataError(f"Soundscapes are drawn for 'train', 'validation' and 'test', not for {split!r}.")
-    recorded = _recordings(split, root) if dataset == "soundscapes-recorded" else None
+    recorded = _recordings(split) if dataset == "soundscapes-recorded" else None
     return draw_soundscapes(count or COUNT[split], seed=seed, split=split, seconds=seconds, recorded=recorded, **how)
 
 
-def _recordings(split: str, root: str) -> Recordings:
+def _recordings(split: str) -> Recordings:
     """ESC-50's recordings for `split`: its last fold for the test, the one before for the validation."""
-    whole = load_sounds("esc50", "test" if split == "test" else "train", seconds=5.0, root=root)
+    whole = load_sounds("esc50", "test" if split == "test" else "train", seconds=5.0)
     if silent := int((whole.samples == 0).all(1).sum()):
         raise DataError(f"{silent} of the recordings of ESC-50 are digital silence: get a fresh copy of it.")
     if split != "test" and len(whole.folds.unique()) < 2:
@@ -78,16 +76,16 @@ def _recordings(split: str, root: str) -> Recordings:
     return Recordings(whole.samples.numpy(), categories, whole.checksum)
 
 
-def recorded(count: int, *, seed: int = 0, root: str = "") -> Sounds | None:
+def recorded(count: int, *, seed: int = 0) -> Sounds | None:
     """`count` clips of ESC-50's last fold, which no training uses, whole (5 s) and from all its classes; None for 0,
     or where it is not on this machine.
 
     Raises:
         DataError: it is damaged, or has fewer clips.
     """
-    if not count or locate("esc50", root) is None:
+    if not count or locate("esc50") is None:
         return None
-    return load_sounds("esc50", "test", seconds=5.0, count=count, seed=seed, root=root)
+    return load_sounds("esc50", "test", seconds=5.0, count=count, seed=seed)
 
 
 def load_sets(
@@ -106,7 +104,7 @@ def load_sets(
 def _test(dataset: str, count: int, *, seconds: float, seed: int, **more) -> tuple[Sounds, Soundscapes | None]:
     if dataset not in SOUNDSCAPES:
         return load(dataset, "test", seconds=seconds, count=count or None, seed=seed), None
-    truth = _drawn(dataset, "test", seconds, count, seed, "", **more)
+    truth = _drawn(dataset, "test", seconds, count, seed, **more)
     return of_soundscapes(truth, "test"), truth
 
 
@@ -156,9 +154,9 @@ def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
     )  # fmt: skip
 
 
-def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: int, root: str) -> Sounds:
+def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: int) -> Sounds:
     """Prepared once into `build/cache/aihub`; silence, which the set does not have, stays a class without clips."""
-    base = data_root(root)
+    base = data_root()
     catalogue = _catalogue(base, tuple(sorted(one for one in (base / "aihub-controls").glob("*") if one.is_dir())))
     split_by = aihub_splits.split_strict if dataset == "aihub-strict" else aihub_splits.split_source
     parts = split_by(catalogue.rows, seed)

@@ -13,6 +13,11 @@ from lib.emergency.data import sounds
 from lib.emergency.features import log_mel, scaled
 
 
+@pytest.fixture(autouse=True)
+def own_data_root(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+
+
 @pytest.fixture
 def drawn():
     return sounds.load("soundscapes", "train", count=40, seconds=1.0)
@@ -74,7 +79,7 @@ def test_aihub_from_its_folders_to_clips(tmp_path, form):
     (tmp_path / "aihub-controls").mkdir()
     for control in tree.controls:
         Path(control).rename(tmp_path / "aihub-controls" / Path(control).name)
-    how = {"seconds": 1.0, "root": str(tmp_path)}
+    how = {"seconds": 1.0}
     for dataset in ("aihub", "aihub-strict"):
         train, test = (sounds.load(dataset, split, **how) for split in ("train", "test"))
         assert train.classes == NAMES and train.samples.shape[1] == 16_000
@@ -91,16 +96,16 @@ def test_aihub_from_its_folders_to_clips(tmp_path, form):
 
 def test_rejected_files_are_counted_by_reason(tmp_path):
     make_tree(tmp_path, per_class=4, broken=("cut JSON", "no WAV", "no area"))
-    loaded = sounds.load("aihub", "train", seconds=1.0, root=str(tmp_path))
+    loaded = sounds.load("aihub", "train", seconds=1.0)
     assert loaded.rejected == {"unreadable JSON": 1, "missing audio": 1, "no area": 1}
     cut = sum(bool(text) and span[0][1] > 0.999 for text, span in zip(loaded.texts, loaded.spans, strict=True))
     assert loaded.name.endswith(f"3 files rejected, {cut} lines reach beyond their clip") and cut
     assert loaded.subset([0, 1]).rejected == loaded.rejected
 
 
-def test_without_aihub_the_message_says_where_to_apply(tmp_path):
+def test_without_aihub_the_message_says_where_to_apply():
     with pytest.raises(DataError, match="170"):
-        sounds.load("aihub", "train", root=str(tmp_path))
+        sounds.load("aihub", "train")
 
 
 def test_a_name_is_found_in_nfc_and_nfd():
@@ -118,21 +123,20 @@ class TestRecordingsAmongTheScenes:
         for fold in folds:
             wave = level * np.sin(np.arange(80_000) / 10)
             soundfile.write(root / "esc50" / "dog" / f"{fold}-{fold}00-A.wav", wave, 16_000)
-        return str(root)
 
     def test_of_two_folds(self, tmp_path):
-        root = self.esc50(tmp_path, [1, 2])
-        assert len(sounds.load("soundscapes-recorded", "test", count=20, root=root)) == 20
+        self.esc50(tmp_path, [1, 2])
+        assert len(sounds.load("soundscapes-recorded", "test", count=20)) == 20
         for split in ("train", "validation"):
             with pytest.raises(DataError, match="three folds of ESC-50, .*; there are two.*dataset=soundscapes"):
-                sounds.load("soundscapes-recorded", split, count=20, root=root)
+                sounds.load("soundscapes-recorded", split, count=20)
 
     def test_of_three(self, tmp_path):
-        root = self.esc50(tmp_path, [1, 2, 3])
-        sets = [sounds.load("soundscapes-recorded", split, count=20, root=root) for split in sounds.COUNT]
+        self.esc50(tmp_path, [1, 2, 3])
+        sets = [sounds.load("soundscapes-recorded", split, count=20) for split in sounds.COUNT]
         assert [len(one) for one in sets] == [20] * 3
 
     def test_of_silence(self, tmp_path):
-        root = self.esc50(tmp_path, [1, 2, 3], level=0.0)
+        self.esc50(tmp_path, [1, 2, 3], level=0.0)
         with pytest.raises(DataError, match="1 of the recordings of ESC-50 are digital silence"):
-            sounds.load("soundscapes-recorded", "test", count=20, root=root)
+            sounds.load("soundscapes-recorded", "test", count=20)

@@ -30,9 +30,11 @@ def test_recorded_sounds(recogniser, tmp_path, monkeypatch):  # noqa: F811
             path = tmp_path / "esc50" / name / f"2-{100 + take}-A.wav"
             soundfile.write(path, tone(440, seconds=5, level=level if take else 0.0), 16_000)
         soundfile.write(tmp_path / "esc50" / name / "1-99-A.wav", tone(440, seconds=5, level=0.5), 16_000)
-    assert sounds.recorded(9, root=str(tmp_path / "elsewhere")) is None
-    assert sounds.recorded(0, root=str(tmp_path)) is None
-    real = sounds.recorded(9, root=str(tmp_path))
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path / "elsewhere"))
+    assert sounds.recorded(9) is None
+    monkeypatch.setenv("DATA_ROOT", str(tmp_path))
+    assert sounds.recorded(0) is None
+    real = sounds.recorded(9)
     assert real.samples.shape == (9, 80_000)
     table = voting.recorded(alarming(recogniser), real, emergencies=("siren",), seed=3)
     found = table.set_index("sound")
