@@ -65,7 +65,7 @@ FAULTS = [
     ("emergency/whisper/text", "others = np.roll(order, 1)", "others = order"),
     ("emergency/whisper/text", "if not normalise(one)]", "]"),
     ("emergency/whisper/training", "wanted[wordless] = UNKNOWN", "pass"),
-    ("emergency/whisper/training", "_rolled(mel, -2 * cut[:, None, None])", "_rolled(mel, -cut[:, None, None])"),
+    ("emergency/whisper/training", "rolled(mel, -2 * cut[:, None, None])", "rolled(mel, -cut[:, None, None])"),
     ("emergency/whisper/training", "settings.layer_decay**above", "settings.layer_decay"),
     ("emergency/whisper/training", "count_include_pad=False", "count_include_pad=True"),
     ("emergency/whisper/frozen", "targets[index].to(", "targets[index.flip(0)].to("),

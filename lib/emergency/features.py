@@ -9,9 +9,11 @@ And the signal is mirrored at its ends: the last frames change when something fo
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import ceil
 
 import torch
 from torch import Tensor
+from torchaudio.functional import mask_along_axis_iid
 
 RATE = 16_000  # Hz
 WINDOW = 400  # samples, 25 ms
@@ -75,6 +77,21 @@ def scaled(samples: Tensor) -> Tensor:
         samples = samples.float() / 32768
     loudest = samples.abs().amax(1, keepdim=True)
     return torch.where(loudest < SILENT, samples, samples * (PEAK / loudest.clamp_min(SILENT)))
+
+
+def rolled(values: Tensor, by: Tensor) -> Tensor:
+    """(N, …, n), each row turned by its own number of places, (N, …, 1), to the right."""
+    places = torch.arange(values.shape[-1], device=values.device)
+    return values.gather(-1, ((places - by) % values.shape[-1]).expand(values.shape))
+
+
+def masked(mel: Tensor, time: float, frequency: float) -> Tensor:
+    """SpecAugment (Park et al. 2019): a span of bands and one of frames of each clip, up to these shares of all, become
+    0, the middle of the features' range. mel: (B, 1, mels, frames)."""
+    for share, axis in ((frequency, 2), (time, 3)):
+        if share:
+            mel = mask_along_axis_iid(mel, ceil(share * mel.shape[axis]), 0.0, axis)
+    return mel
 
 
 @lru_cache(maxsize=16)

@@ -3,13 +3,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil
 from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
-import torchaudio.functional as TF
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -17,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lib.data.cache import atomic
 from lib.data.catalog import written_by
-from lib.emergency.features import Mels
+from lib.emergency.features import Mels, masked, rolled
 from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, start, step_count
 
 POOLING = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
@@ -117,24 +115,19 @@ class Trained:
 def augment(mel: Tensor, targets: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Roll, mix and mask: mel (B, 1, mels, frames), targets (B, classes) -> the same shapes.
 
-    Each clip is drawn for on its own; what is hidden becomes 0, the middle of the features' range.
+    Each clip is drawn for on its own.
     """
-    count, _, mels, frames = mel.shape
+    count = len(mel)
     if settings.shift:
-        most = round(settings.shift * frames)
-        start = torch.randint(-most, most + 1, (count, 1, 1, 1), device=mel.device)
-        places = (torch.arange(frames, device=mel.device) - start) % frames
-        mel = mel.gather(-1, places.expand(-1, -1, mels, -1))
+        most = round(settings.shift * mel.shape[3])
+        mel = rolled(mel, torch.randint(-most, most + 1, (count, 1, 1, 1), device=mel.device))
     if settings.mixup:
         share = torch.distributions.Beta(settings.mixup, settings.mixup).sample((count,)).to(mel)
         share = torch.maximum(share, 1 - share)  # the clip itself outweighs its partner
         partner = torch.randperm(count, device=mel.device)
         mel = torch.lerp(mel[partner], mel, share[:, None, None, None])
         targets = torch.lerp(targets[partner], targets, share[:, None])
-    for share, axis in ((settings.frequency_mask, 2), (settings.time_mask, 3)):
-        if share:
-            mel = TF.mask_along_axis_iid(mel, ceil(share * mel.shape[axis]), 0.0, axis)
-    return mel, targets
+    return masked(mel, settings.time_mask, settings.frequency_mask), targets
 
 
 def train_cnn(

@@ -3,18 +3,16 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from math import ceil
 from pathlib import Path
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
-import torchaudio.functional as TF
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from lib.data.audio import Sounds
-from lib.emergency.features import DECADES, RATE, log_mel, scaled
+from lib.emergency.features import DECADES, RATE, log_mel, masked, rolled, scaled
 from lib.emergency.whisper.model import POSITIONS_PER_SECOND, EmergencyWhisper
 from lib.muon import Muon
 from lib.sources import source_hash
@@ -100,14 +98,8 @@ def starting_at(clips: Clips, second: float) -> Clips:
     heard = (clips.moments != 0) & (clips.moments != UNKNOWN)
     first = torch.where(heard.any(1), heard.int().argmax(1), 0)
     by = torch.where(heard.any(1), round(second * POSITIONS_PER_SECOND) - first, 0)
-    mel, moments = _rolled(clips.mel, 2 * by[:, None, None]), _rolled(clips.moments, by[:, None])
+    mel, moments = rolled(clips.mel, 2 * by[:, None, None]), rolled(clips.moments, by[:, None])
     return replace(clips, mel=mel, moments=moments, checksum=f"{clips.checksum}/starting at {second:g} s")
-
-
-def _rolled(values: Tensor, by: Tensor) -> Tensor:
-    """(N, …, n), each row turned by its own number of places, (N, 1, …), to the right."""
-    places = torch.arange(values.shape[-1], device=values.device)
-    return values.gather(-1, ((places - by) % values.shape[-1]).expand(values.shape))
 
 
 # --- Training -----------------------------------------------------------------------------------
@@ -166,13 +158,10 @@ def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> t
         possible = (moments == 0) | ~said[:, None]
         possible[:, 0] |= ~possible.any(1)  # nowhere to cut: stays
         cut = torch.multinomial(possible.float(), 1)[:, 0]
-        mel, moments = _rolled(mel, -2 * cut[:, None, None]), _rolled(moments, -cut[:, None])
+        mel, moments = rolled(mel, -2 * cut[:, None, None]), rolled(moments, -cut[:, None])
     if settings.equaliser:
         mel = equalised(mel, settings.equaliser)
-    for share, axis in ((settings.frequency_mask, 1), (settings.time_mask, 2)):
-        if share:
-            mel = TF.mask_along_axis_iid(mel[:, None], ceil(share * mel.shape[axis]), 0.0, axis + 1)[:, 0]
-    return mel, moments
+    return masked(mel[:, None], settings.time_mask, settings.frequency_mask)[:, 0], moments
 
 
 def equalised(mel: Tensor, decibels: float) -> Tensor:
