@@ -52,7 +52,7 @@ class Alert:
         """Sorts by time; the same alert has the same name."""
         facts = f"{self.kind} {self.location} {self.onset:.3f} {self.model}"
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self.raised))
-        return f"{stamp}-{hashlib.sha256(facts.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+        return f"{stamp}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
 
     def message(self) -> str:
         said = f' Said: "{self.transcript}".' if self.transcript else ""
@@ -83,8 +83,7 @@ class Outbox:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             soundfile.write(folder / "clip.flac", alert.samples, RATE)
             with atomic(folder / "alert.json") as temporary:  # comes last: without it there is no alert
-                # A class named by a folder in CP949 holds lone surrogates: as JSON's own escapes they are read again.
-                temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+                temporary.write_text(text, encoding="utf-8")
         except (OSError, soundfile.LibsndfileError) as error:
             raise DataError(f"The alert {alert.message()} could not be kept in {self.folder} ({error}). Act on it now. "
                             "Free some space there.") from error  # fmt: skip
@@ -133,7 +132,6 @@ def _senders(addresses: Sequence[str]) -> dict[str, apprise.Apprise]:
 
 def _sent(sender: apprise.Apprise, alert: dict, clip: Path) -> bool:
     """Send one alert to one address, without its sound if that is refused (as too large, say); whether it was taken."""
-    body, title = (text.encode("utf-8", "backslashreplace").decode() for text in
-                   (alert["message"], f"Emergency? {alert['kind']}"))  # fmt: skip
-    message = {"body": body, "title": title, "notify_type": apprise.NotifyType.WARNING}
+    message = {"body": alert["message"], "title": f"Emergency? {alert['kind']}",
+               "notify_type": apprise.NotifyType.WARNING}  # fmt: skip
     return bool(sender.notify(**message, attach=str(clip)) or sender.notify(**message))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.data.cache import atomic
-from lib.data.catalog import DataError, written_by
+from lib.data.catalog import DataError, readable, written_by
 from lib.data.decoding import decode
 from lib.emergency.classes import find
 from lib.emergency.cnn.network import load_cnn, logits_of
@@ -251,7 +251,7 @@ class Recogniser:
         if not ensemble.majority(votes, self.alarming):
             return None
         probability = ensemble.mean_probability(votes).exp()[0, list(self.alarming)]
-        kind = self.classes[self.alarming[int(probability.argmax())]]
+        kind = readable(self.classes[self.alarming[int(probability.argmax())]])
         row = find(kind)
         korean = row.korean if row else kind  # a class of somebody's own
         callers = tuple(name for name, logits in votes.items() if raised(logits, self.alarming))

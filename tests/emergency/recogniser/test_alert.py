@@ -156,12 +156,3 @@ def test_logs_hold_neither_words_nor_places(tmp_path, server, caplog):
     box.put(alert(transcript="비밀번호는 사과", location="서울시 어딘가"))
     box.send(), box.send()
     assert not re.search("사과|어딘가", caplog.text)
-
-
-def test_a_kind_that_is_no_text(tmp_path, server):
-    """A class folder named in CP949 has lone surrogates in its name."""
-    address, received, _ = server
-    name = os.fsdecode("화재".encode("cp949"))
-    box = Outbox(tmp_path, family=[address])
-    box.put(alert(kind=name, korean=name, location=name))
-    assert len(box.send()) == 1 and "\\udc" in received[0][1]["message"]

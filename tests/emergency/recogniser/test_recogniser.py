@@ -1,5 +1,6 @@
 """From a recording to an alert, with small untrained voters: how it works, not how well."""
 
+import os
 import sys
 from dataclasses import replace
 
@@ -132,6 +133,11 @@ class TestStreams:
         assert (alert.kind, alert.korean, alert.location, alert.raised) == ("fire", "화재", "부엌", 1004.0)
         assert alert.probability > 0.5 and {CNN, ENCODER} <= set(alert.votes) and len(alert.samples) == 64_000
         assert alert.onset == 0 and alert.model == recogniser.digest()
+
+    def test_a_class_named_by_a_folder_in_cp949_is_readable(self, recogniser):
+        names = [*NAMES[:8], os.fsdecode("큰불".encode("cp949")), *NAMES[9:]]
+        (alert,) = replace(alarming(recogniser), classes=tuple(names)).watch(self.chunks())
+        assert alert.kind == "큰불" and "큰불" in alert.message()
 
     def test_one_voter_of_three_is_not_enough_where_another_abstains(self, recogniser):
         alarming(recogniser)
