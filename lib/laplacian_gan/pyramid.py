@@ -50,21 +50,6 @@ def collapse(bands: Sequence[Tensor]) -> Tensor:
     return image
 
 
-def band_scales(images: Tensor, depth: int) -> Tensor:
-    """(depth,) standard deviation of each band over images (N, C, H, W), about its mean in each channel.
-
-    Natural images have coarse bands several times stronger than fine ones; divided by these,
-    all bands have unit variance.
-    """
-    return torch.stack([band.std(dim=(0, 2, 3), correction=0).square().mean().sqrt() for band in build(images, depth)])
-
-
-def normalise(bands: Sequence[Tensor], scales: Tensor) -> list[Tensor]:
-    """Bands divided by `scales` (depth,), as from `band_scales`; a band of zeros stays as it is."""
-    safe = torch.where(scales > 0, scales, torch.ones_like(scales))
-    return [band / scale for band, scale in zip(bands, safe, strict=True)]
-
-
 def _down_last(x: Tensor) -> Tensor:
     width = x.shape[-1]
     padded = torch.cat([x[..., :1], x[..., :1], x, x[..., -1:], x[..., -1:]], dim=-1)

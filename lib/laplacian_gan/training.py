@@ -110,16 +110,21 @@ def conditions(images: Tensor, arm: Arm, scales: Tensor) -> Bands:
 
 
 def all_bands(images: Tensor, scales: Tensor) -> Bands:
-    """Every band of float images by its resolution, in units of `scales` (coarse to fine)."""
+    """Every band of float images by its resolution, in units of `scales` (coarse to fine); a band of zeros as it is."""
     sizes = resolutions(images.shape[-1])
-    bands = pyramid.build(images, len(sizes))
-    return dict(zip(sizes, pyramid.normalise(bands[::-1], scales.to(images.device)), strict=True))
+    bands = reversed(pyramid.build(images, len(sizes)))
+    scales = torch.where(scales > 0, scales, 1.0).to(images.device)
+    return {size: band / scale for size, band, scale in zip(sizes, bands, scales, strict=True)}
 
 
 def scales_of(images: "Images", count: int = 2000) -> Tensor:
-    """Standard deviation of each band over the first `count` images, coarse to fine; the residual about its mean."""
+    """Standard deviation of each band over the first `count` images, about its mean in each channel, coarse to fine.
+
+    Natural images have coarse bands several times stronger than fine ones; divided by these, all have unit variance.
+    """
     floats = as_float(images.pixels[:count])
-    return pyramid.band_scales(floats, len(resolutions(floats.shape[-1]))).flip(0)
+    bands = reversed(pyramid.build(floats, len(resolutions(floats.shape[-1]))))
+    return torch.stack([band.std(dim=(0, 2, 3), correction=0).square().mean().sqrt() for band in bands])
 
 
 @torch.no_grad()

@@ -69,6 +69,12 @@ def test_bands_have_unit_variance_and_rebuild_the_image():
     torch.testing.assert_close(pyramid.collapse(scaled[::-1]), FLOATS, atol=1e-6, rtol=0)
 
 
+def test_bands_of_constant_images_stay_zero():
+    grey = replace(TRAIN, pixels=torch.full_like(TRAIN.pixels, 127))
+    bands = list(all_bands(torch.zeros(2, 3, 32, 32), scales_of(grey)).values())
+    assert all(torch.equal(band, torch.zeros_like(band)) for band in bands)
+
+
 def test_own_bands_are_those_of_the_image():
     bands = conditions(FLOATS, replace(PYRAMID, levels=(8, 32)), SCALES)
     expected = all_bands(FLOATS, SCALES)
