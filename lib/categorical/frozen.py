@@ -63,9 +63,7 @@ def embedded(extractor: str, seen: Seen, train: "Images", test: "Images") -> Emb
 
 
 def mined(points: Tensor, count: int) -> Tensor:
-    """Indices (N, count) of the nearest other points by cosine, nearest first."""
-    if not 1 <= count < len(points):
-        raise MetricError(f"{len(points)} images have 1 … {len(points) - 1} neighbours to give, not {count}")
+    """Indices (N, count), count below N, of the nearest other points by cosine, nearest first."""
     found = clustering.nearest(points, points, k=count + 1)[0]
     itself = found == torch.arange(len(points))[:, None]
     itself[~itself.any(dim=1), -1] = True  # behind equal points, which count as neighbours

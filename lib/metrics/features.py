@@ -187,10 +187,7 @@ def domain(
         precision: of the training, "no" or "bf16". Features are computed in float32.
         epochs: default by the size of `train`: 6 for 50,000 images, 20 for 2,000.
     """
-    rotations, (height, width) = len(train.classes) < 2, train.pixels.shape[-2:]
-    if rotations and height != width:
-        raise MetricError(f"images without classes are classified by rotation, but {height} x {width} px are not "
-                          "square; load them with a size")  # fmt: skip
+    rotations = len(train.classes) < 2
     classes, half = 4 if rotations else len(train.classes), precision != "no"
     epochs = epochs or min(60, 6 + 28_000 // len(train))
     task = "rotations" if rotations else f"{classes} classes"
@@ -201,7 +198,7 @@ def domain(
     # A second process waits for the one that trains.
     with FileLock(path.with_suffix(".lock")), torch.random.fork_rng():
         torch.manual_seed(SEED)
-        network = _Domain(min(height, width), classes).to(pick_device(device))
+        network = _Domain(min(train.pixels.shape[-2:]), classes).to(pick_device(device))
         if path.exists():
             network.load_state_dict(load_file(path))
         else:

@@ -253,12 +253,6 @@ def test_rotated_images_carry_their_number_of_quarter_turns():
     assert torch.equal(back, pixels[[1, 5, 2, 3, 4, 0]])
 
 
-def test_pictures_that_cannot_be_rotated_are_refused(sets, tmp_path):
-    wide = [replace(i, pixels=i.pixels.repeat(1, 1, 1, 2), classes=("face",)) for i in sets]
-    with pytest.raises(MetricError, match="16 x 32 px are not square"):
-        domain(*wide, device="cpu", folder=tmp_path)
-
-
 def test_auto_never_downloads(hub, sets, monkeypatch):
     monkeypatch.setattr(features, "domain", lambda *_, **options: options["precision"])
     assert load_extractor("auto", *sets, device="cpu", precision="bf16") == "bf16"
