@@ -162,11 +162,9 @@ def cluster_table(
     On test images. Raw pixels are the first row. counts: numbers of clusters besides that of the classes.
     """
     fitted, asked = (part.pixels.flatten(1).float().div(255) for part in (train.subset(slice(PIXELS)), test))
-    found = clustering.k_means(fitted, len(train.classes), seed=seed, restarts=RESTARTS).assign(
-        asked
-    )  # without any learning
+    found = clustering.k_means(fitted, len(train.classes), seed=seed, restarts=RESTARTS)  # without any learning
     row = {"arm": "raw pixels", "seed": seed, "readout": "k-means on pixels", "bytes": float(fitted.shape[1])}
-    rows = [row | {"wanted": len(train.classes)} | clustering.scores(found, test.labels)]
+    rows = [row | {"wanted": len(train.classes)} | clustering.scores(found.assign(asked), test.labels)]
     for label, one in seen.items():
         for readout in readouts(one):
             own = readout in ("connected codes", "one position")

@@ -55,16 +55,12 @@ class Network(nn.Module):
     shape: what the head returns for one image: (L, K), logits of a code, or (D,), an embedding.
     """
 
-    def __init__(self, encoder: nn.Module, shape: tuple[int, ...], hidden: int | None = None):
+    def __init__(self, encoder: nn.Module, shape: tuple[int, ...]):
         super().__init__()
         self.encoder, self.shape = encoder, tuple(shape)
-        hidden = hidden or encoder.features
-        self.head = nn.Sequential(
-            nn.Linear(encoder.features, hidden, bias=False),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, math.prod(shape)),
-        )
+        width = encoder.features
+        hidden = nn.Linear(width, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()
+        self.head = nn.Sequential(*hidden, nn.Linear(width, math.prod(shape)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, S, S) in [-1, 1] → (B, *shape)."""
