@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, Field, NonNegativeInt, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from lib import paths
 
@@ -35,10 +35,7 @@ class ParameterError(ValueError):
 
 
 class _Strict(BaseModel, extra="forbid", strict=True):
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty(cls, values: Any) -> Any:
-        return {k: v for k, v in values.items() if v is not None} if isinstance(values, dict) else values or {}
+    """Takes no unknown names, and no value of another type."""
 
 
 class Resources(_Strict):
@@ -246,7 +243,7 @@ class _Loader(yaml.SafeLoader):
 @cache
 def _load_profile(path: Path) -> Profile:
     try:
-        profile = Profile.model_validate(yaml.load(path.read_text(encoding="utf-8"), _Loader))
+        profile = Profile.model_validate(yaml.load(path.read_text(encoding="utf-8"), _Loader) or {})
     except (ValueError, yaml.YAMLError) as error:
         raise ParameterError(f"Profile '{path.stem}' is not valid: {error}") from None
     for name in [*profile.notebooks, *(name for entry in profile.notebooks.values() for name in entry.reads)]:

@@ -140,8 +140,8 @@ def test_a_wrong_profile_is_an_error(folder, content, message):
     assert message in str(error.value)
 
 
-def test_empty_entries_of_a_profile_are_valid(folder):
-    folder("notebooks:\n  03_study:\n  07_results:\n    parameters:\n    reads:\n")
+def test_an_empty_profile_changes_nothing(folder):
+    folder("# nothing yet\n")
     assert resolve("03_study", "public")["epochs"] == 2
 
 
