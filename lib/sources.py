@@ -34,7 +34,7 @@ def closure(*modules: str, without: Collection[str] = ()) -> list[str]:
         if module in found:
             continue
         if module not in graph.modules:
-            raise ImportError(f"No module named '{module}' in lib")
+            raise ImportError(f"No module named '{module}' in lib; does its folder have an __init__.py?")
         found.add(module)
         waiting += [
             name for name in graph.find_modules_directly_imported_by(module) if not graph.is_module_squashed(name)

@@ -82,10 +82,7 @@ def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
     parts |= {f"parameter {name}": repr(value) for name, value in sorted(values.items())}
     modules = imported_modules(notebook)
     # What a module `defaults` holds are parameters, and named as such above.
-    try:
-        hashes = sources.module_hashes(*modules, without=NO_RESULTS_OF_OURS)
-    except ImportError as error:
-        raise parameters.ParameterError(f"{notebook}.ipynb: {error}; does its folder have an __init__.py?") from None
+    hashes = sources.module_hashes(*modules, without=NO_RESULTS_OF_OURS)
     parts |= {f"module {name}": value for name, value in hashes.items() if not name.endswith(".defaults")}
     if "module lib.press.claims" in parts:  # which reads them
         parts["the source's claims"] = sources.sha256(paths.CLAIMS.read_text(encoding="utf-8"))

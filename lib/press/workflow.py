@@ -12,8 +12,6 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from grimp.exceptions import SourceSyntaxError
-
 from lib import paths
 from lib.press import execution, jobs
 from lib.press.jobs import Job
@@ -162,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
             show_plan(selected)
             return 0
         status = make_figures(selected, options)
-    except (ParameterError, SourceSyntaxError, OSError) as error:
+    except (ParameterError, OSError) as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     if options.command == "outputs" and status == 0:

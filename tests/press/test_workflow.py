@@ -247,12 +247,6 @@ def test_wrong_settings_fail_before_anything_starts(built_toy, arguments, messag
     assert message in output and "Traceback" not in output and "start " not in output
 
 
-def test_a_module_that_is_not_python_is_one_error(toy):
-    toy.write("lib/slip.py", "def f(:\n    pass\n")
-    output = toy.make("plan", status=2)
-    assert "slip.py" in output and "Traceback" not in output
-
-
 def test_what_a_profile_skips_is_not_run_and_asking_for_it_tells_why(toy):
     toy.write("profiles/quick.yaml", "notebooks: {02_beta: {skip: it needs speech}, 03_summary: {reads: [01_alpha]}}")
     assert set(planned(toy, "PARAMS=rate=0.2")) == {
