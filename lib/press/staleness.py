@@ -66,13 +66,10 @@ def records_of(names) -> dict[str, str]:
 def _differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
     found = []
     for part in now | before:
-        old, new, label = before.get(part), now.get(part), part.removeprefix("module ")
-        if old is None or new is None:
-            found.append(f"{label} {'is new' if old is None else 'is gone'}")
-        elif old != new and part.startswith(("parameter ", "Python ", "package ")):
-            found.append(f"{label}: {old} → {new}")
-        elif old != new:
-            found.append(f"{label} changed")
+        old, new = before.get(part, "nothing"), now.get(part, "nothing")
+        if old != new:
+            told = part.startswith(("parameter ", "Python ", "package "))  # of others there are only hashes
+            found.append(f"{part}: {old} → {new}" if told else f"{part.removeprefix('module ')} changed")
     return found
 
 
