@@ -80,8 +80,7 @@ def train_head(
         logits = network(model.head.mix(batch.unbind(1)))
         return {"label_loss": _cross_entropy(logits, targets[index].to(accelerator.device))}
 
-    torch.manual_seed(seed)
-    return fit_model(accelerator, model, model.head, [optimizer], losses, clips, settings, seed=seed,
+    return fit_model(accelerator, model, model.head, [optimizer], losses, clips, settings, seed=seed, draws=seed,
                      checkpoint=checkpoint, name="head", code=source_hash(__name__))  # fmt: skip
 
 

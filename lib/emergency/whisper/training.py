@@ -201,24 +201,27 @@ def train(
         inputs, wanted = augment(mel[index].float(), moments[index], said[index], settings)
         return network(inputs, wanted, tokens[index])
 
-    torch.manual_seed(seed + 1)
-    model.train()
+    model.train().whisper.model.encoder.requires_grad_(True)  # its positions as well, which transformers freezes
     return fit_model(
         accelerator, model, _Losses(model, settings.ratio), optimizers(model, settings), losses, clips, settings,
-        seed=seed, checkpoint=checkpoint, name=name, code=source_hash(__name__),
+        seed=seed, draws=seed + 1, checkpoint=checkpoint, name=name, code=source_hash(__name__),
     )  # fmt: skip
 
 
 def fit_model(
     accelerator: Accelerator, model: EmergencyWhisper, network: nn.Module, made: Sequence[torch.optim.Optimizer],
     losses: Callable[[nn.Module, Tensor], dict[str, Tensor]], clips: Clips, settings: Settings, *, seed: int,
-    checkpoint: Path | None, name: str, code: str,
+    draws: int, checkpoint: Path | None, name: str, code: str,
 ) -> pd.DataFrame:  # fmt: skip
-    """`fit` the `network` within `model` on shuffled batches of `clips`, each optimizer with a one-cycle schedule."""
+    """`fit` the `network` within `model` on shuffled batches of `clips`, each optimizer with a one-cycle schedule.
+
+    seed: of the batches. draws: of dropout and augmentation.
+    """
     settings = replace(settings, batch_size=min(settings.batch_size, len(clips)))  # somebody's first few recordings
     key = {"model": model.digest(), "settings": asdict(settings), "seed": seed, "train": clips.checksum, "code": code}
     schedules = [one_cycle(one, step_count(len(clips), settings)) for one in made]
     network, *others = prepare(accelerator, network, *made, *schedules)
+    torch.manual_seed(draws)  # here: to prepare a network draws, too
     history = fit(
         accelerator,
         gradient_step(accelerator, network, others[: len(made)], others[len(made) :], losses),
