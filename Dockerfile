@@ -2,7 +2,7 @@
 #
 #     docker build -t four-studies .
 #     docker run --rm -p 8888:8888 four-studies                                     # JupyterLab
-#     mkdir -p out && docker run --rm -u "$(id -u)" -v "$PWD/out:/out" -e OUTPUT_ROOT=/out four-studies make figures
+#     mkdir -p out && docker run --rm -u "$(id -u)" -e HOME=/tmp -v "$PWD/out:/out" -e OUTPUT_ROOT=/out four-studies make figures
 FROM python:3.11-slim-bookworm
 
 # Debian keeps no older versions to pin.
@@ -24,8 +24,8 @@ RUN python -m venv "$VIRTUAL_ENV" && pip install --no-cache-dir -r requirements.
 COPY --chown=reader:reader . .
 RUN pip install --no-cache-dir --no-deps --no-build-isolation -e . && python -c "import lib.plots"
 
-# For the user of `docker run -u`, who has neither a name nor a home.
-ENV HOME=/tmp USER=reader
+# For the user of `docker run -u`, who has no name.
+ENV USER=reader
 
 EXPOSE 8888
 CMD ["jupyter", "lab", "--ip=0.0.0.0", "--port=8888", "--no-browser", "--ServerApp.root_dir=/home/reader/four-studies"]

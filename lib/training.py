@@ -346,13 +346,13 @@ def _one_epoch(step: Step, batches: Sequence[Any], epoch: int, name: str) -> dic
 
 def _check_finite(means: dict[str, float], accelerator: Accelerator, epoch: int, name: str) -> None:
     """Weights may break in the last step though every loss was finite; neither may replace a good checkpoint."""
-    weights = {key: value for model in accelerator._models for key, value in model.state_dict().items()}
-    bad = [key for key, value in (means | weights).items() if not torch.as_tensor(value).isfinite().all()]
+    weights = (item for model in accelerator._models for item in model.state_dict().items())
+    bad = [key for key, value in [*means.items(), *weights] if not torch.as_tensor(value).isfinite().all()]
     if bad:
         raise TrainingError(
-            f"{name}: {' and '.join(map(repr, bad[:3]))} not finite in epoch {epoch}. The checkpoint of the epoch "
-            "before is kept. Usual causes: a learning rate or penalty weight that is too high, half precision, a root "
-            "or a norm of zero, or NaN in the data."
+            f"{name}: not finite in epoch {epoch}: {', '.join(map(repr, bad[:3]))}. The checkpoint of the epoch before "
+            "is kept. Usual causes: a learning rate or penalty weight that is too high, half precision, a root or a "
+            "norm of zero, or NaN in the data."
         )
 
 

@@ -197,7 +197,25 @@ def test_a_term_that_is_not_finite_is_named_with_its_epoch(bad, at):
     with pytest.raises(TrainingError) as caught:
         fit_values({"task": [[0.5] * steps] * 2, "penalty": penalty, "other": [[2.0] * steps] * 2}, name="Gram")
     message = str(caught.value)
-    assert message.startswith("Gram: 'penalty' not finite in epoch 2") and "learning rate" in message
+    assert message.startswith("Gram: not finite in epoch 2: 'penalty'.") and "learning rate" in message
+
+
+def test_weights_of_all_networks_are_looked_at(tmp_path):
+    """Two of a GAN share many names."""
+    accelerator = start("cpu")
+    players = prepare(accelerator, torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    with torch.no_grad():
+        players[0].weight.fill_(math.nan)
+    with pytest.raises(TrainingError, match="not finite in epoch 1: 'weight'"):
+        fit(
+            accelerator,
+            lambda _: {"loss": torch.tensor(1.0)},
+            lambda _: [0],
+            epochs=1,
+            checkpoint=tmp_path / "a",
+            key={},
+        )
+    assert not list((tmp_path / "a").glob("epoch-*"))
 
 
 def test_an_epoch_ends_early_where_a_term_stays_not_finite():
@@ -208,19 +226,19 @@ def test_an_epoch_ends_early_where_a_term_stays_not_finite():
         seen.append(batch)
         return {"loss": torch.tensor(math.nan)}
 
-    with pytest.raises(TrainingError, match="'loss' not finite in epoch 1"):
+    with pytest.raises(TrainingError, match="not finite in epoch 1: 'loss'"):
         training.fit(start("cpu"), step, lambda epoch: range(1000), epochs=1)
     assert len(seen) == training.STEPS_BETWEEN_CHECKS
 
 
 def test_all_terms_that_are_not_finite_are_named():
-    with pytest.raises(TrainingError, match="'task' and 'penalty' not finite in epoch 1"):
+    with pytest.raises(TrainingError, match="not finite in epoch 1: 'task', 'penalty'"):
         fit_values({"task": [[math.nan]], "penalty": [[math.inf]]})
 
 
 def test_after_nan_the_corrected_run_goes_on_from_the_epoch_before(tmp_path, uninterrupted):
     checkpoint = tmp_path / "toy"
-    with pytest.raises(TrainingError, match="'penalty' not finite in epoch 3"):
+    with pytest.raises(TrainingError, match="not finite in epoch 3: 'penalty'"):
         train(checkpoint, spoil=lambda epoch, step: math.nan if (epoch, step) == (3, 2) else 0.0)
     assert saved(checkpoint) == ["epoch-0002", "key.json"]
     trained = []
@@ -410,7 +428,7 @@ def test_a_full_disk_keeps_the_older_checkpoint(tmp_path, uninterrupted, largest
     assert process.exitcode == 0
     kind, message = answer.get()
     assert_same(train(tmp_path / "toy"), uninterrupted)  # whatever it was called
-    assert kind != "none"
+    assert kind in ("OSError", "SafetensorError", "RuntimeError"), (kind, message)
 
 
 def refuse(*_ignored, **_ignored_too):

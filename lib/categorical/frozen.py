@@ -58,7 +58,7 @@ def embedded(extractor: str, seen: Seen, train: "Images", test: "Images") -> Emb
     if not extractor:
         return Embedded(f"{seen.trained.arm.label}, features", seen.train.features, seen.test.features, **labels)
     network = vgg16()
-    features = (network(part.pixels).cpu().half().float() for part in (train, test))  # half precision is enough here
+    features = (network(part.pixels).cpu().half().float() for part in (train, test))  # rounded as in stored results
     return Embedded("VGG16, features", *features, **labels)
 
 

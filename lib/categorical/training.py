@@ -85,6 +85,8 @@ def make_step(
 
     pixels: uint8 (N, 3, H, W); steps: of the whole training, for the schedule. The network is as Accelerate wraps it.
     """
+    if settings.batch_size < 2:
+        raise ValueError("negatives come from other images: batch_size must be 2 or more")
     network = Network(build_encoder(settings.encoder, settings.width), arm.shape)
     slow = None
     if arm.queue or arm.loss == "carp":

@@ -150,6 +150,8 @@ def ocnn(weight: Tensor, *, stride: int | tuple[int, ...] = 1) -> Tensor:
 
 def ocnn_over_layers(layers: Mapping[str, nn.Module]) -> Tensor:
     """`ocnn` of each convolution, without groups or dilation, at the layer's own stride, mean over layers."""
+    if any(step != 1 for layer in layers.values() for step in layer.dilation):
+        raise ValueError("OCNN is not defined for dilated convolutions")
     return torch.stack([ocnn(layer.weight, stride=layer.stride) for layer in layers.values()]).mean()
 
 

@@ -175,6 +175,8 @@ def mean_over_layers(
     A layer that does not form so many equal groups of two or more filters is divided into the most groups that it does.
     Added to the loss on every process of a DDP job it counts once, as DDP averages gradients.
     """
+    if not layers:
+        raise ValueError("no layers to compare: select_layers takes convolutions of two or more filters")
 
     def value(layer: nn.Module) -> Tensor:
         matrix = as_matrix(layer.weight)

@@ -187,6 +187,8 @@ def _official(source: Source) -> Listing:
         names = [f"audio/{name}" for name in rows["filename"]]
         folds = rows["fold"].to_numpy(np.int64) - 1
         labels, classes = pd.factorize(rows["category"], sort=True)
+        if not rows["fold"].isin(range(1, FOLDS + 1)).all() or (labels < 0).any() or len(set(names)) < len(names):
+            raise ValueError("a fold is not 1 to 5, a category is missing, or a file is named twice")
     except (OSError, KeyError, ValueError) as error:
         raise DataError(
             f"{catalog.ESC50_LIST} of {source.path} is not ESC-50's list of clips, or cannot be read ({error!r}). "

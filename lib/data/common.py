@@ -64,8 +64,8 @@ def locate(dataset: str) -> Source | None:
     source = catalog.locate(dataset)
     if source is None and dataset.startswith("folder:"):
         raise DataError(
-            f"The folder {catalog.folder_path(dataset)} does not exist. A relative path starts at the data root "
-            f"({catalog.data_root()}, environment variable DATA_ROOT) or at the repository."
+            f"{dataset!r} names no folder: {catalog.folder_path(dataset)} does not exist. A relative path starts at "
+            f"the data root ({catalog.data_root()}, environment variable DATA_ROOT) or at the repository."
         )
     return source
 
@@ -110,7 +110,7 @@ def fill(values: np.ndarray, files: Sequence[Path], read: Callable[[Path], np.nd
     failed = [(file, error) for file, error in zip(files, in_threads(one, len(files)), strict=True) if error]
     if failed:
         others = ", ".join(catalog.readable(str(file)) for file, _ in failed[1:6])
-        more = f" Of {len(failed)} such files the next are {others}." if others else ""
+        more = f" {len(failed)} files cannot be read; the next are {others}." if others else ""
         raise DataError(f"{failed[0][1]}{more}") from failed[0][1]
 
 

@@ -40,7 +40,7 @@ class Unreadable(DataError):
     anything is decoded), "too short" (less than `SHORTEST`) or "not finite".
     """
 
-    def __init__(self, message: str, reason: str):
+    def __init__(self, message: str, reason: str = ""):  # pickle calls it without, and restores `reason`
         super().__init__(message)
         self.reason = reason
 
@@ -66,6 +66,8 @@ def decode(path: str | os.PathLike, *, seconds: float | None = None) -> np.ndarr
     if seconds is not None and not SHORTEST <= seconds < math.inf:
         raise ValueError(f"seconds={seconds} is not possible. Expected {SHORTEST} or more, or None for all.")
     name = readable(os.fspath(path))
+    if Path(path).exists() and not Path(path).is_file():  # opening a pipe would wait for ever
+        raise Unreadable(f"{name} is not a file. Give the path of a recording.", "no access")
     try:
         with Path(path).open("rb", buffering=0) as file:  # libsndfile reads where its descriptor stands
             return _scaled(file, name, seconds)
@@ -93,8 +95,8 @@ def _scaled(file: BinaryIO, name: str, seconds: float | None) -> np.ndarray:
         raise Unreadable(f"{name} holds samples that are not finite (NaN or infinity). Export it again or delete it.",
                          "not finite")  # fmt: skip
     if peak > WILD:
-        warnings.warn(f"{name} reaches {20 * math.log10(peak):.0f} dB over full scale, and all of it is scaled down by "
-                      "that: export it again if its loudest samples are no sound.")  # fmt: skip
+        warnings.warn(f"{name} peaks {20 * math.log10(peak):.0f} dB above full scale, so the whole recording is scaled "
+                      "down by that much. If its loudest samples are faults, export it again.")  # fmt: skip
     scale = np.float32(32_767 / peak if peak > 1 else 32_768)
     samples = np.empty(sum(lengths), np.int16)
     for place, part in zip(np.split(samples, np.cumsum(lengths)[:-1]), parts, strict=True):
@@ -118,8 +120,8 @@ def _resampled(file: BinaryIO, name: str, seconds: float | None) -> Iterator[np.
     else:
         yield stream.resample_chunk(np.empty(0, np.float32), last=True)[:left]
     if kept < CANCELLED * whole:
-        warnings.warn(f"The channels of {name} cancel each other: hardly anything is left of their average. Export one "
-                      "of them alone.")  # fmt: skip
+        warnings.warn(f"The channels of {name} cancel each other out, so their average is almost silent. Export a "
+                      "single channel.")  # fmt: skip
 
 
 def _blocks(file: BinaryIO, name: str) -> Iterator[tuple[int, np.ndarray]]:

@@ -192,8 +192,8 @@ def read_image(path: Path, size: int | None) -> np.ndarray:
             image = to_rgb(opened)
     except Exception as error:  # what a decoder raises on a damaged file is not settled by Pillow
         raise DataError(
-            f"The image {path} cannot be read: it is corrupt, truncated or of an unusual kind ({error}). Replace, save "
-            "anew or delete it."
+            f"The image {path} cannot be read: it is corrupt, truncated or of an unusual kind ({error}). Replace it, "
+            "save it again, or delete it."
         ) from error
     return np.asarray(square(image, size) if size else image)
 
@@ -201,7 +201,8 @@ def read_image(path: Path, size: int | None) -> np.ndarray:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any Pillow mode to RGB: 16-bit grey is scaled to 8 bit, transparency laid over white."""
     if image.mode in ("I", "F"):
-        raise ValueError("its values have 32 bits and no known scale; save it with 8 or 16")
+        raise ValueError("Pillow reads its values as 32-bit integers or floats, whose scale is not known; save it as "
+                         "an 8-bit or 16-bit PNG")  # fmt: skip
     if image.mode.startswith("I;16"):
         # Pillow itself would clip 16-bit values at 255.
         return Image.fromarray((np.asarray(image).astype(np.int64) // 257).astype(np.uint8)).convert("RGB")

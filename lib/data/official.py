@@ -42,8 +42,8 @@ def read_cifar10(source: Source, split: str) -> tuple[np.ndarray, np.ndarray, tu
         data = CIFAR10(folder.parent, train=split == "train")
     except RuntimeError as error:
         raise DataError(
-            f"A file of {folder} is missing or damaged. Put the official ones there, or anew in the data root: "
-            f"{WHERE['cifar10']}."
+            f"A file of {folder} is missing or damaged. Put the official files there, or a fresh copy into the data "
+            f"root: {WHERE['cifar10']}."
         ) from error
     return data.data, np.array(data.targets, np.int64), tuple(data.classes)
 

@@ -86,8 +86,8 @@ def rolled(values: Tensor, by: Tensor) -> Tensor:
 
 
 def masked(mel: Tensor, time: float, frequency: float) -> Tensor:
-    """SpecAugment (Park et al. 2019): a span of bands and one of frames of each clip, up to these shares of all, become
-    0, the middle of the features' range. mel: (B, 1, mels, frames)."""
+    """SpecAugment (Park et al. 2019): in each clip a span of bands and a span of frames, up to these shares of all,
+    are set to 0, the middle of the features' range. mel: (B, 1, mels, frames)."""
     for share, axis in ((frequency, 2), (time, 3)):
         if share:
             mel = mask_along_axis_iid(mel, ceil(share * mel.shape[axis]), 0.0, axis)

@@ -254,7 +254,7 @@ def extractors(frame: pd.DataFrame) -> Figure:
     once = frame[(frame.sources != "training") & (frame.arm != "copy of held-out images")]
     rank = once.fid.corr(once.fid_second, method="spearman")
     axes.set(xscale="log", yscale="log", xlabel=first, ylabel=second,
-             title=f"rank correlation of {len(once)} arms: {rank:.2f}")  # fmt: skip
+             title=f"Spearman's rank correlation of {len(once)} rows: {rank:.2f}")  # fmt: skip
     for axis in (axes.xaxis, axes.yaxis):
         plots.plain_ticks(axis)
     plots.legend_below(figure, axes, columns=3)
@@ -308,7 +308,7 @@ def signs(frame: pd.DataFrame) -> Figure:
         beyond = last.source_correlation - last.chance_correlation
         copies, negatives = int((beyond > FOLLOWS).sum()), int((beyond < -FOLLOWS).sum())
         low, high = wilson(copies, copies + negatives)
-        counts = f"of {len(last)}: {copies} copies ({low:.0%} to {high:.0%}), {negatives} negatives"
+        counts = f"copies {copies} of {len(last)} ({low:.0%} to {high:.0%}), negatives {negatives}"
         cell.set(xlabel="images seen (thousands)", ylim=(-1.05, 1.05), title=f"{arm}\n{counts}")
     axes[0, 0].set_ylabel("correlation with the source")
     return figure

@@ -107,6 +107,8 @@ def inception(device: str = "auto") -> Extractor:
     """
     file = hub_file(URL_INCEPTION_V3)
     try:
+        if file.exists():  # the class itself would unpickle any object
+            torch.load(file, map_location="cpu", weights_only=True)
         with torch.random.fork_rng():  # the class draws weights before it loads them
             network = _Inception("inception-v3-compat", ["2048"])
     except Exception as error:  # without a network, or whatever each kind of damage raises
@@ -188,6 +190,8 @@ def domain(
         epochs: default by the size of `train`: 6 for 50,000 images, 20 for 2,000.
     """
     rotations = len(train.classes) < 2
+    if min(train.pixels.shape[-2:]) < 16:
+        raise MetricError("the domain extractor needs images of at least 16 px, and these are smaller")
     classes, half = 4 if rotations else len(train.classes), precision != "no"
     epochs = epochs or min(60, 6 + 28_000 // len(train))
     task = "rotations" if rotations else f"{classes} classes"

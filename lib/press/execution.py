@@ -25,15 +25,15 @@ def run(name: str, threads: int) -> int:
     """Run one job as its inputs file describes it; returns the exit status. Called by Snakemake."""
     job, title = json.loads(jobs.inputs_file(name).read_text(encoding="utf-8")), jobs.title(name)
     failed, begin = jobs.failed(name), time.monotonic()
-    print(f"start   {title}, {threads} thread{'s' if threads > 1 else ''}", flush=True)
     try:
         with jobs.lock(name):
+            print(f"start   {title}, {threads} thread{'s' if threads > 1 else ''}", flush=True)
             _run(job, name, threads)
     except Timeout:
         print(f"{title} is being run already by another process; not started twice.", flush=True)
         return 1
     except Exception as error:  # whatever it was, the reason must be told
-        died = "; most often for want of memory: take JOBS=1, smaller batches or a smaller profile"
+        died = "; usually for lack of memory: try JOBS=1, smaller batches or a smaller profile"
         what = f"{type(error).__name__}: {error}{died if isinstance(error, DeadKernelError) else ''}"
         copy = f"\nThe notebook up to here: {jobs.short(failed)}" if failed.exists() else ""
         print(f"FAILED  {title} after {time.monotonic() - begin:.0f} s\n{what}{copy}", flush=True)

@@ -98,6 +98,8 @@ def of_globals(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
     values = {name: namespace[name] for name in known.keys() - further.keys()}
     values = {name: _checked(name, value, known, "The parameters cell", notebook) for name, value in values.items()}
     given = namespace.get(MORE, {}) if further else {}
+    if not isinstance(given, dict):
+        raise ParameterError(f"`{MORE}` of {notebook} is {given!r}; expected a dictionary such as {{'epochs': 3}}")
     given = {name: _checked(name, value, further, f"`{MORE}`", notebook) for name, value in given.items()}
     return known | values | given
 
@@ -143,8 +145,10 @@ def parse_assignments(text: str, known: Mapping[str, Any] | None = None) -> dict
     Quotes group, as in a shell: `dataset='folder:/my birds'`. Values are Python literals where they parse (`true` and
     `false` too), else strings, also in lists; those of strings in `known` are never parsed.
     """
+    lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
+    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""  # a backslash stands for itself
     try:
-        words = shlex.split(text)
+        words = list(lexer)
     except ValueError as error:
         raise ParameterError(f"The command line's parameters cannot be read ({error}): {text}") from None
     values = {}
@@ -155,6 +159,8 @@ def parse_assignments(text: str, known: Mapping[str, Any] | None = None) -> dict
                 f"The command line's parameters hold '{word}', which is not of the form name=value"
                 " (write lists without spaces: groups=[1,2])"
             )
+        if name in values:
+            raise ParameterError(f"The command line sets '{name}' twice")
         if name in SET_BY_THE_WORKFLOW:
             raise ParameterError(f"'{name}' is not set through PARAMS; use {SET_BY_THE_WORKFLOW[name]}={value}")
         values[name] = value if isinstance((known or {}).get(name), str) else _literal(value)
@@ -244,6 +250,9 @@ class _Loader(yaml.SafeLoader):
 def _load_profile(path: Path) -> Profile:
     try:
         profile = Profile.model_validate(yaml.load(path.read_text(encoding="utf-8"), _Loader) or {})
+    except ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise ParameterError(f"Profile '{path.stem}' is not valid: {told}") from None
     except (ValueError, yaml.YAMLError) as error:
         raise ParameterError(f"Profile '{path.stem}' is not valid: {error}") from None
     for name in [*profile.notebooks, *(name for entry in profile.notebooks.values() for name in entry.reads)]:

@@ -12,6 +12,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from filelock import Timeout
+
 from lib import paths
 from lib.press import execution, jobs
 from lib.press.jobs import Job
@@ -57,7 +59,12 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
         print(slow_precision(stale), end="", flush=True)
     paths.build().mkdir(parents=True, exist_ok=True)
     for job in stale:  # copies of an earlier time: what is there at the end is of this run
-        jobs.failed(job.name).unlink(missing_ok=True)
+        try:
+            with jobs.lock(job.name):
+                jobs.failed(job.name).unlink(missing_ok=True)
+        except Timeout:  # told before anything starts
+            print(f"{jobs.title(job.name)} is being run already by another process; not started twice.")
+            return 1
     status, log = _snakemake(options)
     if status == INTERRUPTED:
         print("\nInterrupted. The next `make figures` goes on from here.")

@@ -194,6 +194,17 @@ def test_fewer_images_than_a_batch_is_an_error():
         train_arm(ARM, TRAIN, replace(SETTINGS, batch_size=31), seed=0)
 
 
+def test_a_batch_of_one_is_an_error_with_or_without_a_queue():
+    for arm in (ARM, EVERY[1]):
+        with pytest.raises(ValueError, match="batch_size must be 2 or more"):
+            train_arm(arm, TRAIN, replace(SETTINGS, batch_size=1), seed=0)
+
+
+def test_a_key_encoder_that_never_moves_is_refused():
+    with pytest.raises(ValueError, match=r"momentum is in \[0, 1\), not 1.0"):
+        replace(ARM, momentum=1.0)
+
+
 def test_nan_in_the_encoder_names_the_epoch(monkeypatch):
     original, calls = training.objective, []
 
@@ -202,7 +213,7 @@ def test_nan_in_the_encoder_names_the_epoch(monkeypatch):
         return original(arm, outputs * (math.nan if len(calls) == 5 else 1), keys, queue)
 
     monkeypatch.setattr(training, "objective", spoiled)
-    with pytest.raises(TrainingError, match="categorical: 'loss' .*not finite in epoch 2"):
+    with pytest.raises(TrainingError, match="categorical: not finite in epoch 2: 'loss'"):
         train_arm(ARM, TRAIN, SETTINGS, seed=0)
 
 

@@ -142,7 +142,7 @@ def test_files_that_cannot_be_read_are_named_at_once(tmp_path):
     (tmp_path / "set/a/worse.mp3").write_text("no sound")
     (tmp_path / "set/a/empty.ogg").write_bytes(b"")
     write(tmp_path / "set/a/nan.wav", np.full(9000, np.nan), subtype="FLOAT")
-    with pytest.raises(DataError, match=r"Of 4 such files the next are .*, .*, .*\.") as caught:
+    with pytest.raises(DataError, match=r"4 files cannot be read; the next are .*, .*, .*\.") as caught:
         load(tmp_path, split="all")
     for name in ("bad.wav", "worse.mp3", "empty.ogg", "nan.wav"):
         assert f"a/{name}" in str(caught.value)
@@ -318,6 +318,17 @@ def test_damaged_official_esc50(tmp_path):
         (folder / "meta/esc50.csv").write_text(content)
         with pytest.raises(DataError, match=r"meta/esc50\.csv.*github"):
             load(tmp_path, "esc50")
+
+
+@pytest.mark.parametrize("damage", [(",3,0,dog,", ",6,0,dog,"), (",3,0,dog,", ",3.5,0,dog,"), (",3,0,dog,", ",3,0,,"),
+                                    ("3-3000-B-0.wav", "3-3000-A-0.wav")])  # fmt: skip
+def test_a_wrong_line_in_the_list_of_esc50(tmp_path, damage):
+    """A fold that there is not, none of the classes, a clip twice: none may pass for data."""
+    write_esc50(tmp_path / "ESC-50-master")
+    path = tmp_path / "ESC-50-master/meta/esc50.csv"
+    path.write_text(path.read_text().replace(*damage))
+    with pytest.raises(DataError, match=r"meta/esc50\.csv of .*a fold is not 1 to 5, a category is missing.*github"):
+        load(tmp_path, "esc50", "all")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "text", "list", "version", "locked"])

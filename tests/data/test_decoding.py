@@ -2,6 +2,7 @@ import contextlib
 import io
 import itertools
 import os
+import pickle
 import tempfile
 import tracemalloc
 import unicodedata
@@ -223,7 +224,7 @@ def test_channels_are_averaged(channels):
 @pytest.mark.parametrize("signs", [(-1, 0.8), (0.8, -1), (0.5, -1, 0.5)])
 def test_channels_that_cancel_are_told(signs):
     samples = tone(440, level=0.3)
-    with pytest.warns(UserWarning, match="channels of .*the file cancel each other"):
+    with pytest.warns(UserWarning, match="channels of .*the file cancel each other out"):
         result = decoded(sound_file(np.outer(samples, signs), subtype="FLOAT")) / 32_768
     assert np.abs(result - samples * np.mean(signs)).max() < 2**-14
 
@@ -268,7 +269,9 @@ def test_not_finite(value, channels):
 def test_what_a_loud_sample_drowns_is_told():
     samples = noise(4 * RATE)
     samples[RATE] = 17_600
-    with pytest.warns(UserWarning, match="the file reaches 85 dB over full scale, and all of it is scaled down"):
+    with pytest.warns(
+        UserWarning, match="the file peaks 85 dB above full scale, so the whole recording is scaled down"
+    ):
         result = decoded(sound_file(samples, subtype="FLOAT"))
     assert result.max() == 32_767 and np.abs(result[:RATE]).max() <= 1
 
@@ -446,3 +449,17 @@ def test_memory_is_bounded_by_the_result(tmp_path):
     assert count == 4 * RATE and most < 4e6
     count, most = peak()
     assert count == seconds * RATE and most < 4 * 2 * count
+
+
+def test_the_error_survives_pickling():
+    with pytest.raises(Unreadable) as caught:
+        decoded(b"")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (str(again), again.reason) == (str(caught.value), "empty")
+
+
+def test_what_is_no_file_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(Unreadable, match="is not a file"):
+            decode(path)

@@ -230,8 +230,8 @@ def test_the_title_of_signs_counts_copies_and_negatives():
     ]  # fmt: skip
     titles = [cell.get_title() for cell in figures.signs(pd.DataFrame(rows)).axes]
     assert titles == [
-        "free\nof 3: 1 copies (6% to 79%), 2 negatives",
-        "seeing\nof 3: 2 copies (34% to 100%), 0 negatives",
+        "free\ncopies 1 of 3 (6% to 79%), negatives 2",
+        "seeing\ncopies 2 of 3 (34% to 100%), negatives 0",
     ]
 
 
@@ -289,4 +289,5 @@ def test_a_second_extractor_measures_every_row_as_well(data, trained, protocol, 
     assert table.set_index("arm").fid_second["DCGAN"] == pytest.approx(wanted)
     once = table[(table.sources != "training") & (table.arm != "copy of held-out images")]
     rank = once.fid.rank().corr(once.fid_second.rank())
-    assert figures.extractors(table).axes[0].get_title() == f"rank correlation of {len(once)} arms: {rank:.2f}"
+    title = f"Spearman's rank correlation of {len(once)} rows: {rank:.2f}"
+    assert figures.extractors(table).axes[0].get_title() == title

@@ -113,20 +113,20 @@ def test_a_wrong_type_is_an_error(folder, name, value, expected):
         (profile(epoch=1), "sets 'epoch' of 03_study, which has no such parameter; did you mean 'epochs'"),
         (profile(seed=1), "SEEDS sets it"),
         ({"notebooks": {"03_studdy": {}}}, "Unknown notebook '03_studdy' in profile 'public'; did you mean '03_study'"),
-        ({"notebook": {}}, "notebook\n  Extra inputs are not permitted"),
+        ({"notebook": {}}, "notebook: Extra inputs are not permitted"),
         (
             {"notebooks": {"03_study": {"parameter": {}}}},
-            "03_study.parameter\n  Extra inputs are not permitted",
+            "03_study.parameter: Extra inputs are not permitted",
         ),
         ({"notebooks": {"07_results": {"reads": ["03"]}}}, "Unknown notebook '03' in profile 'public'"),
-        ({"notebooks": {"07_results": {"reads": "03_study"}}}, "reads\n  Input should be a valid list"),
-        ({"seeds": 3}, "seeds\n  Input should be a valid list"),
-        ({"seeds": [True]}, "seeds.0\n  Input should be a valid integer"),
+        ({"notebooks": {"07_results": {"reads": "03_study"}}}, "reads: Input should be a valid list"),
+        ({"seeds": 3}, "seeds: Input should be a valid list"),
+        ({"seeds": [True]}, "seeds.0: Input should be a valid integer"),
         ("a: [", "is not valid: while parsing"),
         ("- a", "valid dictionary"),
         (profile(rate=float("inf")), "finite number"),
-        (profile() | {"seeds": [2**32]}, "seeds.0\n  Input should be less than"),
-        ({"notebooks": {"07_results": {"reads": [["03_study"]]}}}, "reads.0\n  Input should be a valid string"),
+        (profile() | {"seeds": [2**32]}, "seeds.0: Input should be less than"),
+        ({"notebooks": {"07_results": {"reads": [["03_study"]]}}}, "reads.0: Input should be a valid string"),
         ({"notebooks": {"03_study": {"parameters": {1: 2}}}}, "Input should be a valid string"),
         ("notebooks: {03_study: {parameters: {dataset: 2026-13-01}}}", "is not valid: month must be in 1..12"),
         ("notebooks:\n  03_study: {parameters: {epochs: 3}}\n  03_study: {}", "'03_study' twice"),
@@ -138,6 +138,12 @@ def test_a_wrong_profile_is_an_error(folder, content, message):
     with pytest.raises(ParameterError) as error:
         resolve("03_study", "public")
     assert message in str(error.value)
+
+
+def test_backslashes_are_themselves_and_names_stand_once():
+    assert parse_assignments(r"dataset=folder:C:\new")["dataset"] == r"folder:C:\new"
+    with pytest.raises(ParameterError, match="sets 'epochs' twice"):
+        parse_assignments("epochs=3 epochs=4")
 
 
 def test_an_empty_profile_changes_nothing(folder):

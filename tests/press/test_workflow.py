@@ -200,7 +200,7 @@ def test_a_dead_kernel_and_a_missing_record_are_told(toy):
     toy.replace("lib/beta.py", "return 10", "import os, signal; os.kill(os.getpid(), signal.SIGKILL); return 10")
     toy.replace("notebooks/01_alpha.ipynb", "run.finish()", "pass")
     output = toy.make("figures", status=1)
-    assert "DeadKernelError: Kernel died; most often for want of memory" in output
+    assert "DeadKernelError: Kernel died; usually for lack of memory" in output
     assert "build/failed/quick/seed-0/02_beta.ipynb" in output
     assert "without `run.finish()`" in output and "build/failed/quick/seed-0/01_alpha.ipynb" in output
 

@@ -8,6 +8,7 @@
 By default there is nobody to send to, and alerts stay in the folder. This is a study, and no safety device.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -25,6 +26,7 @@ from lib.data.catalog import DataError
 from lib.emergency.features import RATE
 from lib.paths import atomic
 
+_log = logging.getLogger(__name__)
 logging.getLogger("apprise").setLevel(logging.INFO)  # what it says at DEBUG holds the whole message
 
 
@@ -81,10 +83,14 @@ class Outbox:
         folder = self.folder / alert.name
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            soundfile.write(folder / "clip.flac", alert.samples, RATE)
+            try:
+                soundfile.write(folder / "clip.flac", alert.samples, RATE)
+            except Exception as error:  # words without their sound are better than none
+                _log.warning("The sound of the alert %s could not be kept: %s", alert.name, error)
+                (folder / "clip.flac").unlink(missing_ok=True)
             with atomic(folder / "alert.json") as temporary:  # comes last: without it there is no alert
                 temporary.write_text(text, encoding="utf-8")
-        except (OSError, soundfile.LibsndfileError) as error:
+        except OSError as error:
             raise DataError(f"The alert {alert.message()} could not be kept in {self.folder} ({error}). Act on it now. "
                             "Free some space there.") from error  # fmt: skip
         return alert.name
@@ -96,7 +102,8 @@ class Outbox:
             folder = self.folder / alert["name"]
             for mark, sender in self._due(alert["name"]).items():
                 if _sent(sender, alert, folder / "clip.flac"):
-                    (folder / mark).touch()
+                    with contextlib.suppress(OSError):  # unnoted, it is sent again; the others come first
+                        (folder / mark).touch()
             if not self._due(alert["name"]):
                 done.append(alert["name"])
         return done
@@ -109,8 +116,16 @@ class Outbox:
 
     def waiting(self) -> list[dict[str, Any]]:
         """The facts of alerts that have not reached all recipients, oldest first."""
-        alerts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(self.folder.glob("*/alert.json"))]
-        return [alert for alert in alerts if self._due(alert["name"])]
+        found = []
+        for path in sorted(self.folder.glob("*/alert.json")):
+            try:
+                alert = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                _log.warning("%s cannot be read, and is not sent. Listen to the clip.flac beside it.", path)
+                continue
+            if "told" not in alert and self._due(alert["name"]):  # "told": kept by an earlier version
+                found.append(alert)
+        return found
 
     def _due(self, name: str) -> dict[str, apprise.Apprise]:
         """Who is yet to get the alert: by the name of the file that says that it was reached."""

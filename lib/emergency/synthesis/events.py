@@ -183,7 +183,7 @@ def blender_hood(draw: Draw, n: int) -> np.ndarray:
     return mixed((1, hood), (share, blades), (0.5 * share, chunks)) * draw.gate(n)
 
 
-# Of each class by its number: of training and validation, of the test.
+# By class number: families for training and validation, families for the test.
 FAMILIES: dict[int, Families] = EMERGENCIES | {
     15: ((dishes, living_room, cooking), (kitchen_table,)),
     16: ((traffic, birds_steps, crossing), (street_market,)),

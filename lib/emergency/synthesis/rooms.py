@@ -59,7 +59,7 @@ def television(wave: np.ndarray) -> np.ndarray:
 
 
 def microphone(draw: Draw, mixture: np.ndarray, quiet: bool) -> np.ndarray:
-    """(n,) int16: the microphone's band and resonance, gain, noise, clipping (of few), coding (8-bit mu-law of few)."""
+    """(n,) int16: the microphone's band and resonance, gain, noise; in a few clips, clipping or mu-law coding."""
     low, high = draw.around(30, 250), draw.around(3500, 7800)
     wave = signal.sosfilt(signal.butter(1, low, "highpass", fs=RATE, output="sos"), mixture / 32768)
     wave = signal.sosfilt(signal.butter(3, high, fs=RATE, output="sos"), wave)

@@ -62,10 +62,15 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
     Of the clips that are not for the test no samples stay in memory.
 
     Raises:
-        ValueError: a ratio of the sweep is none, or the data has no words for it; told before anything is trained.
+        ValueError: a ratio of the sweep is none, the data has no words for it, or nothing would be trained; told before
+            anything is.
     """
     for ratio in values.get("ratios", ()):
         Settings(ratio)
+    if not values["epochs"] and not (values["checkpoint"] and values["head_epochs"]):
+        raise ValueError("epochs = 0 trains the head of a checkpoint alone: set checkpoint and head_epochs")
+    if not values["epochs"] and any(values.get("ratios", ())):
+        raise ValueError("epochs = 0 leaves the decoder as it is: set ratios = [0.0]")
     counts = {name: values[name] for name in ("train_count", "validation_count", "test_count")}
     *parts, truth = three_sets(values["dataset"], seconds=values["seconds"], seed=values["seed"], **counts)
     if parts[0].texts is None and any(values.get("ratios", ())):
@@ -241,8 +246,11 @@ def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed
     if predictions.reader is not None:
         for which, said, written in _kinds_of_lines(predictions):
             test[f"character error rate, {which} lines"] = tuple(text.cer_row(said, written, seed=seed).values())
-    table, validation = (pd.DataFrame(list(found.values()), list(found), ["count", "value", "low", "high"])
-                         for found in (test, before))  # fmt: skip
+    columns = ("count", "value", "low", "high")
+    table, validation = (
+        pd.DataFrame([dict(zip(columns, row, strict=False)) for row in found.values()], list(found), columns)
+        for found in (test, before)
+    )
     names = {"value": "validation", "low": "validation_low", "high": "validation_high"}
     table = table.join(validation[list(names)].rename(columns=names)).rename_axis("measure").reset_index()
     table.insert(1, "seed", seed)

@@ -80,7 +80,8 @@ def train_head(
         logits = network(model.head.mix(batch.unbind(1)))
         return {"label_loss": _cross_entropy(logits, targets[index].to(accelerator.device))}
 
-    return fit_model(accelerator, model, model.head, [optimizer], losses, clips, settings, seed=seed, draws=seed,
+    network = nn.Sequential(model.head)  # what is prepared keeps autocast in its forward, which the head must not
+    return fit_model(accelerator, model, network, [optimizer], losses, clips, settings, seed=seed, draws=seed,
                      checkpoint=checkpoint, name="head", code=source_hash(__name__))  # fmt: skip
 
 

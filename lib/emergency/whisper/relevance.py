@@ -59,8 +59,10 @@ def explain(
         if method == "attention rollout":
             found.append(rollout(model, part, wanted)[:, None].expand_as(part))
         else:
-            with {"CP-LRP": Held, "input x gradient": nullcontext}[method]():
+            with {"CP-LRP": Held, "input x gradient": nullcontext}[method]() as held:
                 found.append(_input_x_gradient(model, part, wanted))
+            if held is not None and not held.attention:  # its softmax would not have been held
+                raise ValueError("CP-LRP needs a Whisper with transformers' attention 'sdpa'")
     return torch.cat(found)
 
 

@@ -1,5 +1,6 @@
 """Alerts: kept before they are sent, and sent to those who are due."""
 
+import contextlib
 import json
 import logging
 import os
@@ -74,6 +75,38 @@ class TestKeeping:
 
 
 class TestSending:
+    def test_survives_a_kill_while_it_is_being_sent(self, tmp_path):
+        """Told once more rather than not at all."""
+        received, sending = [], []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                received.append(self.rfile.read(int(self.headers["Content-Length"])))
+                if len(received) == 1:
+                    sending[0].kill()
+                    sending[0].wait()
+                with contextlib.suppress(OSError):  # nobody waits for an answer any more
+                    self.send_response(200)
+                    self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        http = HTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+        address = f"json://127.0.0.1:{http.server_port}"
+        box = Outbox(tmp_path, family=[address])
+        name = box.put(alert())
+        alerts = "from lib.emergency.recogniser.alert import Outbox"
+        script = f"{alerts}; Outbox({str(tmp_path)!r}, family=[{address!r}]).send(); print(1)"
+        sending.append(subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE,
+                                        env=os.environ | {"PYTHONPATH": str(ROOT)}))  # fmt: skip
+        out, _ = sending[0].communicate(timeout=60)
+        assert sending[0].returncode == -signal.SIGKILL and not out and len(received) == 1
+        assert box.waiting()[0]["name"] == name and box.send() == [name] and len(received) == 2
+        assert box.send() == [] and box.waiting() == []
+        http.shutdown(), http.server_close()
+
     def test_by_default_to_nobody(self, tmp_path):
         box = Outbox(tmp_path)
         box.put(alert())
@@ -156,3 +189,21 @@ def test_logs_hold_neither_words_nor_places(tmp_path, server, caplog):
     box.put(alert(transcript="비밀번호는 사과", location="서울시 어딘가"))
     box.send(), box.send()
     assert not re.search("사과|어딘가", caplog.text)
+
+
+def test_a_sound_that_cannot_be_kept_leaves_the_words(tmp_path, server):
+    """libsndfile's errors are no OSError."""
+    address, received, _ = server
+    box = Outbox(tmp_path, family=[address])
+    box.put(alert(samples=SAMPLES.astype(np.complex64)))
+    assert len(box.send()) == 1 and "화재" in received[0][1]["message"] and not received[0][1]["attachments"]
+
+
+def test_a_damaged_alert_and_one_of_an_earlier_version_do_not_stop_the_others(tmp_path, server, caplog):
+    address, received, _ = server
+    box = Outbox(tmp_path, family=[address])
+    damaged, earlier, good = (box.put(alert(raised=1.8e9 + day * 86_400)) for day in range(3))
+    (tmp_path / damaged / "alert.json").write_text("{")
+    facts = json.loads((tmp_path / earlier / "alert.json").read_text(encoding="utf-8"))
+    (tmp_path / earlier / "alert.json").write_text(json.dumps(facts | {"told": ["family"]}), encoding="utf-8")
+    assert box.send() == [good] and len(received) == 1 and damaged in caplog.text

@@ -1,5 +1,7 @@
 """Streams: windows, one timeline, one alarm."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -134,3 +136,12 @@ class TestArguments:
     def test_rules(self, rule, words):
         with pytest.raises(ValueError, match=words):
             Rule(**rule)
+
+
+def test_a_stream_takes_the_memory_of_seconds():
+    tracemalloc.start()
+    for _ in windows(np.zeros(16_000, np.int16) for _ in range(3600)):
+        pass
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 2e6

@@ -94,6 +94,22 @@ class TestTask:
         after = dict(recognition.prepared(task, seed=0, checkpoints=tmp_path).fresh().named_parameters())
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         assert changed == {name for name in before if name.startswith("head.")} and "head.layer_logits" in changed
+        model = recognition.trained(task.fresh, task.clips, task.settings, 0.0, seed=0, checkpoints=tmp_path)
+        positions = "whisper.model.encoder.embed_positions.weight"  # which transformers freezes
+        assert not torch.equal(before[positions], dict(model.named_parameters())[positions])
+        half = replace(task, head=replace(task.head, precision="bf16"))
+        head = recognition.prepared(half, seed=0, checkpoints=tmp_path / "half").fresh().head
+        assert "forward" not in vars(head)  # Accelerate's would compute in bf16 ever after
+
+    @pytest.mark.parametrize(("changes", "message"), [
+        ({"epochs": 0}, "set checkpoint and head_epochs"),
+        ({"epochs": 0, "checkpoint": "x", "head_epochs": 0}, "set checkpoint and head_epochs"),
+        ({"epochs": 0, "checkpoint": "x", "ratios": [0.3]}, r"set ratios = \[0.0\]"),
+    ])  # fmt: skip
+    def test_no_epochs_are_refused_where_nothing_would_be_trained(self, monkeypatch, changes, message):
+        monkeypatch.setattr(recognition, "three_sets", lambda *_, **__: pytest.fail("loaded"))
+        with pytest.raises(ValueError, match=message):
+            recognition.task(self.VALUES | changes)
 
 
 class TestRatio:
