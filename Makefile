@@ -42,7 +42,7 @@ SELECTION = --profile "$$PROFILE" --seeds "$$SEEDS" --only "$$ONLY" --params "$$
 CHOSEN = --profile $(if $(ASKED),"$$PROFILE","")
 
 .SUFFIXES:
-.PHONY: help environment figures plan paper verify site test lab bench outputs release-check format lint clean
+.PHONY: help environment figures plan paper verify site test check lab bench outputs release-check format lint clean
 
 help: ## List the commands
 	@echo "make <command>, with"
@@ -81,6 +81,10 @@ paper: environment ## Set build/paper/paper-<profile>.pdf from the stored result
 test: environment ## Check the style and the imports, and run all tests, notebooks included
 	@$(MAKE) --no-print-directory lint
 	@"$(PYTHON)" -m pytest -n $(or $(CORES),2) --dist loadfile --no-loadscope-reorder
+
+check: environment ## Check the style and the imports, and run the tests of seconds: for every save
+	@$(MAKE) --no-print-directory lint
+	@"$(PYTHON)" -m pytest -n $(or $(CORES),2) --dist loadfile -m "not slow"
 
 lab: environment ## Open JupyterLab
 	@"$(PYTHON)" -m jupyterlab --ServerApp.root_dir="$(CURDIR)" notebooks

@@ -14,12 +14,49 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 from toy import Repository, make_toy
 
-LONGEST = ("test_notebooks", "test_workflow", "test_binder", "test_contributing", "test_soundscapes", "test_site")
+FOLDER = Path(__file__).parent
+
+# The files of tests that take longest, in this order (seven seconds or more on two cores). `make check` leaves them out.
+SLOW = [
+    "test_notebooks",
+    "press/test_workflow",
+    "test_gpu",
+    "test_kills",
+    "test_contributing",
+    "emergency/synthesis/test_soundscapes",
+    "test_binder",
+    "press/test_disk",
+    "laplacian_gan/test_evaluation",
+    "press/test_run",
+    "emergency/recogniser/test_recogniser",
+    "test_forking",
+    "press/test_site",
+    "corregularization/test_losses",
+    "emergency/whisper/test_experiments",
+    "corregularization/test_figures",
+    "categorical/test_training",
+    "press/test_verify",
+    "emergency/whisper/test_training",
+    "test_benchmarks",
+    "test_training",
+    "corregularization/test_training",
+    "categorical/test_evaluation",
+    "metrics/test_features",
+    "emergency/recogniser/test_voting",
+    "emergency/whisper/test_model",
+    "emergency/cnn/test_network",
+    "press/test_paper",
+    "corregularization/test_packing",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest first, so that nobody waits for one at the end."""
-    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+    """Slow files first, so that nobody waits for one at the end."""
+    files = [FOLDER / f"{name}.py" for name in SLOW]
+    items.sort(key=lambda item: files.index(item.path) if item.path in files else len(files))
+    for item in items:
+        if item.path in files:
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)
