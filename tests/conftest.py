@@ -16,7 +16,7 @@ from toy import Repository, make_toy
 
 FOLDER = Path(__file__).parent
 
-# The files of tests that take longest, in this order (seven seconds or more on two cores). `make check` leaves them out.
+# Files of tests that take seven seconds or more on two cores, the longest first. `make check` leaves them out.
 SLOW = [
     "test_notebooks",
     "press/test_workflow",
