@@ -25,19 +25,19 @@ pytestmark = pytest.mark.filterwarnings("error")  # the package's own warnings s
 @pytest.fixture
 def hub(tmp_path):
     """An empty hub cache: its folder of checkpoints."""
-    before = torch.hub.get_dir()
+    before = torch.hub._hub_dir  # None: TORCH_HOME is heeded
     torch.hub.set_dir(str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     yield tmp_path / "checkpoints"
-    torch.hub.set_dir(before)
+    torch.hub._hub_dir = before
 
 
 @pytest.fixture(scope="module")
 def untrained(tmp_path_factory) -> dict[str, Perceptual]:
-    before = torch.hub.get_dir()
+    before = torch.hub._hub_dir  # None: TORCH_HOME is heeded
     torch.hub.set_dir(str(tmp_path_factory.mktemp("hub")))
     networks = {net: load_lpips(net) for net in TRUNKS}
-    torch.hub.set_dir(before)
+    torch.hub._hub_dir = before
     return networks
 
 
