@@ -18,6 +18,7 @@ from lib.press import fingerprint, jobs, parameters, staleness
 THREAD_VARIABLES = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"))
 THREAD_VARIABLES += ("VECLIB_MAXIMUM_THREADS",)
 LONGEST_SOCKET_PATH = 100  # the limit is 103 bytes on macOS, 107 on Linux
+SAY_WHAT_TO_DO = {"DataError", "MetricError", "ParameterError", "RunError", "TrainingError"}  # errors of ours
 LONGEST_START = 300  # seconds; a kernel's start takes long where the machine is busy
 
 
@@ -35,6 +36,8 @@ def run(name: str, threads: int) -> int:
     except Exception as error:  # whatever it was, the reason must be told
         died = "; usually for lack of memory: try JOBS=1, smaller batches or a smaller profile"
         what = f"{type(error).__name__}: {error}{died if isinstance(error, DeadKernelError) else ''}"
+        if getattr(error, "ename", "") in SAY_WHAT_TO_DO:  # of a cell, whose traceback is in the copy
+            what = f"{error.ename}: {error.evalue}"
         copy = f"\nThe notebook up to here: {jobs.short(failed)}" if failed.exists() else ""
         print(f"FAILED  {title} after {time.monotonic() - begin:.0f} s\n{what}{copy}", flush=True)
         return 1

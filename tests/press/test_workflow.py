@@ -504,3 +504,22 @@ def test_the_memory_of_a_run_is_told(tmp_path):
     told = [run_command(sys.executable, "-c", code + ours, cwd=ROOT) for code in ("", child)]
     gigabytes = [float(re.fullmatch(r", (\d+\.\d) GB of memory\n", text)[1]) for text in told]
     assert gigabytes[0] == 0 and 0.7 <= gigabytes[1] <= 0.8
+
+
+def test_an_error_that_says_what_to_do_is_told_without_its_traceback(tmp_path, monkeypatch, capsys):
+    from lib.press import execution
+
+    def fail(job, name, threads):
+        error = RuntimeError("a traceback of fifty lines")
+        error.ename, error.evalue = ename, "There is no data set 'cifar'."  # as papermill's error has them
+        raise error
+
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
+    monkeypatch.setattr(execution, "_run", fail)
+    job = "quick/seed-0/03_study"
+    jobs.inputs_file(job).parent.mkdir(parents=True)
+    jobs.inputs_file(job).write_text("{}")
+    for ename, told in (("DataError", "\nDataError: There is no data set 'cifar'.\n"), ("KeyError", "fifty lines")):
+        assert execution.run(job, 2) == 1
+        output = capsys.readouterr().out
+        assert told in output and ("fifty lines" in output) == (ename == "KeyError")
