@@ -411,7 +411,7 @@ def test_a_failing_rename_leaves_whole_files_and_no_partial_one(monkeypatch, cal
     old = {path.name: path.read_bytes() for path in run.folder.iterdir()}
     run = study()
     monkeypatch.setattr(os, "replace", nth(full, call, os.replace))
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="No space left"):
         run.save_table("tab1_odd", FRAME, caption="New.")
     assert names(run) == set(old)
     assert sum((run.folder / name).read_bytes() != content for name, content in old.items()) == call - 1
@@ -421,7 +421,7 @@ def test_a_record_that_cannot_be_written_is_no_record(monkeypatch):
     run = study()
     run.save_table("tab1_odd", ODD, caption="Odd.")
     monkeypatch.setattr(Path, "write_bytes", half)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="No space left"):
         run.finish()
     assert names(run) == {"tab1_odd.csv", "tab1_odd.tex", "tab1_odd.json"}
 
