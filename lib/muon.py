@@ -1,4 +1,4 @@
-"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) for many small matrices.
+"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) for many small matrices, and for convolutions.
 
 PyTorch's takes one matrix after the other, in bfloat16, which costs a small network on a CPU ten times as much: half of
 a training step. Here all matrices of one shape are orthogonalised at once, on a CPU in float32.
@@ -9,12 +9,17 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration, five steps of it
 
-class Muon(torch.optim.Muon):
-    """PyTorch's with Nesterov's momentum and its state; updates are as large as AdamW's ("match_rms_adamw")."""
+
+class Muon(torch.optim.Optimizer):
+    """PyTorch's with Nesterov's momentum; updates are as large as AdamW's ("match_rms_adamw").
+
+    A convolution's weight (filters, channels, height, width) is the matrix of filters against all the rest.
+    """
 
     def __init__(self, params, lr: float = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95):
-        super().__init__(params, lr, weight_decay, momentum, adjust_lr_fn="match_rms_adamw")
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -23,14 +28,15 @@ class Muon(torch.optim.Muon):
             for weight in group["params"]:
                 if weight.grad is not None:
                     alike[weight.shape, weight.device, weight.dtype].append(weight)
-            for ((rows, columns), *_), weights in alike.items():
-                found = orthogonalised(
-                    torch.stack([self._direction(weight, group["momentum"]) for weight in weights]),
-                    group["ns_coefficients"], group["ns_steps"], group["eps"],
-                )  # fmt: skip
-                rate = group["lr"] * 0.2 * max(rows, columns) ** 0.5  # AdamW's root mean square (Liu et al. 2025)
-                for weight, update in zip(weights, found, strict=True):
-                    weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
+            for weights in alike.values():
+                directions = torch.stack([self._direction(weight, group["momentum"]).flatten(1) for weight in weights])
+                # AdamW's root mean square (Liu et al. 2025).
+                rate = group["lr"] * 0.2 * max(directions.shape[1:]) ** 0.5
+                for weight, update in zip(weights, orthogonalised(directions), strict=True):
+                    weight.mul_(1 - group["lr"] * group["weight_decay"])
+                    update = update.view(weight.shape)
+                    # A CUDA graph has its rate in a tensor, which `alpha` cannot be.
+                    weight.sub_(rate * update) if torch.is_tensor(rate) else weight.add_(update, alpha=-rate)
 
     def _direction(self, weight: Tensor, momentum: float) -> Tensor:
         """Nesterov's: one step beyond the gradient's running mean, which is updated."""
@@ -40,7 +46,7 @@ class Muon(torch.optim.Muon):
         return weight.grad.lerp(state["momentum_buffer"].lerp_(weight.grad, 1 - momentum), momentum)
 
 
-def orthogonalised(matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float) -> Tensor:
+def orthogonalised(matrices: Tensor, coefficients: tuple[float, ...] = COEFFICIENTS, steps: int = 5) -> Tensor:
     """(N, rows, columns) -> the same shape: each with its singular values taken to about 1 (0.7 to 1.2 in five steps).
 
     Newton-Schulz iteration of X <- a X + (b G + c G²) X with G = X Xᵀ, from X of Frobenius norm 1.
@@ -49,7 +55,7 @@ def orthogonalised(matrices: Tensor, coefficients: tuple[float, float, float], s
     found = matrices if matrices.device.type == "cpu" else matrices.bfloat16()
     turned = found.shape[1] > found.shape[2]  # the Gram matrix of the shorter side is the smaller one
     found = found.mT if turned else found
-    found = found / found.flatten(1).norm(dim=1).clamp_min(eps)[:, None, None]
+    found = found / found.flatten(1).norm(dim=1).clamp_min(1e-7)[:, None, None]
     for _ in range(steps):
         gram = found @ found.mT
         found = torch.baddbmm(found, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), found, beta=a)

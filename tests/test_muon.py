@@ -6,7 +6,6 @@ from torch import nn
 
 from lib.muon import Muon, orthogonalised
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 SHAPES = [(8, 8), (8, 8), (24, 8), (8, 24), (24, 8), (5, 7)]
 
 
@@ -41,7 +40,7 @@ def test_of_the_formula_one_matrix_at_a_time_in_double_precision():
     trained(Muon(some, lr=0.1, weight_decay=0.1, momentum=0.9), some, steps=3)
     draw = torch.Generator().manual_seed(1)
     slow, means = [one.detach().double() for one in weights()], [torch.zeros(shape).double() for shape in SHAPES]
-    a, b, c = COEFFICIENTS
+    a, b, c = 3.4445, -4.7750, 2.0315  # as published
     for _ in range(3):
         for k, shape in enumerate(SHAPES):
             gradient = torch.randn(shape, generator=draw).double()
@@ -61,7 +60,7 @@ def test_singular_values_come_near_one_and_directions_stay(shape):
     draw = torch.Generator().manual_seed(0)
     left, _, right = torch.linalg.svd(torch.randn(shape, generator=draw), full_matrices=False)
     values = 0.3 + 0.7 * torch.rand(left.shape[0], left.shape[2], generator=draw)
-    found = orthogonalised(left * values[:, None] @ right, COEFFICIENTS, 5, 1e-7)
+    found = orthogonalised(left * values[:, None] @ right)
     inside = left.mT @ found @ right.mT
     taken = inside.diagonal(dim1=1, dim2=2)
     assert taken.min() > 0.6 and taken.max() < 1.3
@@ -72,8 +71,8 @@ def test_each_matrix_is_its_own():
     """Another matrix beside it, however large, and its own size change nothing."""
     draw = torch.Generator().manual_seed(0)
     one, two = torch.randn(2, 6, 9, generator=draw)
-    alone = orthogonalised(one[None], COEFFICIENTS, 5, 1e-7)[0]
-    both = orthogonalised(torch.stack([1e3 * two, 0.01 * one]), COEFFICIENTS, 5, 1e-7)[1]
+    alone = orthogonalised(one[None])[0]
+    both = orthogonalised(torch.stack([1e3 * two, 0.01 * one]))[1]
     torch.testing.assert_close(both, alone, atol=1e-5, rtol=1e-5)
 
 
@@ -104,3 +103,26 @@ def test_goes_on_from_its_state():
             weight.grad = torch.randn(weight.shape, generator=draw)
         optimizer.step()
     assert all(torch.equal(one, two) for one, two in zip(some, straight, strict=True))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_convolution_is_the_matrix_of_its_filters(layout):
+    draw = torch.Generator().manual_seed(0)
+    start = torch.randn(6, 4, 3, 3, generator=draw)
+    matrix, convolution = nn.Parameter(start.flatten(1).clone()), nn.Parameter(start.clone(memory_format=layout))
+    optimizers = [Muon([one], lr=0.1) for one in (matrix, convolution)]
+    for _ in range(3):
+        gradient = torch.randn(6, 4, 3, 3, generator=draw)
+        matrix.grad, convolution.grad = gradient.flatten(1), gradient.to(memory_format=layout)
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(convolution.detach().flatten(1), matrix.detach())
+
+
+def test_a_rate_in_a_tensor_is_the_same_rate():
+    number, tensor = weights(), weights()
+    trained(Muon(number, lr=0.1), number)
+    optimizer = Muon(tensor, lr=0.1)
+    optimizer.param_groups[0]["lr"] = torch.tensor(0.1)
+    for one, two in zip(number, trained(optimizer, tensor), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)

@@ -25,40 +25,52 @@ def tune(
     arms: Sequence[Arm],
     train: Images,
     settings: Settings,
-    temperatures: Sequence[float],
+    grids: Mapping[bool, Sequence[float]],
     *,
     count: int,
     seed: int,
     checkpoints: Path | None = None,
 ) -> tuple[list[Arm], pd.DataFrame | None]:
-    """The arms with the code temperature at which each is best on a validation split, and what was tried (tab27).
+    """The arms with the temperature at which each is best on a validation split, and what was tried (tab27).
 
-    Every arm with codes is trained once per temperature on the same `count` training images (0: four fifths), and
-    scored on up to 2,000 others by kNN accuracy of its soft codes: labels of training images choose the temperature,
-    for every arm alike, and nothing else. Of equal scores the first counts.
+    grids: what is tried, by `Arm.makes_codes`: temperatures of the codes, and of the loss where there are none. Every
+    arm is trained once per temperature on the same `count` training images (0: four fifths), and scored on up to 2,000
+    others by kNN accuracy of its soft codes or embedding: labels of training images choose the temperature, for every
+    arm alike, and nothing else. Of equal scores the first counts.
 
     Returns:
-        arms, and a table: arm, seed, code_temperature, knn (validation, %), chosen. Of a single temperature, which all
-        arms with codes then have, nothing is trained, and there is no table.
+        arms, and a table: arm, seed, temperature, knn (validation, %), chosen. A grid of one temperature is taken
+        without training, an empty one leaves the arms their own; where nothing is trained, there is no table.
     """
-    if len(temperatures) == 1:
-        return [replace(arm, code_temperature=temperatures[0]) if arm.makes_codes else arm for arm in arms], None
+    names = {True: "code_temperature", False: "temperature"}
+    grids = {codes: list(grid) for codes, grid in grids.items()}
+    arms = [
+        replace(arm, **{names[arm.makes_codes]: grid[0]}) if len(grid := grids[arm.makes_codes]) == 1 else arm
+        for arm in arms
+    ]
+    tried = {
+        f"{arm.label}, temperature {value:g}": (arm, value)
+        for arm in arms
+        if len(grids[arm.makes_codes]) > 1
+        for value in grids[arm.makes_codes]
+    }
+    if not tried:
+        return arms, None
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
     cut = min(count or len(train), len(train) * 4 // 5)
     fitted, held = train.subset(order[:cut]), train.subset(order[cut : cut + 2000])
-    tried = [
-        replace(arm, label=f"{arm.label}, temperature {value:g}", code_temperature=value)
-        for arm in arms
-        if arm.makes_codes
-        for value in temperatures
-    ]
-    found = see(train_arms(tried, fitted, settings, seed=seed, checkpoints=checkpoints), fitted, held)
-    table = representation_table(found, fitted, held, seed=seed, linear=False)
-    table = table[table.representation == "soft codes"][["arm", "seed", "code_temperature", "knn"]]
-    table = table.assign(arm=table.arm.str.rpartition(",")[0]).reset_index(drop=True)
+    variants = [replace(arm, label=label, **{names[arm.makes_codes]: value}) for label, (arm, value) in tried.items()]
+    found = see(train_arms(variants, fitted, settings, seed=seed, checkpoints=checkpoints), fitted, held)
+    scores = representation_table(found, fitted, held, seed=seed, linear=False)
+    scores = scores[scores.representation.isin(("soft codes", "embedding"))].set_index("arm").knn
+    table = pd.DataFrame(
+        {"arm": arm.label, "seed": seed, "temperature": value, "knn": scores[label]}
+        for label, (arm, value) in tried.items()
+    )
     table["chosen"] = table.index.isin(table.groupby("arm").knn.idxmax())
-    best = table[table.chosen].set_index("arm").code_temperature
-    return [replace(arm, code_temperature=best.get(arm.label, arm.code_temperature)) for arm in arms], table
+    best = {row.arm: row.temperature for row in table[table.chosen].itertuples()}
+    arms = [replace(arm, **{names[arm.makes_codes]: best[arm.label]}) if arm.label in best else arm for arm in arms]
+    return arms, table
 
 
 def ablation_table(seen: Mapping[str, Seen], train: Images, test: Images, *, seed: int) -> pd.DataFrame:

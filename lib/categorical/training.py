@@ -16,6 +16,7 @@ from lib.categorical.arms import Arm
 from lib.categorical.augment import Views
 from lib.categorical.models import Network, Queue, build_encoder
 from lib.forking import train_each
+from lib.muon import Muon
 from lib.training import Captured, MovingAverage, fit_arm, prepare, scored, start, step_count
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
@@ -30,7 +31,8 @@ class Settings:
 
     epochs: int = 200
     batch_size: int = 256
-    learning_rate: float = 0.06  # peak, SGD with momentum 0.9; warm-up over a twentieth, then a cosine to zero
+    learning_rate: float = 0.06  # peak; warm-up over a twentieth, then a cosine to zero
+    optimizer: str = "sgd"  # with momentum 0.9; "muon" (`lib.muon`) for all weights but biases and norms
     weight_decay: float = 5e-4
     encoder: str = "small"
     width: int = 32  # filters of the small encoder's stem
@@ -97,15 +99,10 @@ def make_step(
     for part in (slow, queue):
         if part is not None:
             accelerator.register_for_checkpointing(part)
-    optimizer = torch.optim.SGD(
-        network.parameters(),
-        settings.learning_rate,
-        momentum=0.9,
-        weight_decay=settings.weight_decay,
-        fused=accelerator.device.type == "cuda",  # the one that takes its rate from the device
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, steps))
-    network, optimizer, schedule = prepare(accelerator, network, optimizer, schedule)
+    found = optimizers(network, settings, on_gpu=accelerator.device.type == "cuda")
+    schedules = [torch.optim.lr_scheduler.LambdaLR(one, lambda step: rate_factor(step, steps)) for one in found]
+    network, *others = prepare(accelerator, network, *found, *schedules)
+    found, schedules = others[: len(found)], others[len(found) :]
     if slow is not None:
         slow.to(memory_format=torch.channels_last).train()
     views = Views(pixels.shape[-2:], settings.smallest_crop, settings.hue)
@@ -114,7 +111,8 @@ def make_step(
     both_ways = arm.loss == "carp"
 
     def update(both: Tensor) -> Terms:
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in found:
+            optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():
             if slow is None:
                 outputs, keys = network(both).chunk(2)
@@ -126,21 +124,37 @@ def make_step(
                     keys = slow(asked)
             terms, keys = objective(arm, outputs, keys, None if queue is None else queue.filled())
         accelerator.backward(sum(terms.values()))
-        optimizer.step()
+        for optimizer in found:
+            optimizer.step()
         if slow is not None:
             slow.update_parameters(accelerator.unwrap_model(network))
         if queue is not None:
             queue.push(keys)
         return terms
 
-    captured = Captured(accelerator, update, [optimizer], ready=lambda: queue is None or queue.full)
+    captured = Captured(accelerator, update, found, ready=lambda: queue is None or queue.full)
 
     def step(index: Tensor) -> Terms:
         terms = captured(torch.cat(views(pixels[index])))
-        schedule.step()
+        for schedule in schedules:
+            schedule.step()
         return terms
 
     return network, step
+
+
+def optimizers(network: nn.Module, settings: Settings, *, on_gpu: bool) -> list[torch.optim.Optimizer]:
+    """SGD, and with "muon" that for matrices and convolutions; both at the same rate."""
+    if settings.optimizer not in ("sgd", "muon"):
+        raise ValueError(f"optimizer {settings.optimizer!r} is unknown; choose 'sgd' or 'muon'")
+    weights = list(network.parameters())
+    decay = {"weight_decay": settings.weight_decay}
+    # Fused takes its rate from the device, as a CUDA graph needs.
+    sgd = partial(torch.optim.SGD, lr=settings.learning_rate, momentum=0.9, fused=on_gpu)
+    if settings.optimizer == "sgd":
+        return [sgd(weights, **decay)]
+    matrices = [weight for weight in weights if weight.ndim > 1]
+    return [sgd([weight for weight in weights if weight.ndim < 2]), Muon(matrices, settings.learning_rate, **decay)]
 
 
 def rate_factor(step: int, steps: int) -> float:

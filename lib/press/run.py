@@ -236,7 +236,7 @@ class Run:
             counts += [size] if size not in counts else []
         parts = [f"{name}, {' + '.join(counts)} {unit}" for (name, unit), counts in sizes.items()]
         seeds = self._all_seeds
-        parts += [note] if note else [] if parts else ["no data set"]
+        parts += [re.sub(r"\b1 epochs\b", "1 epoch", note)] if note else [] if parts else ["no data set"]
         parts += [f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"]
         parts += [f"profile {self.profile}{' with other settings' if self._home != self.profile else ''}"]
         return "; ".join(parts) + "."

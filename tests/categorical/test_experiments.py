@@ -1,6 +1,8 @@
-"""Tuning: every arm with codes, by the same budget, on images that it was not fitted on."""
+"""Tuning: every arm, by the same budget, on images that it was not fitted on."""
 
 from dataclasses import replace
+
+import pytest
 
 from lib.categorical import experiments
 from lib.categorical.arms import main_arms, published_arms
@@ -8,7 +10,7 @@ from lib.categorical.training import Settings
 from lib.data.images import load_images
 
 
-def test_every_arm_with_codes_is_tuned_on_images_apart_from_its_training(monkeypatch):
+def test_every_arm_is_tuned_on_images_apart_from_its_training(monkeypatch):
     images = load_images("shapes-plain", "train", size=16, count=60)
     parts = []
 
@@ -20,24 +22,26 @@ def test_every_arm_with_codes_is_tuned_on_images_apart_from_its_training(monkeyp
     monkeypatch.setattr(experiments, "see", see)
     arms = [replace(arm, queue=min(arm.queue, 20)) for arm in main_arms(4, 3, 20)] + published_arms(4, 3)
     settings = Settings(epochs=1, batch_size=20, learning_rate=0.1, width=4, device="cpu")
-    tuned, table = experiments.tune(arms, images, settings, [0.1, 1.0], count=40, seed=0)
+    tuned, table = experiments.tune(arms, images, settings, {True: [0.1, 1.0], False: [0.2, 0.5]}, count=40, seed=0)
     fitted, held = ({pixels.numpy().tobytes() for pixels in part.pixels} for part in parts)
     assert len(fitted) == 40 and len(held) == 20 and not fitted & held
-    coded = [arm.label for arm in arms if arm.makes_codes]
-    assert len(coded) == 5 and table.groupby("arm").size().to_dict() == dict.fromkeys(coded, 2)
+    assert table.groupby("arm").size().to_dict() == {arm.label: 2 for arm in arms} and len(arms) == 7
     for before, after in zip(arms, tuned, strict=True):
         rows = table[table.arm == before.label]
-        if before.makes_codes:
-            (best,) = rows.code_temperature[rows.chosen]
-            assert rows.knn[rows.chosen].item() == rows.knn.max() and after.code_temperature == best
-        assert replace(after, code_temperature=before.code_temperature) == before
+        (best,) = rows.temperature[rows.chosen]
+        assert rows.knn[rows.chosen].item() == rows.knn.max()
+        assert set(rows.temperature) == ({0.1, 1.0} if before.makes_codes else {0.2, 0.5})
+        assert after == replace(before, **{"code_temperature" if before.makes_codes else "temperature": best})
 
 
-def test_a_single_code_temperature_is_taken_by_all_arms_without_training(monkeypatch):
+@pytest.mark.parametrize(("embeddings", "found"), [([], {0.5, 0.1}), ([0.2], {0.2})])
+def test_a_single_temperature_is_taken_by_all_arms_without_training(monkeypatch, embeddings, found):
     monkeypatch.setattr(experiments, "train_arms", None)
     images = load_images("shapes", "train", count=20)
     settings = Settings(epochs=1, batch_size=20, learning_rate=0.1, width=4, device="cpu")
     arms = main_arms(4, 3, 20) + published_arms(4, 3)
-    found, table = experiments.tune(arms, images, settings, [0.7], count=0, seed=0)
-    assert table is None and {arm.code_temperature for arm in found if arm.makes_codes} == {0.7}
-    assert [arm for arm in found if not arm.makes_codes] == [arm for arm in arms if not arm.makes_codes]
+    tuned, table = experiments.tune(arms, images, settings, {True: [0.7], False: embeddings}, count=0, seed=0)
+    assert table is None and {arm.code_temperature for arm in tuned if arm.makes_codes} == {0.7}
+    assert {arm.temperature for arm in tuned if not arm.makes_codes} == found
+    same = [replace(after, code_temperature=arm.code_temperature) for arm, after in zip(arms, tuned, strict=True)]
+    assert [arm for arm in same if arm.makes_codes] == [arm for arm in arms if arm.makes_codes]

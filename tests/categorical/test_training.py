@@ -55,9 +55,24 @@ def learned(**settings):
     return history.loss.iloc[1:3].mean() - history.loss.iloc[-4:].mean()
 
 
-@pytest.mark.parametrize("precision", ["no", "bf16"])
-def test_training_lowers_the_loss(precision):
-    assert learned(precision=precision) > 0.1
+@pytest.mark.parametrize("how", [{}, {"precision": "bf16"}, {"optimizer": "muon", "learning_rate": 0.03}], ids=str)
+def test_training_lowers_the_loss(how):
+    assert learned(**how) > 0.1
+
+
+def test_every_weight_has_one_optimizer():
+    """Muon takes what has rows and columns, the same network under SGD has one of all."""
+    network = training.Network(training.build_encoder("small", 4), ARM.shape)
+    for name, kinds in (("sgd", ["SGD"]), ("muon", ["SGD", "Muon"])):
+        found = training.optimizers(network, replace(SETTINGS, optimizer=name), on_gpu=False)
+        assert [type(one).__name__ for one in found] == kinds
+        groups = [weight for one in found for group in one.param_groups for weight in group["params"]]
+        assert {id(weight) for weight in groups} == {id(weight) for weight in network.parameters()}
+        assert len(groups) == len(list(network.parameters()))
+    assert {weight.ndim for weight in found[0].param_groups[0]["params"]} == {1}
+    assert {weight.ndim for weight in found[1].param_groups[0]["params"]} == {2, 4}
+    with pytest.raises(ValueError, match="optimizer 'adam' is unknown; choose 'sgd' or 'muon'"):
+        training.optimizers(network, replace(SETTINGS, optimizer="adam"), on_gpu=False)
 
 
 @pytest.mark.parametrize("arm", [ARM, EVERY[1], EVERY[2]], ids=lambda arm: arm.label)
@@ -99,10 +114,11 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 @pytest.mark.parametrize("arm", [ARM, EVERY[1], EVERY[3], EVERY[5]], ids=lambda arm: arm.label)
-def test_a_training_that_was_cut_goes_on_bit_for_bit(arm, tmp_path, monkeypatch):
-    """With its queue, its slow copy, and its schedule."""
-    settings = replace(SETTINGS, epochs=4)
+def test_a_training_that_was_cut_goes_on_bit_for_bit(arm, optimizer, tmp_path, monkeypatch):
+    """With its queue, its slow copy, its optimizers and their schedules."""
+    settings = replace(SETTINGS, epochs=4, optimizer=optimizer)
     whole = train_arm(arm, TRAIN, settings, seed=0, checkpoint=tmp_path / "whole")
     original, calls = training.objective, []
 
@@ -241,9 +257,11 @@ def test_labels_name_folders():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 @pytest.mark.parametrize("arm", EVERY, ids=lambda arm: arm.label)
-def test_a_captured_training_is_the_training(arm, monkeypatch):
-    settings = replace(SETTINGS, device="cuda", epochs=4, learning_rate=1e-3)  # little to amplify rounding
+def test_a_captured_training_is_the_training(arm, optimizer, monkeypatch):
+    # A low rate, to amplify rounding little.
+    settings = replace(SETTINGS, device="cuda", epochs=4, learning_rate=1e-3, optimizer=optimizer)
     found = train_arm(arm, TRAIN, settings, seed=0).history
     monkeypatch.setattr("lib.training.Captured.WARM_UP", 10**9)
     expected = train_arm(arm, TRAIN, settings, seed=0).history
