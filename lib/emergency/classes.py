@@ -1,7 +1,7 @@
 """The 19 classes of study 4 (위급상황 음성 인식), and 0 for silence.
 
-The numbers are those of the source. Data sets number their folders differently (AI Hub's 5 is fire,
-the source's 8), so a class is always found by its name: `find`.
+The numbers are those of the source. Data sets number their folders differently (fire is 5 at AI Hub and
+8 in the source), so classes are always looked up by name, with `find`.
 """
 
 import re
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SoundClass:
-    """number: 0..19. group: of the source. aliases: other names a data set may use."""
+    """A class. number: 0..19. group: that of the source. aliases: other names that data sets may use."""
 
     number: int
     name: str
@@ -61,9 +61,9 @@ NORMAL = tuple(row.number for row in CLASSES if row.group == "normal")
 
 
 def find(name: str) -> SoundClass | None:
-    """The class called `name`, if there is one, in English or Korean (NFC or NFD), whatever the case, spaces and marks.
+    """Return the class called `name` in English or Korean (NFC or NFD), ignoring case, spaces and punctuation, or None.
 
-    What data sets put around a name does not count: "[라벨]5.화재_2" is fire. A number never counts.
+    Text that data sets add to a name is ignored: "[라벨]5.화재_2" is fire. Numbers never matter.
     """
     return _BY_NAME.get(_plain(name))
 

@@ -2,9 +2,9 @@
 
     features = log_mel(samples)   # (B, N) at 16 kHz -> (B, 80, N // 160), about -1.5 to 1.5
 
-The same numbers as transformers' WhisperFeatureExtractor. Two things in them surprise. Everything more than
+The values equal those of transformers' WhisperFeatureExtractor. Two properties may surprise. Everything more than
 8 decades below the loudest cell of a clip is clamped, so one click changes the quiet frames of the whole clip.
-And the signal is mirrored at its ends: the last frames change when something follows, even silence.
+And the signal is mirrored at its ends, so the last frames change if anything follows, even silence.
 """
 
 from dataclasses import dataclass, replace
@@ -19,19 +19,19 @@ RATE = 16_000  # Hz
 WINDOW = 400  # samples, 25 ms
 HOP = 160  # samples, 10 ms
 FRAMES_PER_SECOND = RATE // HOP
-SMALLEST = 1e-10  # power under the logarithm
-DECADES = 8.0  # kept below the loudest cell of a clip
-PEAK = 0.7  # full scale 1: what clips are scaled to, as how far away a microphone stands tells nothing
-SILENT = 10 ** (-70 / 20)  # full scale 1: a clip whose loudest sample is below is silence
-SILENCE = (-10.0 + 4.0) / 4.0  # every cell of digital silence
+SMALLEST = 1e-10  # smallest power before the logarithm
+DECADES = 8.0  # dynamic range below the loudest cell of a clip
+PEAK = 0.7  # full scale 1: the peak of scaled clips, since microphone distance carries no information
+SILENT = 10 ** (-70 / 20)  # full scale 1: a clip with a lower peak is silence
+SILENCE = (-10.0 + 4.0) / 4.0  # value of every cell of digital silence
 
 
 @dataclass(frozen=True)
 class Mels:
-    """Spectrograms of labelled clips, as the CNN takes them.
+    """Spectrograms of labelled clips, the input of the CNN.
 
     mel: (N, 1, mels, frames) float16. labels: (N,) int64, an index into `classes`. folds: (N,) int64, clips that
-    belong together share one. name: of the sounds behind them. checksum: of them and of the code of the features.
+    belong together share one. name: that of the sounds. checksum: of the sounds and the code of the features.
     """
 
     mel: Tensor
@@ -45,25 +45,25 @@ class Mels:
         return len(self.labels)
 
     def part(self, chosen: Tensor, name: str) -> "Mels":
-        """The clips at a boolean mask; `name` tells this part from others of the same sounds."""
+        """Return the clips at a boolean mask; `name` distinguishes this part from others of the same sounds."""
         return replace(self, mel=self.mel[chosen], labels=self.labels[chosen], folds=self.folds[chosen],
                        checksum=f"{self.checksum}/{name}")  # fmt: skip
 
 
 def log_mel(samples: Tensor, mels: int = 80) -> Tensor:
-    """Log-mel spectrograms of clips: (B, N) float32 at 16 kHz -> (B, mels, N // 160), 100 frames a second.
+    """Return log-mel spectrograms of clips: (B, N) float32 at 16 kHz -> (B, mels, N // 160), 100 frames per second.
 
-    On the samples' device and differentiable, whatever autocast says. Each clip is clamped on its own, so its
-    features do not depend on its batch. N is more than half a `WINDOW`.
+    Differentiable, computed on the samples' device and unaffected by autocast. Each clip is clamped separately, so
+    its features do not depend on its batch. N must exceed half a `WINDOW`.
     """
     window, filters = _constants(mels, samples.device)
     at_once = 1 if samples.device.type == "cpu" else len(samples)  # one clip's spectrum fits into a CPU's cache
-    with torch.autocast(samples.device.type, enabled=False):  # half floats do not hold 8 decades
+    with torch.autocast(samples.device.type, enabled=False):  # half precision does not cover 8 decades
         return torch.cat([_log_mel(part, window, filters) for part in samples.split(at_once)])
 
 
 def _log_mel(samples: Tensor, window: Tensor, filters: Tensor) -> Tensor:
-    # (B, 201, frames + 1); the last frame is centred behind the end, and Whisper leaves it out
+    # (B, 201, frames + 1); the last frame is centred beyond the end, and Whisper omits it
     spectrum = torch.stft(samples, WINDOW, HOP, window=window, return_complex=True)[..., :-1]
     power = spectrum.real.square().addcmul_(spectrum.imag, spectrum.imag)
     levels = (filters @ power).clamp_min(SMALLEST).log10()  # (B, mels, frames), decades
@@ -72,7 +72,7 @@ def _log_mel(samples: Tensor, window: Tensor, filters: Tensor) -> Tensor:
 
 
 def scaled(samples: Tensor) -> Tensor:
-    """Clips (N, n), int16 or float32 in -1 to 1 -> float32 with their loudest sample at `PEAK`; silence stays."""
+    """Return clips (N, n), int16 or float32 in -1 to 1, as float32 scaled to peak at `PEAK`; silence is unchanged."""
     if not samples.is_floating_point():
         samples = samples.float() / 32768
     loudest = samples.abs().amax(1, keepdim=True)
@@ -80,14 +80,14 @@ def scaled(samples: Tensor) -> Tensor:
 
 
 def rolled(values: Tensor, by: Tensor) -> Tensor:
-    """(N, …, n), each row turned by its own number of places, (N, …, 1), to the right."""
+    """Roll each row of `values`, (N, …, n), to the right by its own number of places, (N, …, 1)."""
     places = torch.arange(values.shape[-1], device=values.device)
     return values.gather(-1, ((places - by) % values.shape[-1]).expand(values.shape))
 
 
 def masked(mel: Tensor, time: float, frequency: float) -> Tensor:
-    """SpecAugment (Park et al. 2019): in each clip a span of bands and a span of frames, up to these shares of all,
-    are set to 0, the middle of the features' range. mel: (B, 1, mels, frames)."""
+    """Apply SpecAugment (Park et al. 2019): in each clip, set a span of bands and a span of frames, up to these shares
+    of all, to 0, the middle of the features' range. mel: (B, 1, mels, frames)."""
     for share, axis in ((frequency, 2), (time, 3)):
         if share:
             mel = mask_along_axis_iid(mel, ceil(share * mel.shape[axis]), 0.0, axis)
@@ -96,9 +96,9 @@ def masked(mel: Tensor, time: float, frequency: float) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _constants(mels: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The window (400,), and triangles on Slaney's mel scale, each of unit area (mels, 201)."""
-    from transformers.audio_utils import mel_filter_bank  # here: it takes long to import
+    """Return the window (400,) and the triangular filters on Slaney's mel scale, each of unit area (mels, 201)."""
+    from transformers.audio_utils import mel_filter_bank  # here, as it is slow to import
 
     filters = mel_filter_bank(WINDOW // 2 + 1, mels, 0.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
-    with torch.inference_mode(False):  # tensors made in inference mode could never be used with gradients
+    with torch.inference_mode(False):  # tensors created in inference mode cannot be used with gradients
         return torch.hann_window(WINDOW, device=device), torch.from_numpy(filters.T.copy()).float().to(device)

@@ -1,4 +1,4 @@
-"""Figures of the study that notebooks 04 and 05 share, drawn from saved data alone."""
+"""Figures of study 4 shared by notebooks 04 and 05, drawn from saved data only."""
 
 from collections.abc import Mapping
 
@@ -16,15 +16,15 @@ from lib import plots
 
 Arrays = Mapping[str, np.ndarray]
 
-MOST_NUMBERED = 25  # classes of a confusion matrix whose counts can be read
+MOST_NUMBERED = 25  # classes up to which the counts of a confusion matrix are legible
 EVENT, SPEECH = plots.COLOURS[1], plots.COLOURS[0]
 
 
 def layer_table(network: nn.Module, *inputs: Tensor, what: str) -> pd.DataFrame:
-    """fig419, fig420: what `network` is made of, in the order in which `inputs` pass it, read off the model.
+    """Return the layers of `network`, read off the model in the order `inputs` pass through them (fig419, fig420).
 
     Columns: layer, shape (of its output for one clip, channels first), parameters. Layers that neither have weights nor
-    change the shape are left out, and so are batch norms. what: the first row, what the inputs are."""
+    change the shape are omitted, as are batch norms. what: description of the inputs, for the first row."""
     rows = [(what, inputs[0].shape[1:], 0)]
 
     def passed(layer: nn.Module, given: tuple[Tensor, ...], found: Tensor) -> None:
@@ -51,7 +51,7 @@ def _named(layer: nn.Module) -> str:
 
 
 def layers(table: pd.DataFrame) -> Figure:
-    """The rows of `layer_table`, from top to bottom: layer, shape of what it passes on, weights."""
+    """Draw the rows of `layer_table` from top to bottom: layer, shape of its output, number of weights."""
     figure, axes = plots.subplots(height=0.27 * len(table) + 0.4, width=4.4)
     axes.set(xlim=(0, 10), ylim=(len(table) - 0.4, -0.6))
     axes.set_axis_off()
@@ -66,7 +66,7 @@ def layers(table: pd.DataFrame) -> Figure:
 
 
 def variants(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """fig41: accuracy over epochs, and after the last with its interval and that of the source's 666 clips."""
+    """Draw fig41: accuracy over epochs, and final accuracy with its interval and that of the source's 666 clips."""
     figure, (left, right) = plots.subplots(1, 2, height=2.6, width_ratios=[1.25, 1])
     plots.curves(left, curves, "epoch", "accuracy", "variant")
     left.set(xlabel="epoch", ylabel="out-of-fold accuracy (%)")
@@ -87,7 +87,7 @@ def variants(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
 
 
 def confusion(arrays: Arrays) -> Figure:
-    """fig42: `experiments.matrices`. Classes in percent of their row, with counts; alarm against none; reliability."""
+    """Draw fig42 from `experiments.matrices`: row percentages of classes with counts; alarm or none; reliability."""
     counts, names = arrays["counts"], [str(name) for name in arrays["names"]]
     figure, axes = plots.subplots(2, 2, height=4.8, width_ratios=[2.6, 1], height_ratios=[1, 1])
     grid = axes[0, 0].get_gridspec()
@@ -120,7 +120,7 @@ def confusion(arrays: Arrays) -> Figure:
 
 
 def _matrix(axes: Axes, counts: np.ndarray, names: list[str], *, size: float) -> None:
-    """Row percent as colour; counts as numbers where there is room for them."""
+    """Draw row percentages as colours, and counts as numbers if there is room for them."""
     share = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     words = np.char.mod("%d", counts)
     if len(names) == 2:
@@ -135,7 +135,7 @@ def _matrix(axes: Axes, counts: np.ndarray, names: list[str], *, size: float) ->
 
 
 def relevance(arrays: Arrays, seconds: float) -> Figure:
-    """fig43: `experiments.relevance_pictures`. Spectrograms beside what spoke for the class, spans below both."""
+    """Draw fig43 from `experiments.relevance_pictures`: spectrograms beside relevance, spans below both."""
     mel, found = arrays["mel"], arrays["relevance"]
     count = max(len(mel), 1)
     figure, axes = plots.subplots(count, 2, height=1.75 * count + 0.3, squeeze=False, sharex=True)
@@ -167,14 +167,14 @@ def relevance(arrays: Arrays, seconds: float) -> Figure:
 
 
 def _shown(relevance: np.ndarray) -> np.ndarray:
-    """Relevance (mels, frames) as colours from -1 to 1: smoothed over 2 bands x 4 frames, as it is scattered over
-    single cells, and its root, which shows the faint."""
+    """Return relevance (mels, frames) as colours from -1 to 1: smoothed over 2 bands x 4 frames, as it is scattered
+    over single cells, and square-rooted to make faint values visible."""
     smooth = uniform_filter(relevance / (np.abs(relevance).max() or 1.0), (2, 4), mode="nearest", origin=-1)
     return np.sign(smooth) * np.sqrt(np.abs(smooth) / max(np.abs(smooth).max(), 1e-12))
 
 
 def faithfulness(frame: pd.DataFrame) -> Figure:
-    """fig44: `experiments.faithfulness_curves`, over seeds if there are several."""
+    """Draw fig44 from `experiments.faithfulness_curves`, averaged over seeds if there are several."""
     figure, (left, right) = plots.subplots(1, 2, height=2.5)
     flipped = frame[frame.panel == "flipping"]
     colours = {"LRP": plots.COLOURS[1], "input x gradient": plots.COLOURS[0], "random": "0.6"}

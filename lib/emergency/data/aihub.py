@@ -1,13 +1,13 @@
 """AI Hub's emergency sounds (위급상황 음성/음향, number 170): the catalogue.
 
-The data are given to Korean nationals on application and may not be passed on. As unpacked:
+The data are available to Korean nationals on application and may not be redistributed. Unpacked layout:
 
     {Training,Validation}/[라벨]N.class/*.json
     {Training,Validation}/[원천]N.class_k/*_label.wav
 
-possibly nested deeper, with names in NFC or NFD. The folders' numbers are not those of the source (5 is fire
-here, 8 there; a copy of robbery is numbered 15), so a class is known by its name alone. Classes 17 to 19, and
-more of 15 and 16, come from other folders: `controls` of `read_catalogue`.
+possibly nested deeper, with names in NFC or NFD. Folder numbers differ from those of the source (fire is 5 here
+and 8 there; a copy of robbery is numbered 15), so classes are identified by name only. Classes 17 to 19, and
+more of 15 and 16, come from other folders: see `controls` of `read_catalogue`.
 
     catalogue = read_catalogue(data_root() / "aihub", controls=[...])
     splits = aihub_splits.split_source(catalogue.rows, seed=0)
@@ -30,10 +30,10 @@ from pathlib import Path
 from lib.data.catalog import DataError, readable, scan
 from lib.emergency.classes import NORMAL, find
 
-SOURCE = {"train": 65_848, "validation": 666, "test": 12_102}  # clips of the source
+SOURCE = {"train": 65_848, "validation": 666, "test": 12_102}  # numbers of clips in the source
 SPLITS = tuple(SOURCE)
 
-# Why a clip of the catalogue is not in the shards, beside the reasons of `lib.data.decoding`.
+# Why a clip of the catalogue is missing from the shards, in addition to the reasons of `lib.data.decoding`.
 OUTSIDE = "event outside the window"
 
 HOW_TO_GET = (
@@ -44,7 +44,7 @@ HOW_TO_GET = (
     "<data root>/aihub-controls/<any name>/<class>/."
 )
 
-LONGEST = 1e9  # seconds; more is no number of a recording
+LONGEST = 1e9  # seconds; larger values are not valid times
 _HEADER = 44  # bytes of a WAV file without samples
 _AUDIO = {"wav", "flac", "mp3", "ogg", "opus", "m4a", "aac", "wma", "aif", "aiff", "mp4", "webm"}
 _PART = re.compile(r"(?:\d+\s*[._-]\s*)?(training|validation)", re.IGNORECASE)
@@ -55,10 +55,10 @@ _NO_LINE = {"없음", "해당없음", "none", "null", "na", "nan"}
 class Row:
     """A clip.
 
-    root: its place in `Catalogue.roots`. json, wav: relative to it, as on disk; json is "" in a plain class folder.
+    root: index into `Catalogue.roots`. json, wav: paths relative to it, as on disk; json is "" in a plain class folder.
     number: class of the source, 1..19.
-    onset, offset: when the class sounds, in seconds; offset is inf where the end of the file is meant.
-    line: what is said (NFC, without bracketed remarks); "" for none.
+    onset, offset: when the class is audible, in seconds; offset is inf for the end of the file.
+    line: the spoken words (NFC, without bracketed remarks); "" for none.
     speaker: gender, generation and dialect, "" where not given. Many speakers share these.
     part: "Training", "Validation" or "".
     """
@@ -76,7 +76,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """rejected: (why, the file) of every file not in the rows; the audio of a rejected JSON is not counted again."""
+    """Usable clips. rejected: (reason, file) of all other files, not counting the audio of a rejected JSON again."""
 
     roots: tuple[Path, ...]
     rows: tuple[Row, ...]
@@ -87,29 +87,29 @@ class Catalogue:
 
 
 class Rejected(Exception):
-    """Its text is the reason."""
+    """Raised if a clip cannot be used; the message is the reason."""
 
 
 # --- Catalogue ----------------------------------------------------------------------------------
 
 
 def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = ()) -> Catalogue:
-    """All clips below `folder`, in the order of their paths, and what was rejected and why.
+    """Return all clips below `folder` in the order of their paths, and the rejected files with reasons.
 
-    Audio is opened only where two files may be copies of each other.
+    Audio files are opened only if two may be copies of each other.
 
-    A class is what category_02 names, else category_03 or what stands before its "_", else the folder.
+    The class is named by category_02, else by category_03 or its part before the last "_", else by the folder.
 
-    controls: further folders with classes 15 to 19, either with JSON of the same form (AI Hub's city sounds,
-        도시 소리) or without any JSON, as sounds in folders named by class.
+    controls: further folders with classes 15 to 19, either with JSON of the same format (AI Hub's city sounds,
+        도시 소리) or without any JSON, with sounds in folders named by class.
 
     Raises:
-        DataError: a folder is missing or unreadable, or there is not a single clip that can be used.
+        DataError: a folder is missing or unreadable, or there is no usable clip.
     """
     roots = tuple(Path(root).expanduser() for root in (folder, *controls))
     rows: list[Row] = []
     rejected: list[tuple[str, str]] = []
-    similar: dict[tuple, list[Row]] = defaultdict(list)  # by what copies have in common
+    similar: dict[tuple, list[Row]] = defaultdict(list)  # by properties that copies share
 
     def is_copy(row: Row, alike: list[Row]) -> bool:
         return any(filecmp.cmp(roots[row.root] / row.wav, roots[one.root] / one.wav, shallow=False) for one in alike)
@@ -118,7 +118,7 @@ def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = ()) -
         tree = _Tree(root, index)
         rejected += [("neither audio nor JSON", name) for name in tree.others]
         used: dict[str, str] = {}  # sound -> its JSON
-        unused: Counter[tuple[str, str]] = Counter()  # rejected JSON, whose audio lies about
+        unused: Counter[tuple[str, str]] = Counter()  # rejections per JSON, whose audio is not counted again
         for name, found in _plain(tree) if index and not tree.labels else _labelled(tree):
             if isinstance(found, Row):
                 alike = similar[found.number, stem_of(found.wav), tree.sizes[found.wav], found.onset]
@@ -142,7 +142,7 @@ def read_catalogue(folder: str | Path, *, controls: Sequence[str | Path] = ()) -
 class _Tree:
     """The files below one root.
 
-    labels: names of the JSON. sounds: names of the sounds by `key`. sizes: bytes by name of a sound. others: names.
+    labels: names of JSON files. sounds: names of audio files by `key`. sizes: bytes per audio file. others: names.
     """
 
     def __init__(self, root: Path, index: int):
@@ -166,16 +166,16 @@ class _Tree:
                 self.others.append(file.name)
 
     def place(self, name: str) -> tuple[str, int | None]:
-        """(part, class) that the folders of a file tell."""
+        """Return the (part, class) given by the folders of a file."""
         return _place(f"{self.root.name}/{name.rpartition('/')[0]}")
 
     def key(self, name: str) -> tuple[str, str]:
-        """(part, stem): what a clip's JSON and audio are found by."""
+        """Return (part, stem), by which a clip's JSON and audio are looked up."""
         return self.place(name)[0], stem_of(name)
 
 
 def _plain(tree: _Tree) -> Iterator[tuple[str, Row | str]]:
-    """(name, its row or why there is none) of a folder of controls without JSON."""
+    """Yield (name, row or reason for rejection) of every sound in a folder of controls without JSON."""
     for name, size in tree.sizes.items():
         part, number = tree.place(name)
         if number is None:
@@ -185,13 +185,13 @@ def _plain(tree: _Tree) -> Iterator[tuple[str, Row | str]]:
         elif size <= _HEADER:
             yield name, "empty audio"
         elif stem_of(name).endswith("_SD") and tree.sounds.get((part, stem_of(name)[:-2] + "SN")):
-            yield name, "duplicate"  # AI Hub's noisy speech: the same take without its noise
+            yield name, "duplicate"  # in AI Hub's noisy speech: the same take without noise
         else:
             yield name, Row(tree.index, "", name, number, 0.0, math.inf, part=part)
 
 
 def _labelled(tree: _Tree) -> Iterator[tuple[str, Row | str]]:
-    """(name, its row or why there is none) of every annotation; nearly all JSON have one."""
+    """Yield (name, row or reason for rejection) of every annotation; nearly all JSON files have exactly one."""
     for name in tree.labels:
         try:
             content = _parse(tree.root, name)
@@ -210,8 +210,8 @@ def _labelled(tree: _Tree) -> Iterator[tuple[str, Row | str]]:
 
 
 def _parse(root: Path, name: str) -> object:
-    """The content of a JSON file: UTF-8 (with or without BOM), UTF-16 or CP949."""
-    with open(os.path.join(root, name), "rb") as file:  # noqa: PTH123 (a Path each costs as much as the JSON)
+    """Return the content of a JSON file in UTF-8 (with or without BOM), UTF-16 or CP949."""
+    with open(os.path.join(root, name), "rb") as file:  # noqa: PTH123 (creating Path objects costs as much as parsing)
         data = file.read()
     try:
         return json.loads(data)
@@ -220,7 +220,7 @@ def _parse(root: Path, name: str) -> object:
 
 
 def _row(tree: _Tree, name: str, audio: dict, annotation: object, place: int) -> Row:
-    """The row of annotation number `place` of a JSON file."""
+    """Return the row of annotation number `place` of a JSON file."""
     if not isinstance(annotation, dict):
         raise Rejected("no annotation")
     part, in_folder = tree.place(name)
@@ -254,7 +254,7 @@ def _number(categories: dict, in_folder: int | None) -> int:
 
 
 def _wav(tree: _Tree, part: str, number: int, names: list[object]) -> str:
-    """The first of `names` that there is, with or without extension, in the folders of the same part."""
+    """Return the sound of the first of `names` that exists, with or without extension, in folders of the same part."""
     for name in names:
         if not isinstance(name, str) or not name:
             continue
@@ -269,7 +269,7 @@ def _wav(tree: _Tree, part: str, number: int, names: list[object]) -> str:
 
 
 def _spare_audio(tree: _Tree, used: dict[str, str], unused: Counter) -> Iterator[tuple[str, str]]:
-    """(reason, name) of sounds that no row took, except those of a JSON that has been counted."""
+    """Yield (reason, name) of sounds that no row uses, except those of a JSON already counted as rejected."""
     labels = {tree.key(name) for name in tree.labels}
     spare = defaultdict(list)
     for (part, stem), names in tree.sounds.items():
@@ -294,7 +294,7 @@ def _seconds(value: object) -> float | None:
 
 
 def stem_of(name: str) -> str:
-    """File name without folders and, if it has one of these, without extension ("5.화재_1" has none)."""
+    """Return the file name without folders and without a known extension ("5.화재_1" has none)."""
     name = readable(name.rpartition("/")[2])
     stem, _, extension = name.rpartition(".")
     return stem if extension.lower() in _AUDIO | {"json"} else name
@@ -302,7 +302,7 @@ def stem_of(name: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _place(folder: str) -> tuple[str, int | None]:
-    """(part, class) that the names of nested folders tell, the innermost first."""
+    """Return the (part, class) given by the names of nested folders; the innermost takes precedence."""
     part, number = "", None
     for name in readable(folder).split("/"):
         if found := _PART.fullmatch(name):
@@ -321,21 +321,21 @@ def _word(value: object) -> str:
     return _tidy(value) if isinstance(value, str) else ""
 
 
-@lru_cache(maxsize=65_536)  # few words in many clips: each is kept once
+@lru_cache(maxsize=65_536)  # few distinct words in many clips: each is stored once
 def _tidy(text: str) -> str:
-    text = text.encode("utf-8", "replace").decode()  # half a letter ("\ud800" in the JSON) is none
+    text = text.encode("utf-8", "replace").decode()  # a lone surrogate ("\ud800" in the JSON) is replaced by "?"
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 @lru_cache(maxsize=65_536)
 def _line(note: str) -> str:
-    """What is said: remarks in brackets are not, nor is the word for "nothing"."""
-    note = re.sub(r"\(([^()]*)\)\s*/\s*\([^()]*\)", r"\1", note)  # (as it is written)/(as it is said)
+    """Return the spoken words of a note, without remarks in brackets; "" if it only says "nothing"."""
+    note = re.sub(r"\(([^()]*)\)\s*/\s*\([^()]*\)", r"\1", note)  # (written form)/(spoken form)
     line = re.sub(r"\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|<[^<>]*>|（[^（）]*）", " ", note)
     line = " ".join(line.split())
     return "" if letters_of(line) in _NO_LINE else line
 
 
 def letters_of(line: str) -> str:
-    """A line without case, spaces and marks: by this two lines are the same."""
+    """Return a line without case, spaces and punctuation, the form in which lines are compared."""
     return re.sub(r"[\W_]+", "", line.casefold())

@@ -1,4 +1,4 @@
-"""AI Hub's recordings decoded once, into one file of samples that is memory-mapped."""
+"""AI Hub's recordings, decoded once into one memory-mapped file of samples."""
 
 import hashlib
 import json
@@ -17,15 +17,15 @@ from lib.emergency.data.aihub import OUTSIDE, Catalogue, Rejected, Row
 from lib.emergency.features import RATE
 from lib.paths import atomic
 
-_VERSION = 3  # of the shards
-_SHARD = 250  # clips: 32 MB of 4 s each
+_VERSION = 3  # version of the shards
+_SHARD = 250  # clips: 32 MB at 4 s each
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """samples: (N, n) int16 at 16 kHz, mapped from disk; what is written to it stays in memory.
+    """Prepared clips. samples: (N, n) int16 at 16 kHz, memory-mapped copy-on-write: changes stay in memory.
 
-    rows: onset and offset are in seconds of the prepared clip. rejected: (reason, file) of what could not be prepared.
+    rows: onset and offset are in seconds of the prepared clip. rejected: (reason, file) of clips that failed.
     """
 
     samples: np.ndarray
@@ -36,18 +36,18 @@ class Prepared:
 def prepare(catalogue: Catalogue, indices: Sequence[int] | np.ndarray, folder: Path, *, seconds: float) -> Prepared:
     """Decode the clips at `indices` of a catalogue to 16 kHz int16 below `folder`.
 
-    A clip of the set lasts some 11 s, the source's inputs 4 s. The window of `seconds` begins where the class
-    is first heard, but never so late that it would reach beyond a file that is long enough: then it holds the
-    file's end. Shorter files are filled up with zeros. What a window cuts off ends at its border: a line may be
-    cut where offset is `seconds`.
+    Clips of the data set last about 11 s, the source's inputs 4 s. The window of `seconds` begins at the onset of
+    the class, or earlier if it would otherwise extend beyond the end of the file: then it holds the file's end.
+    Files shorter than the window are zero-padded. An offset beyond the window is set to its end: if offset is
+    `seconds`, the line may be cut off.
 
-    Clips are decoded shard by shard, so that no more than one is in memory. A run that was killed goes on behind its
-    last finished shard; shards that are damaged, or whose sources (size, time of change), labels, length or decoders
-    have changed, are made again.
+    Clips are decoded shard by shard, so that only one shard is in memory. An interrupted run resumes after its last
+    finished shard; shards that are damaged, or whose sources (size, modification time), labels, length or decoders
+    have changed, are rebuilt.
 
     Raises:
-        ValueError: seconds cannot be.
-        DataError: the disk is full, the folder cannot be written, or a recording may not be read.
+        ValueError: seconds is out of range.
+        DataError: the disk is full, the folder cannot be written, or permission to read a recording is missing.
     """
     if not 0.1 <= seconds <= 60:
         raise ValueError(f"seconds is {seconds}, expected 0.1 to 60.")
@@ -73,7 +73,7 @@ def prepare(catalogue: Catalogue, indices: Sequence[int] | np.ndarray, folder: P
 
 
 def _shard(file: BinaryIO, record: Path, catalogue: Catalogue, rows: list[Row], place: int, n: int) -> dict:
-    """The record of a shard that begins with clip `place` of `file`: the one kept if it and its samples are sound."""
+    """Return the record of the shard that starts at clip `place` of `file`, from disk if it and its data are intact."""
     states = [_state(catalogue.path(row)) for row in rows]
     inputs = json.dumps([_VERSION, versions(), n, place, [astuple(row) for row in rows], states])
     try:
@@ -81,7 +81,7 @@ def _shard(file: BinaryIO, record: Path, catalogue: Catalogue, rows: list[Row], 
         file.seek(2 * n * place)
         if kept["checksum"] == _checksum(inputs, kept, [file.read(2 * n * len(kept["rows"]))]):
             return kept
-    except (OSError, ValueError, LookupError, TypeError):  # there is none, or it is damaged
+    except (OSError, ValueError, LookupError, TypeError):  # the record is missing or damaged
         pass
 
     def one(index: int) -> tuple[Row, np.ndarray] | str:
@@ -90,7 +90,7 @@ def _shard(file: BinaryIO, record: Path, catalogue: Catalogue, rows: list[Row], 
         except Rejected as reason:
             return str(reason)
         except Unreadable as error:
-            if error.reason == "no access":  # no fault of the recording: to be mended, not to be counted
+            if error.reason == "no access":  # to be fixed by the user, not counted as a fault of the recording
                 raise
             return error.reason
 
@@ -101,7 +101,7 @@ def _shard(file: BinaryIO, record: Path, catalogue: Catalogue, rows: list[Row], 
     shard = {"rows": [astuple(row) for row, _ in clips], "rejected": rejected}
     file.seek(2 * n * place)
     file.writelines(samples)
-    file.flush()  # the record, which makes it a finished shard, comes last
+    file.flush()  # the record marks the shard as finished, so it is written last
     with atomic(record) as temporary:
         temporary.write_text(json.dumps(shard | {"checksum": _checksum(inputs, shard, samples)}))
     return shard
@@ -123,7 +123,7 @@ def _checksum(inputs: str, shard: dict, samples: Iterable[bytes | memoryview]) -
 
 
 def _window(path: Path, row: Row, n: int) -> tuple[Row, np.ndarray]:
-    """The row with onset and offset in the window, and its n samples."""
+    """Return the row with onset and offset relative to the window, and the n samples of the window."""
     first = round(row.onset * RATE)
     wave = decode(path, seconds=(first + n) / RATE)
     first = max(min(first, len(wave) - n), 0)

@@ -1,4 +1,4 @@
-"""Training, validation and test of AI Hub's recordings: as the source drew them, and without shared sentences."""
+"""Training, validation and test splits of AI Hub's recordings: the source's, and one without shared sentences."""
 
 import hashlib
 import math
@@ -14,17 +14,17 @@ STRICT_SHARES = (0.75, 0.1, 0.15)
 
 
 def split_source(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
-    """Indices of "train", "validation" and "test" as the source has them: clip by clip.
+    """Return the indices of "train", "validation" and "test", split clip by clip as in the source.
 
-    The source's numbers are 12,102 clips of 78,616 for the test, and of the remaining 66,514 a hundredth,
-    rounded up, for validation. Where there are as many clips or more, exactly as many are drawn; of fewer,
-    the same shares. Each class has its share of each split (to a clip). Which clips the source tested on is
-    not known: those of the part "Validation" are taken first, since the set's makers held them out.
+    The source uses 12,102 of 78,616 clips for the test and a hundredth of the remaining 66,514, rounded up, for
+    validation. If there are at least as many clips, exactly as many are drawn; if fewer, the same shares. Every
+    split has the same proportions of classes (to within a clip). Which clips the source tested on is unknown:
+    those of the part "Validation" are taken first, since the publishers of the data set held them out.
 
-    Scripted lines and speakers are on both sides of this split, so it flatters: see `split_strict`.
+    Scripted lines and speakers occur in several splits, so results on it are optimistic: see `split_strict`.
 
-    The same clips give the same splits whatever their order and wherever they lie. The indices of a split are
-    in an order that mixes the classes.
+    The same clips give the same splits regardless of their order and location. The indices of a split are in an
+    order that mixes the classes.
     """
     total = min(len(rows), sum(SOURCE.values()))
     test = max(round(total * SOURCE["test"] / sum(SOURCE.values())), 1)
@@ -33,21 +33,21 @@ def split_source(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
     members = defaultdict(list)
     for index in sorted(range(len(rows)), key=lambda index: (rows[index].part != "Validation", ranks[index])):
         members[rows[index].number].append(index)
-    # Every class is spread evenly over the interval 0..1: any stretch of it holds its share of each class.
+    # Each class is spread evenly over the interval 0..1, so any section of it holds the same share of every class.
     places = {index: (place + 0.5) / len(ranked) for ranked in members.values() for place, index in enumerate(ranked)}
     order = sorted(places, key=lambda index: (places[index], ranks[index]))
     return _mixed([order[test + validation : total], order[test : test + validation], order[:test]], ranks)
 
 
 def split_strict(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
-    """Indices of "train", "validation" and "test" so that no line is on two sides, whoever says it.
+    """Return the indices of "train", "validation" and "test" so that no line is in two splits, whoever speaks it.
 
-    Lines are the same if they differ in case, spaces and punctuation only. Clips of a class without a line stay
-    together by speaker group (gender, generation, dialect); where that is unknown as well, those of one file do.
-    All clips go somewhere. The shares of each class come as close to `STRICT_SHARES` as whole lines allow; a class
-    with one line alone is in one split alone.
+    Lines that differ only in case, spaces and punctuation are the same. Clips of a class without a line stay
+    together by speaker group (gender, generation, dialect), or by file if that is unknown as well. Every clip is
+    in a split. The shares of each class approximate `STRICT_SHARES` as far as whole lines allow; a class with a
+    single line is in one split only.
 
-    Order of rows and of indices as in `split_source`.
+    The order of rows and indices is handled as in `split_source`.
     """
     ranks = _ranks(rows, seed)
     units = defaultdict(list)
@@ -56,13 +56,13 @@ def split_strict(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
         units[letters_of(row.line) or source].append(index)
 
     def counts(unit: Sequence[int]) -> np.ndarray:
-        """(21,) clips of each class, and of all, lest small classes leave nothing to the small shares."""
+        """Return (21,) clips per class and in total; the total gives the small splits some of the small classes."""
         return np.append(np.bincount([rows[index].number for index in unit], minlength=20), len(unit))
 
     total = counts(range(len(rows)))
     lacking = np.outer(STRICT_SHARES, total)  # (3, 21) clips
     weight = 1 / np.maximum(total, 1)
-    # Large ones first, as they are hard to place; among those of about one size, as the seed wants it.
+    # Large units first, as they are hard to place; those of similar size in an order that depends on the seed.
     chosen: list[list[int]] = [[], [], []]
     for unit in sorted(units.values(), key=lambda unit: (-len(unit).bit_length(), min(ranks[i] for i in unit))):
         clips = counts(unit)
@@ -73,7 +73,7 @@ def split_strict(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
 
 
 def _ranks(rows: Sequence[Row], seed: int) -> list[tuple[bytes, str, int]]:
-    """Of each row, something random that depends on the seed and the clip, not on the folders it lies in."""
+    """Return a random sort key per row that depends on the seed and the clip, not on where it is stored."""
     names = (f"{seed} {row.number} {row.part} {stem_of(row.wav)} {row.onset}" for row in rows)
     return [(hashlib.sha256(name.encode()).digest(), readable(row.wav), row.root)
             for name, row in zip(names, rows, strict=True)]  # fmt: skip

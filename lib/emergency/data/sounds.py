@@ -1,4 +1,4 @@
-"""The sounds of study 4 from any data set, and what of them a network takes.
+"""The sounds of study 4 from any data set, and the features that networks take as input.
 
 train = load("soundscapes", "train", count=1000, seconds=4.0)
 clips = mels(train)
@@ -30,18 +30,18 @@ from lib.sources import source_hash
 
 SOUNDSCAPES = ("soundscapes", "soundscapes-recorded")
 FOLDS = 5
-COUNT = {"train": 2000, "validation": 400, "test": 600}  # soundscapes, when no count is asked for
+COUNT = {"train": 2000, "validation": 400, "test": 600}  # default counts for soundscapes
 
 
 def load(dataset: str, split: str, *, seconds: float = 4.0, count: int | None = None, seed: int = 0) -> Sounds:
-    """One split of "soundscapes" (built in, synthetic), "soundscapes-recorded", "aihub", "esc50" or "folder:<path>" as
-    clips of `seconds`.
+    """Return one split of a data set as clips of `seconds`: "soundscapes" (built in, synthetic),
+    "soundscapes-recorded", "aihub", "aihub-strict", "esc50" or "folder:<path>".
 
     "soundscapes-recorded" has recordings of ESC-50 among its sounds. "aihub" is split as in the source,
-    "aihub-strict" so that no line that is tested was learned.
+    "aihub-strict" so that no line of the test is in the training set.
 
     Raises:
-        DataError: the data is missing or damaged, or the arguments ask for what it cannot give.
+        DataError: the data are missing or damaged, or cannot satisfy the arguments.
     """
     if dataset in ("aihub", "aihub-strict"):
         return _aihub(dataset, split, seconds, count, seed)
@@ -60,7 +60,7 @@ def _drawn(dataset: str, split: str, seconds: float, count: int | None, seed: in
 
 
 def _recordings(split: str) -> Recordings:
-    """ESC-50's recordings for `split`: its last fold for the test, the one before for the validation."""
+    """Return ESC-50's recordings for `split`: the last fold for the test, the one before it for validation."""
     whole = load_sounds("esc50", "test" if split == "test" else "train", seconds=5.0)
     if silent := int((whole.samples == 0).all(1).sum()):
         raise DataError(f"{silent} of the recordings of ESC-50 are digital silence: get a fresh copy of it.")
@@ -77,11 +77,11 @@ def _recordings(split: str) -> Recordings:
 
 
 def recorded(count: int, *, seed: int = 0) -> Sounds | None:
-    """`count` clips of ESC-50's last fold, which no training uses, whole (5 s) and from all its classes; None for 0,
-    or where it is not on this machine.
+    """Return `count` clips of ESC-50's last fold, which no training uses, whole (5 s) and from all its classes; None
+    if `count` is 0 or ESC-50 is not on this machine.
 
     Raises:
-        DataError: it is damaged, or has fewer clips.
+        DataError: ESC-50 is damaged, or has fewer clips.
     """
     if not count or locate("esc50") is None:
         return None
@@ -91,9 +91,9 @@ def recorded(count: int, *, seed: int = 0) -> Sounds | None:
 def load_sets(
     dataset: str, *, train_count: int = 0, test_count: int = 0, seconds: float = 4.0, seed: int = 0
 ) -> tuple[Sounds, Sounds | None, Soundscapes | None]:
-    """(clips to train on, clips to judge on, what is known of the latter); counts of 0 take all there are.
+    """Return (training clips, test clips, ground truth of the test); a count of 0 means all, or `COUNT` of soundscapes.
 
-    ESC-50 has no test set: it is judged by its folds, and the second is None. The third is for soundscapes alone.
+    ESC-50 has no test set (it is evaluated over its folds): the second is None. The third is for soundscapes only.
     """
     how = {"seconds": seconds, "seed": seed}
     if dataset == "esc50":
@@ -111,10 +111,10 @@ def _test(dataset: str, count: int, *, seconds: float, seed: int, **more) -> tup
 def three_sets(
     dataset: str, *, train_count: int, validation_count: int, test_count: int, seconds: float, seed: int
 ) -> tuple[Sounds, Sounds, Sounds, Soundscapes | None]:
-    """(clips to train on, to choose on, to judge on, what is known of the last); counts of 0 take all there are.
+    """Return (training, validation, test, ground truth of the test); a count of 0 means all, or `COUNT` of soundscapes.
 
-    Of ESC-50, the first fold is the test and the second the validation, and `train_count` is that of all folds; of a
-    folder, the validation is one fold of its training clips. The fourth is for soundscapes alone.
+    For ESC-50, the first fold is the test and the second the validation, and `train_count` is that of all folds; for
+    a folder, the validation is one fold of its training clips. The fourth is for soundscapes only.
     """
     how = {"seconds": seconds, "seed": seed}
     if dataset == "esc50":
@@ -136,14 +136,14 @@ def three_sets(
 
 
 def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
-    """Soundscapes as the sounds of a data set like any other: of what is known of them, the spans and the words."""
+    """Return soundscapes in the form of other data sets, which keeps only spans and words of the ground truth."""
     index = torch.arange(len(drawn.numbers))
     recorded = ", with recordings of ESC-50, CC BY-NC" if drawn.recorded else ""
     return Sounds(
         samples=torch.from_numpy(drawn.samples),
         labels=torch.from_numpy(drawn.numbers),
         classes=NAMES,
-        folds=index // len(NAMES) % FOLDS,  # each round over the classes goes to one fold
+        folds=index // len(NAMES) % FOLDS,  # each round over the classes is in one fold
         names=tuple(f"{split} {i}" for i in index.tolist()),
         name=f"soundscapes (synthetic{recorded})",
         checksum=drawn.digest,
@@ -155,7 +155,7 @@ def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
 
 
 def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: int) -> Sounds:
-    """Prepared once into `build/cache/aihub`; silence, which the set does not have, stays a class without clips."""
+    """Return AI Hub clips, prepared once in `build/cache/aihub`; silence, which they lack, is a class without clips."""
     base = data_root()
     catalogue = _catalogue(base, tuple(sorted(one for one in (base / "aihub-controls").glob("*") if one.is_dir())))
     split_by = aihub_splits.split_strict if dataset == "aihub-strict" else aihub_splits.split_source
@@ -169,13 +169,13 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
     folder = paths.build() / "cache" / "aihub" / _digest(where).hex()[:16]
     ready = aihub_shards.prepare(catalogue, chosen, folder, seconds=seconds)
     labels = np.array([row.number for row in ready.rows], np.int64)
-    # Recordings of one sentence share a fold, so that no sentence leaks into validation; without any, those of a file.
+    # Recordings of one sentence, or of one file if nothing is said, share a fold: no sentence leaks into validation.
     kept = [aihub.letters_of(row.line) or f"{row.root} {row.json or row.wav}" for row in ready.rows]
     folds = [int.from_bytes(_digest(text)[:4], "big") % FOLDS for text in kept]
     rejected = Counter(reason for reason, _ in catalogue.rejected + ready.rejected)
     name = "AI Hub emergency sounds" + (" (strict split)" if dataset == "aihub-strict" else "")
     name += f", {rejected.total():,} files rejected" if rejected else ""
-    cut = sum(bool(row.line) and row.offset >= seconds - 1e-3 for row in ready.rows)  # their last words are not heard
+    cut = sum(bool(row.line) and row.offset >= seconds - 1e-3 for row in ready.rows)  # their last words are cut off
     name += f", {cut:,} lines reach beyond their clip" if cut else ""
     return Sounds(
         samples=torch.from_numpy(ready.samples),
@@ -192,7 +192,7 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
     )
 
 
-@lru_cache(maxsize=1)  # of 78,616 JSON files, for each split in turn
+@lru_cache(maxsize=1)  # 78,616 JSON files, which every split needs
 def _catalogue(base: Path, controls: tuple[Path, ...]) -> aihub.Catalogue:
     found = aihub.read_catalogue(base / "aihub", controls=controls)
     if missing := sorted(set(range(1, len(NAMES))) - {row.number for row in found.rows}):
@@ -207,23 +207,23 @@ def _digest(text: str) -> bytes:
 
 
 def mels(sounds: Sounds, batch_size: int = 16) -> Mels:
-    """Whisper's log-mels of all clips, float16."""
-    # Filled part by part: joined parts would take twice as much.
+    """Return Whisper's log-mels of all clips as float16."""
+    # Filled batch by batch: concatenating the batches would take twice the memory.
     mel = torch.empty(len(sounds), 1, 80, sounds.samples.shape[1] // HOP, dtype=torch.float16)
     for place, batch in zip(mel.split(batch_size), sounds.samples.split(batch_size), strict=True):
         place.copy_(features_of(batch))
-    # A network that was trained on other features does not go on with these.
+    # A network trained on other features must not resume training on these.
     checksum = f"{sounds.checksum}/features {source_hash('lib.emergency.features')[:16]}"
     return Mels(mel, sounds.labels, sounds.classes, sounds.folds, sounds.name, checksum)
 
 
 def features_of(samples: Tensor) -> Tensor:
-    """Clips (B, n), int16 or float32 in -1 to 1, scaled to the same peak -> log-mels (B, 1, 80, n // 160) float32."""
+    """Return log-mels (B, 1, 80, n // 160) float32 of clips (B, n), int16 or float32 in -1 to 1, scaled to one peak."""
     return log_mel(scaled(samples))[:, None]
 
 
 def in_folds(clips: Mels, folds: int) -> Mels:
-    """The same clips in fewer folds; 0 leaves them.
+    """Return the same clips in fewer folds; 0 keeps the folds.
 
     Raises:
         ValueError: the clips have fewer folds than asked for.
@@ -238,12 +238,12 @@ def in_folds(clips: Mels, folds: int) -> Mels:
 
 
 def alarming(classes: Sequence[str], names: Sequence[str] = ()) -> tuple[int, ...]:
-    """Indices of the classes that are emergencies: those in `names`, or else those that the source calls so.
+    """Return the indices of the classes that are emergencies: those in `names`, or else those of the source.
 
     Raises:
-        ValueError: a name is none of the classes.
+        ValueError: a name is not one of the classes.
     """
-    classes, names = [readable(name) for name in classes], [readable(name) for name in names]  # NFC and NFD are one
+    classes, names = [readable(name) for name in classes], [readable(name) for name in names]  # NFC and NFD are equal
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise ValueError(f"there is no class {unknown[0]!r} to alarm at; the classes are {', '.join(classes)}")

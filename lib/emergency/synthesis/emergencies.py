@@ -44,7 +44,7 @@ def shutter_break(draw: Draw, n: int) -> np.ndarray:
 
 
 def held_up(draw: Draw, n: int) -> np.ndarray:
-    """Things are swept off a counter, a till springs open, someone barks orders."""
+    """Objects swept off a counter, shouted orders, breaking glass and footsteps."""
     things = draw.strikes(n, draw.times(n, draw.around(1, 3)), draw.modes(200, 5000, 16, (0.06, 0.4)), 10)
     orders = draw.voiced(n, Draw.scream, (0.15, 0.5), (0.15, 0.7), 140, 330)
     parts = [(draw.between(0.5, 1), things), (draw.between(0.2, 0.8), orders)]
@@ -69,7 +69,7 @@ def lock_picking(draw: Draw, n: int) -> np.ndarray:
 
 
 def coins_in_a_bag(draw: Draw, n: int) -> np.ndarray:
-    """Handfuls of coins or trinkets are grabbed and poured, between clasps that snap."""
+    """Coins or trinkets grabbed and poured by the handful, with snapping clasps."""
     many = draw.times(n, draw.around(15, 40))
     poured = draw.strikes(n, many, draw.modes(2500, 7400, 7, (0.02, 0.15)), 22) * draw.bursts(n, 1.5, (0.3, 1.0))
     clasps = draw.strikes(n, draw.times(n, draw.around(1, 3)), draw.snap(1500, 6500, 0.02), 10)
@@ -128,7 +128,7 @@ def handle_rattle(draw: Draw, n: int) -> np.ndarray:
 
 
 def iron_door(draw: Draw, n: int) -> np.ndarray:
-    """Fists, then feet, on sheet metal that booms."""
+    """Fists and feet pounding on booming sheet metal."""
     sheet, pace = draw.modes(80, 3000, 18, (0.15, 0.7)), draw.between(0.15, 0.5)
     fists = draw.strikes(n, draw.beats(n, pace, 0.3), sheet, 6)
     feet = draw.strikes(n, draw.times(n, 1), draw.thump(60, 160), 6)
@@ -157,7 +157,7 @@ def sparks(draw: Draw, n: int) -> np.ndarray:
 
 
 def burnt_fuse(draw: Draw, n: int) -> np.ndarray:
-    """Bangs, after each of which something hums and fries until it dies away."""
+    """Bangs, each followed by humming and frying that die away."""
     when = draw.times(n, draw.around(0.6, 2.5))
     last = np.zeros(n)
     for start in when:
@@ -187,7 +187,7 @@ def valve_sputter(draw: Draw, n: int) -> np.ndarray:
 
 
 def cylinder_vents(draw: Draw, n: int) -> np.ndarray:
-    """A jet whose pressure falls: it gets duller, and sings as it does."""
+    """A gas jet of falling pressure: its noise becomes duller and its whistle lower."""
     pressure = np.linspace(1, draw.between(0.2, 0.9), n) * draw.slow(n, draw.around(1, 8), 0.7, 1)
     bright, dull = draw.band(n, 3000, 7800), draw.band(n, draw.around(500, 1500), 5000)
     sings = sweep(draw.around(1200, 5000) * (0.5 + 0.5 * pressure)) * draw.slow(n, 20, 0.3, 1)
@@ -215,7 +215,7 @@ def crackle_alarm(draw: Draw, n: int) -> np.ndarray:
 
 
 def burning_room(draw: Draw, n: int) -> np.ndarray:
-    """A draught roars, things burst in it now and then."""
+    """A roaring draught with crackling and occasional bursts."""
     draught = draw.band(n, 60, draw.around(400, 2000), 1) * draw.slow(n, draw.around(3, 10), 0.3, 1)
     spark = draw.snap(1000, 7500, draw.around(0.004, 0.02))
     crackle = draw.strikes(n, draw.times(n, draw.around(20, 70)), spark, 30)
@@ -247,7 +247,7 @@ def sobbing(draw: Draw, n: int) -> np.ndarray:
 
 
 def choking(draw: Draw, n: int) -> np.ndarray:
-    """Fits of retching and short breaths between."""
+    """Fits of retching with moans and short breaths."""
 
     def retch(d, m):
         return mixed((1, d.cough(m)), (d.between(0.4, 1.2), d.groan(m)))
@@ -277,13 +277,13 @@ def gusts(draw: Draw, n: int) -> np.ndarray:
 def howl(draw: Draw, n: int) -> np.ndarray:
     force = draw.slow(n, draw.around(0.7, 2), 0.15, 1)
     hertz = draw.around(250, 700) * (0.7 + 0.6 * force)
-    wide = 25 * np.cumsum(draw.noise(n)) / np.sqrt(RATE)  # a tone with a random phase is a narrow band
+    wide = 25 * np.cumsum(draw.noise(n)) / np.sqrt(RATE)  # random-walk phase: narrow-band noise
     tone = np.sin(2 * np.pi * np.cumsum(hertz / RATE) + wide) * force**2
     return mixed((draw.between(0.3, 0.9), tone), (1, draw.band(n, 60, draw.around(900, 2500), 1.3) * force))
 
 
 def flapping_sheet(draw: Draw, n: int) -> np.ndarray:
-    """Gusts, and a tarpaulin or a sign that beats in them."""
+    """Gusts of wind, and a tarpaulin or sign that flaps in them."""
     force = draw.slow(n, draw.around(0.7, 2.5), 0.1, 1)
     wind = draw.band(n, 30, draw.around(500, 3000), 1) * force
     beat = np.abs(np.sin(np.pi * np.cumsum(draw.around(4, 12) * (0.5 + force) / RATE))) ** 4
@@ -313,7 +313,7 @@ def building_creak(draw: Draw, n: int) -> np.ndarray:
 
 
 def swaying_room(draw: Draw, n: int) -> np.ndarray:
-    """The ground growls in waves; cupboards knock and what is in them clinks with each."""
+    """The ground rumbles in waves; cupboards knock and their contents clink with each wave."""
     sway = (0.5 + 0.5 * np.sin(2 * np.pi * draw.around(1.5, 6) * seconds(n) + 6 * draw.unit())) ** 2
     growl = draw.band(n, 20, draw.around(60, 180), draw.between(0.3, 1.5)) * (0.4 + 0.6 * sway)
     knocks = draw.strikes(n, draw.times(n, draw.around(6, 16)), draw.modes(120, 1500, 9, (0.03, 0.15)), 16) * sway
@@ -349,7 +349,7 @@ def stairs(draw: Draw, n: int) -> np.ndarray:
 
 
 def ladder_topples(draw: Draw, n: int) -> np.ndarray:
-    """Metal or a chair goes over, a body lands with it, and things roll on."""
+    """A ladder or chair falls over, a body lands with it, and objects keep rolling."""
     when = int(draw.between(0, 0.2) * n)
     landed = draw.strikes(n, np.array([when]), draw.thump(40, 130), 0)
     bounces = np.minimum(when + (np.cumsum(0.25 * draw.between(0.5, 1) ** np.arange(6)) * RATE).astype(np.int64), n - 1)
@@ -389,7 +389,7 @@ def beam_crack(draw: Draw, n: int) -> np.ndarray:
 
 
 def wall_falls(draw: Draw, n: int) -> np.ndarray:
-    """Bricks come down in a few slides, each with its blows and its dust."""
+    """Bricks come down in a few slides, each with impacts and dust."""
     slides = draw.bursts(n, draw.around(0.8, 2.5), (0.4, 1.6))
     bricks = draw.strikes(n, draw.times(n, draw.around(15, 45)), draw.modes(250, 3000, 10, (0.02, 0.12)), 22)
     blows = draw.strikes(n, draw.times(n, draw.around(3, 9)), draw.thump(40, 150), 12)
@@ -424,7 +424,7 @@ def tapped_signal(draw: Draw, n: int) -> np.ndarray:
 
 
 def finger_whistle(draw: Draw, n: int) -> np.ndarray:
-    """Whistled through the fingers: calls that glide, the next like the one before."""
+    """Whistling through the fingers: gliding calls that resemble one another."""
     top, glide, rise = draw.around(1500, 3600), draw.between(0.5, 0.95), draw.chance(0.5)
 
     def call(d, m):
@@ -436,7 +436,7 @@ def finger_whistle(draw: Draw, n: int) -> np.ndarray:
 
 
 def banged_pot(draw: Draw, n: int) -> np.ndarray:
-    """A pan, a pipe or a rail struck without end, to be heard."""
+    """A pan, pipe or rail struck continuously to attract attention."""
     pot = draw.modes(draw.around(300, 900), 5500, 10, (0.1, 0.7))
     return draw.strikes(n, draw.beats(n, draw.around(0.15, 0.6), 0.1), pot, 4)
 

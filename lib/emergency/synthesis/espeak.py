@@ -1,23 +1,23 @@
-"""Worker of `speech`: speak lines with espeak-ng, in a process of its own.
+"""Worker of `speech`: speak lines with espeak-ng in a separate process.
 
-espeak-ng keeps a state from line to line, so a line sounds the same only in a fresh process that
-spoke the same lines before it. Needs nothing but the standard library and `espeakng_loader`.
+espeak-ng carries state from one line to the next, so a line is reproducible only in a fresh process that
+has spoken the same lines before it. Requires only the standard library and `espeakng_loader`.
 
 stdin: JSON, a list of [text, voice, words per minute, pitch 0..100].
-stdout: a line of JSON, [rate in Hz, [number of samples of each]], then all samples, 16 bits each.
+stdout: one line of JSON, [rate in Hz, [number of samples of each line]], then all samples, 16 bits each.
 """
 
 import ctypes
 import json
 import sys
 
-_SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: the callback hears all before espeak_Synth returns
+_SYNCHRONOUS = 2  # espeak_AUDIO_OUTPUT: the callback receives all samples before espeak_Synth returns
 _UTF8 = 1
 _RATE, _PITCH = 1, 3  # espeak_PARAMETER
 
 
 def main() -> None:
-    import espeakng_loader  # loaded here, so that a missing wheel is an exit code of this process
+    import espeakng_loader  # imported here so that a missing wheel becomes an exit code of this process
 
     lines = json.load(sys.stdin)
     library = ctypes.CDLL(espeakng_loader.get_library_path())

@@ -1,9 +1,9 @@
 """Procedural sounds of the built-in clips: families of generators per class, and hard negatives.
 
 A family turns random numbers and a length into one event: `family(draw, n)` -> (n,) float64 at 16 kHz,
-of any scale. Each class has three or four families for training and validation and another for the test, which
-shares the physics (a crackle, a motor, an impact) but not the recipe. None of them is a recording, and
-none was fitted to one: what they share with the real sound is its gross form in time and frequency.
+at any scale. Each class has three or four families for training and validation and a different one for the test,
+which shares the physics (a crackle, a motor, an impact) but not the recipe. None of them is a recording or was
+fitted to one: they share only the rough shape in time and frequency with the real sound.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from lib.emergency.synthesis.emergencies import EMERGENCIES
 from lib.emergency.synthesis.generators import RATE, Draw, Families, Family, fade, mixed, seconds, sine, sweep
 
-# --- Where nothing is wrong (일반, 정상) -------------------------------------------------------------
+# --- Ordinary sounds (일반, 정상) ------------------------------------------------------------------
 
 
 def dishes(draw: Draw, n: int) -> np.ndarray:
@@ -99,7 +99,7 @@ def washer_pump(draw: Draw, n: int) -> np.ndarray:
 
 
 def dryer_drum(draw: Draw, n: int) -> np.ndarray:
-    """Warm air, a belt, and a load that falls over once a turn."""
+    """Warm air, a belt, and a load that tumbles once per turn."""
     turn = draw.between(0.6, 1.4)
     load = draw.strikes(n, draw.beats(n, turn, 0.1), draw.snap(60, draw.around(500, 2000), 0.25), 5)
     zips = draw.strikes(n, draw.beats(n, turn, 0.4), draw.modes(1500, 6500, 6, (0.01, 0.08)), 14)
@@ -130,7 +130,7 @@ def handheld_vacuum(draw: Draw, n: int) -> np.ndarray:
 
 
 def upright_vacuum(draw: Draw, n: int) -> np.ndarray:
-    """Pushed to and fro: the tone sags with the load, and grit rattles up the tube."""
+    """Pushed back and forth: the pitch drops under load, and grit rattles up the tube."""
     load = 0.5 + 0.5 * np.sin(2 * np.pi * seconds(n) / draw.between(0.8, 2.5) + 6 * draw.unit())
     motor = draw.motor(n, draw.around(150, 600) * (1 - 0.08 * load), draw.between(0.4, 1.1))
     air = draw.band(n, draw.around(150, 600), draw.around(3500, 7800), draw.between(0.2, 0.8)) * (0.6 + 0.4 * load)
@@ -161,7 +161,7 @@ def microwave(draw: Draw, n: int) -> np.ndarray:
 
 
 def fan(draw: Draw, n: int) -> np.ndarray:
-    """Of a ceiling, a hood or an air conditioner: air that the blades chop, over a low hum."""
+    """A ceiling fan, cooker hood or air conditioner: air chopped by the blades over a low hum."""
     chop = 1 + draw.between(0.1, 0.7) * sine(n, draw.around(4, 30))
     air = draw.band(n, 80, draw.around(1200, 5000), draw.between(0.4, 1.2)) * chop
     return mixed((1, air), (draw.between(0.1, 0.6), draw.motor(n, draw.around(50, 120), 0.8, 12))) * draw.gate(n)
@@ -183,7 +183,7 @@ def blender_hood(draw: Draw, n: int) -> np.ndarray:
     return mixed((1, hood), (share, blades), (0.5 * share, chunks)) * draw.gate(n)
 
 
-# By class number: families for training and validation, families for the test.
+# Class number -> (families for training and validation, families for the test).
 FAMILIES: dict[int, Families] = EMERGENCIES | {
     15: ((dishes, living_room, cooking), (kitchen_table,)),
     16: ((traffic, birds_steps, crossing), (street_market,)),
@@ -193,7 +193,7 @@ FAMILIES: dict[int, Families] = EMERGENCIES | {
 }
 
 
-# --- Hard negatives: sudden and loud, and nothing has happened ------------------------------------
+# --- Hard negatives: sudden and loud, but harmless ------------------------------------------------
 
 
 def dropped_pan(draw: Draw, n: int) -> np.ndarray:
@@ -244,7 +244,7 @@ def doorbell(draw: Draw, n: int) -> np.ndarray:
     return wave
 
 
-# (Training and validation, test). A television that says alarm words is made of speech, in `soundscapes`.
+# (Training and validation, test). A television saying alarm words is made from speech in `soundscapes`.
 DISTRACTORS: Families = (
     (dropped_pan, door_slam, kettle_whistle, laughter),
     (dropped_tray, cupboard, sneeze, doorbell),

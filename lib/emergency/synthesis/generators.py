@@ -1,7 +1,7 @@
-"""Vocabulary of the procedural sounds: random numbers, and the pieces that events are put together from.
+"""Building blocks of the procedural sounds: random numbers, and the components that events are built from.
 
 A family turns random numbers and a length into sound: `family(draw, n)` -> (n,) float64 at 16 kHz.
-All random numbers are raw PCG64 words, a stream that NumPy never changes.
+All random numbers come from raw PCG64 words, a stream that is the same in all versions of NumPy.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,17 +11,17 @@ from scipy import fft, signal
 
 RATE = 16_000
 Family = Callable[["Draw", int], np.ndarray]
-Families = tuple[tuple[Family, ...], tuple[Family, ...]]  # of training and validation, of the test
+Families = tuple[tuple[Family, ...], tuple[Family, ...]]  # (for training and validation, for the test)
 
 
 class Draw:
-    """Random numbers of one clip. SeedSequence(`seed`, spawn_key=`key`) starts the stream."""
+    """Random number stream of one clip, seeded by SeedSequence(`seed`, spawn_key=`key`)."""
 
     def __init__(self, seed: int, key: Sequence[int]):
         self._source = np.random.PCG64(np.random.SeedSequence(entropy=seed, spawn_key=tuple(key)))
 
     def unit(self, n: int | None = None):
-        """Uniform in 0 <= x < 1: a float, or (n,)."""
+        """Return uniform random numbers in [0, 1): a float, or (n,)."""
         words = self._source.random_raw(1 if n is None else n)
         values = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
         return float(values[0]) if n is None else values
@@ -30,11 +30,11 @@ class Draw:
         return low + (high - low) * self.unit(n)
 
     def around(self, low, high, n: int | None = None):
-        """Between `low` and `high`, uniform on a logarithmic scale: for frequencies, rates and times."""
+        """Return log-uniform random numbers between `low` and `high`, for frequencies, rates and times."""
         return low * (high / low) ** self.unit(n)
 
     def integer(self, low: int, high: int) -> int:
-        """Uniform in low..high, both included."""
+        """Return a uniform random integer from `low` to `high`, both included."""
         return low + int(self.unit() * (high - low + 1))
 
     def chance(self, probability: float) -> bool:
@@ -44,17 +44,17 @@ class Draw:
         return options[self.integer(0, len(options) - 1)]
 
     def noise(self, n: int) -> np.ndarray:
-        """(n,) white, mean 0, standard deviation 1: the sum of four 16-bit numbers, nearly normal."""
+        """Return (n,) white noise of mean 0 and standard deviation 1: sums of four 16-bit numbers, nearly normal."""
         words = self._source.random_raw(n)
         half = np.uint64(0x0000FFFF0000FFFF)
         pairs = (words & half) + (words >> np.uint64(16) & half)
         total = (pairs & np.uint64(0xFFFFFFFF)) + (pairs >> np.uint64(32))
         return (total.astype(np.float64) - 131070) * (1 / 37837.2)
 
-    # Pieces of `n` samples: noise, curves, tones.
+    # Components of `n` samples: noise, curves, tones.
 
     def band(self, n: int, low: float, high: float, slope: float = 0.0) -> np.ndarray:
-        """(n,) noise between `low` and `high` Hz with soft edges, power falling as f ** -slope; deviation 1."""
+        """Return (n,) noise between `low` and `high` Hz: soft edges, power falling as f ** -slope, unit variance."""
         size = fft.next_fast_len(n, real=True)
         spectrum = fft.rfft(self.noise(size))
         hertz = np.maximum(fft.rfftfreq(size, 1 / RATE), 5)
@@ -63,21 +63,21 @@ class Draw:
         return wave / (wave.std() + 1e-12)
 
     def slow(self, n: int, hertz: float, low: float = 0.0, high: float = 1.0) -> np.ndarray:
-        """(n,) random curve between `low` and `high` with about `hertz` new values a second."""
+        """Return an (n,) random curve between `low` and `high` with about `hertz` new values per second."""
         knots = int(n / RATE * hertz) + 4
         where = (np.arange(n) / RATE * hertz) + self.unit()
         left = where.astype(np.int64)
         part = where - left
-        part = part * part * (3 - 2 * part)  # no corners
+        part = part * part * (3 - 2 * part)  # smoothstep: no corners
         values = self.between(low, high, knots)
         return values[left] * (1 - part) + values[left + 1] * part
 
     def harmonics(self, n: int, hertz: float | np.ndarray, weights: Sequence[float]) -> np.ndarray:
-        """Sum of multiples of the frequency or curve `hertz` (n,), weighted; those above 7.5 kHz are left out."""
+        """Return the weighted sum of harmonics of the frequency or curve `hertz` (n,), omitting those above 7.5 kHz."""
         phase = 2 * np.pi * np.cumsum(np.broadcast_to(hertz, n) / RATE)
         angles = 2 * np.pi * self.unit(len(weights))
         count = min(len(weights), int(7500 / np.max(hertz)))
-        # A polynomial in exp(i phase) (Horner's rule): one sine and cosine for all multiples.
+        # A polynomial in exp(i phase), by Horner's rule: one sine and cosine serve all harmonics.
         turn = np.empty(len(phase), complex)
         turn.real, turn.imag = np.cos(phase), np.sin(phase)
         wave = np.zeros(len(phase), complex)
@@ -90,11 +90,11 @@ class Draw:
         return self.harmonics(n, hertz, np.arange(1, count + 1) ** -tilt * self.between(0.2, 1, count))
 
     def hum(self, n: int, hertz: float) -> np.ndarray:
-        """Of the mains."""
+        """Return mains hum of frequency `hertz`."""
         return self.harmonics(n, hertz, np.arange(1, 33) ** -self.between(0.3, 1.0) * self.between(0.1, 1, 32))
 
     def bursts(self, n: int, rate: float, length: tuple[float, float]) -> np.ndarray:
-        """(n,) in 0..1: random pushes of `length` seconds, about `rate` a second."""
+        """Return an (n,) envelope in 0..1: random bursts of `length` seconds, about `rate` per second."""
         curve = np.zeros(n)
         for start in self.times(n, rate)[:40]:
             size = int(self.between(*length) * RATE)
@@ -103,7 +103,7 @@ class Draw:
         return curve
 
     def gate(self, n: int) -> np.ndarray:
-        """Machines run on, start, or stop: a gain curve (n,)."""
+        """Return the gain curve (n,) of a machine that runs on, starts, stops or fluctuates."""
         kind = self.integer(0, 3)
         if kind == 0:
             return np.ones(n)
@@ -113,20 +113,20 @@ class Draw:
             return fade(n, 0.02, self.between(0.1, 0.9) * n / RATE)
         return self.slow(n, self.around(0.7, 3), self.between(0.05, 0.5), 1)
 
-    # Blows: `strikes` at `times` or `beats` of a hit, which has a length of its own.
+    # Impacts: `strikes` repeats a hit, which has its own length, at `times` or `beats`.
 
     def times(self, n: int, rate: float) -> np.ndarray:
-        """Sample indices of random (Poisson) instants, `rate` a second; at least one."""
+        """Return sample indices of random (Poisson) instants, `rate` per second; at least one."""
         gaps = -np.log1p(-self.unit(int(n / RATE * rate * 1.6) + 12)) / rate
         return within(np.cumsum(gaps) * RATE, n)
 
     def beats(self, n: int, period: float, jitter: float) -> np.ndarray:
-        """Sample indices of about regular instants, `period` seconds apart; at least one."""
+        """Return sample indices of roughly regular instants, `period` seconds apart; at least one."""
         count = int(n / RATE / period) + 1
         return within((np.arange(count) + self.between(0, jitter, count) + 0.05) * period * RATE, n)
 
     def strikes(self, n: int, when: np.ndarray, hit: np.ndarray, spread: float = 10.0) -> np.ndarray:
-        """(n,) the sound `hit` at every index of `when`, at levels that differ by up to `spread` dB."""
+        """Return (n,) with the sound `hit` at every index of `when`, at levels that differ by up to `spread` dB."""
         train = np.zeros(n)
         np.add.at(train, when, 10 ** (-self.between(0, spread, len(when)) / 20))
         if len(when) > 12:
@@ -137,7 +137,7 @@ class Draw:
         return wave[:n]
 
     def modes(self, low: float, high: float, count: int, decay: tuple[float, float]) -> np.ndarray:
-        """A struck object: `count` damped partials between `low` and `high` Hz, `decay` seconds to -60 dB; peak 1."""
+        """Return the sound of a struck object: `count` partials in `low` to `high` Hz, `decay` s to -60 dB; peak 1."""
         n = int(min(decay[1], 1.5) * RATE)
         time = seconds(n)
         hertz = np.sort(self.around(low, high, count))
@@ -148,7 +148,7 @@ class Draw:
         return wave / np.abs(wave).max()
 
     def thump(self, low: float, high: float) -> np.ndarray:
-        """A dull blow: a falling low tone and a puff of noise; peak 1."""
+        """Return a dull thud: a low tone of falling pitch and a puff of noise; peak 1."""
         n = int(self.between(0.12, 0.35) * RATE)
         time = seconds(n)
         start = self.around(low, high)
@@ -158,7 +158,7 @@ class Draw:
         return wave / np.abs(wave).max()
 
     def snap(self, low: float, high: float, last: float) -> np.ndarray:
-        """A short burst of noise between `low` and `high` Hz that decays in `last` seconds; peak 1."""
+        """Return a short noise burst between `low` and `high` Hz that decays by 60 dB in `last` seconds; peak 1."""
         n = max(int(1.2 * last * RATE), 24)
         wave = self.band(n, low, high) * np.exp(-6.9 * np.arange(n) / (last * RATE))
         return wave / np.abs(wave).max()
@@ -166,7 +166,7 @@ class Draw:
     # Voices.
 
     def throat(self, hertz: np.ndarray, formants: Sequence[float], rough: float = 0.1) -> np.ndarray:
-        """A voice without words: a glottal wave of pitch `hertz` (n,) through resonances; deviation 1."""
+        """Return a wordless voice: a glottal wave of pitch `hertz` (n,) through resonances; unit variance."""
         n = len(hertz)
         jitter = 1 + rough * (self.slow(n, 70) - 0.5)
         phase = np.cumsum(hertz * jitter / RATE) % 1.0
@@ -197,7 +197,7 @@ class Draw:
         return self.band(n, centre * 0.6, centre * 1.8) * np.hanning(n)
 
     def murmur(self, n: int) -> np.ndarray:
-        """Talk too far away to understand."""
+        """Return speech too distant to be understood."""
         hertz = self.around(95, 240) * self.slow(n, 4, 0.85, 1.15)
         wave = self.throat(hertz, (self.between(350, 750), self.between(900, 2000), 2600), 0.15)
         return wave * self.slow(n, 5, -0.3, 1).clip(0) * fade(n, 0.05, 0.1)
@@ -205,7 +205,7 @@ class Draw:
     def voiced(
         self, n: int, make: Callable, length: tuple[float, float], gap: tuple[float, float], *settings: float
     ) -> np.ndarray:
-        """`make(draw, m, *settings)` again and again, with gaps between (seconds)."""
+        """Return repeated calls of `make(draw, m, *settings)`, each of `length` seconds, separated by `gap` seconds."""
         wave, place = np.zeros(n), 0
         while place < n:
             size = min(int(self.between(*length) * RATE), n - place)
@@ -217,7 +217,7 @@ class Draw:
     def crowd(self, n: int, count: int, length: tuple[float, float], gap: tuple[float, float]) -> np.ndarray:
         return sum(self.voiced(n, Draw.murmur, length, gap) for _ in range(count))
 
-    # What several families have.
+    # Sounds shared by several families.
 
     def rustle(self, n: int) -> np.ndarray:
         return self.band(n, self.around(600, 2000), self.around(3500, 7000)) * self.bursts(n, 4, (0.08, 0.4))
@@ -227,7 +227,7 @@ class Draw:
         return self.strikes(n, self.beats(n, period, 0.15), mixed((1, heel), (0.6, sole)), 6)
 
     def glass(self, n: int) -> np.ndarray:
-        """One pane breaks: a crack, then shards that ring and grow fewer."""
+        """Return the sound of a breaking pane: a crack, then ringing shards that become fewer."""
         when = int(self.between(0, 0.2) * n)
         age = self.around(0.02, 0.6, self.integer(25, 70))
         shards = np.clip(when + (age * RATE).astype(np.int64), 0, n - 1)
@@ -245,7 +245,7 @@ def seconds(n: int) -> np.ndarray:
 
 
 def fade(n: int, rise: float, fall: float) -> np.ndarray:
-    """(n,) from 0 up in `rise` seconds and down to 0 in `fall`."""
+    """Return an (n,) gain that rises from 0 in the first `rise` seconds and falls to 0 in the last `fall`."""
     index = np.arange(n)
     up = np.minimum(1, (index + 1) / max(rise * RATE, 1))
     return np.minimum(up, np.minimum(1, (n - index) / max(fall * RATE, 1)))
@@ -258,7 +258,7 @@ def within(when: np.ndarray, n: int) -> np.ndarray:
 
 
 def mixed(*parts: tuple[float, np.ndarray]) -> np.ndarray:
-    """The weighted sum of waves, each scaled to a peak of 1 first."""
+    """Return the weighted sum of waves, each first scaled to a peak of 1."""
     return sum(weight * wave / (np.abs(wave).max() + 1e-12) for weight, wave in parts)
 
 
@@ -267,12 +267,12 @@ def sine(n: int, hertz: float) -> np.ndarray:
 
 
 def sweep(hertz: np.ndarray) -> np.ndarray:
-    """A sine whose frequency follows the curve `hertz`."""
+    """Return a sine whose frequency follows the curve `hertz`."""
     return np.sin(2 * np.pi * np.cumsum(hertz / RATE))
 
 
 def smooth(share: float, wave: np.ndarray) -> np.ndarray:
-    """A low-pass of one pole: each sample is `share` of what comes in, the rest of the sample before."""
+    """Apply a one-pole low-pass: y[t] = share * x[t] + (1 - share) * y[t - 1]."""
     return signal.lfilter([share], [1, share - 1], wave.astype(float))
 
 

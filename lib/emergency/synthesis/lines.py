@@ -1,9 +1,9 @@
-"""What is said in the built-in clips: sentences composed per class, other ones in training than in the test.
+"""Sentences spoken in the built-in clips, composed per class; training and test have different ones.
 
-A sentence is what is said of the class (`CORES`), mostly after a call or a place and mostly before a plea (`FRAMES`):
-"옆집인데 불이 났어요 빨리 와 주세요". There are 20,000 for training, 450 to 2,100 of each class. Cores, calls,
-places and pleas of the test are none of the training's. Written for this repository. Numbers are spelled as
-syllables (일일구, not 119: espeak-ng would read "one hundred nineteen").
+A sentence is a core phrase of the class (`CORES`), usually after a call or a place and usually before a plea
+(`FRAMES`): "옆집인데 불이 났어요 빨리 와 주세요". Training has 20,000 of them, 450 to 2,100 per class. The test shares
+no core, call, place or plea with training. All were written for this repository. Numbers are spelled as
+syllables (일일구, not 119, which espeak-ng would read as "one hundred nineteen").
 """
 
 import re
@@ -12,17 +12,17 @@ from itertools import product
 
 import numpy as np
 
-LONGEST = 13  # syllables of a sentence: two or three seconds
+LONGEST = 13  # syllables per sentence: two or three seconds
 
 
 def _table(text: str) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Rows "name: phrases of training and validation / phrases of the test", which may go on in further lines."""
+    """Parse rows "name: phrases for training and validation / phrases for the test", which may span several lines."""
     rows = (row.split(":") for row in re.split(r"\n(?=\s*\w+:)", text.strip()))
     return {name.strip(): tuple(tuple(" ".join(one.split()) for one in side.split(",")) for side in sides.split("/"))
             for name, sides in rows}  # fmt: skip
 
 
-# Class number -> (cores of training and validation, cores of the test).
+# Class number -> (cores for training and validation, cores for the test).
 CORES = {int(number): sides for number, sides in _table("""
  1: 하지 마세요, 왜 이러세요, 손대지 마세요, 저리 가세요, 이거 놓으세요, 싫어요 그만하세요, 몸에 손대지 말라고요,
     자꾸 만져요, 억지로 끌고 가요, 추행당했어요, 껴안지 마세요, 옷 잡지 마세요
@@ -86,7 +86,7 @@ CORES = {int(number): sides for number, sides in _table("""
   / 에어컨 온도 낮춰 줘, 주스 갈아 줄게, 드라이기 어디 있어, 선풍기 켜 줘, 환풍기 소리가 크네
 """).items()}  # fmt: skip
 
-# Calls and places before the core, pleas after it: in emergencies, in ordinary talk.
+# Calls and places before the core, pleas after it, for emergencies and for ordinary talk.
 _EMERGENCY = _table("""
 before: 여보세요, 저기요, 큰일 났어요, 빨리요, 아이고, 선생님, 지금, 어떡해요, 여기요, 아저씨, 옆집인데, 삼 층인데,
         학교인데, 가게인데, 주차장인데, 아파트인데
@@ -102,13 +102,13 @@ before: 엄마, 아빠, 여보, 얘들아, 있잖아, 자기야, 그런데, 누�
  after: 알았지, 그치, 부탁해, 고마워, 괜찮지, 천천히 해, 조금 있다가, 먼저, 나중에, 좋지, 그러자, 잘했어
       / 그럴까, 어때, 미안해, 응, 같이, 맞지
 """)
-# Of each, (calls and places, pleas) of training and validation, and of the test.
+# For each: (calls and places, pleas) for training and validation, and for the test.
 FRAMES = tuple(tuple(zip(table["before"], table["after"], strict=True)) for table in (_EMERGENCY, _ORDINARY))
 
 
 @lru_cache
 def sentences(number: int, split: str) -> tuple[str, ...]:
-    """All sentences of class `number` (1..19) in `split`, well mixed; those of validation are the training's."""
+    """Return all sentences of class `number` (1..19) in `split`, shuffled; validation uses those of training."""
     test = split == "test"
     before, after = FRAMES[number >= 15][test]
     parts = product(("", *before), CORES[number][test], ("", *after))

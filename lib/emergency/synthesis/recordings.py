@@ -1,10 +1,10 @@
-"""Recordings of ESC-50 among the sounds of the clips: the data set `soundscapes-recorded`.
+"""ESC-50 recordings among the sounds of the clips: the data set `soundscapes-recorded`.
 
-Of classes that ESC-50 has, half of the events are recordings, and so are half of the distractors and a third of the
-backgrounds. All else is as in `soundscapes`: the words, the rooms, the microphones, the known onsets. ESC-50's last
-fold is in the test alone and the one before it in the validation; clips cut from one recording share a fold.
+For classes that ESC-50 covers, half of the events are recordings, as are half of the distractors and 30 % of the
+backgrounds. Everything else is as in `soundscapes`: words, rooms, microphones and known onsets. ESC-50's last fold
+is used only for the test and the one before it only for validation; clips cut from one recording share a fold.
 
-ESC-50 (Piczak 2015) is licensed CC BY-NC 3.0, and what is made of it must not be used commercially either.
+ESC-50 (Piczak 2015) is licensed CC BY-NC 3.0, so clips made from it must not be used commercially either.
 """
 
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ import numpy as np
 
 from lib.emergency.synthesis.generators import RATE, Draw, Family
 
-EVENT, DISTRACTOR, BACKGROUND = 0.5, 0.5, 0.3  # shares that are recorded
+EVENT, DISTRACTOR, BACKGROUND = 0.5, 0.5, 0.3  # probability of a recording
 
-# Class number -> categories of ESC-50; the others are below.
+# Class number -> categories of ESC-50; the remaining categories are below.
 EVENTS = {
     2: ("glass_breaking",),
     8: ("crackling_fire",),
@@ -30,30 +30,30 @@ EVENTS = {
     18: ("vacuum_cleaner",),
     19: ("clock_alarm",),
 }  # fmt: skip
-# What sounds behind an event, or behind silence, is no event of another clip: one sound has one label.
+# A category heard behind events or in silent clips is never an event itself: one sound has one label.
 BACKGROUNDS = ("crickets", "insects", "rain", "sea_waves", "thunderstorm", "water_drops", "wind")
-# door_knock is a copy's spelling of door_wood_knock.
+# One copy of ESC-50 spells door_wood_knock as door_knock.
 DISTRACTORS = ("can_opening", "cat", "church_bells", "coughing", "crow", "door_knock", "door_wood_knock", "hand_saw",
                "hen", "keyboard_typing", "rooster", "sheep", "snoring")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Recordings:
-    """samples: (N, n) int16 at 16 kHz. categories: of each. checksum: of both."""
+    """Recordings to draw from. samples: (N, n) int16 at 16 kHz. categories: one per recording. checksum: of both."""
 
     samples: np.ndarray
     categories: tuple[str, ...]
     checksum: str
 
     def of(self, category: str) -> Family:
-        """A generator like those of `events`: a piece of any recording of `category`."""
+        """Return a generator like those of `events` that cuts a piece from a random recording of `category`."""
         found = partial(_piece, self.samples[[name == category for name in self.categories]])
         found.__name__ = f"recorded {category}"
         return found
 
 
 def _piece(recordings: np.ndarray, draw: Draw, n: int) -> np.ndarray:
-    """(n,) from anywhere in what sounds of a recording, one after another where that is shorter."""
+    """Return (n,) from a random place in the audible part of a random recording, repeated if that is shorter."""
     wave = draw.choice(recordings).astype(np.float64)
     loud = np.flatnonzero(np.abs(wave) > 0.02 * np.abs(wave).max())
     wave = wave[loud[0] : loud[-1] + RATE // 20]
@@ -64,7 +64,7 @@ def _piece(recordings: np.ndarray, draw: Draw, n: int) -> np.ndarray:
 def either(
     draw: Draw, recipes: tuple[Family, ...], recordings: Recordings | None, categories: tuple[str, ...], share: float
 ) -> Family:
-    """One of the recipes, or with probability `share` a recording where there are any of `categories`."""
+    """Return a random recipe, or with probability `share` a recording if there are any of `categories`."""
     if recordings is not None:
         found = [name for name in categories if name in recordings.categories]
         if found and draw.chance(share):

@@ -1,4 +1,4 @@
-"""What lies between a source and the recording: the room, a television's loudspeaker, the microphone."""
+"""The path from a source to the recording: the room, a television's loudspeaker, the microphone."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from lib.emergency.synthesis.generators import RATE, Draw
 
 @dataclass(frozen=True)
 class Room:
-    """rt60: 0 in the open. size: metres."""
+    """A room. rt60: reverberation time in seconds, 0 outdoors. size, microphone: dimensions and position in metres."""
 
     rt60: float
     size: np.ndarray
@@ -24,10 +24,10 @@ def draw_room(draw: Draw) -> Room:
 
 
 def heard(draw: Draw, dry: np.ndarray, room: Room) -> tuple[np.ndarray, int]:
-    """(wet, delay): `dry` at a random place of the room, and the samples sound takes from there.
+    """Return (wet, delay): `dry` as heard from a random place in the room, and its travel time in samples.
 
-    Direct sound, the six first reflections of a box (image sources), and a tail of noise that decays by
-    60 dB in `rt60`; in the open, the ground's reflection alone.
+    The response is the direct sound, the six first-order reflections of a box (image sources) and a noise tail that
+    decays by 60 dB in `rt60`; outdoors, it is the direct sound and the reflection from the ground.
     """
     source = room.size * draw.between(0.1, 0.9, 3)
     images = np.concatenate([[source], np.repeat(source[None], 6, 0)])
@@ -38,7 +38,7 @@ def heard(draw: Draw, dry: np.ndarray, room: Room) -> tuple[np.ndarray, int]:
         images = images[[0, 5]]  # z = 0 is the ground
     distance = np.maximum(np.linalg.norm(images - room.microphone, axis=1), 0.3)
     delays = np.rint(distance / 343 * RATE).astype(np.int64)
-    keep = draw.between(0.3, 0.85)  # of the amplitude at a wall
+    keep = draw.between(0.3, 0.85)  # share of the amplitude that a wall reflects
     response = np.zeros(max(int(room.rt60 * RATE), int(delays.max()) + 1))
     np.add.at(response, delays, distance[0] / distance * np.where(np.arange(len(images)) == 0, 1, keep))
     ratio = draw.between(-3, 12)
@@ -46,11 +46,11 @@ def heard(draw: Draw, dry: np.ndarray, room: Room) -> tuple[np.ndarray, int]:
         start = int(delays[0]) + 30
         m = len(response) - start
         tail = draw.noise(m) * np.exp(-6.9 * np.arange(m) / (room.rt60 * RATE)) * np.minimum(1, np.arange(m) / 200)
-        tail = signal.lfilter([0.5, 0.4], [1], tail)  # air and walls take the highs
+        tail = signal.lfilter([0.5, 0.4], [1], tail)  # air and walls absorb high frequencies
         response[start:] += tail * np.sqrt(10 ** (-ratio / 10) / (np.sum(tail**2) + 1e-20))
     size = fft.next_fast_len(len(dry) + len(response), real=True)
     wet = fft.irfft(fft.rfft(dry, size) * fft.rfft(response, size), size)[: len(dry) + len(response) - 1]
-    wet[: delays[0]] = 0  # rounding of the transform
+    wet[: delays[0]] = 0  # removes rounding errors of the FFT
     return wet, int(delays[0])
 
 
@@ -59,7 +59,7 @@ def television(wave: np.ndarray) -> np.ndarray:
 
 
 def microphone(draw: Draw, mixture: np.ndarray, quiet: bool) -> np.ndarray:
-    """(n,) int16: the microphone's band and resonance, gain, noise; in a few clips, clipping or mu-law coding."""
+    """Return (n,) int16 with microphone band, resonance, gain and noise; in a few clips, clipping or mu-law coding."""
     low, high = draw.around(30, 250), draw.around(3500, 7800)
     wave = signal.sosfilt(signal.butter(1, low, "highpass", fs=RATE, output="sos"), mixture / 32768)
     wave = signal.sosfilt(signal.butter(3, high, fs=RATE, output="sos"), wave)

@@ -1,13 +1,13 @@
 """The built-in clips of study 4: synthetic emergencies (위급상황) and ordinary scenes with known truth.
 
-A clip is speech, an event of its class and a background, each in the same room, heard by a microphone.
-What it holds, and when, is known exactly: onsets and offsets, the words, and the energy of each stem in
-every cell of time and frequency. Level, room, microphone, timing, length and signal-to-noise ratio are
-drawn without regard to the class, as are the distractors: sounds that alarm and mean nothing.
+A clip mixes speech or an event of its class, or both, with a background; one microphone records them in one room.
+Its content is known exactly: onsets and offsets, the words, and the energy of each stem in every cell of time and
+frequency. Level, room, microphone, timing, length and signal-to-noise ratio are drawn independently of the
+class (silence aside), as is the presence of distractors: alarming sounds that mean nothing.
 
-The clips are synthetic, all of them. No number made with them says how well real emergencies are found.
+All clips are synthetic: no result on them tells how well real emergencies are detected.
 
-Clip i depends on (seed, split, i) and on the clip's length: 100 clips are the first 100 of 1,000. The same
+Clip i depends on (seed, split, i) and on the clip length, so 100 clips are the first 100 of 1,000. The same
 versions of NumPy, SciPy and espeak-ng give the same bytes on every run.
 """
 
@@ -34,11 +34,11 @@ from lib.emergency.synthesis.speech import Bank, speech_bank
 VERSION = "5"
 SPLITS = ("train", "validation", "test")
 STEMS = ("speech", "event", "background")
-BANDS = 40  # of the energy: pairs of Whisper's 80 mel bands
-CELL = 1280  # samples of a time cell of the energy: 8 of Whisper's frames, 80 ms
+BANDS = 40  # bands of the energy: pairs of Whisper's 80 mel bands
+CELL = 1280  # samples per time cell of the energy: 8 Whisper frames, 80 ms
 
-# dB of who calls or talks over the background noise. A raised voice has 68 dB at a metre, a loud one 75, a shout 82
-# (ANSI S3.5-1997); homes are at 40 to 60.
+# Level of speech over the background noise in dB. A raised voice has 68 dB at one metre, a loud one 75, a shout 82
+# (ANSI S3.5-1997); the background in homes is at 40 to 60.
 VOICE = 5, 30
 
 _FLOOR = 10 ** (-30 / 10)  # an event lasts while its power is above this share of its maximum
@@ -47,10 +47,10 @@ _FRAME = 160  # samples, for levels and labels: 10 ms
 
 @dataclass(frozen=True)
 class Label:
-    """A sound from `onset` to `offset` (seconds in the clip, reverberation down to -30 dB included).
+    """A sound from `onset` to `offset` (seconds in the clip, including reverberation down to -30 dB).
 
-    kind: "speech", "event" or "distractor". name: the class, or the distractor. source: the voice or the family.
-    snr: active level over the background noise in dB. text: what is said.
+    kind: "speech", "event" or "distractor". name: the class or the distractor. source: the voice or the family.
+    snr: level over the background noise in dB while active. text: the spoken words.
     """
 
     onset: float
@@ -64,7 +64,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Clip:
-    """What is known of clip `index`, of class `number`. background: the family that made it."""
+    """Ground truth of clip `index` of class `number`. background: the family that generated the background."""
 
     index: int
     number: int
@@ -73,7 +73,7 @@ class Clip:
     background: str
 
     def of(self, kind: str) -> tuple[Label, ...]:
-        """The labels of `kind`."""
+        """Return the labels of `kind`."""
         return tuple(label for label in self.labels if label.kind == kind)
 
 
@@ -84,9 +84,9 @@ class Soundscapes:
     samples: (N, n) int16 at 16 kHz, as the microphone records them.
     numbers: (N,) int64, the class of the source, 0..19.
     energy: (N, 3, BANDS, cells) float32, power of each of `STEMS` before the microphone (whose filter is the
-        same for all), summed over a cell, full scale 1. Relevance on Whisper's (80, frames) log-mel fits it
-        after summing 2 bands x 8 frames.
-    stems: (N, 3, n) int16, their sum is the clip before the microphone; None unless asked for.
+        same for all), summed over each cell, full scale 1. Relevance maps of Whisper's (80, frames) log-mel
+        have the same cells after summing 2 bands x 8 frames.
+    stems: (N, 3, n) int16, whose sum is the clip before the microphone; None unless requested.
     recorded: whether recordings are among the sounds.
     digest: SHA-256 of samples and numbers.
     """
@@ -109,12 +109,12 @@ def draw_soundscapes(
     stems: bool = False,
     recorded: Recordings | None = None,
 ) -> Soundscapes:
-    """The first `count` clips of the stream (seed, split), drawn once and then read from `build/cache`.
+    """Return the first `count` clips of the stream (seed, split), generated once and then read from `build/cache`.
 
-    Any 20 clips in a row from a multiple of 20 hold each class once. Training and test share no voice, no line
-    and no family of generators; validation has training's, in other scenes.
+    Every 20 consecutive clips starting at a multiple of 20 contain each class once. Training and test share no voice,
+    line, or family of event or distractor generators; validation uses those of training, in other scenes.
 
-    recorded: recordings among the events, distractors and backgrounds; those of `split` alone.
+    recorded: recordings to use among the events, distractors and backgrounds; only those of `split`.
 
     Raises:
         ValueError: seconds is out of range.
@@ -122,18 +122,18 @@ def draw_soundscapes(
     if not 1 <= seconds <= 30:
         raise ValueError(f"seconds is {seconds}, expected 1 to 30.")
     bank, n = speech_bank(split), round(seconds * RATE)
-    # Changes with everything that changes the clips; the seed and the split are in the folder's name.
+    # The key covers everything that affects the clips except seed and split, which are in the folder's name.
     key = hashlib.sha256(repr((_sources(), bank.digest, n, recorded and recorded.checksum)).encode())
     place = folder() / f"{key.hexdigest()[:16]}-{split}-{seed}{'-stems' if stems else ''}"
     rounds = [partial(_round, place / f"{turn:05d}.npz", turn, seed, split, n, stems, bank, recorded)
               for turn in range(-(-count // len(CLASSES)))]  # fmt: skip
     missing = [partial(_made, one) for one in rounds if not one.args[0].exists()]
-    if len(missing) > 1:  # a single one takes less time than starting processes
-        from lib.forking import side_by_side  # with torch, which nothing else here needs
+    if len(missing) > 1:  # a single round takes less time than starting processes
+        from lib.forking import side_by_side  # imports torch, which nothing else here needs
 
         side_by_side(missing)
     joined, clips = {}, []
-    for one in rounds:  # one in memory at a time, beside all
+    for one in rounds:  # only one round at a time is in memory beside the joined arrays
         arrays, more = one()
         for name, values in arrays.items():
             whole = joined.setdefault(name, np.empty((count, *values.shape[1:]), values.dtype))
@@ -148,7 +148,7 @@ def draw_soundscapes(
 
 
 def datasheet(split: str = "train", recorded: bool = False) -> dict[str, str]:
-    """What the notebook prints beside results on these clips."""
+    """Return the description that the notebook prints beside results on these clips."""
     bank = speech_bank(split)
     sounds = "procedural events and recorded ones of ESC-50 (CC BY-NC 3.0)" if recorded else "procedural events"
     return {
@@ -185,12 +185,12 @@ def _sources() -> str:
 
 
 def _made(one: Callable) -> None:
-    """In a process of its own: what is drawn stays in the cache instead of being sent."""
+    """Draw one round in a worker process: its clips stay in the cache instead of being sent back."""
     one()
 
 
 def _round(path, turn, seed, split, n, stems, bank, recorded) -> tuple[dict[str, np.ndarray], list[Clip]]:
-    """Round `turn` of the stream, a clip of each class in an order of its own: from the file, or drawn and kept."""
+    """Return round `turn` of the stream, one clip per class in random order, from the file or drawn and saved."""
     arrays = cache.read(path)
     if arrays is None:
         order = np.argsort(Draw(seed, (SPLITS.index(split), 1, turn)).unit(len(CLASSES)), kind="stable").tolist()
@@ -221,7 +221,7 @@ def _clip(
     labels = []
 
     def add(stem, dry, onset, snr, **label):
-        """Let `dry` sound in the room from `onset` (s, may be negative), `snr` dB over the noise where it is active."""
+        """Play `dry` in the room from `onset` (s, may be negative), `snr` dB over the noise while it is active."""
         wet, delay = heard(draw, dry, room)
         place = round(onset * RATE)
         part = wet[max(-place, 0) : n - place]
@@ -230,7 +230,7 @@ def _clip(
             return
         frames, level = _loud(part)
         layers[stem][place : place + len(part)] += part * (10 ** (snr / 20) / level)
-        # What is cut by the clip's beginning sounds from its first sample; what is not, when it has come the way.
+        # A sound cut off by the clip's beginning starts at its first sample, any other after its travel time.
         first = max(int(frames[0]) * _FRAME, delay if onset > 0 else 0)
         last = min((int(frames[-1]) + 1) * _FRAME, len(part))
         labels.append(
@@ -238,7 +238,7 @@ def _clip(
         )
 
     def say(number):
-        """A line of a class, up to 7 % faster or slower, an onset at which it fits if it does at all, and its label."""
+        """Return a line of a class, up to 7 % faster or slower, an onset at which it fits if possible, and label."""
         lines = bank.utterances[number]
         one = draw.choice([one for one in lines if len(one.samples) < 0.9 * n] or lines)
         length = int(len(one.samples) * draw.between(0.93, 1.07))
@@ -256,7 +256,7 @@ def _clip(
                 length = draw.between(0.8, n / RATE) if draw.chance(0.7) else n / RATE * 1.1
                 onset = draw.between(-0.25 * length, n / RATE - 0.6 * length)
                 sound = source(draw, round(length * RATE)) * fade(round(length * RATE), 0.002, 0.01)
-                # The louder of two draws: a class that hardly ever sounds cannot be learnt.
+                # The louder of two draws: a class that is rarely audible cannot be learnt.
                 snr = max(draw.between(-5, 20), draw.between(-5, 20))
                 add("event", sound, onset, snr, kind="event", name=name, source=source.__name__)
         if content > 0.46:
@@ -270,7 +270,7 @@ def _clip(
             onset, snr = draw.between(-0.1, n / RATE - 0.5), draw.between(-5, 20)
             add("background", sound, onset, snr, kind="distractor", name=source.__name__, source=source.__name__)
         if draw.chance(0.25):
-            # A television: alarm words where nothing has happened, anything where something has.
+            # A television: emergency lines in ordinary scenes, lines of either kind in emergencies.
             wave, onset, said = say(draw.choice(EMERGENCY if number in NORMAL or draw.chance(0.5) else NORMAL))
             snr = draw.between(-5, 12)
             add("background", television(wave), onset, snr, kind="distractor", name="television", **said)
@@ -293,7 +293,7 @@ def _power(wave: np.ndarray) -> float:
 
 
 def _loud(wave: np.ndarray) -> tuple[np.ndarray, float]:
-    """The frames of 10 ms above -30 dB of the loudest, and the root mean square over them."""
+    """Return the indices of the 10 ms frames within 30 dB of the loudest, and the root mean square over them."""
     power = (np.pad(wave, (0, -len(wave) % _FRAME)) ** 2).reshape(-1, _FRAME).mean(1)
     loud = np.flatnonzero(power >= _FLOOR * power.max())
     return loud, float(np.sqrt(power[loud].mean()))
@@ -304,8 +304,8 @@ def _loud(wave: np.ndarray) -> tuple[np.ndarray, float]:
 
 @lru_cache(maxsize=1)
 def _filters() -> np.ndarray:
-    """(201, BANDS) Whisper's 80 mel filters (Slaney's scale and norm, 400-point transform), added in pairs."""
-    from transformers.audio_utils import mel_filter_bank  # here: it takes long to import
+    """Return (201, BANDS): Whisper's 80 mel filters (Slaney's scale and norm, 400-point FFT), summed in pairs."""
+    from transformers.audio_utils import mel_filter_bank  # here, as it is slow to import
 
     filters = mel_filter_bank(201, 2 * BANDS, 0.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney")
     return filters.reshape(201, BANDS, 2).sum(2)

@@ -1,9 +1,9 @@
 """Spoken Korean for the built-in clips, by espeak-ng.
 
-A bank holds `SENTENCES` of every class, each said by one of the split's voices, the same bytes on every run: every 256
-lines are spoken by a fresh process (`espeak`) in a fixed order from a fixed random seed. It is a test signal with words
-in it, not Korean as people speak it (espeak-ng lacks nasal assimilation): what a recogniser scores on it says nothing
-about real speech.
+A bank holds `SENTENCES` of every class, each spoken by one of the split's voices, with the same bytes on every run:
+lines are spoken in batches of 256, each by a fresh process (`espeak`) in a fixed order with a fixed random seed. The
+speech is a test signal with words, not natural Korean (espeak-ng lacks nasal assimilation): a recogniser's score on it
+says nothing about real speech.
 """
 
 import hashlib
@@ -27,29 +27,29 @@ from lib.data.catalog import DataError
 from lib.emergency.synthesis.generators import RATE
 from lib.emergency.synthesis.lines import CORES, sentences
 
-# Training and validation, test. Variants of espeak-ng's Korean voice: male, female.
+# (Training and validation, test). Male and female variants of espeak-ng's Korean voice.
 VOICES = (("m1", "m2", "m4", "m5", "m7", "f1", "f3", "f4"), ("m3", "m6", "f2", "f5"))
 
-# More of the training: a network that is to understand other voices has to hear many.
+# Further training voices: a network needs many of them to generalise to others.
 MORE_VOICES = """
 Alex Alicia Andrea Andy Annie Denis Diogo Gene Gene2 Henrique Hugo Jacky Lee Mario Michael Mike Nguyen Reed Storm adam
 anika announcer antonio aunty belinda benjamin boris caleb david ed edward grandma grandpa gustave ian iven john linda
 m8 max michel miguel norbert pablo paul pedro quincy rob robert sandro shelby steph travis victor zac
 """
 
-# What espeakng-loader 0.2.4 (espeak-ng 1.52) says: other bytes are other data than the published results'.
+# Speech of espeakng-loader 0.2.4 (espeak-ng 1.52); other digests mean other data than in the published results.
 DIGESTS = {
     "train": "2c83a3344d4af7b014db7850ce63ea47ab86a0f3e250249edf265cdc16015c8c",
     "test": "7f1cbaf01127bab47b385fc154f94b59b70d2df6a6146a095e548bc8efd90866",
 }
 
-SENTENCES = (200, 50)  # of each class in a bank: training and validation, test
-_SHARD = 256  # lines a process speaks
+SENTENCES = (200, 50)  # per class in a bank: (training and validation, test)
+_SHARD = 256  # lines per process
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """samples: (n,) int16 at 16 kHz, peak about 0.5, without silence around."""
+    """A spoken line. samples: (n,) int16 at 16 kHz, peak about 0.5, without silence at its ends."""
 
     text: str
     voice: str
@@ -58,7 +58,7 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Bank:
-    """digest: SHA-256 of all samples in order. utterances: those of each class by its number, in a fixed order."""
+    """Speech of a split. digest: SHA-256 of lengths and samples. utterances: by class number, in a fixed order."""
 
     digest: str
     utterances: dict[int, list[Utterance]]
@@ -69,7 +69,7 @@ def voices(split: str) -> tuple[str, ...]:
 
 
 def speech_bank(split: str) -> Bank:
-    """The sentences of `split`, said by its voices in turn.
+    """Return the sentences of `split`, spoken by its voices in turn.
 
     Raises:
         DataError: espeak-ng does not run here.
@@ -79,10 +79,10 @@ def speech_bank(split: str) -> Bank:
 
 @lru_cache(maxsize=1)  # a quarter of a gigabyte
 def _bank(split: str, folder: Path) -> Bank:
-    """The sentences of `split`, spoken once and then read from `folder`."""
+    """Return the sentences of `split`, spoken once and then read from `folder`."""
     speakers, count = voices(split), SENTENCES[split == "test"]
     lines = [(number, text) for number in CORES for text in sentences(number, split)[:count]]
-    # Words per minute and pitch stride through their ranges, so that every class has all of them.
+    # Words per minute and pitch cycle through their ranges so that every class covers them.
     how = [(speakers[k % len(speakers)], 150 + 37 * k % 71, 20 + 29 * k % 61) for k in range(len(lines))]
     jobs = [(text, *rest) for (_, text), rest in zip(lines, how, strict=True)]
     sources = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("speech.py", "espeak.py")]
@@ -115,9 +115,9 @@ def _bank(split: str, folder: Path) -> Bank:
 
 
 def _speak(jobs: list[tuple[str, str, int, int]]) -> list[np.ndarray]:
-    """(n,) int16 per (text, voice, words per minute, pitch). Raises OSError if espeak-ng does not run."""
+    """Return (n,) int16 per (text, voice, words per minute, pitch). Raises OSError if espeak-ng does not run."""
     shards = [jobs[start : start + _SHARD] for start in range(0, len(jobs), _SHARD)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # of threads that wait for a process each
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each thread waits for one process
         return [one for shard in pool.map(_speak_shard, shards) for one in shard]
 
 
@@ -136,7 +136,7 @@ def _speak_shard(jobs: list[tuple[str, str, int, int]]) -> list[np.ndarray]:
 
 
 def _finish(wave: np.ndarray) -> np.ndarray:
-    """Trimmed to where it is above -40 dB of its peak, scaled to half of full scale, int16."""
+    """Return `wave` as int16, with ends below -40 dB of its peak trimmed, and scaled to half of full scale."""
     loud = np.flatnonzero(np.abs(wave) > 0.01 * np.abs(wave).max(initial=0))
     if not len(loud):
         raise OSError("espeak-ng returned silence")
