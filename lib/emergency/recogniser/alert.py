@@ -1,11 +1,11 @@
-"""Alerts: what is said of an emergency, and to whom.
+"""Alerts about detected emergencies: stored on disk first, then sent to the configured contacts.
 
     outbox = Outbox(folder, family=["mailto://…"], emergency=["json://…"])
-    outbox.put(alert)      # on disk before anything is sent
-    outbox.send()          # to the family; what fails is tried again by the next call
-    outbox.confirm(name)   # a person says that it is one: the next call sends it to the emergency contact too
+    outbox.put(alert)      # written to disk before anything is sent
+    outbox.send()          # to the family; failed deliveries are retried by the next call
+    outbox.confirm(name)   # a person confirms the emergency: the next call also sends it to the emergency contact
 
-By default there is nobody to send to, and alerts stay in the folder. This is a study, and no safety device.
+By default there are no contacts, and alerts stay in the folder. This is a research study, not a safety device.
 """
 
 import contextlib
@@ -27,15 +27,15 @@ from lib.emergency.features import RATE
 from lib.paths import atomic
 
 _log = logging.getLogger(__name__)
-logging.getLogger("apprise").setLevel(logging.INFO)  # what it says at DEBUG holds the whole message
+logging.getLogger("apprise").setLevel(logging.INFO)  # its DEBUG records contain the whole message
 
 
 @dataclass(frozen=True)
 class Alert:
-    """kind, korean: what happens. probability: calibrated, of an emergency. votes: who called it one.
+    """A detected emergency, its calibrated probability, and its window of audio, (n,) int16 at 16 kHz (samples).
 
-    onset: seconds into the recording. raised: seconds since 1970, UTC. location: from configuration, never guessed.
-    transcript: what was said. model: digest of the weights. samples: (n,) int16 at 16 kHz, in which it was heard.
+    kind, korean: class name. votes: voters that detected it. onset: seconds into the recording. raised: seconds since
+    1970, UTC. location: as configured, never guessed. transcript: the words. model: digest of weights and settings.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Alert:
 
     @property
     def name(self) -> str:
-        """Sorts by time; the same alert has the same name."""
+        """An identifier that sorts by time and is the same for the same alert."""
         facts = f"{self.kind} {self.location} {self.onset:.3f} {self.model}"
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self.raised))
         return f"{stamp}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
@@ -65,10 +65,10 @@ class Alert:
 
 
 class Outbox:
-    """Alerts in a folder, each in one of its own: its facts, its sound, and an empty file for each address reached.
+    """Alerts on disk, one folder each: its data, its audio, and an empty marker file for each address reached.
 
-    family, emergency: addresses as apprise reads them (https://github.com/caronc/apprise). The emergency contact gets
-    what a person has confirmed, and nothing else. An address gets all alerts of the folder that it has not had.
+    family, emergency: addresses in Apprise's format (https://github.com/caronc/apprise). The emergency contact receives
+    only alerts that a person has confirmed. Each address is sent all alerts in the folder that it has not received.
     """
 
     def __init__(self, folder: Path, family: Sequence[str] = (), emergency: Sequence[str] = ()):
@@ -76,7 +76,7 @@ class Outbox:
         self._family, self._emergency = _senders(family), _senders(emergency)
 
     def put(self, alert: Alert) -> str:
-        """Keep `alert`; its name. DataError: the folder cannot be written."""
+        """Store `alert` and return its name; DataError if the folder cannot be written."""
         facts = {name: value for name, value in vars(alert).items() if name != "samples"}
         facts |= {"name": alert.name, "message": alert.message()}
         text = json.dumps(facts, ensure_ascii=False, indent=1, default=float)
@@ -85,10 +85,10 @@ class Outbox:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 soundfile.write(folder / "clip.flac", alert.samples, RATE)
-            except Exception as error:  # words without their sound are better than none
+            except Exception as error:  # an alert without audio is better than none
                 _log.warning("The sound of the alert %s could not be kept: %s", alert.name, error)
                 (folder / "clip.flac").unlink(missing_ok=True)
-            with atomic(folder / "alert.json") as temporary:  # comes last: without it there is no alert
+            with atomic(folder / "alert.json") as temporary:  # written last: without this file there is no alert
                 temporary.write_text(text, encoding="utf-8")
         except OSError as error:
             raise DataError(f"The alert {alert.message()} could not be kept in {self.folder} ({error}). Act on it now. "
@@ -96,26 +96,26 @@ class Outbox:
         return alert.name
 
     def send(self) -> list[str]:
-        """Attempt every pending delivery once; returns the alerts that have reached all recipients."""
+        """Attempt every pending delivery once; return the names of alerts that have now reached all recipients."""
         done = []
         for alert in self.waiting():
             folder = self.folder / alert["name"]
             for mark, sender in self._due(alert["name"]).items():
                 if _sent(sender, alert, folder / "clip.flac"):
-                    with contextlib.suppress(OSError):  # unnoted, it is sent again; the others come first
+                    with contextlib.suppress(OSError):  # if this fails, the alert is sent again; other deliveries go on
                         (folder / mark).touch()
             if not self._due(alert["name"]):
                 done.append(alert["name"])
         return done
 
     def confirm(self, name: str) -> None:
-        """A person says that it is an emergency: the emergency contact is due. DataError: no alert has this name."""
+        """Mark an alert as confirmed by a person, so that the emergency contact gets it; DataError if there is none."""
         if not (self.folder / name / "alert.json").exists():
             raise DataError(f"There is no alert {name!r} in {self.folder}.")
         (self.folder / name / "confirmed").touch()
 
     def waiting(self) -> list[dict[str, Any]]:
-        """The facts of alerts that have not reached all recipients, oldest first."""
+        """Return the data of alerts that have not reached all recipients, oldest first."""
         found = []
         for path in sorted(self.folder.glob("*/alert.json")):
             try:
@@ -123,19 +123,19 @@ class Outbox:
             except (OSError, ValueError):
                 _log.warning("%s cannot be read, and is not sent. Listen to the clip.flac beside it.", path)
                 continue
-            if "told" not in alert and self._due(alert["name"]):  # "told": kept by an earlier version
+            if "told" not in alert and self._due(alert["name"]):  # "told": stored by an earlier version
                 found.append(alert)
         return found
 
     def _due(self, name: str) -> dict[str, apprise.Apprise]:
-        """Who is yet to get the alert: by the name of the file that says that it was reached."""
+        """Return the senders that have not delivered the alert yet, by the name of the marker file of a delivery."""
         folder = self.folder / name
         allowed = self._family | (self._emergency if (folder / "confirmed").exists() else {})
         return {mark: sender for mark, sender in allowed.items() if not (folder / mark).exists()}
 
 
 def _senders(addresses: Sequence[str]) -> dict[str, apprise.Apprise]:
-    """One for each address, so that those that were reached are left out later. By a hash: it may hold a password."""
+    """Return one sender per address, to track deliveries; keyed by hash, as an address may contain a password."""
     senders = {}
     for address in addresses:
         sender = senders[f"sent-{hashlib.sha256(address.encode()).hexdigest()[:8]}"] = apprise.Apprise()
@@ -146,7 +146,7 @@ def _senders(addresses: Sequence[str]) -> dict[str, apprise.Apprise]:
 
 
 def _sent(sender: apprise.Apprise, alert: dict, clip: Path) -> bool:
-    """Send one alert to one address, without its sound if that is refused (as too large, say); whether it was taken."""
+    """Send an alert to one address, without audio if that is refused (e.g. too large); return whether it succeeded."""
     message = {"body": alert["message"], "title": f"Emergency? {alert['kind']}",
                "notify_type": apprise.NotifyType.WARNING}  # fmt: skip
     return bool(sender.notify(**message, attach=str(clip)) or sender.notify(**message))

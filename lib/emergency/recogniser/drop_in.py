@@ -1,4 +1,4 @@
-"""Widgets: drop in a recording or speak, and see what the recogniser makes of it."""
+"""Notebook widgets that run the recogniser on an uploaded or a microphone recording."""
 
 import tempfile
 from pathlib import Path
@@ -21,11 +21,11 @@ from lib.emergency.recogniser.recogniser import Recogniser, Report
 from lib.emergency.whisper import figures as drawings
 from lib.emergency.whisper import relevance as encoder_relevance
 
-LONGEST = 60  # seconds that a microphone records at most
+LONGEST = 60  # seconds, maximum length of a microphone recording
 
 
 class Microphone(anywidget.AnyWidget):
-    """A button that records with the reader's browser; `recording` is then the file that it made (webm, ogg or mp4)."""
+    """A button that records in the reader's browser; `recording` holds the resulting file (webm, ogg or mp4)."""
 
     _esm = Path(__file__).with_name("microphone.js")
     recording = traitlets.Bytes().tag(sync=True)
@@ -33,10 +33,10 @@ class Microphone(anywidget.AnyWidget):
 
 
 def drop_in(recogniser: Recogniser, location: str = "") -> ipywidgets.VBox:
-    """A button for a file of any common format, one for the microphone, and below them what is heard.
+    """Return an upload button for any common format and a microphone button, with the results shown below.
 
-    A file is read on the machine that runs the notebook, a microphone is that of the reader's browser. Nothing of it is
-    kept, and no alert is sent.
+    Files are processed on the machine that runs the notebook; the microphone is that of the reader's browser. No
+    recording is kept and no alert is sent.
     """
     upload = ipywidgets.FileUpload(accept="audio/*,video/*", description="Recording")
     microphone, below = Microphone(), ipywidgets.Output()
@@ -52,9 +52,9 @@ def drop_in(recogniser: Recogniser, location: str = "") -> ipywidgets.VBox:
 
 
 def show(recogniser: Recogniser, name: str, content: bytes, location: str = "") -> None:
-    """Display timeline, relevance, votes, words and alerts of a file's `content`, or say why there are none."""
+    """Display timeline, relevance, votes, words and alerts for a file's `content`, or print why it cannot be read."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "recording"  # a browser's name may be too long for this disk, or none at all
+        path = Path(folder) / "recording"  # a name from the browser may be too long for this disk, or missing
         path.write_bytes(content)
         try:
             report = recogniser.follow(path, location)
@@ -67,7 +67,7 @@ def show(recogniser: Recogniser, name: str, content: bytes, location: str = "") 
 
 
 def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
-    """Of the window in which an emergency is likeliest: voter, prediction, emergency (probability), and the vote."""
+    """Return the votes in the window where an emergency is most likely: voter, prediction, emergency (probability)."""
     votes, alarming = recogniser.calibrated_votes(report.opinion), list(recogniser.alarming)
     rows = []
     for name, logits in votes.items():
@@ -80,13 +80,13 @@ def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
 
 
 def pictures(recogniser: Recogniser, report: Report) -> tuple[Figure, Figure]:
-    """The timeline, and of the likeliest window the spectrogram and what in it spoke for its class."""
+    """Return the timeline, and the spectrogram of the likeliest window with the relevance for its predicted class."""
     samples, bands = scaled(torch.from_numpy(report.window)[None]), recogniser.whisper.mels
     mel = log_mel(samples)
     number = ensemble.mean_probability(recogniser.calibrated_votes(report.opinion)).argmax(1)
     of_cnn = explain(recogniser.cnn, mel[:, None], number)[0]
     of_encoder = encoder_relevance.explain(recogniser.whisper, log_mel(samples, bands), number)
-    maps = [one[0].numpy() for one in (of_cnn, of_encoder)]  # of 80 and maybe 128 bands, over the same axis of mels
+    maps = [one[0].numpy() for one in (of_cnn, of_encoder)]  # 80 and possibly 128 bands, over the same mel axis
     names = [f"{recogniser.classes[int(number)]} ({network})" for network in ("CNN", "encoder")]
     found = {"mel": mel.expand(2, -1, -1).numpy(), "relevance": maps, "names": names,
              "taken_for": names, "spans": np.zeros((0, 4))}  # fmt: skip

@@ -1,8 +1,8 @@
-"""The vote of study 4: CNN, Whisper's encoder and the words of its decoder, and whether it beats its best member.
+"""The ensemble of study 4 (CNN, Whisper's encoder, text of its decoder), compared with its best member.
 
-Every voter hands in logits (N, classes) of the same clips; a row of NaN is an abstention, as of the text's voter where
-there are no words. An abstention calls no emergency, and has no part in means. What is fitted (temperatures, the
-stacking) is fitted on votes on validation clips that no voter learned, the text's out of fold, and judged on the test.
+Every voter provides logits (N, classes) for the same clips; a row of NaN is an abstention, e.g. of the text classifier
+when there are no words. An abstention counts as no emergency and is left out of means. Temperatures and stacking are
+fitted on votes on validation clips that no voter was trained on (the text's out of fold), and evaluated on the test.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,44 +34,44 @@ Votes = Mapping[str, Tensor]  # voter -> logits (N, classes)
 
 MAJORITY, MEAN, STACKED = "2 of 3", "mean probability", "stacking"
 BINARY = ("binary_accuracy", "miss_rate", "false_alarms")  # columns of `score_row`
-CONSTANT = ("always alarming", "never alarming")  # answers that need no recogniser
-# Accuracy of emergency or not (%) as the source reports it, on its own test set of AI Hub.
+CONSTANT = ("always alarming", "never alarming")  # constant predictions
+# Binary accuracy (emergency or not, %) reported by the source on its own test set from AI Hub.
 SOURCE = {"CNN": 99.60, "Whisper encoder": 99.85, "decoder's text": 96.21, MAJORITY: 99.93}
 
 
 def calibrated(validation: Votes, labels: Tensor, test: Votes) -> dict[str, Tensor]:
-    """Log-probabilities of each voter on the test, with a temperature from the validation clips."""
+    """Return each voter's log-probabilities on the test, with a temperature fitted on the validation clips."""
     return {name: (test[name] / fit_temperature(validation[name], labels)).log_softmax(1) for name in test}
 
 
 def calls(votes: Votes, alarming: Sequence[int]) -> Tensor:
-    """(N,) how many voters call it an emergency; logits calibrated, else one voter is sure too easily."""
+    """Return how many voters predict an emergency, (N,); calibrate the logits first, as voters are overconfident."""
     return torch.stack([raised(logits, alarming) for logits in votes.values()]).sum(0)
 
 
 def majority(votes: Votes, alarming: Sequence[int]) -> Tensor:
-    """(N,) bool: more than half of the voters call it an emergency: of three, two, as in the source; of two, both."""
+    """Return whether more than half of the voters predict an emergency, (N,) bool: two of three as in the source."""
     return calls(votes, alarming) > len(votes) / 2
 
 
 def majority_class(votes: Votes) -> Tensor:
-    """(N,) the class that most voters name; where all differ, that of the voter that is surest (votes calibrated)."""
+    """Return the class with most votes, (N,); ties go to the most confident voter (votes should be calibrated)."""
     logits = torch.stack(list(votes.values()))  # (voters, N, classes)
     answered = ~logits.isnan().any(2, keepdim=True)
     counts = (one_hot(logits.argmax(2), logits.shape[2]) * answered).sum(0)
     surest = logits.softmax(2).nan_to_num(0.0).amax(0)
-    # More votes first; of as many votes, the class that some voter is surest of.
+    # Votes decide; among classes with equal counts, the highest probability that any voter gives.
     return (counts + 0.5 * surest * (counts > 0)).argmax(1)
 
 
 def mean_probability(votes: Votes) -> Tensor:
-    """Log of the mean probability of the voters that do not abstain, (N, classes)."""
+    """Return the log of the mean probability over the voters that do not abstain, (N, classes)."""
     return torch.stack([logits.softmax(1) for logits in votes.values()]).nanmean(0).log()
 
 
 def stacking(validation: Votes, labels: Tensor, test: Votes, classes: int) -> Tensor:
-    """Log-probabilities (N, classes) of a logistic regression on the voters' log-probabilities (Wolpert 1992);
-    -20 for a class that `labels` lack."""
+    """Return log-probabilities (N, classes) of a logistic regression on the voters' log-probabilities (Wolpert 1992);
+    -20 for classes absent from `labels`."""
     before, after = (torch.cat([votes[name].log_softmax(1).clamp_min(-10).nan_to_num(-np.log(classes))
                                 for name in test], 1).numpy() for votes in (validation, test))  # fmt: skip
     model = linear_classifier().fit(before, labels.numpy())
@@ -81,7 +81,7 @@ def stacking(validation: Votes, labels: Tensor, test: Votes, classes: int) -> Te
 
 
 def linear_classifier(**options) -> Pipeline:
-    """Logistic regression of standardised features."""
+    """Return a logistic regression on standardised features."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000, **options))
 
 
@@ -89,15 +89,15 @@ def ensemble_table(
     validation: Votes, validation_labels: Tensor, test: Votes, labels: Tensor, classes: Sequence[str],
     alarming: Sequence[int], *, seed: int,
 ) -> pd.DataFrame:  # fmt: skip
-    """tab43: a row per voter and per way of voting.
+    """Return tab43: one row per voter, per voting scheme and per constant prediction (always and never alarming).
 
-    A voter alone is scored on all clips: where it abstains it is taken to hear nothing, and raises no alarm.
+    Single voters are scored on all clips: an abstention counts as silence and raises no alarm.
 
-    Columns: voter, seed, source (its binary accuracy there, %), answered (% of the clips), then those of `score_row`
-    (ece of what was answered), balanced_accuracy and average_precision (% of emergency or not, the latter by
-    probability, of 2 of 3 by the number of calls), and for binary decisions against the best single voter (best on
-    validation): fixed (wrong there, right here), broken, p (McNemar's exact test) and p_holm (corrected for all votes).
-    Only the rows of votes have the last four. Two more rows are the constant answers, always and never alarming.
+    Columns: voter, seed, source (the source's binary accuracy, %), answered (% of clips), those of `score_row` (ece
+    over answered clips only), balanced_accuracy and average_precision (%, emergency or not; the latter ranks by
+    probability, for 2 of 3 by the number of votes), and, for voting schemes only, binary decisions compared with the
+    best single voter on validation: fixed (wrong there, right here), broken (the reverse), p (McNemar's exact test),
+    p_holm (corrected for all voting schemes) and against (that voter).
     """
     sure = calibrated(validation, validation_labels, test)
     emergency = torch.isin(labels, torch.tensor(list(alarming)))
@@ -110,7 +110,7 @@ def ensemble_table(
     rows, precision = [], dict.fromkeys(CONSTANT, emergency.double().mean().item())
     for name in (*test, MAJORITY, MEAN, STACKED):
         row = {"voter": name, "seed": seed, "source": SOURCE.get(name, np.nan)}
-        if name == MAJORITY:  # votes have no probabilities: its calibration says nothing
+        if name == MAJORITY:  # votes are not probabilities, so calibration is undefined
             logits = 20.0 * one_hot(majority_class(sure), len(classes)).float()
             two = torch.stack([decided[name], ~decided[name]], 1).float()
             binary = score_row(two, (~emergency).long(), ("alarm", "none"), (0,))
@@ -139,19 +139,19 @@ def ensemble_table(
 
 
 def mcnemar(before: Tensor, after: Tensor) -> dict[str, float]:
-    """fixed, broken, p: clips that only `after` has right, that only `before` has right (N, bool each), and the exact
-    two-sided p of as uneven a split (McNemar 1947); 1 where they never differ."""
+    """McNemar's exact test of two sets of decisions; before, after: (N,) bool, whether each is right. Returns fixed
+    (only `after` right), broken (only `before` right) and the two-sided p (McNemar 1947), 1 where they never differ."""
     fixed, broken = int((after & ~before).sum()), int((before & ~after).sum())
     p = binomtest(fixed, fixed + broken).pvalue if fixed + broken else 1.0
     return {"fixed": fixed, "broken": broken, "p": float(p)}
 
 
 def overlap_table(votes: Votes, labels: Tensor, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
-    """tab47: do the voters err on the same clips? A row per pair, of binary decisions.
+    """Return tab47: how far the voters' binary errors coincide, one row per pair.
 
-    Columns: one, other, seed, clips, both_wrong (%, the double fault), if_independent (%, the product of the error
-    rates), q (Yule's, 0 for independent errors, 1 where they err alike; NaN where a cell of the table is empty on both
-    diagonals), kappa (Cohen's, of being right).
+    Columns: one, other, seed, clips, both_wrong (%, the double-fault measure), if_independent (%, the product of the
+    error rates), q (Yule's Q: 0 for independent errors, 1 if they coincide; NaN if each diagonal of the 2 x 2 table has
+    an empty cell), kappa (Cohen's, between the indicators of being right).
     """
     emergency = torch.isin(labels, torch.tensor(list(alarming)))
     right = {name: (raised(logits, alarming) == emergency).numpy() for name, logits in votes.items()}
@@ -171,19 +171,19 @@ def overlap_table(votes: Votes, labels: Tensor, alarming: Sequence[int], *, seed
 
 
 def if_independent(accuracies: Sequence[float]) -> float:
-    """Accuracy (share) of a majority of three voters whose errors are independent."""
+    """Return the accuracy (in [0, 1]) of a majority vote of three voters whose errors are independent."""
     one, two, three = accuracies
     return one * two * three + one * two * (1 - three) + one * (1 - two) * three + (1 - one) * two * three
 
 
 def audit(features: np.ndarray, groups: np.ndarray, *, folds: int = 5, seed: int = 0) -> dict[str, float]:
-    """Can a logistic regression tell groups of recordings apart by what should not matter?
+    """Test whether a logistic regression can separate groups of recordings by features that should not matter.
 
-    features: (N, d), of silent frames, say. groups: (N,), the corpora, or emergency and not.
+    features: (N, d), e.g. of silent frames. groups: (N,), e.g. the corpora, or emergency and not.
 
-    Returns balanced_accuracy (%, out of fold) with low and high (95 %, t over folds, which share clips: somewhat too
-    narrow), chance, clips. Well above chance, a recogniser may have learned the recording chain instead of the sound.
-    There are two groups at least, each of as many recordings as there are folds.
+    Returns balanced_accuracy (%, out of fold) with low and high (95 % t interval over folds, somewhat too narrow as
+    training folds overlap), chance, clips. Well above chance, a recogniser may have learned the recording chain instead
+    of the sound. There must be at least two groups, each with at least as many recordings as folds.
     """
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     found = cross_val_predict(linear_classifier(class_weight="balanced"), features, groups, cv=split)

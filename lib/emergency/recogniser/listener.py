@@ -1,10 +1,10 @@
-"""From a stream of sound to alarms: overlapping windows, one timeline, few false alarms.
+"""Alarms from an audio stream: overlapping windows, averaged into one timeline, with a rule against false alarms.
 
     listener = Listener(alarming=EMERGENCY, seconds=0.08)
     for at, window in windows(microphone):   # chunks of int16, of any length
         times, probabilities, alarm = listener.hear(at, window, score(window))
 
-Sound is kept for a window, in memory. Nothing is written or logged here, whatever is heard.
+Only the last window of audio is kept, in memory. Nothing is written to disk or logged here.
 """
 
 from collections import deque
@@ -21,10 +21,10 @@ WINDOW, HOP = 4.0, 1.0  # seconds
 
 @dataclass(frozen=True)
 class Rule:
-    """When to alarm: k of the last n moments of a window at least are an emergency with probability `on`.
+    """Alarm rule: at least k of a window's last n frames have an emergency probability of `on` or more.
 
-    An alarm is over when none of the last n moments is above `off`; until then, and for `refractory` seconds after it
-    was raised, there is no other. An event that only begins in the window's last moments is left to the next window.
+    An alarm ends when none of the last n frames is above `off`; until then, and for `refractory` seconds after it was
+    raised, no other is raised. An event that only begins in a window's last frames is left to the next window.
     """
 
     k: int = 5
@@ -41,7 +41,7 @@ class Rule:
 
 
 class Alarm(NamedTuple):
-    """onset, at: seconds of the stream at which it began and was raised. samples: (n,) int16, the window."""
+    """An alarm. onset, at: seconds into the stream where it began and was raised. samples: (n,) int16, the window."""
 
     onset: float
     at: float
@@ -49,10 +49,10 @@ class Alarm(NamedTuple):
 
 
 def windows(chunks: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
-    """(seconds of the stream at its end, (n,) int16) of a window each `HOP`, and of what comes after the last one, with
-    as much before it as fills a window. chunks: int16 at 16 kHz; how they are cut does not matter."""
+    """Yield (end time in seconds, (n,) int16 samples) for a window every `HOP`; a remainder at the end of the stream
+    gives one more full window that ends there. chunks: int16 at 16 kHz, of any lengths."""
     size, hop = round(WINDOW * RATE), round(HOP * RATE)
-    sound, heard, due = np.zeros(0, np.int16), 0, size  # samples; how many so far; at how many the next window is whole
+    sound, heard, due = np.zeros(0, np.int16), 0, size  # buffer; samples so far; end of the next window
     for chunk in chunks:
         sound = np.concatenate([sound, chunk])
         heard += len(chunk)
@@ -67,7 +67,7 @@ def windows(chunks: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
 
 @dataclass
 class Listener:
-    """What is heard in windows, one after the other. alarming: classes that alarm. seconds: per moment."""
+    """Alarm detection over successive windows. alarming: indices of alarm classes. seconds: duration of a frame."""
 
     alarming: Sequence[int]
     seconds: float
@@ -81,8 +81,8 @@ class Listener:
     def hear(
         self, at: float, samples: np.ndarray, probabilities: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, Alarm | None]:
-        """Of the window that ends at `at`, with the (moments, classes) that a network found in it: times (moments,) at
-        which each begins, probabilities averaged over the windows that hold it, and the alarm that it completes."""
+        """Process the window that ends at `at` with its frame probabilities (moments, classes). Returns the start time
+        of each frame (moments,), its probabilities averaged over the windows that contain it, and the alarm, if any."""
         self._covered.append((at - len(samples) / RATE, probabilities))
         times, timeline = self._averaged()
         alarming = timeline[:, list(self.alarming)].sum(1)
@@ -99,7 +99,7 @@ class Listener:
         return times, timeline, Alarm(float(times[first]), at, samples.copy())
 
     def overruled(self) -> None:
-        """The last alarm was none: the next may come at once, and be of the same sound."""
+        """Cancel the last alarm, so that the next one may follow at once, even for the same sound."""
         self._on, self._alarmed = False, self._alarmed_before
 
     def _averaged(self) -> tuple[np.ndarray, np.ndarray]:
@@ -108,7 +108,7 @@ class Listener:
         times = newest + self.seconds * np.arange(moments)
         summed, count = np.zeros(probabilities.shape), np.zeros(moments)
         for start, found in self._covered:
-            # The moment of that window in whose middle a moment of the newest one begins.
+            # Nearest frame of that window for each frame of the newest one.
             places = np.floor((times + self.seconds / 2 - start) / self.seconds).astype(int)
             there = (places >= 0) & (places < moments)
             summed[there] += found[places[there]]

@@ -1,11 +1,11 @@
-"""The three voters of study 4 as one object: from a recording to moments, words, the vote and an alert.
+"""The three voters of study 4 as one object, which turns audio into frame probabilities, text, votes and alerts.
 
-    recogniser = Recogniser.load(folder)                   # what notebooks 04, 05 and 06 leave there
-    report = recogniser.follow("night.m4a", "kitchen")     # timeline, words, votes and alerts; or of an array
-    for alert in recogniser.watch(microphone, "kitchen"):  # alerts as they come; or of a file, or of an array
+    recogniser = Recogniser.load(folder)                   # models written by notebooks 04, 05 and 06
+    report = recogniser.follow("night.m4a", "kitchen")     # timeline, text, votes and alerts of a file or an array
+    for alert in recogniser.watch(microphone, "kitchen"):  # alerts as they occur, in a stream, a file or an array
         outbox.put(alert)
 
-A study, and no safety device.
+This is a research study, not a safety device.
 """
 
 import hashlib
@@ -39,14 +39,14 @@ from lib.metrics.classification import fit_temperature, raised
 
 CNN, ENCODER, TEXT = "CNN", "Whisper encoder", "decoder's text"
 _FILE = "recogniser.json"
-_SURE = 20.0  # logit of what needs no network: that silence is silent
+_SURE = 20.0  # logit of the silence class for silent clips, which skip the networks
 
 Source = str | os.PathLike | np.ndarray | Iterable[np.ndarray]
 
 
 @dataclass(frozen=True)
 class Opinion:
-    """Of clips: logits (N, classes) of each voter, of the encoder's moments (N, moments, classes), and the words."""
+    """Predictions for clips: logits (N, classes) per voter, frame logits (N, moments, classes) and transcripts."""
 
     votes: dict[str, Tensor] = field(repr=False)
     moments: Tensor = field(repr=False)
@@ -55,12 +55,12 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Report:
-    """What a recording came to.
+    """Results for one recording.
 
-    times: (moments,) seconds at which each begins. probabilities: (moments, classes), as `moment_probabilities`, each
-    the mean of the windows that hold it. alarms: (seconds at which it was raised, upheld by the vote). alerts: of those
-    upheld. at, window: where that window begins in which an emergency is likeliest, in seconds, and its samples, (n,)
-    int16. opinion: what each voter says of that window, and the words in it.
+    times: (moments,) start of each frame in seconds. probabilities: (moments, classes), as in `moment_probabilities`,
+    averaged over the windows that contain the frame. alarms: (time raised in seconds, whether upheld by the vote).
+    alerts: for the upheld alarms. at, window: start (seconds) and samples, (n,) int16, of the window in which an
+    emergency is most likely. opinion: votes and transcript for that window.
     """
 
     times: np.ndarray = field(repr=False)
@@ -73,7 +73,7 @@ class Report:
 
 
 class Heard(NamedTuple):
-    """A window of a stream: its samples (n,), what `Listener.hear` says of it, and the alert that the vote upholds."""
+    """A window of a stream: its samples (n,), the results of `Listener.hear`, and the alert if the vote upholds it."""
 
     samples: np.ndarray
     times: np.ndarray
@@ -84,7 +84,7 @@ class Heard(NamedTuple):
 
 @dataclass(frozen=True)
 class Recogniser:
-    """alarming: classes that alarm. temperatures: per voter, from `calibrated`. rule: when a stream alarms."""
+    """The ensemble. alarming: indices of alarm classes. temperatures: by voter, see `calibrated`. rule: for streams."""
 
     cnn: nn.Sequential
     whisper: EmergencyWhisper
@@ -96,10 +96,10 @@ class Recogniser:
 
     @staticmethod
     def assemble(folder: Path, alarming: Sequence[int]) -> "Recogniser":
-        """The voters as they were trained, not yet calibrated.
+        """Load the voters as trained, not yet calibrated.
 
         Raises:
-            DataError: one is missing or damaged, or they tell other classes apart.
+            DataError: a model is missing or damaged, or their classes differ.
         """
         cnn, classes = load_cnn(folder / "cnn.safetensors")
         whisper, text = load_whisper(folder / "whisper"), load_text(folder / "text.json")
@@ -109,31 +109,31 @@ class Recogniser:
 
     @staticmethod
     def load(folder: Path) -> "Recogniser":
-        """What `save` wrote, beside the models of its voters.
+        """Load the voters from `folder`, with the settings written there by `save`.
 
         Raises:
-            DataError: something is missing or damaged.
+            DataError: a file is missing or damaged.
         """
         with written_by("06", folder / _FILE):
             about = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             alarming, temperatures, rule = about["alarming"], about["temperatures"], Rule(**about["rule"])
         found = replace(Recogniser.assemble(folder, alarming), temperatures=temperatures, rule=rule)
-        give_back()  # 80 MB of a Whisper-base: what only the loading needed
+        give_back()  # memory used only for loading, 80 MB for a Whisper-base
         return found
 
     def save(self, folder: Path) -> None:
-        """Keep what the models in `folder` do not say themselves."""
+        """Save the settings that the model files in `folder` do not contain."""
         about = {"alarming": self.alarming, "temperatures": self.temperatures, "rule": vars(self.rule)}
         with atomic(folder / _FILE) as temporary:
             temporary.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
     def calibrated(self, opinion: Opinion, labels: Tensor) -> "Recogniser":
-        """With a temperature for each voter, from votes on clips that it did not learn (`voting.out_of_fold`)."""
+        """Return a copy with each voter's temperature fitted on held-out clips (see `voting.out_of_fold`)."""
         fitted = {name: fit_temperature(logits, labels) for name, logits in opinion.votes.items()}
         return replace(self, temperatures=fitted)
 
     def digest(self) -> str:
-        """Of all weights and settings: two recognisers with the same digest say the same."""
+        """Return a hash of both networks' weights, the text classifier's temperature and all settings."""
         parts = hashlib.sha256(self.whisper.digest().encode())
         for value in self.cnn.state_dict().values():
             parts.update(value.cpu().contiguous().numpy().data)
@@ -141,15 +141,15 @@ class Recogniser:
         return parts.hexdigest()
 
     def predict(self, samples: Tensor, *, words: bool = True) -> Opinion:
-        """Clips (N, n), int16 or floats in -1 to 1 at 16 kHz, each scaled to the same peak and encoded once.
+        """Predict clips (N, n), int16 or floats in -1 to 1 at 16 kHz, each scaled to the same peak and encoded once.
 
-        Silent clips skip all networks. words: whether the decoder runs, where the encoder does not predict silence.
+        Silent clips skip all networks. words: also run the decoder on clips not predicted as silent by the encoder.
 
         Raises:
-            ValueError: the clips are not finite.
+            ValueError: the clips contain NaN or infinity.
         """
         floats = samples.is_floating_point()
-        samples = samples.float() if floats else samples  # of any precision
+        samples = samples.float() if floats else samples  # floats may have any precision
         if not torch.isfinite(samples).all():
             raise ValueError("clips hold samples that are not finite (NaN or infinity); leave those clips out")
         silence = torch.zeros(len(self.classes))
@@ -162,7 +162,7 @@ class Recogniser:
         loud = (peaks.amax(1) >= SILENT).nonzero()[:, 0]
         for places in loud.split(64) if len(loud) else ():
             some = scaled(samples[places])
-            mel, bands = log_mel(some), self.whisper.mels  # large-v3 and turbo take 128, the CNN 80
+            mel, bands = log_mel(some), self.whisper.mels  # large-v3 and turbo use 128 bands, the CNN 80
             heard = predict_frames(self.whisper, mel if bands == mel.shape[1] else log_mel(some, bands), words=words)
             cnn[places], encoder[places] = logits_of(self.cnn, mel[:, None]), heard.clips
             moments[places] = heard.moments
@@ -171,21 +171,21 @@ class Recogniser:
         return Opinion({CNN: cnn, ENCODER: encoder, TEXT: self.text.logits(texts)}, moments, tuple(texts))
 
     def calibrated_votes(self, opinion: Opinion) -> dict[str, Tensor]:
-        """The logits (N, classes) of each voter, divided by its temperature."""
+        """Return the logits (N, classes) of each voter, divided by its temperature."""
         return {name: logits / self.temperatures[name] for name, logits in opinion.votes.items()}
 
     def moment_probabilities(self, opinion: Opinion) -> np.ndarray:
-        """(N, moments, classes), softened by the temperature of clips; that of frames is not fitted."""
+        """Return frame probabilities (N, moments, classes), at the clips' temperature; none is fitted for frames."""
         return (opinion.moments / self.temperatures[ENCODER]).softmax(-1).numpy()
 
     # --- Streams ----------------------------------------------------------------------------------
 
     def watch(self, source: Source, location: str = "", *, started: float | None = None) -> Iterator[Alert]:
-        """Alerts as they come: raised by the encoder, upheld by two voters of three.
+        """Yield alerts as they occur: alarms raised by the encoder and upheld by two of three voters.
 
-        source: a stream of chunks (n,) of any lengths at 16 kHz, int16 or floats in -1 to 1; or one array of them; or
-        the path of a recording of any common format.
-        location: where the microphone is, as configured. started: of the sound, in seconds since 1970; default: now.
+        source: an iterable of chunks (n,) of any lengths at 16 kHz, int16 or floats in -1 to 1; one such array; or the
+        path of a recording in any common format.
+        location: of the microphone, as configured. started: time of the first sample, seconds since 1970; default: now.
 
         Raises:
             DataError: the recording cannot be read; the message says why.
@@ -196,17 +196,17 @@ class Recogniser:
                 yield heard.alert
 
     def follow(self, source: Source, location: str = "", *, started: float | None = None) -> Report:
-        """`watch` to the end, and all that was heard. Silence fills up a source of less than `WINDOW`.
+        """Process a finite `source` to its end and report all results. Sources below `WINDOW` are padded with silence.
 
         Raises:
             DataError: the recording cannot be read; the message says why.
-            ValueError: as `watch`.
+            ValueError: as for `watch`.
         """
         samples = np.concatenate([np.zeros(0, np.int16), *_chunks(source)])
         samples = np.pad(samples, (0, max(round(WINDOW * RATE) - len(samples), 0)))
         heard, step = list(self.listen([samples], location, started)), self.whisper.seconds_per_moment
         parts = [(one.times, one.probabilities) for one in heard]
-        for place, later in enumerate(heard[1:]):  # no window to come holds what begins before it
+        for place, later in enumerate(heard[1:]):  # later windows do not contain earlier frames
             before = heard[place].times < later.times[0] - step / 2 + 1e-9
             parts[place] = heard[place].times[before], heard[place].probabilities[before]
         times, probabilities = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -222,7 +222,7 @@ class Recogniser:
         )
 
     def listen(self, chunks: Iterable[np.ndarray], location: str, started: float | None) -> Iterator[Heard]:
-        """Of each window: the encoder's moments, which are cheap, and what the others say where these alarm."""
+        """Yield the results of each window: the encoder, which is cheap, always runs, the vote only on its alarms."""
         started = time.time() if started is None else started
         listener = Listener(self.alarming, self.whisper.seconds_per_moment, self.rule)
         for at, samples in windows(chunks):
@@ -233,7 +233,7 @@ class Recogniser:
             yield Heard(samples, times, probabilities, alarm, alert)
 
     def _scored(self, samples: np.ndarray) -> np.ndarray:
-        """int16 (n,) -> the encoder's probabilities (moments, classes); silence is class 0, unless that alarms."""
+        """Return the encoder's (moments, classes) probabilities of (n,) int16; silence is class 0 unless that alarms."""
         step = self.whisper.seconds_per_moment
         floats = samples.astype(np.float32) / 32768
         if np.abs(floats).max() < SILENT:
@@ -245,7 +245,7 @@ class Recogniser:
             return (moments[0] / self.temperatures[ENCODER]).softmax(-1).numpy()
 
     def judge(self, alarm: Alarm, location: str, started: float) -> Alert | None:
-        """The alert of an alarm, if two voters of three uphold it; of the window in which it was heard."""
+        """Return the alert for an alarm if two of three voters uphold it in the alarm's window, else None."""
         opinion = self.predict(torch.from_numpy(alarm.samples)[None])
         votes = self.calibrated_votes(opinion)
         if not ensemble.majority(votes, self.alarming):
@@ -253,19 +253,19 @@ class Recogniser:
         probability = ensemble.mean_probability(votes).exp()[0, list(self.alarming)]
         kind = readable(self.classes[self.alarming[int(probability.argmax())]])
         row = find(kind)
-        korean = row.korean if row else kind  # a class of somebody's own
+        korean = row.korean if row else kind  # a user-defined class
         callers = tuple(name for name, logits in votes.items() if raised(logits, self.alarming))
         return Alert(kind, korean, float(probability.sum()), callers, alarm.onset, started + alarm.at, location,
                      opinion.texts[0], self.digest(), alarm.samples)  # fmt: skip
 
 
 def _chunks(source: Source) -> Iterator[np.ndarray]:
-    """int16 (n,)."""
+    """Yield the source as chunks (n,) int16."""
     if isinstance(source, str | os.PathLike):
         source = decode(source)
     for part in [source] if isinstance(source, np.ndarray | Tensor) else source:
         part = np.asarray(part)
-        in_range = part.dtype.kind == "f" and np.abs(part).max(initial=0) <= 1  # a NaN is not
+        in_range = part.dtype.kind == "f" and np.abs(part).max(initial=0) <= 1  # False for NaN
         if part.ndim != 1 or not (part.dtype == np.int16 or in_range):
             raise ValueError(f"sound is {part.dtype} {part.shape}, expected (n,) at 16 kHz, int16 or finite floats in "
                              "-1 to 1: clip or divide them (by 32768 if they are of 16 bits)")  # fmt: skip

@@ -1,4 +1,4 @@
-"""What notebook 06 does: let the three voters vote, look for shortcuts, and follow a recording to its alerts."""
+"""Experiments of notebook 06: votes of the three voters, shortcut audit, and alerts in a recording."""
 
 import contextlib
 from collections.abc import Sequence
@@ -19,11 +19,11 @@ from lib.metrics.classification import percent
 from lib.metrics.moments import alarm_curve
 
 RULES = ((1, 1), (5, 25), (12, 25), (3, 5))  # k of n moments
-FOLDS = 5  # of the validation clips, for the text's voter; of the audit
+FOLDS = 5  # for the text classifier's votes on the validation clips, and for the audit
 
 
 def parts(recogniser: Recogniser) -> pd.DataFrame:
-    """fig411: name, inside, parameters, below, read off the models."""
+    """Return the data of fig411 from the models: name, inside, parameters, below."""
 
     def size(model: torch.nn.Module) -> int:
         return sum(weight.numel() for weight in model.parameters())
@@ -52,27 +52,27 @@ def parts(recogniser: Recogniser) -> pd.DataFrame:
 def out_of_fold(
     opinion: Opinion, said: Sequence[str], labels: torch.Tensor, classes: int, *, seed: int
 ) -> Opinion:  # fmt: skip
-    """The opinion on the validation clips with the text's votes out of fold; clips of one line (`said`) share a fold.
+    """Return the opinion on the validation clips with out-of-fold votes of the text classifier, grouped by `said`.
 
-    Notebook 04 fits the text's voter on what was written of these very clips; how sure it is of them does not tell how
-    sure it may be of others.
+    Notebook 04 fits the text classifier on the transcripts of these same clips, so its confidence on them says little
+    about other clips. Clips with the same spoken line (`said`) share a fold.
     """
     texts, votes = np.array(opinion.texts, object), torch.full((len(labels), classes), torch.nan)
     lines = [text.normalise(line) or f"none in {place}" for place, line in enumerate(said)]
     for learned, out in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(texts, groups=lines):
-        with contextlib.suppress(ValueError):  # words of one class alone: there is nothing to tell apart
+        with contextlib.suppress(ValueError):  # words in fewer than two classes: abstain
             votes[out] = text.fit_text(texts[learned], labels[learned], classes).logits(texts[out])
     return replace(opinion, votes=opinion.votes | {TEXT: votes})
 
 
 def silence_audit(clips: Clips, alarming: Sequence[int], *, seed: int) -> pd.DataFrame | None:
-    """tab412: can emergencies be told from the rest by frames that contain nothing of either?
+    """Return tab412: whether emergencies can be separated from other clips by their silent frames alone.
 
-    Features: mean and standard deviation of each band over those moments, of clips that have half a second of them.
-    Columns: told_apart, seed, and those of `ensemble.audit`. None where too few clips have that much.
+    Features: mean and standard deviation of each band over the silent frames, for clips with at least half a second of
+    them. Columns: told_apart, seed, and those of `ensemble.audit`. None if there are too few such clips.
     """
     nothing = (clips.moments == 0).repeat_interleave(2, 1)[:, : clips.mel.shape[2]]
-    nothing &= clips.mel.float().std(1) > 1e-3  # not what fills up a short clip
+    nothing &= clips.mel.float().std(1) > 1e-3  # excludes the padding of short clips
     possible = (nothing.sum(1) >= 50) & (clips.labels != 0)
     quiet = [mel[:, where] for mel, where in zip(clips.mel[possible].float(), nothing[possible], strict=True)]
     features = np.array([torch.cat([some.mean(1), some.std(1)]).numpy() for some in quiet])
@@ -84,7 +84,7 @@ def silence_audit(clips: Clips, alarming: Sequence[int], *, seed: int) -> pd.Dat
 
 
 def false_alarms(recogniser: Recogniser, opinion: Opinion, labels: torch.Tensor, *, seed: int) -> pd.DataFrame:
-    """fig412: `alarm_curve` of the encoder's moments, with the rules `RULES`."""
+    """Return the data of fig412: `alarm_curve` of the encoder's frames for each of `RULES`."""
     alarming = recogniser.moment_probabilities(opinion)[:, :, list(recogniser.alarming)].sum(2)
     emergency = torch.isin(labels, torch.tensor(list(recogniser.alarming))).numpy()
     rules = [(k, n) for k, n in RULES if n <= alarming.shape[1]]
@@ -92,12 +92,12 @@ def false_alarms(recogniser: Recogniser, opinion: Opinion, labels: torch.Tensor,
     return alarm_curve(alarming, emergency, seconds=step, rules=rules).assign(seed=seed)
 
 
-BEARABLE = 1.0  # false alarms an hour, or a dozen while a family is awake
+BEARABLE = 1.0  # acceptable false alarms per hour, about a dozen in a family's waking hours
 
 
 def operating_points(table: pd.DataFrame) -> list[str]:
-    """Sentences: the fewest false alarms of `false_alarms` with at most 5 and 20 % of the emergencies missed, and
-    whether any rule and threshold is bearable."""
+    """Return sentences about a table of `false_alarms`: the lowest false-alarm rate with at most 5 and 20 % of the
+    emergencies missed, and whether any rule and threshold meets `BEARABLE`."""
     said = []
     for most in (5.0, 20.0):
         some = table[table.miss_rate <= most]
@@ -119,11 +119,11 @@ def operating_points(table: pd.DataFrame) -> list[str]:
 
 
 def recorded(recogniser: Recogniser, sounds: Sounds, *, emergencies: Sequence[str], seed: int) -> pd.DataFrame:
-    """tab415_recorded: at how many recorded sounds of each class an alert is raised, each played as a stream.
+    """Return tab415_recorded: how many recorded sounds of each class raise an alert when played as a stream.
 
-    emergencies: the classes of `sounds` at which it should be.
-    Columns: sound (all others, all emergencies, then each class), emergency, seed, clips, alarms, share of them with
-    low and high (%, Wilson, 95 %).
+    emergencies: the classes of `sounds` that should raise one.
+    Columns: sound (all others, all emergencies, then each class), emergency, seed, clips, alarms, and share (%) with
+    low and high (95 %, Wilson).
     """
     alarms = np.array([next(recogniser.watch(clip.numpy()), None) is not None for clip in sounds.samples], bool)
     names = np.array(sounds.classes)[sounds.labels.numpy()]
@@ -143,9 +143,9 @@ def recorded(recogniser: Recogniser, sounds: Sounds, *, emergencies: Sequence[st
 def an_evening(
     sounds: Sounds, alarming: Sequence[int], *, calm: int = 4, emergencies: int = 2
 ) -> tuple[np.ndarray, list]:
-    """(samples, spans) of a recording made of test clips: `calm` clips without emergency, one with, and again.
+    """Return (samples, spans) of a recording that alternates `calm` clips without and one clip with an emergency.
 
-    spans: (start, stop in s, emergency or not) of what is heard. The clips are the first of their kind, in order.
+    Uses the first clips of each kind; two more calm ones end it. spans: (start, stop in s, emergency or not) of sounds.
     """
     alarms = torch.isin(sounds.labels, torch.tensor(list(alarming)))
     quiet, loud = ((~alarms).nonzero()[:, 0].tolist(), alarms.nonzero()[:, 0].tolist())
@@ -163,8 +163,8 @@ def an_evening(
 def recording_arrays(
     recogniser: Recogniser, samples: np.ndarray, report: Report, spans: Sequence[tuple[float, float, bool]] = ()
 ) -> dict[str, np.ndarray]:
-    """fig413: samples; spans (start, stop in s, emergency or not) of known sounds; times and probability
-    (of an emergency) of frames; alarms (at, upheld by the vote); threshold; refractory (s)."""
+    """Return the data of fig413: samples; spans (start, stop in s, emergency or not) of known sounds; frame times and
+    probability (of an emergency); alarms (at, upheld by the vote); threshold; refractory (s)."""
     return {
         "samples": samples, "spans": np.array(spans, float).reshape(-1, 3), "times": report.times,
         "probability": report.probabilities[:, list(recogniser.alarming)].sum(1),
