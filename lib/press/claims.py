@@ -1,8 +1,8 @@
-"""The source's numbers (`paper/claims.yaml`) beside ours, with a status by rule.
+"""The source's numbers (`paper/claims.yaml`) compared with ours, with a status assigned by rule.
 
-A claim is compared if our values are of the source's data set, meet all that it `needs` and come from three seeds or
-more. It is *reproduced* if the source's value lies in the 95 % prediction interval of one more run,
-mean ± t(0.975, n - 1) sd sqrt(1 + 1/n), and its order to the claim named by `than` is the same; else it *differs*.
+A claim is compared if our values are for the source's data set, meet all its `needs` and cover at least three seeds.
+It is *reproduced* if the source's value lies in the 95 % prediction interval of one more run (mean ± t(0.975, n - 1)
+sd sqrt(1 + 1/n); a count: equals the mean) and its order relative to the claim `than` is ours; else it *differs*.
 """
 
 import json
@@ -22,18 +22,18 @@ FEWEST_SEEDS = 3
 
 @dataclass(frozen=True)
 class Ours:
-    """Where our value stands: of `rows` (column: value) the `column`, one row per seed or, with "max", the largest."""
+    """Where to find our value: `column` in the row per seed that matches `rows` (column: value), or the maximum."""
 
     table: str
     column: str
     rows: dict[str, object]
-    needs: dict[str, str] = field(default_factory=dict)  # column: how it begins at the source's scale
-    take: str = "only"
+    needs: dict[str, str] = field(default_factory=dict)  # column: how its value begins at the source's scale
+    take: str = "only"  # or "max", over the matching rows
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One number of the source; `data` is how its data set's name begins, None where the source does not say."""
+    """One number of the source; `data` is the beginning of its data set's name, None if the source does not say."""
 
     id: str
     statement: str
@@ -49,7 +49,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Found:
-    """Our values, one per seed, with the data set that they were measured on and what of `needs` does not hold."""
+    """Our values, one per seed, with the data set that they were measured on and the unmet part of `needs`."""
 
     values: tuple[float, ...]
     data: str
@@ -57,15 +57,15 @@ class Found:
 
 
 def load(path: Path = paths.CLAIMS) -> list[Claim]:
-    """All claims. That their entries are consistent, `tests/press/test_claims.py` checks."""
+    """Return all claims; `tests/press/test_claims.py` checks that their entries are consistent."""
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))["claims"]
     return [Claim(**entry | {"ours": Ours(**entry["ours"]) if entry.get("ours") else None}) for entry in entries]
 
 
 def find(claim: Claim, folder: Path, seeds: Iterable[int]) -> Found | None:
-    """Our values below `folder` (`figures/<profile>`) over `seeds`; None where none of them has the table and the row.
+    """Return our values in `folder` (`figures/<profile>`) for `seeds`; None if no seed has the table and the row.
 
-    KeyError for a column that the table lacks, ValueError for more rows than one of a seed.
+    KeyError if the table lacks a column, ValueError if several rows of a seed match and `take` is not "max".
     """
     if claim.ours is None:
         return None
@@ -76,7 +76,7 @@ def find(claim: Claim, folder: Path, seeds: Iterable[int]) -> Found | None:
         rows = pd.read_csv(path, keep_default_na=False, na_values=[""])
         for column, wanted in claim.ours.rows.items():
             rows = rows[rows[column] == wanted]
-        if rows.empty:  # a data set without words has no character errors
+        if rows.empty:  # e.g. no character error rate for a data set without words
             continue
         ours = rows[claim.ours.column]
         values.append(float(ours.max() if claim.ours.take == "max" else ours.item()))
@@ -88,7 +88,7 @@ def find(claim: Claim, folder: Path, seeds: Iterable[int]) -> Found | None:
 
 
 def status(claim: Claim, found: Found | None, other: tuple[Claim, Found | None] | None = None) -> str:
-    """The claim's status in words, by the rule above; `other` is the claim named by `than`, with our values."""
+    """Return the claim's status in words, by the rule above; `other` is the claim named by `than`, with our values."""
     if found is None:
         return f"not run: {claim.reason or 'no results of this table in this profile'}"
     obstacle = _obstacle(claim, found)
@@ -118,7 +118,7 @@ def _obstacle(claim: Claim, found: Found) -> str:
 
 
 def table(claims: Iterable[Claim], folder: Path, seeds: Sequence[int]) -> pd.DataFrame:
-    """One row per claim: id, statement, where, source, unit, ours (mean), sd, seeds, data, status."""
+    """Return one row per claim: id, statement, where, source, unit, ours (mean), sd, seeds, data, status."""
     found = {claim.id: (claim, find(claim, folder, seeds)) for claim in claims}
     rows = []
     for claim, ours in found.values():

@@ -1,8 +1,8 @@
-"""Are the requirements of pyproject.toml met by the Python that runs this file?
+"""Check whether the running Python environment meets the requirements of pyproject.toml.
 
-    python lib/press/environment.py        lists what is missing and exits with 1; silent and 0 if all is there
+    python lib/press/environment.py        lists unmet requirements and exits with 1; otherwise silent, exits with 0
 
-Runs before anything is installed, hence on the standard library and, once installed, `packaging` alone.
+It runs before anything is installed, so it imports only the standard library and, if installed, `packaging`.
 """
 
 import sys
@@ -14,7 +14,7 @@ PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 def unmet() -> list[str]:
-    """The project's own and its development requirements that are not installed in a fitting version; as written."""
+    """Return the project and requirements (dev included), as written, that lack an installed matching version."""
     try:
         from packaging.requirements import Requirement
     except ImportError:

@@ -1,4 +1,4 @@
-"""Running one job by papermill with a private kernel; only a finished copy is moved to `build/executed/`."""
+"""Run one job with papermill in a private kernel; only a completed copy is moved to `build/executed/`."""
 
 import json
 import os
@@ -18,12 +18,12 @@ from lib.press import fingerprint, jobs, parameters, staleness
 THREAD_VARIABLES = tuple(f"{name}_NUM_THREADS" for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR"))
 THREAD_VARIABLES += ("VECLIB_MAXIMUM_THREADS",)
 LONGEST_SOCKET_PATH = 100  # the limit is 103 bytes on macOS, 107 on Linux
-SAY_WHAT_TO_DO = {"DataError", "MetricError", "ParameterError", "RunError", "TrainingError"}  # errors of ours
-LONGEST_START = 300  # seconds; a kernel's start takes long where the machine is busy
+SAY_WHAT_TO_DO = {"DataError", "MetricError", "ParameterError", "RunError", "TrainingError"}  # our own errors
+LONGEST_START = 300  # seconds; kernels start slowly on a busy machine
 
 
 def run(name: str, threads: int) -> int:
-    """Run one job as its inputs file describes it; returns the exit status. Called by Snakemake."""
+    """Run one job as described by its inputs file and return the exit status. Called by Snakemake."""
     job, title = json.loads(jobs.inputs_file(name).read_text(encoding="utf-8")), jobs.title(name)
     failed, begin = jobs.failed(name), time.monotonic()
     try:
@@ -33,10 +33,10 @@ def run(name: str, threads: int) -> int:
     except Timeout:
         print(f"{title} is being run already by another process; not started twice.", flush=True)
         return 1
-    except Exception as error:  # whatever it was, the reason must be told
+    except Exception as error:  # whatever was raised, report the reason
         died = "; usually for lack of memory: try JOBS=1, smaller batches or a smaller profile"
         what = f"{type(error).__name__}: {error}{died if isinstance(error, DeadKernelError) else ''}"
-        if getattr(error, "ename", "") in SAY_WHAT_TO_DO:  # of a cell, whose traceback is in the copy
+        if getattr(error, "ename", "") in SAY_WHAT_TO_DO:  # raised by a cell; the traceback is in the copy
             what = f"{error.ename}: {error.evalue}"
         copy = f"\nThe notebook up to here: {jobs.short(failed)}" if failed.exists() else ""
         print(f"FAILED  {title} after {time.monotonic() - begin:.0f} s\n{what}{copy}", flush=True)
@@ -46,8 +46,8 @@ def run(name: str, threads: int) -> int:
 
 
 def _peak() -> str:
-    """The most memory that the kernel, or a process that it started, had at once; "" on systems that do not tell."""
-    if not sys.platform.startswith("linux"):  # elsewhere there is no such number, or in another unit
+    """Return the peak memory of the kernel or the largest process it started; "" on systems that do not report it."""
+    if not sys.platform.startswith("linux"):  # elsewhere unavailable, or in another unit
         return ""
     from resource import RUSAGE_CHILDREN, getrusage
 
@@ -61,7 +61,7 @@ def _run(job: dict, name: str, threads: int) -> None:
         path.unlink(missing_ok=True)
     _set_environment(job, threads)
     reads = staleness.records_of(job["reads"])
-    parts = fingerprint.parts_of(job["notebook"], job["parameters"])  # anew: it may have waited for hours
+    parts = fingerprint.parts_of(job["notebook"], job["parameters"])  # again: it may have been queued for hours
     values = parameters.for_cell(job["notebook"], job["parameters"])
     try:
         _execute(paths.NOTEBOOKS / f"{job['notebook']}.ipynb", running, values)
@@ -71,21 +71,21 @@ def _run(job: dict, name: str, threads: int) -> None:
         if running.exists():
             os.replace(running, failed)
         raise
-    fingerprint._signature.cache_clear()  # the data set anew: a run may have downloaded it
+    fingerprint._signature.cache_clear()  # the run may have downloaded the data set
     used = {"inputs": parts | fingerprint.data_parts(job["parameters"]), "reads": reads}
     jobs.write_atomically(jobs.made_from(name), json.dumps(used, indent=1, ensure_ascii=False) + "\n")
     os.replace(running, executed)
 
 
 def _set_environment(job: dict, threads: int) -> None:
-    """What the kernel inherits: one number of threads for all libraries, fixed hashes, the folder."""
+    """Set the environment of the kernel: one thread count for all libraries, a fixed hash seed, the results folder."""
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
     os.environ.update(
         PYTHONHASHSEED="0",
         TOKENIZERS_PARALLELISM="false",
-        CUBLAS_WORKSPACE_CONFIG=":4096:8",  # cuBLAS repeats itself only with this
-        TQDM_DISABLE="1",  # a progress bar in a stored copy says nothing
-        JUPYTER_PREFER_ENV_PATH="1",  # else a `python3` kernel of the user's takes precedence
+        CUBLAS_WORKSPACE_CONFIG=":4096:8",  # cuBLAS is deterministic only with this
+        TQDM_DISABLE="1",  # progress bars are noise in a stored copy
+        JUPYTER_PREFER_ENV_PATH="1",  # otherwise the user's own `python3` kernel takes precedence
         PYDEVD_DISABLE_FILE_VALIDATION="1",
         RUN_FOLDER=job["folder"],
     )
@@ -96,12 +96,12 @@ def _set_environment(job: dict, threads: int) -> None:
 
 
 def _execute(notebook: Path, copy: Path, values: dict) -> None:
-    """Run the notebook by papermill with a kernel whose sockets lie in a private folder, its copy being written on."""
-    import papermill  # some seconds, and only a run needs it
+    """Run the notebook with papermill, writing to `copy`, with a kernel whose sockets are in a private folder."""
+    import papermill  # here: the import takes seconds, and only a run needs it
     from jupyter_client.manager import AsyncKernelManager
 
     class PrivateKernelManager(AsyncKernelManager):
-        """No port to race for when several kernels start at once."""
+        """Uses IPC sockets where possible, as kernels that start at the same time would race for ports."""
 
         def __init__(self, **keywords):
             super().__init__(**keywords)
@@ -112,14 +112,14 @@ def _execute(notebook: Path, copy: Path, values: dict) -> None:
     with tempfile.TemporaryDirectory(prefix="nb-", ignore_cleanup_errors=True) as folder:
         os.environ["JUPYTER_RUNTIME_DIR"] = folder
         papermill.execute_notebook(
-            *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, copy)),  # it reads them as formats
+            *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, copy)),  # they are format strings
             values, kernel_name="python3", progress_bar=False, cwd=str(paths.ROOT), start_timeout=LONGEST_START,
             kernel_manager_class=PrivateKernelManager,
         )  # fmt: skip
 
 
 def store_outputs(notebook: Path, copy: Path) -> None:
-    """Put the outputs of `copy`'s checked cells into `notebook`, and remove all others."""
+    """Copy the outputs of checked cells from `copy` into `notebook`, and remove all others."""
     content, executed = nbformat.read(notebook, 4), {cell.id: cell for cell in nbformat.read(copy, 4).cells}
     for cell in (cell for cell in content.cells if cell.cell_type == "code"):
         checked = "nbval-check-output" in cell.metadata.get("tags", [])

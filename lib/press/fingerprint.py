@@ -1,7 +1,7 @@
-"""What a run depends on, by content: code, parameters, data, and the `lib` modules and packages imported at any depth.
+"""Fingerprints of what a run depends on: code, parameters, data, and `lib` modules and packages imported at any depth.
 
-Code is compared without comments and docstrings, a notebook without its text. Of the lock file only the packages that
-this code needs count. Times of files never matter.
+Code is compared without comments and docstrings, a notebook without its Markdown. From the lock file, only the packages
+that this code needs are included. File times never matter.
 """
 
 import ast
@@ -16,21 +16,21 @@ from lib import paths, sources
 from lib.data import catalog
 from lib.press import parameters
 
-# Modules whose package is named otherwise, and packages that show or guard things and compute nothing.
+# Modules whose package has another name, and packages that cannot affect results (display, checks, locks).
 PACKAGES = {"PIL": "pillow", "faiss": "faiss-cpu", "sklearn": "scikit-learn", "yaml": "pyyaml"}
 NO_RESULTS = {"anywidget", "filelock", "grimp", "ipython", "ipywidgets", "pydantic", "tqdm"}
-# Modules that change a result through the values of parameters alone, which count by themselves, or not at all.
+# Modules that affect results only through parameter values, which are fingerprinted themselves, or not at all.
 NO_RESULTS_OF_OURS = {"lib.press.fingerprint", "lib.press.parameters", "lib.sources"}
-UNCOUNTED = {parameters.TAG, "colab"}  # tags of cells; on Colab the latter installs, elsewhere it does nothing
+UNCOUNTED = {parameters.TAG, "colab"}  # cell tags; the latter installs packages on Colab and does nothing elsewhere
 
 
 def notebook_hash(notebook: str) -> str:
-    """The hash of the cells of code but for the tagged ones: the values of parameters count by themselves."""
+    """Return the hash of the code cells without `UNCOUNTED` tags; parameter values are fingerprinted separately."""
     return sources.sha256(json.dumps([sources.normalised(source) for source in _code(notebook)]))
 
 
 def imported_modules(notebook: str) -> list[str]:
-    """The `lib` modules that the notebook's code names in its imports."""
+    """Return the `lib` modules that the notebook imports directly."""
     return sorted(name for name in _imports(notebook) if name.split(".")[0] == "lib")
 
 
@@ -46,16 +46,16 @@ def _imports(notebook: str) -> set[str]:
 
 
 def package_of(module: str) -> str:
-    """The name by which the lock file knows the package of an imported module."""
+    """Return the name in the lock file of an imported module's package."""
     module = module.split(".")[0]
     return PACKAGES.get(module, module.lower().replace("_", "-"))
 
 
 def locked(packages: Iterable[str]) -> dict[str, str]:
-    """The lines of the lock file of these packages and of all that they need, which its `# via` comments tell.
+    """Return the lock file's lines for these packages and all their dependencies, read from its `# via` comments.
 
-    Several lines of one package, for other systems or versions of Python, are joined by " or "; what the lock file does
-    not name, such as Python's own modules, is left out.
+    Several lines for one package (for other systems or Python versions) are joined by " or "; names that the lock file
+    lacks, such as standard library modules, are left out.
     """
     lines: dict[str, list[str]] = {}
     needs: dict[str, set[str]] = {}
@@ -77,49 +77,49 @@ def locked(packages: Iterable[str]) -> dict[str, str]:
 
 
 def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
-    """Everything that a run with these resolved parameters depends on, by names for messages."""
+    """Return everything that a run with these resolved parameters depends on, keyed by names used in messages."""
     parts = {"notebook": notebook_hash(notebook)}
     parts |= {f"parameter {name}": repr(value) for name, value in sorted(values.items())}
     modules = imported_modules(notebook)
-    # What a module `defaults` holds are parameters, and named as such above.
+    # The values in `defaults` modules are parameters, which are included above.
     hashes = sources.module_hashes(*modules, without=NO_RESULTS_OF_OURS)
     parts |= {f"module {name}": value for name, value in hashes.items() if not name.endswith(".defaults")}
-    if "module lib.press.claims" in parts:  # which reads them
+    if "module lib.press.claims" in parts:  # the module that reads them
         parts["the source's claims"] = sources.sha256(paths.CLAIMS.read_text(encoding="utf-8"))
     imported = {package_of(name) for name in _imports(notebook) | sources.imported_packages(*modules)} - NO_RESULTS
     parts |= {f"package {name}": pins for name, pins in locked(imported).items()}
-    # The lock pins some packages per Python version, so the version belongs to it.
+    # The lock file pins some packages per Python version, so the version is included.
     parts["Python version"] = "{}.{}".format(*sys.version_info)
     return parts | data_parts(values)
 
 
 def data_parts(values: dict[str, Any]) -> dict[str, str]:
-    """The state of the data set that the parameters name, and of what else it or they need, where that is here."""
+    """Return the state of the parameters' data set, and of other data that it or they require, if present."""
     if not isinstance(values.get("dataset"), str):
         return {}
     more = values.get("more_datasets")
     others = [*(more if isinstance(more, list) else []), values.get("transfer")]
     others += [f"folder:{values['checkpoint']}"] if values.get("checkpoint") else []
-    others += ["esc50"] if values.get("recorded_count") else []  # notebook 06 listens to it
+    others += ["esc50"] if values.get("recorded_count") else []  # notebook 06 plays its recordings
     others += ["aihub-controls"] if values["dataset"].startswith("aihub") else []
     found = {f"data {name}": _signature(name) for name in others if name and isinstance(name, str)}
     found = {part: state for part, state in found.items() if state not in ("absent", "built-in")}
     return found | {f"data {values['dataset']}": _signature(values["dataset"])}
 
 
-@cache  # scanning a large folder takes seconds, and every seed asks
+@cache  # scanning a large folder takes seconds, and every seed needs it
 def _signature(dataset: str) -> str:
     return catalog.signature("esc50" if dataset == "soundscapes-recorded" else dataset)
 
 
 def _code(notebook: str) -> list[str]:
-    """The sources of the cells of code that count."""
+    """Return the sources of the code cells that count."""
     code = [cell for cell in parameters.cells(notebook) if cell["cell_type"] == "code"]
     return ["".join(cell["source"]) for cell in code if not UNCOUNTED & set(cell.get("metadata", {}).get("tags", []))]
 
 
 def _parsed(source: str) -> ast.AST:
-    """A cell's code without its lines of `%magic` and `!shell`; empty where it is not Python."""
+    """Return the syntax tree of a cell without `%magic` and `!shell` lines; empty if it is not valid Python."""
     lines = ["pass" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines()]
     try:
         return ast.parse("\n".join(lines))

@@ -1,6 +1,6 @@
-"""The stored results of a profile at a glance: what notebook 00 shows.
+"""Overview of a profile's stored results, as shown by notebook 00.
 
-A figure is that of notebook 07 over all seeds, if there is one, else that of the first seed.
+Each figure is the one over all seeds from notebook 07 if there is one, else that of the first seed.
 """
 
 import re
@@ -18,18 +18,18 @@ from lib.press.parameters import ParameterError
 from lib.press.verify import Scope, numbered, scopes, stored
 
 THUMBNAIL = 420  # pixels, the longer side
-WIDTH = 760  # pixels, of a figure in the notebook
-OWN = "00_overview"  # whose own figures are not shown in it
+WIDTH = 760  # pixels, a figure's width in the notebook
+OWN = "00_overview"  # the notebook that shows them; its own figures are left out
 
 
 def figures(profile: str) -> pd.DataFrame:
-    """All figures in `figures/<profile>`, in the paper's order; `.attrs` as `Run.read` gives.
+    """Return all figures in `figures/<profile>`, in the paper's order, with `.attrs` as from `Run.read`.
 
-    Columns: id, notebook, file (relative to the output's folder), caption (with what the figure was made from).
-    ParameterError where nothing has been made there.
+    Columns: id, notebook, file (relative to the output folder), caption (including what the figure was made from).
+    ParameterError if there are no results.
     """
     found: dict[str, tuple] = {}
-    for scope, name, sidecar in stored(profile):  # what is over all seeds comes first
+    for scope, name, sidecar in stored(profile):  # results over all seeds come first
         picture, origin = scope.folder / f"{name}.png", sidecar["provenance"]
         if sidecar["kind"] == "figure" and picture.exists() and origin["notebook"] != OWN:
             file = picture.relative_to(paths.output_root()).as_posix()
@@ -44,7 +44,7 @@ def figures(profile: str) -> pd.DataFrame:
 
 
 def run_row(scope: Scope, notebook: str) -> dict[str, object]:
-    """What a finished run made, on which data and machine, in how many minutes and from which commit."""
+    """Return a summary of a finished run: its outputs, data sets, machine, minutes and commit."""
     record = scope.records[notebook]
     made = [scope.sidecars[name] for name in record["outputs"] if name in scope.sidecars]
     origins = [sidecar["provenance"] for sidecar in made]
@@ -62,19 +62,19 @@ def run_row(scope: Scope, notebook: str) -> dict[str, object]:
 
 
 def runs(profile: str) -> pd.DataFrame:
-    """One row for each finished run: notebook, seed, figures, tables, data sets, minutes and commit."""
+    """Return one row per finished run: notebook, seed, figures, tables, data sets, minutes and commit."""
     rows = [run_row(scope, notebook) for scope in scopes(profile) for notebook in scope.records]
     columns = ["notebook", "seed", "figures", "tables", "data", "minutes", "commit"]
     return pd.DataFrame(rows, columns=columns).sort_values(["notebook", "seed"], ignore_index=True)
 
 
 def short_commit(commit: str) -> str:
-    """`8424344` or `8424344 + changes` of a commit as provenance has it; "unknown" stays."""
+    """Return a commit from provenance as `8424344` or `8424344 + changes`; "unknown" is unchanged."""
     return re.sub(r"^([0-9a-f]{7})[0-9a-f]{33}", r"\1", commit)
 
 
 def show(found: pd.DataFrame, name: str) -> None:
-    """Display one of `figures` with its caption, or what to do where it has not been made."""
+    """Display one of `figures` with its caption, or what to do if it has not been made."""
     if name not in set(found.id):
         display(Markdown(f"`{name}` is not among these results; `make plan` tells which notebooks are still to run."))
         return
@@ -83,7 +83,7 @@ def show(found: pd.DataFrame, name: str) -> None:
 
 
 def sheet(found: pd.DataFrame, columns: int = 5) -> Figure:
-    """All `figures` as thumbnails under their ids."""
+    """Return a sheet of all `figures` as thumbnails below their ids."""
     rows = max(1, -(-len(found) // columns))
     figure, axes = plots.subplots(rows, columns, height=1.15 * rows + 0.1, squeeze=False)
     for cell in axes.flat:
@@ -97,10 +97,10 @@ def sheet(found: pd.DataFrame, columns: int = 5) -> Figure:
 
 
 def opened(path: Path) -> Picture.Image:
-    """A stored picture; ParameterError where it is damaged."""
+    """Return a stored picture; ParameterError if it is damaged."""
     try:
         with Picture.open(path) as picture:
             picture.load()
             return picture
-    except Exception as error:  # what a decoder raises on a damaged file is not settled by Pillow
+    except Exception as error:  # Pillow does not specify what decoders raise on damaged files
         raise ParameterError(f"{jobs.short(path)} is not a readable PNG file ({error}); run `make verify`") from error

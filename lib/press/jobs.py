@@ -1,12 +1,12 @@
-"""Jobs: one run of one notebook each, and where their files are.
+"""Jobs (one run of one notebook each) and the locations of their files.
 
-A notebook with a parameter `seed` has a job for each seed, one with `seeds` or neither has one over all seeds. A job's
-name is its place below `figures/` and `build/*/`:
+A notebook with a parameter `seed` has one job per seed; one with `seeds` or neither has a single job over all seeds. A
+job's name is its path below `figures/` and `build/*/`:
 
     build/inputs/<job>.json      what the job depends on now, and all it needs to run
-    build/running/<job>.ipynb    the copy while it runs
-    build/executed/<job>.ipynb   the finished copy, there only after success
-    build/executed/<job>.json    what the finished copy was made from
+    build/running/<job>.ipynb    the copy during execution
+    build/executed/<job>.ipynb   the completed copy, present only after success
+    build/executed/<job>.json    what the completed copy was made from
     build/failed/<job>.ipynb     the copy of a failed run, with the error
     figures/<job>.json           the record that the notebook's `lib.press.run.Run` writes at its end
 """
@@ -30,7 +30,7 @@ from lib.press.parameters import ParameterError
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook, with its parameters, for one seed or over all of them (`seed` None)."""
+    """One notebook with its parameters, for one seed or over all seeds (`seed` is None)."""
 
     notebook: str
     folder: str
@@ -38,11 +38,11 @@ class Job:
     values: dict[str, Any] = field(hash=False)
     parts: dict[str, str] = field(hash=False)
     reads: tuple[str, ...]  # names of the jobs whose results this one reads
-    resources: dict[str, int] = field(default_factory=dict, hash=False)  # on a cluster, as `parameters.Resources`
+    resources: dict[str, int] = field(default_factory=dict, hash=False)  # on a cluster, see `parameters.Resources`
 
     @property
     def name(self) -> str:
-        """`quick/seed-0/03_corregularization`: its place below `figures/` and below `build/*/`."""
+        """Path below `figures/` and `build/*/`, such as `quick/seed-0/03_corregularization`."""
         scope = [] if self.seed is None else [f"seed-{self.seed}"]
         return "/".join([self.folder, *scope, self.notebook])
 
@@ -51,7 +51,7 @@ class Job:
         return title(self.name)
 
     def description(self) -> dict[str, Any]:
-        """All that running it needs: the content of its inputs file, which makes it stale where it changes."""
+        """Return all that running the job needs: the content of its inputs file, which makes it stale on a change."""
         what = {"notebook": self.notebook, "folder": self.folder, "parameters": self.values}
         return what | {"reads": self.reads, "parts": self.parts}
 
@@ -75,15 +75,15 @@ def record(job: str) -> Path:
 
 
 def lock(job: str) -> FileLock:
-    """The lock of a run, which ends with the process that holds it."""
-    return FileLock(paths.build() / "locks" / f"{job}.lock", timeout=0)  # which makes the folder
+    """Return the lock of a run, which is released when the process that holds it ends."""
+    return FileLock(paths.build() / "locks" / f"{job}.lock", timeout=0)  # creates the folder
 
 
 def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> list[Job]:
-    """The jobs asked for and those whose results they read, each after what it reads.
+    """Return the requested jobs and those whose results they read, each after the jobs that it reads.
 
-    `seeds` and `only` are lists separated by spaces; empty means the profile's seeds and all
-    notebooks but those that it skips. ParameterError where anything is unknown or of the wrong type.
+    `seeds` and `only` are space-separated lists; empty means the profile's seeds and all notebooks
+    that it does not skip. ParameterError if a name is unknown or a value has the wrong type.
     """
     seed_list = _seeds(seeds) if seeds.strip() else parameters.load_profile(profile).seeds
     skipped = {name: parameters.profile_entry(name, profile).skip for name in parameters.notebooks()}
@@ -131,7 +131,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def _in_order(asked: list[str], profile: str) -> list[str]:
-    """`asked` and everything they read, the read ones first."""
+    """Return `asked` and all notebooks that they read, each after those that it reads."""
     reads: dict[str, list[str]] = {}
     waiting = list(asked)
     while waiting:
@@ -142,7 +142,7 @@ def _in_order(asked: list[str], profile: str) -> list[str]:
 
 
 def short(path: Path) -> str:
-    """The path as one would type it."""
+    """Return the path relative to the working directory if it is inside, else unchanged."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
@@ -156,7 +156,7 @@ def sha256(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict | None:
-    """The file's content; None where there is no file or no JSON object in it."""
+    """Return the file's content; None if it is missing or not a JSON object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Figures and tables of single runs, made again over all seeds: what notebook 07 does, from a list of results."""
+"""Figures and tables over all seeds, recomputed in notebook 07 from those of single runs and a list of results."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ class Result:
     """One figure or table over seeds."""
 
     id: str
-    # From the frames of `reads`, each with a `seed` column. No figure: with this data it would show nothing.
+    # Called with the frames of `reads`, each with a `seed` column; None if there is nothing to show for this data.
     make: Callable[..., pd.DataFrame | Figure | None]
     caption: str
-    reads: tuple[str, ...] = ()  # ids; default: its own. A figure shows the first, and note and data sets are its
-    select: Select = lambda frame: frame  # what of the first is shown
-    needs: str = ""  # id of a result without which this one is left out, as for data sets without words
-    digits: int = 4  # of a table in LaTeX
+    reads: tuple[str, ...] = ()  # ids; default: its own. The first is shown, and provides note and data sets
+    select: Select = lambda frame: frame  # the part of the first that is shown
+    needs: str = ""  # id of a result without which this one is skipped, e.g. for data sets without words
+    digits: int = 4  # significant digits of a table in LaTeX
 
 
 def over_seeds(run: Run, results: Iterable[Result]) -> None:
@@ -51,9 +51,9 @@ def over_seeds(run: Run, results: Iterable[Result]) -> None:
 
 
 def paired(baseline: str, arm: Sequence[str] = ("arm",), kept: Sequence[str] = (), **options) -> Select:
-    """A `paired_table` with these `options` of rows whose arms are called as the columns `arm` say, joined by ": ".
+    """Return a function that makes a `paired_table` with `options`, naming arms by the columns `arm` joined with ": ".
 
-    kept: columns that are the same for all seeds.
+    kept: further columns to keep, the same for all seeds.
     """
 
     def make(rows: pd.DataFrame) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def paired(baseline: str, arm: Sequence[str] = ("arm",), kept: Sequence[str] = (
 
 
 def spread(by: str, measures: Sequence[str], kept: Sequence[str] = (), **options) -> Select:
-    """`mean_and_interval` over seeds of `measures`, as far as there are, by the values of `by`; kept: as above."""
+    """Return a function that computes `mean_and_interval` of the available `measures` by `by`; kept: as above."""
 
     def make(rows: pd.DataFrame) -> pd.DataFrame:
         table = mean_and_interval(rows, [by], [name for name in measures if name in rows], **options)

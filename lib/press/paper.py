@@ -1,9 +1,9 @@
-"""`make paper`: the PDF, set by Typst from what stands in `figures/`.
+"""`make paper`: typeset the PDF with Typst from the results in `figures/`.
 
-Typst reads one folder, `build/paper/<profile>/`: the sources in `paper/`, the pictures, and `results.json` with
-captions, tables and provenance, where the sources look up all numbers. A result that the profile lacks is taken from
-`trained`, `quick` or `gpu`, and its caption says so; in place of one that exists nowhere is the command that makes it.
-The same results give the same bytes.
+Typst reads one folder, `build/paper/<profile>/`: copies of the sources in `paper/` and of the pictures, and
+`results.json` with captions, tables and provenance, from which the sources take all numbers. A result that the profile
+lacks is taken from `trained`, `quick` or `gpu`, and its caption says so; one that exists nowhere is replaced by the
+command that makes it. The same results give a byte-identical PDF.
 """
 
 import hashlib
@@ -26,17 +26,17 @@ from lib.press.verify import scopes, stored
 
 SOURCES = paths.ROOT / "paper"
 PROJECT = paths.ROOT / "pyproject.toml"
-FALLBACKS = ("trained", "quick", "gpu")  # what one profile lacks is looked for in these, in this order
-HANGUL = Path(find_spec("koreanize_matplotlib").origin).parent / "fonts"  # without importing it: it changes matplotlib
-WHITE = 250  # of 255; what is darker is ink
+FALLBACKS = ("trained", "quick", "gpu")  # searched in this order for results that a profile lacks
+HANGUL = Path(find_spec("koreanize_matplotlib").origin).parent / "fonts"  # not imported: that would change matplotlib
+WHITE = 250  # of 255; darker pixels are ink
 
 
 def write(profile: str) -> Path:
-    """Set the paper from `figures/<profile>`; returns the PDF's path, `build/paper/paper-<profile>.pdf`.
+    """Typeset the paper from `figures/<profile>` and return the PDF's path, `build/paper/paper-<profile>.pdf`.
 
-    ParameterError for a profile without results, a damaged result, or sources that Typst refuses.
+    ParameterError for a profile without results, a damaged result, or sources that Typst rejects.
     """
-    scopes(profile)  # an error where there is none, before anything is removed
+    scopes(profile)  # raises for an unknown folder before anything is removed
     folder = paths.build() / "paper" / profile
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(SOURCES, folder)
@@ -55,12 +55,12 @@ def write(profile: str) -> Path:
 
 
 def collect(profile: str, folder: Path) -> dict[str, Any]:
-    """What the sources look up, the pictures copied into `folder`.
+    """Return the contents of `results.json`, and copy the pictures into `folder`.
 
-    figures, tables: by id, and by `<profile>:<id>` for those of one profile alone, over all seeds where notebook 07
-    made them, else of the first seed; runs: one row for each finished run with its parameters, a hash over its inputs
-    and one over its outputs; data: the sets that they used, with checksums; versions: of the packages; repository: its
-    address; notebooks: their names; lock: a hash over the packages' versions.
+    figures, tables: by id, and by `<profile>:<id>` for one specific profile; over all seeds if notebook 07 made them,
+    else of the first seed. runs: one row per finished run with its parameters and hashes of its inputs and outputs.
+    data: the data sets used, with checksums. versions: of the packages. repository: its URL. notebooks: their names.
+    lock: a hash of the lock file.
     """
     found: dict[str, Any] = {"profile": profile, "figures": {}, "tables": {}, "versions": {}, "runs": [], "data": []}
     found["notebooks"] = parameters.notebooks()
@@ -75,12 +75,12 @@ def collect(profile: str, folder: Path) -> dict[str, Any]:
 
 
 def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
-    """Add what this profile has and an earlier one has not."""
+    """Add this profile's results; under their plain ids only those that no earlier profile has."""
     for scope, identity, sidecar in stored(name):
         origin, group = sidecar["provenance"], found[f"{sidecar['kind']}s"]
         if name == found["profile"]:
             found["versions"] |= origin["versions"]
-        exact = f"{name}:{identity}"  # whoever means this profile's and not the first that there is
+        exact = f"{name}:{identity}"  # refers to this profile's result, not to the first one found
         if exact in group or origin["notebook"] == gallery.OWN:
             continue
         group[exact] = {key: (sidecar | origin).get(key) for key in ("caption", "origin", "notebook", "commit")}
@@ -107,7 +107,7 @@ def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
 
 
 def _picture(path: Path, folder: Path) -> dict[str, Any]:
-    """Copy a figure's picture; its name, width over height, and the upper share of it that is the drawing."""
+    """Copy a figure's picture; return its file name, aspect ratio, and the upper share of it that is the drawing."""
     target = folder / "figures" / path.parent.relative_to(paths.figures()) / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
     picture = gallery.opened(path)
@@ -118,9 +118,9 @@ def _picture(path: Path, folder: Path) -> dict[str, Any]:
 
 
 def _drawing(inked: np.ndarray) -> float:
-    """The share of rows above the line of provenance, which `Run.save_figure` writes below a gap of 12 white rows."""
+    """Return the share of rows above the provenance line, which `Run.save_figure` puts below a gap of 12 white rows."""
     used = np.flatnonzero(inked)
-    ends = used[:-1][np.diff(used) > 9]  # lines of that text are closer together
+    ends = used[:-1][np.diff(used) > 9]  # the lines of that text are closer together
     return float(ends[-1] + 5) / len(inked) if len(ends) else 1.0
 
 

@@ -1,8 +1,8 @@
 """Defaults of each notebook's parameters, and strict validation of overrides.
 
-A notebook's one cell tagged `parameters` holds literals: names, types and *quick* values. Profiles
-(`profiles/<name>.yaml`) and the command line (`PARAMS="epochs=3"`) override them. papermill only logs an unknown name;
-here it is an error before a kernel starts.
+The single cell tagged `parameters` in a notebook holds literals, which define names, types and *quick* values. Profiles
+(`profiles/<name>.yaml`) and the command line (`PARAMS="epochs=3"`) override them. papermill only logs unknown names;
+here they are an error before a kernel starts.
 """
 
 import ast
@@ -22,24 +22,24 @@ from pydantic import BaseModel, Field, NonNegativeInt, TypeAdapter, ValidationEr
 from lib import paths
 
 TAG = "parameters"
-MORE = "more"  # the parameter that holds those of a `defaults` module
+MORE = "more"  # the parameter that holds overrides of a `defaults` module
 SET_BY_THE_WORKFLOW = {"seed": "SEEDS", "seeds": "SEEDS", "profile": "PROFILE"}
-# Where a run happens and which of several equal runs it is; all other parameters are settings.
+# These only say where a run happens and which of several equal runs it is; all other parameters are settings.
 NOT_SETTINGS = (*SET_BY_THE_WORKFLOW, "device")
-SEEDS_BELOW = 2**32  # as NumPy's are
+SEEDS_BELOW = 2**32  # NumPy's limit
 NUMBERS = {int: NonNegativeInt, float: Annotated[float, Field(ge=0, allow_inf_nan=False)]}
 
 
 class ParameterError(ValueError):
-    """A name or value that no notebook takes; the message says what would be valid."""
+    """An invalid parameter name or value; the message says what would be valid."""
 
 
 class _Strict(BaseModel, extra="forbid", strict=True):
-    """Takes no unknown names, and no value of another type."""
+    """A model that rejects unknown names and values of another type."""
 
 
 class Resources(_Strict):
-    """What a notebook asks of a cluster."""
+    """Resources that a notebook requests on a cluster."""
 
     memory_gb: NonNegativeInt = 4
     hours: NonNegativeInt = 4
@@ -50,7 +50,7 @@ class Entry(_Strict):
     """A profile's settings for one notebook."""
 
     parameters: dict[str, Any] = {}
-    reads: list[str] = []  # notebooks whose results it takes
+    reads: list[str] = []  # notebooks whose results it uses
     resources: Resources = Resources()
     skip: str = ""  # why the profile omits it
 
@@ -63,7 +63,7 @@ class Profile(_Strict):
 
 
 def notebooks() -> list[str]:
-    """Names of all notebooks, in reading order."""
+    """Return the names of all notebooks, in reading order."""
     return sorted(path.stem for path in paths.NOTEBOOKS.glob("*.ipynb"))
 
 
@@ -72,9 +72,9 @@ def profiles() -> list[str]:
 
 
 def defaults(notebook: str) -> dict[str, Any]:
-    """The literals of the notebook's `parameters` cell and of the `defaults` module that it imports, by name.
+    """Return the literals in the notebook's `parameters` cell and in the `defaults` module that it imports, by name.
 
-    Profiles and the command line set either; in an open notebook the cell's `more` sets those of the module.
+    Profiles and the command line can set both; in an open notebook, the cell's `more` sets those of the module.
     """
     # Not papermill.inspect_notebook: importing it takes seconds, and it misses quoted and dotted annotations.
     cell, further = _of_cell(notebook), _further(notebook)
@@ -84,14 +84,14 @@ def defaults(notebook: str) -> dict[str, Any]:
 
 
 def for_cell(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Resolved values as papermill puts them below the `parameters` cell: those of `defaults` modules are in `more`."""
+    """Return resolved values as papermill injects them: those of the `defaults` module are collected in `more`."""
     further = _further(notebook)
     own = {name: value for name, value in values.items() if name not in further}
     return own | ({MORE: {name: values[name] for name in further}} if further else {})
 
 
 def of_globals(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
-    """The values in an open notebook: those of its cell, and its `more` over the defaults in lib."""
+    """Return the values in an open notebook: those of its cell, and the defaults in lib overridden by its `more`."""
     known, further = defaults(notebook), _further(notebook)
     if missing := [name for name in known if name not in namespace and name not in further]:
         raise ParameterError(f"{notebook} has the parameters {missing} but no values for them; run its parameters cell")
@@ -105,19 +105,19 @@ def of_globals(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def profile_entry(notebook: str, profile: str) -> Entry:
-    """The profile's entry for this notebook, by default an empty one."""
+    """Return the profile's entry for this notebook, an empty one by default."""
     return load_profile(profile).notebooks.get(notebook, Entry())
 
 
 def load_profile(profile: str) -> Profile:
-    """The profile; its structure and all notebook names in it are checked."""
+    """Load a profile, validating its structure and all notebook names in it."""
     if profile not in profiles():
         raise ParameterError(f"Unknown profile '{profile}'{_nearest(profile, profiles())}")
     return _load_profile(paths.PROFILES / f"{profile}.yaml")
 
 
 def resolve(notebook: str, profile: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
-    """All values that the notebook will run with: its own, the profile's over them, `overrides` last."""
+    """Return all values of a run: the notebook's defaults, overridden by the profile, then by `overrides`."""
     values = defaults(notebook)
     for name, value in profile_entry(notebook, profile).parameters.items():
         if name in SET_BY_THE_WORKFLOW:
@@ -134,19 +134,19 @@ def resolve(notebook: str, profile: str, overrides: dict[str, Any] | None = None
 
 
 def is_custom(notebook: str, profile: str, values: Mapping[str, Any]) -> bool:
-    """Whether a setting differs from the profile's, so that the results are not the profile's."""
+    """Return whether a setting differs from the profile's, so that the results are not the profile's."""
     usual = resolve(notebook, profile)
     return any(usual[name] != values[name] for name in usual if name not in NOT_SETTINGS)
 
 
 def parse_assignments(text: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """`epochs=3 dataset=folder:/x groups=[1,2]` as a dictionary.
+    """Parse assignments such as `epochs=3 dataset=folder:/x groups=[1,2]` into a dictionary.
 
-    Quotes group, as in a shell: `dataset='folder:/my birds'`. Values are Python literals where they parse (`true` and
-    `false` too), else strings, also in lists; those of strings in `known` are never parsed.
+    Quotes group as in a shell: `dataset='folder:/my birds'`. Values, also in lists, are Python literals if they parse
+    (`true` and `false` too), else strings; values of parameters that are strings in `known` are never parsed.
     """
     lexer = shlex.shlex(text, posix=True, punctuation_chars=False)
-    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""  # a backslash stands for itself
+    lexer.whitespace_split, lexer.commenters, lexer.escape = True, "", ""  # a backslash is a literal character
     try:
         words = list(lexer)
     except ValueError as error:
@@ -168,7 +168,7 @@ def parse_assignments(text: str, known: Mapping[str, Any] | None = None) -> dict
 
 
 def check_names(names, known_by: dict[str, dict[str, Any]]) -> None:
-    """Every name must belong to at least one of the given notebooks."""
+    """Raise ParameterError unless every name belongs to at least one of the given notebooks."""
     known = sorted({name for values in known_by.values() for name in values} - set(SET_BY_THE_WORKFLOW))
     for name in names:
         if name not in known:
@@ -185,7 +185,7 @@ def check_notebook(name: str, where: str = "") -> None:
 
 
 def cells(notebook: str) -> list[dict[str, Any]]:
-    """The notebook's cells, as they stand in its file."""
+    """Return the notebook's cells as stored in its file."""
     check_notebook(notebook)
     path = paths.NOTEBOOKS / f"{notebook}.ipynb"
     return _cells(path, path.stat().st_mtime_ns)
@@ -207,7 +207,7 @@ def _of_cell(notebook: str) -> dict[str, Any]:
 
 
 def _further(notebook: str) -> dict[str, Any]:
-    """The literals of the module `defaults` that the notebook imports from a package of lib; empty if none."""
+    """Return the literals of the `defaults` module that the notebook imports from lib; empty without `more`."""
     if MORE not in _of_cell(notebook):
         return {}
     code = "\n".join("".join(cell["source"]) for cell in cells(notebook) if cell["cell_type"] == "code")
@@ -219,7 +219,7 @@ def _further(notebook: str) -> dict[str, Any]:
 
 
 def _literals(source: str, where: str) -> dict[str, Any]:
-    """The values of a source of nothing but `name = literal`."""
+    """Return the values in a source that consists only of `name = literal`."""
     values: dict[str, Any] = {}
     try:
         for statement in ast.parse(source).body:
@@ -241,7 +241,7 @@ def _literals(source: str, where: str) -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         names = [key.value for key, _ in node.value]
-        if twice := [name for name in names if names.count(name) > 1]:  # YAML itself would drop the first
+        if twice := [name for name in names if names.count(name) > 1]:  # YAML would silently drop the first
             raise yaml.constructor.ConstructorError(problem=f"{twice[0]!r} twice", problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
@@ -261,7 +261,7 @@ def _load_profile(path: Path) -> Profile:
 
 
 def _checked(name: str, value: Any, values: dict[str, Any], who: str, notebook: str) -> Any:
-    """The value, made a float where an integer was given for one; otherwise of the very same type."""
+    """Return the value, validated to have the default's type; integers given for floats are converted."""
     if name not in values:
         known = sorted(set(values) - set(SET_BY_THE_WORKFLOW))
         raise ParameterError(f"{who} sets '{name}' of {notebook}, which has no such parameter{_nearest(name, known)}")
@@ -275,7 +275,7 @@ def _checked(name: str, value: Any, values: dict[str, Any], who: str, notebook: 
 
 
 def _type_of(like: Any) -> Any:
-    """The type of values like this default: None takes all, and items are as any of the list's."""
+    """Return the type of values that may replace this default: any for None; list items may match any of its items."""
     if isinstance(like, list):
         types = [_type_of(item) for item in like]
         types = [kind for kind in types if kind is not NUMBERS[int] or NUMBERS[float] not in types]  # [0, 0.5]: floats
@@ -289,7 +289,7 @@ def _literal(text: str):
     try:
         return ast.literal_eval(text)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        if re.fullmatch(r"\[[^][]*\]", text):  # bare words, or words whose quotes the shell's rules took
+        if re.fullmatch(r"\[[^][]*\]", text):  # bare words, or words whose quotes shlex removed
             return [_literal(item.strip()) for item in text[1:-1].split(",")]
         return text
 

@@ -1,4 +1,4 @@
-"""Which jobs are stale, and why, by content alone."""
+"""Decide which jobs are stale, and why, by content alone."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from lib.press.jobs import Job, read_json, sha256, title, write_atomically
 
 
 def plan(selected: list[Job]) -> dict[str, list[str]]:
-    """For each job the reasons to run it, in words; none where it is up to date."""
+    """Return for each job the reasons to run it, in words; empty if it is up to date."""
     why: dict[str, list[str]] = {}
     for job in selected:
         why[job.name] = reasons(job)
@@ -18,7 +18,7 @@ def plan(selected: list[Job]) -> dict[str, list[str]]:
 
 
 def reasons(job: Job) -> list[str]:
-    """Why this job by itself is stale, whatever happens to those that it reads."""
+    """Return why this job itself is stale, regardless of whether the jobs that it reads are."""
     before = read_json(jobs.made_from(job.name))
     if not jobs.executed(job.name).exists():
         if jobs.failed(job.name).exists():
@@ -36,7 +36,7 @@ def reasons(job: Job) -> list[str]:
 
 
 def damage(job: str) -> list[str]:
-    """What is missing from, or altered in, the files that a finished job left."""
+    """Return which files of a finished job are missing or altered."""
     content = read_json(jobs.record(job))
     if content is None:
         return ["its record is missing"]
@@ -51,7 +51,7 @@ def damage(job: str) -> list[str]:
 
 
 def files_of(content: dict) -> dict[str, str | None]:
-    """All files that a record speaks for, with their hashes; None for sidecars, which hold times."""
+    """Return all files listed in a record, with their hashes; None for sidecars, which contain times."""
     files: dict[str, str | None] = {}
     for identity, output in content["outputs"].items():
         files |= {f"{identity}.json": None, **output["files"]}
@@ -59,7 +59,7 @@ def files_of(content: dict) -> dict[str, str | None]:
 
 
 def records_of(names) -> dict[str, str]:
-    """The hash of each job's record, empty where there is none."""
+    """Return the hash of each job's record, empty if there is none."""
     return {job: sha256(jobs.record(job)) if jobs.record(job).exists() else "" for job in names}
 
 
@@ -68,15 +68,15 @@ def _differences(before: dict[str, str], now: dict[str, str]) -> list[str]:
     for part in now | before:
         old, new = before.get(part, "nothing"), now.get(part, "nothing")
         if old != new:
-            told = part.startswith(("parameter ", "Python ", "package "))  # of others there are only hashes
+            told = part.startswith(("parameter ", "Python ", "package "))  # for others only hashes are known
             found.append(f"{part}: {old} → {new}" if told else f"{part.removeprefix('module ')} changed")
     return found
 
 
 def prepare(job: Job) -> None:
-    """Make Snakemake, which compares files' times, agree with `reasons`.
+    """Make Snakemake, which compares file times, agree with `reasons`.
 
-    A stale job loses its executed copy; the results of an up-to-date one are made as new as what it was made from.
+    The executed copy of a stale job is removed; results of an up-to-date job get times no older than its inputs.
     """
     stale = bool(reasons(job))
     if stale:
