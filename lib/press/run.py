@@ -47,10 +47,10 @@ class RunError(RuntimeError):
 
 
 class Run:
-    """The one object through which a notebook touches files.
+    """The single interface between a notebook and its result files.
 
-    values: the notebook's `globals()`, from which its parameters are read. With the content of code and data they make
-    the `inputs` hash of every result. A run with other settings than its profile's goes to `figures/<profile>-custom/`.
+    values: the notebook's `globals()`, from which its parameters are read. With the content of code and data they form
+    the `inputs` hash of every result. Runs with settings other than their profile's go to `figures/<profile>-custom/`.
     """
 
     def __init__(self, notebook: str, values: Mapping[str, Any]):
@@ -66,31 +66,31 @@ class Run:
         scope = f"seed-{self.seed}" if self.seeds is None else ""
         self.folder = paths.figures() / self._home / scope
         self.checkpoints = paths.build() / "checkpoints" / self._home / (scope or "all") / notebook
-        self.models = paths.build() / "models" / self._home / (scope or "all")  # what one notebook leaves for another
+        self.models = paths.build() / "models" / self._home / (scope or "all")  # saved by one notebook for another
         self._started = time.monotonic()
         self._parts, self._commit = fingerprint.parts_of(notebook, self.parameters), _commit()
-        self._read: dict[str, str] = {}  # file below `figures/`: its hash
+        self._read: dict[str, str] = {}  # path below `figures/` -> hash
         self._data: list[dict[str, str | int]] = []
         self._outputs: dict[str, dict] = {}
-        # From here on the folder is not the result of a finished run, until `finish` says so.
+        # Until `finish` is called, the folder does not count as the result of a finished run.
         self._record.unlink(missing_ok=True)
         use_style()
         seed_everything(self.seed)
 
-    # What the run reads
+    # Inputs
 
     def design(self, defaults: ModuleType) -> SimpleNamespace:
-        """The values of the parameters that are listed in the module `defaults` and not in the parameters cell."""
+        """Return the values of the parameters that the module `defaults` lists, instead of the parameters cell."""
         return SimpleNamespace(**{name: self.parameters[name] for name in vars(defaults) if name in self.parameters})
 
     def use(self, data):
-        """Register a data set (images or sounds), so that every result names it; returns it unchanged.
+        """Register a data set (images or sounds) so that every result names it; return it unchanged.
 
         Raises:
             DataError: it is too small for this notebook.
         """
         needs.check(self.notebook, data)
-        if "absent" in self._parts.values():  # loading has downloaded it
+        if "absent" in self._parts.values():  # loading has downloaded the data set
             fingerprint._signature.cache_clear()
             self._parts |= fingerprint.data_parts(self.parameters)
         self._data.append(
@@ -99,7 +99,7 @@ class Run:
         return data
 
     def has(self, name: str) -> bool:
-        """Whether every seed of this profile has figure or table `name`: some data sets do not allow all of them."""
+        """Return whether every seed of this profile has figure or table `name`; some data sets do not permit all."""
         files = [self._stored(name, seed) for seed in self._all_seeds]
         return bool(files) and all(path.exists() for path in files)
 
@@ -107,16 +107,16 @@ class Run:
         return paths.figures() / self._home / f"seed-{seed}" / f"{name}.csv"
 
     def read(self, name: str) -> pd.DataFrame:
-        """The saved data of figure or table `name` from every seed of this profile, with a `seed` column.
+        """Return the saved data of figure or table `name` from every seed of this profile, with a `seed` column.
 
-        What it was made from is in `.attrs`: "note", its sizes and budget, and "data", its data sets. A figure or
-        table of it is saved with `like=` this frame, and names them.
+        `.attrs` holds what it was made from: "note" (sizes and budget) and "data" (data sets). Figures and tables
+        made from this frame name both if they are saved with `like=` this frame.
         """
         frames, used = [], []
         for seed in self._all_seeds:
             path = self._stored(name, seed)
             try:
-                # Only an empty field is missing: "None" and "NA" are the words that they are.
+                # Only empty fields are missing values: "None" and "NA" are strings.
                 frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
                 sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
                 note, data = sidecar["note"], list(sidecar["provenance"]["data"])
@@ -134,7 +134,7 @@ class Run:
         found.attrs |= {"note": note, "data": used}
         return found
 
-    # What the run hands over
+    # Outputs
 
     def save_figure(
         self,
@@ -149,18 +149,18 @@ class Run:
     ) -> None:
         """Save `figure` as PNG and PDF, the data it shows as CSV (frame) or NPZ (arrays), and its provenance.
 
-        note: sizes and budget behind this figure where they differ from the whole data sets.
-        like: a frame from `read` that this shows; note and data sets are taken from there.
-        without_data: the figure shows nothing of the data sets in use.
+        note: sizes and budget behind this figure, if it does not use the whole data sets.
+        like: the frame from `read` that it shows; note and data sets are taken from there.
+        without_data: the figure does not depend on the data sets in use.
         """
         about = self._about(caption, note, like, without_data)
-        # Below all that is drawn, so that the picture alone says what it was made from.
+        # The origin is printed below the drawing, so that the picture alone tells what it was made from.
         arrange(figure)
         drawn = figure.get_tightbbox()  # inches
         right, below = drawn.x1 / figure.get_figwidth(), (drawn.y0 - 0.06) / figure.get_figheight()
-        lines = textwrap.fill(about["origin"], max(40, int(26 * (drawn.x1 - drawn.x0))))  # what fits below the drawing
+        lines = textwrap.fill(about["origin"], max(40, int(26 * (drawn.x1 - drawn.x0))))  # fits below the drawing
         stamp = figure.text(right, below, lines, ha="right", va="top", fontsize=5, color="0.4", parse_math=False)
-        crop = figure.get_tightbbox().padded(0.04)  # "tight" would draw the figure twice for each format
+        crop = figure.get_tightbbox().padded(0.04)  # "tight" would draw the figure twice per format
         pdf = {"CreationDate": None, "Producer": None, "Keywords": self.inputs}
         files = {}
         try:
@@ -185,9 +185,9 @@ class Run:
         like: pd.DataFrame | None = None,
         without_data: bool = False,
     ) -> pd.DataFrame:
-        """Save `table` as CSV (full precision), LaTeX (booktabs, `digits` significant) and JSON (for Typst).
+        """Save `table` as CSV (full precision), LaTeX (booktabs, `digits` significant digits) and JSON (for Typst).
 
-        Returns the table, to be shown as the cell's output.
+        Returns the table, for display as the cell's output.
         """
         about = self._about(caption, note, like, without_data)
         latex = table.to_latex(
@@ -205,33 +205,33 @@ class Run:
         return table
 
     def finish(self) -> None:
-        """Declare the run complete: write its record and remove what an older run left and this one did not make."""
+        """Mark the run as complete: write its record, and remove results of older runs that this one did not make."""
         record = {"notebook": self.notebook, "inputs": self.inputs, "parameters": self.parameters, "data": self._data,
                   "outputs": self._outputs} | ({"read": self._read} if self._read else {})  # fmt: skip
         self._remove_leftovers()
         _write({self._record: _json(record)})
         print(f"{len(self._outputs)} figures and tables in {os.path.relpath(self.folder, paths.output_root())}")
 
-    # What the run knows of itself
+    # Provenance
 
     @property
     def inputs(self) -> str:
-        """Hash of what decides the results: code, packages, parameters, data; not the commit or the time."""
+        """Hash of all that determines the results: code, packages, parameters, data; not the commit or the time."""
         return sources.digest(self._parts | {"data in use": json.dumps(self._data)})[:16]
 
     def _about(self, caption: str, note: str, like: pd.DataFrame | None, without_data: bool) -> dict[str, Any]:
-        """Caption, note, data sets and origin of a result."""
+        """Return caption, note, data sets and origin of a result."""
         data = [] if without_data else self._data
         if like is not None:
             note, data = note or like.attrs["note"], like.attrs["data"]
         return {"caption": caption, "origin": self.origin(note, data), "note": note, "data sets": data}
 
     def origin(self, note: str = "", used: list[dict] | None = None) -> str:
-        """One line for captions: data (by default all that is in use), sizes, seeds, profile."""
+        """Return one line for captions: data (by default all in use), sizes, seeds, profile."""
         sizes: dict[tuple[str, str], list[str]] = {}
         for data in self._data if used is None else used:
             size = f"{data['count']:,}" + (f" {data['split']}" if data["split"] != "all" else "")
-            # Results of before sounds were read do not name their unit.
+            # Results from before sounds were supported have no unit.
             counts = sizes.setdefault((str(data["name"]), data.get("unit", "images")), [])
             counts += [size] if size not in counts else []
         parts = [f"{name}, {' + '.join(counts)} {unit}" for (name, unit), counts in sizes.items()]
@@ -246,21 +246,21 @@ class Run:
         return self.folder / f"{self.notebook}.json"
 
     def _remove_leftovers(self) -> None:
-        """Remove what older runs of this notebook left here, finished or not, and this one did not make."""
+        """Remove results of older runs of this notebook, finished or not, that this one did not make."""
         for sidecar in self.folder.glob("*.json"):
             try:
                 made_by = json.loads(sidecar.read_text(encoding="utf-8"))["provenance"]["notebook"]
             except (ValueError, LookupError, TypeError):
-                continue  # a record, or not ours
+                continue  # a record, or not written by a run
             if made_by == self.notebook and sidecar.stem not in self._outputs:
                 for file in self.folder.glob(f"{sidecar.stem}.*"):
                     file.unlink()
         for name in [self.notebook, *self._outputs]:
-            for partial in self.folder.glob(f".{name}.*"):  # of a process that died before renaming
+            for partial in self.folder.glob(f".{name}.*"):  # left by a process that died before renaming
                 partial.unlink(missing_ok=True)
 
     def _hand_over(self, name: str, files: dict[str, bytes], about: dict[str, Any]) -> None:
-        """Write the files of a figure or table, and beside them what `about` says."""
+        """Write the files of a figure or table, and a sidecar with `about` and the provenance."""
         if not re.fullmatch(r"\w+", name) or name in (self.notebook, *self._outputs):
             raise RunError(f"{name!r} cannot be an id, or is one already: it names files (letters, digits and _ alone)")
         hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
@@ -268,7 +268,7 @@ class Run:
         sidecar = {"id": name} | about | {"provenance": self._provenance(used) | {"files": hashes}}
         files = files | {f"{name}.json": _json(sidecar)}
         _write({self.folder / file: content for file, content in files.items()})
-        for ending in KINDS:  # a figure that showed a frame may show arrays now
+        for ending in KINDS:  # the data may have been a frame before and be arrays now
             if f"{name}.{ending}" not in files:
                 (self.folder / f"{name}.{ending}").unlink(missing_ok=True)
         self._outputs[name] = {"kind": about["kind"], "files": hashes}
@@ -282,7 +282,7 @@ class Run:
             "seed": self.seed if self.seeds is None else self.seeds,
             "data": used,
             "inputs": self.inputs,
-            "commit": self._commit,  # of the start: what is committed meanwhile was not run
+            "commit": self._commit,  # at the start: code committed later was not run
             "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in VERSIONS},
             "device": torch.cuda.get_device_name() if on_gpu else f"CPU ({os.cpu_count()} cores)",
             "threads": torch.get_num_threads(),
@@ -292,7 +292,7 @@ class Run:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch, and ask torch for deterministic kernels where it has them."""
+    """Seed Python, NumPy and torch, and make torch use deterministic kernels where available."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -301,7 +301,7 @@ def seed_everything(seed: int) -> None:
 
 
 def _commit() -> str:
-    """The commit checked out, with "+ changes" if code differs; outside git the variable COMMIT, or "unknown"."""
+    """Return the checked-out commit, with "+ changes" if code differs; outside git $COMMIT, or "unknown"."""
     commit = sources.git(paths.ROOT, "rev-parse", "HEAD")
     code = ["lib", "notebooks", "profiles", "requirements.lock", "paper/claims.yaml"]
     changed = commit and sources.git(paths.ROOT, "status", "--porcelain", "--", *code)
@@ -323,7 +323,7 @@ def _json(content: Any) -> bytes:
 
 
 def _plain(value: Any) -> Any:
-    """`value` in JSON's own types: NaN is null, infinity a word, NumPy's and torch's numbers are numbers."""
+    """Convert `value` to JSON types: NaN to null, infinity to a string, NumPy and torch values to numbers."""
     match value:
         case Mapping():
             return {str(key): _plain(item) for key, item in value.items()}
@@ -344,9 +344,9 @@ def _latex_text(text: str) -> str:
 
 
 def _write(files: Mapping[Path, bytes]) -> None:
-    """Write whole or not at all: readers see the old file or the new one.
+    """Write files atomically: readers see either the old file or the new one.
 
-    All contents are on disk before the first file appears, so that a full disk changes nothing.
+    All contents are on disk before the first file is replaced, so that a full disk changes nothing.
     """
     with ExitStack() as stack:
         for path, content in files.items():

@@ -1,8 +1,8 @@
-"""`make site`: the results of one profile as a folder of static pages, `build/site/`, to read in a browser.
+"""`make site`: write the results of one profile as static pages in `build/site/`, to read in a browser.
 
-`index.html` shows every figure and table of the profile, over all seeds and of each, with its provenance; the notebooks
-are pages beside it, as they were executed here or else with the stored figures and tables in their places. The folder
-is self-contained, which a content security policy enforces: styles and scripts are inlined, formulas are MathML.
+`index.html` shows every figure and table of the profile, over all seeds and for each seed, with its provenance. Each
+notebook has its own page, as executed here or else with the stored figures and tables inserted. The folder is
+self-contained, which a content security policy enforces: styles and scripts are inlined, formulas are MathML.
 """
 
 import base64
@@ -30,8 +30,8 @@ from lib.press.parameters import ParameterError
 from lib.press.verify import Scope, numbered, scopes, stored
 
 TEMPLATES = Path(__file__).parent / "templates"
-# The first digit in an id, such as fig34_loss_curves, is the study's. The page follows this order.
-SECTIONS = {  # title, and in the bar at the top
+# Sections in page order, keyed by the first digit of an id such as fig34_loss_curves, which is the study's.
+SECTIONS = {  # title, and label in the bar at the top
     "0": ("Overview", "Overview"),
     "7": ("Claims: reported and reproduced", "Claims"),
     "1": ("Laplacian-pyramid GAN", "Pyramid GAN"),
@@ -40,16 +40,16 @@ SECTIONS = {  # title, and in the bar at the top
     "4": ("Emergency recognition at home with Whisper", "Emergencies"),
     "": ("Other results", "Others"),
 }
-# Ids as they stand in a notebook's calls.
+# The ids in a notebook's calls.
 SAVED = re.compile(r"(?:save_figure|save_table|Result)\(\s*\"(\w+)\"")
-# What a page without scripts can show of an output, best first.
+# Output types that a page without scripts can show, best first.
 SHOWN_TYPES = ["text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg", "text/plain"]
 
 
 def write(profile: str) -> Path:
-    """Write the pages of a profile's results; returns the address of the first.
+    """Write the pages of a profile's results and return the path of `index.html`.
 
-    The folder appears whole or not at all. ParameterError where the profile has no results.
+    The folder appears complete or not at all. ParameterError if the profile has no results.
     """
     target = paths.build() / "site"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,20 +69,20 @@ def write(profile: str) -> Path:
 
 
 def _version(scope: Scope, identity: str, sidecar: dict, pages: list[dict], folder: Path) -> dict[str, Any]:
-    """What is shown of a figure or table as one seed's run, or that over all seeds, made it; files go to `folder`."""
+    """Return what is shown of a figure or table in one scope (a seed, or all seeds); copy its files to `folder`."""
     origin, place = sidecar["provenance"], f"figures/{scope.name}/{identity}"
     (folder / place).parent.mkdir(parents=True, exist_ok=True)
     files = [ending for ending in ("png", "csv", "json") if (scope.folder / f"{identity}.{ending}").exists()]
     for ending in files:
         shutil.copyfile(scope.folder / f"{identity}.{ending}", folder / f"{place}.{ending}")
-    into = "" if origin["seconds"] is None else f", {origin['seconds']:.0f} s into the run"  # not of a stopped run
+    into = "" if origin["seconds"] is None else f", {origin['seconds']:.0f} s into the run"  # unknown for a stopped run
     page = next((page for page in pages if (page["scope"], page["name"]) == (scope.name, origin["notebook"])), None)
     data = [
         f"{data['name']}, {data['count']:,} {data['split']} {data.get('unit', 'images')}" for data in origin["data"]
     ]
     version = {
         "label": scope.label,
-        "place": place,  # of the files, relative to the page, without their endings
+        "place": place,  # path of the files, relative to the page, without suffixes
         "sidecar": sidecar,
         "origin": {"commit": "unknown"} | origin,
         "files": files,
@@ -144,10 +144,10 @@ def _render(template: str, **values: Any) -> str:
 
 
 def number(value: Any) -> str:
-    """A table's field: five significant digits, which the source's numbers fit, and a dash where it is missing."""
+    """Format a table's field: five significant digits, enough for the source's numbers; a dash if it is missing."""
     if value is None:
         return "–"
-    if type(value) not in (int, float):  # of JSON; a truth value is no number
+    if type(value) not in (int, float):  # JSON types; a boolean is not a number
         return str(value)
     if isinstance(value, float) and not value.is_integer():
         text = f"{value:.5g}"
@@ -160,15 +160,15 @@ def number(value: Any) -> str:
 
 
 def formula(source: str, display: str) -> str:
-    """TeX as MathML, `display` "inline" or "block"; the source as code where it cannot be read."""
+    """Convert TeX to MathML, `display` "inline" or "block"; to the source as code if it cannot be parsed."""
     try:
         return to_mathml(source.strip(), display=display)
-    except Exception:  # the converter raises whatever its parser met
+    except Exception:  # the converter raises errors of many types
         return f"<code>{html.escape(source)}</code>"
 
 
 class _Renderer(IPythonRenderer):
-    """Markdown with its formulas as MathML and not as TeX for a script from elsewhere."""
+    """Markdown renderer that writes formulas as MathML, as TeX would need an external script."""
 
     def block_math(self, body: str) -> str:
         return formula(body, "block")
@@ -184,7 +184,7 @@ class _Renderer(IPythonRenderer):
 
 
 def _notebooks(scope: Scope, folder: Path) -> list[dict[str, Any]]:
-    """Write a page for each notebook of a scope; returns where it is, its title and the cells of all ids."""
+    """Write a page for each notebook of a scope; return its address, its title and the anchors of all ids."""
     exporter = HTMLExporter(
         Config(NbConvertBase={"display_data_priority": SHOWN_TYPES}),
         template_name="basic",
@@ -219,14 +219,14 @@ def _notebooks(scope: Scope, folder: Path) -> list[dict[str, Any]]:
 def _read(path: Path) -> nbformat.NotebookNode:
     try:
         return nbformat.read(path, as_version=4)
-    except Exception as error:  # of JSON, of nbformat or of its converters
+    except Exception as error:  # raised by JSON, nbformat or its converters
         raise ParameterError(f"{jobs.short(path)} is not a valid notebook; restore or delete it, and run it") from error
 
 
 def _filled(name: str, scope: Scope) -> nbformat.NotebookNode:
-    """The notebook as it stands in the repository, with a scope's figures and tables below the cells that save them.
+    """Return the notebook from the repository, with a scope's figures and tables below the cells that save them.
 
-    The page of a fresh clone, which holds results and no executed notebooks.
+    Used in a fresh clone, which contains results but no executed notebooks.
     """
     content = _read(paths.NOTEBOOKS / f"{name}.ipynb")
     for cell in (cell for cell in content.cells if cell.cell_type == "code"):
@@ -245,7 +245,7 @@ def _filled(name: str, scope: Scope) -> nbformat.NotebookNode:
 
 
 def _prepare(content: nbformat.NotebookNode, scope: Scope) -> dict[str, str]:
-    """Remove scripts and widgets, give pictures their captions as alternative texts; by id, its cell's address."""
+    """Remove scripts and widgets, set captions as the pictures' alt texts; return the anchors of cells by id."""
     anchors = {}
     for cell in content.cells:
         if cell.cell_type != "code":

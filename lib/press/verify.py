@@ -1,9 +1,9 @@
-"""`make verify`: are the stored results intact and up to date.
+"""`make verify`: check that the stored results are intact and up to date.
 
-An *error* is a result that is not what its record says: a file missing, altered or without a record, an unfinished run,
-another profile's result, no commit. A *warning* is one that the repository would not make now: stale, never run, made
-from uncommitted code or from a commit that this history lacks. Only errors make the exit status 1. Files that
-.gitignore excludes are not missed: PDF, NPZ, a seed's picture where there is one over all seeds.
+An *error* is a result that does not match its record: a file that is missing, altered or in no record, an unfinished
+run, another profile's result, no commit. A *warning* is one that the repository would not produce now: stale, never
+run, made from uncommitted code or from a commit that is not in this history. Only errors set the exit status to 1.
+Files that .gitignore excludes may be missing: PDF, NPZ, a seed's picture if there is one over all seeds.
 """
 
 import json
@@ -24,7 +24,7 @@ from lib.press import fingerprint, jobs, parameters, staleness
 from lib.press.jobs import Job, read_json, sha256
 from lib.press.parameters import ParameterError
 
-TEMPORARY = ("smoke", "-custom")  # ends of folders that `make clean` removes
+TEMPORARY = ("smoke", "-custom")  # suffixes of the folders that `make clean` removes
 
 
 def _object(**properties: dict) -> dict:
@@ -41,18 +41,18 @@ FILES = _named(TEXT)  # SHA-256 by name
 PROVENANCE = _object(notebook=TEXT, profile=TEXT, seed={"type": ["integer", "array"], "items": WHOLE}, data=DATA,
                      versions=_object(), device=TEXT, threads=WHOLE, seconds={"type": ["number", "null"]}, made=TEXT,
                      files=FILES)  # fmt: skip
-PROVENANCE["properties"]["commit"] = {"type": ["string", "null"]}  # not there outside git
+PROVENANCE["properties"]["commit"] = {"type": ["string", "null"]}  # optional; may be null
 SIDECAR = {"caption": TEXT, "origin": TEXT, "provenance": PROVENANCE}
 ROWS = {"type": "array", "items": {"type": "array"}}
 FIGURE = _object(kind={"const": "figure"}, **SIDECAR)
 TABLE = _object(kind={"const": "table"}, columns={"type": "array", "items": TEXT}, data=ROWS, **SIDECAR)
 RECORD = _object(inputs=TEXT, parameters=_object(), data=DATA, outputs=_named(_object(files=FILES)))
-RECORD["properties"]["read"] = {"type": "object", "additionalProperties": TEXT}  # over seeds: by path
+RECORD["properties"]["read"] = {"type": "object", "additionalProperties": TEXT}  # of runs over seeds: hash by path
 FORM = Validator({"anyOf": [FIGURE, TABLE, RECORD]})
 
 
 def _read(path: Path) -> dict | None:
-    """A record or sidecar; None where it is not of the form in which `Run` writes them."""
+    """Return a record or sidecar; None if it is not in the format that `Run` writes."""
     content = read_json(path)
     whole = FORM.is_valid(content) and all(len(row) == len(content["columns"]) for row in content.get("data", ())
                                            if "columns" in content)  # fmt: skip
@@ -60,7 +60,7 @@ def _read(path: Path) -> dict | None:
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong, where, and what to do about it."""
+    """One problem: its severity, where it is, what is wrong, and what to do about it."""
 
     level: str  # "error" or "warning"
     where: str
@@ -73,7 +73,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Scope:
-    """What one seed's folder, or that over all seeds, holds."""
+    """The contents of one seed's results folder, or of the folder over all seeds."""
 
     folder: Path
 
@@ -100,26 +100,26 @@ class Scope:
 
     @cached_property
     def sidecars(self) -> dict[str, dict]:
-        """By id, what stands beside each figure and table."""
+        """The sidecars of figures and tables, by id."""
         return {name: content for name, content in self._contents.items() if "provenance" in (content or {})}
 
     @cached_property
     def records(self) -> dict[str, dict]:
-        """By notebook, what each finished run says that it made."""
+        """The records of finished runs, by notebook."""
         return {name: content for name, content in self._contents.items() if "outputs" in (content or {})}
 
 
 def scopes(folder: str) -> list[Scope]:
-    """The folder over all seeds, then those of the seeds in their order."""
+    """Return the folder over all seeds, then those of the seeds in order."""
     top = paths.figures() / folder
-    if folder not in {path.name for path in paths.figures().glob("*/")}:  # a name, not a path that leads elsewhere
+    if folder not in {path.name for path in paths.figures().glob("*/")}:  # a name, not a path to somewhere else
         raise ParameterError(f"There is no {jobs.short(top)}: run `make figures PROFILE={folder}` first")
     seeds = [path for path in top.iterdir() if _is_seed(path)]
     return [Scope(top), *sorted(map(Scope, seeds), key=lambda scope: scope.seed)]
 
 
 def stored(folder: str) -> Iterator[tuple[Scope, str, dict]]:
-    """All figures and tables with their sidecars, but not figures whose pictures git leaves out and are not here."""
+    """Yield all figures and tables with their sidecars, except figures whose pictures git excludes and are missing."""
     for scope in scopes(folder):
         for name in scope.unreadable:
             where = f"{scope.name}/{name}.json"
@@ -131,7 +131,7 @@ def stored(folder: str) -> Iterator[tuple[Scope, str, dict]]:
 
 
 def numbered(identity: str) -> tuple[str, int]:
-    """The study's digit and the number within it, ("3", 4) of fig34_loss_curves; ("", 0) where there is none."""
+    """Return the study's digit and the number within it, ("3", 4) for fig34_loss_curves; ("", 0) without one."""
     found = re.match(r"(?:fig|tab)(\d)(\d+)_", identity)
     return (found[1], int(found[2])) if found else ("", 0)
 
@@ -141,7 +141,7 @@ def _is_seed(path: Path) -> bool:
 
 
 def not_in_git(path: Path) -> bool:
-    """Whether .gitignore leaves this result out: PDF, NPZ, a seed's picture of what there is over all seeds."""
+    """Return whether git excludes this result: PDF, NPZ, a seed's picture that also exists over all seeds."""
     name, rules = f"/figures/{path.relative_to(paths.figures()).as_posix()}", paths.ROOT / ".gitignore"
     lines = rules.read_text(encoding="utf-8").splitlines() if rules.exists() else []
     fitting = [line for line in lines if fnmatch(name, line.removeprefix("!").replace("**/", "*"))]
@@ -151,13 +151,13 @@ def not_in_git(path: Path) -> bool:
 
 
 def kept_folders() -> list[str]:
-    """The folders of results that stay: all but those that `make clean` removes."""
+    """Return the results folders that `make clean` does not remove."""
     found = sorted(path.name for path in paths.figures().glob("*") if path.is_dir())
     return [name for name in found if not name.endswith(TEMPORARY)]
 
 
 def verify(folder: str) -> tuple[list[Finding], Counter]:
-    """All findings in one folder of `figures/`, errors first, and how much was looked at."""
+    """Return all findings in one folder of `figures/`, errors first, and counts of what was checked."""
     found, counts = [], Counter()
     places, commits = scopes(folder), history(paths.ROOT)
     for scope in places:
@@ -174,7 +174,7 @@ def verify(folder: str) -> tuple[list[Finding], Counter]:
 
 
 def _files(scope: Scope, counts: Counter) -> Iterator[Finding]:
-    """What the records speak for is there, and unchanged."""
+    """Check that the files listed in the records are present and unchanged."""
     for name in scope.unreadable:
         again = f"Restore it with `git restore`, or run {_make(scope)}."
         yield Finding("error", f"{scope.name}/{name}.json", "is no JSON of a result, or not a whole one", again)
@@ -198,15 +198,15 @@ def _files(scope: Scope, counts: Counter) -> Iterator[Finding]:
 
 
 def _same_table(sidecar: dict, path: Path) -> bool:
-    """Whether a table's sidecar, which carries no hash, says the same as its hashed CSV file."""
+    """Return whether a table's sidecar, which has no hash, has the same content as its hashed CSV file."""
     if not path.exists():
-        return True  # reported already
+        return True  # already reported
     frame = pd.DataFrame(sidecar["data"], columns=sidecar["columns"], dtype=object)
     return frame.to_csv(index=False, lineterminator="\n").encode() == path.read_bytes()
 
 
 def _orphaned(scope: Scope) -> Iterator[Finding]:
-    """Results that no record speaks for: those of an unfinished run, among them."""
+    """Find results that no record lists, such as those of an unfinished run."""
     known = {f"{notebook}.json" for notebook in scope.records}
     for record in scope.records.values():
         known |= staleness.files_of(record).keys()
@@ -218,14 +218,14 @@ def _orphaned(scope: Scope) -> Iterator[Finding]:
 
 
 def history(root: Path) -> frozenset[str] | None:
-    """All commits that lead to the one checked out in `root`; None outside git and in a shallow clone."""
+    """Return the commit checked out in `root` and its ancestors; None outside git and in a shallow clone."""
     commits = sources.git(root, "rev-list", "HEAD")
     whole = sources.git(root, "rev-parse", "--is-shallow-repository") == "false"
     return frozenset(commits.split()) if commits and whole else None
 
 
 def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None) -> Iterator[Finding]:
-    """Sidecars say the profile and seed that the folder says, and a commit of `commits`. One line for each run."""
+    """Check that sidecars name the folder's profile and seed and one of `commits`. Problems are grouped by run."""
     profile, wrong = folder.removesuffix("-custom"), Counter()
     for sidecar in scope.sidecars.values():
         origin = sidecar["provenance"]
@@ -236,7 +236,7 @@ def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None) -> It
         if scope.seed is not None and origin["seed"] != scope.seed:
             wrong["error", notebook, f"of seed {origin['seed']} in the folder of seed {scope.seed}", again] += 1
         if commit == "unknown":
-            # Where git tells nothing, as in an unpacked archive or another user's clone, results cannot name a commit.
+            # Where git is unavailable, as in an unpacked archive or another user's clone, results cannot name a commit.
             level, todo = ("error", again) if commits is not None else (
                 "warning", "Run again in a git clone that is yours, where the exact code matters.")  # fmt: skip
             wrong[level, notebook, "without the commit that made them", todo] += 1
@@ -254,7 +254,7 @@ def _provenance(scope: Scope, folder: str, commits: frozenset[str] | None) -> It
 
 
 def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Finding]:
-    """What the profile asks for and nobody ran, and what would come out otherwise today."""
+    """Find runs of the profile that were never made, and results that would be different now."""
     by_seed = {scope.seed: scope for scope in places}
     seeds = dict.fromkeys([*filter(lambda seed: seed is not None, by_seed), *parameters.load_profile(profile).seeds])
     stale: set[str] = set()
@@ -265,7 +265,7 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
             saved = scope.sidecars.values() if scope else ()
             if not any(sidecar["provenance"]["notebook"] == job.notebook for sidecar in saved):
                 yield Finding("warning", job.name, "was never run", f"Run {_make(job, job.notebook)}.")
-            continue  # unfinished: an error, reported already
+            continue  # unfinished: already reported as an error
         if "stopped" in record:
             what = f"was stopped {record['stopped']}: {len(record['outputs'])} figures and tables are there"
             yield Finding("warning", job.name, what, f"Run {_make(job, job.notebook)} for the rest.")
@@ -288,7 +288,7 @@ ABSENT = "its data set is not here"
 
 
 def _reasons(job: Job, record: dict) -> list[str]:
-    """Why the recorded results are not what the notebook would give now; none where they are."""
+    """Return why the recorded results are not what the notebook would produce now; empty if they are."""
     if sources.digest(job.parts | {"data in use": json.dumps(record["data"])})[:16] == record["inputs"]:
         return []
     then, now = record["parameters"], json.loads(json.dumps(job.values))
@@ -300,16 +300,16 @@ def _reasons(job: Job, record: dict) -> list[str]:
 
 
 def _make(place: Scope | Job, notebook: str = "") -> str:
-    """The command that makes a scope's results again."""
+    """Return the command that makes a scope's results again."""
     profile = place.name.split("/")[0].removesuffix("-custom")
     only = f" ONLY={notebook}" if notebook else ""
-    # Without a notebook, one seed alone would make the results over all seeds anew, from that seed.
+    # Without a notebook, selecting one seed would also remake the results over all seeds, from that seed alone.
     seed = f' SEEDS="{place.seed}"' if notebook and place.seed is not None else ""
     return f"`make figures PROFILE={profile}{only}{seed}`"
 
 
 def show(folder: str, found: list[Finding], counts: Counter) -> int:
-    """Print what `verify` found; returns the number of errors."""
+    """Print the findings of `verify` and return the number of errors."""
     for finding in found:
         print(finding)
     levels = Counter(finding.level for finding in found)
@@ -323,7 +323,7 @@ def show(folder: str, found: list[Finding], counts: Counter) -> int:
 
 
 def main(profile: str) -> int:
-    """Check one folder of `figures/`, or all that are kept; 1 where there is an error."""
+    """Check one folder of `figures/`, or all that are kept; return 1 if there is an error."""
     folders = [profile] if profile else kept_folders()
     if not folders:
         raise ParameterError(f"There are no results in {jobs.short(paths.figures())}: run `make figures` first")

@@ -20,12 +20,12 @@ from lib.press.jobs import Job
 from lib.press.parameters import ParameterError
 from lib.press.staleness import plan
 
-PAGES = {"verify": "", "site": "quick", "paper": "public"}  # modules: the profile that they read by default
-INTERRUPTED = 130  # what shells return after Ctrl-C
+PAGES = {"verify": "", "site": "quick", "paper": "public"}  # module: the profile that it reads by default
+INTERRUPTED = 130  # exit status of shells after Ctrl-C
 
 
 def show_plan(selected: list[Job]) -> None:
-    """`make plan`: what would run and why. Changes nothing."""
+    """`make plan`: print what would run and why, without changing anything."""
     why = plan(selected)
     stale, fresh = ([job for job in selected if bool(why[job.name]) == wanted] for wanted in (True, False))
     print(f"{len(stale)} of {len(selected)} notebook runs to do")
@@ -38,7 +38,7 @@ def show_plan(selected: list[Job]) -> None:
 
 
 def slow_precision(stale: list[Job], processor: Path = Path("/proc/cpuinfo")) -> str:
-    """A warning where a job would compute in bfloat16 on a processor that has none; "" on systems that tell nothing."""
+    """Return a warning if a job would use bfloat16 on a processor without it; "" if not, or if this is unknown."""
     asks = [job.title for job in stale if job.values.get("precision") == "bf16"]
     if not asks or shutil.which("nvidia-smi") or not processor.exists() or "bf16" in processor.read_text():
         return ""
@@ -48,21 +48,21 @@ def slow_precision(stale: list[Job], processor: Path = Path("/proc/cpuinfo")) ->
 
 
 def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
-    """`make figures`: run what is stale. Returns the exit status."""
+    """`make figures`: run the stale jobs and return the exit status."""
     why = plan(selected)
     stale = [job for job in selected if why[job.name]]
     if not stale:
         print(f"Nothing to do: all {len(selected)} notebook runs are up to date.")
         return 0
     print(f"{len(stale)} of {len(selected)} notebook runs to do (`make plan` tells why)", flush=True)
-    if not options.executor:  # else the processor is another
+    if not options.executor:  # jobs on a cluster run on other processors
         print(slow_precision(stale), end="", flush=True)
     paths.build().mkdir(parents=True, exist_ok=True)
-    for job in stale:  # copies of an earlier time: what is there at the end is of this run
+    for job in stale:  # remove earlier failed copies, so that any left at the end are from this run
         try:
             with jobs.lock(job.name):
                 jobs.failed(job.name).unlink(missing_ok=True)
-        except Timeout:  # told before anything starts
+        except Timeout:  # reported before anything starts
             print(f"{jobs.title(job.name)} is being run already by another process; not started twice.")
             return 1
     status, log = _snakemake(options)
@@ -82,26 +82,26 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
 
 
 def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
-    """Hand over to Snakemake. Its own words go to a log; what the jobs say goes to the terminal."""
+    """Run Snakemake and return (status, log). Its own messages go to the log, those of the jobs to the terminal."""
     log = paths.build() / f"snakemake-{os.getpid()}.log"
     selection = {name: getattr(options, name) for name in ("profile", "seeds", "only", "params", "jobs")}
     command = [sys.executable, "-m", "snakemake", "--snakefile", paths.ROOT / "Snakefile"]
     command += ["--cores", options.cores, "--resources", f"slots={options.jobs}"]
     if options.executor:
-        selection["cores"] = str(options.cores)  # of each notebook
+        selection["cores"] = str(options.cores)  # per notebook
         command += ["--executor", options.executor, "--jobs", options.jobs, "--seconds-between-status-checks", "10"]
         command += ["--default-resources", *(f"slurm_{name}={value}" for name in ("partition", "account")
                                              if (value := getattr(options, name)))]  # fmt: skip
     if options.executor == "slurm":
         command += ["--slurm-logdir", paths.build() / "slurm", "--slurm-init-seconds-before-status-checks", "10"]
         shown = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True).stdout
-        if "accounting_storage/none" in shown:  # where there is no accounting, sacct tells nothing
+        if "accounting_storage/none" in shown:  # without accounting, sacct reports nothing
             command += ["--slurm-status-command", "squeue"]
     command += ["--rerun-triggers", "mtime", "--rerun-incomplete", "--keep-going", "--quiet", "progress"]
-    # Its lock would outlive a killed run; the locks here are released by the operating system.
+    # Snakemake's lock would outlive a killed run; the locks of `jobs` are released by the operating system.
     command += ["--nolock", "--scheduler", "greedy", "--profile", "none", "--workflow-profile", "none"]
-    # Not by --config, which would read the values as YAML. It starts in the output's folder, as it writes where it
-    # starts and a clone may be read-only: hence whole paths.
+    # Not by --config, which would parse the values as YAML. Snakemake writes to its working directory and a clone may
+    # be read-only, so it runs in the output folder: hence absolute paths.
     environment = os.environ | {"SELECTION": json.dumps(selection), "DATA_ROOT": str(paths.data_root()),
                                 "OUTPUT_ROOT": str(paths.output_root())}  # fmt: skip
     with log.open("w") as stream:
@@ -111,12 +111,12 @@ def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
         try:
             return process.wait(), log
         except KeyboardInterrupt:
-            process.wait()  # it got the signal as well and is ending its jobs
+            process.wait()  # Snakemake received the signal too and is stopping its jobs
             return INTERRUPTED, log
 
 
 def _tell_what_is_left(left: list[Job], log: Path) -> None:
-    """Which jobs failed in this run; where none did, what Snakemake says."""
+    """Print which jobs did not finish, and the end of Snakemake's log if none of them failed."""
     failed = [job for job in left if jobs.failed(job.name).exists()]
     print(f"\n{len(left)} notebook runs did not finish:" if left else "\nSnakemake reports an error:")
     for job in left:
@@ -128,14 +128,14 @@ def _tell_what_is_left(left: list[Job], log: Path) -> None:
 
 
 def store_outputs(selected: list[Job]) -> None:
-    """`make outputs`: put the outputs of checked cells into the notebooks in git, and no others."""
+    """`make outputs`: store the outputs of checked cells, and no others, in the notebooks of the repository."""
     for job in {job.notebook: job for job in reversed(selected)}.values():
         execution.store_outputs(paths.NOTEBOOKS / f"{job.notebook}.ipynb", jobs.executed(job.name))
 
 
 def available_cores() -> int:
-    """Cores that this process may use, which in a container or on a cluster are not all of the machine's."""
-    from joblib import cpu_count  # which knows containers' quotas; here, as importing it takes a while
+    """Return how many cores this process may use: in a container or on a cluster fewer than the machine has."""
+    from joblib import cpu_count  # respects container quotas; imported here, as it takes a while
 
     return cpu_count()
 
@@ -143,7 +143,7 @@ def available_cores() -> int:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.press.workflow", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    settings = ("seeds", "only", "params", "jobs", "cores", "executor", "partition", "account")  # as `make help` tells
+    settings = ("seeds", "only", "params", "jobs", "cores", "executor", "partition", "account")  # see `make help`
     for name in ("figures", "plan", "outputs"):
         command = commands.add_parser(name)
         command.add_argument("--profile", default="quick")

@@ -109,7 +109,7 @@ class Outbox:
         return done
 
     def confirm(self, name: str) -> None:
-        """Mark an alert as confirmed by a person, so that the emergency contact gets it; DataError if there is none."""
+        """Mark an alert as confirmed by a person, so that the emergency contact gets it; DataError if it is unknown."""
         if not (self.folder / name / "alert.json").exists():
             raise DataError(f"There is no alert {name!r} in {self.folder}.")
         (self.folder / name / "confirmed").touch()

@@ -67,7 +67,7 @@ def show(recogniser: Recogniser, name: str, content: bytes, location: str = "") 
 
 
 def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
-    """Return the votes in the window where an emergency is most likely: voter, prediction, emergency (probability)."""
+    """Return voters and vote for the window likeliest an emergency: voter, prediction, emergency (probability)."""
     votes, alarming = recogniser.calibrated_votes(report.opinion), list(recogniser.alarming)
     rows = []
     for name, logits in votes.items():

@@ -45,12 +45,12 @@ def calibrated(validation: Votes, labels: Tensor, test: Votes) -> dict[str, Tens
 
 
 def calls(votes: Votes, alarming: Sequence[int]) -> Tensor:
-    """Return how many voters predict an emergency, (N,); calibrate the logits first, as voters are overconfident."""
+    """Return how many voters predict an emergency, (N,). Calibrate logits first, or one voter may do so too easily."""
     return torch.stack([raised(logits, alarming) for logits in votes.values()]).sum(0)
 
 
 def majority(votes: Votes, alarming: Sequence[int]) -> Tensor:
-    """Return whether more than half of the voters predict an emergency, (N,) bool: two of three as in the source."""
+    """Return whether most voters predict an emergency, (N,) bool: two of three (as in the source), both of two."""
     return calls(votes, alarming) > len(votes) / 2
 
 
@@ -60,7 +60,7 @@ def majority_class(votes: Votes) -> Tensor:
     answered = ~logits.isnan().any(2, keepdim=True)
     counts = (one_hot(logits.argmax(2), logits.shape[2]) * answered).sum(0)
     surest = logits.softmax(2).nan_to_num(0.0).amax(0)
-    # Votes decide; among classes with equal counts, the highest probability that any voter gives.
+    # Counts decide; among equal counts, the highest probability that any voter gives to the class.
     return (counts + 0.5 * surest * (counts > 0)).argmax(1)
 
 

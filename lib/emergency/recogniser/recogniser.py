@@ -175,7 +175,7 @@ class Recogniser:
         return {name: logits / self.temperatures[name] for name, logits in opinion.votes.items()}
 
     def moment_probabilities(self, opinion: Opinion) -> np.ndarray:
-        """Return frame probabilities (N, moments, classes), at the clips' temperature; none is fitted for frames."""
+        """Return frame probabilities (N, moments, classes), with the temperature of clips; frames have none."""
         return (opinion.moments / self.temperatures[ENCODER]).softmax(-1).numpy()
 
     # --- Streams ----------------------------------------------------------------------------------

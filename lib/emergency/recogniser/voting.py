@@ -18,7 +18,7 @@ from lib.emergency.whisper.training import Clips
 from lib.metrics.classification import percent
 from lib.metrics.moments import alarm_curve
 
-RULES = ((1, 1), (5, 25), (12, 25), (3, 5))  # k of n moments
+RULES = ((1, 1), (5, 25), (12, 25), (3, 5))  # k of n frames
 FOLDS = 5  # for the text classifier's votes on the validation clips, and for the audit
 
 
