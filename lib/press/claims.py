@@ -2,7 +2,7 @@
 
 A claim is compared if our values are for the source's data set, meet all its `needs` and cover at least three seeds.
 It is *reproduced* if the source's value lies in the 95 % prediction interval of one more run (mean ± t(0.975, n - 1)
-sd sqrt(1 + 1/n); a count: equals the mean) and its order relative to the claim `than` is ours; else it *differs*.
+sd sqrt(1 + 1/n); a count: equals the mean) and on the same side of the claim `than` as ours; else it *differs*.
 """
 
 import json
@@ -22,7 +22,7 @@ FEWEST_SEEDS = 3
 
 @dataclass(frozen=True)
 class Ours:
-    """Where to find our value: `column` in the row per seed that matches `rows` (column: value), or the maximum."""
+    """Where to find our value: `column` in the row per seed that matches `rows` (column: value), or their maximum."""
 
     table: str
     column: str
