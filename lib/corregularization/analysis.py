@@ -1,4 +1,4 @@
-"""What the study measures on filters: similarity, its lower bound, angles and norms, groups."""
+"""Measures of filters: similarity and its lower bound, angles, norms and coherence of groups."""
 
 import math
 
@@ -11,7 +11,7 @@ from lib.corregularization.losses import SHORTEST, as_matrix, welch_bound
 
 
 def unit_filters(weight: Tensor) -> Tensor:
-    """Filters as unit vectors, (n, d) float64, detached; a filter of zeros stays one."""
+    """Return the filters as unit vectors, (n, d) float64, detached; an all-zero filter stays zero."""
     return F.normalize(as_matrix(weight.detach()).double().cpu(), dim=1, eps=SHORTEST)
 
 
@@ -21,7 +21,7 @@ def _with_direction(weight: Tensor) -> Tensor:
 
 
 def gram_matrix(weight: Tensor) -> Tensor:
-    """Cosines between filters, (n, n) float64, ones on the diagonal."""
+    """Return the cosines between filters, (n, n) float64, with ones on the diagonal."""
     unit = unit_filters(weight)
     gram = (unit @ unit.T).clamp(-1, 1)
     gram.fill_diagonal_(1)
@@ -29,16 +29,16 @@ def gram_matrix(weight: Tensor) -> Tensor:
 
 
 def pair_cosines(weight: Tensor) -> Tensor:
-    """The n(n-1)/2 cosines c_ij, i < j."""
+    """Return the n(n-1)/2 cosines c_ij, i < j."""
     gram = gram_matrix(weight)
     return gram[tuple(torch.triu_indices(*gram.shape, offset=1))]
 
 
 def similarity(weight: Tensor) -> dict[str, float]:
-    """How similar the n filters of a layer are, over pairs i ≠ j of cosines c_ij; cheap enough for every epoch.
+    """Return how similar the filters of a layer are, from the cosines c_ij, i ≠ j; cheap enough for every epoch.
 
-    n, d: filters and weights of each. rms, mean, max: of |c_ij|, in [0, 1]. welch: the smallest RMS that n vectors in
-    d dimensions can have. Filters without direction (pruned ones, say) are left out and not counted.
+    n, d: number of filters, and of weights per filter. rms, mean, max: of |c_ij|, in [0, 1]. welch: the smallest RMS
+    that n vectors in d dimensions can have. Filters without direction (e.g. pruned ones) are excluded and not counted.
     """
     n, d = (unit := _with_direction(weight)).shape
     cosines = pair_cosines(unit).abs()
@@ -48,14 +48,14 @@ def similarity(weight: Tensor) -> dict[str, float]:
 
 
 def coherence(weight: Tensor) -> dict[str, float]:
-    """`similarity` of a kernel (n, …) or kernel matrix (n, d), and how evenly its filters fill their space.
+    """Return `similarity` of a kernel (n, …) or kernel matrix (n, d), and how evenly its filters fill their space.
 
     excess: rms - welch. effective_rank: exp of the entropy of the singular values of the unit
-    filters, in [1, min(n, d)] (Roy & Vetterli 2007). condition: largest over smallest singular value.
+    filters, in [1, min(n, d)] (Roy & Vetterli 2007). condition: ratio of largest to smallest singular value.
     """
     unit = _with_direction(weight)
     found = similarity(unit)
-    # Squared singular values from the smaller Gram matrix: many times faster than an SVD of U.
+    # Eigenvalues of the smaller Gram matrix are the squared singular values: many times faster than an SVD of U.
     gram = unit @ unit.T if found["n"] <= found["d"] else unit.T @ unit
     values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     entropy = torch.special.entr(values / values.sum()).sum().item()
@@ -63,12 +63,12 @@ def coherence(weight: Tensor) -> dict[str, float]:
     return found | {
         "excess": found["rms"] - found["welch"],
         "effective_rank": math.exp(entropy),
-        "condition": largest / smallest if smallest > 1e-6 * largest else math.inf,  # below, rounding alone
+        "condition": largest / smallest if smallest > 1e-6 * largest else math.inf,  # below, only rounding error
     }
 
 
 def group_coherence(weight: Tensor, groups: int) -> tuple[float, float]:
-    """RMS |cosine| (within groups, across groups) for contiguous groups, as equal as they can be; NaN without pairs."""
+    """Return RMS |cosine| (within, across) contiguous groups of nearly equal size; NaN where there are no pairs."""
     gram = gram_matrix(weight)
     label = torch.arange(len(gram)) * groups // len(gram)
     same = label.unsqueeze(0) == label.unsqueeze(1)
@@ -78,7 +78,7 @@ def group_coherence(weight: Tensor, groups: int) -> tuple[float, float]:
 
 
 def similar_pairs(weight: Tensor, count: int = 8) -> pd.DataFrame:
-    """The `count` most similar pairs by |cosine|, each filter at most once: columns i, j, cosine."""
+    """Return the `count` most similar pairs by |cosine|, each filter at most once: columns i, j, cosine."""
     gram = gram_matrix(weight)
     left = gram.abs().triu(diagonal=1)
     rows = []
@@ -91,16 +91,16 @@ def similar_pairs(weight: Tensor, count: int = 8) -> pd.DataFrame:
 
 
 def norms_and_angles(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Filter norms (n,) and angles between filters (pairs,) in degrees, 0 to 180."""
+    """Return filter norms (n,) and angles between filters (pairs,) in degrees, 0 to 180."""
     return as_matrix(weight.detach()).double().norm(dim=1).cpu(), pair_cosines(weight).acos().rad2deg()
 
 
 def prune_redundant(layer: nn.Conv2d, share: float) -> Tensor:
-    """Which filters to keep, (n,) bool: the most redundant ones go first.
+    """Return which filters to keep, (n,) bool, when the most redundant ones are pruned first.
 
-    One at a time, of the most similar remaining pair the shorter filter is dropped, until
-    `share` of the filters are gone, but never all of them (Lubana et al. 2020 argue that decorrelated filters make
-    such pruning worse, as none is redundant; here it is measured).
+    Repeatedly drops the shorter filter of the most similar remaining pair until `share` of the filters are gone, but
+    never all of them. Lubana et al. 2020 argue that decorrelated filters make such pruning worse, as none is
+    redundant; here this is measured.
     """
     norm = norms_and_angles(layer.weight)[0]
     similar = gram_matrix(layer.weight).abs().fill_diagonal_(-1)

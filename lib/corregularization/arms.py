@@ -1,4 +1,4 @@
-"""Arms: what is added to the cross-entropy in one curve of a figure, and how the network starts."""
+"""Arms of the experiments: the penalty added to the cross-entropy, and the initialisation of the network."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,10 +13,10 @@ from lib.corregularization.losses import ResponsePenalty, mean_over_layers
 
 @dataclass(frozen=True)
 class Arm:
-    """One curve of a figure: what is added to the cross-entropy, and how the network starts.
+    """One curve of a figure: the penalty added to the cross-entropy, and the initialisation of the network.
 
-    penalty: "none", "gram", "weight_decay" (AdamW's) or a key of `PENALTIES` or `ON_LAYERS`; options go to it.
-    strength: λ, the weight of the penalty (a mean over pairs and layers), or the decay.
+    penalty: "none", "gram", "weight_decay" (AdamW's) or a key of `PENALTIES` or `ON_LAYERS`; options are passed to it.
+    strength: λ, the weight of the penalty (a mean over pairs and layers), or the weight decay.
     """
 
     label: str
@@ -27,22 +27,22 @@ class Arm:
 
 
 def gram(label: str, strength: float, **options: Any) -> Arm:
-    """The study's own penalty as an arm: groups, grouping, power, margin as in `gram_penalty`."""
+    """Return an arm with the study's own penalty; options (groups, grouping, power, margin) as in `gram_penalty`."""
     return Arm(label, "gram", strength, options)
 
 
 def grouping_arms(strength: float, groups: Iterable[int]) -> list[Arm]:
-    """No penalty, the whole one, and grouped ones: fixed as in the source, and drawn anew at every step."""
+    """Return arms without penalty, with the whole one, with fixed groups (as in the source) and with random groups."""
     fixed = [gram(f"fixed g = {g}", strength, groups=g, grouping="contiguous") for g in groups]
     random = [gram(f"random g = {g}", strength, groups=g) for g in groups]
     return [Arm("plain"), gram("Gram", strength), *fixed, *random]
 
 
 def regulariser_arms(strength: float, groups: int = 8) -> list[Arm]:
-    """The penalty, variants of it and the published regularisers. groups: of the variant with random groups.
+    """Return arms for the penalty, its variants and the published regularisers.
 
-    The scales of these losses differ by orders of magnitude, hence the factors; they are rough and
-    only the middle of the grid from which `experiments.tune_strengths` searches.
+    groups: number of groups in the variant with random groups. The factors allow for losses whose scales differ by
+    orders of magnitude; they are rough, as they only centre the grid searched by `experiments.tune_strengths`.
     """
     return [
         gram("Gram, p = 2", strength),
@@ -60,10 +60,10 @@ def regulariser_arms(strength: float, groups: int = 8) -> list[Arm]:
     ]
 
 
-# By what each acts on: the length of filters, the angle between them, both at once.
+# Arms by what they act on: nothing, filter length, the angle between filters, and (the last two) both.
 LENGTH_AND_ANGLE = ("plain", "lengths", "Gram, p = 2", "inner products", "soft orthogonality")
 
-# Penalties on one kernel matrix; the network's penalty is their mean over its convolutions.
+# Penalties on one kernel matrix; the penalty of a network is the mean over its convolutions.
 PENALTIES: dict[str, Callable[..., Tensor]] = {
     "soft_orthogonality": baselines.soft_orthogonality,
     "lengths": baselines.lengths,
@@ -71,7 +71,7 @@ PENALTIES: dict[str, Callable[..., Tensor]] = {
     "srip": baselines.srip,
     "mma": baselines.mma,
 }
-# Other penalties, as functions of the layers. OCNN compares shifted filters, so it needs kernels with spatial axes.
+# Penalties that need the layers. OCNN compares shifted filters, so it needs kernels with spatial axes.
 ON_LAYERS: dict[str, Callable[..., Callable[[], Tensor]]] = {
     "responses": ResponsePenalty,
     "decov": partial(ResponsePenalty, penalty=baselines.decov),
@@ -82,9 +82,9 @@ ON_LAYERS: dict[str, Callable[..., Callable[[], Tensor]]] = {
 def penalty_of(
     arm: Arm, layers: dict[str, nn.Module], generator: Generator | None = None
 ) -> Callable[[], Tensor] | None:
-    """The arm's penalty on these layers as a function without arguments; None where the loss has none.
+    """Return the arm's penalty on these layers as a function without arguments, or None if it adds none to the loss.
 
-    generator: of the random groups of the Gram penalty on weights, and of SRIP; the global random state if None.
+    generator: for SRIP and the random groups of the Gram penalty on weights; the global random state if None.
     """
     if arm.penalty in ("none", "weight_decay"):
         return None

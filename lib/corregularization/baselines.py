@@ -1,15 +1,15 @@
-"""Published regularisers to compare with, each written from its paper's formula.
+"""Published regularisers for comparison, each implemented from the formula in its paper.
 
 Symbols: W (n, d) holds the n filters w_i of a layer, d weights each, as rows; u_i = w_i / ‖w_i‖;
-c_ij = ⟨u_i, u_j⟩. Each loss takes one weight of a linear layer or convolution, or one layer's activations,
-and returns a scalar: `mma`, of u, in [-π, 0], the others in [0, ∞); `decov` is of features, the rest of w.
+c_ij = ⟨u_i, u_j⟩. Each loss takes the weight of one linear layer or convolution, or one layer's activations,
+and returns a scalar: in [-π, 0] for `mma` (of u), in [0, ∞) for `decov` (of features) and the others (of w).
 
-The papers sum over pairs of filters, so that wide layers dominate. Here every such sum is a mean, so that one weight
-means the same for every layer; each docstring gives the paper's loss as a multiple. Losses of w also pull the filters
-to unit length, losses of u turn them and leave their length alone.
+The papers sum over pairs of filters, so that wide layers dominate. Here every such sum is a mean, so that a given
+strength means the same for every layer; each docstring states the paper's loss as a multiple. Losses of w also change
+the length of the filters (towards 1, or 0 for `inner_products`); losses of u only rotate them.
 
-For all: float64 stays float64, all else is computed in float32 with autocast off. A zero filter counts as orthogonal to
-the others, and its gradient is zero (in `srip`, whose estimate is not stationary there, finite), never NaN.
+All losses keep float64 and otherwise compute in float32 with autocast off. A zero filter counts as orthogonal to the
+others, and its gradient is zero (in `srip`, whose estimate is not stationary there, finite), never NaN.
 """
 
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ from lib.precision import full_precision
 
 @full_precision
 def soft_orthogonality(weight: Tensor) -> Tensor:
-    """SO: squared distance of the Gram matrix from the identity, mean over the n² pairs of filters.
+    """SO: return the squared distance of the Gram matrix from the identity, averaged over the n² pairs of filters.
 
         n ≤ d:  1/n² · ‖W Wᵀ - I_n‖_F²          n > d:  1/n² · ‖Wᵀ W - I_d‖_F²
 
-    The smaller Gram matrix is formed: it is cheaper and can reach the identity. ‖W Wᵀ - I_n‖² = ‖Wᵀ W - I_d‖² + n - d,
-    so the choice leaves the gradient alone, and the *double* soft orthogonality of the paper, the sum of both, is this
-    loss at twice its weight. 0 if and only if the filters, or for n > d the columns of W, are orthonormal.
+    The smaller Gram matrix is used: it is cheaper and can reach the identity. ‖W Wᵀ - I_n‖² = ‖Wᵀ W - I_d‖² + n - d, so
+    the choice does not affect the gradient, and the *double* soft orthogonality of the paper, the sum of both, is this
+    loss with twice the weight. It is 0 if and only if the filters (for n > d: the columns of W) are orthonormal.
 
     Source: Bansal, Chen, Wang, "Can We Gain More from Orthogonality Regularizations in Training Deep CNNs?",
     NeurIPS 2018. There it is a sum over the Gram matrix of the filters: n² times this, plus n - d if n > d.
@@ -47,7 +47,7 @@ def soft_orthogonality(weight: Tensor) -> Tensor:
 
 @full_precision
 def lengths(weight: Tensor) -> Tensor:
-    """The diagonal of soft orthogonality: mean over filters of (‖w_i‖² - 1)². Pulls lengths, and turns no filter.
+    """Return the diagonal part of soft orthogonality: mean of (‖w_i‖² - 1)². Changes lengths only, not directions.
 
     For n ≤ d, n² times `soft_orthogonality` is n times this plus n(n - 1) times `inner_products`.
     """
@@ -56,9 +56,9 @@ def lengths(weight: Tensor) -> Tensor:
 
 @full_precision
 def inner_products(weight: Tensor) -> Tensor:
-    """What is off the diagonal: mean over pairs i ≠ j of ⟨w_i, w_j⟩² = ‖w_i‖² ‖w_j‖² c_ij².
+    """Return the off-diagonal part of soft orthogonality: mean over i ≠ j of ⟨w_i, w_j⟩² = ‖w_i‖² ‖w_j‖² c_ij².
 
-    Shrinking the filters lowers it as well as turning them apart; `gram_penalty`, of the c_ij alone, leaves that out.
+    Shrinking the filters lowers it, as does rotating them apart; `gram_penalty`, of c_ij alone, rules out the former.
     """
     matrix = as_matrix(weight)
     gram = matrix @ matrix.T
@@ -67,15 +67,15 @@ def inner_products(weight: Tensor) -> Tensor:
 
 @full_precision
 def srip(weight: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """SRIP: spectral norm of the smaller Gram matrix less the identity, by power iteration.
+    """SRIP: return the spectral norm of the smaller Gram matrix minus the identity, estimated by power iteration.
 
         A = W Wᵀ - I_n (n ≤ d) or Wᵀ W - I_d (n > d)
         v_1 = A v_0 / ‖A v_0‖,   σ = ‖A v_1‖  →  max_i |s_i² - 1|
 
-    with s_i the min(n, d) singular values of W. The paper takes two products with A, one step of the power method
-    and the estimate; σ never exceeds the norm, and the gradient runs through both. A is not formed:
-    A v = W (Wᵀ v) - v takes 2nd multiplications. v_0 is drawn at each call: descent from a fixed one would only turn
-    the filters until it misses the largest directions. generator: of v_0; the global random state if None.
+    with s_i the min(n, d) singular values of W. As in the paper, A is applied twice: one step of the power method and
+    the estimate. σ never exceeds the norm, and the gradient flows through both products. A is not formed:
+    A v = W (Wᵀ v) - v takes 2·n·d multiplications. v_0 is drawn at every call, as with a fixed one descent would only
+    rotate the filters until v_0 misses the largest directions. generator: for v_0; the global random state if None.
 
     Source: Bansal, Chen, Wang, NeurIPS 2018. The norm is not squared; some published code squares it.
     """
@@ -93,13 +93,13 @@ def srip(weight: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
 
 @full_precision
 def mma(weight: Tensor) -> Tensor:
-    """MMA: minus the angle to the nearest other filter, in radians, mean over filters.
+    """MMA: return the negative angle to the nearest other filter, in radians, averaged over filters.
 
         -1/n Σ_i min_{j≠i} θ_ij,   θ_ij = arccos c_ij
 
-    The signed angle, as published, sends filters antiparallel. Computed as θ = 2 atan2(‖u_i - u_j‖, ‖u_i + u_j‖) of
-    the chosen pairs: exact to rounding near 0 and π, where arccos loses half of the digits and then its gradient. Two
-    equal filters have θ = 0 and, with no direction to part in, no gradient.
+    The signed angle, as published, drives filters antiparallel. It is computed for the chosen pairs as
+    θ = 2 atan2(‖u_i - u_j‖, ‖u_i + u_j‖), exact up to rounding near 0 and π, where arccos loses half of its digits and
+    then its gradient. Two equal filters have θ = 0 and no gradient, as no direction separates them.
 
     Source: Wang, Xiang, Zou, Xu, "MMA Regularization: Decorrelating Weights of Neural Networks by
     Maximizing the Minimal Angles", NeurIPS 2020 (coefficient 0.07; with skip connections 0.03).
@@ -119,21 +119,21 @@ def mma(weight: Tensor) -> Tensor:
 
 @full_precision
 def ocnn(weight: Tensor, *, stride: int | tuple[int, ...] = 1) -> Tensor:
-    """OCNN: filters orthonormal under every spatial shift, mean over the n² pairs of filters.
+    """OCNN: return the deviation from filters orthonormal under every spatial shift, averaged over the n² pairs.
 
         1/n² · ‖Conv(W, W; stride S, padding P) - δ‖_F²
 
-    The layer's own convolution of filters with filters gives ⟨w_i, w_j shifted by multiples of S⟩
+    Convolving the filters with themselves as the layer would gives ⟨w_i, w_j shifted by multiples of S⟩
     for every shift at which they overlap, (n, n, 2P/S + 1, …); δ is 1 at i = j without a shift, else 0.
-    P = ⌊(k-1)/S⌋·S on each axis reaches them all. Shifts are summed, pairs averaged. 0 if and only if the rows of the
-    layer's matrix, doubly block-Toeplitz, are orthonormal; that needs n ≤ C·S² in two dimensions.
+    P = ⌊(k-1)/S⌋·S on each axis covers all shifts. Shifts are summed, pairs averaged. The loss is 0 if and only if the
+    rows of the layer's doubly block-Toeplitz matrix are orthonormal, which requires n ≤ C·S² in two dimensions.
 
-    weight: (n, C, k, …) of a convolution without groups or dilation. Not the kernel matrix, in which the
-        shifts are lost; `ocnn_over_layers` takes layers.
-    stride: that of the layer; one number or one per axis.
+    weight: (n, C, k, …) of a convolution without groups or dilation; not the kernel matrix, which has lost the
+        spatial axes. `ocnn_over_layers` takes layers.
+    stride: stride of the layer; one number or one per axis.
 
     Source: Wang, Chen, Chakraborty, Yu, "Orthogonal Convolutional Neural Networks", CVPR 2020,
-    orthogonality of the rows. There it is a sum: n² times this.
+    row orthogonality. There it is a sum: n² times this.
     """
     n, _, *size = weight.shape
     axes = len(size)
@@ -144,12 +144,12 @@ def ocnn(weight: Tensor, *, stride: int | tuple[int, ...] = 1) -> Tensor:
     each = torch.arange(n, device=weight.device)
     unshifted = tuple(p // s for p, s in zip(padding, stride, strict=True))
     delta = torch.zeros_like(overlap)
-    delta[(each, each, *unshifted)] = delta.new_ones(n)  # a plain 1.0 would be copied from the CPU
+    delta[(each, each, *unshifted)] = delta.new_ones(n)  # a Python 1.0 would be copied from the CPU
     return (overlap - delta).square().sum() / n**2
 
 
 def ocnn_over_layers(layers: Mapping[str, nn.Module]) -> Tensor:
-    """`ocnn` of each convolution, without groups or dilation, at the layer's own stride, mean over layers."""
+    """Return the mean over layers of `ocnn` at each layer's stride, for convolutions without groups or dilation."""
     if any(step != 1 for layer in layers.values() for step in layer.dilation):
         raise ValueError("OCNN is not defined for dilated convolutions")
     return torch.stack([ocnn(layer.weight, stride=layer.stride) for layer in layers.values()]).mean()
@@ -157,17 +157,17 @@ def ocnn_over_layers(layers: Mapping[str, nn.Module]) -> Tensor:
 
 @full_precision
 def decov(activations: Tensor) -> Tensor:
-    """DeCov: squared covariances of a layer's features over the batch, mean over ordered pairs.
+    """DeCov: return the squared covariances of a layer's features over the batch, averaged over ordered pairs.
 
         C = 1/N Σ_s (h_s - h̄)(h_s - h̄)ᵀ,   1/c(c-1) Σ_{i≠j} C_ij²
 
-    for N samples h of c features. Covariances, not correlations: smaller activations lower it too.
+    for N samples h of c features. As these are covariances, not correlations, smaller activations lower it too.
 
-    activations: (B, c), or (B, c, …) with spatial axes, of which each position of each image is a sample, N = B·H·W.
+    activations: (B, c), or (B, c, …) with spatial axes, where each position of each image is a sample, N = B·H·W.
 
     Source: Cogswell, Ahmed, Girshick, Zitnick, Batra, "Reducing Overfitting in Deep Networks by
-    Decorrelating Representations", ICLR 2016: ½ (‖C‖_F² - ‖diag C‖²) of a vector of hidden units,
-    ½ c(c-1) times this. The treatment of positions is our choice.
+    Decorrelating Representations", ICLR 2016: ½ (‖C‖_F² - ‖diag C‖²) for a vector of hidden units,
+    ½ c(c-1) times this. Treating positions as samples is our choice.
     """
     rows = activations.transpose(0, 1).flatten(1).T  # (N, c)
     samples, count = rows.shape
@@ -178,10 +178,10 @@ def decov(activations: Tensor) -> Tensor:
 
 
 def orthogonal_init(model: nn.Module) -> None:
-    """Draw the weight of every convolution and linear layer at random with W Wᵀ = I_n.
+    """Initialise every convolution and linear layer with a random weight such that W Wᵀ = I_n.
 
-    Where n > d no n rows can be orthogonal, and the columns are: Wᵀ W = I_d, a tight frame. Biases and other layers
-    stay as they are.
+    For n > d the n rows cannot be orthogonal, so the columns are: Wᵀ W = I_d, a tight frame. Biases and other layers
+    are unchanged.
 
     Source: Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
     linear neural networks", ICLR 2014, by `torch.nn.init.orthogonal_`.

@@ -1,4 +1,4 @@
-"""What a regulariser costs, in time and in multiplications, beside a training step of the network."""
+"""Cost of the regularisers, in time and multiplications, relative to a training step of the network."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,15 +19,15 @@ AUTOGRAD = "Gram, whole, by autograd"
 
 
 def gram_by_autograd(matrix: Tensor) -> Tensor:
-    """The default `gram_penalty` of a kernel matrix (n, d), its gradient left to autograd.
+    """Return the default `gram_penalty` of a kernel matrix (n, d), with its gradient left to autograd.
 
-    1/n(n-1) · Σ_{i≠j} c_ij²: what the closed-form gradient is compared with. Differentiating
+    1/n(n-1) · Σ_{i≠j} c_ij², the reference for the closed-form gradient. Differentiating
     C = U Uᵀ takes two products, one for each factor, although both are the same.
     """
     return inner_products(F.normalize(matrix, dim=1, eps=SHORTEST))
 
 
-# What is compared, by its name in the table: functions of the layers, means over layers.
+# The regularisers by their name in the table: functions of the layers that return a mean over layers.
 REGULARISERS: dict[str, Callable[[Mapping[str, nn.Module]], Tensor]] = {
     WHOLE: mean_over_layers,
     AUTOGRAD: partial(mean_over_layers, penalty=gram_by_autograd),
@@ -40,14 +40,14 @@ REGULARISERS: dict[str, Callable[[Mapping[str, nn.Module]], Tensor]] = {
 
 
 def measure_cost(model: nn.Module, batch: tuple[Tensor, Tensor], *, rounds: int = 10) -> pd.DataFrame:
-    """Cost of each of `REGULARISERS` on all convolutions of `model`, forward and backward, and of a step.
+    """Measure the cost of each of `REGULARISERS`, forward and backward, on all convolutions, and of a training step.
 
-    A training step is forward, cross-entropy, backward and AdamW on `batch`, images (B, C, H, W) and labels (B,), on
-    the device of the model, which it trains, and without a regulariser. All are timed in turns, `rounds` times.
+    A training step is forward, cross-entropy, backward and AdamW without a regulariser, on `batch`, images (B, C, H, W)
+    and labels (B,) on the device of `model`; it updates the model. All are timed in turns, `rounds` times.
 
     One row per method, the step first: method, macs (multiply-accumulates, see `timing.count_macs`), milliseconds
     (median over rounds), share (of the training step, median of the ratios within rounds), relative (to the whole Gram
-    penalty, likewise).
+    penalty, likewise), threads.
     """
     images, labels = batch
     layers = select_layers(model)
@@ -68,7 +68,7 @@ def measure_cost(model: nn.Module, batch: tuple[Tensor, Tensor], *, rounds: int 
 
 @torch.random.fork_rng()
 def measured_cost(models: Sequence[str], *, rounds: int = 10) -> pd.DataFrame:
-    """`measure_cost` of each model at 32 px and batch 128."""
+    """Run `measure_cost` for each model on a batch of 128 images of 32 px."""
     images = torch.randn(128, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     batch = images.contiguous(memory_format=torch.channels_last), torch.arange(128) % 10
     networks = {name: build_model(name, 10).to(memory_format=torch.channels_last) for name in models}

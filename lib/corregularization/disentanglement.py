@@ -1,4 +1,4 @@
-"""The penalty on a generative model: does a β-VAE disentangle better under it? (the source's future work)"""
+"""The penalty on a generative model: does it make a β-VAE disentangle better? (future work in the source)"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ from lib.forking import train_each
 from lib.metrics import disentanglement
 from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, start, step_count
 
-SIZE = 16  # pixels: with more, minutes do not suffice for several networks
-SD = 0.1  # of the pixels about what the decoder says; more, and dim images are not worth a latent
+SIZE = 16  # pixels: at larger sizes, training several networks takes more than minutes
+SD = 0.1  # of pixels around the decoder's output; with a larger one, dim images would not be worth the KL of a latent
 FACTORS = ("class", "x", "y", "scale", "orientation", "hue")
 UNTRAINED = "untrained"
 
@@ -29,9 +29,9 @@ UNTRAINED = "untrained"
 class VAE(nn.Module):
     """A small convolutional variational autoencoder (Kingma & Welling 2014) of images (B, 3, 16, 16) in [0, 1].
 
-    Three strided convolutions to the mean and the log-variance of `latents` normal numbers; back by three enlargements
-    with a convolution each (Odena et al. 2016: no checkerboards), so that both halves have filters to compare. width:
-    filters of the outermost convolution, twice and four times as many further inside.
+    The encoder has three strided convolutions and returns mean and log-variance of `latents` normal variables. The
+    decoder has three upsamplings, each with a convolution (no checkerboard artefacts, Odena et al. 2016), so that both
+    halves have filters to compare. width: filters of the encoder's first convolution, doubled in each of the next two.
     """
 
     def __init__(self, latents: int = 8, width: int = 16):
@@ -47,25 +47,25 @@ class VAE(nn.Module):
                                      *[layer for part in up for layer in part][:-1])  # fmt: skip
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits of the pixels (B, 3, 16, 16) from latents drawn once; their means and log-variances (B, latents)."""
+        """Return pixel logits (B, 3, 16, 16) for sampled latents; also their means and log-variances (B, latents)."""
         mean, log_variance = self.encoder(images).chunk(2, dim=1)
         drawn = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
         return self.decoder(drawn), mean, log_variance
 
 
 def misfit(logits: Tensor, images: Tensor) -> Tensor:
-    """-log p(images | latents) of a normal distribution with deviation `SD`, in nats but for a constant, (B,)."""
+    """Return -log p(images | latents), (B,), normal with standard deviation `SD`, in nats up to a constant."""
     return (logits.float().sigmoid() - images).square().sum((1, 2, 3)) / (2 * SD**2)
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL divergence of N(mean, variance) from N(0, 1) in nats, of each number."""
+    """Return the elementwise KL divergence of N(mean, variance) from N(0, 1) in nats."""
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance)
 
 
 @dataclass(frozen=True)
 class VaeArm:
-    """label; β, the weight of the divergence (Higgins et al. 2017; 1: VAE); and the penalty on all convolutions."""
+    """An arm: label, β (weight of the divergence, Higgins et al. 2017; 1: VAE) and penalty on all convolutions."""
 
     label: str
     beta: float = 1.0
@@ -83,7 +83,7 @@ def vae_arms(beta: float, strength: float) -> list[VaeArm]:
 
 @dataclass(frozen=True)
 class VaeSettings:
-    """What all arms share."""
+    """Settings shared by all arms."""
 
     epochs: int = 12
     batch_size: int = 32
@@ -96,7 +96,7 @@ class VaeSettings:
 
 @dataclass(frozen=True)
 class Scenes:
-    """pixels: (N, 3, 16, 16) uint8. factors: name → (N,) int64, see `draw_shapes`."""
+    """Images with known factors. pixels: (N, 3, 16, 16) uint8; factors: name → (N,) int64, see `draw_shapes`."""
 
     pixels: Tensor
     factors: dict[str, Tensor]
@@ -107,7 +107,7 @@ class Scenes:
 
 
 def draw_scenes(count: int, split: str, seed: int) -> Scenes:
-    """Plain shapes that move, turn and change in size and hue on dark backgrounds."""
+    """Draw plain shapes on dark backgrounds that vary in position, orientation, size and hue."""
     pixels, labels, factors = draw_shapes(count, size=SIZE, seed=seed, split=split, plain=True, still=False)
     known = {name: torch.from_numpy(np.asarray(factors[name])) for name in FACTORS}
     return Scenes(pixels, known, checksum(pixels.numpy(), labels.numpy()))
@@ -116,7 +116,7 @@ def draw_scenes(count: int, split: str, seed: int) -> Scenes:
 def train_vae(arm: VaeArm, train: Scenes, settings: VaeSettings, *, seed: int, checkpoint: Path | None = None) -> VAE:
     """Train one arm: (`misfit` + β · `divergence`) / number of pixel values + λ · penalty.
 
-    Arms of one seed start from the same weights and see the same images and the same noise of the latents.
+    Arms with the same seed share their initial weights, the order of images and the noise on the latents.
     """
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
@@ -146,11 +146,11 @@ def train_vae(arm: VaeArm, train: Scenes, settings: VaeSettings, *, seed: int, c
 
 
 def table(arms: Sequence[VaeArm], trained: Mapping[str, VAE], test: Scenes, *, seed: int) -> pd.DataFrame:
-    """tab37: one row per arm, and one of the same network with random weights. trained: networks by the arms' labels.
+    """Return tab37: one row per arm and one for an untrained network. trained: networks by arm label.
 
-    Columns: arm, seed, beta, strength, reconstruction (`misfit`, nats an image, latents at their means), kl (nats
-    an image), active (latents with more than 0.1 nat), rms (RMS cosine of filters, mean of layers), and of the latents'
-    means what `lib.metrics.disentanglement.scores` returns.
+    Columns: arm, seed, beta, strength, reconstruction (`misfit` in nats per image, latents at their means), kl (nats
+    per image), active (latents with a KL above 0.1 nats), rms (RMS cosine of filters, averaged over layers), and
+    `lib.metrics.disentanglement.scores` of the latent means.
     """
     torch.manual_seed(seed)
     first = next(iter(trained.values()))
@@ -170,9 +170,9 @@ def table(arms: Sequence[VaeArm], trained: Mapping[str, VAE], test: Scenes, *, s
 
 
 def traversals(trained: Mapping[str, VAE], test: Scenes, count: int = 5, steps: int = 7) -> dict[str, np.ndarray]:
-    """fig313: the first test image decoded with one latent moved from -2 to 2, in [0, 1].
+    """Return fig313: the first test image decoded while one latent moves from -2 to 2, in [0, 1].
 
-    arm → (count, steps, 16, 16, 3); the latents are those with the largest divergence, the largest first.
+    arm → (count, steps, 16, 16, 3), for the latents with the largest divergence in descending order.
     """
     shown = {}
     for label, model in trained.items():
@@ -189,7 +189,7 @@ def traversals(trained: Mapping[str, VAE], test: Scenes, count: int = 5, steps: 
 def experiment(
     count: int, epochs: int, beta: float, strength: float, *, seed: int, checkpoints: Path | None, **how: Any
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """`table` of all arms trained on `count` scenes, and `traversals` of the β-VAE with and without the penalty.
+    """Train all arms on `count` scenes; return `table`, and `traversals` of the β-VAE with and without the penalty.
 
     how: precision and device.
     """

@@ -1,4 +1,4 @@
-"""What the notebook does with trained arms: choose strengths, prune, and put results into tables."""
+"""Experiments on trained arms: tuning strengths, pruning, and tables of results."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,27 +21,27 @@ from lib.metrics.comparison import MARGIN, paired_table
 if TYPE_CHECKING:
     from lib.data.images import Images
 
-TUNING_SEEDS = (1000, 1001)  # of no run, and the same for all, so that an arm has one strength whatever the run's seed
-LEARNT = 1 / 9  # of the way from chance to no errors: before it, too little is learnt to tell two penalties apart
+TUNING_SEEDS = (1000, 1001)  # unused by any run and shared by all, so that strengths do not depend on the run's seed
+LEARNT = 1 / 9  # of the way from chance to no errors: below it, too little is learnt to tell two penalties apart
 NOT_JUDGED = "not judged"
-FURTHER = 3  # how often a search goes on beyond its grid
+FURTHER = 3  # maximum number of times a search extends its grid
 
 
 def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
-    """Loss curves of several arms: arm, seed, epoch, task (training loss), test_loss, test_accuracy."""
+    """Return the loss curves of several arms: arm, seed, epoch, task (training loss), test_loss, test_accuracy."""
     columns = ["arm", "seed", "epoch", "task", "test_loss", "test_accuracy"]
     tables = [result.history.assign(arm=label, seed=seed)[columns] for label, result in trained.items()]
     return pd.concat(tables, ignore_index=True)
 
 
 def correlations(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
-    """Correlation values of several arms: arm, seed, epoch, layer, n, d, rms, mean, max, welch."""
+    """Return the correlation values of several arms: arm, seed, epoch, layer, n, d, rms, mean, max, welch."""
     tables = [result.layers.assign(arm=label, seed=seed) for label, result in trained.items()]
     return pd.concat(tables, ignore_index=True)
 
 
 def coherences(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
-    """Similarity and spectrum of the filters of each layer after training, and mean and sd of their norms, per arm."""
+    """Return `coherence`, and mean and sd of the norms, of each layer's filters after training, per arm."""
     rows = []
     for label, result in trained.items():
         for number, layer in enumerate(select_layers(result.model).values(), start=1):
@@ -53,7 +53,7 @@ def coherences(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
 
 
 def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.DataFrame:
-    """One row per arm: last-epoch accuracy in %, losses in nats, and |cosine| averaged over layers."""
+    """Return one row per arm: accuracy in %, losses in nats and layer-averaged |cosine| after the last epoch."""
     rows = []
     for label, result in trained.items():
         last = result.history.iloc[-1]
@@ -67,10 +67,10 @@ def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.Da
 
 
 def length_and_angle(trained: Mapping[str, Trained], images: "Images", share: float, seed: int) -> pd.DataFrame:
-    """tab38: one row per arm: condition, chance, accuracy, whole and `pruned` of this share of its filters (%), and
-    means over layers.
+    """Return tab38: one row per arm with its accuracy (%), whole and after pruning a `share` of its filters.
 
-    Those of norm, norm_sd, rms (of the cosines), max and effective_rank are of `coherences`.
+    Further columns: condition, seed, chance (%), and the means over layers of norm, norm_sd, rms (of the cosines), max
+    and effective_rank from `coherences`.
     """
     measures = coherences(trained, seed).groupby("arm", sort=False)
     measures = measures[["norm", "norm_sd", "rms", "max", "effective_rank"]].mean()
@@ -83,13 +83,13 @@ def length_and_angle(trained: Mapping[str, Trained], images: "Images", share: fl
 
 
 def tuned_on(train: "Images", settings: Settings, design: Any, grid: Sequence[float]) -> int:
-    """How many training images strengths are tuned on: `design.tuning_count`, or all of `train` where it has fewer.
+    """Return the number of training images for tuning: `design.tuning_count`, or all of `train` if it has fewer.
 
-    grid: factors tried. With one, nothing is tuned.
+    grid: factors tried. With only one, nothing is tuned.
 
     Raises:
-        DataError: without the fifth that is held out they fill no batch, which no training of the notebook does sooner;
-            or a factor is none.
+        DataError: the images left after holding out a fifth do not fill a batch, which no earlier training in the
+            notebook would detect; or the grid is empty or has a factor that is not positive.
     """
     if not grid or min(grid) <= 0:
         raise DataError(f"strength_grid={list(grid)}: expected one factor or more, all above 0.")
@@ -107,9 +107,9 @@ def tuned_on(train: "Images", settings: Settings, design: Any, grid: Sequence[fl
 def conditions(
     train: "Images", test: "Images", small: "Images", settings: Settings, short: Settings, design: Any, *, seed: int
 ) -> dict[str, tuple["Images", "Images", Settings]]:
-    """Of tab31: by condition, the images trained on, those tested on, and the settings.
+    """Return the conditions of tab31: name → (training images, test images, settings).
 
-    small: the part of `train` that shorter trainings (`short`) take. design: the values of `defaults`.
+    small: the subset of `train` for the shorter trainings (settings `short`). design: the values of `defaults`.
     """
     some = slice(max(short.batch_size, round(design.reduced_share * len(small))))
     found = {
@@ -132,9 +132,9 @@ def accuracy_table(
     seed: int,
     checkpoints: Path | None = None,
 ) -> pd.DataFrame:
-    """`summary` of `arms` under each condition: trained on its first images and tested on the second.
+    """Return `summary` of `arms` under each condition, trained on its first images and tested on its second.
 
-    Those of `done` are trained already. Columns beside those of `summary`: condition, images, tested, epochs, chance.
+    done: arms already trained, by condition. Additional columns: condition, images, tested, epochs, chance.
     """
     tables = []
     for name, (train, test, settings) in conditions.items():
@@ -147,12 +147,12 @@ def accuracy_table(
 
 
 def group_table(trained: Mapping[str, Trained], groups: int, seed: int) -> pd.DataFrame:
-    """RMS |cosine| within and across contiguous groups, averaged over layers, whatever an arm was trained with.
+    """Return RMS |cosine| within and across contiguous groups, averaged over layers, for each arm.
 
     first_largest: the largest |cosine| in the first layer, the only one of the vanilla CNN with n > d.
 
-    Every arm is cut in the same `groups` contiguous groups, so that those trained with fixed
-    groups and those without groups are compared on the same pairs.
+    Whatever an arm was trained with, its filters are split into the same `groups` contiguous groups, so that arms with
+    fixed groups and arms without groups are compared on the same pairs.
     """
     rows = []
     for label, result in trained.items():
@@ -164,9 +164,9 @@ def group_table(trained: Mapping[str, Trained], groups: int, seed: int) -> pd.Da
 
 
 def judged(table: pd.DataFrame) -> pd.DataFrame:
-    """A `comparison.paired_table` by condition and chance (%), without verdicts where there is nothing to judge.
+    """Return a `comparison.paired_table` by condition and chance (%) without the verdicts that would mean nothing.
 
-    A condition whose baseline is near chance (`LEARNT`) or has no error left says nothing of a penalty.
+    A condition whose baseline is near chance (`LEARNT`) or makes no errors says nothing about a penalty.
     """
     baseline = table[table.verdict == "baseline"].set_index("condition")
     mean, other = table.condition.map(baseline["mean"]), table.verdict != "baseline"
@@ -176,7 +176,7 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def accuracies(rows: pd.DataFrame, means: Sequence[str] = ()) -> pd.DataFrame:
-    """Paired differences in accuracy from the arm without penalty, per condition, and `means` over seeds.
+    """Return paired differences in accuracy from the arm without penalty, per condition, and `means` over seeds.
 
     rows: tab31, tab32 or tab38 of all seeds.
     """
@@ -185,7 +185,7 @@ def accuracies(rows: pd.DataFrame, means: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def kernels(trained: Mapping[str, Trained]) -> dict[str, dict[str, Tensor]]:
-    """Layer → arm → kernel (n, C_in, k, k) of the first and the last convolution."""
+    """Return the kernels (n, C_in, k, k) of the first and the last convolution: layer → arm → kernel."""
     found: dict[str, dict[str, Tensor]] = {}
     for label, result in trained.items():
         convolutions = list(select_layers(result.model).values())
@@ -196,7 +196,7 @@ def kernels(trained: Mapping[str, Trained]) -> dict[str, dict[str, Tensor]]:
 
 
 def split_validation(images: "Images", share: float = 0.2, *, seed: int = 0) -> tuple["Images", "Images"]:
-    """Two disjoint random parts of the training images: to train on, and to choose strengths on."""
+    """Split the training images at random into two parts: for training, and for choosing strengths."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     held_out = max(1, round(share * len(images)))
     return images.subset(order[held_out:]), images.subset(order[:held_out])
@@ -205,14 +205,14 @@ def split_validation(images: "Images", share: float = 0.2, *, seed: int = 0) -> 
 def tune_strengths(
     arms: Sequence[Arm], grid: Sequence[float], train: "Images", settings: Settings, *, checkpoints: Path | None = None
 ) -> pd.DataFrame:
-    """Accuracy of each arm at each strength tried, on held-out *training* images, pooled over `TUNING_SEEDS`.
+    """Return each arm's accuracy on held-out *training* images at each strength tried, averaged over `TUNING_SEEDS`.
 
-    Every penalty gets the same grid of factors, relative to its arm's own strength, and the same budget. An arm whose
-    best factor is the smallest or largest tried goes on beyond it, at most `FURTHER` times, by the grid's own ratio.
-    A grid of one value chooses nothing and trains nothing.
+    Every penalty gets the same grid of factors, relative to its arm's own strength, and the same budget. If an arm's
+    best factor is the smallest or largest tried, the grid is extended there by its own ratio, at most `FURTHER` times.
+    With a grid of one value nothing is trained and that value is used.
 
     Columns: arm, strength, factor, accuracy (%; NaN if nothing was trained), chosen (one per arm), edge (the chosen
-    one is still the smallest or largest tried).
+    factor is still the smallest or largest tried).
     """
     rows, splits = [], {seed: split_validation(train, seed=seed) for seed in TUNING_SEEDS}
     ratio = (max(grid) / min(grid)) ** (1 / max(1, len(grid) - 1))
@@ -240,21 +240,21 @@ def tune_strengths(
 
 
 def _best(tried: Mapping[float, float]) -> float:
-    """The factor of the highest accuracy; of equal ones, that nearest to 1, where no edge is reached by chance."""
+    """Return the most accurate factor; ties go to the one nearest to 1, so that no edge is chosen by chance."""
     return max(tried, key=lambda factor: (tried[factor], -abs(np.log(factor))))
 
 
 def at_chosen(arms: Iterable[Arm], tuned: pd.DataFrame) -> list[Arm]:
-    """The arms at the strengths that `tune_strengths` chose."""
+    """Return the arms with the strengths chosen by `tune_strengths`."""
     chosen = tuned[tuned.chosen].set_index("arm").strength
     return [replace(arm, strength=float(chosen[arm.label])) for arm in arms]
 
 
 def prune(model: nn.Module, share: float) -> nn.Module:
-    """A copy in which `share` of each convolution's filters, the most redundant, answer zero.
+    """Return a copy in which the most redundant `share` of each convolution's filters output zero.
 
-    Works for convolutions that are followed by their batch norm in a Sequential (VanillaCNN):
-    its scale and shift go to zero with the filter, so that the channel is silent.
+    Works for convolutions followed by batch norm in a Sequential (VanillaCNN): the scale and shift
+    of batch norm are zeroed with the filter, so that the channel outputs zero.
     """
     model = copy.deepcopy(model)
     for block in model.features:
@@ -267,7 +267,7 @@ def prune(model: nn.Module, share: float) -> nn.Module:
 
 
 def pruning_table(trained: Mapping[str, Trained], images: "Images", shares: Sequence[float], seed: int) -> pd.DataFrame:
-    """Accuracy in % after removing a share of the filters, without training again: arm, seed, share, accuracy."""
+    """Return the accuracy in % after pruning without retraining, for each share: arm, seed, share, accuracy."""
     return pd.DataFrame(
         {"arm": label, "seed": seed, "share": share, "accuracy": 100 * score(prune(result.model, share), images)[1]}
         for label, result in trained.items()

@@ -1,4 +1,4 @@
-"""Every figure of the study, drawn from saved data alone: one seed gives lines, several give bands."""
+"""All figures of the study, drawn from saved data alone: lines for one seed, bands for several."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from lib import plots
 from lib.corregularization import analysis
 from lib.corregularization.experiments import NOT_JUDGED
 
-# An arm keeps its colour through all figures.
+# An arm has the same colour in all figures.
 ARM_COLOURS = {
     "plain": plots.COLOURS[6],
     "Gram": plots.COLOURS[1],
@@ -26,7 +26,7 @@ ARM_COLOURS = {
 
 
 def filters(weights: Mapping[str, Tensor], pairs: int = 6) -> Figure:
-    """All filters of the first convolution per arm, and its most similar pairs side by side.
+    """Plot all filters of the first convolution for each arm, and its most similar pairs side by side.
 
     weights: arm → (n, 3, k, k).
     """
@@ -44,7 +44,7 @@ def filters(weights: Mapping[str, Tensor], pairs: int = 6) -> Figure:
 
 
 def similar_filters(snapshots: Mapping[int, Tensor], pairs: int = 6) -> Figure:
-    """How pairs that end alike came to be alike. snapshots: epoch → first-layer filters (n, 3, k, k)."""
+    """Plot the finally most similar pairs over epochs. snapshots: epoch → first-layer filters (n, 3, k, k)."""
     epochs = sorted(snapshots)
     shown = [epochs[i] for i in np.unique(np.linspace(0, len(epochs) - 1, min(6, len(epochs))).round().astype(int))]
     found = analysis.similar_pairs(snapshots[epochs[-1]], pairs)
@@ -71,7 +71,7 @@ def similar_filters(snapshots: Mapping[int, Tensor], pairs: int = 6) -> Figure:
 
 
 def gram_matrix(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
-    """Cosines between all filters of a layer, filters in their own order. weights: layer → arm → kernel."""
+    """Plot the cosines between all filters of a layer, in the order of the layer. weights: layer → arm → kernel."""
     layers = list(weights)
     arms = list(weights[layers[0]])
     figure, axes = plots.subplots(len(layers), len(arms), width=2.3 * len(arms), height=2 * len(layers), squeeze=False)
@@ -79,7 +79,7 @@ def gram_matrix(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
         for cell, arm in zip(row, arms, strict=True):
             gram = analysis.gram_matrix(weights[layer][arm])
             found = analysis.coherence(weights[layer][arm])
-            gram.fill_diagonal_(0)  # always 1, and it would hide the rest
+            gram.fill_diagonal_(0)  # always 1, which would hide the rest
             image = cell.imshow(np.asarray(gram), cmap="RdBu_r", vmin=-0.5, vmax=0.5, interpolation="nearest")
             cell.grid(False)
             cell.set_title(f"{layer}, {arm}\nRMS {found['rms']:.3f}, max {found['max']:.2f}", fontsize=7)
@@ -90,7 +90,7 @@ def gram_matrix(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
 
 
 def _minus_plain(frame: pd.DataFrame) -> pd.DataFrame:
-    """Every arm's losses and accuracy minus those of "plain" at the same seed and epoch; "plain" itself is zero."""
+    """Return losses and accuracy minus those of "plain" at the same seed and epoch; "plain" itself becomes zero."""
     columns, at = ["task", "test_loss", "test_accuracy"], ["seed", "epoch"]
     plain, frame = frame[frame.arm == "plain"].set_index(at)[columns], frame.set_index(at)
     frame[columns] -= plain.loc[frame.index].to_numpy()
@@ -98,7 +98,7 @@ def _minus_plain(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def loss_curves(frame: pd.DataFrame) -> Figure:
-    """Losses and test accuracy over epochs, and below their difference from "plain". frame: `experiments.histories`."""
+    """Plot losses and test accuracy over epochs, and their difference from "plain". frame: `experiments.histories`."""
     figure, axes = plots.subplots(2, 3, height=3.5, sharex=True)
     frame = frame.assign(test_accuracy=100 * frame.test_accuracy)
     labels = {"task": "training loss (nats)", "test_loss": "test loss (nats)", "test_accuracy": "test accuracy (%)"}
@@ -112,7 +112,7 @@ def loss_curves(frame: pd.DataFrame) -> Figure:
 
 
 def correlation(frame: pd.DataFrame) -> Figure:
-    """RMS (the correlation value) and largest |cosine| of each layer over epochs. frame: `experiments.correlations`."""
+    """Plot RMS (the correlation value) and largest |cosine| of each layer. frame: `experiments.correlations`."""
     layers = list(frame.layer.unique())
     figure, axes = plots.subplots(2, len(layers), height=3.5, sharex=True, sharey="row", squeeze=False)
     for (top, bottom), layer in zip(axes.T, layers, strict=True):
@@ -124,14 +124,14 @@ def correlation(frame: pd.DataFrame) -> Figure:
         top.axhline(d**-0.5, color="0.6", linestyle="--", linewidth=0.8, label="random filters, 1/√d")
         top.set(title=f"{layer}: n = {n:.0f}, d = {d:.0f}")
         bottom.set(xlabel="epoch")
-    axes[0][0].set(ylabel="RMS |cosine|", ylim=(0, None))  # not before all layers are drawn: they share it
+    axes[0][0].set(ylabel="RMS |cosine|", ylim=(0, None))  # after all layers are drawn, as they share the axis
     axes[1][0].set(ylabel="largest |cosine|", ylim=(0, None))
     plots.legend_below(figure, axes[0][0])
     return figure
 
 
 def grouped_loss_curves(frame: pd.DataFrame, groups: pd.DataFrame) -> Figure:
-    """Grouping: losses minus those of "plain", and similarity within and across the groups at the end.
+    """Plot the losses of grouped arms minus those of "plain", and the final similarity within and across groups.
 
     frame: `experiments.histories`; groups: `experiments.group_table`.
     """
@@ -159,7 +159,7 @@ def grouped_loss_curves(frame: pd.DataFrame, groups: pd.DataFrame) -> Figure:
 
 
 def packing(frame: pd.DataFrame) -> Figure:
-    """RMS and largest |cosine| against n/d, a column per loss, a line per grouping. frame: `packing_table`."""
+    """Plot RMS and largest |cosine| against n/d, a column per loss, a line per grouping. frame: `packing_table`."""
     losses = [loss for loss in frame.loss.unique() if loss != "random start"]
     figure, axes = plots.subplots(2, len(losses), height=3.7, sharex=True, sharey="row", squeeze=False)
     colours = {"random start": "0.6", "whole": plots.COLOURS[0], "fixed": plots.COLOURS[5], "random": plots.COLOURS[1]}
@@ -185,7 +185,7 @@ def packing(frame: pd.DataFrame) -> Figure:
 
 
 def norm_and_angle(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
-    """Lengths and angles of filters: the share below each value. weights: layer → arm → kernel."""
+    """Plot the cumulative distributions of filter norms and angles. weights: layer → arm → kernel."""
     figure, axes = plots.subplots(2, len(weights), width=3.2 * len(weights), height=3.6, sharey=True, squeeze=False)
     for (top, bottom), (layer, arms) in zip(axes.T, weights.items(), strict=True):
         for arm, kernel in arms.items():
@@ -201,7 +201,7 @@ def norm_and_angle(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
 
 
 def pruning(frame: pd.DataFrame) -> Figure:
-    """Accuracy after removing the most redundant filters. frame: `experiments.pruning_table`."""
+    """Plot the accuracy after removing the most redundant filters. frame: `experiments.pruning_table`."""
     figure, axes = plots.subplots(width=plots.COLUMN, height=2.3)
     shown = frame.assign(share=100 * frame.share)
     plots.curves(axes, shown, "share", "accuracy", "arm", colours=ARM_COLOURS)
@@ -211,7 +211,7 @@ def pruning(frame: pd.DataFrame) -> Figure:
 
 
 def trained_networks(frame: pd.DataFrame) -> Figure:
-    """RMS and largest cosine of the filters over the layers of networks. frame: `imagenet.similarity_table`."""
+    """Plot RMS and largest |cosine| of the filters over the layers of networks. frame: `imagenet.similarity_table`."""
     networks = dict(list(frame.groupby("network", sort=False)))
     figure, axes = plots.subplots(2, len(networks), height=3.4, sharex="col", sharey="row", squeeze=False)
     for (top, bottom), (name, part) in zip(axes.T, networks.items(), strict=True):
@@ -229,7 +229,7 @@ def trained_networks(frame: pd.DataFrame) -> Figure:
 
 
 def trained_pruning(frame: pd.DataFrame) -> Figure:
-    """A probe's accuracy over the share of filters removed, by criterion, 95 %. frame: `imagenet.pruning_table`."""
+    """Plot probe accuracy (95 % intervals) against the share of filters removed. frame: `imagenet.pruning_table`."""
     figure, axes = plots.subplots(width=plots.COLUMN, height=2.3)
     for number, (name, part) in enumerate(frame.groupby("removed", sort=False)):
         axes.errorbar(
@@ -242,10 +242,10 @@ def trained_pruning(frame: pd.DataFrame) -> Figure:
 
 
 def differences(table: pd.DataFrame) -> Figure | None:
-    """Accuracy against the arm without penalty, with 95 % intervals. table: `lib.metrics.comparison.paired_table`.
+    """Plot accuracy minus that of the arm without penalty, with 95 % intervals. table: `comparison.paired_table`.
 
-    With a `condition` column one panel per condition, without those that `experiments.judged` does not judge. None if
-    nothing is left or no arm has an interval, as with one seed.
+    With a `condition` column there is one panel per condition; those that `experiments.judged` does not judge are left
+    out. Returns None if nothing is left or no arm has an interval, as with one seed.
     """
     shown = table[~table.verdict.str.startswith(("baseline", NOT_JUDGED))]
     if not shown.ci_low.notna().any():
@@ -270,7 +270,7 @@ def differences(table: pd.DataFrame) -> Figure | None:
 
 
 def filter_arrays(weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, np.ndarray]:
-    """Layer → arm → kernel as flat arrays named "layer/arm", to be saved beside a figure."""
+    """Flatten layer → arm → kernel to arrays named "layer/arm", to be saved with a figure."""
     return {
         f"{layer}/{arm}": torch.as_tensor(kernel).numpy()
         for layer, arms in weights.items()
@@ -279,7 +279,7 @@ def filter_arrays(weights: Mapping[str, Mapping[str, Tensor]]) -> dict[str, np.n
 
 
 def traversals(pictures: Mapping[str, np.ndarray]) -> Figure:
-    """Latents moved one by one, a panel per arm. pictures: `disentanglement.traversals`."""
+    """Plot latent traversals, one panel per arm. pictures: `disentanglement.traversals`."""
     figure, axes = plots.subplots(1, len(pictures), height=1.9, squeeze=False, sharey=True)
     for cell, (label, rows) in zip(axes[0], pictures.items(), strict=True):
         count, steps, size = rows.shape[:3]

@@ -1,4 +1,4 @@
-"""Networks that were trained on ImageNet: do their filters resemble each other, and what are the duplicates worth?"""
+"""Networks trained on ImageNet: similarity of their filters, and accuracy after pruning the similar ones."""
 
 import copy
 import math
@@ -16,16 +16,16 @@ from lib.metrics.clustering import linear_probe
 from lib.metrics.imagenet import as_input
 from lib.training import predict
 
-ALIKE = 0.9  # |cosine| from which two filters count as near-duplicates
-CHUNK = 250  # images at once
+ALIKE = 0.9  # |cosine| above which two filters count as near-duplicates
+CHUNK = 250  # images per batch
 
 
 def similarity_table(networks: Mapping[str, nn.Module], arms: Mapping[str, Trained], seed: int) -> pd.DataFrame:
-    """fig312: the filters of every convolution, as trained and, of the same shape, at random and orthogonal.
+    """Return fig312: similarity of every convolution's filters, and of random and orthogonal ones of the same shape.
 
-    networks: by name; arms: of our own CNN, "CNN, <label>" in the table.
+    networks: by name. arms: of the study's CNN, called "CNN, <label>" in the table.
 
-    Random filters are normally distributed; orthogonal ones are as far as n and d allow.
+    Random filters are normally distributed; orthogonal ones are orthogonal as far as n and d allow.
 
     Columns: network, layer (from 1), filters ("trained", "random", "orthogonal"), seed, those of `analysis.coherence`,
     most_opposite (the lowest cosine) and near_duplicates (pairs with a |cosine| above `ALIKE`).
@@ -54,7 +54,7 @@ def _without_lowest(score: Tensor, share: float) -> Tensor:
     return keep
 
 
-# Which filters to keep, (n,) bool, when a share of them goes, but never all; the shortest as in Li et al. 2017.
+# Each returns which filters to keep, (n,) bool, after pruning a share, never all; "shortest" as in Li et al. 2017.
 CRITERIA: dict[str, Callable[[nn.Conv2d, float, torch.Generator], Tensor]] = {
     "most similar": lambda layer, share, draw: prune_redundant(layer, share),
     "shortest": lambda layer, share, draw: _without_lowest(as_matrix(layer.weight).norm(dim=1), share),
@@ -65,10 +65,10 @@ CRITERIA: dict[str, Callable[[nn.Conv2d, float, torch.Generator], Tensor]] = {
 def pruning_table(
     network: nn.Module, train: Images, test: Images, shares: Sequence[float], *, seed: int
 ) -> pd.DataFrame:
-    """fig315: accuracy (%) of a linear probe on the network's features, mean over positions, after a `share` of the
-    filters of every convolution answers zero. The probe is fitted anew each time; the network is not.
+    """Return fig315: accuracy (%) of a linear probe on the network's features, averaged over positions, with a share
+    of every convolution's filters set to zero. The probe is refitted each time; the network is not.
 
-    Columns: removed (by which criterion), share, seed, images, accuracy with low and high (95 %, normal).
+    Columns: removed (the criterion), share, seed, images, accuracy with low and high (95 %, normal).
     """
     rows, whole = [], _probe(network, train, test)
     for name, criterion in CRITERIA.items():
@@ -89,6 +89,6 @@ def _probe(network: nn.Module, train: Images, test: Images) -> float:
 
 
 def features(network: nn.Module, images: Images) -> Tensor:
-    """(N, channels): what the network's last layer answers, mean over positions. Pixels normalised as torchvision's."""
+    """Return the last layer's output averaged over positions, (N, channels). Normalises pixels as in torchvision."""
     inputs = (as_input(part) for part in images.pixels.split(CHUNK))
     return predict(nn.Sequential(network, nn.AdaptiveAvgPool2d(1), nn.Flatten()), inputs)

@@ -7,7 +7,7 @@ cosine between filters i and j. The penalty is
     R(W) = 1 / n(n-1) · Σ_{i≠j} max(|c_ij| - margin, 0)^power
 
 so its weight λ means the same for every width, and the mean over layers makes it mean the
-same for every depth. |c| and not c: without it the penalty is smallest for antiparallel
+same for every depth. Without the absolute value the penalty would be smallest for antiparallel
 filters, which are the same feature with the sign flipped.
 
 Related work: OrthoReg (Rodríguez et al., ICLR 2017), MMA (Wang et al., NeurIPS 2020), GOR (Kurtz et
@@ -34,12 +34,12 @@ SHORTEST = 1e-12
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """Kernel matrix W, (n, d): one row per filter (output channel) of a linear layer or convolution (n, C, *k)."""
+    """Return the kernel matrix W, (n, d): one row per filter (output channel) of a linear layer or convolution."""
     return weight.flatten(1)
 
 
 def welch_bound(n: int, d: int) -> float:
-    """Smallest possible RMS |cosine| of n ≥ 2 unit vectors in d dimensions (Welch 1974): 0 for n ≤ d."""
+    """Return the smallest possible RMS |cosine| of n ≥ 2 unit vectors in d dimensions (Welch 1974); 0 for n ≤ d."""
     return math.sqrt(max(n - d, 0) / (d * (n - 1)))
 
 
@@ -51,12 +51,12 @@ def group_indices(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Which filters meet in which group: (groups, m) int64, m = n/groups ≥ 2.
+    """Return the indices of the filters in each group: (groups, m) int64, m = n/groups ≥ 2.
 
-    "contiguous": filters 0…m-1, m…2m-1, …; "random": a new uniform permutation at each call, so that every pair
-    meets equally often.
+    "contiguous": filters 0…m-1, m…2m-1, …; "random": a new uniform permutation at every call, so that every pair
+    shares a group equally often.
     """
-    if not 1 <= groups < n or n % groups:  # with n groups nobody meets anybody
+    if not 1 <= groups < n or n % groups:  # n groups hold no pairs
         raise ValueError(f"{n} filters do not form {groups} equal groups with pairs to compare")
     if grouping not in ("random", "contiguous"):
         raise ValueError(f"grouping {grouping!r} is unknown; choose 'random' or 'contiguous'")
@@ -71,7 +71,7 @@ def group_indices(
 class _GramPenalty(torch.autograd.Function):
     """Value and closed-form gradient, two matrix products in all.
 
-    With W the filters of one group as they are, s_i = 1/‖w_i‖ (0 for a filter without direction),
+    With W the (not normalised) filters of one group, s_i = 1/‖w_i‖ (0 for a filter without direction),
     c_ij = s_i s_j ⟨w_i, w_j⟩, φ the summand and P the number of ordered pairs:
         R = 1/P Σ_{i≠j} φ(c_ij)
         ∂R/∂w_i = 2/P Σ_j K_ij w_j,   K_ij = s_i s_j φ'(c_ij) for j ≠ i,   K_ii = -s_i² Σ_j φ'(c_ij) c_ij.
@@ -83,7 +83,7 @@ class _GramPenalty(torch.autograd.Function):
     @staticmethod
     def forward(ctx, matrix: Tensor, index: Tensor, power: float, margin: float) -> Tensor:
         members = _members(matrix, index)  # (g, m, d)
-        pairs = len(matrix) * (members.shape[1] - 1)  # ordered, of filters that share a group
+        pairs = len(matrix) * (members.shape[1] - 1)  # ordered pairs of filters that share a group
         gram = torch.bmm(members, members.transpose(1, 2))  # (g, m, m)
         square = gram.diagonal(dim1=1, dim2=2)
         scale = torch.where(square > SHORTEST**2, square.clamp_min(SHORTEST**2).rsqrt(), 0)  # (g, m)
@@ -96,14 +96,14 @@ class _GramPenalty(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        with torch.autocast(device_type=grad.device.type, enabled=False):  # as the forward pass
+        with torch.autocast(device_type=grad.device.type, enabled=False):  # as in the forward pass
             return _GramPenalty._gradient(ctx, grad), None, None, None
 
     @staticmethod
     def _gradient(ctx, grad: Tensor) -> Tensor:
         matrix, gram, scale, index = ctx.saved_tensors
         excess = (gram.abs() - ctx.margin).clamp_min(0)
-        # excess^0 = 1 also where the hinge is at rest, so sign() alone would push there.
+        # For power 1, excess^0 = 1 also below the margin, where sign() alone would give a gradient.
         slope = ctx.power * excess.pow(ctx.power - 1) * gram.sign() * (excess > 0)
         slope.diagonal(dim1=1, dim2=2).copy_(-(slope * gram).sum(-1))
         slope.mul_(scale[:, :, None] * (2 * grad / ctx.pairs)).mul_(scale[:, None, :])
@@ -112,7 +112,7 @@ class _GramPenalty(torch.autograd.Function):
 
 
 def _members(matrix: Tensor, index: Tensor) -> Tensor:
-    """Filters by group, (g, m, d)."""
+    """Return the filters by group, (g, m, d)."""
     return matrix.index_select(0, index.flatten()).view(*index.shape, -1)
 
 
@@ -126,22 +126,22 @@ def gram_penalty(
     margin: float | Literal["welch"] = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Mean over filter pairs of max(|cosine| - margin, 0)^power; a scalar in [0, 1].
+    """Return the mean over filter pairs of max(|cosine| - margin, 0)^power, a scalar in [0, 1].
 
-    weight: kernel of a linear layer or convolution, of two filters or more.
-    groups, grouping: compare only filters that share a group, 1/groups of the pairs; groups divides n. "contiguous"
-        groups never see the pairs across; "random" draws a new partition at every call, an unbiased estimate of the
-        whole penalty.
-    power: at least 1. 2 (default) has the tight frames as its minima (RMS at the Welch bound); 1 lets duplicates
-        through where n > d, and so does 2 with random groups (`lib.corregularization.packing`); 4 pushes hardest on the
-        most similar.
-    margin: similarity that costs nothing, in [0, 1); "welch" for the layer's Welch bound, which is 0 where n ≤ d and
-        where n > d keeps the most similar pair apart, with random groups too.
+    weight: kernel of a linear layer or convolution with at least two filters.
+    groups, grouping: only filters in the same group are compared, about 1/groups of the pairs; groups divides n. Pairs
+        across "contiguous" groups are never compared; "random" draws a new partition at every call, an unbiased
+        estimate of the whole penalty.
+    power: at least 1. 2 (default) is minimal at tight frames (RMS at the Welch bound); 1 admits duplicates for n > d,
+        and so does 2 with random groups (`lib.corregularization.packing`); 4 puts the most weight on the most
+        similar pairs.
+    margin: similarity below which a pair costs nothing, in [0, 1); "welch" for the layer's Welch bound, which is 0 for
+        n ≤ d and for n > d keeps the most similar pair apart, also with random groups.
     generator: for grouping="random"; the global random state if None.
 
-    Runs in float32 under autocast (float64 stays float64). The gradient is closed-form and tangential: only a step of
-    finite size, or an optimiser that scales weights one by one (Adam), changes a filter's length. It cannot be
-    differentiated again.
+    Runs in float32 under autocast (float64 stays float64). The gradient is closed-form and tangential: a filter's
+    length changes only through the finite size of a step or an optimiser that scales weights one by one (Adam). The
+    gradient cannot be differentiated again.
     """
     matrix = as_matrix(weight)
     n, d = matrix.shape
@@ -152,10 +152,10 @@ def gram_penalty(
 
 
 def select_layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers whose filters are compared, by their name in the model.
+    """Return the layers whose filters are compared, by their name in the model.
 
-    Every convolution (not transposed) that is not grouped or depthwise (filters of different channel groups see
-    different inputs) and has at least two filters; no linear layer, as the rows of a classifier are classes.
+    These are the convolutions with at least two filters, except transposed and grouped or depthwise ones (whose filters
+    may have different input channels); no linear layers, as the rows of a classifier are classes.
     """
     return {
         name: layer
@@ -167,13 +167,13 @@ def select_layers(model: nn.Module) -> dict[str, nn.Module]:
 def mean_over_layers(
     layers: Mapping[str, nn.Module], penalty: Callable[..., Tensor] = gram_penalty, **options
 ) -> Tensor:
-    """The penalty of a network: `penalty(W, **options)`, averaged over `layers`.
+    """Return the penalty of a network: `penalty(W, **options)`, averaged over `layers`.
 
         layers = select_layers(model)
         loss = cross_entropy(model(x), y) + strength * mean_over_layers(layers, groups=8)
 
-    A layer that does not form so many equal groups of two or more filters is divided into the most groups that it does.
-    Added to the loss on every process of a DDP job it counts once, as DDP averages gradients.
+    A layer that cannot be split into that many equal groups of at least two filters uses the largest possible number.
+    Under DDP, add it to the loss on every process: it counts once, as DDP averages gradients.
     """
     if not layers:
         raise ValueError("no layers to compare: select_layers takes convolutions of two or more filters")
@@ -190,11 +190,11 @@ def mean_over_layers(
 
 @full_precision
 def response_penalty(responses: Tensor, *, rows: int | None = 4096, **options) -> Tensor:
-    """The penalty on the responses of filters instead of on the filters.
+    """Return the penalty on the responses of filters instead of the filters.
 
-    responses: (B, C, *positions) output of a layer. Each channel is centred over batch and
-    positions, so the cosines are correlations; at most `rows` samples are used (the full Gram would cost as much as the
-    layer), in steps near the golden ratio of all: equal ones divide the width, and would see a few columns of pixels.
+    responses: (B, C, *positions) output of a layer. Each channel is centred over batch and positions, so the cosines
+    are correlations. At most `rows` samples are used (the full Gram matrix would cost as much as the layer), at a step
+    near 0.618 times the total: an even spacing, which divides the width, would hit only a few pixel columns.
     """
     flat = responses.transpose(0, 1).flatten(1)  # (C, B·positions)
     if rows is not None and flat.shape[1] > rows:
@@ -205,9 +205,9 @@ def response_penalty(responses: Tensor, *, rows: int | None = 4096, **options) -
 
 
 class ResponsePenalty:
-    """Mean over layers of a penalty on their last responses (B, C, H, W), which forward hooks show, gradient included.
+    """Mean over layers of a penalty on their latest outputs (B, C, H, W), kept by forward hooks with their gradient.
 
-    Filters that are orthogonal as vectors still respond alike when their inputs are correlated: the correlation of two
+    Orthogonal filters can still have correlated responses if their inputs are correlated: the covariance of two
     responses is w_iᵀ S w_j, with S the covariance of the input patches.
     Call it after the forward pass and before the backward pass. penalty: `response_penalty`
     (correlation of channels, the default) or any other function of responses.
@@ -227,7 +227,7 @@ class ResponsePenalty:
         return torch.stack([self.penalty(output) for output in self.outputs.values()]).mean()
 
     def close(self) -> None:
-        """Take the hooks off the model."""
+        """Remove the hooks from the model."""
         for hook in self.hooks:
             hook.remove()
         self.outputs.clear()

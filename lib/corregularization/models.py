@@ -1,4 +1,4 @@
-"""The networks of the study: the source's vanilla CNN and an existing one."""
+"""The networks of the study: the source's vanilla CNN and ResNet-18."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,7 +9,7 @@ from torchvision.ops import Conv2dNormActivation
 
 
 class VanillaCNN(nn.Module):
-    """Plain 3×3 convolutions with batch norm and ReLU, halved by max pooling; global mean; linear classifier.
+    """3×3 convolutions with batch norm, ReLU and max pooling, followed by global average pooling and a classifier.
 
     channels: filters per layer; the resolution is halved after every layer but the last.
     Images (B, 3, S, S) in [-1, 1] → logits (B, classes).
@@ -27,7 +27,7 @@ class VanillaCNN(nn.Module):
 
 
 def build_model(name: str, classes: int, *, width: float = 1.0) -> nn.Module:
-    """`vanilla` (with `width` times the filters), or `resnet18`.
+    """Return the network `vanilla` (with `width` times the filters, at least 8 per layer) or `resnet18`.
 
     The latter is torchvision's with the stem for 32 px images: 3×3, stride 1, no pooling (He et al. 2016).
     """

@@ -1,14 +1,14 @@
 """Packing: how far apart can n unit vectors in d dimensions be pushed, and by which penalty?
 
-The network is left out, so the answer is known: RMS |cosine| cannot fall below the Welch
-bound √((n-d)/(d(n-1))), and reaches it exactly for tight frames, of which some hold a vector twice.
+Without a network the answer is known: RMS |cosine| cannot fall below the Welch bound
+√((n-d)/(d(n-1))), and attains it exactly for tight frames, some of which contain a vector twice.
 
-Why squared cosines with random groups end there: in a tight frame the gradients t_ij = c_ij (u_j - c_ij u_i) of
-filter i's pairs add up to zero, but a random group holds some of them only, and the rest is noise of variance
-proportional to the mean of |t_ij|² = c_ij² - c_ij⁴. As all tight frames have the same mean of c², the noise is
-smallest where that of c⁴, which p = 4 makes small, is largest: at copies of orthonormal bases there is none.
-Descent with noise drifts along its minimisers to where there is less of it (Li, Wang & Arora 2022, What happens after
-SGD reaches zero loss?). The grouping "noise" is the control: as much noise of another shape.
+Why squared cosines with random groups end at such frames: in a tight frame the gradients t_ij = c_ij (u_j - c_ij u_i)
+of filter i's pairs sum to zero, but a random group contains only some of them, which leaves noise with a variance
+proportional to the mean of |t_ij|² = c_ij² - c_ij⁴. All tight frames have the same mean of c², so the noise is smallest
+where the mean of c⁴ (which p = 4 minimises) is largest: it vanishes at copies of orthonormal bases. Noisy descent
+drifts along its minimisers to where the noise is smaller (Li, Wang & Arora 2022, What happens after SGD reaches zero
+loss?). The grouping "noise" is the control: equally large noise of a different shape.
 """
 
 from collections.abc import Iterable
@@ -40,21 +40,21 @@ def pack(
     seed: int = 0,
     **loss: Any,
 ) -> Tensor:
-    """n vectors in d dimensions, from `starts` random starts, after Adam on `gram_penalty(…, **loss)`.
+    """Minimise `gram_penalty(…, **loss)` of n vectors in d dimensions with Adam, from `starts` random starts.
 
     grouping: "whole", or `groups` groups of equal size, "fixed" or "random" (drawn anew at every step and start).
-        "noise" is the whole loss whose gradient gets, filter by filter, noise of the length that random groups would
-        give it, but in a random tangential direction.
-    steps: of the whole loss. The other groupings take as many pairs in all, and so (n-1)/(n/groups-1) times the steps.
+        "noise" is the whole loss with noise added to each filter's gradient: as long as that of random groups, but in
+        a random tangential direction.
+    steps: for the whole loss; (n-1)/(n/groups-1) times as many for the others, so that groups cover as many pairs.
 
-    The rate falls to zero along a cosine: random groups are noisy wherever a group cannot be orthogonal, and only a
-    vanishing rate lets them settle. Returns (starts, n, d) float32.
+    The learning rate follows a cosine to zero: random groups are noisy wherever a group cannot be orthogonal, and
+    settle only if the rate vanishes. Returns (starts, n, d) float32.
     """
     if n % groups or n == groups:
         raise ValueError(f"{n} vectors do not form {groups} equal groups with pairs; choose a multiple of {groups}")
     draw = torch.Generator().manual_seed(seed)
     vectors = normalize(torch.randn(starts, n, d, generator=draw), dim=2).flatten(0, 1).requires_grad_()
-    if loss.get("margin") == "welch":  # of one start, not of all together
+    if loss.get("margin") == "welch":  # the bound of one start, not of all starts together
         loss = {**loss, "margin": welch_bound(n, d)}
     if grouping != "whole":
         steps = round(steps * (n - 1) / (n / groups - 1))
@@ -62,8 +62,8 @@ def pack(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
 
     def gradient(pieces: int, *, mixed: bool = False) -> Tensor:
-        """Of all starts at once, which are fixed groups of the loss and so do not meet. The sum, not the mean, of
-        starts and filters, so that Adam's ε stays far below it."""
+        """Return the gradient for all starts at once; they are separate groups of the loss and never compared.
+        It is summed, not averaged, over starts and filters, to keep it far above Adam's ε."""
         order = slice(None)
         if mixed:
             order = torch.rand(starts, n, generator=draw).argsort(1) + n * torch.arange(starts)[:, None]
@@ -88,10 +88,10 @@ def pack(
 def packing_table(
     ratios: Iterable[float], d: int = 32, steps: int = 1500, starts: int = 10, *, groups: int = 4, seed: int = 0
 ) -> pd.DataFrame:
-    """Similarity after every loss and grouping at n = ratio·d, one row per (ratio, loss, groups, start).
+    """Return the similarity after each loss and grouping at n = ratio·d, one row per (ratio, loss, groups, start).
 
     noise: mean of c² - c⁴ over pairs, to which the variance of random groups' gradients is proportional. The control
-    "noise" is run with p = 2 alone.
+    "noise" is run for p = 2 only.
     """
     measure = partial(_at, d=d, steps=steps, starts=starts, groups=groups, seed=seed)
     return pd.concat(side_by_side([partial(measure, round(ratio * d)) for ratio in ratios]), ignore_index=True)
@@ -115,7 +115,7 @@ def _at(n: int, *, d: int, steps: int, starts: int, groups: int, seed: int) -> p
 
 
 def at_ratio(table: pd.DataFrame, ratio: float = 2.0) -> pd.DataFrame:
-    """The rows of `packing_table` nearest to n/d = ratio, with starts (and seeds) as mean, lowest and highest."""
+    """Summarise the rows of `packing_table` nearest to n/d = ratio over starts (and seeds): mean and extremes."""
     near = table[(table.ratio - ratio).abs() == (table.ratio - ratio).abs().min()]
     by = near.groupby(["loss", "groups", "ratio", "welch"], sort=False)
     return by.agg(

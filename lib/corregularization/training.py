@@ -1,4 +1,4 @@
-"""Training one arm of an experiment: a classifier with one regulariser under one condition."""
+"""Training of one arm of an experiment: a classifier with one regulariser under one condition."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all arms of an experiment share."""
+    """Settings shared by all arms of an experiment."""
 
     epochs: int = 5
     batch_size: int = 128
@@ -38,7 +38,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trained:
-    """What is left of an arm after training."""
+    """A trained arm: its model, history and filter statistics."""
 
     arm: Arm
     model: nn.Module
@@ -48,7 +48,7 @@ class Trained:
 
 
 class Snapshots:
-    """Filters and layer statistics of each epoch, and the generator of penalties, saved with the checkpoint."""
+    """Filters and layer statistics per epoch, and the penalties' generator, saved with the checkpoint."""
 
     def __init__(self, layers: dict[str, nn.Module], generator: torch.Generator):
         self.generator = generator
@@ -75,8 +75,8 @@ def train_arm(
 ) -> Trained:
     """Train one arm.
 
-    Arms with the same seed see the same crops of the same images in the same order, whatever their penalty draws.
-    Where they are of the same model, and neither starts orthogonal, they also start from the same weights.
+    Arms with the same seed get the same crops of the same images in the same order, whatever their penalty draws.
+    Arms with the same model and default initialisation also start from the same weights.
     """
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
@@ -96,7 +96,7 @@ def train_arm(
     network, optimizer, schedule = prepare(accelerator, model, optimizer, schedule)
     snapshots = Snapshots(layers, regrouping)
     accelerator.register_for_checkpointing(snapshots)
-    # An arm that drew more while starting would otherwise see other augmentations than its twin.
+    # Reseeded, as an arm whose initialisation draws more random numbers would otherwise get other augmentations.
     torch.manual_seed(seed + 1)
 
     train, test = train.to(accelerator.device), test.to(accelerator.device)
@@ -115,7 +115,7 @@ def train_arm(
         loss, accuracy = score(network, test)
         return {"test_loss": loss, "test_accuracy": accuracy}
 
-    # A graph would always draw the same groups, and the same start of SRIP's power iteration.
+    # A CUDA graph would always draw the same groups, and the same start of SRIP's power iteration.
     drawn = "groups" in arm.options or arm.penalty == "srip"
     step = gradient_step(accelerator, network, optimizer, schedule, losses, capture=not drawn)
     history = fit_arm(
@@ -124,24 +124,24 @@ def train_arm(
     )  # fmt: skip
     if isinstance(penalty, ResponsePenalty):
         penalty.close()
-    # Without the autocast of `prepare`, which pickling would drop: the same model from a worker as from this process.
+    # Without the autocast of `prepare`, which pickling drops, so that a worker returns the same model as this process.
     model = accelerator.unwrap_model(network, keep_fp32_wrapper=False).eval().cpu()
     return Trained(arm, model, history, pd.DataFrame(snapshots.rows), snapshots.filters)
 
 
 def score(model: nn.Module, images: "Images", batch_size: int = 500) -> tuple[float, float]:
-    """(cross-entropy in nats, accuracy in [0, 1]) on `images`."""
+    """Return (cross-entropy in nats, accuracy in [0, 1]) on `images`."""
     logits = predict(model, (as_float(chunk) for chunk in images.pixels.split(batch_size)))
     accuracy = (logits.argmax(dim=1) == images.labels).float().mean().item()
     return F.cross_entropy(logits, images.labels).item(), accuracy
 
 
-# `train_arm` for each of the arms, by label, with a folder of checkpoints for each below `checkpoints`.
+# Runs `train_arm` for each arm and returns the results by label; each arm has its own folder in `checkpoints`.
 train_arms = partial(train_each, train_arm)
 
 
 def with_label_noise(images: "Images", share: float, *, seed: int) -> "Images":
-    """A copy in which `share` of the labels are replaced by a different class, drawn evenly."""
+    """Return a copy in which a `share` of the labels are replaced by a different class, drawn uniformly."""
     if not 0 <= share <= 1:
         raise ValueError(f"label noise is a share in [0, 1], not {share}")
     generator = torch.Generator().manual_seed(seed)
