@@ -112,7 +112,7 @@ def loss_curves(frame: pd.DataFrame) -> Figure:
 
 
 def correlation(frame: pd.DataFrame) -> Figure:
-    """Plot RMS (the correlation value) and largest |cosine| of each layer. frame: `experiments.correlations`."""
+    """Plot each layer's RMS (correlation value) and largest |cosine| over epochs. frame: `experiments.correlations`."""
     layers = list(frame.layer.unique())
     figure, axes = plots.subplots(2, len(layers), height=3.5, sharex=True, sharey="row", squeeze=False)
     for (top, bottom), layer in zip(axes.T, layers, strict=True):

@@ -1,4 +1,4 @@
-"""How well a classifier does, with intervals: accuracy, confusion, alarms, calibration."""
+"""Metrics of a classifier with confidence intervals: accuracy, confusion matrix, alarms, calibration."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ from scipy.stats import binomtest
 from sklearn import metrics
 from torch import Tensor
 
-BINS = 15  # of the calibration error, as in Guo et al.
+BINS = 15  # for the calibration error, as in Guo et al.
 _COLDEST, _HOTTEST = 1e-2, 1e2
 
 
 def wilson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a proportion (1927): (low, high) in [0, 1]; (0, 1) where nothing was counted."""
+    """Return the Wilson interval of a proportion (1927): (low, high) in [0, 1]; (0, 1) if `count` is 0."""
     if not count:
         return 0.0, 1.0
     found = binomtest(int(hits), int(count)).proportion_ci(level, method="wilson")
@@ -24,7 +24,7 @@ def wilson(hits: int, count: int, level: float = 0.95) -> tuple[float, float]:
 
 
 def percent(hits: int, count: int) -> tuple[float, float, float]:
-    """A share in % with Wilson's 95 % interval: (value, low, high); NaN where nothing was counted."""
+    """Return a proportion in % with its 95 % Wilson interval: (value, low, high); NaN if `count` is 0."""
     if not count:
         return np.nan, np.nan, np.nan
     low, high = wilson(hits, count)
@@ -32,30 +32,30 @@ def percent(hits: int, count: int) -> tuple[float, float, float]:
 
 
 def confusion(labels: Tensor, predicted: Tensor, classes: int) -> np.ndarray:
-    """Counts (classes, classes): row the class, column what it was taken for."""
+    """Return the confusion matrix, counts (classes, classes): rows are labels, columns predictions."""
     return metrics.confusion_matrix(labels.cpu(), predicted.cpu(), labels=range(classes))
 
 
 def raised(logits: Tensor, alarming: Sequence[int]) -> Tensor:
-    """(N,) bool: are the `alarming` classes together likelier than the others? Nothing else is right more often."""
+    """Return whether the `alarming` classes are together likelier than the others, (N,) bool: the Bayes decision."""
     return logits.softmax(1)[:, list(alarming)].sum(1) > 0.5
 
 
 def binary(raised: Tensor, emergency: Tensor) -> np.ndarray:
-    """Counts (2, 2) of decisions (N,) and truth (N,), both bool: first emergencies, then the others."""
+    """Return the confusion matrix (2, 2) of decisions and ground truth, (N,) bool each; emergencies come first."""
     return confusion((~emergency).long(), (~raised).long(), 2)
 
 
 def score_row(logits: Tensor, labels: Tensor, classes: Sequence[str], alarming: Sequence[int] = ()) -> dict:
-    """The measures of one set of predictions, in % where shares.
+    """Return the metrics of one set of predictions; proportions are in %.
 
     clips, accuracy with accuracy_low and accuracy_high (Wilson, 95 %), macro_recall (over classes that occur),
-    worst_class and its recall, ece, and for `alarming` classes, by `raised`, binary_accuracy, miss_rate (emergencies
-    taken for none) and false_alarms (others taken for an emergency), each with its interval; NaN where there are none
-    of that side. A robbery taken for a fire is right there: it raises the alarm.
+    worst_class and worst_recall, ece; and for the decision `raised` on `alarming` classes binary_accuracy, miss_rate
+    (emergencies without alarm) and false_alarms (other clips with alarm), each with its interval; NaN if that side
+    has no clips. A robbery classified as a fire counts as correct there, since it raises the alarm.
 
     Raises:
-        ValueError: logits are not (N, classes), labels do not fit, or there is no sample.
+        ValueError: logits are not (N, classes), labels do not match them, or there are no samples.
     """
     if logits.ndim != 2 or logits.shape != (len(labels), len(classes)) or not len(labels):
         raise ValueError(f"logits are {tuple(logits.shape)}, expected one row for each of {len(labels)} labels and one "
@@ -75,16 +75,16 @@ def score_row(logits: Tensor, labels: Tensor, classes: Sequence[str], alarming: 
 
 
 def without_abstentions(logits: Tensor) -> Tensor:
-    """Logits (N, classes) whose rows of NaN, abstentions, are sure of class 0: that nothing is heard."""
+    """Return logits (N, classes) in which abstentions (rows of NaN) predict class 0, silence, with certainty."""
     nothing = 100.0 * F.one_hot(torch.tensor(0), logits.shape[1])
     return torch.where(logits.isnan().any(1, keepdim=True), nothing.to(logits.dtype), logits)
 
 
 def alarm_row(logits: Tensor, labels: Tensor, alarming: Sequence[int]) -> dict[str, float]:
-    """What the base rate does not lift, in %: balanced_accuracy, the mean of both sides' recall (50 for a constant
-    prediction), and average_precision of the `alarming` classes' probability (the share of emergencies for a constant).
+    """Return alarm metrics in % with known values for constant predictions: balanced_accuracy, the mean recall of both
+    sides (50), and average_precision of the `alarming` classes' probability (the share of emergencies).
 
-    And the accuracy of the two constants: always and never alarming. NaN where clips of either side are missing.
+    Also the accuracy of the two constant predictions, always and never alarming. NaN if one side has no clips.
     """
     emergency = torch.isin(labels.cpu(), torch.tensor(list(alarming)))
     if not 0 < emergency.sum() < len(emergency):
@@ -103,7 +103,7 @@ def _share(name: str, hits: int, count: int) -> dict[str, float]:
 
 
 def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> pd.DataFrame:
-    """One row per bin of confidence (the largest probability): low, high, confidence, accuracy, count."""
+    """Return one row per bin of confidence (the largest probability): low, high, confidence, accuracy, count."""
     confidence, predicted = probabilities.max(1)
     right = (predicted == labels).double()
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64)
@@ -115,17 +115,17 @@ def reliability(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> pd.D
 
 
 def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> float:
-    """Expected calibration error in [0, 1] (Guo et al. 2017, On Calibration of Modern Neural Networks)."""
+    """Return the expected calibration error in [0, 1] (Guo et al. 2017, On Calibration of Modern Neural Networks)."""
     table = reliability(probabilities, labels, bins)
     gap = (table.confidence - table.accuracy).abs().fillna(0.0)
     return float((gap * table["count"]).sum() / table["count"].sum())
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """T for softmax(logits / T), by the least cross-entropy (Guo et al. 2017); between 0.01 and 100.
+    """Return the temperature T, 0.01 to 100, that minimises the cross-entropy of softmax(logits / T) (Guo et al. 2017).
 
-    Fit it on clips that the network was not trained on, and not on those it is judged by. Rows that are NaN
-    (abstentions) are left out; 1 where no other is left.
+    Fit it on clips used neither for training nor for evaluation. Rows of NaN (abstentions) are ignored; T is 1 if there
+    are no others.
     """
     answered = ~logits.isnan().any(1)
     logits, labels = logits[answered].double(), labels[answered]

@@ -1,10 +1,10 @@
-"""How well clusters, neighbours and a linear readout of representations follow the labels.
+"""Agreement with the labels of clusters, nearest neighbours and a linear readout of representations.
 
     found = k_means(train_features, 10, seed=0)
     scores(found.assign(test_features), test_labels)
 
-Points are floats (N, D), codes integers (N, L) with values from 0, labels integers (N,) from 0, all on the CPU. What is
-random depends on `seed` alone.
+Points are floats (N, D), codes integers (N, L) with values from 0, labels integers (N,) from 0, all on the CPU.
+Randomness depends on `seed` alone.
 """
 
 import math
@@ -24,11 +24,11 @@ from torch.nn.functional import normalize
 
 from lib.metrics import MetricError
 
-BLOCK = 1_000_000  # pairs compared at once: more than fit the caches take several times as long
+BLOCK = 1_000_000  # pairs compared at once: more do not fit into the caches and take several times as long
 
 
 def check_points(points: Tensor) -> Tensor:
-    """The points as float32, if all are finite; else a MetricError."""
+    """Return the points as float32; raise a MetricError unless all are finite."""
     if bad := int((~torch.isfinite(points)).any(dim=1).sum()):
         raise MetricError(f"{bad} of {len(points)} points are not finite; look at what gave them")
     return points.float()
@@ -38,18 +38,18 @@ def check_points(points: Tensor) -> Tensor:
 
 
 def matched_accuracy(clusters: Tensor, labels: Tensor) -> float:
-    """Share, 0 … 1, of samples whose cluster is matched to their class; samples of other clusters are errors.
+    """Return the share, 0 … 1, of samples whose cluster is matched to their class; all other samples are errors.
 
-    The matching is the one-to-one matching that gets most samples right (Hungarian).
+    Clusters and classes are matched one to one so as to maximise this share (Hungarian algorithm).
     """
     table = contingency_matrix(labels, clusters)
     return float(table[linear_sum_assignment(table, maximize=True)].sum() / len(labels))
 
 
 def scores(clusters: Tensor, labels: Tensor) -> dict[str, float | int]:
-    """accuracy (`matched_accuracy`), nmi (I over the mean of both entropies), ami, ari, clusters (not empty).
+    """Return accuracy (`matched_accuracy`), nmi (over the mean of both entropies), ami, ari, clusters (not empty).
 
-    accuracy and nmi are in [0, 1], and nmi rises with the number of clusters even where they are random. ami and ari
+    accuracy and nmi are in [0, 1]; nmi increases with the number of clusters even if they are random. ami and ari
     are adjusted for chance: 0 on average for random clusters of these sizes, 1 for perfect ones.
     """
     found, true = clusters.numpy(), labels.numpy()
@@ -69,41 +69,41 @@ def scores(clusters: Tensor, labels: Tensor) -> dict[str, float | int]:
 class Clusters:
     """Clusters of points, or of codes.
 
-    centres: means (k, D) float32, or modes (k, L) int64. cost: sum over the samples that they were fitted to of squared
-    Euclidean distances, or of Hamming distances.
+    centres: means (k, D) float32, or modes (k, L) int64. cost: sum over the fitted samples of squared Euclidean or
+    Hamming distances to their centre.
     """
 
     centres: Tensor = field(repr=False)
     cost: float
 
     def assign(self, samples: Tensor) -> Tensor:
-        """The nearest centre of each point or code, (N, …) → (N,) int64; of equally near ones the first."""
+        """Return the nearest centre of each point or code, (N, …) → (N,) int64; ties go to the first."""
         check_points(samples)
         return _distances(samples, self.centres).argmin(dim=1)
 
 
 def _distances(samples: Tensor, others: Tensor) -> Tensor:
-    """Euclidean distances of points, or Hamming distances of codes, (N, …) and (M, …) → (N, M) float32."""
+    """Return Euclidean distances of points or Hamming distances of codes, (N, …) and (M, …) → (N, M) float32."""
     p = 2.0 if samples.is_floating_point() else 0.0
     return torch.cdist(samples.float(), others.float(), p=p, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def k_means(points: Tensor, k: int, *, seed: int, restarts: int = 10) -> Clusters:
-    """k-means of points (N, D), k of 1 … N: the best of `restarts` runs from k-means++ (scikit-learn)."""
+    """Fit k-means to points (N, D), 1 ≤ k ≤ N: the best of `restarts` runs from k-means++ (scikit-learn)."""
     points = check_points(points)
-    with threadpool_limits(1):  # sums of several threads differ in their last digits, by which the best may change
+    with threadpool_limits(1):  # with more, sums vary in their last digits, which may change the best run
         fitted = KMeans(n_clusters=k, n_init=restarts, random_state=seed).fit(points.numpy())
     return Clusters(torch.from_numpy(fitted.cluster_centers_), float(fitted.inertia_))
 
 
 def k_modes(codes: Tensor, k: int, *, seed: int, restarts: int = 10) -> Clusters:
-    """k-modes of codes (N, L), k of 1 … N: the best of `restarts` runs (Huang 1998), of equal ones the first.
+    """Fit k-modes to codes (N, L), 1 ≤ k ≤ N: the best of `restarts` runs (Huang 1998), the first of equally good ones.
 
-    k-means with the Hamming distance and, as centre, the most frequent category of each position (of ties the lowest),
-    from k-means++ (Arthur & Vassilvitskii 2007; the Hamming distance is half the squared Euclidean one of one-hot
-    codes). An empty cluster restarts at the code farthest from its mode. A run ends where its cost no longer falls.
+    This is k-means with the Hamming distance and, as centres, the most frequent category per position (ties: the
+    lowest), initialised by k-means++ (Arthur & Vassilvitskii 2007; the Hamming distance is half the squared Euclidean
+    one of one-hot codes). Empty clusters restart at the code farthest from its mode. A run ends when its cost stalls.
     """
-    # The package `kmodes` loops over samples in Python, and fails to initialise for larger k.
+    # The package `kmodes` loops over samples in Python and fails to initialise for larger k.
     generator = torch.Generator().manual_seed(seed)
     return min((_k_modes(codes, k, generator) for _ in range(restarts)), key=lambda run: run.cost)
 
@@ -129,17 +129,17 @@ def _first_modes(codes: Tensor, k: int, generator: torch.Generator) -> Tensor:
 
 
 def _moved(codes: Tensor, clusters: Tensor, modes: Tensor) -> Tensor:
-    """The most frequent category of each position of each cluster, and the farthest codes for those without any."""
+    """Return the most frequent category of each position and cluster; empty clusters get the farthest codes."""
     (k, length), categories = modes.shape, int(codes.max()) + 1
     cells = codes + (torch.arange(length) + clusters[:, None] * length) * categories
     counts = torch.bincount(cells.flatten(), minlength=k * length * categories).view(k, length, categories)
     filled = torch.bincount(clusters, minlength=k) > 0
     modes = torch.where(filled[:, None], counts.argmax(dim=2), modes)
     distances = (codes != modes[clusters]).sum(dim=1)
-    # One after the other, so that no two take the same code.
+    # One at a time, so that no two clusters take the same code.
     for cluster in (~filled).nonzero().flatten().tolist():
         if not distances.any():
-            break  # fewer different codes than clusters
+            break  # fewer distinct codes than clusters
         modes[cluster] = codes[distances.argmax()]
         distances = torch.minimum(distances, (codes != modes[cluster]).sum(dim=1))
     return modes
@@ -149,11 +149,11 @@ def _moved(codes: Tensor, clusters: Tensor, modes: Tensor) -> Tensor:
 
 
 def nearest(train: Tensor, test: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k most similar of N training samples to each of M test samples, k of 1 … N, most similar first.
+    """Return the k training samples, 1 ≤ k ≤ N, most similar to each of M test samples, in descending order.
 
-    Similarity is the cosine of points (N, D), -1 … 1, and 0 with a point at zero; or of codes (N, L) the share of equal
-    positions, 0 … 1. Returns (indices, similarities), (M, k) int64 and float32. Of equally similar samples
-    (to 1e-9) the one with the lower index comes first, also where only some of them are among the k.
+    Similarity is the cosine of points (N, D), -1 … 1 (0 if one is zero), or the share of equal positions of codes
+    (N, L), 0 … 1. Returns (indices, similarities), (M, k) int64 and float32. Ties (to 1e-9) are broken by
+    the lower index, including those at the k-th place.
     """
     points, length, found = train.is_floating_point(), train.shape[1], []
     if points:
@@ -163,7 +163,7 @@ def nearest(train: Tensor, test: Tensor, k: int) -> tuple[Tensor, Tensor]:
             similarity = (block @ train.T).clamp(-1, 1)
         else:
             similarity = (length - _distances(block, train)) / length
-        # `topk`, like scikit-learn's NearestNeighbors, leaves the order of ties open: integers without ties decide it.
+        # `topk`, like scikit-learn's NearestNeighbors, leaves the order of ties open; these integers have no ties.
         keys = (similarity * 2**30).long() * len(train) - torch.arange(len(train))
         indices = keys.topk(k, dim=1).indices
         found.append((indices, similarity.gather(1, indices)))
@@ -180,13 +180,13 @@ def knn(
     k: int = 200,
     temperature: float = 0.1,
 ) -> Tensor:
-    """Labels of M test samples, (M,) int64, by a vote of their `k` nearest training samples, or of all if fewer.
+    """Predict labels of M test samples, (M,) int64, by a vote of the `k` nearest training samples, or all if fewer.
 
-    Votes weigh exp(similarity / temperature) (Wu et al. 2018; temperature of MoCo's CIFAR notebook); of ties the lowest
-    class wins. Samples and similarities as in `nearest`; labels 0 … classes - 1.
+    Votes are weighted by exp(similarity / temperature) (Wu et al. 2018; temperature as in MoCo's CIFAR notebook); ties
+    go to the lowest class. Samples and similarities as in `nearest`; labels 0 … classes - 1.
     """
     indices, similarities = nearest(train, test, min(k, len(train)))
-    # Against the most similar one, so that no low temperature overflows.
+    # Relative to the most similar sample, so that low temperatures do not overflow.
     weights = ((similarities - similarities[:, :1]).double() / temperature).exp()
     votes = torch.zeros(len(test), classes, dtype=torch.float64).scatter_add_(1, train_labels[indices], weights)
     return votes.argmax(dim=1)
@@ -196,11 +196,11 @@ def knn(
 
 
 def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:
-    """Accuracy, 0 … 1, on the test samples of a multinomial logistic regression fitted to the training ones.
+    """Return the test accuracy, 0 … 1, of a multinomial logistic regression fitted to the training samples.
 
-    Points (N, D), (M, D), standardised by the training mean and deviation; L2 penalty of scikit-learn's C = 1.
+    Points (N, D), (M, D) are standardised by the training mean and deviation; L2 penalty: scikit-learn's C = 1.
     """
     train, test = check_points(train), check_points(test)
-    # On 40,000 x 512 and 10 classes 2 s on one core, against 8 s for torch's LBFGS.
+    # 40,000 x 512 points of 10 classes take 2 s on one core, against 8 s with torch's LBFGS.
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(train.numpy(), train_labels.numpy())
     return float(model.score(test.numpy(), test_labels.numpy()))

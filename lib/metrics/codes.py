@@ -1,4 +1,4 @@
-"""Measures of discrete codes, integers (N, L): L positions of categories 0 … K-1 each, on the CPU."""
+"""Metrics of discrete codes, integers (N, L): L positions with categories 0 … K-1 each, on the CPU."""
 
 import math
 from itertools import combinations
@@ -12,21 +12,21 @@ from torch import Tensor
 
 
 def perplexities(codes: Tensor, categories: int) -> Tensor:
-    """exp(entropy) of the categories of each position over the whole set, (L,) float64 in 1 … categories."""
+    """Return exp(entropy) of each position's categories over the whole set, (L,) float64 in 1 … categories."""
     shares = torch.stack([torch.bincount(row, minlength=categories) for row in codes.T]).double() / len(codes)
     return torch.special.entr(shares).sum(dim=1).exp()
 
 
 def code_health(codes: Tensor, categories: int) -> dict[str, float | int]:
-    """Use of the alphabet by codes (N, L) with values 0 … categories - 1.
+    """Return how well codes (N, L) with values 0 … categories - 1 use their capacity.
 
     Returns:
         perplexity: mean over positions of exp(entropy) over the whole set; 1 … categories.
         dead: number of positions that are the same in all codes.
-        unique: different codes over N.
-        redundancy: mean over pairs of positions of their NMI (arithmetic mean of entropies), 0 … 1; pairs with
-            a dead position count 0, and so does a single position. Of few images it is above 0 by chance.
-        bits: L · log2(categories), what the code could hold at most.
+        unique: number of distinct codes over N.
+        redundancy: NMI (arithmetic mean of entropies), 0 … 1, averaged over pairs of positions; pairs with a dead
+            position count as 0, as does a single position. With few images it is above 0 by chance.
+        bits: L · log2(categories), the capacity of the code.
     """
     count, length = codes.shape
     shared = [nmi(one, other) for one, other in combinations(codes.T, 2)]
@@ -40,10 +40,10 @@ def code_health(codes: Tensor, categories: int) -> dict[str, float | int]:
 
 
 def position_scores(codes: Tensor, factors: dict[str, Tensor]) -> pd.DataFrame:
-    """What each position of codes (N, L) follows: its NMI (arithmetic) with each factor, integers (N,) of 0 or more.
+    """Return the NMI (arithmetic) of each position of codes (N, L) with each factor, integers (N,) ≥ 0.
 
-    Columns position, factor, nmi; a row for each of L positions and each factor, factor by factor. A position that is
-    the same in all codes has 0.
+    Columns position, factor, nmi; one row per factor and position, factor by factor. A position that is constant over
+    all codes has an NMI of 0.
     """
     return pd.DataFrame(
         {"position": position, "factor": name, "nmi": nmi(row, values)}
@@ -53,16 +53,16 @@ def position_scores(codes: Tensor, factors: dict[str, Tensor]) -> pd.DataFrame:
 
 
 def nmi(one: Tensor, other: Tensor) -> float:
-    """Normalised mutual information (arithmetic), 0 … 1, of two labellings (N,); 0 where one is constant."""
-    constant = (one == one[0]).all() and (other == other[0]).all()  # which scikit-learn takes for a perfect match
+    """Return the normalised mutual information (arithmetic), 0 … 1, of two labellings (N,); 0 if one is constant."""
+    constant = (one == one[0]).all() and (other == other[0]).all()  # scikit-learn gives 1
     return 0.0 if constant else float(normalized_mutual_info_score(one, other))
 
 
 def connected_codes(codes: Tensor, *, at_least: int) -> Tensor:
-    """Clusters by code: two images are joined if their codes agree in `at_least` positions, 1 … L, or more.
+    """Return clusters of images that are linked if their codes agree in at least `at_least` positions, 1 … L.
 
-    A cluster is a connected component, as in single linkage: two of its members may agree in less. codes: (N, L) →
-    (N,) int64, numbered by falling size, then by first image. The distances of all pairs are held, 64 MB for 4,000.
+    A cluster is a connected component, as in single linkage: two of its members may agree in fewer. codes: (N, L) →
+    (N,) int64, numbered by decreasing size, then by first image. Stores all pairwise distances: 64 MB for 4,000 images.
     """
     count, length = codes.shape
     if count == 1:

@@ -1,4 +1,4 @@
-"""Arms compared over seeds: mean, spread, and the difference from a baseline with the same seeds."""
+"""Comparison of arms over seeds: mean, standard deviation, and paired difference from a baseline."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-ROUNDING = 1e-4  # differences that vary less than this share of their mean are equal: the measure is too coarse to test
-MARGIN = 1.0  # percentage points of accuracy: two arms that certainly differ by less are called equivalent
+ROUNDING = 1e-4  # differences with an sd below this share of their mean count as equal: too coarse a metric to test
+MARGIN = 1.0  # percentage points of accuracy: arms shown to differ by less are called equivalent
 
 
 def paired_table(
@@ -21,18 +21,18 @@ def paired_table(
     means: Sequence[str] = (),
     margin: float | None = None,
 ) -> pd.DataFrame:
-    """Over seeds: mean ± sd of each arm, and its paired difference from `baseline` with the same seeds.
+    """Return mean and sd of each arm over seeds, and its paired difference from `baseline` with the same seeds.
 
-    Where the seeds share their test samples, the tests are of other trainings judged on the same ones; on other samples
-    a difference could move further (two networks at odds on 15 % of 10,000 images: by ±0.8 points of accuracy).
+    If the seeds share their test samples, the tests generalise to other trainings on the same samples; on other samples
+    a difference may vary more (by ±0.8 points of accuracy for two networks that disagree on 15 % of 10,000 images).
 
-    Columns: *by, arm, seeds, mean, sd, difference, ci_low, ci_high (95 %, t distribution, of this arm alone), p
-    (two-sided paired t test; 1 where no seed differs, NaN where all differ by the same), p_holm (corrected for all arms
-    of the table), verdict (at p_holm < 0.05), and the mean over seeds of each column in `means`. One seed gives no sd,
+    Columns: *by, arm, seeds, mean, sd, difference, ci_low, ci_high (95 %, t distribution, not corrected), p (two-sided
+    paired t test; 1 if no seed differs, NaN if all differ by the same amount), p_holm (corrected for all arms of the
+    table), verdict (at p_holm < 0.05), and the mean over seeds of each column in `means`. One seed gives no sd,
     interval or p.
 
-    With a `margin`, in the units of `value`, arms without a difference shown are tested for none: p_equivalent is that
-    of `equivalence`, corrected likewise, and the verdict says "equivalent within ±margin" below 0.05.
+    With a `margin`, in the units of `value`, arms with no difference shown are tested for equivalence: p_equivalent is
+    the p of `equivalence`, Holm-corrected, and below 0.05 the verdict is "equivalent within ±margin".
     """
     by, found = list(by), []
     for keys, part in rows.groupby(by, sort=False) if by else [((), rows)]:
@@ -58,9 +58,9 @@ def paired_table(
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """p values corrected for their number (Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure).
+    """Correct p values for multiple tests (Holm 1979, A Simple Sequentially Rejective Multiple Test Procedure).
 
-    The k-th smallest of m is multiplied by m - k + 1, and never comes out below a smaller one; NaN, no test, stays.
+    The k-th smallest of m is multiplied by m - k + 1, keeping the order and at most 1; NaN (no test) stays NaN.
     """
     ordered = p.dropna().sort_values()
     factors = np.arange(len(ordered), 0, -1)
@@ -68,8 +68,8 @@ def holm(p: pd.Series) -> pd.Series:
 
 
 def equivalence(change: pd.Series, margin: float) -> float:
-    """p of two one-sided t tests (Schuirmann 1987) that the mean paired difference lies within ±margin; NaN where there
-    is no test: for one seed, and where all differ by the same."""
+    """Return p of two one-sided t tests (Schuirmann 1987) that the mean paired difference is within ±margin; NaN if
+    no test is possible: with one seed, or if all seeds differ by the same amount."""
     if len(change) < 2 or _all_equal(change):
         return np.nan
     above = stats.ttest_1samp(change, -margin, alternative="greater").pvalue
@@ -88,17 +88,17 @@ def _paired(change: pd.Series, lower_is_better: bool, *, is_baseline: bool) -> d
         return row | {"p": 1.0 if none else np.nan, "verdict": "no difference shown" if none else "no spread: no test"}
     half = stats.t.ppf(0.975, n - 1) * change.std() / np.sqrt(n)
     p = stats.ttest_1samp(change, 0).pvalue
-    verdict = "better" if (change.mean() < 0) == lower_is_better else "worse"  # unless p, corrected, is too high
+    verdict = "better" if (change.mean() < 0) == lower_is_better else "worse"  # replaced if the corrected p is too high
     return row | {"ci_low": change.mean() - half, "ci_high": change.mean() + half, "p": p, "verdict": verdict}
 
 
 def _all_equal(change: pd.Series) -> bool:
-    """Whether the differences are one number but for rounding: their spread says nothing of other seeds."""
+    """Return whether the differences agree up to rounding, so that their spread says nothing about other seeds."""
     return bool(change.std() <= ROUNDING * abs(change.mean()))
 
 
 def mean_and_sd(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
-    """Over seeds: *by, seeds, and each measure with its standard deviation beside it (`<measure>_sd`)."""
+    """Return *by, seeds, and the mean over seeds of each measure with its standard deviation (`<measure>_sd`)."""
     groups = rows.groupby(list(by), sort=False)
     table = groups.seed.nunique().rename("seeds").to_frame()
     for measure in measures:
@@ -109,13 +109,13 @@ def mean_and_sd(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) 
 def mean_and_interval(
     rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str], bounds: tuple[float, float] = (-np.inf, np.inf)
 ) -> pd.DataFrame:
-    """`mean_and_sd`, with a 95 % interval of the mean beside each measure whose interval over clips is in `rows`.
+    """Return `mean_and_sd` with a 95 % interval of the mean for each measure whose interval over clips is in `rows`.
 
-    Of a measure these columns are `<measure>_low` and `<measure>_high`, of "value" `low` and `high`. The interval is
-    over seeds and clips, and within `bounds`. Where every seed has synthetic test clips of its own (by the checksums in
-    `rows.attrs["data"]`), the spread over seeds holds that of the clips, and the interval is that of t. Where seeds
-    share clips, or draw them from one pool, it does not: that of the clips, as the mean over seeds, is added in
-    quadrature on each side. One seed has that of its clips.
+    The interval's columns are `<measure>_low` and `<measure>_high` (`low` and `high` for "value"). It covers seeds and
+    clips and is clipped to `bounds`. If every seed has its own synthetic test clips (by the checksums in
+    `rows.attrs["data"]`), the spread over seeds includes that over clips, and the t interval suffices. If seeds share
+    clips or draw them from one pool, it does not, and the half-width over clips, averaged over seeds, is added in
+    quadrature on each side. A single seed has the interval of its clips.
     """
     table, tests = mean_and_sd(rows, by, measures), defaultdict(set)
     for data in rows.attrs.get("data", []):

@@ -1,8 +1,8 @@
-"""Disentanglement of latents, real numbers (N, D), against the known factors of the images they come from.
+"""Disentanglement of latents, real numbers (N, D), with respect to the known factors of their images.
 
     row = scores(latents, {"x": …, "hue": …})
 
-All measures are in 0 … 1. Every factor counts by its values, or by `LEVELS` equally frequent levels where it has more.
+All metrics are in 0 … 1. A factor with more than `LEVELS` values is quantised to `LEVELS` equally frequent levels.
 """
 
 from collections.abc import Mapping
@@ -16,30 +16,30 @@ from torch import Tensor
 
 from lib.metrics import MetricError
 
-LEVELS = 10  # of a factor
-BINS = 20  # equally wide ones of a latent, for mutual information (Locatello et al. 2019)
+LEVELS = 10  # maximum number of levels of a factor
+BINS = 20  # of equal width for each latent, for mutual information (Locatello et al. 2019)
 TREES = 100
-LEAF = 0.01  # of the images fitted on, in each leaf at least: importances of full trees are mostly of noise
+LEAF = 0.01  # minimum share of training images per leaf: the importances of fully grown trees are mostly noise
 
 
 def scores(latents: Tensor, factors: Mapping[str, Tensor]) -> dict[str, float]:
-    """MIG, DCI and SAP.
+    """Return MIG, DCI and SAP of latents.
 
-    latents: (N, D) of finite numbers, D of at least 2. factors: integers (N,) each, at least one factor.
+    latents: (N, D), finite, D ≥ 2. factors: integers (N,) each, at least one factor.
 
     Returns:
-        mig: mutual information gap (Chen et al. 2018): of each factor's information (over its entropy), that in the
-            latent which knows most less that in the second; mean over factors.
-        disentanglement, completeness: 1 - entropy of the importance of latents for factors, in the logarithm to the
-            base of what it is spread over (Eastwood & Williams 2018, by random forests): does a latent tell of one
-            factor alone (mean weighted by importance), is a factor told by one latent alone (mean).
-        informativeness: accuracy of these forests on images not seen, mean over factors.
-        sap: separated attribute predictability (Kumar et al. 2018): as mig, of the accuracies of linear classifiers.
+        mig: mutual information gap (Chen et al. 2018): difference between the two latents with the highest mutual
+            information with a factor, over the factor's entropy; mean over factors.
+        disentanglement, completeness: 1 - entropy of the importance of latents for factors (Eastwood & Williams 2018,
+            with random forests), normalised to 0 … 1: over factors for each latent (mean weighted by importance),
+            and over latents for each factor (mean).
+        informativeness: accuracy of these forests on held-out images, mean over factors.
+        sap: separated attribute predictability (Kumar et al. 2018): like mig, with accuracies of linear classifiers.
 
-    Forests and linear classifiers are fitted on the first half of the images and judged on the second.
+    Forests and linear classifiers are fitted on the first half of the images and evaluated on the second.
 
     Raises:
-        MetricError: a factor has one value alone, in all images or in a half of them.
+        MetricError: a factor has a single value in one half of the images.
     """
     values = latents.detach().cpu().double().numpy()
     wanted = {name: _levels(factor.numpy()) for name, factor in factors.items()}
@@ -54,7 +54,7 @@ def scores(latents: Tensor, factors: Mapping[str, Tensor]) -> dict[str, float]:
         informed.append(np.array(bits) / entropy(np.bincount(levels)))
         single = [LinearSVC(random_state=0).fit(one[:, None], known) for one in fit.T]
         predicted.append([line.score(one[:, None], asked) for line, one in zip(single, judged.T, strict=True)])
-        # Every split chooses among all latents: among a random few, those that know nothing get importance too.
+        # Every split considers all latents: with a random subset, uninformative latents would gain importance too.
         forest = RandomForestClassifier(TREES, max_features=None, min_samples_leaf=LEAF, random_state=0)
         forest.fit(fit, known)
         important.append(forest.feature_importances_)
@@ -68,17 +68,17 @@ def scores(latents: Tensor, factors: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def dci(importance: np.ndarray) -> dict[str, float]:
-    """disentanglement and completeness (see `scores`) of importances (D, F) of latents for factors, 0 or more each."""
+    """Return disentanglement and completeness (see `scores`) of importances (D, F), ≥ 0, of latents for factors."""
     count, factors = importance.shape
     alone = 1 - entropy(importance + 1e-12, axis=1, base=factors) if factors > 1 else np.ones(count)
     weights = importance.sum(axis=1) / importance.sum()
     complete = 1 - entropy(importance + 1e-12, axis=0, base=count)
-    # Rounding may leave the entropy of even importances just above 1.
+    # Rounding may leave the entropy of equal importances slightly above 1.
     return {"disentanglement": max(0.0, float(alone @ weights)), "completeness": max(0.0, float(complete.mean()))}
 
 
 def _gap(table: np.ndarray) -> float:
-    """Mean over rows of the largest less the second."""
+    """Return the mean over rows of the largest value minus the second largest."""
     best = np.sort(table, axis=1)
     return float((best[:, -1] - best[:, -2]).mean())
 

@@ -1,9 +1,9 @@
-"""From images to feature vectors: Inception-v3, the usual one, VGG16, or a classifier trained here.
+"""Feature extractors for images: Inception-v3 (the standard one), VGG16, or a classifier trained on the data set.
 
     extractor = load_extractor("auto", train, test)
     features = extractor(to_pixels(generated))  # (n, d) float32
 
-Distances in features of different extractors do not compare: state the extractor's name.
+Distances in the features of different extractors are not comparable: state the extractor's name.
 """
 
 import hashlib
@@ -29,20 +29,20 @@ from lib.training import epoch_batches, predict
 if TYPE_CHECKING:  # data enters a cache's key by its checksum, not by the code that loaded it
     from lib.data.images import Images
 
-TOLERANCE = 1e-3  # beyond [-1, 1], for the rounding of a tanh or a rebuilt pyramid
-# The domain network's training is fixed, so that it is a function of the data alone.
-LEARNING_RATE, WEIGHT_DECAY, SEED = 4e-3, 0.05, 20150612  # the rate is the peak of a one-cycle schedule, AdamW
+TOLERANCE = 1e-3  # beyond [-1, 1], for rounding in a tanh or a reconstructed pyramid
+# The domain network's training is fixed, so that the network is a function of the data alone.
+LEARNING_RATE, WEIGHT_DECAY, SEED = 4e-3, 0.05, 20150612  # AdamW; the rate is the peak of a one-cycle schedule
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """Features of images: pixels (n, 3, h, w) uint8 → (n, d) float32 on the network's device.
+    """Feature extractor: pixels (n, 3, h, w) uint8 → (n, d) float32 on the network's device.
 
     Attributes:
-        name: for captions; says which weights these are.
-        checksum: sha256 of the weights. Features compare only if it agrees.
+        name: for captions; identifies the weights.
+        checksum: sha256 of the weights. Features are comparable only if it is the same.
         network: (n, 3, h, w) uint8 → (n, d).
-        chunk: images at once.
+        chunk: images per forward pass.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Extractor:
 
     @property
     def distance(self) -> str:
-        """What the Fréchet distance in these features is called: FID in Inception's alone (Heusel et al. 2017)."""
+        """Name of the Fréchet distance in these features: FID for Inception alone (Heusel et al. 2017)."""
         kind = self.name.split()[0]
         return "FID" if kind.lower().startswith("inception") else f"FD-{kind}"
 
@@ -63,12 +63,12 @@ class Extractor:
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as uint8 0..255, same shape: the inverse of `as_float`, rounded to the nearest.
+    """Convert images in [-1, 1] to uint8 0..255 of the same shape: the inverse of `as_float`, rounded to nearest.
 
     Raises a MetricError on NaN and on values outside [-1.001, 1.001].
     """
     low, high = torch.stack(torch.aminmax(images.detach())).tolist()
-    if not (low >= -1 - TOLERANCE and high <= 1 + TOLERANCE):  # NaN compares to nothing
+    if not (low >= -1 - TOLERANCE and high <= 1 + TOLERANCE):  # False for NaN
         raise MetricError(f"to_pixels reads images in [-1, 1], these hold {low:.4g} to {high:.4g}; scale or clamp them")
     return images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
 
@@ -81,7 +81,7 @@ def load_extractor(
     device: str = "auto",
     precision: str = "no",
 ) -> Extractor:
-    """The extractor of that kind. "auto": inception if its weights are in the hub cache, else domain; no download."""
+    """Return the extractor `kind`. "auto": inception if its weights are in the hub cache, else domain; no download."""
     if kind not in ("auto", "inception", "vgg16", "domain"):
         raise MetricError(f"there is no extractor {kind!r}; choose 'auto', 'inception', 'vgg16' or 'domain'")
     if kind == "vgg16":
@@ -96,28 +96,28 @@ def load_extractor(
 
 class _Inception(FeatureExtractorInceptionV3):
     def forward(self, pixels: Tensor) -> Tensor:
-        return super().forward(pixels)[0]  # of a tuple of one
+        return super().forward(pixels)[0]  # the only element of a tuple
 
 
 def inception(device: str = "auto") -> Extractor:
-    """Inception-v3 of the original FID (Heusel et al. 2017) in torch-fidelity's conversion: 2,048 features.
+    """Return the Inception-v3 of the original FID (Heusel et al. 2017) as converted by torch-fidelity: 2,048 features.
 
     Images are resized to 299 px on TensorFlow 1's grid. Weights missing from the hub cache are downloaded; unofficial
-    ones work but show in the name.
+    ones are accepted but marked in the name.
     """
     file = hub_file(URL_INCEPTION_V3)
     try:
-        if file.exists():  # the class itself would unpickle any object
+        if file.exists():  # checked here, as the class would unpickle any object
             torch.load(file, map_location="cpu", weights_only=True)
-        with torch.random.fork_rng():  # the class draws weights before it loads them
+        with torch.random.fork_rng():  # the class initialises its weights at random first
             network = _Inception("inception-v3-compat", ["2048"])
-    except Exception as error:  # without a network, or whatever each kind of damage raises
+    except Exception as error:  # offline, or whatever a damaged file raises
         raise MetricError(
             f"the Inception-v3 weights could not be downloaded or read ({type(error).__name__}: {error}). Put the file "
             f"from {URL_INCEPTION_V3} at {file}, whole (delete a damaged one), or use the extractor 'domain'."
         ) from error
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
-    official = checksum.startswith(file.stem.rsplit("-", 1)[1])  # of the sha256, as torch.hub names its files
+    official = checksum.startswith(file.stem.rsplit("-", 1)[1])  # torch.hub's file names end in the sha256's start
     name = "inception-2015-12-05" if official else f"inception with unofficial weights {checksum[:8]}"
     return Extractor(name, checksum, network.to(pick_device(device)), chunk=64)
 
@@ -135,10 +135,10 @@ class _Vgg16(nn.Module):
 
 
 def vgg16(device: str = "auto") -> Extractor:
-    """VGG16, trained on ImageNet (Simonyan & Zisserman 2015): 512 features, means over the last convolution's map.
+    """Return VGG16 trained on ImageNet (Simonyan & Zisserman 2015): 512 features, averaged over the last feature map.
 
-    Images are not resized, as that would take several times as long: at 32 px the map has 2 x 2 positions, and 16 px
-    are the least. A DataError says what to do where the weights are not in torch's hub cache.
+    Images are not resized, as that would take several times as long: at 32 px the map has 2 x 2 positions, and the
+    minimum is 16 px. Raises a DataError that says what to do if the weights are not in torch's hub cache.
     """
     network = _Vgg16().to(memory_format=torch.channels_last)
     checksum = hashlib.sha256(b"".join(value.contiguous().numpy() for value in network.state_dict().values()))
@@ -150,7 +150,7 @@ def vgg16(device: str = "auto") -> Extractor:
 
 
 class _Domain(nn.Module):
-    """A small CNN. Pixels (n, 3, h, w) uint8 → (n, 128) features: means over the last map, 2 to 7 px wide."""
+    """A small CNN: pixels (n, 3, h, w) uint8 → (n, 128) features, averaged over the last map, 2 to 7 px wide."""
 
     def __init__(self, size: int, classes: int):
         super().__init__()
@@ -161,10 +161,10 @@ class _Domain(nn.Module):
             layers += [nn.MaxPool2d(2), block(128, 128)]
         self.layers = nn.Sequential(*layers)
         self.classifier = nn.Linear(128, classes)
-        self.register_buffer("accuracy", torch.zeros((), dtype=torch.float64))  # of the classifier; kept with it
+        self.register_buffer("accuracy", torch.zeros((), dtype=torch.float64))  # of the classifier; saved with it
 
     def forward(self, pixels: Tensor) -> Tensor:
-        # Averaged in float32, as features are compared in more digits than bfloat16 has.
+        # Averaged in float32, as features are compared with more precision than bfloat16 has.
         return self.layers(as_float(pixels).contiguous(memory_format=torch.channels_last)).float().mean(dim=(2, 3))
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -180,10 +180,10 @@ def domain(
     folder: Path | None = None,
     epochs: int | None = None,
 ) -> Extractor:
-    """The last layer but one, 128 features, of a classifier of `train`; with fewer than two classes, of a classifier of
-    rotations by quarter turns (Gidaris et al. 2018). Its accuracy on `test` is part of its name.
+    """Return the penultimate layer, 128 features, of a classifier trained on `train`; with fewer than two classes, it
+    classifies rotations by quarter turns (Gidaris et al. 2018). Its accuracy on `test` is part of the name.
 
-    Trained once by a fixed recipe and seed, and kept in `folder` (default: build/extractors).
+    It is trained once with a fixed recipe and seed, and saved in `folder` (default: build/extractors).
 
     Args:
         precision: of the training, "no" or "bf16". Features are computed in float32.
@@ -199,7 +199,7 @@ def domain(
     folder = folder or paths.build() / "extractors"
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{digest(parts | {'code': source_hash(__name__)})[:32]}.safetensors"
-    # A second process waits for the one that trains.
+    # A second process waits until the first has trained the network.
     with FileLock(path.with_suffix(".lock")), torch.random.fork_rng():
         torch.manual_seed(SEED)
         network = _Domain(min(train.pixels.shape[-2:]), classes).to(pick_device(device))
@@ -217,16 +217,16 @@ def domain(
 
 
 def _train(network: _Domain, images: "Images", rotations: bool, epochs: int, half: bool) -> None:
-    # A plain loop: `lib.training.fit` is made for resuming, and its Accelerator is shared with what the caller trains.
+    # A plain loop: `lib.training.fit` is meant for resuming, and shares its Accelerator with the caller's training.
     device = next(network.parameters()).device
     images = images.to(device)
-    # Smaller batches, and more passes, over a small set.
+    # Smaller batches (and more epochs, see `domain`) for small data sets.
     batch_size = min(128, max(32, len(images) // 64), len(images))
     steps = epochs * (len(images) // batch_size)
     shift = max(1, min(images.pixels.shape[-2:]) // 10)
     network.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    # A fifth of the steps up, the others down to zero.
+    # Linear warm-up over a fifth of the steps, then linear decay to zero.
     rate = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (0.2 * steps + 1), (steps - step) / (0.8 * steps))
     )
@@ -247,13 +247,13 @@ def _train(network: _Domain, images: "Images", rotations: bool, epochs: int, hal
 
 
 def _rotated(pixels: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
-    """Each image rotated by its number of quarter turns; (pixels, turns), both grouped by it."""
+    """Rotate each image by its number of quarter turns; return (pixels, turns), both sorted by turns."""
     return torch.cat([pixels[turns == k].rot90(k, (2, 3)) for k in range(4)]), turns.sort().values
 
 
 @torch.no_grad()
 def _accuracy(network: _Domain, images: "Images", rotations: bool) -> float:
-    """Share of right answers, over all four rotations of every image if it learnt those."""
+    """Return the accuracy in [0, 1]; if trained on rotations, over all four rotations of every image."""
     pixels, labels = images.pixels, images.labels
     if rotations:
         turns = torch.arange(4).repeat_interleave(len(pixels))

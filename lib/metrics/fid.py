@@ -2,7 +2,7 @@
 
     row = compare(extractor(generated), extractor(test.pixels), seed=0)
 
-FID is biased, by an amount that depends on the model and the number of samples: compare only values of equal counts.
+The bias of FID depends on the model and the number of samples: compare only values of equal sample counts.
 """
 
 import torch
@@ -14,15 +14,15 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from lib.data.augment import as_float
 from lib.metrics import MetricError, check_pixels
 
-MINIMUM = 100  # samples of each set that `compare` needs
-SPECTRUM_CHUNK = 256  # images at once: the memory does not grow with their number
-ROWS = 1024  # samples whose distances to all others are held at once
+MINIMUM = 100  # samples that `compare` needs in each set
+SPECTRUM_CHUNK = 256  # images per batch, so that memory does not grow with their number
+ROWS = 1024  # samples whose distances to all others are in memory at a time
 KID_SUBSETS, KID_SIZE = 100, 1000
-MANIFOLD_NEIGHBOUR, DENSITY_NEIGHBOUR = 3, 5  # up to which balls reach, as published
+MANIFOLD_NEIGHBOUR, DENSITY_NEIGHBOUR = 3, 5  # the k-th neighbour as radius of the balls, as published
 
 
 def check_features(*sets: Tensor) -> list[Tensor]:
-    """Sets of features (n, d) as float64 on the CPU, if all are finite; or a MetricError."""
+    """Return the sets of features (n, d) as float64 on the CPU; raise a MetricError unless all are finite."""
     for features in sets:
         if bad := int((~features.isfinite()).any(dim=1).sum()):
             raise MetricError(
@@ -32,18 +32,18 @@ def check_features(*sets: Tensor) -> list[Tensor]:
 
 
 def frechet_distance(x: Tensor, y: Tensor) -> float:
-    """Squared Fréchet distance of Gaussians fitted to features x (n, d) and y (m, d), d > 1: |m1 - m2|² +
-    tr(S1 + S2 - 2 (S1 S2)^½), at least 0 (Dowson & Landau 1982; by torch-fidelity).
+    """Return the squared Fréchet distance of Gaussians fitted to features x (n, d) and y (m, d), d > 1:
+    |m1 - m2|² + tr(S1 + S2 - 2 (S1 S2)^½), at least 0 (Dowson & Landau 1982; by torch-fidelity).
     """
     statistics = [fid_features_to_statistics(features) for features in check_features(x, y)]
     return max(0.0, fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"])
 
 
 def compare(fake: Tensor, real: Tensor, *, seed: int) -> dict[str, float | int]:
-    """All measures of two sets of features (n, d), (m, d) of one extractor, of at least 100 images of one size.
+    """Return all metrics of two sets of features (n, d), (m, d) from one extractor, each of at least 100 images.
 
-    Returns fid, kid with its 95 % interval (kid_low, kid_high), precision, recall, density and coverage (of equally
-    many of both sets), n_fake and n_real.
+    These are fid, kid with its 95 % interval (kid_low, kid_high), precision, recall, density and coverage (of equally
+    many samples of both sets), n_fake and n_real. All images should have one size.
     """
     fake, real = check_features(fake, real)
     size = min(len(fake), len(real))
@@ -56,12 +56,12 @@ def compare(fake: Tensor, real: Tensor, *, seed: int) -> dict[str, float | int]:
 
 
 def kid(fake: Tensor, real: Tensor, *, seed: int) -> dict[str, float]:
-    """Kernel distance: unbiased squared MMD with the kernel (x·y/d + 1)³ (Bińkowski et al. 2018; by torch-fidelity).
+    """Return KID: unbiased squared MMD with the kernel (x·y/d + 1)³ (Bińkowski et al. 2018; by torch-fidelity).
 
-    fake, real: float64 features (n, d), (m, d), at least 4 each. Mean over 100 random subsets of each set, of
-    min(1000, half of the smaller set). Returns kid and its 95 % interval, kid_low and kid_high; near 0 all may be
-    negative. The interval is that of all images, by subsampling without replacement (Politis & Romano 1994); near 0,
-    where the variance falls faster, it is too wide.
+    fake, real: float64 features (n, d), (m, d), at least 4 each. KID is the mean over 100 random subsets of each set,
+    of size min(1000, half of the smaller set). Returns kid and its 95 % interval, kid_low and kid_high; near 0 all may
+    be negative. The interval holds for the full sets, by subsampling without replacement (Politis & Romano 1994); near
+    0, where the variance decreases faster, it is too wide.
     """
     count = min(len(fake), len(real))
     size = min(KID_SIZE, count // 2)
@@ -72,20 +72,20 @@ def kid(fake: Tensor, real: Tensor, *, seed: int) -> dict[str, float]:
 
 
 def neighbourhoods(fake: Tensor, real: Tensor) -> dict[str, float]:
-    """Precision, recall, density and coverage from balls around each image, up to its k-th neighbour.
+    """Return precision, recall, density and coverage from balls around each image that reach its k-th neighbour.
 
-    precision: share of fakes in the ball of any real image; recall: of real images in that of any fake (Kynkäänniemi et
-    al. 2019, k = 3; by torch-fidelity). density: mean number of real balls around a fake, over k, may exceed 1;
-    coverage: share of real balls that hold a fake (Naeem et al. 2020, k = 5).
+    precision: share of fakes in the ball of any real image; recall: share of real images in the ball of any fake
+    (Kynkäänniemi et al. 2019, k = 3; by torch-fidelity). density: mean number of real balls that contain a fake, over
+    k, may exceed 1; coverage: share of real balls that contain a fake (Naeem et al. 2020, k = 5).
 
-    fake, real: float64 features (n, d), (m, d), at least 6 each; the measures depend on n and m. A point on a ball's
-    surface is inside (Naeem's code has <, not ≤).
+    fake, real: float64 features (n, d), (m, d), at least 6 each; the metrics depend on n and m. A point on a ball's
+    surface counts as inside (Naeem's code has <, not ≤).
     """
-    centre = real.mean(dim=0)  # distances are roots of differences of squares, so the smaller these the better
+    centre = real.mean(dim=0)  # distances come from differences of squares, more precise if these are small
     fake, real = fake - centre, real - centre
     options = {"prc_neighborhood": MANIFOLD_NEIGHBOUR, "prc_batch_size": ROWS, "save_cpu_ram": True, "verbose": False}
     found = prc_features_to_metric(fake, real, **options)
-    # The library has shares in float32: back to the counts that they are.
+    # The library returns shares in float32: round them back to exact counts.
     precision, recall = (round(found[name] * len(x)) / len(x) for name, x in (("precision", fake), ("recall", real)))
     # A point's nearest neighbour is itself.
     radii = [torch.cdist(rows, real).kthvalue(DENSITY_NEIGHBOUR + 1).values for rows in real.split(ROWS)]
@@ -102,14 +102,14 @@ def neighbourhoods(fake: Tensor, real: Tensor) -> dict[str, float]:
     }
 
 
-# --- Radial power spectrum, in whose highest frequencies upsampling leaves traces (Durall et al. 2020) ---
+# --- Radial power spectrum: upsampling leaves traces in the highest frequencies (Durall et al. 2020) ---
 
 
 def power_spectrum(pixels: Tensor) -> Tensor:
-    """Mean over images and channels of |F|²/(H·W), with the images in the [-1, 1] scale.
+    """Return |F|²/(H·W) of images scaled to [-1, 1], averaged over images and channels.
 
     pixels: (n, 3, H, W) uint8 → (H, W) float64 in the order of `torch.fft.fftfreq`, on the CPU. White noise of variance
-    s² has s² everywhere, at any image size.
+    s² has the power s² at every frequency and image size.
     """
     check_pixels(pixels)
     height, width = pixels.shape[-2:]
@@ -121,10 +121,10 @@ def power_spectrum(pixels: Tensor) -> Tensor:
 
 
 def radial_power(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The power spectrum averaged over rings of equal frequency.
+    """Return the power spectrum averaged over rings of equal frequency.
 
     pixels: (n, 3, H, W) uint8. Returns (frequencies, power), both (min(H, W) // 2 + 1,) float64: 0 to at most 0.5
-    cycles per pixel, and the mean of `power_spectrum` over each ring; the corners beyond 0.5 are left out.
+    cycles per pixel, and the mean of `power_spectrum` over each ring; the corners beyond 0.5 are ignored.
     """
     power = power_spectrum(pixels)
     height, width = power.shape

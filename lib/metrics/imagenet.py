@@ -13,19 +13,19 @@ NETWORKS = {
     "AlexNet": (models.alexnet, models.AlexNet_Weights.IMAGENET1K_V1),
     "VGG16": (models.vgg16, models.VGG16_Weights.IMAGENET1K_V1),
 }
-STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean, deviation of pixels in these trainings
+STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and standard deviation of the training pixels
 
 
 def hub_file(url: str) -> Path:
-    """Where torch's hub cache (TORCH_HOME) holds the weights from `url`, if it does."""
+    """Return the path of the weights from `url` in torch's hub cache (TORCH_HOME), whether or not it exists."""
     return Path(torch.hub.get_dir(), "checkpoints", url.rsplit("/", 1)[-1])
 
 
 def load_trained(name: str) -> nn.Sequential:
-    """The convolutional part of "AlexNet" or "VGG16", in evaluation mode and without gradients.
+    """Return the convolutional part of "AlexNet" or "VGG16", in evaluation mode and without gradients.
 
     Raises:
-        DataError: there is no such network, or its weights are not in the cache or damaged.
+        DataError: the network is unknown, or its weights are damaged or not in the cache.
     """
     if name not in NETWORKS:
         raise DataError(f"There is no network {name!r}: choose from {', '.join(NETWORKS)}.")
@@ -34,17 +34,17 @@ def load_trained(name: str) -> nn.Sequential:
     how = f"Put {weights.url} there, or set TORCH_HOME to the folder whose hub/checkpoints holds it."
     if not file.exists():
         raise DataError(f"The weights of {name} are not in {file}. {how}")
-    with torch.device("meta"):  # without drawing 138 million weights first
+    with torch.device("meta"):  # saves initialising 138 million weights
         network = build().features.eval()
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         state = {key.removeprefix("features."): value for key, value in state.items() if key.startswith("features.")}
         network.load_state_dict(state, assign=True)
-    except Exception as error:  # a truncated or a foreign file: whatever torch and pickle raise
+    except Exception as error:  # whatever torch and pickle raise for a truncated or foreign file
         raise DataError(f"{file} holds no weights of {name} ({type(error).__name__}). Delete it. {how}") from error
     return network.requires_grad_(False)
 
 
 def as_input(pixels: Tensor) -> Tensor:
-    """uint8 (n, 3, h, w) as these networks were trained on: in [0, 1], less the mean, over the deviation."""
+    """Normalise uint8 images (n, 3, h, w) as in training: scale to [0, 1], then subtract mean, divide by deviation."""
     return normalize(pixels / 255, *STATISTICS)

@@ -1,4 +1,4 @@
-"""Scores of sound event detection: by frame, by event, and by alarm.
+"""Metrics of sound event detection: by frame, by event, and by alarm.
 
 An event is (clip, class, onset, offset), times in seconds. Class 0 is silence and no event.
 """
@@ -16,15 +16,15 @@ from scipy.stats import chi2
 
 from lib.metrics.classification import percent
 
-COLLAR = 0.2  # seconds that an onset may be off, and an offset where the event is short
-COLLAR_SHARE = 0.2  # of the event's length that its offset may be off, as in DCASE Task 4 (Turpault et al. 2019)
-GAP, SHORTEST = 0.2, 0.1  # seconds: shorter gaps are closed, shorter events left out
+COLLAR = 0.2  # tolerance of onsets in seconds, and of offsets of short events
+COLLAR_SHARE = 0.2  # tolerance of offsets as a share of the event's length, as in DCASE Task 4 (Turpault et al. 2019)
+GAP, SHORTEST = 0.2, 0.1  # seconds: shorter gaps are closed, shorter events dropped
 OVERLAP = 0.7  # PSDS, scenario 1: detection and ground truth criterion
-MOST_FALSE = 100.0  # PSDS: false positives per hour up to which it looks
-PSDS_THRESHOLDS = 200  # of each class, by how many frames are above them: at equal steps of probability, a network that
-# is sure of itself has hardly any that differ, and a PSDS of a fifth of what the same order of frames deserves
+MOST_FALSE = 100.0  # PSDS: maximum number of false positives per hour
+PSDS_THRESHOLDS = 200  # per class, spaced by the number of frames above them: with equal steps of probability, few
+# thresholds differ for an overconfident network, whose PSDS would be a fifth of what its ranking of frames deserves
 ALARM_THRESHOLDS = np.linspace(0.05, 0.95, 19)
-DRAWS = 1000  # of the bootstrap
+DRAWS = 1000  # bootstrap resamples
 
 
 class Event(NamedTuple):
@@ -35,9 +35,9 @@ class Event(NamedTuple):
 
 
 def events(frames: np.ndarray, seconds: float, *, gap: float = 0.0, shortest: float = 0.0) -> list[Event]:
-    """The events in (N, T) classes of frames of `seconds`: runs of one class, 0 and negative numbers excluded.
+    """Return the events in classes (N, T) of frames of `seconds`: runs of one class, except 0 and negative numbers.
 
-    gap: runs of one class closer than this are joined. shortest: shorter events are left out.
+    gap: runs of one class closer than this are merged. shortest: shorter events are dropped.
     """
     found = []
     for clip, row in enumerate(frames):
@@ -58,15 +58,15 @@ def events(frames: np.ndarray, seconds: float, *, gap: float = 0.0, shortest: fl
 
 
 def moment_interval(predicted: np.ndarray, wanted: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
-    """Macro F1 (%, over the classes that occur) of frames (clips, T), with its 95 % interval: (value, low, high).
+    """Return the macro F1 (%, over occurring classes) of frames (clips, T) with its 95 % interval: (value, low, high).
 
-    Negative frames are unknown. The bootstrap resamples clips, as frames of a clip are dependent.
+    Frames with a negative label are unknown. The bootstrap resamples clips, as the frames of a clip are dependent.
     """
     return bootstrap(_frame_counts(predicted, wanted), _macro_f1, seed)
 
 
 def _frame_counts(predicted: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """(clips, classes, 3): frames predicted as a class and rightly so, predicted as it, and of it."""
+    """Return (clips, classes, 3): numbers of true positive, predicted and labelled frames of each class."""
     known = (wanted >= 0)[..., None]
     classes = np.arange(max(predicted.max(), wanted.max(), 0) + 1)
     taken, real = known & (predicted[..., None] == classes), known & (wanted[..., None] == classes)
@@ -74,7 +74,7 @@ def _frame_counts(predicted: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _macro_f1(counts: np.ndarray) -> np.ndarray:
-    """(…, classes, 3) of hits, predicted and real -> (…): mean F1 (%) of the classes that occur; NaN if none does."""
+    """Return mean F1 (%) of the classes that occur, from (…, classes, 3) hits, predicted, real -> (…); NaN if none."""
     hits, predicted, real = np.moveaxis(counts, -1, 0)
     occurs = real > 0
     each = np.divide(2 * hits, predicted + real, out=np.zeros(hits.shape), where=occurs).sum(-1)
@@ -82,8 +82,8 @@ def _macro_f1(counts: np.ndarray) -> np.ndarray:
 
 
 def bootstrap(counts: np.ndarray, score: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[float, float, float]:
-    """(value, low, high) of a score of counts (clips, …) summed over clips, by a percentile bootstrap over clips (Efron
-    1979) of `DRAWS` resamples; those in which the score is undefined are left out."""
+    """Return (value, low, high) of a score of counts (clips, …) summed over clips, by a percentile bootstrap over clips
+    (Efron 1979) with `DRAWS` resamples, without those in which the score is undefined."""
     value = float(score(counts.sum(0)))
     if len(counts) < 2:
         return value, np.nan, np.nan
@@ -98,12 +98,12 @@ def bootstrap(counts: np.ndarray, score: Callable[[np.ndarray], np.ndarray], see
 def event_interval(
     found: Sequence[Event], true: Sequence[Event], clips: int, *, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Event-based F1 (%, mean over the classes that occur) with its 95 % interval: (value, low, high).
+    """Return event-based F1 (%, mean over the classes that occur) with its 95 % interval: (value, low, high).
 
-    An event is found if one of its class begins within `COLLAR` of its onset and ends within the larger of `COLLAR` and
-    `COLLAR_SHARE` of its length of its offset; each counts once, in the matching with most pairs (Mesaros et al. 2016,
-    Metrics for Polyphonic Sound Event Detection). The bootstrap is over `clips` clips, numbered from 0, those without
-    an event included.
+    A detection matches an event of its class if their onsets differ by at most `COLLAR` and their offsets by at most
+    the larger of `COLLAR` and `COLLAR_SHARE` of the event's length; each counts once, in a maximum matching (Mesaros et
+    al. 2016, Metrics for Polyphonic Sound Event Detection). The bootstrap is over `clips` clips, numbered from 0,
+    including those without events.
     """
     ours, theirs = _grouped(found), _grouped(true)
     keys = ours.keys() | theirs.keys()
@@ -130,17 +130,17 @@ def _fits(found: Event, true: Event) -> bool:
 def psds_interval(
     probabilities: np.ndarray, true: Sequence[Event], *, seconds: float, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Polyphonic sound detection score in [0, 1], scenario 1 of DCASE (Bilen et al. 2020, A Framework for the Robust
-    Evaluation of Sound Event Detection), with its 95 % interval by a bootstrap over clips: (value, low, high).
+    """Return the polyphonic sound detection score in [0, 1], DCASE scenario 1 (Bilen et al. 2020, A Framework for the
+    Robust Evaluation of Sound Event Detection), with its 95 % interval by a bootstrap over clips: (value, low, high).
 
-    How many events are found, by false positives per hour up to `MOST_FALSE`. A detection counts if `OVERLAP` of it
-    lies on events of its class, and an event is found if detections that count cover `OVERLAP` of it. The mean over
-    classes less the standard deviation is integrated over false positives; confusion with other classes costs nothing
-    more. probabilities: (N, T, classes) of frames of `seconds`; their order within a class is all that counts.
+    PSDS relates the events found to false positives per hour, up to `MOST_FALSE`. A detection is valid if `OVERLAP` of
+    it lies on events of its class, and an event is found if valid detections cover `OVERLAP` of it. The mean over
+    classes minus the standard deviation is integrated over false positives; confusing classes costs nothing extra.
+    probabilities: (N, T, classes) of frames of `seconds`; only their order within a class matters.
 
-    The interval is the basic bootstrap's: clips drawn anew spread the classes, whose deviation is subtracted, so most
-    resamples lie below the value, and the percentiles would be too low. The value itself is biased alike, downwards,
-    and is the lower end where nearly all of them do.
+    The interval is that of the basic bootstrap: resampling clips spreads the classes, whose deviation is subtracted, so
+    most resamples lie below the value and percentiles would be too low. The value itself has the same downward bias,
+    and is the lower end if nearly all resamples lie below it.
     """
     hours = probabilities.shape[1] * len(probabilities) * seconds / 3600
     value, low, high = bootstrap(_detections(probabilities, true, seconds), partial(_psds_of, hours=hours), seed)
@@ -149,7 +149,7 @@ def psds_interval(
 
 
 def _detections(probabilities: np.ndarray, true: Sequence[Event], seconds: float) -> np.ndarray:
-    """(clips, classes, thresholds, 3): false positives, events found and events, of the classes that occur."""
+    """Return (clips, classes, thresholds, 3): false positives, events found and events of the classes that occur."""
     numbers = sorted({event.number for event in true})
     clips, frames, _ = probabilities.shape
     after = 1 + max([frames * seconds, *(event.offset for event in true)])  # seconds from one clip's start to the next
@@ -157,8 +157,8 @@ def _detections(probabilities: np.ndarray, true: Sequence[Event], seconds: float
     counts = np.zeros((clips, len(numbers), len(ranks), 3), np.int64)
     for row, number in enumerate(numbers):
         scores = probabilities[:, :, number]
-        thresholds = np.maximum(np.sort(scores, None)[::-1][ranks], np.finfo(np.float32).tiny)  # 0 is never a detection
-        # Rows (onset, offset), all clips one after the other.
+        thresholds = np.maximum(np.sort(scores, None)[::-1][ranks], np.finfo(np.float32).tiny)  # never detect at 0
+        # Rows (onset, offset) with all clips concatenated.
         real = np.array([(one.clip * after + np.array(one[2:])) for one in sorted(true) if one.number == number])
         counts[:, row, :, 2] = _by_clip(real, after, clips)[:, None]
         for column, threshold in enumerate(thresholds):
@@ -177,7 +177,7 @@ def _by_clip(spans: np.ndarray, after: float, clips: int) -> np.ndarray:
 
 
 def _covered(spans: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Seconds of each span (onset, offset) that lie on `others`, which are in order and do not overlap each other."""
+    """Return the seconds of each span (onset, offset) covered by `others`, which are sorted and do not overlap."""
     if not len(others):
         return np.zeros(len(spans))
     edges, covered = others.flatten(), np.zeros(2 * len(others))
@@ -187,7 +187,7 @@ def _covered(spans: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def _psds_of(counts: np.ndarray, hours: float) -> np.ndarray:
-    """Counts (…, classes, thresholds, 3) of `_detections`, of all clips -> PSDS (…); NaN without events."""
+    """Return PSDS (…) from the counts (…, classes, thresholds, 3) of `_detections` over clips; NaN without events."""
     grid = np.linspace(0, MOST_FALSE, 2001)
     scores = []
     for draw in counts.reshape(int(np.prod(counts.shape[:-3])), *counts.shape[-3:]):
@@ -195,8 +195,8 @@ def _psds_of(counts: np.ndarray, hours: float) -> np.ndarray:
         if not len(real):
             scores.append(np.nan)
             continue
-        # At each rate of false positives the best that some threshold reaches with no more of them.
-        best = np.zeros((len(real), len(grid) + 1))  # the last column is of rates beyond
+        # At each rate of false positives, the best recall of any threshold with at most that rate.
+        best = np.zeros((len(real), len(grid) + 1))  # the last column is for rates beyond the grid
         np.maximum.at(best, (np.arange(len(real))[:, None], np.searchsorted(grid, false / hours)), hit / real)
         best = np.maximum.accumulate(best[:, :-1], 1)
         effective = np.maximum(best.mean(0) - best.std(0), 0)
@@ -207,13 +207,13 @@ def _psds_of(counts: np.ndarray, hours: float) -> np.ndarray:
 def alarm_curve(
     alarming: np.ndarray, emergency: np.ndarray, *, seconds: float, rules: Sequence[tuple[int, int]]
 ) -> pd.DataFrame:
-    """False alarms per hour against missed emergencies, for rules "k of n frames" and `ALARM_THRESHOLDS`.
+    """Return false alarms per hour and missed emergencies for rules "k of n frames" and `ALARM_THRESHOLDS`.
 
-    alarming: (N, T) probability that a frame is an emergency. emergency: (N,) bool, clips that are. An alarm per clip
-    at most.
+    alarming: (N, T) probability that a frame is an emergency. emergency: (N,) bool, which clips are emergencies. A clip
+    raises at most one alarm.
 
-    Columns: rule, threshold, miss_rate with low and high (%, Wilson, 95 %), alarms_per_hour (of clips that are no
-    emergency) with low and high (exact Poisson, 95 %), alarms, hours; NaN where there are none of that side.
+    Columns: rule, threshold, miss_rate with low and high (%, Wilson, 95 %), alarms_per_hour (of clips without
+    emergency) with low and high (exact Poisson, 95 %), alarms, hours; NaN if there are no clips of that kind.
     """
     hours = int((~emergency).sum()) * alarming.shape[1] * seconds / 3600
     counted = hours or np.nan
@@ -222,7 +222,7 @@ def alarm_curve(
         if not 1 <= k <= n <= alarming.shape[1]:
             raise ValueError(f"the rule {k} of {n} asks for 1 <= {k} <= {n} <= {alarming.shape[1]} frames of a clip")
         windows = np.lib.stride_tricks.sliding_window_view(alarming, n, axis=1)
-        surest = np.sort(windows, axis=2)[:, :, n - k].max(1)  # the threshold at which the clip alarms
+        surest = np.sort(windows, axis=2)[:, :, n - k].max(1)  # the highest threshold at which the clip raises an alarm
         for threshold in ALARM_THRESHOLDS:
             raised = surest >= threshold
             missed, false = int((~raised & emergency).sum()), int((raised & ~emergency).sum())
@@ -238,7 +238,7 @@ def alarm_curve(
 
 
 def poisson_bounds(count: int, level: float = 0.95) -> tuple[float, float]:
-    """Exact interval of the mean of a Poisson variable that came out as `count` (Garwood 1936)."""
+    """Return the exact confidence interval of the mean of a Poisson variable observed as `count` (Garwood 1936)."""
     tail = (1 - level) / 2
     low = chi2.ppf(tail, 2 * count) / 2 if count else 0.0
     return float(low), float(chi2.ppf(1 - tail, 2 * count + 2) / 2)

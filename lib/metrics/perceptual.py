@@ -4,8 +4,8 @@
     perceptual.distance(a, b)  # (n,)
 
 The linear weights come with the package; the trunk's ImageNet weights do not. Without them the trunk is
-untrained, and the name says so: the distance then ranks pairs much as pixels do, and its values compare neither with
-published ones nor with another net's.
+untrained, and the name says so: the distance then ranks pairs much as a pixel distance does, and its values are
+comparable neither with published ones nor across networks.
 """
 
 import contextlib
@@ -22,26 +22,26 @@ from lib.data.augment import as_float
 from lib.metrics import MetricError, check_pixels, pick_device
 from lib.metrics.imagenet import hub_file
 
-TRUNKS = {  # torchvision's weights of each
+TRUNKS = {  # torchvision's weights of each trunk
     "alex": models.AlexNet_Weights.IMAGENET1K_V1,
     "vgg": models.VGG16_Weights.IMAGENET1K_V1,
     "squeeze": models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
 }
-CHUNK = 100  # images at once at 32 px, fewer of larger ones: vgg keeps some 7 MB per pair at 64 px
+CHUNK = 100  # images per batch at 32 px, fewer if larger: vgg needs about 7 MB per pair at 64 px
 
 
 @dataclass(frozen=True)
 class Perceptual:
-    """A perceptual distance: its name for captions, and the network behind it."""
+    """A perceptual distance: name (for captions) and network."""
 
     name: str
     network: nn.Module = field(repr=False)
 
     @torch.no_grad()
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """LPIPS between a[i] and b[i]: images (n, 3, h, w) uint8 -> (n,) float32 on the CPU.
+        """Return LPIPS between a[i] and b[i]: images (n, 3, h, w) uint8 -> (n,) float32 on the CPU.
 
-        Raises a MetricError for other types and shapes. The least size is 16 px for vgg, 17 for squeeze, 31 for alex.
+        Raises a MetricError for other types and shapes. The minimum size is 16 px for vgg, 17 for squeeze, 31 for alex.
         """
         if a.shape != b.shape:
             raise MetricError(f"LPIPS compares images of one shape, not {tuple(a.shape)} with {tuple(b.shape)}")
@@ -53,23 +53,23 @@ class Perceptual:
 
 
 def load_lpips(net: str = "vgg", *, device: str = "cpu") -> Perceptual:
-    """LPIPS with the trunk "alex", "vgg" or "squeeze".
+    """Load LPIPS with the trunk "alex", "vgg" or "squeeze".
 
-    The trunk's weights are taken from the hub cache; else the trunk is untrained, drawn from a fixed seed. At 32 px
-    report vgg: alex and squeeze see little more than their padding there, though at 2 % and 8 % of the cost. A
-    MetricError says what to do about a damaged file.
+    The trunk's weights are read from the hub cache; if they are missing, it is initialised from a fixed seed. At 32 px
+    report vgg: alex and squeeze cost 2 % and 8 % of it, but reflect mostly their padding there. Raises a
+    MetricError that says what to do about a damaged file.
     """
     if net not in TRUNKS:
         raise MetricError(f"there is no LPIPS network {net!r}; choose from {', '.join(TRUNKS)}")
     file = hub_file(TRUNKS[net].url)
     trained = file.exists()
-    # The package prints, and calls torchvision with deprecated arguments.
+    # The package prints messages and calls torchvision with deprecated arguments.
     silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     with silent[0], silent[1], warnings.catch_warnings(action="ignore"), torch.random.fork_rng():
         torch.manual_seed(0)
         try:
             network = lpips.LPIPS(net=net, pnet_rand=not trained, verbose=False)
-        except Exception as error:  # a truncated file: whatever torch and pickle raise
+        except Exception as error:  # whatever torch and pickle raise for a truncated file
             raise MetricError(
                 f"the weights of LPIPS's trunk, {file}, cannot be read ({type(error).__name__}: {error}). Delete that "
                 f"file and put a whole one in its place, from {TRUNKS[net].url}"
@@ -79,14 +79,14 @@ def load_lpips(net: str = "vgg", *, device: str = "cpu") -> Perceptual:
 
 
 def lpips_diversity(perceptual: Perceptual, images: Tensor, *, pairs: int, seed: int) -> dict[str, float]:
-    """Mean LPIPS over `pairs` random pairs of different images (n, 3, h, w); higher is more diverse.
+    """Return the mean LPIPS over `pairs` random pairs of different images (n, 3, h, w); higher is more diverse.
 
-    Returns mean, and its 95 % interval low and high, which is normal and allows for pairs that share an image (Aronow,
-    Samii & Assenova 2015). Say the same of real images beside it.
+    Returns mean and its 95 % interval, low and high: normal, with a variance that allows for pairs that share an image
+    (Aronow, Samii & Assenova 2015). Report the same for real images alongside.
     """
     generator = torch.Generator().manual_seed(seed)
     first = torch.randint(len(images), (pairs,), generator=generator)
-    step = torch.randint(1, len(images), (pairs,), generator=generator)  # never back to the same image
+    step = torch.randint(1, len(images), (pairs,), generator=generator)  # never the same image
     second = (first + step) % len(images)
     distances = perceptual.distance(images[first], images[second]).double()
     mean = distances.mean().item()
@@ -100,6 +100,6 @@ def lpips_diversity(perceptual: Perceptual, images: Tensor, *, pairs: int, seed:
 
 
 def mean_lpips(perceptual: Perceptual, a: Tensor, b: Tensor) -> float:
-    """Mean LPIPS between a[i] and b[i]: low between images and their sources means copying, near 0 between two draws
-    from one condition that the noise is not used."""
+    """Return the mean LPIPS between a[i] and b[i]. A low value between images and their sources indicates copying; one
+    near 0 between two samples of the same condition indicates that the noise is ignored."""
     return perceptual.distance(a, b).double().mean().item()
