@@ -32,7 +32,7 @@ def gram(label: str, strength: float, **options: Any) -> Arm:
 
 
 def grouping_arms(strength: float, groups: Iterable[int]) -> list[Arm]:
-    """Return arms without penalty, with the whole one, with fixed groups (as in the source) and with random groups."""
+    """Return arms with no, the whole and a grouped penalty; groups are fixed as in the source, or drawn at every step."""
     fixed = [gram(f"fixed g = {g}", strength, groups=g, grouping="contiguous") for g in groups]
     random = [gram(f"random g = {g}", strength, groups=g) for g in groups]
     return [Arm("plain"), gram("Gram", strength), *fixed, *random]

@@ -44,7 +44,7 @@ def filters(weights: Mapping[str, Tensor], pairs: int = 6) -> Figure:
 
 
 def similar_filters(snapshots: Mapping[int, Tensor], pairs: int = 6) -> Figure:
-    """Plot the finally most similar pairs over epochs. snapshots: epoch → first-layer filters (n, 3, k, k)."""
+    """Plot the pairs that end up most similar, over epochs. snapshots: epoch → first-layer filters (n, 3, k, k)."""
     epochs = sorted(snapshots)
     shown = [epochs[i] for i in np.unique(np.linspace(0, len(epochs) - 1, min(6, len(epochs))).round().astype(int))]
     found = analysis.similar_pairs(snapshots[epochs[-1]], pairs)
@@ -229,7 +229,7 @@ def trained_networks(frame: pd.DataFrame) -> Figure:
 
 
 def trained_pruning(frame: pd.DataFrame) -> Figure:
-    """Plot probe accuracy (95 % intervals) against the share of filters removed. frame: `imagenet.pruning_table`."""
+    """Plot probe accuracy (95 % intervals) against the share removed, by criterion. frame: `imagenet.pruning_table`."""
     figure, axes = plots.subplots(width=plots.COLUMN, height=2.3)
     for number, (name, part) in enumerate(frame.groupby("removed", sort=False)):
         axes.errorbar(

@@ -54,7 +54,7 @@ def position_scores(codes: Tensor, factors: dict[str, Tensor]) -> pd.DataFrame:
 
 def nmi(one: Tensor, other: Tensor) -> float:
     """Return the normalised mutual information (arithmetic), 0 … 1, of two labellings (N,); 0 if one is constant."""
-    constant = (one == one[0]).all() and (other == other[0]).all()  # scikit-learn gives 1
+    constant = (one == one[0]).all() and (other == other[0]).all()  # scikit-learn returns 1 here
     return 0.0 if constant else float(normalized_mutual_info_score(one, other))
 
 

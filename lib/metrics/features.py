@@ -68,7 +68,7 @@ def to_pixels(images: Tensor) -> Tensor:
     Raises a MetricError on NaN and on values outside [-1.001, 1.001].
     """
     low, high = torch.stack(torch.aminmax(images.detach())).tolist()
-    if not (low >= -1 - TOLERANCE and high <= 1 + TOLERANCE):  # False for NaN
+    if not (low >= -1 - TOLERANCE and high <= 1 + TOLERANCE):  # comparisons with NaN are False
         raise MetricError(f"to_pixels reads images in [-1, 1], these hold {low:.4g} to {high:.4g}; scale or clamp them")
     return images.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
 
@@ -117,7 +117,7 @@ def inception(device: str = "auto") -> Extractor:
             f"from {URL_INCEPTION_V3} at {file}, whole (delete a damaged one), or use the extractor 'domain'."
         ) from error
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
-    official = checksum.startswith(file.stem.rsplit("-", 1)[1])  # torch.hub's file names end in the sha256's start
+    official = checksum.startswith(file.stem.rsplit("-", 1)[1])  # its name ends in the first digits of the sha256
     name = "inception-2015-12-05" if official else f"inception with unofficial weights {checksum[:8]}"
     return Extractor(name, checksum, network.to(pick_device(device)), chunk=64)
 

@@ -35,7 +35,7 @@ class Event(NamedTuple):
 
 
 def events(frames: np.ndarray, seconds: float, *, gap: float = 0.0, shortest: float = 0.0) -> list[Event]:
-    """Return the events in classes (N, T) of frames of `seconds`: runs of one class, except 0 and negative numbers.
+    """Return the events in frame classes (N, T), frames of `seconds`: runs of one class, except 0 and negative ones.
 
     gap: runs of one class closer than this are merged. shortest: shorter events are dropped.
     """
