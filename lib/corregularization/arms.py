@@ -32,7 +32,7 @@ def gram(label: str, strength: float, **options: Any) -> Arm:
 
 
 def grouping_arms(strength: float, groups: Iterable[int]) -> list[Arm]:
-    """Return arms with no, the whole and a grouped penalty; groups are fixed as in the source, or drawn at every step."""
+    """Return arms with no penalty, the whole one, and groups that are fixed (as in the source) or redrawn each step."""
     fixed = [gram(f"fixed g = {g}", strength, groups=g, grouping="contiguous") for g in groups]
     random = [gram(f"random g = {g}", strength, groups=g) for g in groups]
     return [Arm("plain"), gram("Gram", strength), *fixed, *random]

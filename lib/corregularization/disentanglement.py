@@ -54,7 +54,7 @@ class VAE(nn.Module):
 
 
 def misfit(logits: Tensor, images: Tensor) -> Tensor:
-    """Return -log p(images | latents), (B,), for a normal distribution with deviation `SD`, in nats up to a constant."""
+    """Return -log p(images | latents), (B,), of a normal distribution with deviation `SD`, in nats up to a constant."""
     return (logits.float().sigmoid() - images).square().sum((1, 2, 3)) / (2 * SD**2)
 
 

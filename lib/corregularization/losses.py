@@ -71,7 +71,7 @@ def group_indices(
 class _GramPenalty(torch.autograd.Function):
     """Value and closed-form gradient, two matrix products in all.
 
-    With W the (not normalised) filters of one group, s_i = 1/‖w_i‖ (0 for a filter without direction),
+    With W the unnormalised filters of one group, s_i = 1/‖w_i‖ (0 for a filter without direction),
     c_ij = s_i s_j ⟨w_i, w_j⟩, φ the summand and P the number of ordered pairs:
         R = 1/P Σ_{i≠j} φ(c_ij)
         ∂R/∂w_i = 2/P Σ_j K_ij w_j,   K_ij = s_i s_j φ'(c_ij) for j ≠ i,   K_ii = -s_i² Σ_j φ'(c_ij) c_ij.
