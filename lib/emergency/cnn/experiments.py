@@ -1,4 +1,4 @@
-"""What notebook 05 does: compare variants, judge the chosen one, and put what comes out into tables."""
+"""Experiments of notebook 05: comparison of variants, evaluation of the chosen one, and its explanation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,11 +20,11 @@ from lib.emergency.synthesis.soundscapes import STEMS, Soundscapes
 from lib.forking import side_by_side
 from lib.metrics import classification
 
-SOURCE_VALIDATION = 666  # clips, on which the source ranked its seven
+SOURCE_VALIDATION = 666  # clips on which the source ranked its seven variants
 
 
 def curves(compared: dict[str, Trained], seed: int) -> pd.DataFrame:
-    """fig41: variant, seed, epoch, accuracy (% over the clips of all folds, each by the model that had not seen it)."""
+    """Return fig41: variant, seed, epoch and out-of-fold accuracy (%, over the clips of all folds)."""
     frames = []
     for label, one in compared.items():
         scored = one.history.dropna(subset="accuracy")
@@ -35,8 +35,8 @@ def curves(compared: dict[str, Trained], seed: int) -> pd.DataFrame:
 
 
 def variant_table(compared: dict[str, Trained], clips: Mels, *, seed: int) -> pd.DataFrame:
-    """tab41: variant, seed, parameters, mega_macs (of one clip), clips, folds, accuracy (%, cross-validated), low and
-    high (Wilson, 95 %), and low_666 and high_666, the interval that as many clips as the source's would give."""
+    """Return tab41: variant, seed, parameters, mega_macs (of one clip), clips, folds, accuracy (%, cross-validated),
+    low and high (Wilson, 95 %), and low_666 and high_666, the interval for as many clips as in the source."""
     rows = []
     for label, one in compared.items():
         right = int((one.logits.argmax(1) == clips.labels).sum())
@@ -49,17 +49,17 @@ def variant_table(compared: dict[str, Trained], clips: Mels, *, seed: int) -> pd
 
 
 def best(table: pd.DataFrame) -> str:
-    """The variant with the highest cross-validated accuracy; of equals, the one that costs least."""
+    """Return the variant with the highest cross-validated accuracy; ties go to the fewest multiply-adds."""
     return table.sort_values(["accuracy", "mega_macs"], ascending=[False, True]).variant.iloc[0]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The chosen variant on clips that it was neither trained nor chosen on.
+    """The chosen variant and its logits on clips used neither for its training nor for its selection.
 
-    model: the network, or that of the first fold; explained: a mask of the clips that it may be explained on.
-    temperature: per clip, fitted without it. explain: (model, mel, targets[, one of `methods`]) -> relevance in the
-    shape of mel, (n, 1, mels, frames); of the first method where none is named.
+    model: the network, or that of the first fold. explained: mask of the clips held out from `model`, which it may be
+    explained on. temperature: of each clip, fitted without it. explain: (model, mel, targets[, one of `methods`]) ->
+    relevance in the shape of mel, (n, 1, mels, frames), by default with the first method.
     """
 
     clips: Mels
@@ -78,10 +78,10 @@ class Evaluation:
 def judge(
     validated: Trained, clips: Mels, test: Mels | None, settings: Settings, *, seed: int, checkpoint: Path
 ) -> Evaluation:
-    """Train the chosen variant on all `clips` and judge it on `test`; without a test set, on `clips` by folds.
+    """Train the chosen variant on all `clips` and evaluate it on `test`, or without a test set cross-validate it.
 
-    The temperature comes from clips out of their folds, of networks that were trained as the judged one is: for a test
-    set from all of them, else for each fold from all the others.
+    Temperatures are fitted on out-of-fold logits of networks with the same training settings: for a test set on all
+    folds, else for each fold on all other folds.
     """
     variant, how = validated.variant, {"seed": seed, "score_every": settings.epochs}
     folds = checkpoint if test is None else checkpoint.with_name(f"{checkpoint.name}-folds")
@@ -102,9 +102,9 @@ def judge(
 
 
 def test_table(evaluation: Evaluation, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
-    """tab45: the network as trained and with its temperature, and two constants, which always or never alarm.
+    """Return tab45: the network as trained and calibrated, and two constant predictions, always and never alarming.
 
-    Columns as `classification.score_row`, with balanced_accuracy and average_precision (%).
+    Columns as in `classification.score_row`, with balanced_accuracy and average_precision (%).
     """
     clips = evaluation.clips
     rows = []
@@ -123,8 +123,8 @@ def test_table(evaluation: Evaluation, alarming: Sequence[int], *, seed: int) ->
 
 
 def matrices(evaluation: Evaluation, alarming: Sequence[int]) -> dict[str, np.ndarray]:
-    """fig42: counts of all classes and of alarm against none (as in the table, by calibrated probabilities), names, and
-    reliability before and after calibration."""
+    """Return fig42: confusion counts of all classes and of alarm or none (from calibrated probabilities, as in tab45),
+    names, and reliability before and after calibration."""
     clips = evaluation.clips
     raised = classification.raised(evaluation.calibrated, alarming)
     emergency = torch.isin(clips.labels, torch.tensor(list(alarming)))
@@ -141,19 +141,19 @@ def matrices(evaluation: Evaluation, alarming: Sequence[int]) -> dict[str, np.nd
 
 # --- Relevance ----------------------------------------------------------------------------------
 
-RANDOM_NETWORKS = 3  # whose mean relevance is the null
+RANDOM_NETWORKS = 3  # whose mean relevance is a null baseline
 
 
-SHOWN = ("electrical accident", "collapse", "fire")  # what the source shows maps of, as far as the classes are ours
+SHOWN = ("electrical accident", "collapse", "fire")  # classes of which the source shows maps, if they exist here
 
 
 def names_to_show(names: Sequence[str], classes: Sequence[str], alarming: Sequence[int]) -> list[str]:
-    """`names`, or where there are none `SHOWN`, or for a data set without these the first three classes that alarm.
+    """Return `names`; if empty, `SHOWN`; for data sets without these classes, the first three alarming classes.
 
     Raises:
-        ValueError: a name is none of the classes.
+        ValueError: a name is not among the classes.
     """
-    known = {readable(name): name for name in classes}  # NFC and NFD are one
+    known = {readable(name): name for name in classes}  # NFC and NFD are equivalent
     if unknown := [name for name in names if readable(name) not in known]:
         raise ValueError(f"there is no class {unknown[0]!r} to show; the classes are {', '.join(known)}")
     others = [classes[number] for number in alarming] or list(classes)
@@ -161,9 +161,9 @@ def names_to_show(names: Sequence[str], classes: Sequence[str], alarming: Sequen
 
 
 def shown_clips(evaluation: Evaluation, names: Sequence[str], truth: Soundscapes | None) -> list[int]:
-    """One clip of each class in `names`: that which the network is surest of, right or not by the other classes.
+    """Return one clip per class in `names`, that with the highest probability of the class, predicted as it or not.
 
-    Of soundscapes, one that holds speech and an event. A class without such a clip is left out.
+    In soundscapes, only clips with both speech and an event are considered. Classes without any clip are left out.
     """
     clips, probabilities = evaluation.clips, evaluation.logits.softmax(1)
     possible = evaluation.explained if truth is None else evaluation.explained & _both(truth)
@@ -177,15 +177,15 @@ def shown_clips(evaluation: Evaluation, names: Sequence[str], truth: Soundscapes
 
 
 def _both(truth: Soundscapes) -> Tensor:
-    """Which clips hold speech and an event."""
+    """Return which clips have both speech and an event."""
     return torch.tensor([bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips])
 
 
 def relevance_pictures(
     evaluation: Evaluation, shown: Sequence[int], truth: Soundscapes | None
 ) -> dict[str, np.ndarray]:
-    """fig43, fig410: mel and relevance (clips, mels, frames) for each clip's own class, its name, what it was taken
-    for, and spans (rows: clip, 0 event or 1 speech, onset, offset in s)."""
+    """Return fig43 or fig410: mel and relevance (clips, mels, frames) for each clip's true class, names and taken_for,
+    the true and predicted classes, and spans (rows: clip, 0 event or 1 speech, onset, offset in s)."""
     clips, chosen = evaluation.clips, torch.tensor(list(shown), dtype=torch.long)
     found = evaluation.explain(evaluation.model, clips.mel[chosen], clips.labels[chosen])
     spans = [
@@ -204,7 +204,7 @@ def relevance_pictures(
 
 
 def explained(evaluation: Evaluation, count: int, seed: int) -> Tensor:
-    """Indices of up to `count` clips, drawn from `seed`, on which explanations are measured."""
+    """Return the indices of up to `count` random clips on which explanations are evaluated."""
     possible = evaluation.explained.nonzero()[:, 0]
     order = torch.randperm(len(possible), generator=torch.Generator().manual_seed(seed))
     return possible[order[:count]]
@@ -213,11 +213,11 @@ def explained(evaluation: Evaluation, count: int, seed: int) -> Tensor:
 def faithfulness_curves(
     evaluation: Evaluation, chosen: Tensor, *, steps: int, seed: int, randomise: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(fig44, areas): what flipping and, with `randomise`, randomised weights do to the explanations of the predicted
-    classes.
+    """Evaluate explanations of the predicted classes by flipping and, with `randomise`, by randomisation of weights.
 
-    fig44: panel ("flipping", "randomised"), method, order, seed, x (share of tiles flipped, or layers drawn anew) and
-    value (mean probability, or rank correlation). areas: measure, seed, clips, value, low, high, as tab42.
+    Returns (fig44, areas). fig44: panel ("flipping", "randomised"), method, order, seed, x (share of tiles flipped, or
+    number of randomised layers) and value (mean probability, or rank correlation). areas: measure, seed, clips, value,
+    low, high, as in tab42.
     """
     mel, targets = evaluation.clips.mel[chosen], evaluation.logits[chosen].argmax(1)
     frames, areas = [], []
@@ -235,7 +235,7 @@ def faithfulness_curves(
             curves.append(faithfulness.flipping(evaluation.model, mel, found, targets, order=order, steps=steps))
             frame = pd.DataFrame({"x": np.linspace(0, 1, steps + 1), "value": curves[-1].mean(0).numpy()})
             frames.append(frame.assign(panel="flipping", method=method, order=order))
-        between = torch.trapezoid(curves[1] - curves[0], dx=1 / steps, dim=1)  # above 0 where the order is right
+        between = torch.trapezoid(curves[1] - curves[0], dx=1 / steps, dim=1)  # positive for a correct order
         areas.append(_row(f"flipping area, {method}", between.numpy(), seed))
     figure = pd.concat(frames, ignore_index=True).assign(seed=seed)
     return figure[["panel", "method", "order", "seed", "x", "value"]], pd.DataFrame(areas)
@@ -247,10 +247,10 @@ def _row(measure: str, values: np.ndarray, seed: int) -> dict:
 
 
 def stem_rows(evaluation: Evaluation, truth: Soundscapes, *, seed: int) -> pd.DataFrame:
-    """Does the network look at the event or at the speech? Of test clips that hold both, for the predicted classes.
+    """Measure whether the network relies on the event or on speech, on test clips with both, for predicted classes.
 
-    Rows of tab42: those of `share_rows`, and by how much accuracy (%) falls where a stem is silent. For the last, stems
-    are added up without the microphone.
+    Returns rows of tab42: those of `share_rows`, and the accuracy (points) lost if a stem is silenced. For the latter,
+    stems are summed without simulating the microphone.
     """
     chosen = _both(truth).nonzero()[:, 0]
     right = _right(evaluation, truth, chosen)
@@ -263,11 +263,11 @@ def stem_rows(evaluation: Evaluation, truth: Soundscapes, *, seed: int) -> pd.Da
 
 
 def share_rows(evaluation: Evaluation, truth: Soundscapes, *, seed: int) -> list[list[dict]]:
-    """For each stem rows of tab42 and tab410: its relevance (%), each null (%), and relevance - null (points), on test
-    clips that hold both speech and an event, for the predicted classes.
+    """Return rows of tab42 and tab410 for each stem: relevance (%), each null (%), and relevance - null (points), on
+    test clips with both speech and an event, for the predicted classes.
 
-    Shares are those of `faithfulness.shares`, of the cells in which the stem has more energy than the others together.
-    A further null are networks of random weights, each explained for the class that it is surest of.
+    Shares are those of `faithfulness.shares`: of the cells in which the stem has more energy than all others together.
+    A further null is the relevance in randomly initialised networks, for the classes that they predict.
     """
     chosen = _both(truth).nonzero()[:, 0]
     mel, energy = evaluation.clips.mel[chosen], truth.energy[chosen.numpy()]
@@ -294,7 +294,7 @@ def share_rows(evaluation: Evaluation, truth: Soundscapes, *, seed: int) -> list
 
 
 def _right(evaluation: Evaluation, truth: Soundscapes, chosen: Tensor, without: int | None = None) -> np.ndarray:
-    """Which clips are recognised, (n,) 0 or 1, from the sum of their stems but one."""
+    """Return which clips are classified correctly, (n,) 0 or 1, from the sum of their stems except `without`."""
     right = []
     for part in chosen.split(64):
         stems = torch.from_numpy(truth.stems[part.numpy()]).float() / 32768
@@ -309,12 +309,12 @@ def planted_rows(
     validated: Trained, clips: Mels, test: Mels, settings: Settings, *, uncued: nn.Sequential, number: int,
     seed: int, checkpoint: Path,
 ) -> pd.DataFrame:  # fmt: skip
-    """Would LRP show a shortcut? The training clips of class `number` become clips of other classes with a faint tone,
-    so that nothing but the tone tells this class.
+    """Test whether LRP exposes a shortcut: clips of other classes with a faint tone replace the training clips of class
+    `number`, so that only the tone identifies this class.
 
-    Rows of tab42, of test clips of the other classes with the tone: the share that is taken for class `number` with it
-    and without it (%), and how well the tone's cells are found (area under the ROC) by LRP for that class, by LRP of
-    the network `uncued`, which never met the tone, and by the level of the input alone.
+    Returns rows of tab42 on test clips of the other classes: the share predicted as class `number` with and without
+    the tone (%), and how well its cells are located (area under the ROC curve) by LRP for that class, by LRP of the
+    network `uncued`, which was trained without the tone, and by the input level alone.
     """
     own = clips.labels == number
     mel = clips.mel.clone()

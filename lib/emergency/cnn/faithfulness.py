@@ -1,4 +1,4 @@
-"""Is an explanation right? Flipping, randomised networks, and shares on cells whose truth is known."""
+"""Evaluation of explanations: flipping, randomised networks, and shares on cells with known ground truth."""
 
 import copy
 import math
@@ -14,26 +14,26 @@ from torch import Tensor, nn
 from lib.emergency.cnn.relevance import explain
 from lib.training import predict
 
-TILE = (10, 20)  # mels and frames that are flipped together
+TILE = (10, 20)  # mel bands and frames that are flipped together
 
 
 def flipping(
     model: nn.Module, mel: Tensor, relevance: Tensor, targets: Tensor, *, order: str = "most", steps: int = 20,
     batch_size: int = 64,
 ) -> Tensor:  # fmt: skip
-    """Probability of `targets` while tiles are taken away in the order of their relevance: (N, steps + 1).
+    """Return the probability of `targets` while tiles are removed in the order of their relevance: (N, steps + 1).
 
-    Region flipping (Samek et al. 2017). Column k has k/steps of the tiles flipped, the first none and the last all: a
-    tile gets the clip's quietest value of each band, as if nothing sounded there. In evaluation mode.
+    Region flipping (Samek et al. 2017). In column k, k/steps of the tiles are flipped, none in the first, all in the
+    last: each band of a tile gets its lowest value in the clip, as if nothing sounded there. Uses evaluation mode.
 
     Args:
         mel, relevance: (N, 1, mels, frames).
         order: "most" relevant first, or "least" relevant first.
     """
-    # Padded to whole tiles by what does not change their mean's order much: zeros.
+    # Padded to whole tiles with zeros, which hardly change the order of the means.
     below, right = (-size % part for size, part in zip(mel.shape[2:], TILE, strict=True))
     tiles = F.avg_pool2d(F.pad(relevance.float(), (0, right, 0, below)), TILE)
-    # The place of each tile in the order of flipping; stable, as many tiles may have no relevance at all.
+    # Rank of each tile in the flipping order; the sort is stable, as many tiles may have zero relevance.
     place = tiles.flatten(1).argsort(dim=1, descending=order == "most", stable=True).argsort(1).view(tiles.shape)
     place = place.repeat_interleave(TILE[0], 2).repeat_interleave(TILE[1], 3)[..., : mel.shape[2], : mel.shape[3]]
     device = next(model.parameters()).device
@@ -50,13 +50,13 @@ def flipping(
 def randomised(
     model: nn.Sequential, mel: Tensor, targets: Tensor, method: str = "LRP", *, seed: int = 0
 ) -> pd.DataFrame:
-    """Rank correlation of the explanation with that of networks whose layers are drawn anew, from the top down.
+    """Correlate the explanation with that of networks whose layers are re-initialised from the top down.
 
-    Cascading randomisation (Adebayo et al. 2018, Sanity Checks for Saliency Maps). Of absolute relevance: a random
-    network's logit is as often negative as positive and takes the sign of all relevance with it.
+    Cascading randomisation (Adebayo et al. 2018, Sanity Checks for Saliency Maps), on absolute relevance: the logit of
+    a random network is as often negative as positive, and its sign flips that of all relevance.
 
-    Columns: layers (how many are random), correlation (Spearman's, mean over clips; NaN if the random network gives
-    no relevance at all).
+    Columns: layers (number of random layers), correlation (Spearman's, mean over clips; NaN if the relevance in the
+    random network is zero everywhere).
     """
     first = explain(model, mel, targets, method).abs()
     changed = copy.deepcopy(model)
@@ -67,7 +67,7 @@ def randomised(
         for layer in reversed(learned):
             layer.reset_parameters()
             if isinstance(layer, nn.BatchNorm2d):
-                continue  # goes with the convolution before it
+                continue  # counted with the convolution before it
             other = explain(changed, mel, targets, method).abs()
             pairs = zip(first.flatten(1).numpy(), other.flatten(1).numpy(), strict=True)
             each = [spearmanr(a, b).statistic for a, b in pairs if np.ptp(a) and np.ptp(b)]
@@ -76,15 +76,15 @@ def randomised(
 
 
 def shares(relevance: Tensor, energy: np.ndarray) -> dict[str, np.ndarray]:
-    """Shares of relevance, energy, log-energy and area of the cells where each stem dominates, (N, stems) each.
+    """Return shares of relevance, energy, log-energy and area in the cells dominated by each stem, (N, stems) each.
 
-    Log-energy is taken above Whisper's floor, 80 dB below the clip's loudest cell.
+    Log-energy is measured from Whisper's floor, 80 dB below the clip's loudest cell.
 
     Args:
-        relevance: (N, 1, mels, frames); what speaks against the class counts for nothing. Bands of another number than
-            the energy's are divided among those, by their share of the mel axis.
+        relevance: (N, 1, mels, frames); negative relevance counts as zero. If the number of bands differs from that of
+            the energy, bands are divided among those of the energy by their overlap on the mel axis.
         energy: (N, stems, bands, cells) power of each stem, as `Soundscapes.energy`. A stem dominates a cell if it has
-            more power than all others together; cells where none does belong to no stem.
+            more power than all others together; cells that no stem dominates belong to none.
     """
     count, stems, bands, cells = energy.shape
     mels, frames = relevance.shape[2:]
@@ -112,21 +112,21 @@ def shares(relevance: Tensor, energy: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def redrawn(model: nn.Module, seed: int) -> nn.Module:
-    """A copy whose weights are all drawn anew from `seed`: what its explanations share is no evidence of learning."""
+    """Return a randomly re-initialised copy: whatever its explanations share is no evidence of learning."""
     changed = copy.deepcopy(model)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for layer in changed.modules():
-            if hasattr(layer, "reset_parameters") and not isinstance(layer, nn.Embedding):  # positions are no weights
+            if hasattr(layer, "reset_parameters") and not isinstance(layer, nn.Embedding):  # positions are kept
                 layer.reset_parameters()
     return changed
 
 
 def with_cue(mel: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """A planted shortcut: a faint high tone at a place drawn for each clip. (mel, mask of its cells).
+    """Plant a shortcut, a faint high tone at a random time in each clip, and return (mel, mask of its cells).
 
-    mel: (N, 1, mels, frames); the mask is boolean, of that shape. The tone lies in the upper fifth of the bands,
-    halfway between the clip's mean and its loudest cell, and takes half a second, or half of a shorter clip.
+    mel: (N, 1, mels, frames); the boolean mask has the same shape. The tone lies in the upper fifth of the bands, at a
+    level halfway between the clip's mean and its loudest cell. It lasts 0.5 s, or half of a clip shorter than 1 s.
     """
     generator = torch.Generator().manual_seed(seed)
     count, _, mels, frames = mel.shape
@@ -140,13 +140,13 @@ def with_cue(mel: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def localisation(relevance: Tensor, mask: Tensor) -> np.ndarray:
-    """How well relevance finds the cells of `mask`: area under the ROC curve per clip, (N,); 0.5 is chance."""
+    """Return how well relevance locates the cells of `mask`: area under the ROC curve per clip, (N,); 0.5 is chance."""
     pairs = zip(mask.flatten(1).numpy(), relevance.flatten(1).numpy(), strict=True)
     return np.array([roc_auc_score(wanted, found) for wanted, found in pairs])
 
 
 def interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
-    """Mean with its 95 % bootstrap interval (percentile): (mean, low, high); no interval of fewer than two values."""
+    """Return (mean, low, high) with a 95 % percentile bootstrap; low and high are NaN for fewer than two values."""
     values = np.asarray(values, np.float64)
     if len(values) < 2:
         return (float(values.mean()) if len(values) else np.nan), np.nan, np.nan

@@ -1,4 +1,4 @@
-"""A plain CNN on log-mel spectrograms, in the seven variants that study 4 compares."""
+"""A plain CNN on log-mel spectrograms, in the seven variants compared in study 4."""
 
 import json
 from collections.abc import Sequence
@@ -23,9 +23,10 @@ POOLING = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}
 
 @dataclass(frozen=True)
 class Variant:
-    """channels: filters of each block. convolutions: per block. pooling: "max" or "average", by 2 after every block.
+    """Architecture of a CNN. channels: filters of each block. convolutions: number per block.
 
-    stride: of the first convolution, along frequency and time. dropout: before the classifier.
+    pooling: "max" or "average", by 2 between blocks. stride: of the first convolution, along frequency and time.
+    dropout: before the classifier.
     """
 
     label: str
@@ -38,7 +39,7 @@ class Variant:
 
 
 def variants(width: int = 16) -> list[Variant]:
-    """The seven: one plain network, and one change at a time. width: filters of the first block."""
+    """Return the seven variants: a plain network and six single changes to it. width: filters of the first block."""
     plain = Variant("plain", tuple(width * factor for factor in (1, 2, 4, 8)))
     return [
         plain,
@@ -52,9 +53,9 @@ def variants(width: int = 16) -> list[Variant]:
 
 
 def build_cnn(variant: Variant, classes: int, mels: int = 80) -> nn.Sequential:
-    """Log-mels (B, 1, mels, frames) -> logits (B, classes), from 32 frames on (64 at stride 4).
+    """Build a network: log-mels (B, 1, mels, frames) -> logits (B, classes), for 32 frames or more (64 at stride 4).
 
-    The last maps are averaged over time alone: at which frequency something sounds tells what it is.
+    The last feature maps are averaged over time alone, as the frequency of a sound is informative about its class.
     """
     layers: list[nn.Module] = []
     before = 1
@@ -78,12 +79,11 @@ def build_cnn(variant: Variant, classes: int, mels: int = 80) -> nn.Sequential:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all variants of an experiment share.
+    """Training settings shared by all variants of an experiment.
 
-    shift: clips are rolled in time by up to this share of their length.
-    time_mask, frequency_mask: SpecAugment (Park et al. 2019), the largest share of frames and of bands that one mask
-        hides.
-    mixup: of Beta(mixup, mixup) (Zhang et al. 2018); 0 leaves clips unmixed.
+    shift: clips are rolled in time by up to this share of their length, in either direction.
+    time_mask, frequency_mask: SpecAugment (Park et al. 2019), the largest share of frames and of bands in one mask.
+    mixup: parameter of Beta(mixup, mixup) (Zhang et al. 2018); 0 for no mixup.
     """
 
     epochs: int = 10
@@ -100,10 +100,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trained:
-    """A variant after training, once or on every fold.
+    """A variant trained once or on every fold.
 
-    models: one, or one per fold. history: per epoch (and fold) loss, and on the clips out of training validation_loss,
-    accuracy (%) and how many they are. logits: (N, classes) of these clips, each by the model that had not seen it.
+    models: one, or one per fold. history: per epoch (and fold), loss, and on the held-out clips validation_loss,
+    accuracy (%) and clips, their number. logits: (N, classes) of these clips, each by the model not trained on it.
     """
 
     variant: Variant
@@ -115,7 +115,7 @@ class Trained:
 def augment(mel: Tensor, targets: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Roll, mix and mask: mel (B, 1, mels, frames), targets (B, classes) -> the same shapes.
 
-    Each clip is drawn for on its own.
+    Random parameters are drawn for each clip separately.
     """
     count = len(mel)
     if settings.shift:
@@ -134,15 +134,15 @@ def train_cnn(
     variant: Variant, train: Mels, validation: Mels, settings: Settings, *, seed: int, score_every: int = 1,
     checkpoint: Path | None = None,
 ) -> Trained:  # fmt: skip
-    """Train one variant; every `score_every` epochs and after the last it is scored on the validation clips.
+    """Train one variant, scored on the validation clips before training, every `score_every` epochs and at the end.
 
-    Fewer clips than a batch holds are one batch.
+    If there are fewer clips than `batch_size`, all of them form one batch.
     """
     settings = replace(settings, batch_size=min(settings.batch_size, len(train)))
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
     model = build_cnn(variant, len(train.classes), train.mel.shape[2])
-    # Norms and offsets are not decayed: decay moves their output, and says nothing about the filters' size.
+    # Norms and biases are not decayed: decay would shift their outputs and not restrict the size of the filters.
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -176,7 +176,7 @@ def train_cnn(
 
 
 def logits_of(model: nn.Module, mel: Tensor, batch_size: int = 64) -> Tensor:
-    """(N, 1, mels, frames) -> (N, classes) float32 on the CPU, in evaluation mode."""
+    """Return logits (N, classes), float32 on the CPU, of mel (N, 1, mels, frames), in evaluation mode."""
     device = next(model.parameters()).device
     return predict(model, (chunk.to(device).float() for chunk in mel.split(batch_size))).cpu()
 
@@ -185,7 +185,7 @@ def cross_validate(
     variant: Variant, clips: Mels, settings: Settings, *, seed: int, score_every: int = 1,
     checkpoint: Path | None = None,
 ) -> Trained:  # fmt: skip
-    """Train `variant` once per fold, on the clips of all other folds; the history has a column fold.
+    """Train `variant` once per fold, on the clips of all other folds; the history has a column `fold`.
 
     Raises:
         ValueError: there are fewer than two folds.
@@ -206,7 +206,7 @@ def cross_validate(
 
 
 def cost_of(variant: Variant, shape: Sequence[int], classes: int) -> dict[str, float]:
-    """Parameters and millions of multiply-adds for one clip of `shape` (mels, frames)."""
+    """Return the parameters and the millions of multiply-adds for one clip of `shape` (mels, frames)."""
     model = build_cnn(variant, classes, shape[0]).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 1, *shape))
@@ -214,7 +214,7 @@ def cost_of(variant: Variant, shape: Sequence[int], classes: int) -> dict[str, f
 
 
 def save_cnn(model: nn.Sequential, variant: Variant, classes: Sequence[str], path: Path) -> None:
-    """Write weights, variant and classes to one file, which appears whole or not at all."""
+    """Write weights, variant and classes to one file, atomically."""
     about = {"variant": json.dumps(asdict(variant)), "classes": json.dumps(list(classes), ensure_ascii=False)}
     weights = {name: value.cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic(path) as temporary:
@@ -222,7 +222,7 @@ def save_cnn(model: nn.Sequential, variant: Variant, classes: Sequence[str], pat
 
 
 def load_cnn(path: Path) -> tuple[nn.Sequential, tuple[str, ...]]:
-    """(network in evaluation mode, its classes), of 80 mels, as `save_cnn` wrote it.
+    """Load a network for 80 mels written by `save_cnn`: (network in evaluation mode, its classes).
 
     Raises:
         DataError: the file is missing or damaged.

@@ -1,15 +1,15 @@
-"""Layer-wise relevance propagation (LRP) through a plain CNN: how much each cell of the input spoke for a class.
+"""Layer-wise relevance propagation (LRP) through a plain CNN: the contribution of each input cell to a class.
 
     found = relevance(model, mel, targets)  # (B, 1, mels, frames), sums to about the class's logit
 
-LRP sends a logit back through the network, each layer's relevance R_j to its inputs i by their share in z_j
-(Bach et al. 2015; the rules by Montavon et al. 2019, Layer-Wise Relevance Propagation: An Overview):
+LRP propagates a logit back through the network: each layer distributes the relevance R_j of its outputs over its inputs
+i by their share in z_j (Bach et al. 2015; rules: Montavon et al. 2019, Layer-Wise Relevance Propagation: An Overview):
 
     linear layers: epsilon    R_i = Σ_j a_i w_ij / (z_j + ε sign z_j) R_j      z_j = Σ_i a_i w_ij + b_j
-    convolutions: z_plus      the same with w⁺ in the place of w, with w⁻ where a_i < 0, and with b⁺
+    convolutions: z_plus      the same with w⁺ instead of w, w⁻ where a_i < 0, and b⁺
 
-The rules are zennit's (Anders et al. 2021). captum's LRP forgets its rules after one call, takes inputs for
-non-negative, which log-mels are not, and refuses Flatten.
+The implementation is zennit's (Anders et al. 2021). captum's LRP loses its rules after one call, assumes non-negative
+inputs, which log-mels are not, and does not support Flatten.
 """
 
 import copy
@@ -23,26 +23,26 @@ from zennit.attribution import Gradient
 from zennit.composites import EpsilonPlus
 from zennit.torchvision import SequentialMergeBatchNorm
 
-# Layers that zennit has the right rule for; it takes any other's gradient for one.
+# Layers for which zennit has the right rule; for any other layer it uses the plain gradient.
 KNOWN = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.ReLU, nn.Dropout, nn.Flatten, nn.MaxPool2d, nn.AvgPool2d,
          nn.AdaptiveAvgPool2d)  # fmt: skip
 
 
 def relevance(model: nn.Sequential, inputs: Tensor, targets: Tensor | int) -> Tensor:
-    """Relevance of each input cell for the logit of `targets`, in the shape of the inputs.
+    """Return the relevance of each input cell for the logit of `targets`, in the shape of the inputs.
 
-    Of a copy of the network in evaluation mode. Relevance sums to the logit where nothing is absorbed by biases (a
-    batch norm's shift is one).
+    Uses a copy of the network in evaluation mode. Relevance sums to the logit unless biases absorb some of it (the
+    shift of a batch norm is one).
 
     Args:
-        model: a flat nn.Sequential of layers of `KNOWN`, batch norms right after convolutions.
-        inputs: (B, channels, height, width), of the weights' type and device.
-        targets: class per input (B,), or one for all.
+        model: a flat nn.Sequential of layers of `KNOWN`, with batch norms only directly after convolutions.
+        inputs: (B, channels, height, width), with the dtype and device of the weights.
+        targets: class of each input, (B,), or one class for all.
 
     Raises:
-        TypeError: a layer that no rule is written for.
+        TypeError: there is no rule for a layer.
     """
-    # Neither inference mode nor autocast of the caller reaches what follows.
+    # Inference mode and autocast of the caller must not apply here.
     with torch.inference_mode(False), torch.autocast(inputs.device.type, enabled=False):
         model = copy.deepcopy(model).eval().requires_grad_(False)
         for before, layer in zip([None, *model], model, strict=False):
@@ -55,14 +55,14 @@ def relevance(model: nn.Sequential, inputs: Tensor, targets: Tensor | int) -> Te
 
 
 def explain(model: nn.Sequential, mel: Tensor, targets: Tensor, method: str = "LRP", batch_size: int = 32) -> Tensor:
-    """Relevance by a named method, in batches: mel (N, 1, mels, frames) of any float type -> float32 on the CPU.
+    """Return the relevance by `method`, in batches: mel (N, 1, mels, frames) of any float type -> float32 on the CPU.
 
     method: "LRP", or "input x gradient" (captum).
     """
     device = next(model.parameters()).device
     attribute = {
         "LRP": partial(relevance, model),
-        "input x gradient": InputXGradient(copy.deepcopy(model).eval()).attribute,  # so that the network keeps its mode
+        "input x gradient": InputXGradient(copy.deepcopy(model).eval()).attribute,  # a copy, to keep the model's mode
     }[method]
     found = []
     for inputs, wanted in zip(mel.split(batch_size), targets.split(batch_size), strict=True):

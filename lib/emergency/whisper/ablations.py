@@ -1,4 +1,4 @@
-"""What the encoder's classifier depends on: onsets, other data, fewer data and another start."""
+"""Ablations of the encoder's classifier: onset of the sound, data set, number of clips and initialisation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -29,13 +29,13 @@ def onsets(
     fresh: Build, clips: Clips, test: Clips, settings: Settings, *, seconds: Sequence[float],
     longest: float, seed: int, checkpoints: Path,
 ) -> pd.DataFrame:  # fmt: skip
-    """fig46: does a model that was trained on sounds that all start at 0 s, as the source's do, hear later ones?
+    """Return fig46: does a model trained on sounds that all start at 0 s, as the source's do, recognise later ones?
 
-    Two models: trained at 0 s, and on the same clips turned anywhere, which is the sweep's at ratio 0. Judged on test
-    clips whose sounds take `longest` seconds at most, turned so that it begins at each of `seconds`.
+    Two models are compared, trained on the same clips with all onsets at 0 s or with random shifts (the sweep's model
+    at ratio 0), on test clips with sounds of at most `longest` seconds that are shifted to begin at each of `seconds`.
 
-    Columns: training, onset, seed, clips, moments and accuracy (%), each with its 95 % interval as in `sweep`. No rows
-    where no test clip is so short.
+    Columns: training, onset, seed, clips, moments and accuracy (%), each with a 95 % interval as in `sweep`. The table
+    is empty if no test clip is that short.
     """
     short, rows = test.part(_extent(test) <= longest, f"up to {longest:g} s"), []
     if not len(short):
@@ -53,7 +53,7 @@ def onsets(
 
 
 def _extent(clips: Clips) -> Tensor:
-    """Seconds from the first sound of a class to the last, (N,); more than a clip where nothing is heard."""
+    """Return the seconds from the first sound of any class to the end of the last, (N,); inf without any."""
     heard = clips.moments > 0
     places = torch.arange(heard.shape[1])
     last = torch.where(heard, places, -1).amax(1)
@@ -61,17 +61,17 @@ def _extent(clips: Clips) -> Tensor:
     return torch.where(heard.any(1), (last - first + 1) / 50, float("inf"))
 
 
-# --- Other data, and fewer ----------------------------------------------------------------------
+# --- Transfer and learning curves ---------------------------------------------------------------
 
 
 def transfer(
     tasks: Mapping[str, Task], settings: Settings, alarming: Sequence[int], *, seed: int, checkpoints: Path
 ) -> pd.DataFrame:
-    """tab417: trained on one set of clips (ratio 0), judged on the test of every set.
+    """Return tab417: models trained on each data set (ratio 0) and evaluated on the test set of every one.
 
-    tasks: by the name of the set; the settings are the same for all. Of a trained Whisper the head alone learns.
+    tasks: by name of the data set; all are trained with the same settings. With a checkpoint, only the head is trained.
 
-    Columns: training, test, seed, clips, and in % with 95 % intervals moments, accuracy and binary_accuracy.
+    Columns: training, test, seed, clips, and moments, accuracy and binary_accuracy in % with 95 % intervals.
     """
     rows = []
     for number, (name, task) in enumerate(tasks.items()):
@@ -95,7 +95,7 @@ def _judged(model: EmergencyWhisper, clips: Clips, alarming: Sequence[int], seed
 
 
 def starts(task: Task, values: Mapping[str, Any]) -> dict[str, Task]:
-    """The task of a checkpoint with all its weights, with its head alone, and from scratch for `scratch_epochs`."""
+    """Return the task of a checkpoint: all weights trained, the head alone, and from scratch for `scratch_epochs`."""
     scratch = {**values, "checkpoint": "", "epochs": values["scratch_epochs"]}
     fresh = fresh_model(scratch, task.clips.texts, task.clips.classes)
     return {
@@ -108,9 +108,9 @@ def starts(task: Task, values: Mapping[str, Any]) -> dict[str, Task]:
 def learning_curve(
     tasks: Mapping[str, Task], sizes: Sequence[int], alarming: Sequence[int], *, seed: int, checkpoints: Path
 ) -> pd.DataFrame:
-    """fig417: what each of `tasks`, as of `starts`, learns from so many of its clips at ratio 0.
+    """Return fig417: test scores of each of `tasks` (see `starts`), trained at ratio 0 on its first `sizes` clips.
 
-    Columns: training, size, seed, clips, and in % with 95 % intervals moments, accuracy and binary_accuracy.
+    Columns: training, size, seed, clips, and moments, accuracy and binary_accuracy in % with 95 % intervals.
     """
     rows = []
     for name, whole in tasks.items():

@@ -1,4 +1,4 @@
-"""What notebook 04 does: choose the ratio of two losses, judge the Whisper that it gives, and look into it."""
+"""Experiments of notebook 04: choice of the loss ratio, evaluation of the chosen Whisper, and its explanation."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -27,9 +27,9 @@ from lib.forking import give_back
 from lib.metrics import classification
 from lib.metrics.moments import GAP, SHORTEST, event_interval, events, moment_interval, psds_interval
 
-Build = Callable[[], EmergencyWhisper]  # a fresh model, the same each time
+Build = Callable[[], EmergencyWhisper]  # returns a new model, always with the same weights
 
-# The source's numbers for its Model 2 (%), on its own test set of AI Hub.
+# The source's results for its Model 2 (%) on its own test set of AI Hub.
 SOURCE = {
     "accuracy of moments": 93.38, "accuracy of clips": 97.4, "emergency or not": 99.85,
     "character error rate, seen lines": 12.63, "emergency or not, from the text": 96.21,
@@ -38,12 +38,12 @@ SOURCE = {
 
 @dataclass(frozen=True)
 class Task:
-    """What the parameters of notebook 04 name.
+    """Data, model and training settings given by the parameters of notebook 04.
 
-    clips, validation, test: to train on, to choose on and to judge on. samples: of the last, (N, n) int16, 16 kHz.
-    truth: what is known of the last, for soundscapes. head: how the head of a trained Whisper learns before all else,
-    on its frozen encoder; None from scratch. fresh: makes the model as it is before the trainings of the sweep.
-    settings: how the chosen ratio trains it, at no ratio yet; the sweep may take fewer epochs.
+    clips, validation, test: for training, selection and evaluation. samples: of the test clips, (N, n) int16, 16 kHz.
+    truth: ground truth of the test clips, for soundscapes. head: settings for first training the head alone, on the
+    frozen encoder of a checkpoint; None to skip this, as from scratch. fresh: builds the model that every training of
+    the sweep starts from. settings: of the final training, with the ratio not yet set; the sweep may take fewer epochs.
     """
 
     clips: Clips
@@ -57,13 +57,13 @@ class Task:
 
 
 def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds: None) -> Task:
-    """Load and set up what `values`, the parameters of notebook 04 by name, ask for. `use` registers each data set.
+    """Load the data and set up the model given by `values`, the parameters of notebook 04 by name.
 
-    Of the clips that are not for the test no samples stay in memory.
+    `use` registers each data set. Only the test clips keep their samples in memory.
 
     Raises:
-        ValueError: a ratio of the sweep is none, the data has no words for it, or nothing would be trained; told before
-            anything is.
+        ValueError: before any training, if a ratio is outside 0 to 1 or needs texts that the data set lacks, or if
+            `epochs` = 0 leaves nothing to train.
     """
     for ratio in values.get("ratios", ()):
         Settings(ratio)
@@ -76,7 +76,7 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
     if parts[0].texts is None and any(values.get("ratios", ())):
         raise ValueError(f"{parts[0].name} has no words to learn from: set ratios = [0.0]")
     fresh = fresh_model(values, parts[0].texts, parts[0].classes)
-    mels = fresh().mels  # and tells what is wrong with a checkpoint before spectrograms are computed
+    mels = fresh().mels  # a faulty checkpoint raises its error here, before spectrograms are computed
     samples, sets = parts[2].samples, []
     while parts:
         use(parts[0])
@@ -87,7 +87,7 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
 
 
 def fresh_model(values: Mapping[str, Any], texts: Sequence[str] | None, classes: Sequence[str]) -> Build:
-    """From scratch with a tokenizer of the `texts` where `checkpoint` is "", else from that folder or hub name."""
+    """Return a builder of the model: from the folder or hub name `checkpoint`, or from scratch (with `texts`) if ""."""
     how = {name: values[name] for name in ("stack", "hidden", "seed")}
     if values["checkpoint"]:
         return partial(from_checkpoint, values["checkpoint"], classes, **how)
@@ -96,19 +96,19 @@ def fresh_model(values: Mapping[str, Any], texts: Sequence[str] | None, classes:
 
 
 def settings_of(values: Mapping[str, Any]) -> tuple[Settings | None, Settings]:
-    """`head` and `settings` of a `Task`."""
+    """Return `head` and `settings` of a `Task`."""
     how = {"ratio": 0.0} | {name: values[name] for name in ("batch_size", "precision", "device")}
     rest = {name: values[name] for name in ("epochs", "equaliser", "time_mask", "frequency_mask")}
     if not values["checkpoint"]:
         return None, Settings(learning_rate=values["learning_rate"], optimizer="muon", **how, **rest)
-    how["learning_rate"] = values["head_rate"]  # one for weights at random would undo what the others have learned
+    how["learning_rate"] = values["head_rate"]  # a rate that suits random weights would destroy pretrained ones
     rest |= {name: values[name] for name in ("trained_rate", "layer_decay")}
     head = Settings(epochs=values["head_epochs"], **how) if values["head_epochs"] else None
     return head, Settings(**how, **rest)
 
 
 def prepared(task: Task, *, seed: int, checkpoints: Path) -> Task:
-    """The same task after its head has learned on the frozen encoder of a checkpoint; from scratch, as it was."""
+    """Return the task with its head trained on the frozen encoder of a checkpoint; unchanged if `head` is None."""
     if task.head is None:
         return task
     model = task.fresh()
@@ -123,10 +123,10 @@ def sweep(
     fresh: Build, clips: Clips, validation: Clips, settings: Settings, ratios: Sequence[float], *,
     seed: int, checkpoints: Path,
 ) -> tuple[float, pd.DataFrame | None]:  # fmt: skip
-    """The ratio of the text's loss to train with, and fig45; of one ratio None, as there is nothing to choose.
+    """Return the best ratio of the text loss, and fig45, which is None for a single ratio, with nothing to choose.
 
-    Columns: ratio, seed, epochs, and of the validation clips moments, clips (%), cer, hallucinations (%; NaN at
-    ratio 0), with 95 % intervals in `_low` and `_high` (Wilson's for clips, else a bootstrap over clips).
+    Columns: ratio, seed, epochs, and on validation clips moments, clips (%), cer, hallucinations (%; NaN at ratio 0);
+    all but the last with 95 % intervals in `_low` and `_high` (Wilson's for clips, else a bootstrap over clips).
     """
     if len(ratios) == 1:
         return ratios[0], None
@@ -148,7 +148,7 @@ def sweep(
 
 
 def frame_shares(clips: Clips, outputs: FrameOutputs, stack: int, name: str, seed: int) -> dict[str, float]:
-    """Moments and, as `name`, clips (%) that are predicted correctly, each with `_low` and `_high`."""
+    """Return the accuracy (%) of moments and, as `name`, of clips, each with `_low` and `_high`."""
     each, right = clip_accuracies(clips, outputs, stack), outputs.clips.argmax(1) == clips.labels
     values = (*faithfulness.interval(each[~np.isnan(each)], seed=seed),
               *classification.percent(int(right.sum()), len(right)))  # fmt: skip
@@ -159,7 +159,7 @@ def frame_shares(clips: Clips, outputs: FrameOutputs, stack: int, name: str, see
 def trained(
     fresh: Build, clips: Clips, settings: Settings, ratio: float, *, seed: int, checkpoints: Path
 ) -> EmergencyWhisper:
-    """A fresh model after its training at `ratio`, which goes on from its checkpoint; at 0 epochs as it was."""
+    """Return a fresh model trained at `ratio`, resuming from its checkpoint; untrained if there are 0 epochs."""
     model, still = fresh(), "" if settings.shift else "-still"
     if settings.epochs:
         train(model, clips, replace(settings, ratio=ratio), seed=seed, name=f"ratio {ratio:g}",
@@ -169,9 +169,9 @@ def trained(
 
 
 def choose(table: pd.DataFrame) -> float:
-    """The ratio whose model does best by accuracy of moments and by 100 - CER (not below 0) together.
+    """Return the ratio with the largest sum of the accuracy of moments and 100 - CER (at least 0).
 
-    Of ratios that train both, if there are such.
+    Ratios that train both tasks are preferred to 0 and 1.
     """
     both = table[(table.ratio > 0) & (table.ratio < 1)]
     some = both if len(both) else table
@@ -180,7 +180,7 @@ def choose(table: pd.DataFrame) -> float:
 
 
 def pareto(table: pd.DataFrame) -> np.ndarray:
-    """Which rows no other beats in both accuracy of moments and CER, (rows,) bool; a row without CER is none."""
+    """Return which rows are on the Pareto front of accuracy of moments and CER, (rows,) bool; none without CER is."""
     accuracy, cer = table.moments.to_numpy(), table.cer.to_numpy()
     as_good = (accuracy[None] >= accuracy[:, None]) & (cer[None] <= cer[:, None])
     better = (accuracy[None] > accuracy[:, None]) | (cer[None] < cer[:, None])
@@ -192,11 +192,11 @@ def pareto(table: pd.DataFrame) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The chosen model on clips that it was not trained on, and what of it goes on to the figures.
+    """The chosen model and its predictions on held-out clips.
 
-    temperature: of the clips' logits, from the validation clips. reader: from text to class, fitted on what the
-    decoder wrote of the validation clips (on the training clips' words, should it write any for one class at most).
-    ideal: the same of the training clips' words, for a decoder without mistakes. Both are None without texts.
+    temperature: of clip logits, fitted on the validation clips. reader: text classifier fitted on their transcripts (on
+    the training clips' texts, if fewer than two classes have transcripts with words). ideal: text classifier fitted on
+    the training clips' texts, for perfect transcripts. Both are None without texts and at ratio 0.
     """
 
     model: EmergencyWhisper
@@ -209,7 +209,7 @@ class Predictions:
     ideal: TextClassifier | None
 
     def evaluation(self) -> Evaluation:
-        """The encoder as a classifier of clips, for what is done with the CNN as well."""
+        """Return the encoder as a clip classifier, for the analyses shared with the CNN."""
         clips = self.test
         mels = Mels(clips.mel[:, None], clips.labels, clips.classes, torch.zeros(len(clips), dtype=torch.long),
                     clips.name, clips.checksum)  # fmt: skip
@@ -220,7 +220,7 @@ class Predictions:
 
 
 def judge(model: EmergencyWhisper, clips: Clips, validation: Clips, test: Clips, ratio: float) -> Predictions:
-    """Predict both sets; calibrate on the validation clips, and learn from what was written of them what it means."""
+    """Predict both sets, calibrate on the validation clips, and fit the text classifier on their transcripts."""
     before, outputs = (predict_frames(model, some.mel, words=ratio > 0) for some in (validation, test))
     temperature = classification.fit_temperature(before.clips, validation.labels)
     reader = ideal = None
@@ -233,15 +233,15 @@ def judge(model: EmergencyWhisper, clips: Clips, validation: Clips, test: Clips,
 
 
 def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
-    """tab44: measure, seed, count (of what), value, low, high (95 %), validation with validation_low and
-    validation_high (the same of the validation clips), source (its number, on its own test set).
+    """Return tab44: measure, seed, count (of clips, frames or events), value, low, high (95 %); validation with
+    validation_low and validation_high (on the validation clips); source (its result on its own test set).
 
-    Intervals: Wilson's for shares of clips, bootstrap over clips for the rest; none for balanced accuracy,
-    average precision, the constants and the calibration error.
+    Intervals are Wilson's for shares of clips and bootstrapped over clips for the rest; balanced accuracy, average
+    precision, the constant predictions and the calibration error have none.
     """
     test = _measures(predictions, predictions.test, predictions.outputs, alarming, seed)
     before = _measures(predictions, predictions.validation, predictions.validation_outputs, alarming, seed)
-    if predictions.reader is not predictions.ideal:  # it learned these very texts
+    if predictions.reader is not predictions.ideal:  # it was fitted on these very texts
         before = {name: row for name, row in before.items() if not name.startswith("emergency or not, from the text")}
     if predictions.reader is not None:
         for which, said, written in _kinds_of_lines(predictions):
@@ -258,8 +258,8 @@ def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed
 
 
 def _kinds_of_lines(predictions: Predictions) -> list[tuple[str, list[str], list[str]]]:
-    """(kind, what was said, what was written) of test clips whose line is in no training clip, and of those whose line
-    is in one; of such validation clips where the test has none, as in soundscapes."""
+    """Return (kind, references, hypotheses) of test clips whose line is in no training clip, and of those whose line is
+    in one; if the test set has none of the latter, as in soundscapes, of such validation clips."""
     learned = {line for line, _ in predictions.ideal.learned}
 
     def pairs(clips: Clips, outputs: FrameOutputs, seen: bool) -> list[tuple[str, str]]:
@@ -275,9 +275,9 @@ def _kinds_of_lines(predictions: Predictions) -> list[tuple[str, list[str], list
 def _measures(
     predictions: Predictions, clips: Clips, outputs: FrameOutputs, alarming: Sequence[int], seed: int
 ) -> dict[str, tuple[float, ...]]:
-    """By measure: count and value, and for some the interval's ends."""
+    """Return count and value of each measure, followed for some by low and high."""
     stack, found = predictions.model.head.stack, {}
-    if has_times(clips):  # else a frame's class is its clip's, which is counted below
+    if has_times(clips):  # else all frames have the class of their clip, which is scored below
         for measure, silence in (("accuracy of moments", True), ("accuracy of moments without silence", False)):
             each = clip_accuracies(clips, outputs, stack, silence)
             each = each[~np.isnan(each)]
@@ -302,7 +302,7 @@ def _measures(
     if predictions.reader is not None:
         invented, of = text.hallucinations(clips.texts, outputs.texts)
         found["clips with invented words"] = (of, *classification.percent(invented, of))
-        # And what the text would be worth if the decoder made no mistake.
+        # The second row is what perfect transcripts would give.
         for measure, reader, texts in (
             ("emergency or not, from the text", predictions.reader, outputs.texts),
             ("emergency or not, from what was said", predictions.ideal, clips.texts),
@@ -320,12 +320,12 @@ def _scored(score: Mapping[str, Any], name: str) -> tuple[float, ...]:
 
 
 def has_times(clips: Clips) -> bool:
-    """Whether it is known when something of a class is heard."""
+    """Return whether the times of the sounds are known."""
     return clips.classes[0] == "silence" and bool((clips.moments == 0).any())
 
 
 def clip_accuracies(clips: Clips, outputs: FrameOutputs, stack: int, silence: bool = True) -> np.ndarray:
-    """Share (%) of each clip's known frames that are right, (N,); NaN where none is known. silence: counts as well."""
+    """Return the accuracy (%) over the known frames of each clip, (N,), NaN without any. silence: whether it counts."""
     wanted = clips.targets(stack)
     known = (wanted != UNKNOWN) & (silence | (wanted != 0))
     right = ((outputs.moments.argmax(2) == wanted) & known).sum(1)
@@ -333,7 +333,7 @@ def clip_accuracies(clips: Clips, outputs: FrameOutputs, stack: int, silence: bo
 
 
 def cer_table(predictions: Predictions, *, seed: int) -> pd.DataFrame:
-    """tab49: CER by normaliser, of lines that were seen in training and of others.
+    """Return tab49: CER by normaliser, for lines seen in training and for unseen lines.
 
     Columns: lines, normaliser, seed, clips, cer, cer_low, cer_high, chance (%, `text.chance_cer`)."""
     return pd.DataFrame([
@@ -345,7 +345,7 @@ def cer_table(predictions: Predictions, *, seed: int) -> pd.DataFrame:
 
 
 def read_lines(predictions: Predictions, count: int) -> pd.DataFrame:
-    """fig49: the first `count` clips with words of each kind of line: lines, reference, hypothesis."""
+    """Return fig49: lines, reference and hypothesis of the first `count` clips with words, for each kind of line."""
     rows = []
     for which, said, written in reversed(_kinds_of_lines(predictions)):
         spoken = [pair for pair in zip(said, written, strict=True) if pair[0]]
@@ -356,10 +356,10 @@ def read_lines(predictions: Predictions, count: int) -> pd.DataFrame:
 def timelines(
     predictions: Predictions, alarming: Sequence[int], samples: Tensor, *, ranks: Sequence[float] = (0.9, 0.5, 0.1)
 ) -> dict[str, np.ndarray]:
-    """fig48: clips by rule: of all with something to hear, those at these ranks of accuracy in [0, 1] (1 is the best).
+    """Return fig48: of all clips that are not silent, those at the given ranks of accuracy in [0, 1] (1 is the best).
 
-    samples (clips, n) int16, mel (clips, mels, frames), truth and found (clips, moments) classes, alarming, names,
-    accuracy (%), ranks.
+    Keys: samples (clips, n) int16, mel (clips, mels, frames), truth and found classes (clips, moments), alarming,
+    names, accuracy (%), ranks.
     """
     each = clip_accuracies(predictions.test, predictions.outputs, predictions.model.head.stack)
     heard = (predictions.test.moments > 0).any(1).numpy() & ~np.isnan(each)
@@ -380,8 +380,8 @@ def timelines(
 def encoder_table(
     evaluation: Evaluation, chosen: Tensor, truth: Soundscapes | None, *, steps: int, seed: int
 ) -> pd.DataFrame:
-    """tab410: measure, seed, clips, value, low, high: areas of flipping for each method and a random order, and for
-    soundscapes the stems' shares of CP-LRP's relevance and of the nulls of `share_rows`."""
+    """Return tab410: measure, seed, clips, value, low, high. Measures are the flipping areas of each method and of a
+    random order, and for soundscapes the shares of the stems in CP-LRP relevance and in the nulls of `share_rows`."""
     give_back()
     rows = faithfulness_curves(evaluation, chosen, steps=steps, seed=seed, randomise=False)[1].to_dict("records")
     return pd.DataFrame(rows + (sum(share_rows(evaluation, truth, seed=seed), []) if truth is not None else []))

@@ -15,16 +15,16 @@ from lib.emergency.whisper.experiments import pareto
 from lib.emergency.whisper.text import aligned
 
 Arrays = Mapping[str, np.ndarray]
-MOST_DRAWN = 4_000_000  # samples of a waveform: of hours more cannot be seen
+MOST_DRAWN = 4_000_000  # samples of a waveform; more could not be seen in a plot of hours
 
-# As in the source: red for emergencies, blue for none, black for silence; the red and blue of the palette.
+# As in the source: red for emergencies, blue for other sounds, black for silence; red and blue are from the palette.
 ALARM, CALM, SILENCE = plots.COLOURS[1], plots.COLOURS[0], "black"
 
 
 def ratios(table: pd.DataFrame) -> Figure:
-    """fig45: accuracy and CER over the ratio, and against each other with the front that no model is beyond.
+    """Draw fig45: accuracy and CER over the ratio, and against each other with the Pareto front.
 
-    Bars are 95 % intervals of one seed, and standard deviations of several."""
+    Error bars are 95 % intervals for one seed, and standard deviations for several."""
     figure, (accuracy, rate, both) = plots.subplots(1, 3, height=2.3)
     for place, name in enumerate(("moments", "clips")):
         how = {"color": plots.COLOURS[place], "marker": plots.MARKERS[place]}
@@ -52,7 +52,7 @@ def _over_ratios(axes: Axes, table: pd.DataFrame, name: str, **style) -> None:
 
 
 def learning_curves(table: pd.DataFrame) -> Figure:
-    """fig417: accuracy of frames and of clips over the clips in training, a curve for each start."""
+    """Draw fig417: accuracy of frames and of clips over the number of training clips, one curve per initialisation."""
     sizes = sorted(table["size"].unique())
     figure, panels = _frames_and_clips(table, "size", "training clips", xscale="log")
     for axes in panels:
@@ -63,14 +63,14 @@ def learning_curves(table: pd.DataFrame) -> Figure:
 
 
 def onsets(table: pd.DataFrame) -> Figure:
-    """fig46: accuracy over the time at which the sound begins, for both trainings; 95 % intervals of one seed."""
+    """Draw fig46: accuracy over the onset of the sound, for both trainings, with 95 % intervals for one seed."""
     figure, panels = _frames_and_clips(table, "onset", "onset of the sound (s)", ylim=(0, None))
     plots.legend_below(figure, panels[0])
     return figure
 
 
 def _frames_and_clips(table: pd.DataFrame, x: str, xlabel: str, **options) -> tuple[Figure, Sequence[Axes]]:
-    """Accuracy of both over `x`, a line for each training, with intervals: of one seed, or their mean over several."""
+    """Plot both accuracies over `x`, a line per training, with the intervals of one seed or their mean over several."""
     figure, panels = plots.subplots(1, 2, height=2.2, sharex=True)
     for axes, y, what in zip(panels, ("moments", "accuracy"), ("frames", "clips"), strict=True):
         for place, (name, rows) in enumerate(table.groupby("training", sort=False)):
@@ -82,13 +82,13 @@ def _frames_and_clips(table: pd.DataFrame, x: str, xlabel: str, **options) -> tu
 
 
 def _bars(table: pd.DataFrame, name: str, low: str = "", high: str = "") -> np.ndarray:
-    """(2, rows): from `name` down to `<name>_low` and up to `<name>_high`."""
+    """Return error bars (2, rows): from `name` down to `<name>_low` and up to `<name>_high`."""
     ends = table[[low or f"{name}_low", high or f"{name}_high"]].to_numpy()
     return np.abs(ends - table[[name]].to_numpy()).T
 
 
 def layers(table: pd.DataFrame) -> Figure:
-    """fig418: accuracy of a probe over the encoder's layers, and the share of each that the head reads."""
+    """Draw fig418: accuracy of a linear probe on each encoder layer, and the weight of each layer in the head."""
     mean = table.groupby("layer", as_index=False)[["accuracy", "low", "high", "weight"]].mean()
     figure, (probe, head) = plots.subplots(1, 2, height=2.2, sharex=True)
     bars = _bars(mean, "accuracy", "low", "high")
@@ -101,7 +101,7 @@ def layers(table: pd.DataFrame) -> Figure:
 
 
 def timelines(arrays: Arrays) -> Figure:
-    """fig48: waveform and spectrogram; above them the classes over time, truth over prediction."""
+    """Draw fig48: waveform and spectrogram; above them the classes over time, ground truth above prediction."""
     count = len(arrays["samples"])
     figure, axes = plots.subplots(3, count, height=3.2, squeeze=False, sharex="col", height_ratios=[0.5, 1, 1.4])
     alarming = set(arrays["alarming"].tolist())
@@ -132,7 +132,7 @@ def timelines(arrays: Arrays) -> Figure:
 
 
 def _spans(axes: Axes, row: np.ndarray, height: float, seconds: float, alarming: set[int], names: list[str]) -> None:
-    """Spans of one row, and what each is, where there is room for it; the longest is named in any case."""
+    """Draw the spans of one row, with class names where there is room; the longest span is always named."""
     edges, silence = [0, *(np.flatnonzero(np.diff(row)) + 1).tolist(), len(row)], 0 if names[0] == "silence" else -1
     spans = [(start, stop, int(row[start])) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
     sounding = [span for span in spans if span[2] > silence]
@@ -148,7 +148,7 @@ def _spans(axes: Axes, row: np.ndarray, height: float, seconds: float, alarming:
 
 
 def lines(table: pd.DataFrame) -> Figure:
-    """fig49: what was said, and below it what was written: wrong characters in colour, missing ones as a dot."""
+    """Draw fig49: references with transcripts below: wrong characters in colour, missing ones as dots."""
     kinds = list(table.lines.unique())
     most = int(table.lines.value_counts().max()) if len(table) else 1
     figure, axes = plots.subplots(1, max(len(kinds), 1), height=0.36 * most + 0.6, squeeze=False)
@@ -167,7 +167,7 @@ def lines(table: pd.DataFrame) -> Figure:
 
 
 def _line(axes: Axes, reference: str, hypothesis: str, height: float) -> None:
-    """Both below each other, a character a column."""
+    """Draw the hypothesis below the reference, aligned by character."""
     column = 0.0
     for kind, said, read in aligned(reference, hypothesis):
         for place in range(max(len(said), len(read))):
@@ -183,7 +183,7 @@ def _line(axes: Axes, reference: str, hypothesis: str, height: float) -> None:
 
 
 def alarms(table: pd.DataFrame) -> Figure:
-    """fig412: false alarms per hour against missed emergencies, a line per rule, with 95 % intervals of some points."""
+    """Draw fig412: missed emergencies over false alarms per hour, with 95 % intervals at the middle of each line."""
     figure, axes = plots.subplots(height=2.8, width=4.4)
     for place, (rule, part) in enumerate(table.groupby("rule", sort=False)):
         colour = plots.COLOURS[place % len(plots.COLOURS)]
@@ -207,7 +207,7 @@ def alarms(table: pd.DataFrame) -> Figure:
 
 
 def architecture(rows: pd.DataFrame) -> Figure:
-    """fig411: the ensemble; `ensemble_parts`: name, inside (what it is made of), parameters, below (what it reads)."""
+    """Draw fig411, the ensemble, from `voting.parts`: name, inside (its contents), parameters, below (its inputs)."""
     figure, axes = plots.subplots(height=3.4)
     axes.set(xlim=(0, 10), ylim=(0, 10))
     axes.set_axis_off()
@@ -226,8 +226,8 @@ def architecture(rows: pd.DataFrame) -> Figure:
 
 
 def recording(arrays: Arrays) -> Figure:
-    """fig413: a recording played as a stream: waveform (of the samples from second `at` on, where it is given),
-    probability of an emergency, alarms."""
+    """Draw fig413, a recording processed as a stream: waveform (its samples start at second `at`, by default 0),
+    probability of an emergency, and alarms."""
     figure, (wave, line) = plots.subplots(2, 1, height=2.6, sharex=True)
     samples = arrays["samples"]
     step = -(-len(samples) // MOST_DRAWN)
@@ -257,7 +257,7 @@ def recording(arrays: Arrays) -> Figure:
 
 
 def votes(table: pd.DataFrame) -> Figure:
-    """fig414: accuracy of emergency or not, of voters and votes, with intervals, and what a constant answer has."""
+    """Draw fig414: accuracy of emergency or not, of voters and votes, with intervals, and of the better constant."""
     figure, axes = plots.subplots(height=2.2, width=4.8)
     constant = table[table.voter.str.endswith(" alarming")].groupby("voter").binary_accuracy.mean()
     names: Sequence[str] = [name for name in table.voter.unique() if name not in constant.index]

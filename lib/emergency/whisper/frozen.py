@@ -1,8 +1,8 @@
-"""A head on a frozen encoder: hidden states are computed once, kept on disk, and learned from in minutes.
+"""Training of a head on a frozen encoder, whose hidden states are computed once and cached on disk.
 
-A trained encoder is best left alone until the head knows what to make of it: gradients through a random head would
-undo what it has learned, and what is then learned carries less far (Kumar et al. 2022, Fine-Tuning can Distort
-Pretrained Features and Underperform Out-of-Distribution).
+The head is trained before the encoder is fine-tuned: gradients through a randomly initialised head would distort the
+pretrained features, and the model would generalise worse under distribution shift (Kumar et al. 2022, Fine-Tuning can
+Distort Pretrained Features and Underperform Out-of-Distribution). With cached states this takes minutes.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ from lib.training import start
 
 
 def hidden_states(model: EmergencyWhisper, clips: Clips, *, precision: str = "no", device: str = "auto") -> np.ndarray:
-    """(N, layers, frames / 2, d_model) float16, mapped from a file: the states of `encode` for every clip.
+    """Return the hidden states from `encode` of every clip: (N, layers, frames / 2, d_model) float16, memory-mapped.
 
-    The file in `build/cache/hidden` is found again by the encoder's weights, the clips, the precision and the code of
+    They are cached in `build/cache/hidden`, keyed by the encoder's weights, the clips, the precision and the code of
     `encode`.
 
     Raises:
-        DataError: there is not as much space on the disk.
+        DataError: there is not enough space left on the disk.
     """
     encoder = model.whisper.model.encoder
     digest = hashlib.sha256(f"{clips.checksum} {precision} {normalised(inspect.getsource(encode))}".encode())
@@ -69,7 +69,7 @@ def hidden_states(model: EmergencyWhisper, clips: Clips, *, precision: str = "no
 def train_head(
     model: EmergencyWhisper, clips: Clips, settings: Settings, *, seed: int, checkpoint: Path | None = None
 ) -> pd.DataFrame:
-    """Train the head alone, on clips as they are; returns the history, per epoch label_loss."""
+    """Train the head alone, without augmentation, and return the history: label_loss per epoch."""
     states = hidden_states(model, clips, precision=settings.precision, device=settings.device)
     accelerator, targets = start(settings.device, settings.precision), clips.targets(model.head.stack)
     optimizer = torch.optim.AdamW(model.head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
@@ -80,16 +80,16 @@ def train_head(
         logits = network(model.head.mix(batch.unbind(1)))
         return {"label_loss": _cross_entropy(logits, targets[index].to(accelerator.device))}
 
-    network = nn.Sequential(model.head)  # what is prepared keeps autocast in its forward, which the head must not
+    network = nn.Sequential(model.head)  # `prepare` wraps autocast into a module's forward: not into the head's own
     return fit_model(accelerator, model, network, [optimizer], losses, clips, settings, seed=seed, draws=seed,
                      checkpoint=checkpoint, name="head", code=source_hash(__name__))  # fmt: skip
 
 
 def layer_table(model: EmergencyWhisper, clips: Clips, test: Clips, *, seed: int, **where: str) -> pd.DataFrame:
-    """fig418: what a linear probe makes of each layer: the class of a clip from the mean and deviation over time.
+    """Return fig418: accuracy of a linear probe on each layer, from the mean and standard deviation over time.
 
-    Columns: layer (1 is the first; the last is the encoder's output), weight (%, what the head reads of it), seed,
-    clips, accuracy (%) with low and high (Wilson, 95 %).
+    Columns: layer (1 is the first; the last is the encoder's output), weight (%, of the layer in the head), seed,
+    clips, accuracy (%, of clips) with low and high (Wilson, 95 %).
     """
     features = []
     for some in (clips, test):

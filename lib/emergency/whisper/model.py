@@ -1,13 +1,13 @@
-"""A Whisper with a head that classifies every frame, beside the text of its decoder.
+"""Whisper with an MLP head on the encoder that classifies every frame, beside the decoder's transcript.
 
     model = build(lines, classes, WhisperSize())              # from scratch, or
-    model = from_checkpoint("openai/whisper-small", classes)  # from a trained checkpoint
-    last, mixed = model.hidden(mel)                           # one pass for both:
+    model = from_checkpoint("openai/whisper-small", classes)  # from a pretrained checkpoint
+    last, mixed = model.hidden(mel)                           # one encoder pass for both:
     logits, texts = model.head(mixed), model.transcribe(last)
 
-Whisper (Radford et al. 2023) takes 30 s at once; a window of 4 s filled up with silence costs ten times what it
-needs. Here the encoder runs on the window as it is, with the first rows of its table of positions. A model that
-was trained on 30 s must be trained on such windows once before its decoder is of use.
+Whisper (Radford et al. 2023) takes windows of 30 s; padding a window of 4 s with silence makes it ten times as
+expensive as necessary. Here the encoder runs on the unpadded window, with the first rows of its position embeddings.
+A model pretrained on 30 s must be fine-tuned on such short windows before its decoder is useful.
 """
 
 import hashlib
@@ -31,34 +31,34 @@ from transformers.utils import logging
 from lib.data.catalog import DataError, data_root, written_by
 from lib.emergency.features import FRAMES_PER_SECOND
 
-POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2  # the encoder's second convolution takes every other frame
-SHORTEST = 0.2  # seconds of a class below which a clip is called silence
+POSITIONS_PER_SECOND = FRAMES_PER_SECOND // 2  # the encoder's second convolution has stride 2
+SHORTEST = 0.2  # seconds: a clip in which no class lasts this long is classified as silence
 PROMPT = ("<|startoftranscript|>", "<|ko|>", "<|transcribe|>", "<|notimestamps|>")
 _END = "<|endoftext|>"
-NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # what trained Whispers say of a window without speech: newer, older
-REPETITIVE = 2.4  # bytes of a text over those of its zlib compression: above, it repeats itself (Radford et al. 2023)
-_PREFIX = "<|startofprev|>"  # Whisper's tokenizer asks for it; nothing here begins with text from before
+NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # a pretrained Whisper's token for no speech: newer, older name
+REPETITIVE = 2.4  # zlib compression ratio above which a text counts as repetitive (Radford et al. 2023)
+_PREFIX = "<|startofprev|>"  # required by Whisper's tokenizer; no prompt here contains previous text
 
-logging.disable_progress_bar()  # a model is loaded in a moment, and notebooks keep what is printed
+logging.disable_progress_bar()  # loading is fast, and the bars would stay in the notebooks
 
 
 @dataclass(frozen=True)
 class WhisperSize:
-    """Dimensions of a Whisper from scratch; the defaults train on a laptop. Whisper-small has 768, 12, 12, 12."""
+    """Dimensions of a Whisper trained from scratch, by default on a laptop. Whisper-small has 768, 12, 12, 12."""
 
     d_model: int = 96
     encoder_layers: int = 3
     decoder_layers: int = 1
     heads: int = 4
-    tokens: int = 326  # of the byte-level BPE, at most: the bytes and the jamo, letter by letter as they are heard
+    tokens: int = 326  # largest vocabulary of the byte-level BPE: bytes and jamo, letters in the order of their sounds
 
 
 class FrameClassifier(nn.Sequential):
-    """`stack` successive hidden states joined, hidden layer, classes: 4 x 768 = 3072 -> 512 -> 20 in the source.
+    """MLP on `stack` concatenated hidden states: 4 x 768 = 3072 -> 512 -> 20 in the source.
 
-    layers: 0 reads the encoder's output, as the source does. A number of layers reads them all, each normalised, in a
-    mean whose weights are learned (SUPERB, Yang et al. 2021): sounds are told apart best half-way through a Whisper
-    that was trained on speech.
+    layers: 0 takes the encoder's output, as in the source. Otherwise, the number of encoder layers: the input is their
+    learned weighted mean, each layer-normalised (SUPERB, Yang et al. 2021), as the middle layers of a Whisper trained
+    on speech separate sounds best.
     """
 
     def __init__(self, d_model: int, classes: int, stack: int = 4, hidden: int = 512, layers: int = 0):
@@ -67,33 +67,33 @@ class FrameClassifier(nn.Sequential):
         self.layer_logits = nn.Parameter(torch.zeros(layers)) if layers else None
 
     def reset_parameters(self) -> None:
-        """All layers count alike again; the linear layers have a reset of their own."""
+        """Reset to equal layer weights; the linear layers have their own `reset_parameters`."""
         if self.layer_logits is not None:
             nn.init.zeros_(self.layer_logits)
 
     def layer_weights(self, layers: int = 0) -> Tensor:
-        """(layers,), adding up to 1: how much of each is read. layers: how many there are, where the last is read."""
+        """Return the weight of each layer, (layers,), summing to 1; `layers` is needed if only the last one is used."""
         if self.layer_logits is None:
             return F.one_hot(torch.tensor(layers - 1), layers).float()
         return self.layer_logits.softmax(0)
 
     def mix(self, states: Sequence[Tensor]) -> Tensor:
-        """Hidden states of all layers, each (B, n, d_model), the encoder's output last -> what is read of them."""
+        """Hidden states of all layers, each (B, n, d_model), the encoder's output last -> the input of the MLP."""
         if self.layer_logits is None:
             return states[-1]
         pairs = zip(self.layer_weights(), states, strict=True)
         return sum(weight * F.layer_norm(one, one.shape[-1:]) for weight, one in pairs)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(B, n, d_model) -> logits (B, n // stack, classes); positions that fill no moment are left out."""
+        """(B, n, d_model) -> logits (B, n // stack, classes); a rest of fewer than `stack` positions is dropped."""
         count = hidden.shape[1] // self.stack
         return super().forward(hidden[:, : count * self.stack].reshape(len(hidden), count, -1))
 
 
 class EmergencyWhisper(nn.Module):
-    """A Whisper with a head for moments, and its tokenizer.
+    """A Whisper with its tokenizer and a head for moments, the frames of `stack` encoder positions that are classified.
 
-    classes: of the head. Where the first is "silence", it stands for moments in which none of the others is heard.
+    classes: of the head. If the first is "silence", it is the class of moments without any of the others.
     """
 
     def __init__(
@@ -103,8 +103,8 @@ class EmergencyWhisper(nn.Module):
         super().__init__()
         self.whisper, self.tokenizer, self.classes = whisper, tokenizer, tuple(classes)
         self.mels: int = whisper.config.num_mel_bins
-        # Whether Hangul is written letter by letter (자모, NFD) and not syllable by syllable, as OpenAI's models do: 67
-        # letters are learned from a few thousand lines, 11,172 syllables are not.
+        # Whether Hangul is spelled in letters (자모, NFD) instead of syllables, as in OpenAI's models: a few thousand
+        # lines are enough to learn 67 letters, but not 11,172 syllables.
         self.jamo: bool = getattr(whisper.config, "jamo", False)
         self.seconds_per_moment = stack / POSITIONS_PER_SECOND
         layers = whisper.config.encoder_layers if all_layers else 0
@@ -116,22 +116,22 @@ class EmergencyWhisper(nn.Module):
 
     def hidden(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mels (B, mels, frames), 100 frames a second, up to 30 s -> the encoder's output (B, frames / 2, d_model),
-        and what the head reads, of the same shape: the output again, or a mean of all layers.
+        and the head's input of the same shape: that output again, or a weighted mean of all layers.
 
-        The encoder's output takes the place of its last layer, of which it is the normalised form.
+        In this mean the encoder's output, which is the last layer after the final layer norm, stands for that layer.
         """
         states = encode(self.whisper.model.encoder, mel)
         return states[-1], self.head.mix(states)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Log-mels (B, mels, frames) -> logits of every frame (B, frames / 2 // stack, classes)."""
+        """Log-mels (B, mels, frames) -> logits of every moment (B, frames / 2 // stack, classes)."""
         return self.head(self.hidden(mel)[1])
 
     def clip_logits(self, moments: Tensor) -> Tensor:
         """Logits of moments (B, moments, classes) -> of whole clips (B, classes).
 
-        The logarithm of how many seconds of a class are expected, summed over moments. Silence, where it is a class,
-        gets that of `SHORTEST`: a clip is silent if no class lasts as long.
+        The logit of a class is the logarithm of its expected duration in seconds, summed over moments. Silence, where
+        it is a class, gets the logarithm of `SHORTEST`: a clip is silent if no class lasts that long.
         """
         seconds = moments.float().softmax(-1).sum(1) * self.seconds_per_moment
         if self.classes[0] == "silence":
@@ -139,15 +139,15 @@ class EmergencyWhisper(nn.Module):
         return seconds.clamp_min(1e-6).log()
 
     def text_logits(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """Teacher forcing: logits (B, length, vocabulary) of what follows each of `tokens` (B, length)."""
+        """Return next-token logits (B, length, vocabulary) for given `tokens` (B, length), as in teacher forcing."""
         states = self.whisper.model.decoder(input_ids=tokens, encoder_hidden_states=hidden, use_cache=False)
         return self.whisper.proj_out(states.last_hidden_state)
 
     def tokens_of(self, texts: Iterable[str]) -> Tensor:
-        """(B, length) int64: prompt, text, end of text; shorter rows end in several ends of text.
+        """Encode texts as (B, length) int64: prompt, text, end of text; shorter rows are padded with end of text.
 
         Raises:
-            ValueError: a text is longer than the decoder's table of positions.
+            ValueError: a text has more tokens than the decoder has positions.
         """
         spelled = [unicodedata.normalize("NFD" if self.jamo else "NFC", text) for text in texts]
         rows = [[*self.prompt, *self.tokenizer.encode(text, add_special_tokens=False), self.end] for text in spelled]
@@ -158,10 +158,10 @@ class EmergencyWhisper(nn.Module):
 
     @torch.no_grad()
     def transcribe(self, hidden: Tensor, most: int = 48) -> list[str]:
-        """What was said, by greedy decoding: hidden states (B, n, d_model) -> B texts of up to `most` tokens.
+        """Transcribe by greedy decoding: hidden states (B, n, d_model) -> B texts of up to `most` tokens.
 
-        Empty where a trained Whisper finds no speech more likely than Korean, and where a text repeats itself
-        (`REPETITIVE`) without an end. Keys and values of the hidden states are computed once per clip, those of the
+        A text is empty if a pretrained Whisper rates no speech more likely than Korean, or if it is repetitive
+        (`REPETITIVE`) and does not end. Keys and values of the hidden states are computed once per clip, those of the
         text once per token.
         """
         most = min(most, self.whisper.config.max_target_positions - len(self.prompt))
@@ -182,12 +182,12 @@ class EmergencyWhisper(nn.Module):
             written.append(tokens[:, 0].masked_fill(ended, self.end))
         rows = torch.stack(written, 1).tolist() if written else [[]] * len(hidden)
         texts = [unicodedata.normalize("NFC", self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
-        # A decoder that is caught in a loop does not come to an end; who calls "살려주세요" five times does.
+        # A decoder stuck in a loop reaches no end of text; a transcript of "살려주세요", called five times, does.
         return ["" if _repetitive(text) and not over else text.strip()
                 for text, over in zip(texts, ended.tolist(), strict=True)]  # fmt: skip
 
     def save(self, folder: Path) -> None:
-        """Write the Whisper in its hub's own format, and the head beside it; `folder` appears whole or not at all."""
+        """Write the Whisper in Hugging Face format and the head beside it; `folder` is written whole or not at all."""
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         about = {"classes": self.classes, "stack": self.head.stack, "hidden": self.head[0].out_features,
@@ -202,7 +202,7 @@ class EmergencyWhisper(nn.Module):
         partial.rename(folder)
 
     def digest(self) -> str:
-        """SHA-256 of all weights: two models with the same digest say the same."""
+        """Return the SHA-256 of all weights: models with the same digest give the same predictions."""
         digest = hashlib.sha256()
         for name, value in self.state_dict().items():
             digest.update(f"{name} {tuple(value.shape)}".encode())
@@ -216,7 +216,7 @@ def _repetitive(text: str) -> bool:
 
 
 def load(folder: Path) -> EmergencyWhisper:
-    """The model that `EmergencyWhisper.save` wrote, in evaluation mode.
+    """Load a model written by `EmergencyWhisper.save`, in evaluation mode.
 
     Raises:
         DataError: the folder is missing or damaged.
@@ -229,10 +229,10 @@ def load(folder: Path) -> EmergencyWhisper:
 
 
 def encode(encoder: nn.Module, mel: Tensor) -> list[Tensor]:
-    """transformers' WhisperEncoder on a window of any length up to its own, (B, mels, frames): the hidden states
-    (B, frames / 2, d) after each layer, the last one normalised.
+    """Run transformers' WhisperEncoder on windows (B, mels, frames) of any length up to 30 s: the hidden states
+    (B, frames / 2, d) after each layer, the last one after the final layer norm.
 
-    The same numbers as its `forward`, which takes windows of 30 s and no others.
+    The results equal those of its `forward`, which only accepts windows of 30 s.
     """
     hidden = F.gelu(encoder.conv2(F.gelu(encoder.conv1(mel)))).mT
     hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
@@ -247,7 +247,7 @@ def encode(encoder: nn.Module, mel: Tensor) -> list[Tensor]:
 def build(
     lines: Iterable[str], classes: Sequence[str], size: WhisperSize, *, stack: int = 4, hidden: int = 256, seed: int = 0
 ) -> EmergencyWhisper:
-    """A Whisper from scratch whose tokenizer is trained on `lines`, letter by letter."""
+    """Build a randomly initialised Whisper whose tokenizer is trained on the letters (NFD) of `lines`."""
     tokenizer = train_tokenizer((unicodedata.normalize("NFD", line) for line in lines), size.tokens)
     end, start = tokenizer.convert_tokens_to_ids([_END, PROMPT[0]])
     config = WhisperConfig(
@@ -256,7 +256,7 @@ def build(
         encoder_ffn_dim=4 * size.d_model, decoder_ffn_dim=4 * size.d_model, max_target_positions=64,
         pad_token_id=end, bos_token_id=end, eos_token_id=end, decoder_start_token_id=start,
         suppress_tokens=None, begin_suppress_tokens=None, jamo=True,
-        init_std=size.d_model**-0.5,  # 0.02 is for large models: in a small one the positions drown the sound
+        init_std=size.d_model**-0.5,  # 0.02 suits large models: in a small one, positions drown out the sound
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -268,19 +268,19 @@ def from_checkpoint(
     name: str | Path, classes: Sequence[str], *, stack: int = 4, hidden: int = 512, all_layers: bool = True,
     seed: int = 0,
 ) -> EmergencyWhisper:  # fmt: skip
-    """A Whisper of the model hub ("openai/whisper-small") or of a folder in its format, with a fresh head.
+    """Load a Whisper from the model hub ("openai/whisper-small") or from a folder in its format, with a new head.
 
-    name: a folder, one below $DATA_ROOT, or a name on the hub, in this order; "whisper-base" is openai's there.
+    name: a folder, one below $DATA_ROOT, or a name on the hub ("whisper-base" is openai's), tried in this order.
 
     Raises:
-        DataError: it is neither here nor to be had, or is no whole multilingual Whisper.
+        DataError: it is found in none of these places, or is not a complete multilingual Whisper.
     """
     folder = next((path for path in (Path(name).expanduser(), data_root() / name) if path.is_dir()), None)
     if folder is None and "/" not in str(name):
-        name = f"openai/{name}"  # so that one name serves with the folder and with a network
+        name = f"openai/{name}"  # so that one name works both with a folder and with the hub
     try:
         whisper, tokenizer = _from_pretrained(folder or name)
-    except Exception as error:  # no network, no such model, a damaged file: each reader raises its own
+    except Exception as error:  # no network, no such model, a damaged file: each raises a different type
         raise DataError(
             f"The Whisper checkpoint {str(name)!r} could not be loaded ({error}). Give a folder with a multilingual "
             "Whisper and its tokenizer, as save_pretrained writes them, or, where there is a network, a name "
@@ -292,7 +292,7 @@ def from_checkpoint(
 
 
 def _from_pretrained(name: str | Path) -> tuple[WhisperForConditionalGeneration, WhisperTokenizer]:
-    """transformers draws weights that are missing at random, and takes words that are missing for others."""
+    """Load both, and reject gaps, which transformers fills: missing weights at random, missing tokens by others."""
     whisper, report = WhisperForConditionalGeneration.from_pretrained(
         name, dtype=torch.float32, output_loading_info=True
     )
@@ -308,7 +308,7 @@ def _from_pretrained(name: str | Path) -> tuple[WhisperForConditionalGeneration,
 
 
 def train_tokenizer(lines: Iterable[str], tokens: int) -> WhisperTokenizer:
-    """Byte-level BPE of up to `tokens` pieces, learned from `lines`, with Whisper's special tokens."""
+    """Train a byte-level BPE of up to `tokens` tokens on `lines`, and add Whisper's special tokens."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())  # every byte: any text can be written

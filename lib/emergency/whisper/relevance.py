@@ -1,10 +1,10 @@
-"""Where in a spectrogram a Whisper's encoder finds a class: CP-LRP, beside attention rollout and input x gradient.
+"""Explanations of a Whisper encoder's class on the spectrogram: CP-LRP, attention rollout and input x gradient.
 
 Conservative propagation (Ali et al. 2022, XAI for Transformers: Better Explanations through Conservative Propagation)
-takes the attention weights, the standard deviation of layer norms and the ratio GELU(x) / x as they came out. What is
-left is linear in the spectrogram, in the positions and in the biases, so that input x gradient of it shares the output
-out among the three without a rest. A plain gradient does not: through the softmax and the layer norms it may add up to
-many times the output, of either sign.
+holds the attention weights and the standard deviations of the layer norms at their values in the forward pass, here
+also the ratio GELU(x) / x. The remaining network is linear in the spectrogram, the position embeddings and the biases,
+so that its input x gradient attributes the whole output to these three. That of the original network does not: through
+the softmax and the layer norms it may sum to many times the output, with either sign.
 """
 
 from contextlib import nullcontext
@@ -20,7 +20,7 @@ METHODS = ("CP-LRP", "attention rollout", "input x gradient")
 
 
 class ClipClassifier(nn.Module):
-    """A Whisper with a head as a classifier of clips, as the CNN is one: (B, 1, mels, frames) -> (B, classes)."""
+    """A Whisper with a head as a clip classifier, like the CNN: (B, 1, mels, frames) -> (B, classes)."""
 
     def __init__(self, model: EmergencyWhisper):
         super().__init__()
@@ -31,13 +31,13 @@ class ClipClassifier(nn.Module):
 
 
 def explain_clips(classifier: ClipClassifier, mel: Tensor, targets: Tensor, method: str = METHODS[0]) -> Tensor:
-    """`explain` for a classifier of clips: (B, 1, mels, frames) -> the same shape."""
+    """Apply `explain` to a clip classifier: (B, 1, mels, frames) -> relevance of the same shape."""
     return explain(classifier.model, mel[:, 0], targets, method)[:, None]
 
 
 def selected(moments: Tensor, targets: Tensor) -> Tensor:
-    """Weights (B, moments, classes) whose product with the logits is what an explanation is of: the mean logit of
-    `targets` (B,) over the moments that were taken for it, or over all where none was."""
+    """Return weights (B, moments, classes) whose dot product with the logits is the explained output: the mean logit
+    of `targets` (B,) over the moments predicted as that class, or over all moments if there are none."""
     taken = moments.argmax(-1) == targets[:, None]
     taken |= ~taken.any(1, keepdim=True)
     share = taken.float() / taken.sum(1, keepdim=True)
@@ -48,11 +48,11 @@ def selected(moments: Tensor, targets: Tensor) -> Tensor:
 def explain(
     model: EmergencyWhisper, mel: Tensor, targets: Tensor, method: str = "CP-LRP", batch_size: int = 16
 ) -> Tensor:
-    """Relevance (B, mels, frames) of spectrograms for the classes `targets`; one of `METHODS`.
+    """Return the relevance (B, mels, frames) of spectrograms for the classes `targets`, by one of `METHODS`.
 
-    Attention rollout (Abnar & Zuidema 2020) has no bands: each frame has one value for all.
+    Attention rollout (Abnar & Zuidema 2020) does not resolve frequency: all bands of a frame have the same value.
     """
-    if not len(mel):  # transformers' attention does not take none
+    if not len(mel):  # transformers' attention does not accept an empty batch
         return mel.float()
     found = []
     for part, wanted in zip(mel.float().clone().split(batch_size), targets.clone().split(batch_size), strict=True):
@@ -61,19 +61,19 @@ def explain(
         else:
             with {"CP-LRP": Held, "input x gradient": nullcontext}[method]() as held:
                 found.append(_input_x_gradient(model, part, wanted))
-            if held is not None and not held.attention:  # its softmax would not have been held
+            if held is not None and not held.attention:  # the softmax of other implementations would not be held
                 raise ValueError("CP-LRP needs a Whisper with transformers' attention 'sdpa'")
     return torch.cat(found)
 
 
 @torch.no_grad()
 def rollout(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Tensor:
-    """(B, frames): how much of what the selected moments attend to comes from each frame, through all layers."""
+    """Return the share of each frame, (B, frames), in the attention of the selected moments through all layers."""
     with Held() as held:
         states = encode(model.whisper.model.encoder, mel)
     count = states[-1].shape[1]
     flow, itself = [], torch.eye(count, device=mel.device)
-    for weights in held.attention:  # half comes through the residual connection
+    for weights in held.attention:  # half of the flow takes the residual connection
         flow.append((0.5 * weights.mean(1) + 0.5 * itself) @ (flow[-1] if flow else itself))
     logits = model.head(model.head.mix(states))
     at = selected(logits, targets).sum(2).repeat_interleave(model.head.stack, 1) / model.head.stack  # (B, positions)
@@ -92,9 +92,8 @@ def _input_x_gradient(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> 
 
 
 class Held(TorchFunctionMode):
-    """Within this context the encoder and its head have their own values, and the gradient of a network in which
-    everything is held that is not linear: their logits are the sum of input x gradient and of what positions and biases
-    contribute.
+    """Context in which the outputs of the encoder and its head are unchanged, but gradients treat all nonlinear factors
+    as constants: the logits are the sum of input x gradient and the contributions of position embeddings and biases.
 
     attention: the weights (B, heads, n, n) of each layer.
     """

@@ -1,4 +1,4 @@
-"""The words: how many are wrong, and whether they tell of an emergency."""
+"""Transcripts: character error rate, and a classifier from text to class."""
 
 import json
 import unicodedata
@@ -20,13 +20,13 @@ from lib.data.catalog import written_by
 from lib.metrics.classification import fit_temperature
 from lib.metrics.moments import bootstrap
 
-# Each is the one before and something more. The same three Korean sentences score 19.5, 17.5, 15.2 and 14.5 %.
+# Each adds a step to the one before. The CER of the same three Korean sentences is 19.5, 17.5, 15.2 and 14.5 %.
 NORMALISERS = ("NFC", "no punctuation", "no spaces", "jamo")
-NORMALISER = "no spaces"  # of Korean syllables: where words end is a matter of taste there
+NORMALISER = "no spaces"  # Korean syllables alone, as word spacing in Korean varies between writers
 
 
 def normalise(text: str, normaliser: str = NORMALISER) -> str:
-    """`text` in the form in which it is compared."""
+    """Return `text` in the form in which it is compared."""
     text = " ".join(unicodedata.normalize("NFC", text).split())
     if normaliser == "NFC":
         return text
@@ -38,9 +38,9 @@ def normalise(text: str, normaliser: str = NORMALISER) -> str:
 
 
 def errors(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER) -> np.ndarray:
-    """(n, 2) of each clip in which something is said: characters wrong (Levenshtein) and characters said.
+    """Return the wrong characters (Levenshtein) and the reference's characters of each clip with words, (n, 2).
 
-    Clips with an empty reference are excluded: CER is undefined for them; see `hallucinations`.
+    Clips with an empty reference are excluded, as CER is undefined for them; see `hallucinations`.
     """
     rows = []
     for reference, hypothesis in zip(references, hypotheses, strict=True):
@@ -53,7 +53,7 @@ def errors(references: Sequence[str], hypotheses: Sequence[str], normaliser: str
 def cer_row(
     references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER, *, seed: int
 ) -> dict[str, float]:
-    """clips, cer, cer_low, cer_high: % with its 95 % interval, from clips drawn anew (Efron's bootstrap)."""
+    """Return clips, cer, cer_low, cer_high: CER in % with a 95 % interval by Efron's bootstrap over clips."""
     counts = errors(references, hypotheses, normaliser)
     found = bootstrap(counts, _error_rate, seed) if len(counts) else 3 * (np.nan,)
     return {"clips": len(counts)} | dict(zip(("cer", "cer_low", "cer_high"), found, strict=True))
@@ -66,9 +66,9 @@ def _error_rate(counts: np.ndarray) -> np.ndarray:
 def chance_cer(
     references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER, *, seed: int
 ) -> float:
-    """CER (%) of chance: each hypothesis scored against the reference of another clip.
+    """Return the CER (%) by chance: each hypothesis is scored against the reference of another clip.
 
-    The mean over 20 orders of the clips with words; NaN where fewer than two have words.
+    This is the mean over 20 permutations of the clips with words; NaN if fewer than two have words.
     """
     pairs = [pair for pair in zip(references, hypotheses, strict=True) if normalise(pair[0], normaliser)]
     if len(pairs) < 2:
@@ -76,20 +76,20 @@ def chance_cer(
     generator, wrong, said = np.random.default_rng(seed), 0, 0
     for _ in range(20):
         order = generator.permutation(len(pairs))
-        others = np.roll(order, 1)  # one round: none beside its own
+        others = np.roll(order, 1)  # a cyclic shift: no clip is paired with itself
         counts = errors([pairs[k][0] for k in order], [pairs[k][1] for k in others], normaliser)
         wrong, said = wrong + counts[:, 0].sum(), said + counts[:, 1].sum()
     return float(100 * wrong / said)
 
 
 def hallucinations(references: Sequence[str], hypotheses: Sequence[str]) -> tuple[int, int]:
-    """(clips with words where none are said, clips where none are said)."""
+    """Return the number of clips without speech whose hypothesis has words, and of all clips without speech."""
     silent = [bool(normalise(two)) for one, two in zip(references, hypotheses, strict=True) if not normalise(one)]
     return sum(silent), len(silent)
 
 
 def aligned(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
-    """Pieces (kind, reference, hypothesis) in order; kind is "equal", "substitute", "insert" or "delete"."""
+    """Return aligned chunks (kind, reference, hypothesis); kind is "equal", "substitute", "insert" or "delete"."""
     one, two = (normalise(text, "no punctuation") for text in (reference, hypothesis))
     if not one:
         return [("insert", "", two)] if two else []
@@ -104,9 +104,9 @@ def aligned(reference: str, hypothesis: str) -> list[tuple[str, str, str]]:
 
 @dataclass(frozen=True)
 class TextClassifier:
-    """Character n-grams (1 to 4) and a logistic regression, with one temperature fitted out of fold.
+    """Logistic regression on character n-grams (1 to 4), calibrated by one temperature fitted out of fold.
 
-    classes: number of classes. learned: the texts and their classes, which is all that it takes to have it again.
+    classes: number of classes. learned: the training texts and their classes, which suffice to refit the classifier.
     """
 
     pipeline: Pipeline
@@ -115,23 +115,23 @@ class TextClassifier:
     learned: tuple[tuple[str, int], ...] = field(repr=False)
 
     def save(self, path: Path) -> None:
-        """Keep what it learned from: a few lines of text, which hold no code as a pickled pipeline would."""
+        """Write the training texts, a few lines, which cannot contain code as a pickled pipeline can."""
         with atomic(path) as temporary:
             content = {"classes": self.classes, "learned": self.learned}
             temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
 
     def logits(self, texts: Sequence[str]) -> Tensor:
-        """(N, classes) float32: calibrated log-probabilities; a class that was never learned gets the least.
+        """Return calibrated log-probabilities (N, classes) float32; classes without training texts get the lowest.
 
-        A text without words tells nothing: its row is NaN, an abstention. How often clips without words are
-        emergencies is a matter of the data set, not of the text.
+        A text without words is no evidence: its row is NaN, an abstention. How often clips without words are
+        emergencies is a property of the data set, not of the text.
         """
         plain = [normalise(text, "no punctuation") for text in texts]
         found = torch.full((len(plain), self.classes), torch.nan)
         if any(plain):
             spoken = torch.tensor([bool(text) for text in plain])
             decided = torch.from_numpy(self.pipeline.predict_log_proba([text for text in plain if text])).float()
-            # Tempered before they are spread: a high temperature must not raise classes that were never learned.
+            # Scaled before the other classes are added: a high temperature must not raise classes never trained on.
             everywhere = torch.full((len(decided), self.classes), _NEVER)
             everywhere[:, self.pipeline.classes_] = (decided / self.temperature).log_softmax(1).clamp_min(_NEVER)
             found[spoken] = everywhere.log_softmax(1)
@@ -142,13 +142,13 @@ _NEVER = -20.0  # log-probability of a class without training texts
 
 
 def fit_text(texts: Sequence[str], labels: Tensor, classes: int) -> TextClassifier:
-    """Learn the class (0 … classes - 1) from what is said; texts without words are left out.
+    """Fit a classifier from text to class (0 … classes - 1); texts without words are left out.
 
-    Fit it on what a decoder wrote of clips that it was not trained on: then it learns the decoder's mistakes as well.
-    The same texts give the same classifier: nothing is drawn.
+    Fit it on the decoder's transcripts of clips that it was not trained on, so that its typical mistakes are learned.
+    The result is deterministic.
 
     Raises:
-        ValueError: fewer than two classes come with words.
+        ValueError: fewer than two classes have texts with words.
     """
     plain = [normalise(text, "no punctuation") for text in texts]
     spoken = np.array([bool(text) for text in plain])
@@ -158,14 +158,14 @@ def fit_text(texts: Sequence[str], labels: Tensor, classes: int) -> TextClassifi
     pipeline = make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True),
                              LogisticRegression(C=10, max_iter=1000))  # fmt: skip
     places = np.unique(wanted, return_inverse=True)[1]
-    counts = np.bincount([place for _, place in set(zip(known, places.tolist(), strict=True))])  # of different texts
+    counts = np.bincount([place for _, place in set(zip(known, places.tolist(), strict=True))])  # of distinct texts
     temperature = 1.0
-    if counts.min() > 1:  # else there is no fold for some class, and the regression's own probabilities have to do
-        # Copies of a text share a fold: one that was learned tells nothing of how sure to be of others.
+    if counts.min() > 1:  # else some class cannot be split into folds, and the probabilities stay uncalibrated
+        # Copies of a text share a fold: a text from training says nothing about calibration on unseen ones.
         folds = StratifiedGroupKFold(min(5, counts.min()), shuffle=True, random_state=0)
         held_out = np.full((len(known), len(counts)), np.nan)
         for learned, out in folds.split(known, wanted, known):
-            if len(set(wanted[learned])) == len(counts):  # else a class is in no text that is left
+            if len(set(wanted[learned])) == len(counts):  # else a class has no training text
                 pipeline.fit([known[k] for k in learned], wanted[learned])
                 held_out[out] = pipeline.predict_log_proba([known[k] for k in out])
         temperature = fit_temperature(torch.from_numpy(held_out), torch.from_numpy(places))
@@ -174,7 +174,7 @@ def fit_text(texts: Sequence[str], labels: Tensor, classes: int) -> TextClassifi
 
 
 def load_text(path: Path) -> TextClassifier:
-    """The classifier that `TextClassifier.save` wrote, learned again.
+    """Load a classifier written by `TextClassifier.save` by refitting it.
 
     Raises:
         DataError: the file is missing or damaged.

@@ -1,4 +1,4 @@
-"""Clips with a class for every frame and their text, and the training of a Whisper on both."""
+"""Clips with frame labels and texts, and the training of a Whisper on both."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -18,21 +18,21 @@ from lib.muon import Muon
 from lib.sources import source_hash
 from lib.training import fit, gradient_step, one_cycle, prepare, shuffled, start, step_count
 
-UNKNOWN = -100  # of a moment: not learned from and not counted
-MUON_SHARE = 5.0  # of AdamW's learning rate, with updates as large as AdamW's
-SMOOTHED = 0.72  # seconds over which probabilities are averaged; validation clips give about the same from 0.5 to 1
-_KNOTS = 6  # of a random equaliser, at equal distances in mel
+UNKNOWN = -100  # label of moments that losses and scores ignore
+MUON_SHARE = 5.0  # Muon's learning rate over AdamW's; at equal rates their updates are equally large
+SMOOTHED = 0.72  # seconds over which probabilities are averaged; 0.5 to 1 score about the same on validation clips
+_KNOTS = 6  # of a random equaliser, equally spaced in mel
 _POSITION = RATE // POSITIONS_PER_SECOND  # samples, 20 ms
 
 
 @dataclass(frozen=True)
 class Clips:
-    """Spectrograms with labels of clips and of frames, and what is said.
+    """Spectrograms with labels of clips and of frames, and texts.
 
-    mel: (N, mels, frames) float16. labels: (N,) int64, the classes of whole clips. classes: their names.
+    mel: (N, mels, frames) float16. labels: (N,) int64, the classes of whole clips. classes: names of the classes.
     moments: (N, frames / 2) int64, the class at each position of Whisper's encoder (20 ms), or `UNKNOWN`.
-    texts: what is said in each clip, "" for nothing; None where the data set does not know.
-    name, checksum: of the sounds behind them, of their times and of their words.
+    texts: the words spoken in each clip, "" for none; None if the data set has no transcripts.
+    name: of the underlying sounds. checksum: of these sounds, their spans and their texts.
     """
 
     mel: Tensor
@@ -47,19 +47,19 @@ class Clips:
         return len(self.labels)
 
     def part(self, chosen: Tensor, name: str) -> "Clips":
-        """The clips at a boolean mask; `name` tells this part from others of the same sounds."""
+        """Return the clips selected by a boolean mask; `name` distinguishes the checksums of different parts."""
         texts = self.texts and tuple(text for text, one in zip(self.texts, chosen.tolist(), strict=True) if one)
         return replace(self, mel=self.mel[chosen], labels=self.labels[chosen], moments=self.moments[chosen],
                        texts=texts, checksum=f"{self.checksum}/{name}")  # fmt: skip
 
     def first(self, count: int) -> "Clips":
-        """The first `count` clips; all of them for 0."""
+        """Return the first `count` clips; 0 for all."""
         if not 0 < count < len(self):
             return self
         return self.part(torch.arange(len(self)) < count, f"first {count}")
 
     def targets(self, stack: int) -> Tensor:
-        """(N, moments) int64: of each `stack` positions the class in their middle."""
+        """Return the class at the middle of every `stack` positions, (N, moments) int64."""
         return _middles(self.moments, stack)
 
 
@@ -69,12 +69,12 @@ def _middles(moments: Tensor, stack: int) -> Tensor:
 
 
 def label_frames(sounds: Sounds, mels: int = 80) -> Clips:
-    """Spectrograms of `sounds` in so many bands, each scaled to the same peak, and their moments.
+    """Compute spectrograms of `sounds` with `mels` bands, each clip scaled to the same peak, and label their frames.
 
-    Where the data set has the times of its classes (`spans`), all other frames are of class 0, silence. Where it
-    does not, every moment is of the clip's class but digital silence, which is `UNKNOWN`.
+    If the data set has onsets and offsets (`spans`), all frames outside them are of class 0, silence. If not, all
+    frames have the class of the clip, except digital silence, which is `UNKNOWN`.
     """
-    count = sounds.samples.shape[1] // _POSITION  # two frames make a position; a last odd frame makes none
+    count = sounds.samples.shape[1] // _POSITION  # a position spans two frames; an odd last frame is dropped
     mel = torch.empty(len(sounds), mels, 2 * count, dtype=torch.float16)
     for place, batch in zip(mel.split(16), sounds.samples.split(16), strict=True):
         place.copy_(log_mel(scaled(batch), mels)[:, :, : 2 * count])
@@ -91,9 +91,9 @@ def label_frames(sounds: Sounds, mels: int = 80) -> Clips:
 
 
 def starting_at(clips: Clips, second: float) -> Clips:
-    """The same clips turned round in time, so that in each the first sound of a class begins at `second`.
+    """Return the clips, cyclically shifted in time so that the first sound of a class begins at `second` in each.
 
-    Silent clips stay as they are.
+    Silent clips are not shifted.
     """
     heard = (clips.moments != 0) & (clips.moments != UNKNOWN)
     first = torch.where(heard.any(1), heard.int().argmax(1), 0)
@@ -107,17 +107,17 @@ def starting_at(clips: Clips, second: float) -> Clips:
 
 @dataclass(frozen=True)
 class Settings:
-    """ratio: of the text's loss; the moments' loss gets the rest. 0 is a classifier, 1 a transcriber.
+    """Settings of a training.
 
-    optimizer: "adamw", for a trained Whisper, or "muon" (Jordan et al. 2024), which takes a fresh one as far in half
-        the steps: matrices are updated by their orthogonalised momentum, at `MUON_SHARE` times the learning rate, and
-        all else by AdamW.
-    shift: clips are rolled in time, cut in silence, so that sounds begin anywhere.
-    trained_rate, layer_decay: learning rate of weights that a checkpoint brought, as a share of that of new ones, and
-        by how much it falls from each layer of the encoder to the one below (Howard & Ruder 2018).
-    equaliser: dB, the standard deviation of a random equaliser (`equalised`): other microphones, rooms and distances.
-    time_mask, frequency_mask: SpecAugment (Park et al. 2019), the largest share of frames and of bands that one mask
-        hides. A short training from scratch does better without.
+    ratio: weight of the text loss, 1 - ratio being that of the frames: 0 trains a classifier, 1 a transcriber.
+    optimizer: "adamw", for a pretrained Whisper, or "muon" (Jordan et al. 2024), which halves the steps from scratch:
+        orthogonalised momentum for matrices at `MUON_SHARE` times the learning rate, and AdamW for all other weights.
+    shift: whether clips are rolled in time, those with words cut in silence, so that sounds begin anywhere.
+    trained_rate, layer_decay: learning rate of the weights from a checkpoint, as a share of that of new weights, and
+        its factor from each encoder layer to the one below (Howard & Ruder 2018).
+    equaliser: standard deviation in dB of a random equaliser (`equalised`): other microphones, rooms and distances.
+    time_mask, frequency_mask: SpecAugment (Park et al. 2019): largest share of frames and of bands in one mask. Short
+        trainings from scratch do better without.
     """
 
     ratio: float = 0.5
@@ -142,7 +142,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class FrameOutputs:
-    """Logits of frames (N, moments, classes), `smoothed`; of clips (N, classes); and text."""
+    """Logits of frames (N, moments, classes), after `smoothed`; logits of clips (N, classes); and transcripts."""
 
     moments: Tensor = field(repr=False)
     clips: Tensor = field(repr=False)
@@ -150,13 +150,13 @@ class FrameOutputs:
 
 
 def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
-    """Turn, equalise and mask: mel (B, mels, frames), moments (B, frames / 2) -> the same shapes.
+    """Roll, equalise and mask: mel (B, mels, frames), moments (B, frames / 2) -> the same shapes.
 
-    said: (B,) bool, clips with words, which are cut only where class 0 is; others are cut anywhere.
+    said: (B,) bool, clips with words, which are cut only at class 0; all others are cut anywhere.
     """
     if settings.shift:
         possible = (moments == 0) | ~said[:, None]
-        possible[:, 0] |= ~possible.any(1)  # nowhere to cut: stays
+        possible[:, 0] |= ~possible.any(1)  # nowhere to cut: not rolled
         cut = torch.multinomial(possible.float(), 1)[:, 0]
         mel, moments = rolled(mel, -2 * cut[:, None, None]), rolled(moments, -cut[:, None])
     if settings.equaliser:
@@ -165,12 +165,12 @@ def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> t
 
 
 def equalised(mel: Tensor, decibels: float) -> Tensor:
-    """Log-mels (B, mels, frames), each as if recorded by another microphone.
+    """Return log-mels (B, mels, frames), each as if recorded by another microphone.
 
-    A curve over the bands is added, straight between `_KNOTS` normal random levels of that standard deviation, and what
-    is then too far below the loudest cell is clamped, as `log_mel` does.
+    The added curve over the bands is linear between `_KNOTS` normally distributed levels with a standard deviation of
+    `decibels`. Cells that are then too far below the loudest are clamped, as in `log_mel`.
     """
-    levels = torch.randn(len(mel), 1, _KNOTS, device=mel.device) * (decibels / 10 / 4)  # 10 dB are a decade, 1/4
+    levels = torch.randn(len(mel), 1, _KNOTS, device=mel.device) * (decibels / 10 / 4)  # 10 dB: a decade, or 1/4
     mel = mel + F.interpolate(levels, size=mel.shape[1], mode="linear", align_corners=True).mT
     return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - DECADES / 4)
 
@@ -179,15 +179,15 @@ def train(
     model: EmergencyWhisper, clips: Clips, settings: Settings, *, seed: int, checkpoint: Path | None = None,
     name: str = "Whisper",
 ) -> pd.DataFrame:  # fmt: skip
-    """Train `model` on classes of frames and words together; it goes on from `checkpoint`.
+    """Train `model` jointly on frame labels and texts, resuming from `checkpoint`.
 
-    The loss is (1 - ratio) x cross-entropy of frames + ratio x cross-entropy of the text's tokens. Clips without
-    words count as those with an empty text, so that the decoder invents none. At ratio 0 the decoder is not run.
+    The loss is (1 - ratio) x cross-entropy of frames + ratio x cross-entropy of text tokens. Clips without words have
+    an empty target text, so that the decoder does not hallucinate. At ratio 0 the decoder is not run.
 
-    Returns the history: per epoch label_loss and text_loss (weighted).
+    Returns the history: label_loss and text_loss (weighted) per epoch.
 
     Raises:
-        ValueError: the ratio asks for texts, and the clips have none.
+        ValueError: the ratio is above 0, and the clips have no texts.
     """
     if settings.ratio and clips.texts is None:
         raise ValueError(f"{clips.name} has no texts: nothing can be learned from them; set the ratio to 0")
@@ -201,7 +201,7 @@ def train(
         inputs, wanted = augment(mel[index].float(), moments[index], said[index], settings)
         return network(inputs, wanted, tokens[index])
 
-    model.train().whisper.model.encoder.requires_grad_(True)  # its positions as well, which transformers freezes
+    model.train().whisper.model.encoder.requires_grad_(True)  # with its position embeddings, frozen by transformers
     return fit_model(
         accelerator, model, _Losses(model, settings.ratio), optimizers(model, settings), losses, clips, settings,
         seed=seed, draws=seed + 1, checkpoint=checkpoint, name=name, code=source_hash(__name__),
@@ -213,15 +213,15 @@ def fit_model(
     losses: Callable[[nn.Module, Tensor], dict[str, Tensor]], clips: Clips, settings: Settings, *, seed: int,
     draws: int, checkpoint: Path | None, name: str, code: str,
 ) -> pd.DataFrame:  # fmt: skip
-    """`fit` the `network` within `model` on shuffled batches of `clips`, each optimizer with a one-cycle schedule.
+    """Train `network`, which shares weights with `model`, on shuffled batches of `clips` with one-cycle schedules.
 
-    seed: of the batches. draws: of dropout and augmentation.
+    made: the optimizers. seed: of the batches. draws: seed of dropout and augmentation.
     """
-    settings = replace(settings, batch_size=min(settings.batch_size, len(clips)))  # somebody's first few recordings
+    settings = replace(settings, batch_size=min(settings.batch_size, len(clips)))  # a set may be smaller than a batch
     key = {"model": model.digest(), "settings": asdict(settings), "seed": seed, "train": clips.checksum, "code": code}
     schedules = [one_cycle(one, step_count(len(clips), settings)) for one in made]
     network, *others = prepare(accelerator, network, *made, *schedules)
-    torch.manual_seed(draws)  # here: to prepare a network draws, too
+    torch.manual_seed(draws)  # only now, as `prepare` draws random numbers, too
     history = fit(
         accelerator,
         gradient_step(accelerator, network, others[: len(made)], others[len(made) :], losses),
@@ -233,15 +233,15 @@ def fit_model(
 
 
 def optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.Optimizer]:
-    """AdamW, and with "muon" that for the matrices between hidden states as well."""
+    """Return AdamW, and for "muon" also Muon, for the matrices between hidden states."""
     learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     matrices = {}
     if settings.optimizer == "muon":
-        # Not the tables of tokens and positions, whose rows are learned one by one, nor the last layer of the head.
+        # Neither token and position embeddings, whose rows are learned independently, nor the last layer of the head.
         last = f"head.{len(model.head) - 1}."
         matrices = {name: weight for name, weight in learned.items()
                     if weight.ndim == 2 and "embed" not in name and not name.startswith(last)}  # fmt: skip
-    # Norms, biases and tables of positions are not decayed: decay says nothing about them.
+    # Norms and biases are not decayed: weight decay is meaningless for them.
     groups: dict[tuple[float, float], list[Tensor]] = {}
     layers = model.whisper.config.encoder_layers
     for name, weight in learned.items():
@@ -261,8 +261,8 @@ def optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.
 
 
 def rate_share(name: str, layers: int, settings: Settings) -> float:
-    """Of the learning rate, for the weight `name`: all for the head, `trained_rate` for the decoder, and down to the
-    spectrogram less and less for the encoder's `layers`."""
+    """Return the share of the learning rate for the weight `name`: 1 for the head, `trained_rate` for the decoder, and
+    a share that decays from the top of the encoder's `layers` down to the spectrogram."""
     if name.startswith("head."):
         return 1.0
     parts = name.split(".")
@@ -273,7 +273,7 @@ def rate_share(name: str, layers: int, settings: Settings) -> float:
 
 
 class _Losses(nn.Module):
-    """Both losses in one forward, as several GPUs need it."""
+    """Both losses in one forward pass, as training on several GPUs requires."""
 
     def __init__(self, model: EmergencyWhisper, ratio: float):
         super().__init__()
@@ -291,13 +291,13 @@ class _Losses(nn.Module):
 
 
 def text_loss(model: EmergencyWhisper, hidden: Tensor, tokens: Tensor) -> Tensor:
-    """Mean cross-entropy of the tokens that follow the prompt, up to the first end of text; tokens as `tokens_of`'s.
+    """Return the mean cross-entropy of `tokens` (from `tokens_of`) after the prompt, up to the first end of text.
 
-    A trained Whisper says after its first token which language is spoken, or that none is. There clips without words
-    are learned from, and nowhere else: an empty text for half of the clips would teach it to write nothing.
+    After its first token, a pretrained Whisper predicts the language or no speech. The latter is the only target of
+    clips without words: an empty text as target of half of the clips would teach the decoder to write nothing.
     """
-    tokens = tokens[:, : int((tokens != model.end).sum(1).max()) + 1]  # what all rows end in is not computed
-    skipped = len(model.prompt) - 1  # the prompt is given, not learned
+    tokens = tokens[:, : int((tokens != model.end).sum(1).max()) + 1]  # without the padding that all rows share
+    skipped = len(model.prompt) - 1  # the prompt is given, not predicted
     wanted = tokens[:, 1:].clone()
     wanted[tokens[:, :-1] == model.end] = UNKNOWN  # one end of text is enough
     first = skipped
@@ -312,16 +312,16 @@ def text_loss(model: EmergencyWhisper, hidden: Tensor, tokens: Tensor) -> Tensor
 
 
 def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Mean over all that is known, 0 if nothing is; logits (B, n, classes), wanted (B, n)."""
+    """Return the mean over known targets, 0 if there are none; logits (B, n, classes), wanted (B, n)."""
     summed = F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=UNKNOWN, reduction="sum")
     return summed / (wanted != UNKNOWN).sum().clamp_min(1)
 
 
 @torch.inference_mode()
 def predict_frames(model: EmergencyWhisper, mel: Tensor, *, words: bool = True, batch_size: int = 16) -> FrameOutputs:
-    """Classes of frames and of clips, and text, of `mel` (N, mels, frames); each clip is encoded once.
+    """Predict logits of frames and clips, and texts, of `mel` (N, mels, frames); each clip is encoded once.
 
-    words: also what is said, in clips in which any class but silence is predicted.
+    words: whether to transcribe, too, those clips for which a class other than silence is predicted.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -343,11 +343,11 @@ def predict_frames(model: EmergencyWhisper, mel: Tensor, *, words: bool = True, 
 
 
 def smoothed(logits: Tensor, seconds: float) -> Tensor:
-    """Moments (N, moments, classes) of `seconds` each -> the same shape: log of the mean probabilities around each.
+    """Smooth logits (N, moments, classes) of moments of `seconds` each: log of the mean probabilities around each.
 
-    Over `SMOOTHED`, or what there is of it at the ends. Sounds last: an answer that changes from moment to moment is
-    mostly wrong, and breaks an event into pieces (Cances et al. 2019, Evaluation of post-processing algorithms for
-    polyphonic sound event detection, compare smoothing with other ways).
+    The window is `SMOOTHED`, truncated at the ends. Sounds last, so a prediction that changes from moment to moment is
+    mostly wrong, and splits an event into fragments (Cances et al. 2019, Evaluation of post-processing algorithms for
+    polyphonic sound event detection, compare smoothing with other methods).
     """
     beside = int(SMOOTHED / seconds / 2 + 1e-6)
     likely = logits.float().softmax(-1).mT
