@@ -204,7 +204,7 @@ def relevance_pictures(
 
 
 def explained(evaluation: Evaluation, count: int, seed: int) -> Tensor:
-    """Return the indices of up to `count` random clips on which explanations are evaluated."""
+    """Return the indices of up to `count` clips, drawn with `seed`, on which explanations are evaluated."""
     possible = evaluation.explained.nonzero()[:, 0]
     order = torch.randperm(len(possible), generator=torch.Generator().manual_seed(seed))
     return possible[order[:count]]

@@ -112,7 +112,7 @@ def shares(relevance: Tensor, energy: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def redrawn(model: nn.Module, seed: int) -> nn.Module:
-    """Return a randomly re-initialised copy: whatever its explanations share is no evidence of learning."""
+    """Return a copy re-initialised from `seed`: what its explanations share with the model's was not learned."""
     changed = copy.deepcopy(model)
     with torch.random.fork_rng():
         torch.manual_seed(seed)

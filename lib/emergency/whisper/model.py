@@ -85,7 +85,7 @@ class FrameClassifier(nn.Sequential):
         return sum(weight * F.layer_norm(one, one.shape[-1:]) for weight, one in pairs)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(B, n, d_model) -> logits (B, n // stack, classes); a rest of fewer than `stack` positions is dropped."""
+        """(B, n, d_model) -> logits (B, n // stack, classes); a remainder of fewer than `stack` positions is dropped."""
         count = hidden.shape[1] // self.stack
         return super().forward(hidden[:, : count * self.stack].reshape(len(hidden), count, -1))
 

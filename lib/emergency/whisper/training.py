@@ -19,7 +19,7 @@ from lib.sources import source_hash
 from lib.training import fit, gradient_step, one_cycle, prepare, shuffled, start, step_count
 
 UNKNOWN = -100  # label of moments that losses and scores ignore
-MUON_SHARE = 5.0  # Muon's learning rate over AdamW's; at equal rates their updates are equally large
+MUON_SHARE = 5.0  # ratio of Muon's learning rate to AdamW's; at equal rates their updates are equally large
 SMOOTHED = 0.72  # seconds over which probabilities are averaged; 0.5 to 1 score about the same on validation clips
 _KNOTS = 6  # of a random equaliser, equally spaced in mel
 _POSITION = RATE // POSITIONS_PER_SECOND  # samples, 20 ms
@@ -112,7 +112,7 @@ class Settings:
     ratio: weight of the text loss, 1 - ratio being that of the frames: 0 trains a classifier, 1 a transcriber.
     optimizer: "adamw", for a pretrained Whisper, or "muon" (Jordan et al. 2024), which halves the steps from scratch:
         orthogonalised momentum for matrices at `MUON_SHARE` times the learning rate, and AdamW for all other weights.
-    shift: whether clips are rolled in time, those with words cut in silence, so that sounds begin anywhere.
+    shift: whether clips are rolled in time, those with a target text cut in silence, so that sounds begin anywhere.
     trained_rate, layer_decay: learning rate of the weights from a checkpoint, as a share of that of new weights, and
         its factor from each encoder layer to the one below (Howard & Ruder 2018).
     equaliser: standard deviation in dB of a random equaliser (`equalised`): other microphones, rooms and distances.
@@ -221,7 +221,7 @@ def fit_model(
     key = {"model": model.digest(), "settings": asdict(settings), "seed": seed, "train": clips.checksum, "code": code}
     schedules = [one_cycle(one, step_count(len(clips), settings)) for one in made]
     network, *others = prepare(accelerator, network, *made, *schedules)
-    torch.manual_seed(draws)  # only now, as `prepare` draws random numbers, too
+    torch.manual_seed(draws)  # only now, as `prepare` also draws random numbers
     history = fit(
         accelerator,
         gradient_step(accelerator, network, others[: len(made)], others[len(made) :], losses),
@@ -241,7 +241,7 @@ def optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.
         last = f"head.{len(model.head) - 1}."
         matrices = {name: weight for name, weight in learned.items()
                     if weight.ndim == 2 and "embed" not in name and not name.startswith(last)}  # fmt: skip
-    # Norms and biases are not decayed: weight decay is meaningless for them.
+    # Norms and biases are not decayed, as decay would not regularise them.
     groups: dict[tuple[float, float], list[Tensor]] = {}
     layers = model.whisper.config.encoder_layers
     for name, weight in learned.items():
@@ -321,7 +321,7 @@ def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
 def predict_frames(model: EmergencyWhisper, mel: Tensor, *, words: bool = True, batch_size: int = 16) -> FrameOutputs:
     """Predict logits of frames and clips, and texts, of `mel` (N, mels, frames); each clip is encoded once.
 
-    words: whether to transcribe, too, those clips for which a class other than silence is predicted.
+    words: whether to also transcribe the clips for which a class other than silence is predicted.
     """
     model.eval()
     device = next(model.parameters()).device
