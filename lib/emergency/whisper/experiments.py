@@ -87,7 +87,7 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
 
 
 def fresh_model(values: Mapping[str, Any], texts: Sequence[str] | None, classes: Sequence[str]) -> Build:
-    """Return a builder of the model: from the folder or hub name `checkpoint`, or from scratch (with `texts`) if ""."""
+    """Return a builder: from folder or hub name `checkpoint`, or if that is "", from scratch with a BPE of `texts`."""
     how = {name: values[name] for name in ("stack", "hidden", "seed")}
     if values["checkpoint"]:
         return partial(from_checkpoint, values["checkpoint"], classes, **how)
@@ -159,7 +159,7 @@ def frame_shares(clips: Clips, outputs: FrameOutputs, stack: int, name: str, see
 def trained(
     fresh: Build, clips: Clips, settings: Settings, ratio: float, *, seed: int, checkpoints: Path
 ) -> EmergencyWhisper:
-    """Return a fresh model trained at `ratio`, resuming from its checkpoint; untrained if there are 0 epochs."""
+    """Return a fresh model after training at `ratio`, resumed from its checkpoint; unchanged if there are 0 epochs."""
     model, still = fresh(), "" if settings.shift else "-still"
     if settings.epochs:
         train(model, clips, replace(settings, ratio=ratio), seed=seed, name=f"ratio {ratio:g}",
@@ -180,7 +180,7 @@ def choose(table: pd.DataFrame) -> float:
 
 
 def pareto(table: pd.DataFrame) -> np.ndarray:
-    """Return which rows are on the Pareto front of accuracy of moments and CER, (rows,) bool; none without CER is."""
+    """Return whether each row is on the Pareto front of accuracy of moments and CER, (rows,); False without CER."""
     accuracy, cer = table.moments.to_numpy(), table.cer.to_numpy()
     as_good = (accuracy[None] >= accuracy[:, None]) & (cer[None] <= cer[:, None])
     better = (accuracy[None] > accuracy[:, None]) | (cer[None] < cer[:, None])
@@ -302,7 +302,7 @@ def _measures(
     if predictions.reader is not None:
         invented, of = text.hallucinations(clips.texts, outputs.texts)
         found["clips with invented words"] = (of, *classification.percent(invented, of))
-        # The second row is what perfect transcripts would give.
+        # The second measure is what perfect transcripts would give.
         for measure, reader, texts in (
             ("emergency or not, from the text", predictions.reader, outputs.texts),
             ("emergency or not, from what was said", predictions.ideal, clips.texts),

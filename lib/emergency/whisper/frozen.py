@@ -80,7 +80,7 @@ def train_head(
         logits = network(model.head.mix(batch.unbind(1)))
         return {"label_loss": _cross_entropy(logits, targets[index].to(accelerator.device))}
 
-    network = nn.Sequential(model.head)  # `prepare` wraps autocast into a module's forward: not into the head's own
+    network = nn.Sequential(model.head)  # `prepare` adds autocast to forward; the head's own must stay without
     return fit_model(accelerator, model, network, [optimizer], losses, clips, settings, seed=seed, draws=seed,
                      checkpoint=checkpoint, name="head", code=source_hash(__name__))  # fmt: skip
 
