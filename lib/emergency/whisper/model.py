@@ -103,8 +103,8 @@ class EmergencyWhisper(nn.Module):
         super().__init__()
         self.whisper, self.tokenizer, self.classes = whisper, tokenizer, tuple(classes)
         self.mels: int = whisper.config.num_mel_bins
-        # Whether Hangul is spelled in letters (자모, NFD) and not in syllables as in OpenAI's models: a few thousand lines
-        # are enough to learn 67 letters, but not 11,172 syllables.
+        # Whether Hangul is spelled in letters (자모, NFD) and not in syllables as in OpenAI's models: a few thousand
+        # lines are enough to learn 67 letters, but not 11,172 syllables.
         self.jamo: bool = getattr(whisper.config, "jamo", False)
         self.seconds_per_moment = stack / POSITIONS_PER_SECOND
         layers = whisper.config.encoder_layers if all_layers else 0
