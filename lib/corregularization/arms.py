@@ -16,7 +16,7 @@ class Arm:
     """One curve of a figure: the penalty added to the cross-entropy, and the initialisation of the network.
 
     penalty: "none", "gram", "weight_decay" (AdamW's) or a key of `PENALTIES` or `ON_LAYERS`; options are passed to it.
-    strength: λ, the weight of the penalty (a mean over pairs and layers), or the weight decay.
+    strength: λ, the weight of the penalty (a mean over layers), or the weight decay.
     """
 
     label: str

@@ -212,8 +212,8 @@ def alarm_curve(
     alarming: (N, T) probability that a frame is an emergency. emergency: (N,) bool, which clips are emergencies. A clip
     raises at most one alarm.
 
-    Columns: rule, threshold, miss_rate with low and high (%, Wilson, 95 %), alarms_per_hour (of clips without
-    emergency) with low and high (exact Poisson, 95 %), alarms, hours; NaN if there are no clips of that kind.
+    Columns: rule, threshold, miss_rate with miss_low and miss_high (%, Wilson, 95 %), alarms_per_hour (of clips without
+    emergency) with alarms_low and alarms_high (exact Poisson, 95 %), alarms, hours; NaN if there are no such clips.
     """
     hours = int((~emergency).sum()) * alarming.shape[1] * seconds / 3600
     counted = hours or np.nan
