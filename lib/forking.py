@@ -1,9 +1,9 @@
-"""Independent trainings side by side, each in a process of its own.
+"""Run independent training functions in parallel, each in a process of its own.
 
     models = side_by_side([partial(train, one), partial(train, other)])
 
-Processes are forked, as a new one takes three seconds and half a gigabyte for its imports. That is safe with one thread
-each and no accelerator; everywhere else joblib starts new ones.
+Processes are forked, since a new one takes three seconds and half a gigabyte for its imports. Forking is safe with one
+thread per process and no accelerator; otherwise joblib starts new processes.
 """
 
 import ctypes
@@ -33,23 +33,23 @@ KILLED = (
     "thread (CORES=1), which trains one at a time. What was finished is kept: run again to go on."
 )
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
-_work: Sequence[Callable[[], Any]] = ()  # what a forked process finds, without its being sent
+_work: Sequence[Callable[[], Any]] = ()  # inherited by forked processes without pickling
 
 
 def side_by_side(trainings: Sequence[Callable[[], Any]]) -> list[Any]:
-    """The results of independent trainings, functions without arguments, in order.
+    """Return the results of independent training functions (without arguments), in order.
 
-    They run in processes of one thread each, as many at a time as torch may use threads: operations of small networks
-    are too short to share, and a GPU waits for the one thread that launches them. They end with this one, even if it
-    is killed.
+    They run in single-threaded processes, as many at a time as torch may use threads: operations of small networks are
+    too short to split over threads, and a GPU waits for the one thread that launches them. The processes end with this
+    one, even if it is killed.
 
     Raises:
-        TrainingError: the process of one was killed. Whatever a training raises is raised here.
+        TrainingError: a process was killed or ran out of GPU memory. Other exceptions of a training function propagate.
     """
     workers = min(len(trainings), torch.get_num_threads())
     if workers < 2 or _work or int(os.environ.get("WORLD_SIZE", 1)) > 1:
         return [one() for one in trainings]
-    # A process whose gradients were ever computed by an accelerator's threads cannot be forked for more of them.
+    # Once autograd has used its threads for an accelerator, forked processes cannot run backward passes.
     forks = sys.platform.startswith("linux") and not torch.accelerator.is_available()
     try:
         return (_forked if forks else _anew)(trainings, workers)
@@ -58,21 +58,21 @@ def side_by_side(trainings: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 def give_back() -> None:
-    """Return to the system what this process has freed. glibc keeps it: 250 MB after the sounds were loaded."""
+    """Return freed memory to the operating system; glibc would keep it (250 MB after loading the sounds)."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
-    if trim is not None:  # other C libraries have none, and need none
+    if trim is not None:  # other C libraries neither have nor need it
         trim(0)
 
 
 def _forked(trainings: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
     global _work
     _work, before = trainings, set(active_children())
-    give_back()  # else each process writes into its own copy of free memory
-    sys.stdout.flush(), sys.stderr.flush()  # what waits there would be written once by each
+    give_back()  # otherwise every fork copies free pages as it writes to them
+    sys.stdout.flush(), sys.stderr.flush()  # buffered output would be written once per process
     pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_end_with, initargs=(os.getpid(),))
     try:
         return [pickle.loads(found) for found in pool.map(_call, range(len(trainings)))]
-    except BaseException:  # an interrupt among them: what still runs is of no use
+    except BaseException:  # including KeyboardInterrupt: the remaining results are not needed
         for process in set(active_children()) - before:
             process.terminate()
         raise
@@ -83,9 +83,9 @@ def _forked(trainings: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
 
 def _end_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:  # it was killed before it could be said
+    if os.getppid() != parent:  # the parent was killed before prctl took effect
         os._exit(1)
-    threadpool_limits(1)  # NumPy's products of matrices, whose threads otherwise wait for each other on busy cores
+    threadpool_limits(1)  # NumPy's matrix products, whose threads otherwise wait for each other on busy cores
 
 
 def _call(place: int) -> bytes:
@@ -94,18 +94,18 @@ def _call(place: int) -> bytes:
 
 def _alone(training: Callable[[], Any]) -> bytes:
     torch.set_num_threads(1)
-    os.environ["TQDM_DISABLE"] = "1"  # a bar of its own in somebody else's notebook
-    # Pickled here: tensors that are sent as they are stay in this process's memory, which ends with it.
+    os.environ["TQDM_DISABLE"] = "1"  # progress bars of workers would clutter the parent's notebook
+    # Pickled here: tensors sent directly would stay in the shared memory of this process, which ends with it.
     return pickle.dumps(training())
 
 
 def _anew(trainings: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
-    """In new processes, which share one memory-mapped file of what they work on."""
+    """Run in new processes, which share one memory-mapped file of their inputs."""
     settings = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    # What is mapped cannot be deleted on every system; it is then left to the system.
+    # Some systems cannot delete a mapped file; cleaning up is then left to them.
     with TemporaryDirectory(prefix="trainings-", ignore_cleanup_errors=True) as folder:
         file = Path(folder) / "all.pt"
-        torch.save(list(trainings), file, pickle_module=cloudpickle)  # which knows functions within functions
+        torch.save(list(trainings), file, pickle_module=cloudpickle)  # which can pickle nested functions
         pool = Parallel(workers, backend="loky", inner_max_num_threads=1)
         found = pool(delayed(_read_and_call)(file, place, settings) for place in range(len(trainings)))
         return [pickle.loads(one) for one in found]
@@ -114,15 +114,15 @@ def _anew(trainings: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
 def _read_and_call(file: Path, place: int, settings: tuple[bool, bool]) -> bytes:
     torch.use_deterministic_algorithms(settings[0], warn_only=True)
     torch.backends.cudnn.benchmark = settings[1]
-    return _alone(torch.load(file, mmap=True, weights_only=False)[place])  # written by this very program
+    return _alone(torch.load(file, mmap=True, weights_only=False)[place])  # trusted: written by this program
 
 
 def train_each(
     train: Callable[..., Any], arms: Iterable[Any], /, *inputs: Any, checkpoints: Path | None = None, **options: Any
 ) -> dict[str, Any]:
-    """What `train(arm, *inputs, checkpoint=folder, **options)` returns for each of `arms`, by its label, side by side.
+    """Return the results of `train(arm, *inputs, checkpoint=folder, **options)` by arm label, trained in parallel.
 
-    Each arm has a folder below `checkpoints`, named after its label. ValueError where two labels name one folder.
+    Each arm has a folder below `checkpoints`, named after its label. ValueError if two labels give the same folder.
     """
     arms = list(arms)
     folders = ["".join(c if c.isalnum() else "-" for c in arm.label.lower()).strip("-") for arm in arms]

@@ -1,4 +1,4 @@
-"""What a notebook displays beside results: interactive figures, and sentences about a run."""
+"""Notebook output besides results: interactive figures, and sentences about a run."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -10,18 +10,17 @@ from matplotlib.figure import Figure
 
 
 def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> ipywidgets.VBox:
-    """Show `draw(**values)` with the values of `controls`, and draw it anew whenever one of them changes.
+    """Show `draw(**values)` with the values of `controls`, and redraw it whenever one of them changes.
 
-    The figure is an ordinary output, which remains where there are no widgets; under `make figures` it is all that is
-    shown.
+    The figure is an ordinary output, so it also shows where widgets are not available; `make figures` shows it alone.
 
     Returns:
-        The controls, displayed already.
+        The controls, which are displayed already (except under `make figures`).
     """
 
     def drawn() -> Figure:
         figure = draw(**{name: control.value for name, control in controls.items()})
-        plt.close(figure)  # else it would appear under the cell once more
+        plt.close(figure)  # otherwise the figure would appear twice
         return figure
 
     shown = display(drawn(), display_id=True)
@@ -29,11 +28,11 @@ def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> 
         control.description = control.description or name
         control.observe(lambda change: shown.update(drawn()), "value")
     panel = ipywidgets.VBox([*controls.values()])
-    if "RUN_FOLDER" not in os.environ:  # set by `make figures`, whose copies nobody interacts with
+    if "RUN_FOLDER" not in os.environ:  # set by `make figures`, whose copies are not interactive
         display(panel)
     return panel
 
 
 def say(sentences: Sequence[str]) -> None:
-    """Show sentences as a list in Markdown: what is looked up in the tables of a run."""
+    """Show sentences as a Markdown list, such as findings looked up in the tables of a run."""
     display(Markdown("\n".join(f"* {sentence}" for sentence in sentences)))

@@ -1,7 +1,7 @@
-"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) for many small matrices, and for convolutions.
+"""Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) for many small matrices and for convolutions.
 
-PyTorch's takes one matrix after the other, in bfloat16, which costs a small network on a CPU ten times as much: half of
-a training step. Here all matrices of one shape are orthogonalised at once, on a CPU in float32.
+PyTorch's version updates one matrix after the other, in bfloat16, which takes ten times as long for a small network on
+a CPU: half of a training step. Here all matrices of one shape are orthogonalised at once, on a CPU in float32.
 """
 
 from collections import defaultdict
@@ -9,13 +9,13 @@ from collections import defaultdict
 import torch
 from torch import Tensor
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration, five steps of it
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration with five steps
 
 
 class Muon(torch.optim.Optimizer):
-    """PyTorch's with Nesterov's momentum; updates are as large as AdamW's ("match_rms_adamw").
+    """PyTorch's Muon with Nesterov momentum and updates as large as AdamW's ("match_rms_adamw").
 
-    A convolution's weight (filters, channels, height, width) is the matrix of filters against all the rest.
+    A convolution weight (filters, channels, height, width) is flattened to a matrix with one row per filter.
     """
 
     def __init__(self, params, lr: float = 1e-3, weight_decay: float = 0.1, momentum: float = 0.95):
@@ -30,16 +30,16 @@ class Muon(torch.optim.Optimizer):
                     alike[weight.shape, weight.device, weight.dtype].append(weight)
             for weights in alike.values():
                 directions = torch.stack([self._direction(weight, group["momentum"]).flatten(1) for weight in weights])
-                # AdamW's root mean square (Liu et al. 2025).
+                # Match the root mean square of AdamW's updates (Liu et al. 2025).
                 rate = group["lr"] * 0.2 * max(directions.shape[1:]) ** 0.5
                 for weight, update in zip(weights, orthogonalised(directions), strict=True):
                     weight.mul_(1 - group["lr"] * group["weight_decay"])
                     update = update.view(weight.shape)
-                    # A CUDA graph has its rate in a tensor, which `alpha` cannot be.
+                    # In a CUDA graph the learning rate is a tensor, which `alpha` does not accept.
                     weight.sub_(rate * update) if torch.is_tensor(rate) else weight.add_(update, alpha=-rate)
 
     def _direction(self, weight: Tensor, momentum: float) -> Tensor:
-        """Nesterov's: one step beyond the gradient's running mean, which is updated."""
+        """Return Nesterov's direction, one step beyond the running mean of the gradient; updates the mean in place."""
         state = self.state[weight]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(weight.grad)
@@ -47,9 +47,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrices: Tensor, coefficients: tuple[float, ...] = COEFFICIENTS, steps: int = 5) -> Tensor:
-    """(N, rows, columns) -> the same shape: each with its singular values taken to about 1 (0.7 to 1.2 in five steps).
+    """Return the matrices (N, rows, columns) with all singular values moved to about 1 (0.7 to 1.2 after five steps).
 
-    Newton-Schulz iteration of X <- a X + (b G + c G²) X with G = X Xᵀ, from X of Frobenius norm 1.
+    Newton-Schulz iteration X <- a X + (b G + c G²) X with G = X Xᵀ, starting from X of Frobenius norm 1.
     """
     a, b, c = coefficients
     found = matrices if matrices.device.type == "cpu" else matrices.bfloat16()

@@ -1,4 +1,4 @@
-"""The folders, and atomic writing. `OUTPUT_ROOT` (environment) moves everything that is written."""
+"""Folder locations and atomic writing. The environment variable `OUTPUT_ROOT` moves all output."""
 
 import contextlib
 import os
@@ -13,29 +13,29 @@ CLAIMS = ROOT / "paper" / "claims.yaml"
 
 
 def output_root() -> Path:
-    """A relative OUTPUT_ROOT, or DATA_ROOT, starts at the repository: a notebook's working directory is another."""
+    """Output root. A relative OUTPUT_ROOT or DATA_ROOT starts at the repository, as notebooks run in another folder."""
     return (ROOT / Path(os.environ.get("OUTPUT_ROOT", "")).expanduser()).resolve()
 
 
 def figures() -> Path:
-    """Results: figures, tables and their records. What the paper reads."""
+    """Folder of results (figures, tables and their records), which the paper reads."""
     return output_root() / "figures"
 
 
 def build() -> Path:
-    """Everything that can be made again: executed notebooks, checkpoints, caches. Not in git."""
+    """Folder of everything that can be regenerated: executed notebooks, checkpoints, caches. Not in git."""
     return output_root() / "build"
 
 
 def data_root() -> Path:
-    """Where data sets are looked for."""
+    """Folder that is searched for data sets."""
     return (ROOT / Path(os.environ.get("DATA_ROOT") or "data").expanduser()).resolve()
 
 
 def folder_name(profile: str, custom: bool) -> str:
-    """The folder of a profile's results below `figures/` and `build/`.
+    """Return the folder name of a profile's results below `figures/` and `build/`.
 
-    Custom runs have their own, and so have, by `RUN_FOLDER` of the workflow, the notebooks that read their results.
+    Custom runs have their own folder; notebooks that read their results get it through the workflow's `RUN_FOLDER`.
     """
     if os.environ.get("RUN_FOLDER"):
         return os.environ["RUN_FOLDER"]
@@ -44,7 +44,7 @@ def folder_name(profile: str, custom: bool) -> str:
 
 @contextlib.contextmanager
 def atomic(path: Path):
-    """A temporary name beside `path` that becomes `path` at the end, or nothing at all on an error."""
+    """Yield a temporary name beside `path` that is renamed to `path` at the end, or removed on an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:

@@ -1,7 +1,7 @@
-"""The house style, and the plots that studies share.
+"""The house style, and plots shared by the studies.
 
-Figures are drawn at the width they are printed at, so a font of 8 pt is 8 pt on paper.
-Colours are Okabe and Ito's (2008), told apart by readers with any colour vision.
+Figures are drawn at their printed width, so a font of 8 pt is 8 pt on paper.
+Colours are Okabe and Ito's (2008), which readers with any colour vision can distinguish.
 """
 
 import io
@@ -32,7 +32,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLE = {
     "figure.constrained_layout.use": True,
     "figure.dpi": 110,
-    "font.family": ["DejaVu Sans", "NanumGothic"],  # both from packages: the same glyphs everywhere, Hangul among them
+    "font.family": ["DejaVu Sans", "NanumGothic"],  # both from packages: the same glyphs everywhere, Hangul included
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -53,7 +53,7 @@ STYLE = {
 }
 
 
-# Importing the package would change the style of the whole session: only its font is of use.
+# Importing the package would change the style of the whole session; only its font is needed.
 font_manager.fontManager.addfont(Path(find_spec("koreanize_matplotlib").origin).parent / "fonts" / "NanumGothic.ttf")
 
 
@@ -84,11 +84,11 @@ def curves(
     colours: dict[str, str] | None = None,
     each: bool = False,
 ) -> None:
-    """One line per value of `by`: the mean over seeds, with a band of one standard deviation.
+    """Draw one line per value of `by`: the mean over seeds, with a band of one standard deviation.
 
-    One seed gives a line without a band. `each` draws every seed as a thin line instead of the band:
-    for values that fall into kinds, where a mean and a deviation describe no run. Lines differ by
-    colour, marker and, from the ninth on, dashes; those in `colours` keep theirs wherever they are drawn.
+    A single seed gives a line without a band. `each` draws every seed as a thin line instead of the band, for
+    multimodal values, whose mean and deviation describe no actual run. Lines differ by colour, marker and, from the
+    ninth on, dashes; labels in `colours` keep their style wherever they are drawn.
     """
     known = list(colours or {})
     for place, label in enumerate(frame[by].unique()):
@@ -115,9 +115,9 @@ def curves(
 def dots(
     axes: Axes, frame: pd.DataFrame, x: str, arms: Sequence[str], by: str, styles: dict[str, tuple[str, str, float]]
 ) -> None:
-    """One dot per row of `frame` with a value of `x`, in the row of its arm, the first arm at the top.
+    """Draw one dot per row of `frame` that has a value of `x`, at the height of its arm, with the first arm at the top.
 
-    styles: colour, marker and vertical shift (equal values would hide each other) by the value of column `by`.
+    styles: colour, marker and vertical shift (so that equal values do not hide each other) per value of column `by`.
     """
     for name, (colour, marker, shift) in styles.items():
         part = frame[(frame[by] == name) & frame[x].notna()]
@@ -129,20 +129,20 @@ def dots(
 
 
 def show_picture(axes: Axes, picture: np.ndarray, title: str = "") -> None:
-    """An RGB picture (H, W, 3) in [0, 1], without axes."""
+    """Show an RGB picture (H, W, 3) in [0, 1], without axes."""
     axes.imshow(picture, interpolation="nearest")
     axes.set_title(title, fontsize=6, pad=2)
     axes.set_axis_off()
 
 
 def filter_picture(kernel: Tensor | np.ndarray) -> np.ndarray:
-    """A filter (3, k, k) as a picture (k, k, 3) in [0, 1]: zero is grey, scaled by its largest weight."""
+    """Return a filter (3, k, k) as a picture (k, k, 3) in [0, 1], scaled by the largest magnitude; zero is grey."""
     kernel = np.asarray(kernel, dtype=np.float64)
     return np.clip(kernel / (2 * max(np.abs(kernel).max(), 1e-12)) + 0.5, 0, 1).transpose(1, 2, 0)
 
 
 def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 1) -> np.ndarray:
-    """Pictures (H, W, 3) of one size in a grid, `gap` white pixels apart, white where one is missing."""
+    """Arrange pictures (H, W, 3) of one size in a grid, `gap` white pixels apart; missing cells are white."""
     height, width, depth = pictures[0].shape
     rows = -(-len(pictures) // columns)
     sheet = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, depth))
@@ -153,23 +153,23 @@ def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 1) -> np.ndarr
 
 
 def plain_ticks(axis: Axis) -> None:
-    """1, 2 and 5 of each decade as plain numbers on a logarithmic axis: short ones have hardly a power of ten."""
+    """Label 1, 2 and 5 of each decade as plain numbers: a short logarithmic axis hardly contains a power of ten."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int = 4, title: str | None = None) -> None:
-    """One legend for the whole figure, under it."""
+    """Add one legend for the whole figure, below it."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), title=title)
 
 
 def arrange(figure: Figure) -> None:
-    """Lay the figure out once and for all, so that cropping it or adding text below moves nothing."""
+    """Fix the layout of the figure, so that cropping it or adding text below moves nothing."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    for legend in figure.legends:  # else it slides to the edge of what savefig crops to
+    for legend in figure.legends:  # otherwise it slides to the edge of the area that savefig crops to
         place = legend.get_window_extent().transformed(figure.transFigure.inverted())
         legend.borderaxespad = 0
         legend.set_loc("lower left")
@@ -177,11 +177,11 @@ def arrange(figure: Figure) -> None:
 
 
 def small_png(png: bytes, **text: str) -> bytes:
-    """The PNG file `png` with fewer colours and bytes; `text` becomes its only metadata.
+    """Return the PNG file `png` with fewer colours and bytes; `text` becomes its only text metadata.
 
-    Plots get 256 colours (median cut); pictures that this shifts by more than 3 of 255 (root mean square) keep full
-    colour in steps of 15, or, above `LARGEST_PNG` bytes, get 256 colours of maximum coverage. No dithering, which
-    compresses badly. Deterministic for one version of Pillow.
+    Plots get 256 colours (median cut); pictures for which this causes an error of 3 of 255 or more (root mean square)
+    keep full colour in steps of 15. Anything still above `LARGEST_PNG` bytes gets 256 colours of maximum coverage. No
+    dithering, which compresses badly. Deterministic for one version of Pillow.
     """
     with Image.open(io.BytesIO(png)) as file:
         picture, dpi = file.convert("RGB"), file.info.get("dpi", (72, 72))

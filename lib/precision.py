@@ -1,4 +1,4 @@
-"""Losses in full precision, whatever autocast says."""
+"""Losses in full precision, regardless of autocast."""
 
 import functools
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Autocast off; float64 tensors stay float64, any others become float32. Tensors come by position."""
+    """Run a function without autocast: its positional tensors become float32, except float64, which is kept."""
 
     @functools.wraps(function)
     def wrapped(*inputs, **options) -> Tensor:

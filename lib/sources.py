@@ -1,4 +1,4 @@
-"""The hash of code: of modules of `lib` and all that they import, without comments and docstrings; and its commit."""
+"""Hashes of `lib` modules and everything they import, without comments and docstrings; and queries to git."""
 
 import ast
 import hashlib
@@ -15,17 +15,17 @@ from lib import paths
 
 
 def source_hash(*modules: str) -> str:
-    """One hash over the given `lib` modules and everything in `lib` that they import, except this module."""
+    """Return one hash over the given `lib` modules and everything in `lib` that they import, except this module."""
     return digest({name: module_hash(name) for name in closure(*modules, without={__name__})})
 
 
 def module_hashes(*modules: str, without: Collection[str] = ()) -> dict[str, str]:
-    """One hash for each module of `closure`, packages' `__init__` included."""
+    """Return one hash for each module of `closure`, including the `__init__` of packages."""
     return {name: module_hash(name) for name in closure(*modules, without=without)}
 
 
 def closure(*modules: str, without: Collection[str] = ()) -> list[str]:
-    """The modules and all of `lib` that importing them executes, `without` some and what only they import."""
+    """Return the modules and all of `lib` that importing them executes, except `without` and what only those import."""
     graph = import_graph()
     found: set[str] = set(without)
     waiting = list(modules)
@@ -44,7 +44,7 @@ def closure(*modules: str, without: Collection[str] = ()) -> list[str]:
 
 
 def imported_packages(*modules: str) -> set[str]:
-    """Names of all that is imported from outside `lib` by the modules and their transitive closure."""
+    """Return the names of packages outside `lib` that the modules import, directly or through modules of `lib`."""
     graph = import_graph()
     found = {name for module in closure(*modules) for name in graph.find_modules_directly_imported_by(module)}
     return {name for name in found if graph.is_module_squashed(name)}
@@ -52,14 +52,14 @@ def imported_packages(*modules: str) -> set[str]:
 
 @cache
 def module_hash(module: str) -> str:
-    """The hash of one module's code without comments and docstrings."""
+    """Return the hash of one module's code without comments and docstrings."""
     base = paths.ROOT.joinpath(*module.split("."))
     path = base / "__init__.py" if base.is_dir() else base.with_suffix(".py")
     return sha256(normalised(path.read_text(encoding="utf-8")))
 
 
 def normalised(source: str) -> str:
-    """The code without comments, docstrings and layout; the text itself where it is not Python."""
+    """Return the code's syntax tree without comments and docstrings, as text; `source` itself if not Python."""
     try:
         tree = ast.parse(source)
     except SyntaxError:
@@ -73,13 +73,13 @@ def normalised(source: str) -> str:
 
 
 def digest(parts: dict[str, str]) -> str:
-    """One hash over all parts."""
+    """Return one hash over all parts."""
     return sha256(json.dumps(parts, sort_keys=True))
 
 
 @cache
 def import_graph() -> grimp.ImportGraph:
-    # No cache on disk: building takes some milliseconds, a stale cache would cost results.
+    # No cache on disk: building takes milliseconds, and a stale cache would cost results.
     return grimp.build_graph("lib", cache_dir=None, exclude_type_checking_imports=True, include_external_packages=True)
 
 
@@ -88,7 +88,7 @@ def sha256(text: str) -> str:
 
 
 def git(root: Path, *words: str) -> str | None:
-    """What git says of the clone at `root`; None where there is none, as in an archive inside another repository."""
+    """Return git's output for the clone at `root`; None if it is none, e.g. an archive inside another repository."""
     command, how = ["git", "-C", str(root)], {"text": True, "timeout": 60, "stderr": subprocess.DEVNULL}
     try:
         top = subprocess.check_output([*command, "rev-parse", "--show-toplevel"], **how).strip()

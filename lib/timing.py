@@ -1,4 +1,4 @@
-"""What tasks cost: multiplications, and durations on a shared machine, where tasks are timed in turns, A B C A B C …,
+"""Measure multiply-accumulates and durations of tasks. As machines are shared, tasks are timed in turns (A B C A B C …)
 and compared within each round."""
 
 import contextlib
@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def interleave(tasks: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1) -> pd.DataFrame:
-    """Seconds of each task in each round: one row per round, one column per task, in their order.
+    """Return the seconds of each task in each round: one row per round, one column per task, in the given order.
 
-    `warmup` rounds come first and are not kept. A GPU's work, which returns before it is done, is waited for before
-    each reading of the clock.
+    `warmup` rounds come first and are discarded. GPU calls return before the work is done, so the device is
+    synchronised before each reading of the clock.
     """
     if rounds < 1 or not tasks:
         raise ValueError(f"expected at least 1 round of at least 1 task, not {rounds} of {len(tasks)}")
@@ -34,21 +34,21 @@ def interleave(tasks: Mapping[str, Callable[[], object]], *, rounds: int, warmup
 
 
 def ratio(seconds: pd.DataFrame, task: str, reference: str) -> float:
-    """Median over rounds of the time of `task` in times of `reference`."""
+    """Return the median over rounds of the time of `task` relative to that of `reference`."""
     return float((seconds[task] / seconds[reference]).median())
 
 
 class _NoModules(contextlib.nullcontext):
-    """What FlopCounterMode asks about modules. Its own tracker cannot follow a gradient of a gradient."""
+    """Stand-in for the module tracker of FlopCounterMode, which cannot follow a gradient of a gradient."""
 
     parents = ("Global",)
 
 
 def count_macs(task: Callable[[], object]) -> int:
-    """Multiply-accumulates of the matrix products and convolutions that `task` runs, backward included.
+    """Count the multiply-accumulates of the matrix products and convolutions that `task` runs, including backward.
 
-    Counted from the shapes as they run; elementwise work is not counted. Products of a matrix and
-    a vector count only as a matrix with one column.
+    They are computed from the shapes at run time; elementwise operations are not counted. Matrix-vector products count
+    only if the vector is a matrix with one column.
     """
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _NoModules()
@@ -63,14 +63,14 @@ def costs(
     rounds: int,
     **references: str,
 ) -> pd.DataFrame:
-    """What each task costs: macs (`count_macs`), milliseconds (median over rounds), a column for each of `references`,
-    by its name: the time in times of that task (`ratio`), and threads. The random state stays as it is.
+    """Return the cost of each task: macs (`count_macs`), milliseconds (median over rounds), a column for each of
+    `references` (the time relative to that task, see `ratio`), and threads. The random state is preserved.
     """
     with torch.random.fork_rng():
         for task in tasks.values():
-            task()  # finds the algorithms of all convolutions
+            task()  # selects the algorithms of all convolutions
         macs = [count_macs(task) for task in tasks.values()]
-        # Steps that are recorded as a CUDA graph are so by their fourth call (`training.Captured`).
+        # Steps that are captured as a CUDA graph are captured by their fourth call (`training.Captured`).
         seconds = interleave(tasks, rounds=rounds, warmup=3 if torch.cuda.is_available() else 0)
     table = pd.DataFrame({"macs": macs, "milliseconds": 1e3 * seconds.median()}, index=list(tasks))
     for column, reference in references.items():

@@ -1,7 +1,7 @@
-"""One training loop for all studies, on Accelerate: device, precision, progress, checkpoint, resume.
+"""One training loop for all studies, built on Accelerate: device, precision, progress, checkpoint, resume.
 
-`fit` repeats a study's step, averages its terms into one history row per epoch, and saves a checkpoint after each. It
-resumes bit for bit on a CPU, as batches depend on (seed, epoch) alone and checkpoints hold all random states.
+`fit` repeats a study's step, averages its loss terms into one history row per epoch, and saves a checkpoint after each
+epoch. On a CPU, resuming is bit-exact: batches depend on (seed, epoch) alone and checkpoints hold all random states.
 
     accelerator = start(device="cpu")
     model, optimizer, scheduler = prepare(accelerator, model, optimizer, scheduler)
@@ -35,29 +35,29 @@ Terms = dict[str, Tensor]
 Step = Callable[[Any], Terms]
 
 
-STEPS_BETWEEN_CHECKS = 20  # to look at a loss makes a GPU wait for it
+STEPS_BETWEEN_CHECKS = 20  # reading a loss makes the CPU wait for the GPU
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says what to do."""
+    """Training cannot continue; the message says what to do."""
 
 
 def start(device: str = "auto", precision: str = "no") -> Accelerator:
-    """A fresh Accelerator. device: "auto" (CUDA or else the CPU), "cpu", "cuda"; precision: "no" or "bf16"."""
+    """Return a new Accelerator. device: "auto" (CUDA or else the CPU), "cpu", "cuda"; precision: "no" or "bf16"."""
     if device not in ("auto", "cpu", "cuda"):
         raise TrainingError(f"device {device!r} is unknown; choose 'auto', 'cpu' or 'cuda'")
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("device 'cuda' was asked for, but torch sees no GPU; use device='cpu' or 'auto'")
-    cpu = device == "cpu" or (device == "auto" and torch.backends.mps.is_available())  # Apple's GPUs know no float64
+    cpu = device == "cpu" or (device == "auto" and torch.backends.mps.is_available())  # Apple's GPUs do not support float64
     if precision not in ("no", "bf16"):
         raise TrainingError(f"precision {precision!r} is unknown; choose 'no' or 'bf16'")
-    # A notebook trains many models in turn, one on the CPU perhaps and the next on "auto".
+    # A notebook trains many models in turn, perhaps one on the CPU and the next on "auto".
     AcceleratorState._reset_state(reset_partial_state=cpu or PartialState._shared_state.get("_cpu", False))
     return Accelerator(cpu=cpu, mixed_precision=precision)
 
 
 def prepare(accelerator: Accelerator, *parts: Any, channels_last: bool = True) -> tuple:
-    """`accelerator.prepare`, with image networks in channels_last: faster on CPUs and on tensor cores."""
+    """Call `accelerator.prepare`, with image networks in channels_last, which is faster on CPUs and tensor cores."""
     if channels_last:
         for part in parts:
             if isinstance(part, nn.Module):
@@ -75,11 +75,11 @@ def gradient_step(
     *,
     capture: bool = False,
 ) -> Step:
-    """The usual step: add the named loss terms, go back, update.
+    """Return the usual training step: sum the named loss terms, backpropagate, update.
 
-    optimizer, scheduler: one, or a sequence of them where parts of the network are trained by different ones.
-    losses(model, batch) returns scalar terms already weighted; their sum is minimised.
-    capture: as `Captured`, whose conditions `losses` then has to meet.
+    optimizer, scheduler: one, or a sequence if parts of the network are trained by different ones.
+    losses: losses(model, batch) returns scalar terms, already weighted; their sum is minimised.
+    capture: run the step as a `Captured` one, whose conditions `losses` then has to meet.
     """
     optimizers, schedulers = (
         () if part is None else part if isinstance(part, Sequence) else (part,) for part in (optimizer, scheduler)
@@ -108,10 +108,10 @@ def gradient_step(
 
 
 class MovingAverage(AveragedModel):
-    """A network's exponential moving average: weights averaged, buffers as the network has them.
+    """Exponential moving average of a network's weights; buffers are copied from the network.
 
-    ramp: a decay of at most (1 + n)/(10 + n) after n updates, for short trainings. Unlike its base class it never
-    synchronises with the device, so that a CUDA graph can hold it.
+    ramp: limit the decay to (1 + n)/(10 + n) after n updates, for short training runs. Unlike its base class, it never
+    synchronises with the device, so that a CUDA graph can contain it.
     """
 
     def __init__(self, network: nn.Module, decay: float, *, ramp: bool = False):
@@ -133,14 +133,14 @@ class MovingAverage(AveragedModel):
 
 
 class Captured:
-    """A step as one CUDA graph, since a small network's time goes into launching its many operations.
+    """A training step run as one CUDA graph, since a small network spends most of its time on launching operations.
 
-    step(batch) takes tensors of one shape, never synchronises and draws from the device's generator alone. It is
-    recorded after `WARM_UP` calls, once ready() is true, and then replayed; on a CPU and with several processes it
-    just runs. Terms are valid until the next call.
+    step(batch) takes tensors of one shape, never synchronises and draws random numbers from the device's generator
+    alone. It is captured after `WARM_UP` calls, once ready() is true, and then replayed; on a CPU or with several
+    processes it is called as is. The returned terms are valid until the next call.
 
-    optimizers: those that `step` uses, fused or capturable. Their learning rates become tensors on the GPU; step the
-    schedules outside of `step`.
+    optimizers: those that `step` uses, fused or capturable. Their learning rates become tensors on the GPU; step their
+    schedulers outside of `step`.
     """
 
     WARM_UP = 3
@@ -159,7 +159,7 @@ class Captured:
         if not self.usable:
             return self.step(batch)
         if self.graph is None:
-            if self.calls == 0:  # not before: a checkpoint may have been loaded meanwhile
+            if self.calls == 0:  # not in __init__: a checkpoint may be loaded in between
                 for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                     group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32).to(batch.device)
             self.calls += 1
@@ -174,7 +174,7 @@ class Captured:
         return self.terms
 
     def _aside(self, batch: Tensor) -> Terms:
-        """Run on another stream, whose allocations are kept apart from the graph's."""
+        """Run the step on a side stream, whose allocations are kept apart from the graph's."""
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
@@ -184,7 +184,7 @@ class Captured:
 
 
 def shuffled(accelerator: Accelerator, count: int, batch_size: int, seed: int) -> Callable[[int], list[Tensor]]:
-    """`batches` for `fit`: of each epoch this process's share of `epoch_batches`, moved to the device at once."""
+    """Return `batches` for `fit`: this process's share of `epoch_batches`, moved to the device once per epoch."""
     where = {"process": accelerator.process_index, "processes": accelerator.num_processes}
     return lambda epoch: epoch_batches(count, batch_size, seed=seed, epoch=epoch, device=accelerator.device, **where)
 
@@ -199,10 +199,10 @@ def epoch_batches(
     processes: int = 1,
     device: torch.device | str = "cpu",
 ) -> list[Tensor]:
-    """Indices of one epoch's batches, a function of (seed, epoch) alone.
+    """Return the sample indices of one epoch's batches, which depend on (seed, epoch) alone.
 
-    The last incomplete batch is dropped, as batch norm and contrastive losses are not defined
-    for a leftover of one. Each of `processes` gets every processes-th batch, equally many.
+    An incomplete last batch is dropped, as batch norm and contrastive losses are not defined
+    for a single sample. Each of `processes` gets every `processes`-th batch, all of them equally many.
     """
     if not 1 <= batch_size * processes <= count:
         raise TrainingError(
@@ -226,11 +226,11 @@ def fit(
     key: dict[str, Any] | None = None,
     name: str = "training",
 ) -> pd.DataFrame:
-    """Run `step` over `batches(epoch)` for epochs 1…`epochs`; the history has one row per epoch.
+    """Run `step` over `batches(epoch)` for epochs 1…`epochs`; return the history with one row per epoch.
 
-    A row holds `epoch`, the mean of every term of `step` and the values of `evaluate(epoch)`; `evaluate(0)` sees the
-    untrained model. With `checkpoint` (a folder) all that was prepared or registered with the accelerator is saved
-    after each epoch, atomically, and a call with the same `key` (settings, data, code) resumes from there.
+    A row holds `epoch`, the mean of every term of `step` and the values of `evaluate(epoch)`; `evaluate(0)` scores the
+    untrained model. With `checkpoint` (a folder), everything prepared by or registered with the accelerator is saved
+    atomically after each epoch, and a call with the same `key` (settings, data, code) resumes from there.
     """
     with nullcontext() if checkpoint is None or not accelerator.is_main_process else _lock(checkpoint, name):
         done, rows = (0, []) if checkpoint is None else _resume(accelerator, checkpoint, key or {}, epochs)
@@ -241,7 +241,7 @@ def fit(
             desc=name,
             unit="epoch",
             leave=False,
-            # None: not where output goes to a file. tqdm heeds its own variable only where `disable` is not given.
+            # None hides the bar if output goes to a file. tqdm reads its own variable only if `disable` is not given.
             disable=True if os.environ.get("TQDM_DISABLE") or not accelerator.is_main_process else None,
         )
         for epoch in bar:
@@ -255,14 +255,14 @@ def fit(
 
 
 def step_count(count: int, settings: Any) -> int:
-    """Steps of a whole training on `count` samples with `settings.batch_size` and `settings.epochs`."""
+    """Return the number of steps of a training run on `count` samples with `settings.batch_size` and `settings.epochs`."""
     return len(epoch_batches(count, settings.batch_size, seed=0, epoch=0)) * settings.epochs
 
 
 def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_scheduler.OneCycleLR:
-    """The one-cycle schedule (Smith & Topin 2018) whose peaks are the learning rates of the optimizer."""
+    """Return the one-cycle schedule (Smith & Topin 2018) that peaks at the learning rates of the optimizer."""
     peaks = [group["lr"] for group in optimizer.param_groups]
-    warm_up = 0.25 if steps != 4 else 0.375  # OneCycleLR divides by zero where the warm-up is exactly one step
+    warm_up = 0.25 if steps != 4 else 0.375  # OneCycleLR divides by zero if the warm-up is exactly one step
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, peaks, total_steps=steps, pct_start=warm_up, cycle_momentum=False
     )
@@ -271,8 +271,8 @@ def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_sc
 def scored(
     count: int, settings: Any, score: Callable[[], Mapping[str, float]] | None
 ) -> Callable[[int], dict[str, float]]:
-    """`evaluate` for `fit`: the images seen of `count` an epoch, and `score()` every `settings.score_every` epochs and
-    after the last; scores leave the random state alone."""
+    """Return `evaluate` for `fit`: the number of images seen (of `count` per epoch), and `score()` every
+    `settings.score_every` epochs and after the last; scoring preserves the random state."""
 
     def evaluate(epoch: int) -> dict[str, float]:
         row = {"images": float(epoch * (count // settings.batch_size) * settings.batch_size)}
@@ -299,11 +299,11 @@ def fit_arm(
     batches: Callable[[int], Sequence[Any]] | None = None,
     **facts: Any,
 ) -> pd.DataFrame:
-    """`fit` one arm of a study on shuffled batches of `train`.
+    """Train one arm of a study with `fit`, on shuffled batches of `train` unless `batches` is given.
 
-    arm, settings: dataclasses, which enter the checkpoint's key, without the arm's label. train: has a checksum, and
-    without `batches` a length. code: the module whose source, with all that it imports, a checkpoint depends on.
-    facts: whatever else it depends on.
+    arm, settings: dataclasses that enter the checkpoint's key, except for the arm's label. train: has a checksum and,
+    without `batches`, a length. code: the module whose source, including its imports, the checkpoint depends on.
+    facts: anything else it depends on.
     """
     key = {"arm": asdict(replace(arm, label="")), "settings": asdict(settings), "seed": seed, "train": train.checksum}
     return fit(
@@ -319,7 +319,7 @@ def fit_arm(
 
 
 def _lock(checkpoint: Path, name: str) -> AbstractContextManager:
-    """One training at a time; the operating system releases the lock when the process dies, however it dies."""
+    """Lock a checkpoint for one process; the operating system releases the lock however the process ends."""
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
     try:
         return FileLock(f"{checkpoint}.lock", timeout=0).acquire()
@@ -338,14 +338,14 @@ def _one_epoch(step: Step, batches: Sequence[Any], epoch: int, name: str) -> dic
         terms = step(batch)
         values.append(torch.stack([value.detach().float() for value in terms.values()]))  # (terms,)
         if number % STEPS_BETWEEN_CHECKS == 0 and not values[-1].isfinite().all():
-            break  # an epoch may take an hour; its means are not finite either way
-    # Summed by twenties, as stored histories were.
+            break  # an epoch may take an hour, and its means are not finite either way
+    # Summed in groups of twenty, as in the stored histories.
     total = sum(part.double().sum(0) for part in torch.stack(values).split(20))
     return dict(zip(terms, (total / len(batches)).tolist(), strict=True))
 
 
 def _check_finite(means: dict[str, float], accelerator: Accelerator, epoch: int, name: str) -> None:
-    """Weights may break in the last step though every loss was finite; neither may replace a good checkpoint."""
+    """Raise before bad losses or weights replace a good checkpoint; the last step may break weights alone."""
     weights = (item for model in accelerator._models for item in model.state_dict().items())
     bad = [key for key, value in [*means.items(), *weights] if not torch.as_tensor(value).isfinite().all()]
     if bad:
@@ -356,7 +356,7 @@ def _check_finite(means: dict[str, float], accelerator: Accelerator, epoch: int,
         )
 
 
-# Checkpoints: <folder>/key.json says what was trained, <folder>/epoch-0003/ holds one whole epoch.
+# Checkpoints: <folder>/key.json describes what was trained, <folder>/epoch-0003/ holds the state after one epoch.
 
 
 def _save(accelerator: Accelerator, folder: Path, epoch: int, rows: list[dict]) -> None:
@@ -369,7 +369,7 @@ def _save(accelerator: Accelerator, folder: Path, epoch: int, rows: list[dict]) 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (partial / "history.json").write_text(json.dumps(rows, default=float))
-        partial.rename(folder / f"epoch-{epoch:04d}")  # a folder is renamed whole or not at all
+        partial.rename(folder / f"epoch-{epoch:04d}")  # renaming a folder is atomic
         for old in _complete(folder)[:-1]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
@@ -381,8 +381,8 @@ def _complete(folder: Path) -> list[Path]:
 
 
 def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> tuple[int, list[dict]]:
-    """Load the newest checkpoint of `folder` if it was made with the same key; (epochs done, history)."""
-    made_by = {"torch": torch.__version__, "device": accelerator.device.type}  # which the results' records name
+    """Load the newest checkpoint of `folder` if it was made with the same key; return (epochs done, history)."""
+    made_by = {"torch": torch.__version__, "device": accelerator.device.type}  # also named in the records of the results
     wanted = json.loads(json.dumps(key | made_by, sort_keys=True, default=str))
     note = folder / "key.json"
     same = note.exists() and json.loads(note.read_text()) == wanted
@@ -393,7 +393,7 @@ def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> t
     if not saved:
         if accelerator.is_main_process:
             if folder.exists():
-                shutil.rmtree(folder)  # what stayed behind would be taken for this training's
+                shutil.rmtree(folder)  # leftovers would be taken for checkpoints of this run
             with atomic(note) as temporary:
                 temporary.write_text(json.dumps(wanted, indent=1))
         accelerator.wait_for_everyone()
@@ -402,12 +402,12 @@ def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> t
     try:
         rows = json.loads((newest / "history.json").read_text())
         accelerator.load_state(str(newest))
-        # Accelerate only logs that it could not restore random states.
+        # Accelerate only logs a failure to restore random states.
         random_states = newest / f"random_states_{accelerator.process_index}.pkl"
         saved_state = torch.load(random_states, weights_only=False)["torch_manual_seed"]
         if not torch.equal(saved_state, torch.get_rng_state()):
             raise ValueError(f"{random_states.name} could not be restored")
-    except Exception as error:  # whatever the many readers inside raise, the cure is the same
+    except Exception as error:  # whichever of the readers fails, the remedy is the same
         raise TrainingError(
             f"the checkpoint {newest} cannot be read ({type(error).__name__}: {error}). "
             f"Delete the folder {folder} and run again to train from the start."
@@ -417,8 +417,8 @@ def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> t
 
 @torch.no_grad()
 def predict(model: nn.Module, inputs: Iterable[Tensor]) -> Tensor:
-    """Model outputs over `inputs` (already on the device) in evaluation mode, as float32."""
-    modes = {part: part.training for part in model.modules()}  # some may be frozen
+    """Return the model's outputs over `inputs` (already on the device) in evaluation mode, as float32."""
+    modes = {part: part.training for part in model.modules()}  # some modules may be frozen in evaluation mode
     model.eval()
     try:
         return torch.cat([model(batch).float() for batch in inputs])
