@@ -48,7 +48,7 @@ def start(device: str = "auto", precision: str = "no") -> Accelerator:
         raise TrainingError(f"device {device!r} is unknown; choose 'auto', 'cpu' or 'cuda'")
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("device 'cuda' was asked for, but torch sees no GPU; use device='cpu' or 'auto'")
-    cpu = device == "cpu" or (device == "auto" and torch.backends.mps.is_available())  # Apple's GPUs do not support float64
+    cpu = device == "cpu" or (device == "auto" and torch.backends.mps.is_available())  # Apple's GPUs lack float64
     if precision not in ("no", "bf16"):
         raise TrainingError(f"precision {precision!r} is unknown; choose 'no' or 'bf16'")
     # A notebook trains many models in turn, perhaps one on the CPU and the next on "auto".
@@ -255,7 +255,7 @@ def fit(
 
 
 def step_count(count: int, settings: Any) -> int:
-    """Return the number of steps of a training run on `count` samples with `settings.batch_size` and `settings.epochs`."""
+    """Return the steps of a whole training run on `count` samples with `settings.batch_size` and `settings.epochs`."""
     return len(epoch_batches(count, settings.batch_size, seed=0, epoch=0)) * settings.epochs
 
 
@@ -356,7 +356,7 @@ def _check_finite(means: dict[str, float], accelerator: Accelerator, epoch: int,
         )
 
 
-# Checkpoints: <folder>/key.json describes what was trained, <folder>/epoch-0003/ holds the state after one epoch.
+# Checkpoints: <folder>/key.json describes what was trained, <folder>/epoch-0003/ holds the state after that epoch.
 
 
 def _save(accelerator: Accelerator, folder: Path, epoch: int, rows: list[dict]) -> None:
@@ -382,7 +382,7 @@ def _complete(folder: Path) -> list[Path]:
 
 def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> tuple[int, list[dict]]:
     """Load the newest checkpoint of `folder` if it was made with the same key; return (epochs done, history)."""
-    made_by = {"torch": torch.__version__, "device": accelerator.device.type}  # also named in the records of the results
+    made_by = {"torch": torch.__version__, "device": accelerator.device.type}  # also named in the results' records
     wanted = json.loads(json.dumps(key | made_by, sort_keys=True, default=str))
     note = folder / "key.json"
     same = note.exists() and json.loads(note.read_text()) == wanted

@@ -1,10 +1,10 @@
-"""Sounds of any data set as one int16 tensor with labels, 16 kHz mono.
+"""Load the sounds of any data set as one int16 tensor with labels, 16 kHz mono.
 
     train = load_sounds("esc50", "train")
     every = load_sounds("esc50", "all", seconds=5)  # for cross-validation over `folds`
     own = load_sounds("folder:~/birds", "test", seconds=2.5)
 
-Where a set is looked for is written in `catalog`, which formats are read in `decoding`.
+`catalog` lists where data sets are searched for, `decoding` which formats are read.
 """
 
 import re
@@ -26,8 +26,8 @@ from lib.data.folders import Listing
 
 __all__ = ["DataError", "Sounds", "load_sounds"]
 
-FOLDS = 5  # of a folder; ESC-50 has its own
-LONGEST = 600.0  # seconds; a longer clip is a slip
+FOLDS = 5  # for folders; ESC-50 has its own
+LONGEST = 600.0  # seconds; longer is taken for a mistake
 _FORMAT = "3"  # of the cache; raise it when decoding changes
 _EXTENSIONS = """
     .wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64
@@ -44,20 +44,20 @@ _WHERE_ESC50 = (
 
 @dataclass(frozen=True)
 class Sounds(common.Labelled):
-    """Clips of one split, in memory.
+    """Clips of one split, held in memory.
 
     Attributes:
         samples: (N, n) int16, 16 kHz mono.
         labels: (N,) int64, an index into `classes`.
-        classes: names.
-        folds: (N,) int64, 0 or more: clips that belong together share one.
-        names: of the files, relative to the folder.
-        name: of the data set, for captions; it says which copy was read.
+        classes: class names.
+        folds: (N,) int64, 0 or more; clips that belong together share a fold.
+        names: file names, relative to the folder.
+        name: name of the data set for captions, including which copy was read.
         checksum: sha256 of the samples and labels as loaded.
         split: "train", "test" or "all".
-        rejected: reason -> number of the data set's files that were left out for it.
-        spans: per clip, (onset, offset) in seconds of all sounds of its class; None where they are not known.
-        texts: what is said in each clip, "" for nothing; None where nobody noted it.
+        rejected: reason -> number of files of the data set left out for that reason.
+        spans: per clip, (onset, offset) in seconds of all sounds of its class; None if unknown.
+        texts: transcript of each clip, "" if nothing is said; None if there are no transcripts.
     """
 
     samples: Tensor
@@ -88,19 +88,19 @@ def load_sounds(
     Args:
         dataset: "esc50" or "folder:<path>".
         split: "train", "test" or "all". ESC-50 is made for cross-validation over its folds; its "test" is
-            the last fold that is there. Folders are split as image folders are, see `folders.list_folder`.
-        seconds: length of a clip, 0.1 to 600. Of longer files the beginning is taken, shorter ones are
-            followed by digital silence, as ESC-50 itself does with what is shorter than 5 s.
-        count: load only so many clips, the classes as equal in number as they allow. A smaller
-            subset of the same seed lies within a larger one.
-        seed: of the subset. It never moves a clip between the splits or folds.
+            the last fold available. Folders are split like image folders, see `folders.list_folder`.
+        seconds: length of a clip, 0.1 to 600. Longer files are cut to their beginning, shorter ones are padded
+            with digital silence, as ESC-50 itself does with recordings shorter than 5 s.
+        count: number of clips to load, with classes as equal in number as possible. With the same seed, a
+            smaller subset is contained in a larger one.
+        seed: seed of the subset. It never moves a clip between splits or folds.
 
-    ESC-50's folds are the official ones less 1. A folder's are 5 by a hash of the file's name, which leaves
-    a fold of a small set empty now and then.
+    ESC-50 has its official folds, numbered from 0. A folder has 5 folds, assigned by a hash of the file name, so
+    a fold of a small set may be empty.
 
     Raises:
-        DataError: the data is missing, damaged, not as expected, or the arguments ask for what it
-            cannot give. The message says what to do.
+        DataError: the data is missing, damaged or not as expected, or cannot satisfy the arguments. The
+            message says what to do.
     """
     common.check(dataset, split, count, known=catalog.AUDIO_SETS, splits=("train", "test", "all"))
     if not decoding.SHORTEST <= seconds <= LONGEST:
@@ -132,7 +132,7 @@ def _folder(source: Source, split: str) -> tuple[Listing, str]:
 
 
 def _esc50(source: Source, split: str) -> tuple[Listing, str]:
-    """Classes in alphabetical order, whichever form of the set is there."""
+    """Return the clips and the name for captions; classes are in alphabetical order in every form of the set."""
     copy = []
     if source.kind == "folder":
         listing = folders.list_folder(source.path, "all", SOUNDS)
@@ -167,7 +167,7 @@ def _fold(path: Path) -> int:
 
 
 def _copy(path: Path) -> str:
-    """For a caption: what kind of a copy it is, by one of its files."""
+    """Return the kind of copy for a caption, judged by one of its files."""
     try:
         with path.open("rb") as content:
             found = soundfile.info(content)
@@ -177,7 +177,7 @@ def _copy(path: Path) -> str:
 
 
 def _official(source: Source) -> Listing:
-    """The clips that the repository's own list names. GitHub's archive of it is unpacked."""
+    """Return the clips in the repository's own list. GitHub's archive of it is unpacked."""
     folder = source.path
     if source.kind == "archive":
         folder = common.unpack(source.path, f"{catalog.ESC50}/{catalog.ESC50_LIST}", _WHERE_ESC50) / catalog.ESC50
@@ -207,7 +207,7 @@ def _official(source: Source) -> Listing:
 
 
 def _decode(listing: Listing, length: int) -> np.ndarray:
-    """(N, length) int16. What is longer is told here, where it is decoded: once for each cache."""
+    """Decode to (N, length) int16. The warning about longer files comes from here, so once per cache."""
     longer = []
 
     def read(path: Path) -> np.ndarray:

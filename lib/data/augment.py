@@ -1,4 +1,4 @@
-"""From stored pixels to network input: a whole batch at once, each image with its own draw."""
+"""From stored pixels to network input, for a whole batch at once, with independent draws for each image."""
 
 import torch
 import torch.nn.functional as F
@@ -6,17 +6,17 @@ from torch import Tensor
 
 
 def as_float(pixels: Tensor) -> Tensor:
-    """uint8 pixels, 0 to 255, as float32 in [-1, 1]."""
+    """Return uint8 pixels, 0 to 255, as float32 in [-1, 1]."""
     if pixels.dtype != torch.uint8:
         raise TypeError(f"pixels are stored as uint8, 0 to 255; these are {pixels.dtype}")
     return pixels.float().div_(127.5).sub_(1)
 
 
 def flip_and_shift(pixels: Tensor, *, shift: int = 4) -> Tensor:
-    """Mirror half of the images and move each by up to `shift` pixels, zero padded (He et al. 2016, section 4.2).
+    """Mirror half of the images and shift each by up to `shift` pixels, zero padded (He et al. 2016, section 4.2).
 
-    pixels: (B, C, H, W) of any dtype, best uint8. Random state: torch's global one for the
-    device. Plain indexing: interpolating warps cost several times more and blur whole-pixel shifts.
+    pixels: (B, C, H, W) of any dtype, preferably uint8. Random numbers come from torch's global generator of the
+    device. Uses plain indexing, as interpolating warps take several times longer and blur whole-pixel shifts.
     """
     count, _, height, width = pixels.shape
     device = pixels.device
@@ -28,4 +28,4 @@ def flip_and_shift(pixels: Tensor, *, shift: int = 4) -> Tensor:
     column = torch.arange(width, device=device).view(1, 1, -1)
     column = torch.where(mirror, width - 1 - column, column) + left  # (B, 1, W)
     image = torch.arange(count, device=device).view(-1, 1, 1)
-    return padded.permute(0, 2, 3, 1)[image, row, column].permute(0, 3, 1, 2)  # channels_last, as the networks
+    return padded.permute(0, 2, 3, 1)[image, row, column].permute(0, 3, 1, 2)  # channels_last, like the networks

@@ -1,6 +1,6 @@
-"""Decoded images and sounds kept in `build/cache`, so that a folder of files is decoded once.
+"""Cache of decoded images and sounds in `build/cache`, so that a folder of files is decoded once.
 
-A cache never stands in the way: a damaged file is made again, a full disk only warns.
+The cache never stops a run: a damaged file is made again, and a full disk only causes a warning.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ def folder(kind: str = "images") -> Path:
 
 
 def checksum(values: np.ndarray, labels: np.ndarray) -> str:
-    """sha256 over shape and bytes of pixels (uint8) or samples (int16: two bytes each, the lower first) and labels."""
+    """Return the sha256 over shape and bytes of pixels (uint8) or samples (int16, little-endian) and over labels."""
     values = np.ascontiguousarray(values, "<i2" if values.dtype == np.int16 else "u1").view("u1")
     digest = hashlib.sha256(repr(values.shape).encode())
     digest.update(values.data)
@@ -28,9 +28,9 @@ def checksum(values: np.ndarray, labels: np.ndarray) -> str:
 
 
 def cached(key: str, labels: np.ndarray, make: Callable[[], np.ndarray], kind: str) -> tuple[np.ndarray, str]:
-    """The array kept under `key` (any text), else that of `make()`, which is then kept; and its checksum with `labels`.
+    """Return the array cached under `key` (any text), or else cache `make()`; and its checksum with `labels`.
 
-    uint8 or int16. What was kept is believed only if its checksum fits.
+    Arrays are uint8 or int16. A cached one is used only if its checksum matches.
     """
     path = folder(kind) / f"{hashlib.sha256(key.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.npz"
     kept = read(path)
@@ -43,13 +43,13 @@ def cached(key: str, labels: np.ndarray, make: Callable[[], np.ndarray], kind: s
 
 
 def read(path: Path) -> dict[str, np.ndarray] | None:
-    """The arrays kept in `path`, None if there are none or their checksums (those of zip) do not fit."""
+    """Return the arrays stored in `path`, or None if it is missing or damaged (by the checksums of zip)."""
     try:
         with np.load(path, allow_pickle=False) as file:
             return dict(file)
     except FileNotFoundError:
         return None
-    except Exception:  # a damaged archive raises whatever its damaged part causes
+    except Exception:  # a damaged archive may raise anything
         warnings.warn(f"The cache file {path} is damaged: it is made again.", stacklevel=4)
         return None
 

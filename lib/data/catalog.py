@@ -1,15 +1,15 @@
-"""What data set lies where, and which state of it: quick to import, reads no image and no sound.
+"""Where each data set lies, and in which state: quick to import, reads no images or sounds.
 
-A set is looked for under `data_root()`: the official archive first, then an unpacked folder.
+A set is searched for below `data_root()`: first in its official form, then as a folder of plain files.
 
     cifar10        cifar-10-batches-py/ or cifar-10-python.tar.gz
                    cifar10/{train,test}/<class>/*
     celeba         celeba/img_align_celeba/ (or .zip) beside the official list_*.txt and identity_CelebA.txt
                    celeba/**/*.jpg
     esc50          ESC-50-master/ (with meta/esc50.csv and audio/) or ESC-50-master.zip
-                   esc50/<class>/<fold>-<source>-<take>.ogg, or any other format of sound
-    aihub          aihub/{Training,Validation}/, and the ordinary sounds in aihub-controls/*/
-    folder:<path>  any folder; a relative path starts at the data root, else at the repository
+                   esc50/<class>/<fold>-<source>-<take>.ogg, or any other audio format
+    aihub          aihub/{Training,Validation}/, and ordinary sounds in aihub-controls/*/
+    folder:<path>  any folder; a relative path is below the data root, else below the repository
 """
 
 import contextlib
@@ -37,17 +37,17 @@ ESC50_LIST = "meta/esc50.csv"
 
 
 class DataError(Exception):
-    """Data that is missing, damaged or not as expected; the message says what to do."""
+    """Missing, damaged or unexpected data; the message says what to do."""
 
 
 @contextlib.contextmanager
 def written_by(notebook: str, path: Path) -> Iterator[None]:
-    """To read `path` in, which a notebook writes: a DataError names it where `path` is missing or cannot be read."""
+    """Read `path`, the output of a notebook, within this: a DataError names the notebook if reading fails."""
     if not path.exists():
         raise DataError(f"There is no {path}. Notebook {notebook} writes it: run it first.")
     try:
         yield
-    except Exception as error:  # whatever the many readers raise, the cure is the same
+    except Exception as error:  # whichever of the readers fails, the remedy is the same
         raise DataError(f"{path} is damaged ({error}). Delete it, and run notebook {notebook} again.") from error
 
 
@@ -55,8 +55,8 @@ def written_by(notebook: str, path: Path) -> Iterator[None]:
 class Source:
     """Where a data set was found.
 
-    kind: "official" (an official folder), "archive" (that, still packed) or "folder" (images or sounds as plain files).
-    path: of the folder or archive.
+    kind: "official" (an official folder), "archive" (the same, still packed) or "folder" (plain image or sound files).
+    path: the folder or archive.
     """
 
     kind: str
@@ -65,7 +65,7 @@ class Source:
 
 @dataclass(frozen=True)
 class File:
-    """One file below a scanned folder. `name` is relative, with forward slashes."""
+    """One file below a scanned folder. `name` is relative to the folder, with forward slashes."""
 
     name: str
     size: int  # bytes
@@ -73,16 +73,16 @@ class File:
 
 
 def data_root() -> Path:
-    """Where data sets are looked for: $DATA_ROOT, else <repository>/data."""
+    """Return the folder that is searched for data sets: $DATA_ROOT, else <repository>/data."""
     return _as_spelled(paths.data_root())
 
 
 def locate(dataset: str) -> Source | None:
-    """Find `dataset` on disk. None: built-in, not there, or an unknown name."""
+    """Find `dataset` on disk. Returns None if it is built-in, missing or unknown."""
     base = data_root()
     if dataset.startswith("folder:"):
         folder = folder_path(dataset)
-        return Source("folder", folder) if folder.is_dir() and dataset != "folder:" else None  # empty: an error later
+        return Source("folder", folder) if folder.is_dir() and dataset != "folder:" else None  # empty: fails later
     if dataset in BUILT_IN or dataset in ("", ".", "..") or set(dataset) & set("/\\:\0"):
         return None
     for kind, path, marker in _official_forms(base, dataset):
@@ -94,7 +94,7 @@ def locate(dataset: str) -> Source | None:
 
 
 def _official_forms(base: Path, dataset: str) -> Iterator[tuple[str, Path, str]]:
-    """(kind, path, what has to be there) of each form of an official set, the first choice first."""
+    """Yield (kind, path, what has to exist below it) for each form of an official set, in order of preference."""
     inside = base / dataset
     if dataset == "cifar10":
         for folder in (base, inside):
@@ -111,7 +111,7 @@ def _official_forms(base: Path, dataset: str) -> Iterator[tuple[str, Path, str]]
 
 
 def _spellings(folder: Path) -> list[Path]:
-    """The path as given, and with each folder spelled as a Mac (NFD) or others (NFC) would, or in CP949."""
+    """Return the path as given, and with each existing folder name in NFD (as on a Mac), NFC or CP949."""
     found = [Path(folder.anchor)]
     for name in folder.parts[1 if folder.anchor else 0 :]:
         composed = unicodedata.normalize("NFC", name)
@@ -123,29 +123,29 @@ def _spellings(folder: Path) -> list[Path]:
 
 
 def _as_spelled(folder: Path) -> Path:
-    """The folder that is there, however its name is spelled on the disk; as given where there is none."""
+    """Return the existing folder, however its name is encoded on disk; `folder` itself if there is none."""
     return next((path for path in _spellings(folder) if path.is_dir()), folder)
 
 
 def folder_path(dataset: str) -> Path:
-    """The folder that `folder:<path>` names: absolute, or below the data root, or below the repository.
+    """Return the folder that `folder:<path>` names: absolute, or below the data root, or below the repository.
 
     Never relative to the working directory, which differs between a notebook, papermill and a shell.
     """
     path = Path(dataset.removeprefix("folder:")).expanduser()
-    below_root = _as_spelled(data_root() / path)  # an absolute path stays itself
+    below_root = _as_spelled(data_root() / path)  # an absolute path stays as it is
     return below_root if below_root.is_dir() else _as_spelled(paths.ROOT / path)
 
 
 def scan(folder: Path, left_out: Counter[str] | None = None) -> list[File]:
-    """All files below `folder`, sorted by name; hidden files and folders are left out.
+    """Return all files below `folder`, sorted by name, except hidden files and folders.
 
-    60,000 files take about a second. left_out: counts what else is not among them, by its kind.
+    60,000 files take about a second. left_out: counts everything else that is skipped, by kind.
     """
     left_out = Counter() if left_out is None else left_out
     found: list[File] = []
-    visited: set[tuple[int, int]] = set()  # a link that leads back up must not loop
-    links: list[tuple[str, str]] = []  # followed last: what a link leads to may be read by its own name
+    visited: set[tuple[int, int]] = set()  # prevents loops by links that lead back up
+    links: list[tuple[str, str]] = []  # followed last, as their targets may be read under their own names
 
     def visit(path: str, prefix: str) -> None:
         state = os.stat(path)
@@ -169,12 +169,12 @@ def scan(folder: Path, left_out: Counter[str] | None = None) -> list[File]:
                     left_out["broken link" if entry.is_symlink() else "special file"] += 1
 
     visit(os.fspath(folder), "")
-    for path, prefix in links:  # grows while it is read: links within links
+    for path, prefix in links:  # grows during the loop, by links within links
         visit(path, prefix)
     return sorted(found, key=lambda file: file.name)
 
 
-# Files and folders that synchronising and desktop software leaves among one's own (compared without case).
+# Files and folders left behind by synchronising and desktop software (compared without case).
 OF_SOFTWARE = frozenset(
     ["thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r", "lost+found", "@eadir", "@tmp", "#recycle", "#snapshot",
      "$recycle.bin", "system volume information", "found.000", "network trash folder", "temporary items"]
@@ -182,27 +182,27 @@ OF_SOFTWARE = frozenset(
 
 
 def readable(path: str) -> str:
-    """A path as text that can be shown and compared: NFC; a name that is not UTF-8 on disk is CP949, as some
-    tools unpack Korean archives."""
+    """Return a path as NFC text for display and comparison; a name that is not UTF-8 on disk is read as CP949, in
+    which some tools unpack Korean archives."""
     if not path.isascii():
-        path = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", path)  # halves of letters, which no disk holds
+        path = re.sub("[\ud800-\udc7f\udd00-\udfff]", "\ufffd", path)  # lone surrogates that stand for no byte
         path = "/".join(os.fsencode(name).decode("cp949", "replace") if re.search("[\ud800-\udfff]", name) else name
                         for name in path.split("/"))  # fmt: skip
     return unicodedata.normalize("NFC", path)
 
 
 def hidden(name: str) -> bool:
-    """What file managers and archivers leave behind."""
+    """Whether a name is hidden or left behind by file managers and archivers."""
     return name.startswith((".", "__MACOSX")) or name.casefold() in OF_SOFTWARE
 
 
 def signature(dataset: str) -> str:
-    """The state of a data set as one word, for deciding what is stale. Never raises.
+    """Return the state of a data set as one word, for deciding what is stale. Never raises.
 
     Returns:
-        "built-in" for sets drawn by this repository; "absent" when nothing is found, cannot be
-        read or has an unknown name; else a sha256 over the sorted relative names and the sizes of
-        its files. Moving or touching a data set does not change it; nor does other content of the same size.
+        "built-in" for sets generated by this repository; "absent" if the set is missing, unreadable
+        or unknown; else a sha256 over the sorted relative names and the sizes of its files. Moving
+        or touching a data set does not change it, nor does different content of the same size.
     """
     if dataset in BUILT_IN:
         return "built-in"

@@ -1,4 +1,4 @@
-"""What loading images and loading sounds have in common: arguments, finding a set, subsets, decoding in threads."""
+"""Code shared by the loaders of images and sounds: arguments, finding a set, subsets, decoding in threads."""
 
 import hashlib
 import os
@@ -21,16 +21,16 @@ from lib.data.catalog import DataError, Source
 
 
 class Labelled:
-    """Base of `Images` and `Sounds`. per_item: the fields with one entry for each image or clip, its data first."""
+    """Base class of `Images` and `Sounds`. per_item: fields with one entry for each image or clip, the data first."""
 
     per_item: ClassVar[tuple[str, ...]]
-    unit: ClassVar[str]  # what one of it is called in captions
+    unit: ClassVar[str]  # what its items are called in captions
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, indices: Tensor | np.ndarray | Sequence[int] | slice) -> Self:
-        """What is at `indices` (or of a boolean mask), with a checksum of its own."""
+        """Return the items at `indices` (or of a boolean mask), with a checksum of their own."""
         chosen = np.arange(len(self))[indices.cpu().numpy() if isinstance(indices, Tensor) else indices]
         parts = {name: _take(getattr(self, name), chosen) for name in self.per_item}
         digest = cache.checksum(parts[self.per_item[0]].cpu().numpy(), parts["labels"].cpu().numpy())
@@ -48,7 +48,7 @@ def _take(values: Tensor | tuple | None, chosen: np.ndarray) -> Tensor | tuple |
 
 
 def check(dataset: str, split: str, count: int | None, *, known: Sequence[str], splits: Sequence[str]) -> None:
-    """Refuses arguments that no data set can fulfil."""
+    """Raise DataError for arguments that no data set can satisfy."""
     if dataset not in known and not dataset.startswith("folder:"):
         raise DataError(
             f"There is no data set {dataset!r} of this kind. Expected one of {', '.join(known)} or folder:<path>."
@@ -60,7 +60,7 @@ def check(dataset: str, split: str, count: int | None, *, known: Sequence[str], 
 
 
 def locate(dataset: str) -> Source | None:
-    """As `catalog.locate`; a folder that does not exist is refused."""
+    """Like `catalog.locate`, but raise DataError for a folder that does not exist."""
     source = catalog.locate(dataset)
     if source is None and dataset.startswith("folder:"):
         raise DataError(
@@ -71,15 +71,15 @@ def locate(dataset: str) -> Source | None:
 
 
 def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Indices (count,) in ascending order: a seeded choice with classes as equal as possible.
+    """Return indices (count,) in ascending order: a seeded choice with classes as equal in number as possible.
 
-    A class that is too small gives all it has and the others make up for it. The choice grows with
-    `count`: nothing that a smaller one holds is dropped.
+    A class that is too small contributes all it has and the others make up for it. Choices are nested: a larger
+    `count` keeps everything that a smaller one selects.
     """
     if count > len(labels):
         raise DataError(f"count={count} asks for more than the {len(labels)} there are. Lower it.")
     random = np.random.Generator(np.random.PCG64(seed))
-    # Deal the images out in rounds, one of each class a round, in an order that the seed draws.
+    # Deal the images out in rounds, one per class and round, in an order drawn from the seed.
     shuffled = random.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     sorted_labels = labels[by_class]
@@ -89,16 +89,16 @@ def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def in_threads(function: Callable[[int], Any], count: int) -> list:
-    """`function` of 0 to count - 1, in as many threads as torch takes: decoders release the interpreter lock."""
+    """Map `function` over 0 to count - 1, in as many threads as torch uses: decoders release the interpreter lock."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         return list(pool.map(function, range(count)))
 
 
 def fill(values: np.ndarray, files: Sequence[Path], read: Callable[[Path], np.ndarray]) -> None:
-    """values[i] = read(files[i]), in threads.
+    """Set values[i] = read(files[i]), in threads.
 
     Raises:
-        DataError: of the first file that cannot be read, and which others: to decode a large folder takes minutes.
+        DataError: for the first unreadable file; it names further ones, since decoding a large folder takes minutes.
     """
 
     def one(index: int) -> DataError | None:
@@ -115,9 +115,9 @@ def fill(values: np.ndarray, files: Sequence[Path], read: Callable[[Path], np.nd
 
 
 def unpack(archive: Path, content: str, where: str, md5: str = "") -> Path:
-    """The folder in `build/cache` into which `archive` is unpacked once: the data root may be read-only.
+    """Unpack `archive` into `build/cache` once, as the data root may be read-only, and return the folder.
 
-    content: a file or folder that it holds. where: to get it, for messages. md5: of the official archive.
+    content: a file or folder that it has to hold. where: where to get it, for messages. md5: of the official archive.
     """
     state = archive.stat()
     identity = f"{archive}\0{state.st_size}\0{state.st_mtime_ns}"
@@ -131,13 +131,13 @@ def unpack(archive: Path, content: str, where: str, md5: str = "") -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".part-", dir=target.parent) as part:
             unpacked = Path(part) / "unpacked"
-            # Of tar, nothing outside the folder; Python 3.11 before .4 has no such filter, but the checksum is tested.
+            # Keeps tar members within the folder; Python 3.11 before .4 lacks the filter, but the checksum is verified.
             filtered = archive.suffix != ".zip" and hasattr(tarfile, "data_filter")
             shutil.unpack_archive(archive, unpacked, **({"filter": "data"} if filtered else {}))
             if not (unpacked / content).exists():
                 raise ValueError(f"it does not hold {content}")
             move(unpacked, target)
-    except Exception as error:  # what the readers of archives raise is not settled
+    except Exception as error:  # readers of archives may raise anything
         raise DataError(
             f"The archive {archive} ({state.st_size:,} bytes) could not be unpacked into {target.parent} ({error}). If "
             f"the disk is full, free some space or set OUTPUT_ROOT; if the archive is truncated or damaged, get it "
@@ -150,5 +150,5 @@ def move(folder: Path, target: Path) -> None:
     try:
         os.rename(folder, target)
     except OSError:
-        if not target.is_dir():  # else another process was first: its copy is as good
+        if not target.is_dir():  # otherwise another process was first, and its copy is as good
             raise

@@ -1,10 +1,10 @@
-"""Recordings of any common format, rate and channel count as 16 kHz mono.
+"""Decode recordings of any common format, rate and channel count to 16 kHz mono.
 
     samples = decode("barking.m4a")  # (n,) int16
-    samples = decode("night.wav", seconds=4)  # of hours, the first 4 s are read
+    samples = decode("night.wav", seconds=4)  # reads only the first 4 s, however long the file
 
-The content decides on the format, not the file's extension: libsndfile reads it (wav, flac, ogg, mp3, aiff, au, ...),
-and what libsndfile cannot, PyAV does (m4a, aac, wma, amr, the sound track of mp4, webm and mkv, ...).
+The format is detected from the content, not the file's extension: libsndfile reads wav, flac, ogg, mp3, aiff, au, ...,
+and PyAV what libsndfile cannot (m4a, aac, wma, amr, the sound track of mp4, webm and mkv, ...).
 """
 
 import contextlib
@@ -24,52 +24,52 @@ import soxr
 from lib.data.catalog import DataError, readable
 
 RATE = 16_000  # Hz
-SHORTEST = 0.1  # seconds; there is nothing to hear in less
-RATES = (1_000, 1_000_000)  # Hz; any other is a damaged header
-WILD = 4.0  # times full scale: beyond, samples may be faults of the file and no sound
-# Of the channels' mean power, what their average keeps at the least; uncorrelated ones keep 1 / channels.
+SHORTEST = 0.1  # seconds; less holds nothing audible
+RATES = (1_000, 1_000_000)  # Hz; any other rate means a damaged header
+WILD = 4.0  # times full scale; samples beyond may be faults of the file rather than sound
+# Share of the channels' mean power that their average has to keep; uncorrelated channels keep 1 / channels.
 CANCELLED = 0.05
 
-_BLOCK = 2**16  # samples decoded at a time, all channels together
+_BLOCK = 2**16  # samples decoded at a time, over all channels
 
 
 class Unreadable(DataError):
-    """A recording that cannot be used; the message names the file and what to do.
+    """A recording that cannot be used; the message names the file and says what to do.
 
-    reason: "missing", "no access", "empty", "not audio" (of no known format, without a sound track, or damaged before
-    anything is decoded), "too short" (less than `SHORTEST`) or "not finite".
+    reason: "missing", "no access", "empty", "not audio" (unknown format, no sound track, or damaged before anything is
+    decoded), "too short" (less than `SHORTEST`) or "not finite".
     """
 
-    def __init__(self, message: str, reason: str = ""):  # pickle calls it without, and restores `reason`
+    def __init__(self, message: str, reason: str = ""):  # pickle calls it without `reason` and restores that
         super().__init__(message)
         self.reason = reason
 
 
 def decode(path: str | os.PathLike, *, seconds: float | None = None) -> np.ndarray:
-    """The sound of a file: (n,) int16 at 16 kHz.
+    """Return the sound of a file as (n,) int16 at 16 kHz.
 
-    Channels are averaged, with a warning where they cancel each other. Other rates go through soxr's HQ filter: flat up
-    to 7.4 kHz, nothing from above 8 kHz. Sound beyond full scale (float files, lossy formats, the filter's overshoot)
-    is scaled down as a whole instead of clipped, with a warning where that is far beyond. An offset stays: to subtract
-    the mean would turn digital silence into a step, and 16 kHz 16-bit mono comes out bit for bit as it is in the file.
+    Channels are averaged, with a warning if they cancel each other. Other sample rates are converted by soxr's HQ
+    filter: flat up to 7.4 kHz, nothing above 8 kHz. Sound beyond full scale (float files, lossy formats, the filter's
+    overshoot) is scaled down as a whole instead of clipped, with a warning if it is far beyond. A DC offset is kept:
+    subtracting the mean would turn digital silence into a step, and 16 kHz 16-bit mono is returned bit for bit.
 
-    Of a file that breaks off or is damaged further on, all that comes before is returned, if that is 0.1 s or more.
+    If a file breaks off or is damaged further on, everything before that is returned, if it is 0.1 s or more.
 
     Args:
         path: the file.
-        seconds: read only so much of the beginning, 0.1 or more. The result is shorter if the file is. The scale is
-            then decided on this part.
+        seconds: read only this much of the beginning, 0.1 or more. The result is shorter if the file is. The scaling
+            then depends on this part alone.
 
     Raises:
-        Unreadable: the file is missing, no recording, or without 0.1 s of finite sound.
+        Unreadable: the file is missing, is no recording, or holds less than 0.1 s of sound or samples not finite.
     """
     if seconds is not None and not SHORTEST <= seconds < math.inf:
         raise ValueError(f"seconds={seconds} is not possible. Expected {SHORTEST} or more, or None for all.")
     name = readable(os.fspath(path))
-    if Path(path).exists() and not Path(path).is_file():  # opening a pipe would wait for ever
+    if Path(path).exists() and not Path(path).is_file():  # opening a pipe would block
         raise Unreadable(f"{name} is not a file. Give the path of a recording.", "no access")
     try:
-        with Path(path).open("rb", buffering=0) as file:  # libsndfile reads where its descriptor stands
+        with Path(path).open("rb", buffering=0) as file:  # libsndfile reads from the position of the descriptor
             return _scaled(file, name, seconds)
     except FileNotFoundError as error:
         raise Unreadable(f"{name} does not exist. Check the path.", "missing") from error
@@ -78,7 +78,7 @@ def decode(path: str | os.PathLike, *, seconds: float | None = None) -> np.ndarr
 
 
 def versions() -> str:
-    """Of the libraries that decode, for cache keys."""
+    """Return the versions of the decoding libraries, for cache keys."""
     return f"libsndfile {soundfile.__libsndfile_version__} soxr {soxr.__version__} av {metadata.version('av')}"
 
 
@@ -90,7 +90,7 @@ def _scaled(file: BinaryIO, name: str, seconds: float | None) -> np.ndarray:
     if sum(lengths) < SHORTEST * RATE:
         raise Unreadable(f"{name} holds {sum(lengths) / RATE:.7g} s of sound, and {SHORTEST} s is the least. It may "
                          "have been cut off: replace or delete it.", "too short")  # fmt: skip
-    peak = np.max([np.abs(part).max(initial=0) for part in parts])  # not a number if one is
+    peak = np.max([np.abs(part).max(initial=0) for part in parts])  # NaN if any sample is
     if not np.isfinite(peak):
         raise Unreadable(f"{name} holds samples that are not finite (NaN or infinity). Export it again or delete it.",
                          "not finite")  # fmt: skip
@@ -105,14 +105,14 @@ def _scaled(file: BinaryIO, name: str, seconds: float | None) -> np.ndarray:
 
 
 def _resampled(file: BinaryIO, name: str, seconds: float | None) -> Iterator[np.ndarray]:
-    """The first `seconds`, (n,) float32 at 16 kHz, of all channels together."""
+    """Yield the first `seconds` as (n,) float32 at 16 kHz, averaged over channels."""
     left = None if seconds is None else round(seconds * RATE)
     stream, kept, whole = None, 0.0, 0.0
     for rate, block in _blocks(file, name):
         stream = stream or soxr.ResampleStream(rate, RATE, 1, dtype="float32", quality="HQ")
         mono = block.mean(1)
         kept, whole = kept + np.square(mono).sum(), whole + np.square(block).mean(1).sum()
-        part = stream.resample_chunk(mono)[:left]  # at 16 kHz the samples themselves
+        part = stream.resample_chunk(mono)[:left]  # samples at 16 kHz pass unchanged
         yield part
         left = left and left - len(part)
         if left == 0:
@@ -125,11 +125,11 @@ def _resampled(file: BinaryIO, name: str, seconds: float | None) -> Iterator[np.
 
 
 def _blocks(file: BinaryIO, name: str) -> Iterator[tuple[int, np.ndarray]]:
-    """Sampling rate in Hz and (n, channels) float32 in -1 to 1, up to where the file is damaged."""
+    """Yield the sampling rate in Hz and (n, channels) float32 in -1 to 1, up to where the file is damaged."""
     begun = False
     for read in (_libsndfile, _ffmpeg):
         file.seek(0)
-        # ValueError: rate or channels change on the way. IndexError: there is no sound track, or one appears there.
+        # ValueError: rate or channels change midway. IndexError: there is no sound track, or one appears midway.
         with contextlib.suppress(soundfile.LibsndfileError, av.FFmpegError, OSError, ValueError, IndexError):
             for rate, block in read(file):
                 if RATES[0] <= rate <= RATES[1]:
@@ -152,9 +152,9 @@ def _libsndfile(file: BinaryIO) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _ffmpeg(file: BinaryIO) -> Iterator[tuple[int, np.ndarray]]:
-    # A playlist may name other files and addresses; none of them is opened. A length in a WAV's header is not believed.
+    # Files and addresses named in a playlist are not opened. The length in the header of a WAV file is ignored.
     with av.open(file, options={"protocol_whitelist": "none", "ignore_length": "1"}) as container:
-        convert = av.AudioResampler("flt")  # packed float32; layout and rate as they are
+        convert = av.AudioResampler("flt")  # packed float32; layout and rate unchanged
         for frame in container.decode(audio=0):
             for plain in convert.resample(frame):
                 yield plain.sample_rate, plain.to_ndarray().reshape(-1, plain.layout.nb_channels)

@@ -1,4 +1,4 @@
-"""Folders of images or sounds: what lies in them, and what of it belongs to which split and class."""
+"""Folders of images or sounds: list their files, and assign them to splits and classes."""
 
 import hashlib
 import os
@@ -17,16 +17,16 @@ _SPLITS = {
     **dict.fromkeys(("test", "tests", "testing", "tst", "시험", "평가", "테스트"), "test"),
     **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation", "holdout", "검증"), "other"),
 }
-_DATA = r"(data|set|dataset|split|images?|img|audio|sounds?|데이터|셋|용)+$"  # said of any split
+_DATA = r"(data|set|dataset|split|images?|img|audio|sounds?|데이터|셋|용)+$"  # suffixes that any split may have
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What a folder is searched for.
+    """The kind of files that a folder is searched for.
 
-    one: "image"; also the class of a folder without class folders.
-    extensions: of their names (lower case, with the dot).
-    readable: says the same to a reader.
+    one: "image" or "sound"; also the class of a folder without class folders.
+    extensions: file extensions (lower case, with the dot).
+    readable: the same, as text for messages.
     """
 
     one: str
@@ -38,7 +38,7 @@ class Kind:
 class Listing:
     """Files to be decoded, in an order that mixes the classes.
 
-    place: the folder or archive. files: their names are relative to it. folds: as those of `Sounds`.
+    place: the folder or archive. files: their names are relative to `place`. folds: as in `Sounds`.
     """
 
     place: Path
@@ -56,7 +56,7 @@ class Listing:
         return [self.place / file.name for file in self.files]
 
     def state(self) -> str:
-        """For a cache's key: another text if any file is another."""
+        """Return text for a cache key that changes whenever a file does."""
         return "\n".join([str(self.place), *(f"{file.name}\0{file.size} {file.modified}" for file in self.files)])
 
 
@@ -64,13 +64,13 @@ def list_folder(folder: Path, split: str, kind: Kind) -> Listing:
     """List one split of a folder, "train" or "test", or "all" of it.
 
     Layouts: {train,test}/<class>/*, {train,test}/*, <class>/* or plain files. Without train and
-    test folders, the fifth of each class whose names have the smallest hash is the test split: it
-    depends on nothing but the names, so the two splits never overlap, whatever the seed.
+    test folders, the test split is the fifth of each class whose names have the smallest hashes: it
+    depends on the names alone, so the two splits never overlap, whatever the seed.
 
-    The order is that of a hash of the name: any first n files are a fair mixture.
+    Files are ordered by a hash of their names, so the first n of them are always a fair mixture.
 
     Raises:
-        DataError: nothing of its kind, an empty class, classes that differ between the splits, half a split.
+        DataError: no files of the kind, an empty class, classes that differ between the splits, or only one split.
     """
     try:
         groups = _groups(folder, split, kind)
@@ -84,7 +84,7 @@ def list_folder(folder: Path, split: str, kind: Kind) -> Listing:
 
 
 def _groups(folder: Path, split: str, kind: Kind) -> dict[str, list[File]]:
-    """{class: its files} of one split."""
+    """Return {class: files} of one split."""
     files, top = _of_kind(folder, kind), _folders(folder)
     split_of = _splits(top)
     train, test, other, plain = (
@@ -135,7 +135,7 @@ def _refuse_splits_further_down(folder: Path, files: list[File]) -> None:
 
 
 def _of_kind(folder: Path, kind: Kind) -> list[File]:
-    """Files below `folder` that are of the kind; a warning counts the others."""
+    """Return the files below `folder` that are of the kind; a warning counts the others."""
     left_out: Counter[str] = Counter()
     files = []
     for file in scan(folder, left_out):
@@ -157,9 +157,9 @@ def _of_kind(folder: Path, kind: Kind) -> list[File]:
 
 
 def _splits(names: list[str]) -> dict[str, str]:
-    """{name: "train", "test" or "other"} of folders that are named as splits are, in any usual spelling; "" of others.
+    """Map folder names to "train", "test" or "other" if they name a split in any usual spelling, else to "".
 
-    A name with another word beside the split's (birds_train) is one where a second split has the same (birds_test).
+    A name with a further word (birds_train) counts only if another split has the same word (birds_test).
     """
     found = {}
     for name in names:
@@ -181,10 +181,10 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _classes(folder: Path, part: str, files: list[File], kind: Kind) -> dict[str, list[File]]:
-    """{class: its files} of the folder `part` ("" for the whole)."""
+    """Return {class: files} of the folder `part` ("" for the whole)."""
     prefix = f"{part}/" if part else ""
     names = _folders(folder / part)
-    # One name in NFC and NFD, as of a Mac and another computer, is one class.
+    # The same name in NFC and NFD, from a Mac and another computer, is one class.
     groups: dict[str, list[File]] = {readable(name): [] for name in names or [kind.one]}
     beside = 0
     for file in files:
@@ -211,7 +211,7 @@ def _classes(folder: Path, part: str, files: list[File], kind: Kind) -> dict[str
 
 
 def _share(folder: Path, name: str, members: list[File], split: str, kind: Kind) -> list[File]:
-    """The 80 % (train) or 20 % (test) of one class."""
+    """Return the 80 % (train) or 20 % (test) of one class."""
     if len(members) < 2:
         raise DataError(
             f"The class {name!r} of {folder} has only 1 {kind.one}: too few to split it 80 : 20 into train and "
@@ -223,7 +223,7 @@ def _share(folder: Path, name: str, members: list[File], split: str, kind: Kind)
 
 
 def name_hash(name: str) -> bytes:
-    """Of a file's name, the same however the disk spells it: a copy from a Mac is split as its original."""
+    """Hash a file name independently of its encoding on disk, so that a copy from a Mac is split like the original."""
     return hashlib.sha256(readable(name).encode()).digest()
 
 

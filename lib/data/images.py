@@ -1,10 +1,10 @@
-"""Images of any data set as one uint8 tensor with labels.
+"""Load the images of any data set as one uint8 tensor with labels.
 
     train = load_images("cifar10", "train")
     few = load_images("shapes", "train", size=64, count=500, seed=1)
     own = load_images("folder:~/birds", "test", size=64)
 
-Where a set is looked for is written in `catalog`.
+`catalog` lists where data sets are searched for.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ from lib.data.folders import Listing
 
 __all__ = ["DataError", "Images", "as_float", "load_images"]
 
-SHAPES_COUNT = {"train": 4000, "test": 1000}  # drawn when no count is asked for
-CELEBA_SIZE = 64  # when none is asked for: at its own size the set has 15 GB
+SHAPES_COUNT = {"train": 4000, "test": 1000}  # drawn unless `count` is given
+CELEBA_SIZE = 64  # unless `size` is given: at its original size the set has 15 GB
 _FORMAT = "1"  # of the cache; raise it when decoding changes
-# Pillow registers these without being able to read images from them unaided.
+# Pillow registers these formats, but cannot read images from them on its own.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
 
 
@@ -40,13 +40,13 @@ IMAGES = folders.Kind("image", _EXTENSIONS, "that Pillow reads (.jpg, .png, .web
 
 @dataclass(frozen=True)
 class Images(common.Labelled):
-    """Images of one split, in memory.
+    """Images of one split, held in memory.
 
     Attributes:
         pixels: (N, 3, H, W) uint8.
         labels: (N,) int64, an index into `classes`.
-        classes: names.
-        name: of the data set, for captions; it says which copy was read.
+        classes: class names.
+        name: name of the data set for captions, including which copy was read.
         checksum: sha256 of the pixels and labels as loaded.
         split: "train" or "test".
     """
@@ -74,17 +74,17 @@ def load_images(
     Args:
         dataset: "shapes", "shapes-plain" (upright on flat backgrounds), "cifar10", "celeba" or "folder:<path>".
         split: "train" or "test".
-        size: height and width in pixels. None: 32 for shapes, 64 for celeba, else as the files are.
-            Other images are cut to their central square (178 x 178 of celeba) and resized with
-            antialiasing.
-        count: load only so many images, the classes as equal in number as they allow. A smaller
-            subset of the same seed lies within a larger one. For shapes: how many are drawn
+        size: height and width in pixels. None: 32 for shapes, 64 for celeba, else the size of the files.
+            Images of other sizes are cropped to their central square (178 x 178 for celeba) and resized
+            with antialiasing.
+        count: number of images to load, with classes as equal in number as possible. With the same
+            seed, a smaller subset is contained in a larger one. For shapes: how many are drawn
             (default 4,000 train and 1,000 test).
-        seed: of the subset and of the drawn shapes. It never moves an image between the splits.
+        seed: seed of the subset and of the drawn shapes. It never moves an image between splits.
 
     Raises:
-        DataError: the data is missing, damaged, not as expected, or the arguments ask for what it
-            cannot give. The message says what to do.
+        DataError: the data is missing, damaged or not as expected, or cannot satisfy the arguments.
+            The message says what to do.
     """
     common.check(dataset, split, count, known=catalog.IMAGE_SETS, splits=("train", "test"))
     if size is not None and size < 1:
@@ -98,7 +98,7 @@ def load_images(
         return _images(pixels.numpy(), labels.numpy(), shapes.CLASSES, name, split)
     source = common.locate(dataset)
     if source is None:
-        from lib.data.official import download  # here: torchvision takes a second to import
+        from lib.data.official import download  # imported here, as torchvision takes a second
 
         source = download(dataset)
     if dataset == "cifar10" and source.kind != "folder":
@@ -134,7 +134,7 @@ def _cifar10(source: Source, split: str, size: int | None, count: int | None, se
 
 
 def _celeba(source: Source, split: str) -> tuple[Listing, str]:
-    """CelebA has no classes: all labels are 0, "face"."""
+    """List CelebA, which has no classes: all labels are 0, "face"."""
     if source.kind == "folder":
         listing, name = folders.list_folder(source.path, split, IMAGES), "CelebA (image folder)"
     else:
@@ -158,11 +158,11 @@ def _folder(dataset: str, source: Source, split: str) -> tuple[Listing, str]:
 def decode(files: list[Path], size: int | None) -> np.ndarray:
     """Decode images to (N, 3, H, W) uint8.
 
-    With `size`, each is cut to its central square and resized to (size, size), antialiased. Without,
-    all must have the size of the first.
+    With `size`, each is cropped to its central square and resized to (size, size) with antialiasing.
+    Without, all must have the size of the first.
 
     Raises:
-        DataError: an image that cannot be read, or unequal sizes without `size`.
+        DataError: an image cannot be read, or sizes differ and `size` is not given.
     """
 
     first = read_image(files[0], size)
@@ -183,14 +183,14 @@ def decode(files: list[Path], size: int | None) -> np.ndarray:
 
 
 def read_image(path: Path, size: int | None) -> np.ndarray:
-    """(H, W, 3) uint8 of one file, upright."""
+    """Return the image of one file as (H, W, 3) uint8, upright."""
     try:
         with Image.open(path) as opened:
             opened.load()
-            with contextlib.suppress(Exception):  # what is beside the picture may be malformed
+            with contextlib.suppress(Exception):  # metadata may be malformed
                 ImageOps.exif_transpose(opened, in_place=True)
             image = to_rgb(opened)
-    except Exception as error:  # what a decoder raises on a damaged file is not settled by Pillow
+    except Exception as error:  # decoders may raise anything on a damaged file
         raise DataError(
             f"The image {path} cannot be read: it is corrupt, truncated or of an unusual kind ({error}). Replace it, "
             "save it again, or delete it."
@@ -199,7 +199,7 @@ def read_image(path: Path, size: int | None) -> np.ndarray:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow mode to RGB: 16-bit grey is scaled to 8 bit, transparency laid over white."""
+    """Convert an image to RGB: 16-bit grey is scaled to 8 bit, transparency composited over white."""
     if image.mode in ("I", "F"):
         raise ValueError("Pillow reads its values as 32-bit integers or floats, whose scale is not known; save it as "
                          "an 8-bit or 16-bit PNG")  # fmt: skip
@@ -214,7 +214,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def square(image: Image.Image, size: int) -> Image.Image:
-    """The central square of an RGB image, resized to (size, size) with antialiasing (Lanczos)."""
+    """Return the central square of an RGB image, resized to (size, size) with antialiasing (Lanczos)."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)

@@ -1,11 +1,11 @@
-"""What each notebook needs of its data at the least, checked as the data are loaded: before anything trains."""
+"""The least data that each notebook needs, checked when data are loaded, before anything is trained."""
 
 from typing import Any
 
 from lib.data.catalog import DataError
 
-# Of each notebook: images or clips of the training split, and of the test split, classes that occur in each, and why.
-# What its parameters ask for beyond that (batch_size, folds, clusters) is checked where it is used.
+# Per notebook: images or clips in the training split and in the test split, classes that occur in each, and why.
+# Further needs that depend on parameters (batch_size, folds, clusters) are checked where these are used.
 NEEDS = {
     "01_laplacian_gan": (200, 200, 1, "half of each split is compared with the other, by distances of 100 images"),
     "02_categorical_similarity": (50, 50, 2, "linear probes and up to 50 clusters tell classes apart"),
@@ -16,10 +16,10 @@ NEEDS = {
 
 
 def check(notebook: str, data: Any) -> None:
-    """Whether `data` (images or sounds of one split, which have labels) are enough for the notebook.
+    """Check that `data` (images or sounds of one split, with labels) are enough for the notebook.
 
     Raises:
-        DataError: they are not; it says how many there are, and how many are needed.
+        DataError: they are not; the message says how many there are and how many are needed.
     """
     if notebook not in NEEDS or data.split not in ("train", "test", "all"):
         return

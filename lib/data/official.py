@@ -1,7 +1,7 @@
 """The official archives of CIFAR-10 and CelebA, read and downloaded by torchvision.
 
 The data root may be read-only: packed archives are unpacked into `build/cache`. Only a download
-writes into it, and whole: a download that breaks off leaves nothing behind.
+writes into it, and atomically: an interrupted download leaves nothing behind.
 """
 
 import socket
@@ -29,7 +29,7 @@ _PATIENCE = 5  # seconds to wait for a connection, so that being offline is noti
 
 
 def read_cifar10(source: Source, split: str) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """All images of one split: (N, 32, 32, 3) uint8, (N,) int64 labels, the class names.
+    """Return all images of one split (N, 32, 32, 3) uint8, labels (N,) int64 and the class names.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -49,10 +49,10 @@ def read_cifar10(source: Source, split: str) -> tuple[np.ndarray, np.ndarray, tu
 
 
 def list_celeba(source: Source, split: str) -> Listing:
-    """The images of one split of the official partition, without labels.
+    """List the images of one split of the official partition, without labels.
 
     Raises:
-        DataError: the list of the partition, an image or the archive is missing or damaged.
+        DataError: the partition list, an image or the archive is missing or damaged.
     """
     folder, md5s = source.path, {name: md5 for _, md5, name in CelebA.file_list}
     images, partition = folder / catalog.CELEBA_IMAGES, catalog.CELEBA_LIST
@@ -79,11 +79,11 @@ def download(dataset: str) -> Source:
     """Download the official archive into the data root through torchvision.
 
     Raises:
-        DataError: no network, or the server or the disk refuses; the message says where to put what.
+        DataError: no network, or the server or the disk refuses; the message says what to put where.
     """
     base = catalog.data_root()
     try:
-        # Being offline is found out here: torchvision itself would wait without a limit and try twice.
+        # Detect being offline here: torchvision itself would wait without a limit and try twice.
         if not urllib.request.getproxies():
             socket.create_connection((_SERVERS[dataset], 443), timeout=_PATIENCE).close()
         base.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def download(dataset: str) -> Source:
         if (found := catalog.locate(dataset)) is None:
             raise OSError(f"{base / name} is in the way: delete it")
         return found
-    except Exception as error:  # of sockets, HTTP, archives, the disk or a missing download helper
+    except Exception as error:  # from sockets, HTTP, archives, the disk or a missing download helper
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
             f"{dataset} was not found below {base} and could not be downloaded ({reason}). Put there "

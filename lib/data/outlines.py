@@ -1,4 +1,4 @@
-"""The outlines of the ten shapes as integer polygons, and tables of the distance to them."""
+"""Outlines of the ten shapes as integer polygons, and tables of the distance to them."""
 
 import functools
 import math
@@ -7,10 +7,10 @@ import numpy as np
 
 CLASSES = ("disk", "square", "triangle", "cross", "ring", "star", "crescent", "arrow", "heart", "H")
 UNIT = 64  # table cells in the radius of the disk
-CELLS = 4 * UNIT  # a table reaches two disk radii to each side
+CELLS = 4 * UNIT  # side of a table, which reaches two disk radii in each direction
 
-# Fixed point, 1 = 1 << 14. No value of a whole degree lies near a rounding tie, so that the last bit
-# of a machine's cosine does not matter.
+# Fixed point with 14 fractional bits. No value at a whole degree lies near a rounding tie, so the last
+# bit of a machine's cosine does not matter.
 COS = np.round(np.cos(np.arange(360) * math.pi / 180) * 16384).astype(np.int64)
 SIN = np.roll(COS, 90)
 
@@ -22,7 +22,7 @@ def _arc(radius: int, start: int, stop: int, step: int, centre: int = 0) -> list
 
 
 def _outlines(name: str) -> list[list[tuple[int, int]]]:
-    """Closed polygons of one shape, y downwards, any scale; a second one runs backwards: a hole."""
+    """Return the closed polygons of one shape, y downwards, any scale; a second one runs backwards, as a hole."""
     t = np.arange(0, 360, 8)
     match name:
         case "disk":
@@ -55,11 +55,11 @@ def _outlines(name: str) -> list[list[tuple[int, int]]]:
 
 @functools.cache
 def templates() -> np.ndarray:
-    """(10, CELLS, CELLS) int16: signed distance to the outline, positive inside, 1024 = disk radius.
+    """Return signed distances to the outlines, (10, CELLS, CELLS) int16: positive inside, 1024 = disk radius.
 
     All shapes are scaled to the disk's area and centred on their centroid.
     """
-    # A grid over cell centres in 1/16 of a cell; polygons in the same units.
+    # Cell centres in units of 1/16 of a cell; polygons use the same units.
     axis = (2 * np.arange(CELLS) + 1 - CELLS) * 8
     px, py = axis[None, :], axis[:, None]
     radius = UNIT * 16

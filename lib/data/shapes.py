@@ -1,13 +1,13 @@
 """`shapes`: ten procedural classes of small colour images, the built-in stand-in for CIFAR-10.
 
 Every image shows one shape (disk, square, ... H) on a textured background with clutter. Position,
-size, rotation, colours and texture are drawn without regard to the class, and all shapes of one
-scale have the same area: neither colour nor coverage tells the class, only form does.
+size, rotation, colours and texture are drawn independently of the class, and all shapes of one
+scale have the same area: neither colour nor coverage reveals the class, only the outline does.
 
 The same seed gives the same bytes on every machine. All random numbers are raw PCG64 words, a
-stream that NumPy never changes, and everything after them is integer arithmetic (the one matrix
-product is exact, see `_value_noise`). Image `i` depends on (seed, split, i) and on nothing else:
-100 images are the first 100 of 1,000, and 64 px show the scene of 32 px in more detail.
+stream that NumPy never changes, and all further arithmetic is on integers (the one matrix product
+is exact, see `_value_noise`). Image `i` depends on (seed, split, i) alone: 100 images are the first
+100 of 1,000, and an image of 64 px shows the same scene as at 32 px in more detail.
 
 Lengths are in units of 1/1024 of the image side, angles in degrees, colours in 0..255.
 """
@@ -19,12 +19,12 @@ from lib.data.outlines import CELLS, CLASSES, COS, SIN, UNIT, templates
 
 BACKGROUNDS = ("noise", "gradient", "stripes", "checks", "rings")
 SPLITS = ("train", "test")
-SIZES = range(8, 513)  # below, no shape can be told from another; above, 32-bit products overflow
+SIZES = range(8, 513)  # below, shapes are indistinguishable; above, 32-bit products overflow
 
 _SIDE = 1024  # units in an image side
 _SCALES = (150, 245)  # radius of the disk: smallest, largest
 _SPECKS = 5  # small discs of clutter behind the shape
-_CHUNK = 128 * 1024  # pixels rendered together: their working set stays in the processor's cache
+_CHUNK = 128 * 1024  # pixels rendered together, so that their working set stays in the processor's cache
 
 
 def draw_shapes(
@@ -38,16 +38,16 @@ def draw_shapes(
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, np.ndarray]]:
     """Draw the first `count` images of the stream (seed, split).
 
-    Any ten images in a row from a multiple of ten hold each class once.
+    Each block of ten images, counted from the first, holds every class once.
 
-    plain: the same shapes larger, bright and upright in the middle of dark flat backgrounds, without
-    clutter, shading and grain, for models that have a minute to learn what an image is.
-    still: False leaves plain shapes where, as large and as turned as the stream has them.
+    plain: the same shapes, but larger, bright and upright in the middle of dark flat backgrounds, without
+    clutter, shading and grain, for models that train for only a minute.
+    still: False keeps the position, size and rotation of plain shapes as in the stream.
 
     Returns:
         pixels: (count, 3, size, size) uint8.
         labels: (count,) int64, an index into `CLASSES`.
-        factors: what was drawn, int64 arrays (count,): "class" (the labels), "hue" and
+        factors: generative factors, int64 arrays (count,): "class" (the labels), "hue" and
             "orientation" in degrees, "x", "y" (centre) and "scale" (radius of the disk of equal
             area) in 1/1024 of the side, "background" (index into `BACKGROUNDS`).
 
@@ -82,15 +82,15 @@ def draw_shapes(
 
 # --- Random numbers -----------------------------------------------------------------------------
 
-_WORDS = 64  # 64-bit words an image owns; those not used yet leave room for new factors
+_WORDS = 64  # 64-bit words per image; unused ones leave room for new factors
 
 
 def _draw(words: np.ndarray) -> dict[str, np.ndarray]:
-    """Every factor of every image, int64 (N,) or (N, k), independent of the class."""
+    """Draw every factor of every image, int64 (N,) or (N, k), independently of the class."""
     column = iter(range(1, _WORDS))
 
     def integer(low, high, count=None):
-        """Uniform in low..high, both included: (N,), where low and high may be (N,) too, or (N, count)."""
+        """Draw uniformly from low..high inclusive: (N,), where low and high may be (N,) too, or (N, count)."""
         index = next(column) if count is None else [next(column) for _ in range(count)]
         value = (words[:, index] >> np.uint64(33)).astype(np.int64)
         return low + (value * (high - low + 1) >> 31)
@@ -101,7 +101,7 @@ def _draw(words: np.ndarray) -> dict[str, np.ndarray]:
     drawn["y"] = integer(margin, _SIDE - margin)
     drawn["background"] = integer(0, len(BACKGROUNDS) - 1)
 
-    # Lightness of shape and background differ by more than the texture swings: the shape is visible.
+    # Shape and background differ in lightness by more than the texture varies, so the shape is visible.
     lightness = integer(45, 210)
     step = integer(48, 96) * (2 * integer(0, 1) - 1)
     step = np.where((lightness + step < 20) | (lightness + step > 235), -step, step)
@@ -127,7 +127,7 @@ def _draw(words: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _hash(counter: np.ndarray) -> np.ndarray:
-    """uint32 -> uint32, well mixed (the finaliser of MurmurHash3): noise without a stream."""
+    """Mix uint32 to uint32 (the finaliser of MurmurHash3): noise without a stream."""
     value = counter ^ (counter >> np.uint32(16))
     value *= np.uint32(0x85EBCA6B)
     value ^= value >> np.uint32(13)
@@ -137,7 +137,7 @@ def _hash(counter: np.ndarray) -> np.ndarray:
 
 
 def _colour(hue: np.ndarray, saturation: np.ndarray, lightness: np.ndarray) -> np.ndarray:
-    """Hue (degrees), saturation (0..256) and lightness (0..255) -> (..., 3) in 0..255."""
+    """Convert hue (degrees), saturation (0..256) and lightness (0..255) to RGB (..., 3) in 0..255."""
     position = hue[..., None] * 256 // 60 + np.array([0, 1024, 512])  # red, green, blue
     pure = np.clip(np.abs(position % 1536 - 768) - 256, 0, 255)
     luma = (pure * np.array([77, 150, 29])).sum(-1, keepdims=True) >> 8
@@ -148,9 +148,9 @@ def _colour(hue: np.ndarray, saturation: np.ndarray, lightness: np.ndarray) -> n
 
 
 def _along(angle: np.ndarray, x: np.ndarray, y: np.ndarray, size: int, one: np.ndarray | int) -> np.ndarray:
-    """(N, size, size) int32: distance of each pixel's centre from (x, y) along `angle`.
+    """Return (N, size, size) int32 distances of pixel centres from (x, y) along `angle`.
 
-    64 * `UNIT` stands for the length `one` (in 1/1024 of the side).
+    The length `one` (in 1/1024 of the side) becomes 64 * `UNIT`.
     """
     pixel = (2 * np.arange(size, dtype=np.int64) + 1) * (_SIDE // 2)  # in 1/(1024 size) of the side
     scale = np.broadcast_to(np.asarray(one, np.int64), x.shape) * size << 14
@@ -161,7 +161,7 @@ def _along(angle: np.ndarray, x: np.ndarray, y: np.ndarray, size: int, one: np.n
 
 
 def _coverage(drawn: dict[str, np.ndarray], size: int) -> np.ndarray:
-    """(N, size, size) int32 in 0..256: how much of each pixel the shape covers."""
+    """Return how much of each pixel the shape covers, (N, size, size) int32 in 0..256."""
     where = (drawn["x"], drawn["y"], size, drawn["scale"])
     u = _along(drawn["orientation"], *where)
     v = _along((drawn["orientation"] + 90) % 360, *where)
@@ -181,7 +181,7 @@ def _coverage(drawn: dict[str, np.ndarray], size: int) -> np.ndarray:
 
 
 def _value_noise(key: np.ndarray, size: int, cells: int) -> np.ndarray:
-    """(N, size, size) int32 in 0..255: random values on a lattice of `cells` squares, bilinear between."""
+    """Return bilinearly interpolated random values on a lattice of `cells` squares, (N, size, size) int32 in 0..255."""
     knots = np.arange((cells + 1) ** 2, dtype=np.uint32) + np.uint32(cells << 16)
     lattice = _hash(knots + (key.astype(np.uint32) * np.uint32(2654435761))[:, None]) >> np.uint32(24)
     lattice = lattice.reshape(-1, cells + 1, cells + 1).astype(np.float32)
@@ -194,12 +194,12 @@ def _value_noise(key: np.ndarray, size: int, cells: int) -> np.ndarray:
 
 
 def _wave(phase: np.ndarray, sharpness: int) -> np.ndarray:
-    """A triangle wave of period 4096 with clipped tips, int32 in -128..128."""
+    """Return a triangle wave of period 4096 with clipped tips, int32 in -128..128."""
     return np.clip((np.abs((phase & 4095) - 2048) - 1024) * sharpness >> 3, -128, 128)
 
 
 def _background(drawn: dict[str, np.ndarray], size: int) -> np.ndarray:
-    """(N, size, size) int32 in 0..256: the mixture of the two background colours."""
+    """Return the mixing weight of the two background colours, (N, size, size) int32 in 0..256."""
     noise = _value_noise(drawn["key"], size, 4) + _value_noise(drawn["key"], size, 11) // 2 - 64
     mixture = noise.copy()
     centre, angle, period = drawn["texture_centre"], drawn["texture_angle"], drawn["texture_period"]
@@ -208,7 +208,7 @@ def _background(drawn: dict[str, np.ndarray], size: int) -> np.ndarray:
         if not len(rows):
             continue
         x, y = centre[rows].T
-        # The gradient runs once over the side, patterns repeat with their period.
+        # The gradient spans the side once; the other patterns repeat with their period.
         one = 2 * _SIDE if name == "gradient" else period[rows]
         phase = drawn["texture_phase"][rows].astype(np.int32)[:, None, None]
         u = _along(angle[rows], x, y, size, one)
@@ -228,14 +228,14 @@ def _background(drawn: dict[str, np.ndarray], size: int) -> np.ndarray:
 
 
 def _mix(image: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> None:
-    """Lay `colour` (N, 3) or (N, 3, S, S) over `image` (N, 3, S, S) in place; 256 covers all."""
+    """Blend `colour` (N, 3) or (N, 3, S, S) over `image` (N, 3, S, S) in place; a coverage of 256 is opaque."""
     if colour.ndim == 2:
         colour = colour.astype(np.int32)[:, :, None, None]
     image += (colour - image) * coverage[:, None] >> 8
 
 
 def _render(drawn: dict[str, np.ndarray], size: int, plain: bool) -> np.ndarray:
-    """(N, 3, size, size) uint8."""
+    """Render images (N, 3, size, size) uint8."""
     image = np.empty((len(drawn["x"]), 3, size, size), np.int32)
     image[:] = drawn["paper_a"][:, :, None, None]
     if plain:
@@ -247,18 +247,18 @@ def _render(drawn: dict[str, np.ndarray], size: int, plain: bool) -> np.ndarray:
     for k in range(_SPECKS):
         x, y, radius = (drawn[f"speck_{name}"][:, k, None] for name in ("x", "y", "radius"))
         square_x, square_y = ((pixel - x) ** 2).astype(np.int32), ((pixel - y) ** 2).astype(np.int32)
-        edge = (2 * radius * _SIDE // size).astype(np.int32)[:, :, None]  # one pixel of ramp, squared units
+        edge = (2 * radius * _SIDE // size).astype(np.int32)[:, :, None]  # a ramp of one pixel, in squared units
         depth = (radius**2).astype(np.int32)[:, :, None] - square_x[:, None, :] - square_y[:, :, None]
         np.clip(depth, -edge, edge, out=depth)
         _mix(image, drawn["speck_colour"][:, k], 128 + depth * 128 // edge)
 
-    # The ink varies over the shape, as the surface of a real thing does.
+    # The ink varies over the shape, like the surface of a real object.
     shade = (_value_noise(drawn["key"] ^ 0x5A5A, size, 3) - 128) * 2
     shade = shade * drawn["ink_shade"].astype(np.int32)[:, None, None] >> 8
     ink = drawn["ink"].astype(np.int32)[:, :, None, None] + shade[:, None]
     _mix(image, ink, _coverage(drawn, size))
 
-    # Grain: the sum of two uniform bytes per channel value, so that small values are likelier.
+    # Grain: the sum of two uniform bytes per channel value, so that small values are more likely.
     counter = np.arange(3 * size * size, dtype=np.uint32) + np.uint32(1 << 24)
     bits = _hash(counter + (drawn["key"].astype(np.uint32) * np.uint32(0x9E3779B1))[:, None])
     grain = ((bits & np.uint32(255)) + (bits >> np.uint32(24))).astype(np.int32).reshape(image.shape) - 255
