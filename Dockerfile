@@ -1,11 +1,11 @@
-# Everything installed, as a reader and not as root:
+# Image with everything installed, run by an ordinary user instead of root:
 #
 #     docker build -t four-studies .
 #     docker run --rm -p 8888:8888 four-studies                                     # JupyterLab
 #     mkdir -p out && docker run --rm -u "$(id -u)" -e HOME=/tmp -v "$PWD/out:/out" -e OUTPUT_ROOT=/out four-studies make figures
 FROM python:3.11-slim-bookworm
 
-# Debian keeps no older versions to pin.
+# Debian keeps no older versions that could be pinned.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --no-install-recommends --yes git make \
@@ -17,7 +17,7 @@ ENV VIRTUAL_ENV=/home/reader/venv
 ENV PATH=$VIRTUAL_ENV/bin:$PATH
 WORKDIR /home/reader/four-studies
 
-# The packages change seldom: a layer of their own.
+# The packages rarely change, so they get a layer of their own.
 COPY --chown=reader:reader requirements.lock ./
 RUN python -m venv "$VIRTUAL_ENV" && pip install --no-cache-dir -r requirements.lock
 

@@ -1,4 +1,4 @@
-# `make help` lists what there is. Everything works with GNU Make 3.81 and needs Python 3.11+ alone.
+# `make help` lists the commands. They work with GNU Make 3.81 and need only Python 3.11+.
 
 PROFILE ?= quick
 SEEDS ?=
@@ -9,15 +9,15 @@ PARAMS ?=
 EXECUTOR ?=
 PARTITION ?=
 ACCOUNT ?=
-ASKED := $(filter-out file,$(origin PROFILE))# whether a profile was asked for; what follows hides it
-# Values reach the commands through the environment, where no character of theirs means anything to a shell;
-# nor does a $ mean anything to make.
+ASKED := $(filter-out file,$(origin PROFILE))# whether a profile was given; the overrides below hide it
+# Values are passed to the commands through the environment, where no character is special to a shell,
+# and $(value) keeps a $ from being expanded by make.
 $(foreach name,PROFILE SEEDS ONLY JOBS CORES PARAMS EXECUTOR PARTITION ACCOUNT,$(eval override $(name) := $$(value $(name))))
 export PROFILE SEEDS ONLY JOBS CORES PARAMS EXECUTOR PARTITION ACCOUNT
-# This folder's `lib` is meant, even if another clone's is installed.
+# Import `lib` from this folder, even if that of another clone is installed.
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-# An active virtual or conda environment (but conda's base) is used; else .venv is made and used.
+# Use the active virtual or conda environment (except conda's base), otherwise create and use .venv.
 OWN := $(CURDIR)/.venv
 ACTIVE :=
 ifneq ($(VIRTUAL_ENV),)
@@ -38,7 +38,7 @@ WORKFLOW = "$(PYTHON)" -m lib.press.workflow
 SELECTION = --profile "$$PROFILE" --seeds "$$SEEDS" --only "$$ONLY" --params "$$PARAMS" --jobs "$$JOBS" --cores "$$CORES" \
 	--executor "$$EXECUTOR" --partition "$$PARTITION" --account "$$ACCOUNT"
 
-# The profile where one was asked for, else all.
+# The profile if one was given, otherwise all.
 CHOSEN = --profile $(if $(ASKED),"$$PROFILE","")
 
 .SUFFIXES:

@@ -1,11 +1,11 @@
-# One rule for all notebooks. `make figures` calls this file, on a cluster as well (EXECUTOR=slurm); so does
+# One rule for all notebooks. `make figures` runs this file, on a cluster as well (EXECUTOR=slurm); so does
 #
 #     snakemake --profile profiles/slurm --config profile=paper seeds="0 1 2" cores=8
 #
-# with any executor of Snakemake's that shares this file system.
-# A job is `<profile>/seed-<k>/<notebook>`, or `<profile>/<notebook>` over all seeds. Whether
-# it is stale is decided by content in lib/press/staleness.py, which writes the inputs files below
-# only when their content changes; times of sources never matter.
+# with any Snakemake executor that shares this file system.
+# A job is `<profile>/seed-<k>/<notebook>`, or `<profile>/<notebook>` over all seeds. Whether it is
+# stale is decided by content in lib/press/staleness.py, which writes the input files below only when
+# their content changes; modification times of sources never matter.
 import json
 import os
 import re
@@ -15,7 +15,7 @@ sys.path.insert(0, workflow.basedir)
 from lib import paths
 from lib.press import jobs, staleness
 
-# Paths below are relative to the output folder: wherever it is, no character of it is special.
+# Paths below are relative to the output folder, so special characters in its own path do no harm.
 os.environ["OUTPUT_ROOT"] = str(paths.output_root())
 os.environ["DATA_ROOT"] = str(paths.data_root())
 
@@ -23,12 +23,12 @@ os.environ["DATA_ROOT"] = str(paths.data_root())
 workdir: paths.output_root()
 
 
-# What `make figures` selects; called directly, Snakemake has its --config.
+# The selection of `make figures`; if Snakemake is called directly, its --config.
 SELECTION = {**config, **json.loads(os.environ.get("SELECTION", "{}"))}
 
 
 def setting(name, default=""):
-    value = SELECTION.get(name, "")  # Snakemake reads seeds="0" as the number zero: not the same as no seeds
+    value = SELECTION.get(name, "")  # Snakemake parses seeds="0" as the number 0, which is not the same as no seeds
     return default if value in ("", None) else str(value)
 
 
@@ -38,13 +38,13 @@ JOBS = {
         setting("profile", "quick"), setting("seeds"), setting("only"), setting("params")
     )
 }
-if workflow.is_main_process:  # not on a cluster's nodes, where this run's other jobs are done or under way
+if workflow.is_main_process:  # not on the nodes of a cluster, where other jobs of this run are done or running
     for job in JOBS.values():
         staleness.prepare(job)
 
 
 def threads(wildcards):
-    """On a cluster all cores of a notebook, else its share of this machine's."""
+    """On a cluster all cores of a notebook, otherwise its share of the cores of this machine."""
     return int(setting("cores")) if setting("cores") else max(1, workflow.cores // int(setting("jobs", 1)))
 
 

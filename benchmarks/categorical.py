@@ -1,10 +1,10 @@
-"""Time of the study's loss beside lightly's NT-Xent, and beside the logarithm at every position, with gradients.
+"""Time the study's loss against lightly's NT-Xent and against a logarithm at every position, with gradients.
 
-All take the same soft codes: 256 images, two views, 64 positions of 16 categories, so 1,024 numbers each;
-lightly takes them flat, as embeddings. Queues hold 4,096 codes. On one-hot codes the mean agreement is the
-cosine, so there our loss and lightly's have to be equal. The logarithm at every position is timed in two
-forms: all pairs and positions in one tensor, as it is usually written, and position by position, as our own option
-does it. Last, the whole training step with our loss beside the same step with NT-Xent.
+All losses take the same soft codes: 256 images, two views, 64 positions of 16 categories, so 1,024 numbers each;
+lightly takes them flattened, as embeddings. Queues hold 4,096 codes. On one-hot codes the mean agreement equals
+the cosine, so our loss and lightly's have to be equal there. The logarithm at every position is timed in two
+forms: all pairs and positions in one tensor, as it is usually written, and position by position, as in our own
+option. Finally, the whole training step with our loss is timed against the same step with NT-Xent.
 """
 
 from collections.abc import Callable
@@ -29,16 +29,16 @@ AT_ONCE = "log agreement, queue, all at once"
 STEP, STEP_NT_XENT = "training step, agreement", "training step, NT-Xent"
 REFERENCE = {IN_BATCH: NT_XENT, NT_XENT: NT_XENT, QUEUED: AT_ONCE, LOGARITHMS: AT_ONCE, AT_ONCE: AT_ONCE}
 
-SHARE = 0.7  # at most, of lightly's time
-QUEUE_SHARE = 1 / 20  # at most, of the time with a logarithm at every position, as usually written
-STEP_SHARE = 1.05  # at most, of the step with NT-Xent
-DIFFERENCE = 1e-5  # at most, relative, on one-hot codes
+SHARE = 0.7  # of lightly's time, at most
+QUEUE_SHARE = 1 / 20  # of the time with a logarithm at every position, as usually written, at most
+STEP_SHARE = 1.05  # of the step with NT-Xent, at most
+DIFFERENCE = 1e-5  # relative, on one-hot codes, at most
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # p and q (B, L, K), queue (Q, L, K) -> scalar
 
 
 def codes(count: int, seed: int) -> Tensor:
-    """(count, L, K), about as sure as those of a trained encoder: the likeliest category has 0.6 on average."""
+    """Return codes (count, L, K) as confident as a trained encoder's: the most likely category has 0.6 on average."""
     logits = torch.randn(count, POSITIONS, CATEGORIES, generator=torch.Generator().manual_seed(seed))
     return (3 * logits).softmax(-1)
 
@@ -71,12 +71,12 @@ def losses() -> dict[str, Loss]:
 
 
 def with_gradients(loss: Loss, p: Tensor, q: Tensor, queue: Tensor) -> None:
-    """Value and its gradients by both views; with a queue, q may have none."""
+    """Compute a loss and its gradients with respect to both views; with a queue, q may have none."""
     torch.autograd.grad(loss(p, q, queue), (p, q), allow_unused=True)
 
 
 def measure(rounds: int = 12) -> pd.DataFrame:
-    """loss, batch, dimensions, queue, rounds, milliseconds (median), relative (to its reference), one_hot (its value).
+    """Return loss, batch, dimensions, queue, rounds, median milliseconds, relative (to its reference), one_hot (value).
 
     Raises:
         ModuleNotFoundError: lightly is not installed.
@@ -86,7 +86,7 @@ def measure(rounds: int = 12) -> pd.DataFrame:
     p, q = (codes(BATCH, seed).to(device).requires_grad_(True) for seed in (0, 1))
     queue = codes(QUEUE, 2).to(device)
 
-    # Views that agree in half of the positions: values away from both 0 and the logarithm of the candidates.
+    # Views that agree at half of the positions: values far from both 0 and the logarithm of the candidate count.
     first = harden(p)
     second = torch.where(torch.arange(POSITIONS, device=device)[:, None] % 2 == 0, first, harden(q))
     with torch.no_grad():
@@ -111,14 +111,14 @@ def measure(rounds: int = 12) -> pd.DataFrame:
 
 
 def steps(rounds: int) -> pd.DataFrame:
-    """The whole step at batch 256 on 32 px images, small encoder: 16 positions of 10 categories, or NT-Xent at 128."""
+    """Time the step at batch 256 on 32 px images, small encoder: 16 positions of 10 categories, or NT-Xent at 128."""
     arms = [Arm(STEP_NT_XENT, "nt_xent"), Arm(STEP)]
     table = measured_cost(arms, Settings(batch_size=BATCH), size=32, rounds=rounds).drop(columns="macs")
     return table.rename(columns={"arm": "loss"}).assign(batch=BATCH, queue=0, rounds=rounds)
 
 
 def check(table: pd.DataFrame) -> pd.DataFrame:
-    """The study's targets: what, measured, at most."""
+    """Return the study's targets with their measured and largest allowed values."""
     rows = table.set_index("loss")
     difference = abs(rows.one_hot[IN_BATCH] / rows.one_hot[NT_XENT] - 1)
     return pd.DataFrame(

@@ -17,8 +17,8 @@ def _batch(pictures: list[Image.Image]) -> Tensor:
 
 
 def loader(pixels: Tensor, batch_size: int, workers: int = 2) -> Iterator[Tensor]:
-    """Batches without end, as the example loads an image folder: a DataLoader with two workers, which transform the
-    decoded pictures one by one."""
+    """Return an endless iterator of batches, loaded as in the example from an image folder: by a DataLoader whose two
+    workers transform the decoded pictures one by one."""
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
     options = {"multiprocessing_context": "fork", "persistent_workers": True} if workers else {}
     found = DataLoader(
@@ -30,11 +30,11 @@ def loader(pixels: Tensor, batch_size: int, workers: int = 2) -> Iterator[Tensor
 def classic_step(
     generator: nn.Module, discriminator: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Callable[[Tensor, Tensor], tuple[float, ...]]:
-    """One step as in the DCGAN example of the PyTorch examples, from its description: step(real, z) -> five numbers.
+    """Return a step like that of PyTorch's DCGAN example, from its description: step(real, z) -> five numbers.
 
-    Binary cross-entropy on probabilities, separate backward passes for real and generated
-    images, gradients of the discriminator computed again in the generator's update, and five
-    numbers read back from the device.
+    It uses binary cross-entropy on probabilities and separate backward passes for real and generated
+    images, computes gradients of the discriminator again in the generator's update, and reads five
+    numbers back from the device.
     """
     criterion = nn.BCELoss()
     generator_optimizer, discriminator_optimizer = optimizers

@@ -1,8 +1,8 @@
-"""Cost of the Gram-matrix penalty beside a training step and beside other regularisers.
+"""Cost of the Gram-matrix penalty compared with a training step and with other regularisers.
 
-Both networks at batch 128 on 32 px images: the vanilla CNN, where the penalty should vanish beside the
-step, and ResNet-18, whose wide layers make the whole penalty (which does not depend on the batch) dear.
-Rounds on ResNet-18 take several seconds each, so there are fewer; medians over rounds throughout.
+Two networks at batch 128 on 32 px images: the vanilla CNN, where the penalty should be negligible beside the
+step, and ResNet-18, whose wide layers make the whole penalty (which does not depend on the batch) expensive.
+Rounds on ResNet-18 take several seconds each, so there are fewer of them; all results are medians over rounds.
 """
 
 import pandas as pd
@@ -12,18 +12,18 @@ from lib.corregularization.cost import AUTOGRAD, WHOLE, measure_cost
 from lib.corregularization.models import build_model
 
 BATCH = 128
-EVERY = {"vanilla": 1, "resnet18": 4}  # a network is timed in one of so many rounds
+EVERY = {"vanilla": 1, "resnet18": 4}  # each network is timed in one out of so many rounds
 
-# what, network, method, column, at most
+# target, network, method, column, at most
 TARGETS = [
     ("whole penalty / training step", "vanilla", WHOLE, "share", 0.05),
     ("random regrouping, g = 8 / training step", "resnet18", "Gram, random g = 8", "share", 0.03),
 ]
-CLOSED_FORM = 0.65  # at most, of the time that autograd takes for the same value and gradient
+CLOSED_FORM = 0.65  # of the time that autograd takes for the same value and gradient, at most
 
 
 def measure(rounds: int = 20) -> pd.DataFrame:
-    """`measure_cost` of each network, with the columns network, batch, rounds in front."""
+    """Return `measure_cost` of each network, with the columns network, batch, rounds in front."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tables = []
     for network, every in EVERY.items():
@@ -39,7 +39,7 @@ def measure(rounds: int = 20) -> pd.DataFrame:
 
 
 def check(table: pd.DataFrame) -> pd.DataFrame:
-    """The study's targets: what, for which network, measured, at most."""
+    """Return the study's targets per network with their measured and largest allowed values."""
     values = table.set_index(["network", "method"])
     rows = [
         (what, network, values.loc[(network, method), column], limit)

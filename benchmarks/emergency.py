@@ -1,7 +1,7 @@
-"""Study 4: log-mels beside transformers' own, clips from the cache.
+"""Study 4: time log-mels against those of transformers, and clips read from the cache.
 
-One thread throughout, batches of 16 clips of 4 seconds. Of transformers there are two figures: its extractor as it is
-called, which pads every clip to 30 seconds, and its arithmetic on the 4 seconds alone.
+One thread throughout; log-mels of 16 clips of 4 seconds. transformers is timed on clips padded to 30 seconds, as its
+extractor pads them when called, and on the 4 seconds alone.
 """
 
 import numpy as np
@@ -31,12 +31,12 @@ def mel_tasks() -> dict:
 
 
 def cache_tasks() -> dict:
-    draw_soundscapes(CACHED)  # once, so that they are there
+    draw_soundscapes(CACHED)  # fills the cache
     return {"soundscapes from the cache": lambda: draw_soundscapes(CACHED)}
 
 
 def measure(rounds: int = 12) -> pd.DataFrame:
-    """task, clips, rounds, milliseconds (median, per clip), relative (to the group's first)."""
+    """Return task, clips, rounds, milliseconds (median, per clip), relative (to the first task of the group)."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     rows = []
@@ -60,7 +60,7 @@ def measure(rounds: int = 12) -> pd.DataFrame:
 
 
 def check(table: pd.DataFrame) -> pd.DataFrame:
-    """The targets: what, measured, at_most. Rates and speed-ups are turned into shares."""
+    """Return target, measured, at_most; a rate becomes a time, a speed-up a share."""
     rows = table.set_index("task")
     found = [
         ("log-mel / transformers' NumPy, time", 1 / rows.relative["transformers' NumPy"], 1 / MELS_FASTER),

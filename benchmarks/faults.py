@@ -1,11 +1,11 @@
-"""Would the tests notice? Plant one defect at a time in a copy of `lib`, and run the tests of that module.
+"""Plant one defect at a time in a copy of `lib`, and check that the tests of that module fail.
 
-    python benchmarks/faults.py                all of them, one after the other
-    python benchmarks/faults.py pyramid vote   those whose module or text has one of these words
+    python benchmarks/faults.py                all defects, one after the other
+    python benchmarks/faults.py pyramid vote   those whose module or text contains one of these words
 
-Exits with 1 where fewer than 95 % are caught. The tests of a module are those of the same name, as a developer runs them
-while working; where a defect shows only elsewhere, the line names these tests. They have to pass without a defect, which
-is looked at first: tests that fail in any case catch nothing.
+Exits with 1 if fewer than 95 % are caught. The tests of a module are those of the same name, as a developer runs them
+while working; if a defect shows only elsewhere, its entry names other tests. They first have to pass without a defect,
+since tests that fail in any case catch nothing.
 """
 
 # ruff: noqa: E501
@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LEAST = 0.95
 
-# Module, what stands there once, what is put in its place, and tests other than the module's own.
+# Module, text that occurs there once, its replacement, and tests other than the module's own.
 FAULTS = [
     # Study 1
     ("laplacian_gan/pyramid", "bands.append(band - shift)", "bands.append(band)"),
@@ -74,7 +74,7 @@ FAULTS = [
     ("emergency/data/aihub_splits", "units[letters_of(row.line) or source]", "units[row.line or source]", "tests/emergency/data/test_aihub.py"),
     ("emergency/synthesis/rooms", "distance[0] / distance * np.where", "np.where", "tests/emergency/synthesis/test_soundscapes.py"),
     ("emergency/recogniser/voting", "real = np.isin(names, list(emergencies))", "real = ~np.isin(names, list(emergencies))"),
-    # What studies share
+    # Shared modules
     ("metrics/fid", "kthvalue(DENSITY_NEIGHBOUR + 1)", "kthvalue(DENSITY_NEIGHBOUR)"),
     ("metrics/fid", "\"rng_seed\": seed", "\"rng_seed\": 0"),
     ("metrics/clustering", "table[linear_sum_assignment(table, maximize=True)]", "table[linear_sum_assignment(table)]"),
@@ -107,7 +107,7 @@ def tests_of(module: str) -> str:
 
 
 def caught(copy: Path, module: str, old: str, new: str, tests: str) -> bool:
-    """Whether the tests fail with the defect in the copy, which is whole again afterwards."""
+    """Return whether the tests fail with the defect in the copy, which is restored afterwards."""
     path = copy / "lib" / f"{module}.py"
     whole = path.read_text(encoding="utf-8")
     if whole.count(old) != 1:

@@ -1,10 +1,10 @@
-"""The notebooks of the profile `gpu` side by side on one GPU, within a given time: called by benchmarks/gpu.sh.
+"""Run the notebooks of the profile `gpu` in parallel on one GPU, within a given time; called by benchmarks/gpu.sh.
 
-First the training steps are timed alone, against the classic DCGAN example on the same card. Then the notebooks start,
-none before another: all at once, each in its own process with its share of the cores, and after those whose results it
-reads; a GPU that one small network leaves idle serves the others. At the end of the time what still runs is stopped.
-What finished is complete; of the rest the histories of its trainings are kept, and a second call on the same machine
-goes on from its checkpoints. The other studies: `--only "03_corregularization 04_emergency_whisper"`, and so on.
+First the training steps are timed alone, against the classic DCGAN example on the same card. Then all notebooks start
+at once, except that each waits for those whose results it reads; each has its own process and its share of the cores,
+so that a GPU left idle by one small network serves the others. When the time is up, whatever still runs is stopped.
+Finished notebooks are complete; of the others the training histories are kept, and a second call on the same machine
+resumes from their checkpoints. The other studies: `--only "03_corregularization 04_emergency_whisper"`, and so on.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil  # which accelerate brings
+import psutil  # installed with accelerate
 import torch
 
 from lib import paths
@@ -29,12 +29,12 @@ from lib.press.workflow import available_cores
 
 NOTEBOOKS = "01_laplacian_gan 02_categorical_similarity"
 PART = 15 * 2**20  # bytes of a part, before compression
-MOST = 8, 16 * 2**20  # parts, and bytes of each
+MOST = 8, 16 * 2**20  # number of parts, and bytes of each
 STOPPING = 20  # seconds for stopping and packing
 
 
 def steps(device: str, rounds: int, width: int = 64) -> list[dict]:
-    """Milliseconds of one training step, alone on the device: the classic DCGAN example and ours."""
+    """Measure the milliseconds of one training step, alone on the device: the classic DCGAN example and ours."""
     from classic import classic_step
 
     from lib.laplacian_gan.arms import DCGAN, PYRAMID
@@ -80,9 +80,9 @@ def _wait(device: str) -> None:
 
 
 def run(selected: list[jobs.Job], deadline: float, logs: Path) -> dict[str, float]:
-    """All jobs, each once those that it reads are done; what runs at the deadline (of time.monotonic) is stopped.
+    """Run all jobs, each after those that it reads; whatever runs at the deadline (of time.monotonic) is stopped.
 
-    Returns seconds since the start at which each epoch was seen to be saved, by its checkpoint.
+    Returns, for each checkpoint of an epoch, the seconds since the start at which it was first seen.
     """
     threads = max(1, available_cores() // len(selected))
     begin, waiting, running, ended = time.monotonic(), {job.name: job for job in selected}, {}, {}
@@ -118,14 +118,14 @@ def run(selected: list[jobs.Job], deadline: float, logs: Path) -> dict[str, floa
 
 
 def epochs(folder: str) -> set[str]:
-    """The checkpoints of whole epochs. By `glob`, as a folder that vanishes meanwhile is an error of Path.rglob."""
+    """Return the checkpoints of whole epochs. Uses `glob`, as Path.rglob fails if a folder vanishes meanwhile."""
     return set(glob.glob("**/epoch-[0-9]*", root_dir=paths.build() / "checkpoints" / folder, recursive=True))
 
 
 def stop(processes: Iterable[subprocess.Popen]) -> None:
-    """Kill them with whatever they started, and wait until all are gone: they write checkpoints.
+    """Kill the processes with everything they started, and wait until all are gone, since they write checkpoints.
 
-    Neither process groups nor sessions tell what that is: kernels and the trainings' processes begin their own.
+    Neither process groups nor sessions identify these, as kernels and training processes start their own.
     """
     families = [one for process in processes for one in _halted(process.pid)]
     for one in families:
@@ -137,7 +137,7 @@ def stop(processes: Iterable[subprocess.Popen]) -> None:
 
 
 def _halted(pid: int) -> list[psutil.Process]:
-    """A process and its descendants, each halted before its children are listed: it starts no more."""
+    """Return a process and its descendants, each suspended before its children are listed, so it starts no more."""
     try:
         process = psutil.Process(pid)
         process.suspend()
@@ -154,9 +154,9 @@ def _alive(process: psutil.Process) -> bool:
 
 
 def record_stopped(job: str, seconds: int, since: str) -> None:
-    """A record of what a run had saved when it was stopped; it says so, and `make verify` does.
+    """Write a record of what a run had saved when it was stopped; the record and `make verify` say that it was.
 
-    since: when it started, as a sidecar's `made`. Results of an older run may lie beside its own.
+    since: when it started, in the format of a sidecar's `made`; older files beside its own are of another run.
     """
     path = jobs.record(job)
     sidecars = [json.loads(file.read_text()) for file in sorted(path.parent.glob("*.json"))]
@@ -170,7 +170,7 @@ def record_stopped(job: str, seconds: int, since: str) -> None:
 
 
 def pack(files: Iterable[Path], out: Path) -> None:
-    """`files`, which lie below the output folder, into out/part-<n>.tar.gz, without those that vanish meanwhile."""
+    """Pack `files` (below the output folder) into out/part-<n>.tar.gz, without those that vanish meanwhile."""
     for old in out.glob("part-*.tar.gz"):
         old.unlink()
     parts: list[list[Path]] = [[]]

@@ -1,13 +1,13 @@
-"""Does `make figures` survive `kill -9`? Kill it at random moments, start it again, and look at what lies there.
+"""Kill `make figures` by `kill -9` at random moments, restart it, and check the files it leaves.
 
     python benchmarks/kills.py                        50 kills over all notebooks of the smoke profile: some hours
     python benchmarks/kills.py --kills 10 --only "03_corregularization 00_overview"
 
-First comes a run that nobody disturbs: the moments are drawn from its time, and its results are to be repeated. After
-a kill of the whole process group every file has to be whole and as in that run, what was finished stays finished, no
-checkpoint goes back, and all processes end within seconds. After every second kill the next start follows at once,
-while they may still end. A run that ends before its moment is compared as a whole and begun anew. Exits with 1 at a
-fault.
+An undisturbed run comes first: the moments are drawn from its duration, and its results have to be reproduced. After
+a kill of the whole process group, every file has to be whole and as in that run, finished work stays finished, no
+checkpoint goes back, and all processes end within seconds. After every other kill the next start follows at once, while
+old processes may still be ending, and files are not checked. A run that ends before its moment is compared as a whole
+and started anew. Exits with 1 on a fault.
 """
 
 import argparse
@@ -33,13 +33,13 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
-MEASURED = ["milliseconds", "relative", "share"]  # columns of times
+MEASURED = ["milliseconds", "relative", "share"]  # columns that hold times
 PATIENCE = 30  # seconds within which all processes have to end
-MARK = "START_OF_KILLS"  # in the environment of whatever a start has started, in whichever session
+MARK = "START_OF_KILLS"  # in the environment of all processes of a start, whatever their session
 
 
 class Fault(Exception):
-    """What must not happen; the message says where."""
+    """A violation of what kills must not break; the message says where."""
 
 
 class Victim:
@@ -58,7 +58,7 @@ class Victim:
                                             stdout=log, stderr=log, start_new_session=True)  # fmt: skip
 
     def ends_within(self, seconds: float | None) -> bool:
-        """Whether it comes to its end by then, which has to be a good one."""
+        """Return whether it ends within `seconds`; raise Fault if it fails."""
         try:
             status = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -73,7 +73,7 @@ class Victim:
             self.process.wait()
 
     def kill(self) -> tuple[float, float]:
-        """Seconds since its start, and those of which nothing was kept: after the last file of a result or cache."""
+        """Kill it; return the seconds since its start, and those lost: since the last file of a result or cache."""
         self.stop()
         now = time.time()
         times = [path.stat().st_mtime for path in whole_files(self.folder) if path.suffix != ".log"]
@@ -81,7 +81,7 @@ class Victim:
 
 
 def until_gone(mark: str) -> float:
-    """Seconds until no process of the start with this mark is left."""
+    """Wait until no process of the start with this mark is left, and return the seconds that took."""
     begin = time.time()
     while left := [process for process in psutil.process_iter() if _mark(process) == mark]:
         if time.time() - begin > PATIENCE:
@@ -93,12 +93,12 @@ def until_gone(mark: str) -> float:
 def _mark(process: psutil.Process) -> str | None:
     try:
         return process.environ().get(MARK)
-    except psutil.Error:  # it has ended, or is somebody else's
+    except psutil.Error:  # it has ended, or belongs to another user
         return None
 
 
 def whole_files(folder: Path) -> Iterator[Path]:
-    """Files that are given out as whole: neither hidden nor named partial, nor of a notebook that was running."""
+    """Yield the files that have to be whole: neither hidden nor named partial, nor of a notebook that was running."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         if path.is_file() and not any(p.startswith(".") or p.endswith("partial") or p == "running" for p in parts):
@@ -106,7 +106,7 @@ def whole_files(folder: Path) -> Iterator[Path]:
 
 
 def examine(folder: Path) -> None:
-    """Fault where a file cannot be read to its end, or is not what a record says of it."""
+    """Raise Fault if a file cannot be read to its end, or does not match its record."""
     for path in whole_files(folder):
         hashes: dict[str, str | None] = {}
         try:
@@ -121,7 +121,7 @@ def examine(folder: Path) -> None:
                 load_file(path)
             elif path.suffix in (".npz", ".bin", ".pkl") and (bad := zipfile.ZipFile(path).testzip()):
                 raise ValueError(bad)
-        except Exception as error:  # each kind of file has its own
+        except Exception as error:  # each file type raises its own
             raise Fault(f"{path} is not whole: {type(error).__name__}: {error}") from error
         for name, expected in hashes.items():
             other = path.parent / name
@@ -130,7 +130,7 @@ def examine(folder: Path) -> None:
 
 
 def compare(folder: Path, undisturbed: Path, complete: bool = False) -> None:
-    """Fault where a CSV file is not that of the undisturbed run, or, where the run is `complete`, is missing."""
+    """Raise Fault if a CSV file is not that of the undisturbed run or, if the run is `complete`, is missing."""
     mine, others = ({path.relative_to(root): path for path in root.glob("figures/**/*.csv")}
                     for root in (folder, undisturbed))  # fmt: skip
     if odd := mine.keys() ^ others.keys() if complete else mine.keys() - others.keys():
@@ -147,7 +147,7 @@ def _without_times(path: Path) -> bytes:
 
 
 def progress(folder: Path) -> dict[str, int]:
-    """The last epoch of each training, and 1 for each finished notebook."""
+    """Return the last epoch of each training run, and 1 for each finished notebook."""
     found = {str(path.relative_to(folder)): 1 for path in folder.glob("build/executed/**/*.ipynb")}
     for path in folder.glob("build/checkpoints/**/epoch-*"):
         training = str(path.parent.relative_to(folder))
@@ -156,7 +156,7 @@ def progress(folder: Path) -> dict[str, int]:
 
 
 def kill_repeatedly(victim: Victim, kills: int, seed: int) -> None:
-    """Kill it that often, then let it finish; raises Fault."""
+    """Kill it `kills` times, then let it finish. Raises Fault."""
     chance, undisturbed = random.Random(seed), victim.folder.with_name("undisturbed")
     reached: dict[str, int] = {}
     finished, losses = 0, []
@@ -176,13 +176,13 @@ def kill_repeatedly(victim: Victim, kills: int, seed: int) -> None:
     shutil.copytree(victim.folder / "figures", undisturbed / "figures")
     end()
     print(f"undisturbed: {whole:.0f} s", flush=True)
-    moments = [(number + chance.random()) / kills for number in range(kills)]  # shares of it, all parts alike
+    moments = [(number + chance.random()) / kills for number in range(kills)]  # shares of it, one in each equal part
     chance.shuffle(moments)
     victim.start()
     anew = True
     for number, moment in enumerate(moments, start=1):
         while victim.ends_within(max(0, victim.begin + moment * whole - time.time())):
-            if anew:  # faster than the first, perhaps as the machine has less to do
+            if anew:  # faster than the first run, perhaps as the machine is less busy
                 whole = 0.95 * (time.time() - victim.begin)
             end()
             victim.start()

@@ -1,7 +1,7 @@
-"""Our training step against that of the classic PyTorch DCGAN example: the same networks, batch 64, in turns.
+"""Time our training step against that of the classic PyTorch DCGAN example: the same networks, batch 64, in turns.
 
-Each side loads its images its own way: a DataLoader of decoded pictures there, one tensor here. That both
-compute the same losses in float32 is a test (`test_losses_equal_those_of_the_classic_step`).
+Each side loads its images in its own way: the example by a DataLoader of decoded pictures, ours from one tensor.
+A test checks that both compute the same losses in float32 (`test_losses_equal_those_of_the_classic_step`).
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from lib.laplacian_gan.models import Discriminator, Generator
 from lib.timing import interleave, ratio
 
 CLASSIC = "classic example"
-TARGETS = {32: 1.6, 64: 1.7}  # at least, in images per second of the classic step
+TARGETS = {32: 1.6, 64: 1.7}  # relative to the images per second of the classic step, at least
 
 
 def compare_steps(
@@ -30,9 +30,9 @@ def compare_steps(
     rounds: int = 10,
     workers: int = 2,
 ) -> pd.DataFrame:
-    """Our step against the classic one on the same networks, in turns of `steps` steps, each with its own loading.
+    """Time our step against the classic one on the same networks, in turns of `steps` steps, each with its own loading.
 
-    Rows: step, size, width, images_per_second (median), relative (median ratio to the classic step's time, inverted).
+    Columns: step, size, width, images_per_second (median), relative (inverse median ratio to the classic step's time).
     """
     pixels = torch.randint(0, 256, (20 * batch_size, 3, size, size), dtype=torch.uint8)
     torch.manual_seed(0)
@@ -64,13 +64,13 @@ def compare_steps(
 
 
 def measure(rounds: int = 10) -> pd.DataFrame:
-    """`compare_steps` at 32 and 64 px."""
-    sizes = {32: 5, 64: 2}  # steps in a turn
+    """Return `compare_steps` at 32 and 64 px."""
+    sizes = {32: 5, 64: 2}  # steps per turn
     return pd.concat([compare_steps(size, steps=steps, rounds=rounds) for size, steps in sizes.items()])
 
 
 def check(table: pd.DataFrame) -> pd.DataFrame:
-    """The study's targets: what, at which size, measured, at least."""
+    """Return the study's targets per image size with their measured and least allowed values."""
     ours = table[table.step == "ours, bf16"].set_index("size").relative
     rows = [("our step / classic example", size, ours[size], least) for size, least in TARGETS.items()]
     return pd.DataFrame(rows, columns=["target", "size", "measured", "at_least"])

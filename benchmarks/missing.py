@@ -1,4 +1,4 @@
-"""What a machine lacks of requirements.lock to run notebooks, a requirement a line: for benchmarks/gpu.sh and pip."""
+"""List what a machine lacks of requirements.lock to run notebooks, one requirement per line, for gpu.sh and pip."""
 
 import re
 import sys
@@ -8,16 +8,16 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BARE = {"accelerate", "matplotlib", "torch", "torchvision", "transformers"}  # there, with all that they need
-UNUSED = {"jupyterlab", "latex2mathml", "snakemake", "typst"}  # by notebooks, which need a kernel
+BARE = {"accelerate", "matplotlib", "torch", "torchvision", "transformers"}  # installed, with all their dependencies
+UNUSED = {"jupyterlab", "latex2mathml", "snakemake", "typst"}  # not used by notebooks, which need only a kernel
 
 
 def missing(lock: str, named: set[str], there: Callable[[str], bool]) -> list[str]:
-    """The lines of `lock` for packages `named` and all that these need, as its comments tell, but those that are
-    `there` and what BARE ones need."""
-    from packaging.requirements import Requirement  # of transformers
+    """Return the lines of `lock` for packages `named` and their dependencies, by its comments, except packages that are
+    `there` and dependencies of BARE ones."""
+    from packaging.requirements import Requirement  # installed with transformers
 
-    lines = []  # requirement, what needs it; of some packages a line for each version of Python
+    lines = []  # requirement, packages that need it; some have one line per Python version
     for line in re.findall(r"^[\w.-]+==.*", lock, re.MULTILINE):
         requirement, _, parents = line.partition("# via ")
         lines.append((Requirement(requirement), set(parents.split(", "))))

@@ -1,15 +1,14 @@
-"""Study 4: from a file of 4 seconds to the vote, beside transformers' audio classification, and a stream.
+"""Study 4: time from a file of 4 seconds to the vote, against transformers' audio classification, and of a stream.
 
 One thread, a Whisper of base size (6 + 6 layers of 512) with random weights, which take the same time as trained ones.
 The peer is transformers' pipeline for audio classification with an encoder of the same size: it pads to 30 seconds and
-gives one class; the recogniser gives a class per moment and the CNN's vote as well. Decoding is a row of its own, as it
-runs only where the encoder predicts a sound.
+returns one class; the recogniser returns a class per moment and the CNN's vote as well. Decoding has a row of its own,
+as it runs only if the encoder predicts a sound.
 
-The stream is heard by a process of its own, which at last judges an alarm by all voters. The target of memory is for
-what is then the process's own: what it holds and cannot give back. What it has mapped from files besides, the code of
-libraries and the weights as they lie on the disk, the system takes back where memory is short; a row of its own has
-both, at most. Another has what `import torch` takes: a quarter of a gigabyte where PyTorch is built for GPUs, else half
-of that.
+The stream runs in a process of its own, which finally has all voters judge an alarm. The memory target is for what the
+process then holds itself and cannot give back. Memory mapped from files (the code of libraries, and weights as they are
+on disk) can be reclaimed by the system when memory is short; another row has the peak of both. A third row has what
+`import torch` takes: a quarter of a gigabyte if PyTorch is built for GPUs, otherwise half of that.
 """
 
 import subprocess
@@ -40,7 +39,7 @@ PEER = "transformers' pipeline"
 
 
 def recogniser(folder: Path) -> Recogniser:
-    """Untrained, assembled of what is saved in `folder`."""
+    """Return an untrained recogniser, assembled from models that this saves in `folder`."""
     pairs = [(line, number) for number in CORES for line in CORES[number][0]]
     lines, numbers = zip(*pairs, strict=True)
     build(lines, NAMES, SIZE, hidden=512).eval().save(folder / "whisper")
@@ -51,7 +50,7 @@ def recogniser(folder: Path) -> Recogniser:
 
 
 def tasks(made: Recogniser, path: Path) -> dict:
-    # Imported here: the process that hears a stream has no use for them.
+    # Imported here, as the process of the stream does not need them.
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForAudioClassification, pipeline
 
     config = WhisperConfig(d_model=SIZE.d_model, encoder_layers=SIZE.encoder_layers, num_labels=len(NAMES),
@@ -70,7 +69,7 @@ def tasks(made: Recogniser, path: Path) -> dict:
     }
 
 
-# Megabytes: of the process's own now, and with all that is mapped at most.
+# Megabytes: the process's own memory now, and the peak with everything that is mapped.
 _MEMORY = """
 status = dict(row.split(":", 1) for row in open("/proc/self/status"))
 print(*(int(status[name].split()[0]) / 1024 for name in ("RssAnon", "VmHWM")))
@@ -78,7 +77,7 @@ print(*(int(status[name].split()[0]) / 1024 for name in ("RssAnon", "VmHWM")))
 
 
 def stream(folder: Path) -> None:
-    """Print the seconds of each hop of a stream of 1 s chunks, and the megabytes of this process, its own and all."""
+    """Print the seconds of each hop of a stream of 1 s chunks, and the megabytes of this process, own and peak."""
     torch.set_num_threads(1)
     made, draw = Recogniser.load(folder), np.random.default_rng(0)
     chunks = ((3000 * draw.normal(size=RATE)).clip(-32768, 32767).astype(np.int16) for _ in range(SECONDS + HOPS))
@@ -90,7 +89,7 @@ def stream(folder: Path) -> None:
         print(time.perf_counter() - begin)
     made.judge(Alarm(0.0, SECONDS, samples), "kitchen", 0.0)
     hidden = torch.randn(1, 50 * SECONDS, made.whisper.whisper.config.d_model)
-    made.whisper.transcribe(hidden, TOKENS)  # the voters decode only where something is heard
+    made.whisper.transcribe(hidden, TOKENS)  # the voters decode only if the encoder predicts a sound
     exec(_MEMORY, {})
 
 
@@ -100,7 +99,7 @@ def _printed(*arguments: str) -> list[float]:
 
 
 def measure(rounds: int = 12) -> pd.DataFrame:
-    """task, rounds, milliseconds (median), relative (to the pipeline); for the stream p95, and megabytes of memory."""
+    """Return task, rounds, milliseconds (median; p95 for the stream), relative (to the pipeline) and megabytes."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -127,7 +126,7 @@ def measure(rounds: int = 12) -> pd.DataFrame:
 
 
 def check(table: pd.DataFrame) -> pd.DataFrame:
-    """The targets: what, measured, at_most. Speed-ups are turned into shares."""
+    """Return target, measured, at_most; a speed-up becomes a share."""
     rows = table.set_index("task")
     found = [
         (f"file to vote / {PEER}, time", rows.relative["file to vote"], 1 / FASTER),

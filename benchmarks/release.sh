@@ -1,10 +1,10 @@
 #!/bin/sh
-# What a stranger does with the README alone, from a bare clone of the last commit, and how long each step takes.
+# Follow the README as a stranger would, from a bare clone of the last commit, and time each step.
 #
 #     sh benchmarks/release.sh            all of it: an hour or so on two cores
 #     sh benchmarks/release.sh figures    only the steps named; see the end of this file
 #
-# Stops at the first step that fails, shows the end of what it printed, and leaves the clone for a look.
+# Stops at the first step that fails, shows the end of its output, and leaves the clone for inspection.
 set -eu
 cd "$(dirname "$0")/.."
 unset VIRTUAL_ENV CONDA_PREFIX CONDA_DEFAULT_ENV PYTHONPATH OUTPUT_ROOT DATA_ROOT PROFILE ONLY PARAMS MAKEFLAGS
@@ -27,7 +27,7 @@ step() {
     printf '%6d s  %s\n' "$(($(date +%s) - begin))" "$name: $*"
 }
 
-# Two folders as users have them: images of two classes, and recordings of two classes, of several lengths and rates.
+# Two folders as users have them: images of two classes, and recordings of two classes in two lengths and rates.
 own_files() {
     .venv/bin/python - "$folder" <<'END'
 import sys
@@ -52,7 +52,7 @@ for number, name in enumerate(("까치", "blue tit")):
 END
 }
 
-# The README's example of the recogniser, on a file that lies there.
+# The README's example of the recogniser, on one of these recordings.
 recording() {
     .venv/bin/python - "$folder" <<'END'
 import re

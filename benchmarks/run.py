@@ -1,9 +1,9 @@
-"""Runs the benchmarks: `make bench`, or `python benchmarks/run.py corregularization --rounds 4`.
+"""Run the benchmarks: `make bench`, or `python benchmarks/run.py corregularization --rounds 4`.
 
 A benchmark is a module here with `measure(rounds) -> DataFrame` and `check(table) -> DataFrame`, its
-targets beside what was measured. Durations of other runs or machines do not compare; the shares
-and ratios in the tables do, as everything in a table was timed in turns within one run. Each benchmark is measured
-three times, or five where these disagree about a target; a target that they still disagree about is too noisy to tell.
+targets beside the measured values. Durations are not comparable between runs or machines; the shares and ratios in the
+tables are, as everything in a table was timed in turns within one run. Each benchmark is measured three times, and up
+to five times while these disagree about a target; if they still disagree, the target is too noisy to tell.
 Results go to build/bench/<name>.csv and, with targets, machine, versions and date, build/bench/<name>.json.
 """
 
@@ -30,7 +30,7 @@ BENCHMARKS = ("corregularization", "laplacian_gan", "categorical", "emergency", 
 
 
 def machine() -> dict[str, object]:
-    """What the numbers depend on: processor, threads, accelerator, versions."""
+    """Return what the numbers depend on: processor, threads, accelerator, versions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -47,7 +47,7 @@ def machine() -> dict[str, object]:
 
 
 def repeated(module: ModuleType, rounds: int | None) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(all that was measured, with a column `repeat`; targets, as `judged`)."""
+    """Return all measurements, with a column `repeat`, and the targets as `judged`."""
     rounds = rounds or inspect.signature(module.measure).parameters["rounds"].default
     tables, checks = [], []
     while len(tables) < REPEATS or (len(tables) < MOST and (judged(checks).met == NOISY).any()):
@@ -57,7 +57,7 @@ def repeated(module: ModuleType, rounds: int | None) -> tuple[pd.DataFrame, pd.D
 
 
 def judged(checks: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Targets over repeats: measured (median) with lowest and highest, and met ("yes", "no", or `NOISY`)."""
+    """Return targets over repeats: measured (median) with lowest and highest, and met ("yes", "no", or `NOISY`)."""
     found = checks[0].copy()
     values = pd.concat([check.measured for check in checks], axis=1)
     met = values.ge(found.at_least, axis=0) if "at_least" in found else values.le(found.at_most, axis=0)
