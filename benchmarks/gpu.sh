@@ -11,8 +11,8 @@
 #     python3 benchmarks/missing.py | python3 -m pip download --no-deps --only-binary :all: -d .whl -r /dev/stdin
 #
 # Results are packed into --out in parts of at most 16 MB, with a warning if there are more than 8. If the repository
-# came without git, COMMIT=<hash> sets the commit in the records. --rehearse runs every stage of all notebooks once at the
-# size of the profile `smoke`, also on a CPU.
+# came without git, COMMIT=<hash> sets the commit in the records. --rehearse runs every stage of all notebooks once at
+# the size of the profile `smoke`, also on a CPU.
 set -e
 cd "$(dirname "$0")/.."
 site="${TMPDIR:-/tmp}/four-studies-site"

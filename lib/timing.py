@@ -70,7 +70,7 @@ def costs(
         for task in tasks.values():
             task()  # selects the algorithms of all convolutions
         macs = [count_macs(task) for task in tasks.values()]
-        # Steps that are captured as a CUDA graph are captured by their fourth call (`training.Captured`).
+        # Steps that run as a CUDA graph are captured by their fourth call (`training.Captured`).
         seconds = interleave(tasks, rounds=rounds, warmup=3 if torch.cuda.is_available() else 0)
     table = pd.DataFrame({"macs": macs, "milliseconds": 1e3 * seconds.median()}, index=list(tasks))
     for column, reference in references.items():

@@ -28,7 +28,7 @@ def checksum(values: np.ndarray, labels: np.ndarray) -> str:
 
 
 def cached(key: str, labels: np.ndarray, make: Callable[[], np.ndarray], kind: str) -> tuple[np.ndarray, str]:
-    """Return the array cached under `key` (any text), or else cache `make()`; and its checksum with `labels`.
+    """Return the array cached under `key` (any text), or else make and cache it, and its checksum with `labels`.
 
     Arrays are uint8 or int16. A cached one is used only if its checksum matches.
     """

@@ -42,7 +42,7 @@ class DataError(Exception):
 
 @contextlib.contextmanager
 def written_by(notebook: str, path: Path) -> Iterator[None]:
-    """Read `path`, the output of a notebook, within this: a DataError names the notebook if reading fails."""
+    """Guard code that reads `path`, a notebook's output: a DataError names the notebook if reading fails."""
     if not path.exists():
         raise DataError(f"There is no {path}. Notebook {notebook} writes it: run it first.")
     try:
@@ -192,7 +192,7 @@ def readable(path: str) -> str:
 
 
 def hidden(name: str) -> bool:
-    """Whether a name is hidden or left behind by file managers and archivers."""
+    """Return whether a name is hidden or left behind by file managers and archivers."""
     return name.startswith((".", "__MACOSX")) or name.casefold() in OF_SOFTWARE
 
 

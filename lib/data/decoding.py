@@ -61,7 +61,7 @@ def decode(path: str | os.PathLike, *, seconds: float | None = None) -> np.ndarr
             then depends on this part alone.
 
     Raises:
-        Unreadable: the file is missing, is no recording, or holds less than 0.1 s of sound or samples not finite.
+        Unreadable: the file is missing, is no recording, holds less than 0.1 s of sound, or has non-finite samples.
     """
     if seconds is not None and not SHORTEST <= seconds < math.inf:
         raise ValueError(f"seconds={seconds} is not possible. Expected {SHORTEST} or more, or None for all.")
