@@ -133,11 +133,12 @@ class Recogniser:
         return replace(self, temperatures=fitted)
 
     def digest(self) -> str:
-        """Return a hash of both networks' weights, the text classifier's temperature and all settings."""
+        """Return a hash of both networks' weights, what the text classifier was fitted on, and all settings."""
         parts = hashlib.sha256(self.whisper.digest().encode())
         for value in self.cnn.state_dict().values():
             parts.update(value.cpu().contiguous().numpy().data)
-        parts.update(repr((self.text.temperature, self.alarming, self.temperatures, self.rule)).encode())
+        text, names = (self.text.learned, self.text.temperature), self.whisper.classes
+        parts.update(repr((text, names, self.alarming, self.temperatures, self.rule)).encode())
         return parts.hexdigest()
 
     def predict(self, samples: Tensor, *, words: bool = True) -> Opinion:

@@ -274,8 +274,11 @@ class TestFolders:
         found = Recogniser.load(folder)
         assert found.digest() == fitted.digest() and found.rule == Rule() and found.alarming == EMERGENCY
 
-    def test_another_threshold_is_another_recogniser(self, recogniser, folder):
-        assert replace(recogniser, rule=Rule(on=0.9)).digest() != recogniser.digest()
+    def test_another_threshold_or_another_text_is_another_recogniser(self, recogniser):
+        text = recogniser.text
+        other = replace(text, learned=(*text.learned[1:], ("불이야 불", text.learned[0][1])))
+        changed = replace(recogniser, rule=Rule(on=0.9)), replace(recogniser, text=other)
+        assert len({one.digest() for one in (recogniser, *changed)}) == 3
 
     def test_not_yet_calibrated(self, folder):
         with pytest.raises(DataError, match="recogniser.json. Notebook 06 writes it: run it first"):
