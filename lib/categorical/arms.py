@@ -1,4 +1,4 @@
-"""Arms: what is learned, and with which loss, in one row of a table."""
+"""Arms (model variants, one row of a table each): what is learned, and with which loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,18 +10,18 @@ CODE_LOSSES = ("categorical", "imsvd", "carp", "scan")
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of learning without labels; all arms share encoder, augmentation, batches and schedule.
+    """One method of learning without labels; all arms share encoder, augmentation, batches and schedule.
 
-    loss: "categorical", the study's own; "nt_xent" (SimCLR) and "moco" on embeddings; "imsvd", "carp" and
+    loss: "categorical", the loss of this study; "nt_xent" (SimCLR) and "moco" on embeddings; "imsvd", "carp" and
         "scan", published losses on codes.
     positions, categories: L and K of the codes.
-    code: "soft", "straight_through" or "gumbel", of `losses.discretise`; code_temperature goes with it, and is what
-        `experiments.tune` chooses for each arm.
-    similarity, temperature: of `losses.categorical_info_nce`.
+    code: kind of `losses.discretise`: "soft", "straight_through" or "gumbel"; code_temperature is its temperature,
+        which `experiments.tune` selects for each arm.
+    similarity, temperature: arguments of `losses.categorical_info_nce`; NT-Xent and MoCo use temperature as well.
     entropy: weight of `losses.position_entropy`.
-    queue: rows of earlier keys, for "categorical" and "moco"; 0 takes negatives from the batch. With a queue, keys come
-        from a slow copy of the network with this momentum.
-    dimensions: of an embedding.
+    queue: number of earlier keys, for "categorical" and "moco"; 0 takes negatives from the batch. With a queue, keys
+        come from a momentum encoder with this momentum.
+    dimensions: size of an embedding.
     """
 
     label: str
@@ -49,12 +49,12 @@ class Arm:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """What the head returns for one image."""
+        """Shape of the head's output for one image."""
         return (self.positions, self.categories) if self.makes_codes else (self.dimensions,)
 
 
 def main_arms(positions: int, categories: int, queue: int, momentum: float = 0.99) -> list[Arm]:
-    """The study's arm with negatives from the batch and from a queue, and its two relatives on embeddings."""
+    """Return the study's arm with negatives from the batch and from a queue, and its two counterparts on embeddings."""
     slow = {"queue": queue, "momentum": momentum}
     codes = {"positions": positions, "categories": categories}
     return [
@@ -66,7 +66,7 @@ def main_arms(positions: int, categories: int, queue: int, momentum: float = 0.9
 
 
 def published_arms(positions: int, categories: int, momentum: float = 0.99) -> list[Arm]:
-    """The closest published losses on codes, by their formulas, which have no code temperature: 1 unless tuned."""
+    """Return the closest published losses on codes; their formulas have no code temperature: 1 unless tuned."""
     codes = {"positions": positions, "categories": categories, "entropy": 0.0}
     return [
         Arm("IMSVD form", "imsvd", **codes, code_temperature=1.0),
@@ -76,7 +76,7 @@ def published_arms(positions: int, categories: int, momentum: float = 0.99) -> l
 
 
 def ablation_arms(base: Arm) -> list[Arm]:
-    """The study's arm with one change at a time; `experiments.tune` compares code temperatures."""
+    """Return the study's arm with one change at a time; `experiments.tune` compares code temperatures."""
     others = [replace(base, label=f"similarity: {name}", similarity=name) for name in list(SIMILARITIES)[1:]]
     codes = [replace(base, label=f"code: {name}", code=name) for name in ("straight_through", "gumbel")]
     return [
@@ -89,7 +89,7 @@ def ablation_arms(base: Arm) -> list[Arm]:
 
 
 def size_arms(base: Arm, positions: Sequence[int], categories: Sequence[int]) -> list[Arm]:
-    """The study's arm over a grid of L and K."""
+    """Return the study's arm over a grid of L and K."""
     return [
         replace(base, label=f"L = {length}, K = {k}", positions=length, categories=k)
         for k in categories

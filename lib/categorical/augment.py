@@ -1,4 +1,4 @@
-"""Two views of an image: random changes that are to leave its code as it is."""
+"""Two views of an image: random augmentations that should not change its code."""
 
 import kornia.augmentation as K
 import torch
@@ -8,14 +8,14 @@ from lib.data.augment import as_float
 
 
 class Views(nn.Module):
-    """Augmentation of a whole batch on its device, each image with its own draw, by kornia.
+    """Augment a whole batch on its device with kornia, drawing separately for each image.
 
-    The recipe of SimCLR and MoCo v2 for small images: resized crops, mirroring, colours and grey, without blur (Chen et
-    al. 2020, appendix B.9).
-    size: height and width. smallest_crop: share of the image that a crop shows at least. hue: largest turn of the
-    colour circle, 0.5 any.
-    What the views have in common is what can be learned: where colours stay, codes of colours are the easiest.
-    Random state: torch's global one.
+    The recipe of SimCLR and MoCo v2 for small images: resized crops, horizontal flips, colour jitter and greyscale,
+    without blur (Chen et al. 2020, appendix B.9).
+    size: height and width. smallest_crop: smallest share of the image area in a crop. hue: largest hue shift, in turns
+    of the colour circle; 0.5 allows any.
+    Only what the views share can be learned: if colours are preserved, codes of colour are the easiest solution.
+    Uses torch's global random state.
     """
 
     def __init__(self, size: tuple[int, int], smallest_crop: float = 0.2, hue: float = 0.1):
@@ -29,8 +29,8 @@ class Views(nn.Module):
 
     @torch.no_grad()
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 (B, 3, H, W) → two views, float32 in [-1, 1], of the same shape."""
+        """Return two views of uint8 images (B, 3, H, W): float32 in [-1, 1], of the same shape."""
         images = as_float(pixels).add_(1).div_(2)  # kornia works in [0, 1]
-        # Both at once: half of the time on small batches goes into starting the many small operations.
+        # Both views at once: on small batches, launching the many small operations takes half of the time.
         both = self.steps(images.repeat(2, 1, 1, 1)).clamp_(0, 1).mul_(2).sub_(1)
         return both.chunk(2)

@@ -1,7 +1,7 @@
-"""Evaluation of trained arms: clusters, nearest neighbours, and the health of its codes.
+"""Evaluation of trained arms: clusters, nearest neighbours, and the health of their codes.
 
-Labels are read here and nowhere else. Everything is fitted on training images and reported on test images; what has
-to be chosen (a position, a threshold) is chosen without labels.
+Labels are used for evaluation only, never for training. Everything is fitted on training images and reported on test
+images; choices within a readout (a position, a threshold) are made without labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,15 +25,15 @@ from lib.training import predict
 if TYPE_CHECKING:
     from lib.data.images import Images
 
-NEIGHBOURS = 200  # of the kNN classifier, as in Wu et al. 2018; a tenth of small training sets
-CONNECTED = 4000  # training codes whose pairs are looked at for connected codes
+NEIGHBOURS = 200  # k of the kNN classifier, as in Wu et al. 2018; at most a tenth of the training set
+CONNECTED = 4000  # training codes that are compared pairwise for connected codes
 PIXELS = 10_000  # training images for k-means on raw pixels
 RESTARTS = 5
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One set of images as an arm sees them, on the CPU.
+    """One set of images encoded by an arm, on the CPU.
 
     features: (N, F) of the encoder. points: (N, D), what is clustered: normalised embedding or concatenated soft code.
     soft: (N, L, K) probabilities, hard: (N, L) categories; None for embeddings.
@@ -46,7 +46,7 @@ class Encoded:
 
 
 def encode(trained: Trained, images: Tensor, batch_size: int = 500) -> Encoded:
-    """uint8 images (N, 3, H, W), or floats in [-1, 1], through encoder and head in evaluation mode, in float32."""
+    """Encode images (N, 3, H, W), uint8 or floats in [-1, 1], by encoder and head in evaluation mode, in float32."""
     device = next(trained.network.parameters()).device
     parts = (part.to(device) for part in images.split(batch_size))
     features = predict(trained.network.encoder, (as_float(x) if x.dtype == torch.uint8 else x for x in parts))
@@ -55,7 +55,7 @@ def encode(trained: Trained, images: Tensor, batch_size: int = 500) -> Encoded:
 
 
 def read_head(arm: Arm, features: Tensor, outputs: Tensor) -> Encoded:
-    """Features (N, F) and what the head made of them, (N, *arm.shape); codes at the arm's own code temperature."""
+    """Convert features (N, F) and head outputs (N, *arm.shape) to `Encoded`, with the arm's own code temperature."""
     if not arm.makes_codes:
         return Encoded(features, normalize(outputs, dim=1))
     soft = (outputs / arm.code_temperature).softmax(-1)
@@ -64,7 +64,7 @@ def read_head(arm: Arm, features: Tensor, outputs: Tensor) -> Encoded:
 
 @dataclass(frozen=True)
 class Seen:
-    """An arm's view of the training and of the test images, encoded once for all measures."""
+    """A trained arm with its encoded training and test images, shared by all measures."""
 
     trained: Trained
     train: Encoded
@@ -72,7 +72,7 @@ class Seen:
 
 
 def see(trained: Mapping[str, Trained], train: "Images", test: "Images") -> dict[str, Seen]:
-    """`encode` for all arms."""
+    """Encode training and test images with every arm."""
     return {
         label: Seen(result, encode(result, train.pixels), encode(result, test.pixels))
         for label, result in trained.items()
@@ -80,9 +80,9 @@ def see(trained: Mapping[str, Trained], train: "Images", test: "Images") -> dict
 
 
 def curve_score(train: "Images", test: "Images"):
-    """score(trained) for training curves, comparable across losses.
+    """Return score(trained) for training curves, comparable across losses.
 
-    knn and knn_output: accuracy in % on features and on embedding or soft codes; used: perplexity of codes, % of K.
+    knn and knn_output: kNN accuracy in % on features and on embedding or soft codes; used: perplexity of codes, % of K.
     """
 
     def score(trained: Trained) -> dict[str, float]:
@@ -107,9 +107,9 @@ def _knn(fitted: Tensor, asked: Tensor, train: "Images", test: "Images") -> floa
 
 
 def clusters(seen: Seen, readout: str, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
-    """Cluster of every training and of every test image, by one of the arm's `readouts`.
+    """Return the cluster of every training and every test image by one of the arm's `readouts`.
 
-    count: wanted number of clusters; "one position" and "connected codes" find theirs themselves.
+    count: number of clusters; "one position" and "connected codes" ignore it and determine their own.
     """
     both = seen.train, seen.test
     if readout == "one position":
@@ -128,24 +128,24 @@ def clusters(seen: Seen, readout: str, count: int, *, seed: int) -> tuple[Tensor
 
 
 def readouts(seen: Seen) -> list[str]:
-    """How the clusters of an arm can be read."""
+    """Return the names of the methods that read clusters from an arm."""
     coded = ["k-means on soft codes", "k-modes on hard codes", "connected codes", "one position"]
     return [*(coded if seen.trained.arm.makes_codes else ["k-means on embedding"]), "k-means on features"]
 
 
 def best_position(soft: Tensor) -> int:
-    """The most informative position of codes (N, L, K): highest H(mean) - mean H (Krause et al. 2010).
+    """Return the most informative position of codes (N, L, K): highest H(mean) - mean H (Krause et al. 2010).
 
-    This is mutual information between image and category, and knows of no label.
+    This is the mutual information between image and category and needs no labels.
     """
     entropy = torch.special.entr  # -p log p
     return int((entropy(soft.mean(0)) - entropy(soft).mean(0)).sum(-1).argmax())
 
 
 def _connected(fitted: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
-    """Connected components of codes that agree in enough positions; others belong to their nearest code.
+    """Return connected components of codes that agree in enough positions; other codes join their nearest code.
 
-    Of all thresholds the one with the most components of at least 1 % of the images is taken.
+    The threshold is the one that yields the most components of at least 1 % of the images.
     """
     some, length = fitted[:CONNECTED], fitted.shape[1]
     tried = [codes.connected_codes(some, at_least=least) for least in range(length // 2 + 1, length + 1)]
@@ -157,9 +157,9 @@ def _connected(fitted: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
 def cluster_table(
     seen: Mapping[str, Seen], train: "Images", test: "Images", *, seed: int, counts: Sequence[int] = ()
 ) -> pd.DataFrame:
-    """tab21: arm, seed, readout, bytes (of one image), wanted (number of clusters), accuracy in %, nmi and more.
+    """Return tab21: arm, seed, readout, bytes (per image), wanted (number of clusters), accuracy in %, nmi and more.
 
-    On test images. Raw pixels are the first row. counts: numbers of clusters besides that of the classes.
+    Measured on test images; the first row is raw pixels. counts: numbers of clusters besides the number of classes.
     """
     fitted, asked = (part.pixels.flatten(1).float().div(255) for part in (train.subset(slice(PIXELS)), test))
     found = clustering.k_means(fitted, len(train.classes), seed=seed, restarts=RESTARTS)  # without any learning
@@ -177,7 +177,7 @@ def cluster_table(
 
 
 def _bytes(seen: Seen, readout: str) -> float:
-    """Bytes of one image in the representation that a readout clusters, numbers in float32."""
+    """Return the bytes per image of the representation that a readout clusters, with numbers in float32."""
     if readout == "one position":
         return code_bytes(1, seen.trained.arm.categories)
     if readout in ("k-modes on hard codes", "connected codes"):
@@ -191,7 +191,7 @@ def _bytes(seen: Seen, readout: str) -> float:
 def representation_table(
     seen: Mapping[str, Seen], train: "Images", test: "Images", *, seed: int, linear: bool = True
 ) -> pd.DataFrame:
-    """tab22: arm, seed, code_temperature, representation, bytes (of one image), knn and linear (test accuracy, %)."""
+    """Return tab22: arm, seed, code_temperature, representation, bytes (per image), knn and linear (accuracy, %)."""
     rows = []
     for label, one in seen.items():
         arm, (ours, theirs) = one.trained.arm, (one.train, one.test)
@@ -212,7 +212,7 @@ def representation_table(
 
 
 def code_bytes(positions: int, categories: int) -> float:
-    """Bytes of one hard code: L positions of ⌈log2 K⌉ bits each, packed one after the other."""
+    """Return the bytes of one hard code: L positions of ⌈log2 K⌉ bits each, packed without gaps."""
     return positions * max(1, (categories - 1).bit_length()) / 8
 
 
@@ -220,10 +220,10 @@ def code_bytes(positions: int, categories: int) -> float:
 
 
 def health_table(seen: Mapping[str, Seen], *, seed: int) -> pd.DataFrame:
-    """Per arm with codes, on test images: perplexity, dead, unique, redundancy, bits (`codes.code_health`), and more.
+    """Measure arms with codes on test images: perplexity, dead, unique, redundancy, bits (`codes.code_health`), …
 
-    sureness: mean probability of the likeliest category; 1 - sureness is lost in hardening. collapsed: all images
-    have one hard code, so that whatever is read from it is at chance.
+    sureness: mean probability of the most likely category; 1 - sureness is lost in hardening. collapsed: whether all
+    images have the same hard code, so that every readout is at chance.
     """
     return pd.DataFrame(
         {"arm": label, "seed": seed}
@@ -238,10 +238,10 @@ def health_table(seen: Mapping[str, Seen], *, seed: int) -> pd.DataFrame:
 def agreement_histograms(
     seen: Mapping[str, Seen], pixels: Tensor, settings: Settings, *, seed: int, bins: int = 40
 ) -> pd.DataFrame:
-    """fig27: arm, seed, panel, x, value.
+    """Return the data of fig27: arm, seed, panel, x, value.
 
     panel "positives": share of pairs by the agreement of two views of one image; "negatives": of different
-    images; "perplexity": perplexity in use of each position, sorted.
+    images; "perplexity": perplexity of the categories at each position, in descending order.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What the notebook does with arms: tune them, and put their histories and measures into tables."""
+"""Steps of the notebook: tune arms, and collect their histories and measures in tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from lib.metrics import clustering
 
 
 def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
-    """fig26: arm, seed, epoch, images (seen), loss, knn and knn_output in %, used (of codes); gaps if not measured."""
+    """Return fig26: arm, seed, epoch, images (seen), loss, knn and knn_output in %, used; NaN where not measured."""
     columns = ["arm", "seed", "epoch", "images", "loss", "knn", "knn_output", "used"]
     frames = [result.history.assign(arm=label, seed=seed).reindex(columns=columns) for label, result in trained.items()]
     return pd.concat(frames, ignore_index=True)
@@ -31,16 +31,16 @@ def tune(
     seed: int,
     checkpoints: Path | None = None,
 ) -> tuple[list[Arm], pd.DataFrame | None]:
-    """The arms with the temperature at which each is best on a validation split, and what was tried (tab27).
+    """Select the temperature of each arm on a validation split.
 
-    grids: what is tried, by `Arm.makes_codes`: temperatures of the codes, and of the loss where there are none. Every
-    arm is trained once per temperature on the same `count` training images (0: four fifths), and scored on up to 2,000
-    others by kNN accuracy of its soft codes or embedding: labels of training images choose the temperature, for every
-    arm alike, and nothing else. Of equal scores the first counts.
+    grids: candidates by `Arm.makes_codes`: temperatures of the codes, and of the loss for arms without codes. Every arm
+    is trained once per temperature on the same `count` training images (0: four fifths), and scored on up to 2,000
+    others by kNN accuracy of its soft codes or embedding. Labels of training images are used to choose the temperature
+    of every arm in this way, and for nothing else. Ties go to the first temperature.
 
     Returns:
-        arms, and a table: arm, seed, temperature, knn (validation, %), chosen. A grid of one temperature is taken
-        without training, an empty one leaves the arms their own; where nothing is trained, there is no table.
+        arms, and tab27: arm, seed, temperature, knn (validation, %), chosen. A grid of one temperature is used without
+        training, with an empty one the arms keep their own; if nothing is trained, the table is None.
     """
     names = {True: "code_temperature", False: "temperature"}
     grids = {codes: list(grid) for codes, grid in grids.items()}
@@ -74,10 +74,10 @@ def tune(
 
 
 def ablation_table(seen: Mapping[str, Seen], train: Images, test: Images, *, seed: int) -> pd.DataFrame:
-    """tab23 and fig28, one row per arm with codes.
+    """Return tab23 and the data of fig28, one row per arm with codes.
 
-    arm, seed, positions, categories, bits, soft and hard (accuracy in % of k-means on soft and k-modes on hard codes),
-    gap (soft - hard), knn (Hamming, %), perplexity, dead, unique, redundancy, sureness, collapsed; on test images.
+    arm, seed, positions, categories, bytes, bits, soft and hard (accuracy of k-means on soft and k-modes on hard codes,
+    %), gap (soft - hard), knn (Hamming, %), perplexity, dead, unique, redundancy, sureness, collapsed; on test images.
     """
     health = health_table(seen, seed=seed).set_index("arm")
     table = representation_table(seen, train, test, seed=seed, linear=False)
@@ -96,6 +96,6 @@ def ablation_table(seen: Mapping[str, Seen], train: Images, test: Images, *, see
 
 
 def queue_facts(arm: Arm) -> pd.DataFrame:
-    """fig22: name and value of what the drawing of the queue tells."""
+    """Return fig22: name and value of the parameters that the diagram of the queue shows."""
     names = ("positions", "categories", "queue", "momentum", "temperature")
     return pd.DataFrame({"name": names, "value": [float(getattr(arm, name)) for name in names]})

@@ -27,12 +27,12 @@ NAMES = ("$x_i$", "$x_i'$", "$x_j$")
 
 
 def _picture(image: np.ndarray) -> np.ndarray:
-    """uint8 (3, h, w) as (h, w, 3) in [0, 1]."""
+    """Convert uint8 (3, h, w) to (h, w, 3) in [0, 1]."""
     return image.transpose(1, 2, 0) / 255
 
 
 def similarity(arrays: Arrays) -> Figure:
-    """fig21: the idea. arrays: `pictures.pair_and_other`. Soft codes, and at which positions they agree with x_i."""
+    """Draw fig21: soft codes, and their agreement with x_i at each position. arrays: `pictures.pair_and_other`."""
     figure, axes = plots.subplots(3, 3, height=3.6, width_ratios=[0.55, 1.6, 1.6])
     soft = arrays["soft"]  # (3, L, K)
     positions = np.arange(1, soft.shape[1] + 1)
@@ -52,7 +52,7 @@ def similarity(arrays: Arrays) -> Figure:
 
 
 def moco(facts: pd.DataFrame) -> Figure:
-    """fig22: Momentum Contrast with codes for embeddings. facts: columns name, value; queue, momentum, L, K."""
+    """Draw fig22: Momentum Contrast with codes in place of embeddings. facts: `experiments.queue_facts`."""
     value = dict(zip(facts.name, facts.value, strict=True))
     figure, axes = plots.subplots(height=2.6)
     blue, orange = "#CFE3F3", "#FBE0CC"
@@ -86,9 +86,9 @@ def moco(facts: pd.DataFrame) -> Figure:
 
 
 def categorical_similarity(arrays: Arrays, shown: int = 16) -> Figure:
-    """fig23: x_i, x_i′ and x_j with their hard codes, as in the source's figure 3. arrays: `pictures.pair_and_other`.
+    """Draw fig23: x_i, x_i′, x_j and hard codes, as in the source's figure 3. arrays: `pictures.pair_and_other`.
 
-    A position is coloured where it says the same as that of x_i.
+    A position is coloured if it has the same category as in x_i.
     """
     figure, axes = plots.subplots(3, 2, height=2.6, width_ratios=[0.16, 1])
     equal = (arrays["hard"] == arrays["hard"][:1]).mean(1)
@@ -110,7 +110,7 @@ def categorical_similarity(arrays: Arrays, shown: int = 16) -> Figure:
 
 
 def clusters(arrays: Arrays) -> Figure:
-    """fig24: one row per cluster, images from its middle (left) to its edge. arrays: `pictures.cluster_sheet`."""
+    """Draw fig24: one row per cluster, images from its middle (left) to its edge. arrays: `pictures.cluster_sheet`."""
     sheets = arrays["images"]
     count, columns = sheets.shape[:2]
     figure, axes = plots.subplots(height=0.36 * count + 0.5)
@@ -128,9 +128,9 @@ def clusters(arrays: Arrays) -> Figure:
 
 
 def code_map(arrays: Arrays) -> Figure:
-    """fig25: a map of the codes by class, and their agreement sorted by cluster. arrays: `pictures.code_map`."""
+    """Draw fig25: a map of the codes by class, and their agreement sorted by cluster. arrays: `pictures.code_map`."""
     figure, axes = plots.subplots(1, 2, height=3.1, width_ratios=[1.25, 1])
-    colours = plt.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"]  # ten, for any colour vision
+    colours = plt.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"]  # ten colours, for any colour vision
     for number, name in enumerate(arrays["classes"]):
         chosen = arrays["labels"] == number
         style = {"color": colours[number % len(colours)], "marker": plots.MARKERS[number % len(plots.MARKERS)]}
@@ -145,7 +145,7 @@ def code_map(arrays: Arrays) -> Figure:
 
 
 def curves(frame: pd.DataFrame) -> Figure:
-    """fig26: what compares across losses, over images seen. frame: `experiments.histories`."""
+    """Draw fig26: measures that are comparable across losses, over images seen. frame: `experiments.histories`."""
     figure, axes = plots.subplots(1, 3, height=2.5)
     frame = frame.assign(thousands=frame.images / 1000)
     panels = (
@@ -161,7 +161,7 @@ def curves(frame: pd.DataFrame) -> Figure:
 
 
 def health(frame: pd.DataFrame) -> Figure:
-    """fig27: agreement of two views of an image and of different images, and categories used at each position.
+    """Draw fig27: agreement of two views of an image and of different images, and categories used at each position.
 
     frame: `evaluation.agreement_histograms`.
     """
@@ -181,7 +181,7 @@ def health(frame: pd.DataFrame) -> Figure:
 
 
 def positions(frame: pd.DataFrame) -> Figure:
-    """fig28: accuracy against L for each K; a cross where the codes have collapsed. frame: `ablation_table`."""
+    """Draw fig28: accuracy against L for each K; a cross marks collapsed codes. frame: `ablation_table`."""
     figure, axes = plots.subplots(1, 3, height=2.5)
     frame = frame.assign(K=[f"K = {k}" for k in frame.categories])
     panels = (
@@ -204,9 +204,9 @@ def positions(frame: pd.DataFrame) -> Figure:
 
 
 def retrieval(arrays: Arrays) -> Figure:
-    """fig29: queries and their nearest training images by Hamming distance. arrays: `pictures.retrieval`.
+    """Draw fig29: queries and their nearest training images by Hamming distance. arrays: `pictures.retrieval`.
 
-    Above each image the share of equal positions; a tick where the class is the same.
+    The title of each image gives the share of equal positions, with a tick if the class is the same.
     """
     rows, columns = arrays["agreement"].shape
     figure, axes = plots.subplots(rows, columns + 1, height=0.72 * rows + 0.2, squeeze=False)
@@ -220,7 +220,7 @@ def retrieval(arrays: Arrays) -> Figure:
 
 
 def meanings(frame: pd.DataFrame) -> Figure:
-    """fig210: what each position follows, as NMI with known factors. frame: `pictures.meanings`."""
+    """Draw fig210: what each position encodes, as NMI with known factors. frame: `pictures.meanings`."""
     wide = frame.pivot_table(index="factor", columns="position", values="nmi", sort=False)
     figure, axes = plots.subplots(height=0.28 * len(wide) + 1.0)
     limit = max(0.05, float(wide.to_numpy().max()))
@@ -243,7 +243,7 @@ READOUTS = {
 
 
 def scores(table: pd.DataFrame) -> Figure:
-    """fig211: clustering accuracy of every arm by every readout, one mark per seed. table: rows of tab21, one count."""
+    """Draw fig211: clustering accuracy by arm and readout, one mark per seed. table: rows of tab21 with one count."""
     arms = list(dict.fromkeys(table.arm))
     figure, axes = plots.subplots(height=0.3 * len(arms) + 1.0)
     plots.dots(axes, table, "accuracy", arms, "readout", READOUTS)
@@ -264,7 +264,7 @@ SEARCH_COLOURS = {
 
 
 def search(table: pd.DataFrame) -> Figure:
-    """fig212: bytes of a stored image against mean average precision, a panel for each embedding. table: tab26."""
+    """Draw fig212: mean average precision against bytes per stored image, one panel per embedding. table: tab26."""
     names = list(table.embedding.unique())
     figure, axes = plots.subplots(1, len(names), height=2.7, squeeze=False)
     for cell, name in zip(axes[0], names, strict=True):

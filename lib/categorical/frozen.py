@@ -1,7 +1,7 @@
 """Codes on frozen features: a linear layer that learns categories from an image and its nearest neighbours.
 
-The network below is not trained, so a code takes seconds. Two views of an image give way to the image and one of its
-mined neighbours, as in SCAN (Van Gansbeke et al. 2020); the loss is the study's own, or SCAN's.
+The network below is not trained, so learning a code takes seconds. The positive pair is an image and one of its mined
+neighbours instead of two views, as in SCAN (Van Gansbeke et al. 2020); the loss is the study's own or SCAN's.
 """
 
 import hashlib
@@ -29,30 +29,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """What all heads on frozen features share."""
+    """Settings shared by all heads on frozen features."""
 
     epochs: int = 60
     batch_size: int = 256
     learning_rate: float = 3e-3  # peak, AdamW; one cycle
-    neighbours: int = 10  # of each image, one of which is its positive at every step
-    device: str = "cpu"  # matrices this small gain nothing from another
+    neighbours: int = 10  # per image; its positive is drawn from these at every step
+    device: str = "cpu"  # matrices this small gain nothing from a GPU
 
 
 def check(design: Any) -> None:
-    """Refuse what heads could not use, before anything trains. design: the values of `defaults`."""
+    """Raise an error for invalid head parameters before any training. design: the values of `defaults`."""
     if design.head_epochs:
         head_arms(design.search_sizes, design.head_categories, classes=2)
         if design.frozen not in ("", "vgg16"):
             raise MetricError(f"frozen={design.frozen!r} is no network; choose 'vgg16', or '' for our own")
         if design.frozen:
-            vgg16()  # a DataError where its weights are not there
+            vgg16()  # raises a DataError if its weights are missing
 
 
 def embedded(extractor: str, seen: Seen, train: "Images", test: "Images") -> Embedded:
-    """Frozen features of both sets.
+    """Return frozen features of both sets.
 
-    extractor: "vgg16", trained on ImageNet with its labels; or "", features of the encoder that `seen` has trained on
-    the same images without labels.
+    extractor: "vgg16", trained on ImageNet with labels; or "" for the encoder of `seen`, trained on the same images
+    without labels.
     """
     labels = {"train_labels": train.labels, "test_labels": test.labels}
     if not extractor:
@@ -63,17 +63,17 @@ def embedded(extractor: str, seen: Seen, train: "Images", test: "Images") -> Emb
 
 
 def mined(points: Tensor, count: int) -> Tensor:
-    """Indices (N, count), count below N, of the nearest other points by cosine, nearest first."""
+    """Return indices (N, count) of the nearest other points by cosine, nearest first; count is below N."""
     found = clustering.nearest(points, points, k=count + 1)[0]
     itself = found == torch.arange(len(points))[:, None]
-    itself[~itself.any(dim=1), -1] = True  # behind equal points, which count as neighbours
+    itself[~itself.any(dim=1), -1] = True  # ranked behind equal points, which count as neighbours
     return found[~itself].view(len(points), count)
 
 
 def head_arms(sizes: Sequence[int], categories: int, classes: int) -> list[Arm]:
-    """The study's loss on codes of so many bytes each, labelled by them, and SCAN's form with a cluster per class.
+    """Return one arm with the study's loss per code size in bytes, and SCAN's form with one cluster per class.
 
-    categories: K, a power of two of at most 256, so that positions fill whole bytes.
+    categories: K, a power of two up to 256 such that positions fill whole bytes.
     """
     bits = categories.bit_length() - 1
     if not 1 <= bits <= 8 or categories != 2**bits or any(8 * size % bits for size in sizes):
@@ -85,9 +85,9 @@ def head_arms(sizes: Sequence[int], categories: int, classes: int) -> list[Arm]:
 def train_heads(
     arms: Sequence[Arm], data: Embedded, settings: HeadSettings, *, seed: int, checkpoints: Path | None = None
 ) -> dict[str, tuple[Encoded, Encoded]]:
-    """A linear head of each arm on the training embeddings, by label: its codes of training and of test images.
+    """Train a linear head of each arm on the training embeddings; return its codes of training and test images.
 
-    No label is read. Dimensions are standardised by the training images; checkpoints go to a folder for each arm.
+    No class labels are used. Dimensions are standardised by the training images; each arm has a checkpoint folder.
     """
     deviation, mean = torch.std_mean(data.train, dim=0)
     train, test = ((part - mean) / deviation.clamp_min(1e-6) for part in (data.train, data.test))
@@ -102,7 +102,7 @@ def train_heads(
 
 
 def _train_head(arm: Arm, data: Any, near: Tensor, settings: HeadSettings, seed: int, checkpoint) -> nn.Module:
-    """data: `points` and their `checksum`."""
+    """Train one head. data: `points` and their `checksum`."""
     accelerator = start(settings.device)
     torch.manual_seed(seed)
     head = nn.Sequential(nn.Linear(data.points.shape[1], arm.positions * arm.categories), nn.Unflatten(1, arm.shape))
@@ -127,10 +127,10 @@ def _train_head(arm: Arm, data: Any, near: Tensor, settings: HeadSettings, seed:
 def cluster_table(
     data: Embedded, heads: Mapping[str, tuple[Encoded, Encoded]], arm: str, classes: int, *, seed: int
 ) -> pd.DataFrame:
-    """tab28: features, seed, method, accuracy (Hungarian, %), nmi, ami, ari, clusters (not empty); on test images.
+    """Return tab28: features, seed, method, accuracy (Hungarian, %), nmi, ami, ari, clusters (not empty).
 
-    heads: of `train_heads`, with "SCAN form"; arm: which of the study's is clustered. k-means and k-modes are fitted on
-    training images, a cluster for each of `classes`.
+    heads: from `train_heads`, including "SCAN form"; arm: the one of the study's to cluster. k-means and k-modes are
+    fitted on training images, with `classes` clusters, and measured on test images.
     """
     ours, scan = heads[arm], heads["SCAN form"]
     how = {"seed": seed, "restarts": RESTARTS}
@@ -154,10 +154,10 @@ def compare(
     design: Any, seen: Mapping[str, Seen], train: "Images", test: "Images", *, batch_size: int, seed: int,
     checkpoints: Path | None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
-    """tab26 and tab28: search on NT-Xent's embedding and on frozen features, and clusters of the latter.
+    """Return tab26 and tab28: search on NT-Xent's embedding and on frozen features, and clusters of the latter.
 
-    design: the values of `defaults`. seen: the trained arms' view of `train` and `test`, "NT-Xent" and "categorical"
-    among them.
+    design: the values of `defaults`. seen: trained arms with `train` and `test` encoded, including "NT-Xent" and
+    "categorical".
     """
     embedding, ours = seen["NT-Xent"], seen["categorical"]
     own = Embedded("NT-Xent, embedding", embedding.train.points, embedding.test.points, train.labels, test.labels)

@@ -1,13 +1,13 @@
-"""Categorical similarity: how far two codes agree, and the contrastive loss built on it.
+"""Categorical similarity: the agreement of two codes, and the contrastive loss built on it.
 
-A soft code is a tensor (B, L, K): L positions, at each a probability for each of K categories. The
-similarity of two images is the probability that codes drawn from their positions agree,
+A soft code is a tensor (B, L, K): at each of L positions, a probability for each of K categories. The
+similarity of two images is the probability that categories drawn from their codes agree at a position,
 
     s(p, q) = 1/L Σ_l Σ_k p_lk q_lk,
 
-a number in [0, 1] that equals 1 - Hamming/L for one-hot codes. It takes the place of the cosine in
+a number in [0, 1] that equals 1 - Hamming/L for one-hot codes. It replaces the cosine in
 InfoNCE (van den Oord et al. 2018), with negatives from the batch (Chen et al. 2020) or from a queue
-(He et al. 2020). The other similarities are what others use where we use the mean agreement.
+(He et al. 2020). The other similarities are alternatives from the literature to the mean agreement.
 """
 
 import math
@@ -18,21 +18,21 @@ from torch import Tensor
 
 from lib.precision import full_precision
 
-SMALLEST = 1e-8  # under every logarithm and root, as in SCAN and IMSVD
+SMALLEST = 1e-8  # lower bound of arguments of logarithms and roots, as in SCAN and IMSVD
 
 
 def agreement(p: Tensor, q: Tensor) -> Tensor:
-    """Expected agreement of every code of p (N, L, K) with every code of q (M, L, K): (N, M) in [0, 1].
+    """Return the expected agreement of every code of p (N, L, K) with every code of q (M, L, K): (N, M) in [0, 1].
 
-    One matrix product over the concatenated positions.
+    Computed as one matrix product over the concatenated positions.
     """
     return p.flatten(1) @ q.flatten(1).T / p.shape[1]
 
 
 def log_agreement(p: Tensor, q: Tensor) -> Tensor:
-    """Mean over positions of log Σ_k p_lk q_lk, (N, M), at most 0: large only where *all* positions agree.
+    """Return the mean over positions of log Σ_k p_lk q_lk, (N, M), at most 0: large only if *all* positions agree.
 
-    The form of SCAN, CARP and IMSVD. A logarithm per position and pair makes it costly.
+    Used by SCAN, CARP and IMSVD. It is costly, with a logarithm per position and pair.
     """
     total = p.new_zeros(len(p), len(q))
     for position in range(p.shape[1]):
@@ -41,22 +41,22 @@ def log_agreement(p: Tensor, q: Tensor) -> Tensor:
 
 
 def chance_weighted(p: Tensor, q: Tensor) -> Tensor:
-    """Agreement with every category divided by K times its frequency in p and q, (N, M), at least 0.
+    """Return the agreement with each category divided by K times its frequency in p and q, (N, M), at least 0.
 
-    Agreeing in a rare category counts for more (TEMI, Adaloglou et al. 2023, with beta 1; Goodall 1966).
-    Where all categories are equally frequent this is `agreement`.
+    Agreement in a rare category counts more (TEMI, Adaloglou et al. 2023, with beta 1; Goodall 1966).
+    If all categories are equally frequent, this equals `agreement`.
     """
     frequency = torch.cat([p, q]).detach().mean(0).clamp_min(SMALLEST)  # (L, K)
     return agreement(p, q / (p.shape[2] * frequency))
 
 
 def cosine(p: Tensor, q: Tensor) -> Tensor:
-    """Cosine between concatenated positions, (N, M) in [0, 1]; confidence does not count (SEM, Lavoie 2023)."""
+    """Return the cosine of concatenated positions, (N, M) in [0, 1], which ignores confidence (SEM, Lavoie 2023)."""
     return F.normalize(p.flatten(1), dim=1) @ F.normalize(q.flatten(1), dim=1).T
 
 
 def bhattacharyya(p: Tensor, q: Tensor) -> Tensor:
-    """Mean over positions of Σ_k √(p_lk q_lk), (N, M) in [0, 1]: 1 for equal codes, confident or not."""
+    """Return the mean over positions of Σ_k √(p_lk q_lk), (N, M) in [0, 1]: 1 for equal codes, confident or not."""
     return agreement(p.clamp_min(SMALLEST).sqrt(), q.clamp_min(SMALLEST).sqrt())
 
 
@@ -69,7 +69,7 @@ SIMILARITIES = {
 }
 
 
-@full_precision  # half floats resolve 1/temperature times [0, 1] too coarsely
+@full_precision  # half precision is too coarse for similarities divided by the temperature
 def categorical_info_nce(
     p: Tensor,
     q: Tensor,
@@ -80,13 +80,13 @@ def categorical_info_nce(
 ) -> Tensor:
     """InfoNCE on categorical similarity, in nats: row i of p and of q are two views of one image.
 
-    p, q: soft codes (B, L, K). Without a queue the views take turns: each of the 2B codes has one
-    positive and 2B - 2 negatives (NT-Xent). With a queue (Q, L, K) of earlier codes, possibly empty, p asks
-    and q answers: B - 1 + Q negatives, and no gradient goes through q. Equal codes give ln of the number of
-    candidates: ln(2B - 1), or ln(B + Q).
+    p, q: soft codes (B, L, K). Without a queue, both views serve as anchors: each of the 2B codes has
+    one positive and 2B - 2 negatives (NT-Xent). With a queue (Q, L, K) of earlier codes, possibly empty, p are the
+    queries and q the keys: B - 1 + Q negatives, and no gradient flows through q. Equal codes give the logarithm
+    of the number of candidates: ln(2B - 1), or ln(B + Q).
 
     Random pairs of codes already agree in about 1/K of the positions, so the logits span (1 - 1/K)/temperature;
-    that should exceed ln(negatives) by some nats, which 0.1 does for thousands.
+    this should exceed ln(negatives) by a few nats, which a temperature of 0.1 does for thousands of negatives.
     """
     if queue is None:
         codes = torch.cat([p, q])  # (2B, L, K)
@@ -94,7 +94,7 @@ def categorical_info_nce(
             logits = _SelfProduct.apply(codes.flatten(1) * (temperature * p.shape[1]) ** -0.5)
         else:
             logits = _scaled(codes, codes, temperature, similarity)
-        logits = logits.fill_diagonal_(-math.inf)  # nobody is among its own candidates
+        logits = logits.fill_diagonal_(-math.inf)  # no code is its own candidate
         partner = torch.arange(len(codes), device=p.device).roll(len(p))
         return F.cross_entropy(logits, partner)
     keys = torch.cat([q.detach(), queue.to(q.dtype)])  # (B + Q, L, K)
@@ -103,7 +103,7 @@ def categorical_info_nce(
 
 
 class _SelfProduct(torch.autograd.Function):
-    """X Xᵀ of (N, D). Both factors are one tensor, so its gradient takes one product, (G + Gᵀ) X, and not two."""
+    """X Xᵀ of X (N, D). As both factors are one tensor, the gradient (G + Gᵀ) X takes one product instead of two."""
 
     @staticmethod
     def forward(context, x: Tensor) -> Tensor:
@@ -119,16 +119,16 @@ class _SelfProduct(torch.autograd.Function):
 def _scaled(p: Tensor, q: Tensor, temperature: float, name: str) -> Tensor:
     if name != "agreement":
         return SIMILARITIES[name](p, q) / temperature
-    # The scale goes into the smaller factor, not into the matrix of all pairs.
+    # Scale the smaller factor instead of the matrix of all pairs.
     return p.flatten(1).mul(1 / (temperature * p.shape[1])) @ q.flatten(1).T
 
 
 @full_precision
 def position_entropy(p: Tensor) -> Tensor:
-    """Entropy of the mean code of a batch (B, L, K), averaged over positions: nats, 0 to ln K.
+    """Return the entropy of the mean code of a batch (B, L, K), averaged over positions: 0 to ln K nats.
 
-    To be added to what is maximised: InfoNCE does not notice a position that always says the same, as it adds
-    one number to every logit.
+    It is to be maximised: InfoNCE does not penalise a position that always has the same category, as this adds
+    a constant to every logit.
     """
     mean = p.mean(0).clamp_min(SMALLEST)  # (L, K)
     return -(mean * mean.log()).sum(-1).mean()
@@ -136,7 +136,7 @@ def position_entropy(p: Tensor) -> Tensor:
 
 @full_precision
 def discretise(logits: Tensor, kind: str = "soft", temperature: float = 1.0) -> Tensor:
-    """Codes (..., K) from logits (..., K).
+    """Return codes (..., K) from logits (..., K).
 
     kind: "soft", a softmax at this temperature; "straight_through", its argmax as one-hot with the gradient of
     the softmax (Bengio et al. 2013); "gumbel", a one-hot sample with the gradient of the relaxed sample (Jang et
@@ -153,5 +153,5 @@ def discretise(logits: Tensor, kind: str = "soft", temperature: float = 1.0) -> 
 
 
 def harden(p: Tensor) -> Tensor:
-    """One-hot codes of the likeliest categories, of the shape and type of p (..., K)."""
+    """Return one-hot codes of the most likely categories, with the shape and dtype of p (..., K)."""
     return F.one_hot(p.argmax(-1), p.shape[-1]).to(p.dtype)

@@ -10,9 +10,9 @@ from torchvision.models.resnet import BasicBlock
 
 
 class SmallResNet(nn.Module):
-    """Stem without stride and `stages` residual blocks, each but the first halving the image (He et al. 2016).
+    """A stem without stride and `stages` residual blocks, each except the first with stride 2 (He et al. 2016).
 
-    Images (B, 3, S, S) in [-1, 1] → features (B, width · 2^(stages - 1)), averaged over what is left of the image.
+    Images (B, 3, S, S) in [-1, 1] → features (B, width · 2^(stages - 1)) by global average pooling.
     """
 
     def __init__(self, width: int = 32, stages: int = 3):
@@ -21,8 +21,8 @@ class SmallResNet(nn.Module):
         blocks = [BasicBlock(width, width)]
         for stage in range(1, stages):
             before, after = width * 2 ** (stage - 1), width * 2**stage
-            # The pooling takes every other pixel. As the convolution's own stride this overwrites foreign memory on
-            # CPUs without AVX-512 where it has fewer than 8 channels in channels_last (PyTorch 2.11, oneDNN 3.10).
+            # The pooling takes every other pixel. A strided convolution instead writes out of bounds on CPUs without
+            # AVX-512 if it has fewer than 8 channels in channels_last (PyTorch 2.11, oneDNN 3.10).
             every_other = nn.MaxPool2d(1, stride=2)
             shortcut = nn.Sequential(every_other, nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after))
             blocks.append(BasicBlock(before, after, stride=2, downsample=shortcut))
@@ -34,9 +34,9 @@ class SmallResNet(nn.Module):
 
 
 def build_encoder(name: str = "small", width: int = 32) -> nn.Module:
-    """`small` (with `width` filters in the stem) or `resnet18` with the stem for 32 px: 3×3, stride 1, no pooling.
+    """Build `small` (with `width` filters in the stem) or `resnet18` with a stem for 32 px: 3×3, stride 1, no pooling.
 
-    Both have `features`, the length of what they return.
+    Both have `features`, the size of their output.
     """
     if name == "small":
         return SmallResNet(width)
@@ -50,9 +50,9 @@ def build_encoder(name: str = "small", width: int = 32) -> nn.Module:
 
 
 class Network(nn.Module):
-    """Encoder and head. The head has one hidden layer, as in SimCLR and MoCo v2, and the same size for all arms.
+    """Encoder and head. The head has one hidden layer, as in SimCLR and MoCo v2, of the same size for all arms.
 
-    shape: what the head returns for one image: (L, K), logits of a code, or (D,), an embedding.
+    shape: of the head's output for one image: (L, K), logits of a code, or (D,), an embedding.
     """
 
     def __init__(self, encoder: nn.Module, shape: tuple[int, ...]):
@@ -63,26 +63,26 @@ class Network(nn.Module):
         self.head = nn.Sequential(*hidden, nn.Linear(width, math.prod(shape)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, S, S) in [-1, 1] → (B, *shape)."""
+        """Map images (B, 3, S, S) in [-1, 1] to (B, *shape)."""
         return self.head(self.encoder(images)).unflatten(1, self.shape)
 
 
 class Queue(nn.Module):
-    """The last `size` rows that were pushed, codes (L, K) or vectors (D,): first in, first out (He et al. 2020).
+    """First-in, first-out queue of the last `size` rows pushed, codes (L, K) or vectors (D,) (He et al. 2020).
 
-    Slots that were never filled are never shown, batches of any size wrap around, and of a batch larger than
-    the queue the newest rows stay. `state_dict` holds all of it.
+    Unfilled slots are never returned, batches of any size wrap around, and of a batch larger than the queue only
+    the newest rows are kept. `state_dict` holds the whole state.
     """
 
     def __init__(self, size: int, shape: tuple[int, ...]):
         super().__init__()
         self.size = size
         self.register_buffer("rows", torch.zeros(size, *shape))
-        self.register_buffer("pushed", torch.zeros((), dtype=torch.long))  # rows so far
-        self.known = 0  # as many at least: a number, as a GPU would have to be waited for
+        self.register_buffer("pushed", torch.zeros((), dtype=torch.long))  # number of rows so far
+        self.known = 0  # lower bound of `pushed` as an int, which needs no GPU synchronisation
 
     def filled(self) -> Tensor:
-        """(n, *shape), n ≤ size: what has been pushed, in no particular order."""
+        """Return the filled rows (n, *shape), n ≤ size, in no particular order."""
         return self.rows[: min(self.known, self.size)]
 
     @property
@@ -91,7 +91,7 @@ class Queue(nn.Module):
 
     @torch.no_grad()
     def push(self, rows: Tensor) -> None:
-        """Put `rows` (n, *shape) in the place of the oldest."""
+        """Replace the oldest rows by `rows` (n, *shape)."""
         kept = rows.detach()[-self.size :]
         self.known += len(rows)
         self.pushed += len(rows)

@@ -1,4 +1,4 @@
-"""The arrays behind the figures that show images: pairs with their codes, clusters, maps, nearest neighbours."""
+"""Arrays for the figures that show images: pairs with their codes, clusters, maps, nearest neighbours."""
 
 from collections.abc import Sequence
 
@@ -19,9 +19,9 @@ from lib.metrics.features import to_pixels
 
 
 def pair_and_other(seen: Seen, test: Images, settings: Settings, *, seed: int) -> dict[str, np.ndarray]:
-    """x_i, another view of it x_i′, and an image x_j unlike it: images, soft and hard codes, agreement.
+    """Return images and codes of x_i, another view x_i′ of it, and a dissimilar image x_j.
 
-    x_i is the test image with the surest code, x_j the one that agrees with it least: no label is asked.
+    x_i is the test image with the most confident code, x_j the one that agrees with it least; no labels are used.
 
     Returns:
         images (3, 3, S, S) uint8; soft (3, L, K); hard (3, L); agreement (3, 3), expected, between soft codes.
@@ -47,11 +47,11 @@ def pair_and_other(seen: Seen, test: Images, settings: Settings, *, seed: int) -
 def cluster_sheet(
     found: Tensor, points: Tensor, images: Images, *, columns: int = 14, most: int = 12
 ) -> dict[str, np.ndarray]:
-    """The largest clusters (N,) of points (N, D), each with the images nearest to its mean, evenly far apart in rank.
+    """Return the largest clusters (N,) of points (N, D), with images at even steps of rank by distance from the mean.
 
     Returns:
-        images (clusters, columns, 3, S, S) uint8; sizes (clusters,), share of all images in it; purity (clusters,),
-        share of its commonest class; names (clusters,) of that class.
+        images (clusters, columns, 3, S, S) uint8; sizes (clusters,), share of all images; purity (clusters,),
+        share of the most frequent class; names (clusters,) of that class.
     """
     order = torch.bincount(found).argsort(descending=True, stable=True)[:most]
     sheets, sizes, purity, names = [], [], [], []
@@ -71,7 +71,7 @@ def cluster_sheet(
 
 
 def code_map(seen: Seen, found: Tensor, images: Images, *, seed: int, count: int = 600) -> dict[str, np.ndarray]:
-    """A 2-D map of soft codes (t-SNE, van der Maaten & Hinton 2008) and the matrix of their agreements.
+    """Return a 2-D map of soft codes (t-SNE, van der Maaten & Hinton 2008) and the matrix of their agreements.
 
     Returns:
         map (n, 2); labels, clusters (n,); classes; matrix (n, n) of expected agreement, images sorted by cluster.
@@ -93,9 +93,9 @@ def code_map(seen: Seen, found: Tensor, images: Images, *, seed: int, count: int
 def retrieval(
     seen: Seen, train: Images, test: Images, asked: Sequence[int] | None = None, *, count: int = 9
 ) -> dict[str, np.ndarray]:
-    """Test images and the training images whose hard codes differ from theirs in the fewest positions.
+    """Return test images and the training images whose hard codes differ from theirs in the fewest positions.
 
-    asked: numbers of test images; else six from all over the set.
+    asked: indices of test images; by default six spread over the set.
 
     Returns:
         queries (q, 3, S, S), nearest (q, count, 3, S, S) uint8; agreement (q, count), share of equal positions;
@@ -112,10 +112,10 @@ def retrieval(
 
 
 def factors(images: Images, dataset: str, *, seed: int) -> dict[str, Tensor]:
-    """What is known of every image, as integers (N,): class, brightness, colour; of `shapes` also how it was drawn.
+    """Return the known factors of every image, integers (N,): class, brightness, colour, and more for `shapes`.
 
-    brightness: in eight equal parts of the set; colour: which of red, yellow, green, cyan,
-    blue and magenta the mean colour is nearest to.
+    brightness: octile within the set; colour: the nearest of red, yellow, green, cyan, blue and
+    magenta to the mean colour. `shapes` adds how an image was drawn, and uses the drawn colour.
     """
     mean = images.pixels.float().mean((2, 3)) / 255  # (N, 3)
     grey = mean.mean(1)
@@ -137,10 +137,10 @@ def factors(images: Images, dataset: str, *, seed: int) -> dict[str, Tensor]:
 
 
 def _eighths(values: Tensor) -> Tensor:
-    """(N,) number of the equally filled part, of eight, that each value is in."""
+    """Return the octile, 0 to 7, of each value (N,)."""
     return torch.bucketize(values, torch.quantile(values, torch.linspace(0, 1, 9)[1:-1]))
 
 
 def meanings(seen: Seen, images: Images, dataset: str, *, seed: int) -> pd.DataFrame:
-    """What each position follows: position, factor, nmi; `codes.position_scores` on test images."""
+    """Return what each position encodes: position, factor, nmi (`codes.position_scores` on test images)."""
     return codes.position_scores(seen.test.hard, factors(images, dataset, seed=seed)).assign(seed=seed)

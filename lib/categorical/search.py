@@ -1,8 +1,8 @@
-"""Search by short codes: learned categories beside the quantisers and hashes that libraries offer, at equal bytes.
+"""Search with short codes: learned categories compared with library quantisers and hashes at equal size in bytes.
 
-A database of embeddings is stored in few bytes an image, and queries, which stay as they are, are ranked against it.
-Two things are asked of the ranking: is the true nearest neighbour of the embedding space near its top (recall), and do
-images of the query's class come first (mean average precision)? The rivals are those of faiss (Douze et al. 2024):
+A database of embeddings is stored in a few bytes per image and ranked for each query; queries are not stored. Two
+measures: whether the true nearest neighbour in the embedding space is ranked near the top (recall), and whether images
+of the query's class come first (mean average precision). The rivals are the baselines of faiss (Douze et al. 2024):
 product quantisation (PQ, Jégou et al. 2011), the same after a learned rotation (OPQ, Ge et al. 2013), iterative
 quantisation (ITQ, Gong et al. 2013) and random hyperplanes (LSH, Charikar 2002).
 """
@@ -26,15 +26,15 @@ RIVALS = ("PQ", "OPQ", "ITQ", "LSH")
 EXACT = "exact search"
 OURS, SOFT = "categorical", "categorical, soft query"
 WITHIN = (1, 10, 100)  # ranks of recall
-OPQ_POINTS, OPQ_ROUNDS = 10_000, 10  # images and rounds that learn the rotation, the costliest part of all; faiss: 50
+OPQ_POINTS, OPQ_ROUNDS = 10_000, 10  # images and iterations that learn the rotation, the costliest part; faiss: 50
 
 
 @dataclass(frozen=True)
 class Embedded:
     """Embeddings of the database (training images) and of the queries (test images), (N, D) and (M, D), with labels.
 
-    name: whose embeddings these are, for tables. All are brought to unit length, so that Euclidean distance, which the
-    quantisers minimise, and cosine give one order.
+    name: origin of the embeddings, for tables. All are normalised to unit length, so that Euclidean distance, which the
+    quantisers minimise, and cosine give the same ranking.
     """
 
     name: str
@@ -57,16 +57,16 @@ def search_table(
     seed: int,
     own: bool = True,
 ) -> pd.DataFrame:
-    """tab26: embedding, seed, method, bytes (of a stored image), map, recall_1, recall_10, recall_100 (all in %).
+    """Return tab26: embedding, seed, method, bytes (per stored image), map, recall_1, recall_10, recall_100 (all in %).
 
-    codes: (database, queries) of each learned code, both searched by Hamming distance of hard codes ("categorical") and
-    with the query's probabilities instead ("soft query", the expected agreement). sizes: bytes of the rivals, which are
-    left out where the dimensions do not allow a size. queries: the first so many of an order drawn by `seed`; 0
-    takes all. own: whether the codes are made from these embeddings; if not, their recall is left empty, as it would
-    ask one network for the neighbours of another.
+    codes: (database, queries) of each learned code, searched both by Hamming distance of hard codes ("categorical") and
+    with the query's probabilities instead ("soft query", by expected agreement). sizes: bytes of the rivals; a size
+    that the dimensions do not allow is skipped. queries: number of queries, drawn at random with `seed`; 0 uses all.
+    own: whether the codes are computed from these embeddings; if not, their recall is left empty, as one network's
+    codes would be scored on another network's neighbours.
 
-    map is the mean over queries of the average precision of the whole ranking, same class being relevant. Of images
-    equally near the first in an order drawn by `seed` comes first: files are often sorted by class.
+    map is the mean over queries of the average precision of the whole ranking, with images of the same class relevant.
+    Ties follow a random order drawn with `seed`, as files are often sorted by class.
     """
     draw = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(embedded.train), generator=draw)
@@ -82,7 +82,7 @@ def search_table(
         raise MetricError("no query has its class in the database, so there is no precision; use more training images")
 
     def row(method: str, size: float, distances: np.ndarray, compared: bool = True) -> dict[str, object]:
-        ranks = distances.argsort(axis=1, kind="stable").argsort(axis=1)  # from 0; of equal ones the lower index first
+        ranks = distances.argsort(axis=1, kind="stable").argsort(axis=1)  # from 0; ties by lower index
         found = {"map": 100 * label_ranking_average_precision_score(relevant[there], -ranks[there])}
         own = np.take_along_axis(ranks, nearest[:, None], axis=1)
         found |= {f"recall_{k}": 100 * (own < k).mean() if compared else math.nan for k in WITHIN}
@@ -103,12 +103,12 @@ def search_table(
 
 
 def hamming(queries: Tensor, stored: Tensor) -> np.ndarray:
-    """Number of positions in which codes (M, L) and (N, L) differ, (M, N) int16."""
+    """Return the number of positions in which codes (M, L) and (N, L) differ, (M, N) int16."""
     return torch.cdist(queries.float(), stored.float(), p=0.0).to(torch.int16).numpy()
 
 
 def expected_disagreement(queries: Tensor, stored: Tensor) -> np.ndarray:
-    """-Σ_l p_l(query)[category stored at l] / L: soft codes (M, L, K) against hard ones (N, L), (M, N) in [-1, 0]."""
+    """Return -Σ_l p_l(query)[stored category at l] / L for soft (M, L, K) and hard codes (N, L): (M, N) in [-1, 0]."""
     total = torch.zeros(len(queries), len(stored))
     for position, categories in enumerate(stored.T):  # one-hot codes of a whole database would take gigabytes
         total -= queries[:, position, categories]
@@ -116,21 +116,21 @@ def expected_disagreement(queries: Tensor, stored: Tensor) -> np.ndarray:
 
 
 def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, seed: int) -> np.ndarray | None:
-    """Distances (M, N) of queries (M, D) from a database (N, D) stored by faiss in `size` bytes each.
+    """Return distances (M, N) of queries (M, D) to a database (N, D) stored by faiss in `size` bytes each.
 
-    method: one of `RIVALS`, fitted on the database. The query is compared as it is with PQ and OPQ (asymmetric
-    distances), and as a code by ITQ and LSH. None where the dimensions do not allow it: PQ and OPQ cut a vector into
-    equal parts, ITQ has at most as many bits as dimensions, and the rotations of OPQ and ITQ are learned from at least
-    as many images (faiss writes past its memory otherwise). Parts have 256 centroids, or 16 in small databases.
+    method: one of `RIVALS`, fitted on the database. PQ and OPQ compare the uncompressed query (asymmetric distances),
+    ITQ and LSH its code. None where the dimensions do not allow it: PQ and OPQ split a vector into equal parts, ITQ has
+    no more bits than dimensions, and the rotations of OPQ and ITQ need at least as many images as dimensions (faiss
+    writes out of bounds otherwise). Parts have 256 centroids, or 16 in databases of fewer than 256 images.
     """
-    import faiss  # here: what never searches does not wait for it
+    import faiss  # imported here, as only searches need it
 
     dimensions, bits = base.shape[1], 8 if len(base) >= 256 else 4
     parts = 8 * size // bits
     if method in ("OPQ", "ITQ") and len(base) < dimensions:
         return None
     threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # sums of several threads differ in their last digits
+    faiss.omp_set_num_threads(1)  # multi-threaded sums differ in their last digits
     try:
         if method in ("PQ", "OPQ"):
             if dimensions % parts or len(base) < 2**bits:
@@ -147,7 +147,7 @@ def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, se
                 return None
             index = faiss.index_factory(dimensions, f"ITQ{8 * size},LSH")
         else:
-            index = faiss.IndexLSH(dimensions, 8 * size, True, True)  # rotated, each bit cut at its median
+            index = faiss.IndexLSH(dimensions, 8 * size, True, True)  # rotated, with each bit thresholded at its median
         base, queries = base.numpy(), queries.numpy()
         index.train(base)
         index.add(base)
@@ -155,5 +155,5 @@ def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, se
     finally:
         faiss.omp_set_num_threads(threads)
     distances = np.empty_like(found)
-    np.put_along_axis(distances, places, found, axis=1)  # `search` leaves the order of equal distances open
+    np.put_along_axis(distances, places, found, axis=1)  # `search` does not fix the order of equal distances
     return distances

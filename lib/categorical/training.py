@@ -1,4 +1,4 @@
-"""Training one arm: two views of every image, one loss, and no label anywhere."""
+"""Training of one arm: two views of every image, one loss, and no labels."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from lib.forking import train_each
 from lib.muon import Muon
 from lib.training import Captured, MovingAverage, fit_arm, prepare, scored, start, step_count
 
-if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
+if TYPE_CHECKING:  # checkpoint keys hold the data's checksum, not the code that loads it
     from lib.data.images import Images
 
 Terms = dict[str, Tensor]
@@ -27,17 +27,17 @@ Terms = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Settings:
-    """What all arms of an experiment share."""
+    """Settings shared by all arms of an experiment."""
 
     epochs: int = 200
     batch_size: int = 256
-    learning_rate: float = 0.06  # peak; warm-up over a twentieth, then a cosine to zero
-    optimizer: str = "sgd"  # with momentum 0.9; "muon" (`lib.muon`) for all weights but biases and norms
+    learning_rate: float = 0.06  # peak; warm-up over a twentieth of the steps, then cosine decay to zero
+    optimizer: str = "sgd"  # with momentum 0.9; "muon" (`lib.muon`) for all weights except biases and norms
     weight_decay: float = 5e-4
     encoder: str = "small"
     width: int = 32  # filters of the small encoder's stem
-    smallest_crop: float = 0.2  # share of the image that a crop shows at least
-    hue: float = 0.1  # largest turn of the colour circle, 0.5 at most
+    smallest_crop: float = 0.2  # smallest share of the image area in a crop
+    hue: float = 0.1  # largest hue shift in turns of the colour circle, 0.5 at most
     score_every: int = 0  # epochs between two points of the training curve; 0: only the last
     precision: str = "no"
     device: str = "auto"
@@ -45,11 +45,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trained:
-    """What is left of an arm after training."""
+    """A trained arm."""
 
     arm: Arm
     network: Network
-    history: pd.DataFrame  # per epoch: images seen, terms of the loss, and what `score` returned
+    history: pd.DataFrame  # per epoch: images seen, terms of the loss, and the values of `score`
 
 
 def train_arm(
@@ -64,8 +64,8 @@ def train_arm(
 ) -> Trained:
     """Train one arm. Arms with the same seed start from the same encoder and see the same images in the same order.
 
-    Only `train.pixels` are read, never its labels. score(trained) is what the training curve shows, every
-    `score_every` epochs; `score_key` says what it depends on (a checkpoint keeps the curve).
+    Only `train.pixels` are read, never its labels. score(trained) returns the values of the training curve, every
+    `score_every` epochs; `score_key` identifies what they depend on, as checkpoints store the curve.
     """
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
@@ -83,17 +83,17 @@ def train_arm(
 def make_step(
     accelerator: Accelerator, arm: Arm, pixels: Tensor, settings: Settings, *, steps: int
 ) -> tuple[nn.Module, Callable[[Tensor], Terms]]:
-    """A fresh network of the arm and step(indices of a batch) of its training, all registered for checkpoints.
+    """Build the network of an arm and its training step(indices of a batch), all registered for checkpoints.
 
-    pixels: uint8 (N, 3, H, W); steps: of the whole training, for the schedule. The network is as Accelerate wraps it.
+    pixels: uint8 (N, 3, H, W); steps: of the whole training, for the schedule. The network is wrapped by Accelerate.
     """
     if settings.batch_size < 2:
         raise ValueError("negatives come from other images: batch_size must be 2 or more")
     network = Network(build_encoder(settings.encoder, settings.width), arm.shape)
     slow = None
     if arm.queue or arm.loss == "carp":
-        # The key encoder: a moving average of all weights, heads included (He et al. 2020, eq. 2). Batch norm keeps
-        # statistics of its own batches, as in MoCo.
+        # The key encoder: a moving average of all weights, heads included (He et al. 2020, eq. 2). Its batch
+        # norm uses the statistics of its own batches, as in MoCo.
         slow = MovingAverage(network, arm.momentum).requires_grad_(False).to(accelerator.device)
     queue = Queue(arm.queue, arm.shape).to(accelerator.device) if arm.queue else None
     for part in (slow, queue):
@@ -118,7 +118,7 @@ def make_step(
                 outputs, keys = network(both).chunk(2)
             else:
                 first, second = both.chunk(2)
-                # In CARP each view is the student's in turn (Silva & Ramírez Rivera 2023), in MoCo one is.
+                # CARP gives each view to the student in turn (Silva & Ramírez Rivera 2023), MoCo only one.
                 outputs, asked = (network(both), torch.cat([second, first])) if both_ways else (network(first), second)
                 with torch.no_grad():
                     keys = slow(asked)
@@ -144,12 +144,12 @@ def make_step(
 
 
 def optimizers(network: nn.Module, settings: Settings, *, on_gpu: bool) -> list[torch.optim.Optimizer]:
-    """SGD, and with "muon" that for matrices and convolutions; both at the same rate."""
+    """Return SGD, and with "muon" also Muon for matrices and convolutions; both use the same learning rate."""
     if settings.optimizer not in ("sgd", "muon"):
         raise ValueError(f"optimizer {settings.optimizer!r} is unknown; choose 'sgd' or 'muon'")
     weights = list(network.parameters())
     decay = {"weight_decay": settings.weight_decay}
-    # Fused takes its rate from the device, as a CUDA graph needs.
+    # Fused SGD reads its learning rate from the device, as a CUDA graph requires.
     sgd = partial(torch.optim.SGD, lr=settings.learning_rate, momentum=0.9, fused=on_gpu)
     if settings.optimizer == "sgd":
         return [sgd(weights, **decay)]
@@ -158,7 +158,7 @@ def optimizers(network: nn.Module, settings: Settings, *, on_gpu: bool) -> list[
 
 
 def rate_factor(step: int, steps: int) -> float:
-    """Factor on the learning rate at a step of `steps`: up in a twentieth of them, down in a cosine."""
+    """Return the learning rate factor at a step of `steps`: linear warm-up over a twentieth, then cosine decay."""
     rise = max(1, steps // 20)
     if step < rise:
         return (step + 1) / rise
@@ -167,15 +167,15 @@ def rate_factor(step: int, steps: int) -> float:
 
 
 def objective(arm: Arm, outputs: Tensor, keys: Tensor, queue: Tensor | None) -> tuple[Terms, Tensor]:
-    """Terms to minimise, and the keys as they go into the queue; in float32 also under autocast.
+    """Return the terms to minimise and the keys to push to the queue, in float32 even under autocast.
 
-    outputs, keys: what the head returned for two views of the same images, (B, *arm.shape); queue: (n, *arm.shape).
+    outputs, keys: head outputs for two views of the same images, (B, *arm.shape); queue: (n, *arm.shape).
     """
     if not arm.makes_codes:
         keys = nn.functional.normalize(keys.float(), dim=1)
         if arm.loss == "nt_xent":
             return {"loss": baselines.nt_xent(outputs, keys, temperature=arm.temperature)}, keys
-        # The first step finds the queue empty: the keys of its own batch stand in.
+        # At the first step the queue is empty, so the keys of the batch itself are used.
         queue = queue if len(queue) else keys.detach()
         return {"loss": baselines.moco(outputs, keys.detach(), queue, temperature=arm.temperature)}, keys
     p, q = (losses.discretise(part, arm.code, arm.code_temperature) for part in (outputs, keys))
@@ -188,5 +188,5 @@ def objective(arm: Arm, outputs: Tensor, keys: Tensor, queue: Tensor | None) -> 
     return terms, q
 
 
-# `train_arm` for each of the arms, by label, with a folder of checkpoints for each below `checkpoints`.
+# Trains several arms: label -> Trained, with one checkpoint folder per arm below `checkpoints`.
 train_arms = partial(train_each, train_arm)

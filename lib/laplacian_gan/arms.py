@@ -1,12 +1,12 @@
-"""The arms of the experiments: which network, what it is conditioned on, and its loss."""
+"""Arms (model variants) of the experiments: network, conditioning and loss."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-# The four levels of the source's generator. At 32 px they are the whole pyramid; larger images
-# keep their finest bands to themselves.
+# The four pyramid levels of the source's generator. At 32 px they are the whole pyramid; the finest
+# bands of larger images are not given to the generator.
 LEVELS = (4, 8, 16, 32)
-NO_SOURCE = "none"  # in tables: where sources come from
+NO_SOURCE = "none"  # in tables: origin of the sources of an arm that has none
 
 
 @dataclass(frozen=True)
@@ -14,23 +14,23 @@ class Arm:
     """One model. The defaults are the source's DCGAN: AdamW, lr 2e-4, betas (0.1, 0.999), weight decay 2e-5.
 
     Attributes:
-        label: as figures and tables name it.
-        kind: "gan", "lapgan" (a chain that needs no image to sample) or "decoder" (the generator
-            trained to rebuild its own source by mean squared error, without a discriminator).
-        levels: resolutions at which the generator is given the pyramid; empty: plain DCGAN.
-        condition: what stands in those channels. "own": bands of real images; the null controls,
-            with equal parameters: "zeros" and "noise" (white, with the variance of the band).
-        images: number of images that the bands come from; neighbouring levels share one. 1: the pyramid
-            of one image; as many as levels: every band from an image of its own.
-        level_noise: standard deviation of noise added to the levels, which have unit variance.
-        sees_levels: the discriminator is given the same levels.
-        loss: a name of `losses.LOSSES`.
-        norm: of the discriminator: "batch", "spectral" or "none". Not "batch" with a gradient penalty, which is of each
-            image's own gradient.
-        penalty: weight of the gradient penalty of the loss, if it has one; for kind "gan".
-        penalty_every: steps between two gradient penalties (lazy regularisation, Karras et al. 2020).
-        augmentation: a name of `augment.AUGMENTATIONS`, applied to real and generated images alike; for
-            kind "gan", and not with `sees_levels`, as an augmented image no longer has the pyramid that is seen.
+        label: name in figures and tables.
+        kind: "gan", "lapgan" (a chain that samples without any image) or "decoder" (the generator
+            trained to reconstruct its own source by mean squared error, without a discriminator).
+        levels: resolutions at which the generator receives pyramid bands; empty: plain DCGAN.
+        condition: content of the band channels. "own": bands of real images; null controls with as
+            many parameters: "zeros" and "noise" (white, with the variance of the band).
+        images: number of images the bands are taken from; adjacent levels share one. 1: all bands from
+            one image; as many as levels: every band from a different image.
+        level_noise: standard deviation of noise added to the bands, which have unit variance.
+        sees_levels: whether the discriminator receives the same bands.
+        loss: a key of `losses.LOSSES`.
+        norm: normalisation in the discriminator: "batch", "spectral" or "none". Not "batch" with a gradient penalty,
+            which needs the gradient of each image separately.
+        penalty: weight of the loss's gradient penalty, if it has one; for kind "gan".
+        penalty_every: number of steps between gradient penalties (lazy regularisation, Karras et al. 2020).
+        augmentation: a key of `augment.AUGMENTATIONS`, applied to both real and generated images; only for
+            kind "gan" without `sees_levels`, as the bands no longer match an augmented image.
     """
 
     label: str
@@ -51,7 +51,7 @@ class Arm:
 
     @property
     def needs_source(self) -> bool:
-        """Whether sampling looks at an image."""
+        """Whether sampling needs source images."""
         return bool(self.levels) and self.condition == "own"
 
 
@@ -60,7 +60,7 @@ PYRAMID = Arm("pyramid GAN", levels=LEVELS)
 
 
 def control_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
-    """DCGAN, the pyramid GAN, its null controls, a decoder that only copies, and LAPGAN."""
+    """Return DCGAN, the pyramid GAN, its null controls, a variant whose D sees the pyramid, a decoder and LAPGAN."""
     pyramid = replace(PYRAMID, levels=tuple(levels))
     return [
         DCGAN,
@@ -74,15 +74,15 @@ def control_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
 
 
 def mixture_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
-    """The pyramid GAN conditioned on bands of two images, and of as many images as there are levels."""
+    """Return pyramid GANs conditioned on bands of two images, and of as many images as there are levels."""
     counts = sorted({min(2, len(levels)), len(levels)} - {1})
     return [replace(PYRAMID, label=f"bands of {n} images", levels=tuple(levels), images=n) for n in counts]
 
 
 def level_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
-    """Each level alone, and all but one."""
+    """Return pyramid GANs with a single level each, and with all levels but one."""
     only = [replace(PYRAMID, label=f"only {level} px", levels=(level,)) for level in levels]
-    if len(levels) < 3:  # all but one is one alone
+    if len(levels) < 3:  # leaving out one of two levels is the same as keeping the other
         return only
     return only + [
         replace(PYRAMID, label=f"without {level} px", levels=tuple(r for r in levels if r != level)) for level in levels
@@ -90,15 +90,15 @@ def level_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
 
 
 def noise_arms(strengths: Sequence[float], levels: Sequence[int] = LEVELS) -> list[Arm]:
-    """The pyramid under noise: the more of it, the less the condition reveals."""
+    """Return pyramid GANs with noise added to the bands: the stronger the noise, the less they reveal of the source."""
     return [
         replace(PYRAMID, label=f"pyramid + noise {s:g}", levels=tuple(levels), level_noise=float(s)) for s in strengths
     ]
 
 
 def sign_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
-    """The pyramid GAN under three discriminators: one that sees images, one that sees negatives of half of them, and
-    one that sees the pyramid as well. Which of them tell a copy of the source from its negative?"""
+    """Return the pyramid GAN with three discriminators: one sees images, one sees half of them as negatives, one also
+    sees the pyramid. They test what a discriminator needs to tell a copy of the source from its negative."""
     pyramid = replace(PYRAMID, levels=tuple(levels))
     return [
         pyramid,
@@ -108,7 +108,7 @@ def sign_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
 
 
 def objective_arms() -> list[Arm]:
-    """The source's future work on the plain DCGAN: stabilised losses, augmentation; and its optimiser's settings."""
+    """Return DCGANs with the source's future work (stabilised losses, augmentation) or other optimiser settings."""
     return [
         DCGAN,
         replace(DCGAN, label="hinge, spectral norm", loss="hinge", norm="spectral"),

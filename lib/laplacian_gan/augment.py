@@ -1,10 +1,10 @@
-"""Differentiable augmentation of real and generated images alike, before the discriminator sees them.
+"""Differentiable augmentation, applied to both real and generated images before the discriminator.
 
     augment = AUGMENTATIONS["diffaugment"]
     discriminator(augment(real)), discriminator(augment(fake))
 
-Every function takes float images (n, 3, h, w) in [-1, 1] and returns as many of that size, with
-one random draw per image from torch's own random state. Gradients pass to the generator.
+Every function maps float images (n, 3, h, w) in [-1, 1] to images of the same shape, with one
+random draw per image from torch's global random state. Gradients flow through to the generator.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Augmentation = Callable[[Tensor], Tensor]
 
 
 def diff_augment(images: Tensor) -> Tensor:
-    """DiffAugment (Zhao et al. 2020): colour, translation by up to 1/8, a square of half the side cut out."""
+    """DiffAugment (Zhao et al. 2020): colour, translation by up to 1/8, and cutout of a square of half the side."""
     return _cutout(_translation(_colour(images.float())))
 
 
@@ -34,7 +34,7 @@ def _colour(images: Tensor) -> Tensor:
 
 
 def _translation(images: Tensor, ratio: float = 1 / 8) -> Tensor:
-    """Shift by up to `ratio` of each side; what comes in is zero."""
+    """Shift by up to `ratio` of each side, with zero padding."""
     n, _, height, width = images.shape
     most_y, most_x = round(height * ratio), round(width * ratio)
     y = torch.randint(0, 2 * most_y + 1, (n, 1), device=images.device) + torch.arange(height, device=images.device)
@@ -45,7 +45,7 @@ def _translation(images: Tensor, ratio: float = 1 / 8) -> Tensor:
 
 
 def _cutout(images: Tensor, ratio: float = 1 / 2) -> Tensor:
-    """A square of `ratio` of each side set to zero, its centre anywhere in the image."""
+    """Zero out a square of `ratio` of each side, centred anywhere in the image."""
     n, _, height, width = images.shape
     inside = []
     for side in (height, width):
@@ -62,10 +62,10 @@ def pyramid_augment(
 ) -> Tensor:
     """Augmentation in the Laplacian pyramid, the source's future work (데이터 증강에서의 Laplacian pyramid).
 
-    Each band of each image but the low-pass residual is multiplied by 2^(scale·normal), replaced
-    with probability `swap` by that of an image drawn from the batch (perhaps itself), and given noise
-    of `jitter` times its own standard deviation. All zero: the images themselves; else values may
-    leave [-1, 1]. Relative: ADA's random gains on four wavelet bands (Karras et al. 2020, appendix B).
+    In each image, every band except the low-pass residual is multiplied by 2^(scale·normal), replaced with probability
+    `swap` by that of a random image of the batch (possibly itself), and perturbed by noise of `jitter` times its own
+    standard deviation. With all three at zero the images are unchanged; otherwise values may leave [-1, 1].
+    Related: ADA's random gains on four wavelet bands (Karras et al. 2020, appendix B).
     """
     images = images.float()
     bands = pyramid.build(images, depth)
@@ -81,7 +81,7 @@ def pyramid_augment(
 
 
 def negate(images: Tensor) -> Tensor:
-    """Each image or its photographic negative, by a fair coin: a discriminator that sees these cannot fix the sign."""
+    """Turn each image into its negative with probability 1/2, so that the discriminator cannot determine the sign."""
     return torch.where(_draw(images) < 0.5, -images, images)
 
 
@@ -94,5 +94,5 @@ AUGMENTATIONS: dict[str, Augmentation] = {
 
 
 def _draw(images: Tensor) -> Tensor:
-    """(n, 1, 1, 1) uniform in [0, 1), one per image."""
+    """Return one uniform number in [0, 1) per image, (n, 1, 1, 1)."""
     return torch.rand(len(images), 1, 1, 1, device=images.device)

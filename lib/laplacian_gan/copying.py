@@ -1,4 +1,4 @@
-"""How much of a generated image is a copy: exact diagnostics on uint8 images (N, 3, H, W).
+"""Exact diagnostics of how much generated images copy real ones, for uint8 images (N, 3, H, W).
 
 Distances are root mean square differences of pixels on the [-1, 1] scale.
 """
@@ -12,58 +12,58 @@ from lib.data.augment import as_float
 
 
 def nearest(queries: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance (N,) to and index (N,) of the candidate (M, 3, H, W) nearest to each query (N, 3, H, W).
+    """Return the distance (N,) and index (N,) of the nearest candidate (M, 3, H, W) for each query (N, 3, H, W).
 
-    Every pair is compared, in chunks and in float64, so that grey levels, which are integers, leave no rounding.
+    All pairs are compared, in chunks and in float64, so that integer grey levels cause no rounding errors.
     """
     index = _neighbours(queries, candidates, 1)[1][:, 0]
     return distance(queries, candidates[index]), index
 
 
 def _neighbours(queries: Tensor, candidates: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Distances in grey levels and indices (N, count) of the nearest candidates, in ascending order."""
+    """Return distances in grey levels and indices (N, count) of the nearest candidates, nearest first."""
     search = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(candidates.flatten(1).float().numpy())
     distances, index = search.kneighbors(queries.flatten(1).float().numpy())
     return torch.from_numpy(distances), torch.from_numpy(index)
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:
-    """Root mean square difference of images a[i] and b[i], (N,), in [0, 2]."""
+    """Return the root mean square difference (N,) between images a[i] and b[i], in [0, 2]."""
     return torch.stack([(as_float(x) - as_float(y)).square().mean().sqrt() for x, y in zip(a, b, strict=True)])
 
 
 def source_retrieval(generated: Tensor, index: Tensor, candidates: Tensor) -> float:
-    """Share of generated images whose nearest candidate is their own source, candidates[index]; chance is 1/M.
+    """Return the share of generated images whose nearest candidate is their source, candidates[index]; chance is 1/M.
 
-    Retrieval@1. A candidate equal to the source counts as the source.
+    This is retrieval@1. A candidate equal to the source counts as the source.
     """
     return (distance(generated, candidates[index]) <= nearest(generated, candidates)[0]).float().mean().item()
 
 
 def copy_index(generated: Tensor, candidates: Tensor, index: Tensor | None = None) -> float:
-    """Share of generated images that lie nearer to a real image than any other real image lies to that one.
+    """Return the share of generated images that are closer to a real image than any other real image is to it.
 
-    The real image is the source, candidates[index], or the nearest candidate for models without
-    a source. 1: every image is a copy in that sense. What is usual is the value of held-out real
-    images, which are no copies and yet often lie closer than that: only a value well above theirs
-    speaks for copying. Blurred images are near to everything, and a collapsed model that makes one
-    such image has 0 or 1, so read it beside `source_retrieval`, which blur does not raise.
+    The real image is the source, candidates[index], or the nearest candidate for models without a
+    source. At 1, every image is a copy in this sense. The reference is the value of held-out real
+    images, which are not copies yet often lie that close: only a value well above theirs indicates
+    copying. Blurred images are close to everything, and a collapsed model that generates a single
+    such image scores 0 or 1, so compare with `source_retrieval`, which blur does not raise.
     """
     if index is None:
         index = nearest(generated, candidates)[1]
     found = distance(generated, candidates[index])
     own, place = torch.unique(index, return_inverse=True)
-    # The nearest neighbour of a real image is itself, at distance 0; the second is the nearest other.
+    # The nearest neighbour of a real image is itself, at distance 0; the second is the nearest other image.
     other = _neighbours(candidates[own], candidates, 2)[1]
     apart = distance(candidates[own], candidates[torch.where(other[:, 0] == own, other[:, 1], other[:, 0])])
-    return ((found < apart[place]) | (found == 0)).float().mean().item()  # 0: also where the training set has it twice
+    return ((found < apart[place]) | (found == 0)).float().mean().item()  # 0: an exact copy, even of a duplicate
 
 
 def source_correlation(generated: Tensor, sources: Tensor) -> float:
-    """Mean correlation, in [-1, 1], of the brightness of generated[i] and sources[i], uint8 (N, 3, H, W).
+    """Return the mean correlation, in [-1, 1], of the brightness of generated[i] and sources[i], uint8 (N, 3, H, W).
 
-    1: a copy up to contrast. Below 0: a negative, which `source_retrieval` does not find although
-    the source decides all of it. Images without contrast correlate with nothing (0).
+    1: a copy up to contrast. Below 0: a negative, which `source_retrieval` misses although it is
+    fully determined by the source. Images without contrast have correlation 0.
     """
     a, b = (as_float(pixels).mean(dim=1).flatten(1) for pixels in (generated, sources))
     a, b = (x - x.mean(dim=1, keepdim=True) for x in (a, b))
@@ -71,11 +71,11 @@ def source_correlation(generated: Tensor, sources: Tensor) -> float:
 
 
 def variance_shares(generated: Tensor) -> dict[str, float]:
-    """What decides the pixels of images (P pyramids, Z latents, 3, H, W): shares "pyramid", "z", "both", summing to 1.
+    """Return the shares "pyramid", "z" and "both" of pixel variance in images (P pyramids, Z latents, 3, H, W).
 
     P and Z are at least 2. Two-way analysis of variance without replication (Scheffe 1959, chapter 4): main effect of
-    the pyramid, main effect of z, and their interaction, unbiased, clipped at 0, over all pixels. All are 0 where
-    nothing varies.
+    the pyramid, main effect of z, and their interaction, as unbiased estimates over all pixels, clipped at 0. The
+    shares sum to 1, or are all 0 if nothing varies.
     """
     pyramids, latents = generated.shape[:2]
     x = generated.double().flatten(2)

@@ -1,4 +1,4 @@
-"""What a training step costs: networks, arithmetic and time."""
+"""Cost of a training step: network sizes, arithmetic and time."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,7 +15,7 @@ from lib.training import start
 
 
 def our_step(size: int, width: int, precision: str, arm: Arm = DCGAN, device: str = "cpu") -> Callable:
-    """`training`'s step of a fresh arm as it is run there, with the moving average: step(real, number) -> terms."""
+    """Return the step of a newly built arm as `training` runs it, with moving average: step(real, number) -> terms."""
     accelerator = start(device, precision)
     scales = torch.ones(len(resolutions(size)), device=accelerator.device)
     step = training.make_step(accelerator, arm, size, width, 0.999, scales, read=lambda real: real)[2]
@@ -29,14 +29,14 @@ def _four(step: Callable, real: Tensor) -> None:
 
 @torch.random.fork_rng()
 def measured_cost(arms: Sequence[Arm], *, size: int, width: int, batch_size: int = 64, rounds: int = 5) -> pd.DataFrame:
-    """Cost of a training step of each arm, float32.
+    """Measure the cost of a training step of each arm in float32.
 
-    Rows: arm, generator and discriminator (parameters), macs (multiply-accumulates of a step and
+    Columns: arm, generator and discriminator (parameters), macs (multiply-accumulates per step and
     image, backward included), milliseconds (median), relative (to the first arm, median of ratios), threads.
     """
     torch.manual_seed(0)
     real = torch.rand(batch_size, 3, size, size) * 2 - 1
-    # Four steps in turn, as some arms pay for their penalty in every fourth only.
+    # Four consecutive steps, as some arms compute their penalty only at every fourth step.
     tasks = {arm.label: partial(_four, our_step(size, width, "no", arm), real) for arm in arms}
     table = costs(tasks, rounds=rounds, relative=arms[0].label)
     players = [training.networks(arm, size, width) for arm in arms]

@@ -1,19 +1,19 @@
-"""Defaults of notebook 01's parameters outside its parameters cell.
+"""Defaults of those parameters of notebook 01 that are not in its parameters cell.
 
-Profiles and `PARAMS` set these by name, like those of the cell; in an open notebook, use `more`.
+Profiles and `PARAMS` set these by name, like those in the cell; in an open notebook, use `more`.
 The values are those of the *quick* profile.
 """
 
-more_datasets = []  # the first comparison is repeated on these
-control_width = 16  # channels, in all experiments but the first
-control_epochs = 2  # of all experiments but the first
+more_datasets = []  # data sets on which the first comparison is repeated
+control_width = 16  # channels in all experiments except the first
+control_epochs = 2  # in all experiments except the first
 ema = 0.99  # decay of the averaged generator
-levels = [4, 8, 16, 32]  # pixels: resolutions at which the pyramid is given
-noise_strengths = [1.0]  # standard deviation of noise added to the levels (of unit variance), an arm each
-sign_epochs = 0  # of trainings that follow the correlation with the source, `control_width` wide; 0 leaves them out
-sign_count = 8000  # their training images; 0 takes all
-sign_seeds = 2  # trainings of each arm there, each with another seed; 0 leaves them out
-second_extractor = ""  # "domain", "vgg16": distances in its features as well, to see whether both order arms alike
-sample_count = 500  # generated images per model, against as many real ones
-lpips_pairs = 200  # pairs of images behind each LPIPS
-cost_rounds = 2  # repetitions when costs are timed; 0 leaves them out
+levels = [4, 8, 16, 32]  # pixels: resolutions at which the generator receives pyramid bands
+noise_strengths = [1.0]  # standard deviations of noise added to the bands (of unit variance), one arm each
+sign_epochs = 0  # of runs that track the correlation with the source, at `control_width`; 0 skips them
+sign_count = 8000  # number of their training images; 0 uses all
+sign_seeds = 2  # number of these runs per arm, each with a different seed; 0 skips them
+second_extractor = ""  # "domain" or "vgg16": also compute distances in its features, to compare the rankings of arms
+sample_count = 500  # generated images per model, compared with as many real images
+lpips_pairs = 200  # image pairs per LPIPS value
+cost_rounds = 2  # repetitions for timing costs; 0 skips the measurement

@@ -1,7 +1,7 @@
-"""Evaluation of trained arms: distances to held-out images, diversity, and how much of it is copied.
+"""Evaluation of trained arms: distances to held-out images, diversity, and copying.
 
-The real images are split into four disjoint parts: pyramids come from `sources` (of training and of
-held-out images), distances are computed to references that contain none of those.
+The real images are split into four disjoint parts: pyramids come from `sources` (training and
+held-out images), and distances are computed to references that contain none of these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,28 +24,28 @@ from lib.metrics.features import Extractor, load_extractor
 from lib.metrics.fid import MINIMUM, compare, frechet_distance, radial_power
 from lib.metrics.perceptual import Perceptual, load_lpips, lpips_diversity, mean_lpips
 
-# The source's table (slide "FID Score, LPIPS score 비교"): claims to compare with. It names neither sample
-# counts nor the reference images, the size, the LPIPS network or what was paired.
+# Values claimed in the source's table (slide "FID Score, LPIPS score 비교"). It does not state the sample
+# counts, the reference images, the image size, the LPIPS network or which images were paired.
 REPORTED = {
     PYRAMID.label: {"reported_fid": 159.12, "reported_lpips": 0.4803},
     DCGAN.label: {"reported_fid": 112.07, "reported_lpips": 0.5063},
 }
-CANDIDATES = 10_000  # training images among which the nearest is looked for
-CROSSED_PYRAMIDS, CROSSED_LATENTS = 32, 8  # of the grid that separates what z and what the pyramid decide
+CANDIDATES = 10_000  # training images searched for the nearest one
+CROSSED_PYRAMIDS, CROSSED_LATENTS = 32, 8  # grid that separates the effects of z and of the pyramid
 
 
 class Protocol:
-    """How arms are measured: real images, split into disjoint parts, feature extractor and LPIPS.
+    """Measurement protocol: real images in disjoint parts, feature extractor and LPIPS.
 
     Attributes:
-        count: images per part: as many as asked for, or half of the smaller split.
-        second: another extractor, to see whether both order the arms alike; None: there is none.
-        reference: features of held-out images, which no model saw and no pyramid was taken from.
-        train_reference: those of as many training images; a model that memorises is close to these alone.
+        count: images per part: the requested number, at most half of the smaller split.
+        second: another extractor, to compare how both rank the arms, or None.
+        reference: features of held-out images, not used for training or for pyramids.
+        train_reference: features of as many training images; a model that memorises is close only to these.
         sources: "training" and "held-out" -> uint8 (count, 3, h, w), the images whose pyramids are given.
-        training: uint8, training images among which the nearest is looked for; the training sources come first.
-        pairs: of images for each LPIPS value.
-        queries: generated images whose nearest training image is looked for.
+        training: uint8 training images searched for the nearest one; the training sources come first.
+        pairs: number of image pairs for each LPIPS value.
+        queries: number of generated images whose nearest real image is searched.
     """
 
     def __init__(
@@ -78,22 +78,22 @@ class Protocol:
         self.training = train.pixels[trained[: max(count, CANDIDATES)]]
         self.real_diversity = lpips_diversity(perceptual, reference, pairs=pairs, seed=seed)["mean"]
         self.real_spectrum = radial_power(reference)
-        self.held_out = test.checksum  # of the held-out images
+        self.held_out = test.checksum  # identifies the held-out images
 
     @property
     def key(self) -> str:
-        """What a training curve measured with this depends on."""
+        """Identifies everything that a training curve measured with this protocol depends on."""
         return f"{self.extractor.checksum} {self.held_out} {self.count} {self.seed}"
 
     @property
     def distance(self) -> str:
-        """For captions: extractor and sample counts behind every Fréchet distance."""
+        """Caption text: extractor and sample counts of every Fréchet distance."""
         sets = f"{self.count:,} generated to {self.count:,} held-out images"
         return f"{self.extractor.distance} of {sets}, features: {self.extractor.name}"
 
     @property
     def description(self) -> str:
-        """For captions of what holds LPIPS as well."""
+        """Caption text for results that include LPIPS."""
         return f"{self.distance}, {self.perceptual.name} of {self.pairs:,} pairs"
 
 
@@ -107,7 +107,7 @@ def load_protocol(
     second: str = "",
     **options: int,
 ) -> Protocol:
-    """A `Protocol`, by name. extractor, second: "auto", "inception", "vgg16" or "domain", the second may be "";
+    """Load a `Protocol` by name. extractor, second: "auto", "inception", "vgg16" or "domain", second also "" (none);
     lpips_net: "alex", "vgg", "squeeze"."""
     how = {"device": settings.device, "precision": settings.precision}
     features, other = (load_extractor(kind, train, test, **how) if kind else None for kind in (extractor, second))
@@ -115,7 +115,7 @@ def load_protocol(
 
 
 def distances(protocol: Protocol, pixels: Tensor) -> dict[str, Any]:
-    """FID, KID and relatives of uint8 images against held-out images; fid_train is against training images."""
+    """Return FID, KID and related measures of uint8 images against held-out images; fid_train uses training images."""
     made = protocol.extractor(pixels).cpu()
     row = compare(made, protocol.reference, seed=protocol.seed) | {"extractor": protocol.extractor.name}
     row["fid_train"] = frechet_distance(made, protocol.train_reference)
@@ -126,15 +126,15 @@ def distances(protocol: Protocol, pixels: Tensor) -> dict[str, Any]:
 
 
 def curve_score(trained: Trained, *, protocol: Protocol) -> dict[str, float]:
-    """For training curves: Fréchet distance, on held-out pyramids for arms that need sources."""
+    """Return the Fréchet distance for training curves, with held-out pyramids for arms that need sources."""
     pixels = trained.sample(protocol.count, protocol.sources["held-out"], seed=protocol.seed)
     return {"fid": frechet_distance(protocol.extractor(pixels), protocol.reference)}
 
 
 def evaluate(trained: Mapping[str, Trained], protocol: Protocol, *, seed: int, copies: bool = True) -> pd.DataFrame:
-    """One row per arm, two where it is conditioned on images: on training images, and on held-out ones.
+    """Return one row per arm, or two for arms conditioned on images: with training and with held-out sources.
 
-    copies: also retrieval, copy index and variance shares.
+    copies: whether to add retrieval, source correlation, copy index and variance shares.
     """
     rows = []
     for label, result in trained.items():
@@ -151,9 +151,9 @@ def evaluate(trained: Mapping[str, Trained], protocol: Protocol, *, seed: int, c
 
 
 def real_rows(protocol: Protocol, *, seed: int) -> pd.DataFrame:
-    """Reference rows: a perfect copier of the sources, and real images that are not copies.
+    """Return reference rows: perfect copies of the sources, and real images that are not copies.
 
-    The copy index of held-out images among training images is its chance level.
+    The copy index of held-out images with respect to training images is its chance level.
     """
     fresh = protocol.sources["held-out"]
     facts = {"seed": seed, "parameters": 0, "images": 0}
@@ -176,21 +176,21 @@ def _perceptual(protocol: Protocol, result: Trained, pixels: Tensor, sources: Te
     row = _diversity(protocol, pixels)
     if sources is None:
         return row
-    first = result.arm.images - 1  # those before have a band of another in the second draw
+    first = result.arm.images - 1  # earlier rows get a band of another source in the second draw
     some = slice(max(protocol.pairs, first + 1))
     made, asked = pixels[some], sources[some]
     to_each = (mean_lpips(protocol.perceptual, made, sources.roll(number, 0)[some]) for number in range(first + 1))
-    row["lpips_to_source"] = min(to_each)  # that of the source that is copied most
+    row["lpips_to_source"] = min(to_each)  # that of the source copied most
     again = result.sample(len(asked), asked, seed=protocol.seed + 1)
     row["lpips_same_pyramid"] = mean_lpips(protocol.perceptual, made[first:], again[first:])
     return row
 
 
 def _copies(protocol: Protocol, pixels: Tensor, split: str, images: int = 1) -> dict[str, float]:
-    """Of several sources of an image, each measure is that of the source (the coarsest bands', say) copied most.
+    """Return the copying measures; for images with several sources, each is that of the source copied most.
 
-    Sources and, for arms without, training images are as many, as the copy index falls with their number.
-    chance_correlation: with a real image that is none of the sources.
+    Arms without sources are compared with as many training images, as the copy index falls with their number.
+    chance_correlation: correlation with a real image that is not a source.
     """
     some = pixels[: protocol.queries]
     if split == NO_SOURCE:
@@ -217,14 +217,14 @@ def _shares(result: Trained, sources: Tensor | None, seed: int) -> dict[str, flo
         return {}
     pyramids = sources[:CROSSED_PYRAMIDS]
     z = latents(CROSSED_LATENTS, result.generator.latent, seed)
-    # All pyramids for one z, then for the next: bands of several images are then the same for every z.
+    # All pyramids for one z, then for the next, so that bands of several images combine equally for every z.
     made = result.sample_from(z.repeat_interleave(len(pyramids), dim=0), pyramids.repeat(len(z), 1, 1, 1), seed=seed)
     shares = copying.variance_shares(made.view(len(z), len(pyramids), *made.shape[1:]).transpose(0, 1))
     return {f"share_{name}": value for name, value in shares.items()}
 
 
 def spectra(trained: Mapping[str, Trained], protocol: Protocol, *, seed: int) -> pd.DataFrame:
-    """Radial power spectrum of real and generated images: arm, seed, frequency (cycles per pixel), power."""
+    """Return radial power spectra of real and generated images: arm, seed, frequency (cycles per pixel), power."""
     sets = {"real images": protocol.real_spectrum}
     for label, result in trained.items():
         sets[label] = radial_power(result.sample(protocol.count, protocol.sources["held-out"], seed=seed))
@@ -236,7 +236,7 @@ def spectra(trained: Mapping[str, Trained], protocol: Protocol, *, seed: int) ->
 
 
 def histories(trained: Mapping[str, Trained], *, seed: int) -> pd.DataFrame:
-    """Training curves of several arms: arm, seed, images, d_loss, g_loss, d_real, d_fake, fid."""
+    """Return the training curves of several arms: arm, seed, images, d_loss, g_loss, d_real, d_fake, fid."""
     frames = (result.history.assign(arm=label, seed=seed) for label, result in trained.items())
     return pd.concat(frames, ignore_index=True)
 
@@ -244,10 +244,10 @@ def histories(trained: Mapping[str, Trained], *, seed: int) -> pd.DataFrame:
 def signs(
     train: Images, protocol: Protocol, settings: Settings, design: Any, *, seed: int, checkpoints: Path
 ) -> tuple[pd.DataFrame, str]:
-    """Correlation with held-out sources and with other images over training, and how it was measured.
+    """Return correlations with held-out sources and with other images over training, and a note on the measurement.
 
-    Each of `arms.sign_arms` is trained `design.sign_seeds` times, with seeds that no other `seed` has.
-    Columns: arm, seed, images, source_correlation, chance_correlation, before the training and after each epoch.
+    Each of `arms.sign_arms` is trained `design.sign_seeds` times, with seeds that no other `seed` uses.
+    Columns: arm, seed, images, source_correlation, chance_correlation; before training and after each epoch.
     """
     train, sources = train.subset(slice(design.sign_count or None)), protocol.sources["held-out"]
     settings = replace(settings, epochs=design.sign_epochs, score_every=1)
@@ -275,13 +275,13 @@ def _sign(trained: Trained, *, sources: Tensor) -> dict[str, float]:
 def compare_on(
     train: Images, protocol: Protocol, settings: Settings, levels: Sequence[int], *, seed: int, checkpoints: Path
 ) -> dict[str, Trained]:
-    """The source's comparison on one data set: DCGAN, pyramid GAN and its null control, with their training curves."""
+    """Train the source's comparison on one data set: DCGAN, pyramid GAN and its null control, with training curves."""
     score = {"score": partial(curve_score, protocol=protocol), "score_key": protocol.key}
     return train_arms(control_arms(levels)[:3], train, settings, seed=seed, checkpoints=checkpoints, **score)
 
 
 def load_others(names: Sequence[str], *, size: int, seed: int) -> dict[str, tuple[Images, Images]]:
-    """Training and test images of further data sets, by name."""
+    """Load training and test images of further data sets, by name."""
     return {
         name: tuple(load_images(name, split, size=size, seed=seed) for split in ("train", "test")) for name in names
     }
@@ -291,7 +291,7 @@ def repeated(
     others: Mapping[str, tuple[Images, Images]], settings: Settings, levels: Sequence[int],
     measured: Mapping[str, Any], *, seed: int, checkpoints: Path,
 ) -> list[tuple[pd.DataFrame, str]]:  # fmt: skip
-    """The comparison on each of `others`: its rows of tab11, and how they were measured. measured: for a protocol."""
+    """Run the comparison on each of `others`; return rows of tab11 and a note. measured: options of `load_protocol`."""
     found = []
     for name, (train, test) in others.items():
         protocol = load_protocol(train, test, settings, **measured)
@@ -301,7 +301,7 @@ def repeated(
 
 
 def headline(trained: dict[str, Trained], protocol: Protocol, dataset: str, *, seed: int) -> pd.DataFrame:
-    """tab11: the source's table with what it left out, and the source's values beside ours."""
+    """Return tab11: the source's table with the measures it omits, and the reported values next to ours."""
     rows = evaluate(trained, protocol, seed=seed)
     reported = pd.DataFrame([REPORTED.get(arm, {}) for arm in rows.arm], columns=["reported_fid", "reported_lpips"])
     rows.insert(0, "dataset", dataset)

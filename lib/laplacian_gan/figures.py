@@ -15,9 +15,9 @@ from lib.laplacian_gan.arms import NO_SOURCE
 from lib.metrics.classification import wilson
 
 Arrays = Mapping[str, np.ndarray]
-FOLLOWS = 0.2  # correlation beyond that with other images, from which samples follow their sources
+FOLLOWS = 0.2  # samples follow their sources if correlations with these and other images differ by more
 
-# An arm keeps its colour through all figures.
+# An arm has the same colour in all figures.
 ARM_COLOURS = {
     "real images": plots.COLOURS[6],
     "DCGAN": plots.COLOURS[0],
@@ -25,7 +25,7 @@ ARM_COLOURS = {
     "null: zeros": plots.COLOURS[7],
     "LAPGAN chain": plots.COLOURS[2],
 }
-# Colour, marker and offset of the row (several would hide each other) by where the sources come from.
+# Colour, marker and vertical offset (so that markers do not overlap) by origin of the sources.
 SPLITS = {
     NO_SOURCE: (plots.COLOURS[6], "D", 0.0),
     "training": (plots.COLOURS[1], "o", 0.14),
@@ -34,7 +34,7 @@ SPLITS = {
 
 
 def _tiled(images: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
-    """uint8 (n, 3, h, w) as one picture in [0, 1]."""
+    """Tile uint8 images (n, 3, h, w) into one picture in [0, 1]."""
     return plots.tile(list(images.transpose(0, 2, 3, 1) / 255), columns, gap)
 
 
@@ -44,7 +44,7 @@ def _show_images(axes: Axes, images: np.ndarray, columns: int, title: str = "", 
 
 
 def pyramid(arrays: Arrays) -> Figure:
-    """fig11: images, the bands of their pyramids and what the bands collapse to. arrays: `pictures.pyramid_bands`."""
+    """Draw fig11: images, the bands of their pyramids and the collapsed bands. arrays: `pictures.pyramid_bands`."""
     bands = [name for name in arrays if name.endswith("px")]
     count = len(arrays["images"])
     figure, axes = plots.subplots(count, len(bands) + 2, height=1.15 * count + 0.3, squeeze=False)
@@ -63,14 +63,14 @@ def pyramid(arrays: Arrays) -> Figure:
 
 
 def _unit(image: np.ndarray) -> np.ndarray:
-    """(3, h, w) in [-1, 1] as a picture (h, w, 3) in [0, 1]."""
+    """Convert an image (3, h, w) in [-1, 1] to a picture (h, w, 3) in [0, 1]."""
     return np.clip(image.transpose(1, 2, 0) / 2 + 0.5, 0, 1)
 
 
 def generator(shapes: pd.DataFrame) -> Figure:
-    """fig12: the generator as it is. shapes: `models.shapes`.
+    """Draw fig12: the architecture of the generator. shapes: `models.shapes`.
 
-    Where a layer takes more channels than the one before gives, a pyramid level has joined.
+    A layer that takes more channels than the previous one outputs also receives a pyramid level.
     """
     figure, axes = plots.subplots(height=2.4)
     sides, given = [shapes.side[0], *shapes.side_after], [shapes.channels[0], *shapes.channels_after]
@@ -97,7 +97,7 @@ def generator(shapes: pd.DataFrame) -> Figure:
 
 
 def samples(arrays: Arrays, columns: int = 8) -> Figure:
-    """fig13 and fig14: generated images; with sources, each half shows a source above what was made of it."""
+    """Draw fig13 or fig14: generated images; with sources, one panel per split, each source above its sample."""
     if "samples" in arrays:
         figure, axes = plots.subplots(height=2.2)
         _show_images(axes, arrays["samples"], 2 * columns)
@@ -114,7 +114,7 @@ def samples(arrays: Arrays, columns: int = 8) -> Figure:
 
 
 def training_curves(frame: pd.DataFrame) -> Figure:
-    """fig15: Fréchet distance, losses and mean verdicts over images seen. frame: `evaluation.histories`."""
+    """Draw fig15: Fréchet distance, losses and mean outputs of D over images seen. frame: `evaluation.histories`."""
     figure, axes = plots.subplots(1, 3, height=2.5)
     frame = frame.assign(thousands=frame.images / 1000)
     scored = frame.dropna(subset=["fid"]) if "fid" in frame else frame.iloc[:0]
@@ -139,7 +139,7 @@ def training_curves(frame: pd.DataFrame) -> Figure:
 
 
 def levels(arrays: Arrays, frame: pd.DataFrame) -> Figure:
-    """fig16: what each level reveals. arrays: `pictures.level_samples`; frame: rows of tab12 for these arms."""
+    """Draw fig16: what each level reveals. arrays: `pictures.level_samples`; frame: rows of tab12 for these arms."""
     labels = list(arrays)
     count = len(arrays["sources"])
     figure, axes = plots.subplots(1, 4, height=0.36 * len(labels) + 0.9, width_ratios=[1.5, 1, 1, 1])
@@ -155,7 +155,7 @@ def levels(arrays: Arrays, frame: pd.DataFrame) -> Figure:
 
 
 def level_values(frame: pd.DataFrame) -> Figure:
-    """The right half of fig16, one dot per seed: copies and negatives of a source have no meaningful mean."""
+    """Draw the right half of fig16, one dot per seed, as a mean over copies and negatives is meaningless."""
     labels = list(frame.arm.unique())
     figure, axes = plots.subplots(1, 3, height=0.3 * len(labels) + 0.9)
     _dot_panels(axes, frame, labels, LEVEL_PANELS)
@@ -170,7 +170,7 @@ LEVEL_PANELS = (
 
 
 def _dot_panels(axes, frame: pd.DataFrame, arms: Sequence[str], panels) -> None:
-    """For each of `panels` (column, title, limits) the values of every arm, by where its sources come from."""
+    """Draw the values of every arm by origin of its sources, for each of `panels` (column, title, limits)."""
     for cell, (column, title, limits) in zip(axes, panels, strict=True):
         plots.dots(cell, frame, column, arms, "sources", SPLITS)
         cell.set_title(title)
@@ -182,7 +182,7 @@ def _dot_panels(axes, frame: pd.DataFrame, arms: Sequence[str], panels) -> None:
 
 
 def nearest(arrays: Arrays) -> Figure:
-    """fig17: generated images above their nearest training images. arrays: `pictures.nearest`."""
+    """Draw fig17: generated images above their nearest training images. arrays: `pictures.nearest`."""
     figure, axes = plots.subplots(len(arrays), 1, height=1.35 * len(arrays), width=4.6, squeeze=False)
     for cell, (label, pair) in zip(axes[:, 0], arrays.items(), strict=True):
         title = f"{label}: generated, and the nearest training image"
@@ -191,7 +191,7 @@ def nearest(arrays: Arrays) -> Figure:
 
 
 def spectrum(frame: pd.DataFrame) -> Figure:
-    """fig18: radial power spectra, and their ratio to that of real images. frame: `evaluation.spectra`."""
+    """Draw fig18: radial power spectra, and their ratio to that of real images. frame: `evaluation.spectra`."""
     figure, axes = plots.subplots(1, 2, height=2.6)
     frame = frame[frame.frequency > 0]
     plots.curves(axes[0], frame, "frequency", "power", "arm", colours=ARM_COLOURS)
@@ -207,7 +207,7 @@ def spectrum(frame: pd.DataFrame) -> Figure:
 
 
 def interpolation(arrays: Arrays) -> Figure:
-    """fig19: coarse of one image with fine of another, and walks in z. arrays: `pictures.interpolations`."""
+    """Draw fig19: coarse levels of one image with fine ones of another; walks. arrays: `pictures.interpolations`."""
     walks = [name for name in arrays if name not in ("sources", "swaps")]
     plots.use_style()
     mosaic = [["swaps", name] for name in walks]
@@ -224,7 +224,7 @@ def interpolation(arrays: Arrays) -> Figure:
 
 
 def controls(frame: pd.DataFrame) -> Figure:
-    """fig110: Fréchet distance of every arm, dots for seeds; training against held-out pyramids. frame: tab12."""
+    """Draw fig110: Fréchet distance of every arm, one dot per seed, on training and held-out pyramids. frame: tab12."""
     arms = list(frame.arm.unique())
     figure, axes = plots.subplots(1, 2, height=0.27 * len(arms) + 0.9, width_ratios=[1.4, 1])
     correlation = ("source_correlation", "correlation with the source", (-1.05, 1.05))
@@ -236,9 +236,9 @@ def controls(frame: pd.DataFrame) -> Figure:
 
 
 def extractors(frame: pd.DataFrame) -> Figure:
-    """fig112: every arm's Fréchet distance in the features of two extractors. frame: tab12 with `fid_second`.
+    """Draw fig112: every arm's Fréchet distance in the features of two extractors. frame: tab12 with `fid_second`.
 
-    The title has Spearman's rank correlation, of each arm once: where it has sources, on those held out.
+    The title gives Spearman's rank correlation over arms, using held-out sources for arms that have sources.
     """
     figure, axes = plots.subplots(1, 1, width=4.0, height=3.2)
     for split, (_, marker, _) in SPLITS.items():
@@ -262,10 +262,10 @@ def extractors(frame: pd.DataFrame) -> Figure:
 
 
 def mixtures(frame: pd.DataFrame) -> Figure:
-    """fig111: distance against copying, by the number of images that bands come from. frame: `tables.mixtures`.
+    """Draw fig111: distance against copying by the number of images that bands come from. frame: `tables.mixtures`.
 
-    A line joins the points of a seed (copies and negatives have no meaningful mean); arms without sources are
-    horizontal lines, as there is nothing to copy. The vertical line is the mean correlation with other images.
+    A line joins the points of a seed, as a mean over copies and negatives is meaningless; arms without sources are
+    horizontal lines, as they have nothing to copy. The vertical line is the mean correlation with other images.
     """
     figure, axes = plots.subplots(1, 2, height=2.7, sharey=True)
     frame = frame[frame.sources.isin(["held-out", NO_SOURCE])]
@@ -290,10 +290,10 @@ def mixtures(frame: pd.DataFrame) -> Figure:
 
 
 def signs(frame: pd.DataFrame) -> Figure:
-    """fig113: correlation with the source over training, a panel per arm, a line per seed. frame: `evaluation.signs`.
+    """Draw fig113: correlation with the source over training, one panel per arm. frame: `evaluation.signs`.
 
-    The dotted line is the mean correlation with other images. A title counts the trainings that end with copies or
-    negatives of their sources, `FOLLOWS` above or below it, with Wilson's 95 % interval of the copies' share of both.
+    There is one line per seed; the dotted line is the mean correlation with other images. A title counts the runs that
+    end with copies or negatives (see `FOLLOWS`), with Wilson's 95 % interval of the share of copies among both.
     """
     arms = list(frame.arm.unique())
     figure, axes = plots.subplots(1, len(arms), height=2.4, sharey=True, squeeze=False)

@@ -4,8 +4,8 @@
     loss.discriminator(on_real, on_fake)   # scalar, to be minimised by the discriminator
     loss.generator(on_real, on_fake)       # scalar, to be minimised by the generator
 
-Logits are (n,) or (n, 1), of real and of generated images; everything is computed in float32,
-whatever autocast says. Values are in nats where the loss is a log-likelihood.
+Logits of real and of generated images are (n,) or (n, 1); everything is computed in float32,
+even under autocast. Values are in nats where the loss is a log-likelihood.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ class Loss:
     Attributes:
         discriminator: (on_real, on_fake) -> scalar.
         generator: (on_real, on_fake) -> scalar; most ignore `on_real`.
-        gradient_penalty: (discriminator, real, fake) -> scalar, what the discriminator is penalised with.
-        needs_real: whether the generator's loss compares with real images.
+        gradient_penalty: (discriminator, real, fake) -> scalar, penalty of the discriminator; None: no penalty.
+        needs_real: whether the generator's loss uses the logits of real images.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
@@ -56,7 +56,7 @@ def wasserstein_discriminator(on_real: Tensor, on_fake: Tensor) -> Tensor:
 
 
 def critic_generator(on_real: Tensor, on_fake: Tensor) -> Tensor:
-    """-E D(G(z)), the generator's side of hinge and Wasserstein."""
+    """-E D(G(z)), the generator's loss for hinge and Wasserstein."""
     return -on_fake.float().mean()
 
 
@@ -71,15 +71,15 @@ def relativistic_generator(on_real: Tensor, on_fake: Tensor) -> Tensor:
 
 
 def _paired(a: Tensor, b: Tensor) -> Tensor:
-    """a - b of logits (n,) or (n, 1) each; of both shapes, broadcasting would compare all with all."""
+    """Return a - b for logits (n,) or (n, 1), flattened as mixed shapes would broadcast to all pairs."""
     return a.float().flatten() - b.float().flatten()
 
 
 def gradient_penalty(discriminator: Critic, real: Tensor, fake: Tensor) -> Tensor:
     """E (||grad D(x')|| - 1)^2 at random points x' between pairs of real and fake (Gulrajani et al. 2017, equation 3).
 
-    The gradient is that of each image's logit by that image: a batch norm in D would mix them.
-    Without the paper's factor 10; call it outside of autocast.
+    Each logit is differentiated with respect to its own image, so D must not use batch norm.
+    The paper's factor 10 is not included. Call this outside autocast.
     """
     weight = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)
     between = torch.lerp(real.float(), fake.float(), weight).detach()
@@ -89,13 +89,13 @@ def gradient_penalty(discriminator: Critic, real: Tensor, fake: Tensor) -> Tenso
 def zero_centred_penalty(discriminator: Critic, images: Tensor) -> Tensor:
     """E ||grad D(x)||^2 / 2 at the given images: R1 on real ones, R2 on generated ones (Mescheder et al. 2018).
 
-    Without the papers' factor gamma; as for `gradient_penalty`, D needs to have no batch norm.
+    The papers' factor gamma is not included; as for `gradient_penalty`, D must not use batch norm.
     """
     return _gradients(discriminator, images.detach().float()).square().sum(dim=1).mean() / 2
 
 
 def _gradients(discriminator: Critic, images: Tensor) -> Tensor:
-    """(n, c·h·w) gradient of each image's logit, itself differentiable."""
+    """Return the gradient (n, c·h·w) of each image's logit, itself differentiable."""
     images = images.requires_grad_(True)
     (gradient,) = torch.autograd.grad(discriminator(images).float().sum(), images, create_graph=True)
     return gradient.flatten(1)

@@ -1,8 +1,8 @@
-"""DCGAN (Radford et al. 2016) at 32, 64 or 128 px, with pyramid levels concatenated where asked, and the LAPGAN chain.
+"""DCGAN (Radford et al. 2016) at 32, 64 or 128 px, optionally with pyramid levels as input, and the LAPGAN chain.
 
-One generator and one discriminator serve all arms. `levels` names the resolutions at which the
-band of that size joins the features as three more channels; without levels they are the plain
-DCGAN of the usual recipe, with the same weights and the same number of parameters.
+All arms share one generator and one discriminator class. `levels` lists the resolutions at which
+the band of that size is concatenated to the features as three extra channels; without levels they
+are the standard DCGAN, with the same weights and the same number of parameters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import spectral_norm as spectrally_normalis
 
 from lib.laplacian_gan.pyramid import up
 
-COARSEST = 4  # pixels: the first feature map of a DCGAN and the low-pass residual of the pyramid
+COARSEST = 4  # pixels: size of a DCGAN's first feature map and of the pyramid's low-pass residual
 LATENT = 100
 COLOURS = 3
 
@@ -23,18 +23,18 @@ Bands = Mapping[int, Tensor]  # resolution r -> (n, 3, r, r), normalised to unit
 
 
 def resolutions(size: int) -> tuple[int, ...]:
-    """All levels of the pyramid of a `size` px image, coarse to fine: 4, 8, …, size."""
+    """Return all pyramid levels of a `size` px image, coarse to fine: 4, 8, …, size."""
     return tuple(COARSEST * 2**i for i in range((size // COARSEST).bit_length()))
 
 
 class Generator(nn.Module):
     """z (n, latent), bands -> images (n, 3, size, size) in [-1, 1].
 
-    Transposed 4 x 4 convolutions from 4 px to `size`, `width` channels before the last, twice as
-    many one resolution lower, and so on; batch norm and ReLU; tanh. A band at resolution r is
-    concatenated to the features of that resolution. DCGAN has no features at the last
-    resolution, only colours; where the finest band is given, the last block makes half of
-    `width` channels instead, and a 3 x 3 convolution turns them and the band into colours.
+    Transposed 4 x 4 convolutions from 4 px to `size`, with `width` channels before the last,
+    doubling at each lower resolution; batch norm and ReLU; tanh at the output. A band at resolution r
+    is concatenated to the features of that resolution. DCGAN has no features at the last resolution,
+    only colours; if the finest band is given, the last block outputs half of `width` channels
+    instead, and a 3 x 3 convolution maps them and the band to colours.
     """
 
     def __init__(self, size: int = 32, *, width: int = 64, latent: int = LATENT, levels: Sequence[int] = ()):
@@ -46,7 +46,7 @@ class Generator(nn.Module):
         self.first = nn.Sequential(
             nn.ConvTranspose2d(latent, channels[COARSEST], COARSEST, bias=False), *_norm_relu(channels[COARSEST])
         )
-        self.blocks = nn.ModuleDict()  # by the resolution that a block takes
+        self.blocks = nn.ModuleDict()  # keyed by input resolution
         for r in resolutions(size)[:-1]:
             taken = channels[r] + COLOURS * (r in self.levels)
             block = [nn.ConvTranspose2d(taken, channels[2 * r], 4, 2, 1, bias=False)]
@@ -67,9 +67,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images (n, 3, size, size), bands -> logits (n,).
 
-    The mirror of the generator: 4 x 4 convolutions with stride 2, LeakyReLU 0.2, batch norm except
-    in the first. norm: "batch", "spectral" (Miyato et al. 2018; then no batch norm) or "none", as
-    gradient penalties need each image's logit to depend on that image alone.
+    Mirrors the generator: 4 x 4 convolutions with stride 2, LeakyReLU 0.2, batch norm except in the
+    first and last block. norm: "batch", "spectral" (Miyato et al. 2018; without batch norm) or "none", for
+    gradient penalties, which need each logit to depend on its own image only.
     """
 
     def __init__(self, size: int = 32, *, width: int = 64, levels: Sequence[int] = (), norm: str = "batch"):
@@ -98,7 +98,7 @@ class Discriminator(nn.Module):
 
 
 class BandGenerator(nn.Module):
-    """One step of LAPGAN (Denton et al. 2015): noise (n, r·r), the enlarged coarse image -> its band (n, 3, r, r)."""
+    """One step of LAPGAN (Denton et al. 2015): noise (n, r·r), upsampled coarse image -> its band (n, 3, r, r)."""
 
     def __init__(self, resolution: int, *, width: int = 64):
         super().__init__()
@@ -118,10 +118,10 @@ class BandGenerator(nn.Module):
 
 
 class Chain(nn.Module):
-    """LAPGAN: z (n, latent) -> images, coarse to fine, from noise alone: no training image is needed to sample.
+    """LAPGAN: z (n, latent) -> images, coarse to fine, from noise alone: sampling needs no training image.
 
-    A DCGAN makes the image of `base` px; each step enlarges it and adds a band of its own. z holds
-    the latent vector of the first and one noise plane for each step.
+    A DCGAN generates the image at `base` px; each step upsamples it and adds a generated band. z holds
+    the latent vector of the DCGAN and one noise plane per step.
     """
 
     def __init__(self, size: int = 32, *, base: int = 8, width: int = 64, latent: int = LATENT):
@@ -133,7 +133,7 @@ class Chain(nn.Module):
         self.latent, self.levels = sum(self.planes), ()
 
     def each_step(self, z: Tensor, images: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Bands | None]]:
-        """By resolution, the image that each step makes of the true coarse one of `images`, and its condition."""
+        """Return by resolution the image that each step generates from the true coarse image, and its condition."""
         parts = z.split(self.planes, dim=1)
         made = {self.base: (self.first(parts[0]), None)}
         for step, noise in zip(self.steps.values(), parts[1:], strict=True):
@@ -152,13 +152,13 @@ class Chain(nn.Module):
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Weights that are trained."""
+    """Return the number of trainable weights."""
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
 
 
 def shapes(model: Generator) -> pd.DataFrame:
-    """What each layer of a new generator takes and gives, seen while it runs: layer, channels and side (pixels) of what
-    it takes, and those of what it gives (channels_after, side_after)."""
+    """Return the sizes of a new generator's layers, seen in a forward pass: layer, channels and side (pixels) of the
+    input, channels_after and side_after of the output."""
     layers = {"first": model.first, **{f"block {r}": block for r, block in model.blocks.items()}, "mix": model.mix}
     rows = []
 
@@ -194,7 +194,7 @@ def _norm_relu(channels: int) -> list[nn.Module]:
 
 
 def _initialise(layer: nn.Module) -> None:
-    """N(0, 0.02) for convolutions, N(1, 0.02) for the scale of batch norm (Radford et al. 2016)."""
+    """Draw convolutions from N(0, 0.02) and batch norm scales from N(1, 0.02) (Radford et al. 2016)."""
     if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(layer.weight, 0, 0.02)
         if layer.bias is not None:

@@ -1,4 +1,4 @@
-"""The images behind the figures, as uint8 arrays (…, 3, h, w), so that a figure can be redrawn without the models."""
+"""Images for the figures as arrays (…, 3, h, w), uint8 unless noted, to redraw figures without the models."""
 
 from collections.abc import Mapping
 
@@ -17,7 +17,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def pyramid_bands(images: Images, count: int = 3) -> Arrays:
-    """Images in [-1, 1], their bands, and what the bands collapse to: "images", "32 px", …, "collapsed"."""
+    """Return float images in [-1, 1], their bands and the collapsed bands: "images", "32 px", …, "collapsed"."""
     floats = as_float(images.pixels[:count])
     bands = pyramid.build(floats, len(resolutions(floats.shape[-1])))
     arrays = {"images": floats} | {f"{band.shape[-1]} px": band for band in bands}
@@ -25,7 +25,7 @@ def pyramid_bands(images: Images, count: int = 3) -> Arrays:
 
 
 def samples(trained: Trained, count: int, sources: Mapping[str, Tensor] | None = None, *, seed: int) -> Arrays:
-    """Images of the first latents of `seed`: "samples"; or by kind of source, with the sources."""
+    """Return "samples" from the first latents of `seed`; for arms with sources, samples and sources per split."""
     if not trained.arm.needs_source:
         return {"samples": trained.sample(count, seed=seed).numpy()}
     arrays = {}
@@ -36,13 +36,13 @@ def samples(trained: Trained, count: int, sources: Mapping[str, Tensor] | None =
 
 
 def level_samples(trained: Mapping[str, Trained], sources: Tensor, *, seed: int) -> Arrays:
-    """What each arm makes of the same few sources and the same z: label -> images."""
+    """Return what each arm generates from the same sources and the same z: label -> images."""
     made = {label: result.sample(len(sources), sources, seed=seed).numpy() for label, result in trained.items()}
     return {"sources": sources.numpy()} | made
 
 
 def nearest(trained: Mapping[str, Trained], protocol: Protocol, count: int = 8, *, seed: int) -> Arrays:
-    """Generated images, and the training images nearest to them in pixels: label -> (2, count, …)."""
+    """Return generated images and their nearest training images in pixel space: label -> (2, count, …)."""
     arrays = {}
     for label, result in trained.items():
         for split in protocol.sources if result.arm.needs_source else [""]:
@@ -54,17 +54,17 @@ def nearest(trained: Mapping[str, Trained], protocol: Protocol, count: int = 8, 
 
 
 def interpolations(plain: Trained, conditioned: Trained, sources: Tensor, *, steps: int = 8, seed: int) -> Arrays:
-    """Swaps of coarse and fine levels between images, and walks between two latents.
+    """Return swaps of coarse and fine levels between images, and interpolation walks.
 
-    "swaps" (n, n, …): coarse half of the pyramid of image i with the fine half of image j, at one z.
-    "DCGAN, z to z'"; the same walk of the pyramid GAN at one pyramid; and its walk between two pyramids at one z.
+    "swaps" (n, n, …): coarse half of the pyramid of image i with the fine half of that of image j, at one z.
+    Walks (steps, …): DCGAN from z to z', the pyramid GAN likewise at one pyramid, and between two pyramids at one z.
     """
     count, floats = len(sources), as_float(sources)
     bands = pyramid.build(floats, len(resolutions(floats.shape[-1])))
     half, each = len(bands) // 2, torch.arange(count)
     fine, coarse = each.repeat(count), each.repeat_interleave(count)
     mixed = pyramid.collapse([band[fine] for band in bands[:half]] + [band[coarse] for band in bands[half:]])
-    mixed = to_pixels(mixed.clamp(-1, 1))  # which mixed pyramids may leave by a little
+    mixed = to_pixels(mixed.clamp(-1, 1))  # mixed pyramids may slightly exceed the range
     z = latents(2, plain.generator.latent, seed)
     swaps = conditioned.sample_from(z[:1].expand(count**2, -1), mixed, seed=seed)
     walk = _great_circle(z[0], z[1], steps)
@@ -80,7 +80,7 @@ def interpolations(plain: Trained, conditioned: Trained, sources: Tensor, *, ste
 
 
 def _great_circle(start: Tensor, end: Tensor, steps: int) -> Tensor:
-    """Latents from `start` to `end` (d,) whose lengths stay those of normal vectors, (steps, d) (White 2016)."""
+    """Return latents (steps, d) from `start` to `end` (d,), with norms typical of normal vectors (White 2016)."""
     angle = torch.arccos(torch.clamp(start @ end / (start.norm() * end.norm()), -1, 1))
     weights = torch.linspace(0, 1, steps)[:, None]
     return (torch.sin((1 - weights) * angle) * start + torch.sin(weights * angle) * end) / torch.sin(angle)

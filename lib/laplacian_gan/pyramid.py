@@ -1,12 +1,12 @@
 """The Laplacian pyramid of a batch of images (Burt & Adelson 1983, The Laplacian Pyramid as a Compact Image Code).
 
     bands = build(images, depth=4)   # finest first; the last is the low-pass residual
-    images = collapse(bands)         # the same images, to rounding
+    images = collapse(bands)         # the same images, up to rounding
 
-`down` blurs with the binomial kernel (1 4 6 4 1)/16 and keeps every second pixel; `up` puts
-zeros between pixels and blurs with twice the kernel per axis. A band is what the upsampled
-coarse image misses. Borders are replicated. Any height and width will do: sizes halve and
-round up. All of it is linear and works on float32 or float64, whatever autocast says.
+`down` blurs with the binomial kernel (1 4 6 4 1)/16 and keeps every second pixel; `up` inserts
+zeros between pixels and blurs with twice the kernel per axis. A band is an image minus its
+upsampled coarse version. Borders are replicated. Any height and width is allowed: sizes are halved
+and rounded up. All operations are linear and keep float32 or float64, even under autocast.
 """
 
 from collections.abc import Sequence
@@ -16,21 +16,21 @@ from torch import Tensor
 
 
 def down(images: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, ceil(H/2), ceil(W/2)): blurred, every second pixel."""
+    """(N, C, H, W) -> (N, C, ceil(H/2), ceil(W/2)): blur and keep every second pixel."""
     return _down_last(_down_last(images).mT).mT
 
 
 def up(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, C, ceil(H/2), ceil(W/2)) -> (N, C, H, W) for `size` (H, W); a constant stays constant."""
+    """(N, C, ceil(H/2), ceil(W/2)) -> (N, C, H, W) for `size` (H, W); constant images stay constant."""
     height, width = size
     return _up_last(_up_last(images, width).mT, height).mT
 
 
 def build(images: Tensor, depth: int) -> list[Tensor]:
-    """The `depth` bands of float images (N, C, H, W), finest first; the last is the low-pass residual.
+    """Return the `depth` bands of float images (N, C, H, W), finest first; the last is the low-pass residual.
 
-    Every band but the last has mean 0 in every image and channel: blurring shifts the mean a
-    little at the borders, and that shift is handed down to the coarser image.
+    Every band except the last has mean 0 in every image and channel: blurring slightly shifts the
+    mean at the borders, and this shift is added to the coarser image instead.
     """
     bands, image = [], images
     for _ in range(depth - 1):
@@ -43,7 +43,7 @@ def build(images: Tensor, depth: int) -> list[Tensor]:
 
 
 def collapse(bands: Sequence[Tensor]) -> Tensor:
-    """The images whose pyramid `bands` is (finest first); the exact inverse of `build`."""
+    """Reconstruct images from their `bands` (finest first): the exact inverse of `build`."""
     image = bands[-1]
     for band in reversed(bands[:-1]):
         image = up(image, tuple(band.shape[-2:])) + band

@@ -1,4 +1,4 @@
-"""Tables over seeds, from the tables of single runs."""
+"""Tables aggregated over seeds from the tables of single runs."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ from lib.metrics.comparison import holm, mean_and_sd, paired_table
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a table of arms with the kind of pyramid in the arm's name, so that a name is one row per seed."""
+    """Append the kind of pyramid to the names of arms, so that each name has one row per seed."""
     split = rows.sources.map({NO_SOURCE: "", "training": ", training pyramids", "held-out": ", held-out pyramids"})
     copies = rows.arm.str.startswith("copy of ")
     return rows.assign(arm=rows.arm + split.where(~copies, ""))
 
 
 def mixtures(controls: pd.DataFrame) -> pd.DataFrame:
-    """tab16, rows of tab12: realism against copying by the number of images that bands come from, and references."""
+    """Return tab16 from tab12: realism and copying by the number of images that bands come from, and references."""
     shown = controls.arm.isin([DCGAN.label, "null: zeros", PYRAMID.label, "held-out images"])
     shown |= controls.arm.str.startswith("bands of ")
     names = ["arm", "seed", "images", "sources", "fid", "lpips_diversity", "lpips_real"]
@@ -24,7 +24,7 @@ def mixtures(controls: pd.DataFrame) -> pd.DataFrame:
     return controls.loc[shown, names].sort_values("images", kind="stable", ignore_index=True)
 
 
-# What tables over seeds hold of each arm, with its standard deviation.
+# Measures that are aggregated over seeds, as mean and standard deviation.
 MEASURES = (
     "fid",
     "kid",
@@ -39,10 +39,10 @@ MEASURES = (
 
 
 def over_seeds(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Mean and sd over seeds of each measure, per arm and kind of pyramid: *by, arm, sources, seeds, fid, fid_sd, …
+    """Return mean and sd over seeds of each measure by arm and sources: *by, arm, sources, seeds, fid, fid_sd, …
 
-    What does not change with the seed (reported values, sample counts, the extractor) is kept;
-    where it does change, the first is.
+    Columns that do not vary with the seed (reported values, sample counts, the extractor) are kept;
+    where they vary, the first value is.
     """
     keys = [*by, "arm", "sources"]
     table = mean_and_sd(rows, keys, [name for name in MEASURES if name in rows])
@@ -52,12 +52,12 @@ def over_seeds(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def fid_differences(rows: pd.DataFrame) -> pd.DataFrame:
-    """tab15, rows of tab11: paired differences in Fréchet distance from DCGAN, then from the null control."""
+    """Return tab15 from tab11: paired differences in Fréchet distance from DCGAN, then from the null control."""
     how = {"by": ["dataset"], "value": "fid", "lower_is_better": True}
     arms, baselines = labelled(rows), (DCGAN.label, "null: zeros")
     parts = [paired_table(arms, baseline=name, **how).assign(baseline=name) for name in baselines]
     table = pd.concat(parts, ignore_index=True)
     table = table[(table.baseline == DCGAN.label) | (table.arm != DCGAN.label)].reset_index(drop=True)  # each pair once
-    table["p_holm"] = holm(table.p)  # of all its rows
+    table["p_holm"] = holm(table.p)  # over all rows of the table
     table.loc[table.p_holm >= 0.05, "verdict"] = "no difference shown"
     return table

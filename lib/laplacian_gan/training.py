@@ -1,4 +1,4 @@
-"""Training one arm: the game of generator and discriminator, and sampling from the averaged generator."""
+"""Training of one arm, generator against discriminator, and sampling from the averaged generator."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,21 +20,21 @@ from lib.laplacian_gan.losses import LOSSES
 from lib.laplacian_gan.models import Chain, Discriminator, Generator, parameter_count, resolutions
 from lib.training import Captured, MovingAverage, fit_arm, prepare, scored, shuffled, start
 
-if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
+if TYPE_CHECKING:  # checkpoint keys hold the data's checksum, not the code that loads it
     from lib.data.images import Images
 
 CALIBRATION_BATCHES = 16
 SAMPLES_AT_ONCE = 250
-NOISE = 2**31  # added to the seed of sampling, of which a CPU reads 32 bits: noise on bands is not what z was made of
+NOISE = 2**31  # added to the sampling seed (CPUs use 32 bits), so that noise on bands does not repeat z's numbers
 
 Bands = dict[int, Tensor]
 CONDITIONS = {"own": nn.Identity(), "zeros": torch.zeros_like, "noise": torch.randn_like}
-Step = Callable[[Tensor, bool], dict[str, Tensor]]  # real images (n, 3, h, w), whether the penalty is due
+Step = Callable[[Tensor, bool], dict[str, Tensor]]  # real images (n, 3, h, w), whether to add the penalty
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What all arms of an experiment share."""
+    """Settings shared by all arms of an experiment."""
 
     epochs: int = 20
     batch_size: int = 64
@@ -47,25 +47,25 @@ class Settings:
 
 @dataclass(frozen=True)
 class Trained:
-    """What is left of an arm after training."""
+    """A trained arm."""
 
     arm: Arm
     generator: nn.Module  # averaged, batch norm calibrated
     scales: Tensor  # (bands,) coarse to fine, standard deviation of each band of the training images
-    history: pd.DataFrame  # per epoch: images seen, d_loss, g_loss, d_real, d_fake, and what `score` returned
-    parameters: dict[str, int]  # generator, discriminator
+    history: pd.DataFrame  # per epoch: images seen, d_loss, g_loss, d_real, d_fake, and the values of `score`
+    parameters: dict[str, int]  # counts of generator and discriminator
 
     def sample(self, count: int, sources: Tensor | None = None, *, seed: int) -> Tensor:
-        """`count` images, uint8 (count, 3, h, w). The same seed gives the same z to every arm with the same latent."""
+        """Return `count` uint8 images (count, 3, h, w). Arms with the same latent size get the same z from a seed."""
         z = latents(count, self.generator.latent, seed)
         return self.sample_from(z, sources, seed=seed)
 
     @torch.no_grad()
     def sample_from(self, z: Tensor, sources: Tensor | None = None, *, seed: int = 0) -> Tensor:
-        """Images for latents z (n, latent), conditioned on `sources` (n, 3, h, w), uint8, if the arm needs any.
+        """Return images for latents z (n, latent), conditioned on uint8 `sources` (n, 3, h, w) if the arm needs any.
 
-        Image i on sources[i]; with bands of several images, the g-th of these is sources[i - g], see `Arm.images`.
-        Returns uint8 (n, 3, h, w) on the CPU; the caller's random state is left alone.
+        Image i uses sources[i]; with bands of several images, the g-th of these is sources[i - g], see `Arm.images`.
+        Returns uint8 (n, 3, h, w) on the CPU; the caller's random state is unchanged.
         """
         device = next(self.generator.parameters()).device
         chunks = []
@@ -81,22 +81,22 @@ class Trained:
         if not self.arm.needs_source:
             size = self.generator.size
             return conditions(torch.zeros(len(z), 3, size, size, device=z.device), self.arm, self.scales)
-        before = self.arm.images - 1  # rows that only give bands to the first ones of this chunk
+        before = self.arm.images - 1  # extra rows, which only supply bands for the first rows of this chunk
         rows = torch.arange(begin - before, begin + len(z)) % len(sources)
         bands = conditions(as_float(sources[rows].to(z.device)), self.arm, self.scales)
         return {level: band[before:] for level, band in bands.items()}
 
 
 def latents(count: int, latent: int, seed: int) -> Tensor:
-    """(count, latent) normal numbers, the same on every device."""
+    """Return standard normal numbers (count, latent), the same on every device."""
     return torch.randn(count, latent, generator=torch.Generator().manual_seed(seed))
 
 
 def conditions(images: Tensor, arm: Arm, scales: Tensor) -> Bands:
-    """Condition of float images (n, 3, h, w): resolution -> band, in units of its standard deviation.
+    """Return the arm's bands of float images (n, 3, h, w): resolution -> band, in units of its standard deviation.
 
-    Row i of a band is that of image i - g (mod n), where the band is of the g-th of `arm.images` images. Draws from
-    torch's random state where the arm's condition is random.
+    Row i of a band comes from image i - g (mod n) if the band belongs to the g-th of `arm.images` images. Uses torch's
+    global random state if the arm's condition is random.
     """
     if not arm.levels:
         return {}
@@ -110,7 +110,7 @@ def conditions(images: Tensor, arm: Arm, scales: Tensor) -> Bands:
 
 
 def all_bands(images: Tensor, scales: Tensor) -> Bands:
-    """Every band of float images by its resolution, in units of `scales` (coarse to fine); a band of zeros as it is."""
+    """Return all bands of float images by resolution, divided by `scales` (coarse to fine), where 0 counts as 1."""
     sizes = resolutions(images.shape[-1])
     bands = reversed(pyramid.build(images, len(sizes)))
     scales = torch.where(scales > 0, scales, 1.0).to(images.device)
@@ -118,9 +118,9 @@ def all_bands(images: Tensor, scales: Tensor) -> Bands:
 
 
 def scales_of(images: "Images", count: int = 2000) -> Tensor:
-    """Standard deviation of each band over the first `count` images, about its mean in each channel, coarse to fine.
+    """Return each band's standard deviation about its channel means over the first `count` images, coarse to fine.
 
-    Natural images have coarse bands several times stronger than fine ones; divided by these, all have unit variance.
+    Coarse bands of natural images are several times stronger than fine ones; divided by these, all have unit variance.
     """
     floats = as_float(images.pixels[:count])
     bands = reversed(pyramid.build(floats, len(resolutions(floats.shape[-1]))))
@@ -129,17 +129,17 @@ def scales_of(images: "Images", count: int = 2000) -> Tensor:
 
 @torch.no_grad()
 def calibrate(generator: nn.Module, arm: Arm, scales: Tensor, train: "Images", batch_size: int) -> None:
-    """Give the batch norms of an averaged generator the statistics of its own features.
+    """Recompute the batch norm statistics of an averaged generator.
 
-    Averaged weights never saw a batch; the running means that they inherit belong to the weights
-    of some steps before. The caller's random state is left alone.
+    The averaged weights never processed a batch; the running statistics that they inherit belong to
+    the weights of earlier steps. The caller's random state is unchanged.
     """
     norms = [layer for layer in generator.modules() if isinstance(layer, nn.BatchNorm2d)]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # a plain average of all batches
+            norm.momentum = None  # cumulative average over all batches
         generator.train()
         for _ in range(CALIBRATION_BATCHES):
             real = as_float(train.pixels[torch.randint(len(train), (batch_size,)).to(train.pixels.device)])
@@ -160,8 +160,8 @@ def train_arm(
 ) -> Trained:
     """Train one arm. Arms with the same seed see the same images in the same order.
 
-    score(trained) is what the training curve shows, every `score_every` epochs; `score_key` says
-    what it depends on (a checkpoint keeps the curve).
+    score(trained) returns the values of the training curve, every `score_every` epochs; `score_key`
+    identifies what they depend on, as checkpoints store the curve.
     """
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
@@ -193,10 +193,10 @@ def train_arm(
 def make_step(
     accelerator, arm: Arm, size: int, width: int, ema: float, scales: Tensor, read: Callable[[Tensor], Tensor]
 ) -> tuple[nn.Module, dict[str, int], Callable[[tuple[int, Tensor]], dict[str, Tensor]]]:
-    """The averaged generator of fresh networks of an arm, their parameters, and a step of their training for `fit`:
-    step((number, batch)) -> terms; all registered for checkpoints.
+    """Build an arm's networks; return the averaged generator, parameter counts and a training step for `fit`,
+    step((number, batch)) -> terms. Everything is registered for checkpoints.
 
-    read(batch) returns real images (n, 3, h, w). Steps with and without a gradient penalty are captured apart.
+    read(batch) returns real images (n, 3, h, w). Steps with and without a gradient penalty are captured separately.
     """
     players = [part for part in networks(arm, size, width) if part is not None]
     mean = MovingAverage(players[0], ema, ramp=True).to(accelerator.device)
@@ -221,7 +221,7 @@ def make_step(
 
 
 def networks(arm: Arm, size: int, width: int) -> tuple[nn.Module, nn.Module | None]:
-    """Generator and discriminator of an arm; a decoder has no discriminator, a chain one for each step."""
+    """Build the generator and discriminator of an arm; a decoder has no discriminator, a chain has one per step."""
     if arm.kind == "lapgan":
         chain = Chain(size, width=width)
         steps = {chain.base: Discriminator(chain.base, width=width, norm=arm.norm)}
@@ -234,7 +234,7 @@ def networks(arm: Arm, size: int, width: int) -> tuple[nn.Module, nn.Module | No
 
 
 def optimizer_of(part: nn.Module, arm: Arm) -> torch.optim.Optimizer:
-    """AdamW with the settings of the arm; its defaults are those of the source."""
+    """Return AdamW with the settings of the arm, whose defaults are those of the source."""
     return torch.optim.AdamW(
         part.parameters(),
         arm.learning_rate,
@@ -246,18 +246,18 @@ def optimizer_of(part: nn.Module, arm: Arm) -> torch.optim.Optimizer:
 
 
 def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
-    """One update of the discriminator, then one of the generator, on real images (n, 3, h, w).
+    """Return a step that updates the discriminator, then the generator, on real images (n, 3, h, w).
 
-    A LAPGAN has a pair of them for each step of its chain, each on the true coarse image (Denton et al. 2015, section
-    3.2). Nothing is read back from the device, the generated batch serves both updates, and the generator's update
-    computes no gradient for the discriminator's weights.
+    A LAPGAN has such a pair for each step of its chain, each given the true coarse image (Denton et al. 2015, section
+    3.2). Nothing is copied back from the device, both updates use the same generated batch, and the generator's update
+    computes no gradients for the discriminator's weights.
     """
     generator, discriminator, generator_optimizer, discriminator_optimizer = parts
     plain, chain = accelerator.unwrap_model(generator), arm.kind == "lapgan"
     loss, augment = LOSSES[arm.loss], AUGMENTATIONS[arm.augmentation]
 
     def pairs(real: Tensor) -> list[tuple[nn.Module, Tensor, Tensor, Bands | None]]:
-        """(discriminator, real images, generated images, condition of the discriminator) of each pair."""
+        """Return (discriminator, real images, generated images, condition of the discriminator) of each pair."""
         images = gaussian(real) if chain else {}
         bands = {} if chain else conditions(real, arm, scales)
         z = torch.randn(len(real), plain.latent, device=real.device)
@@ -292,7 +292,7 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
         accelerator.backward(total)
         generator_optimizer.step()
         discriminator.requires_grad_(True)
-        # Losses, and the mean probability of being real that is given to real and to generated images.
+        # Losses, and the mean probability of being real that D assigns to real and to generated images.
         d_real, d_fake = (torch.stack(logits).detach().sigmoid().mean() for logits in (on_real, on_fake))
         return {"d_loss": d_loss.detach(), "g_loss": total.detach() / len(made), "d_real": d_real, "d_fake": d_fake}
 
@@ -301,21 +301,21 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
 
 def _penalty(discriminator: Discriminator, arm: Arm, real: Tensor, fake: Tensor, shown: Bands | None) -> Tensor:
     def score(images: Tensor) -> Tensor:
-        # Not the network's own forward, which Accelerate wraps in autocast.
+        # Not the instance's own forward, which Accelerate wraps in autocast.
         return Discriminator.forward(discriminator, images, shown)
 
-    # Lazy: rarer and as much stronger.
+    # Lazy regularisation: applied less often, with a proportionally larger weight.
     return arm.penalty * arm.penalty_every * LOSSES[arm.loss].gradient_penalty(score, real, fake.detach())
 
 
 def gaussian(images: Tensor) -> dict[int, Tensor]:
-    """Float images at every resolution of their pyramid: 4 px, 8 px, …, their own."""
+    """Return float images at every resolution of their pyramid: 4 px, 8 px, …, full size."""
     bands = pyramid.build(images, len(resolutions(images.shape[-1])))
     return {band.shape[-1]: pyramid.collapse(bands[i:]) for i, band in enumerate(bands)}
 
 
 def decoder_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
-    """One update towards the source itself, in mean squared error: copying as a task, with nothing to generate."""
+    """Return a step that reconstructs the source by mean squared error: pure copying, with nothing to generate."""
     generator, optimizer = parts
 
     def step(real: Tensor, penalised: bool) -> dict[str, Tensor]:
@@ -335,5 +335,5 @@ def decoder_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
 STEPS = {"gan": adversarial_step, "lapgan": adversarial_step, "decoder": decoder_step}
 
 
-# `train_arm` for each of the arms, by label, with a folder of checkpoints for each below `checkpoints`.
+# Trains several arms: label -> Trained, with one checkpoint folder per arm below `checkpoints`.
 train_arms = partial(train_each, train_arm)
