@@ -50,7 +50,7 @@ def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) ->
     The mean over images of -⟨x, k⟩/τ + log [exp(⟨x, k⟩/τ) + Σ_n exp(⟨x, n⟩/τ)], with query x, its key k and n in
     the queue, all normalised here. Other images of the batch are not negatives, as in the paper. Equal embeddings
     give ln(1 + Q). query (B, D) comes from the encoder, key (B, D) from the momentum encoder for the same images, queue
-    (Q, D) has one earlier key per row; the caller detaches key and queue. τ: authors' CIFAR-10 notebook.
+    (Q, D) has one earlier key per row; the caller detaches key and queue. τ = 0.1: authors' CIFAR-10 notebook.
     """
     query = F.normalize(query, dim=1) / temperature
     positive = (query * F.normalize(key, dim=1)).sum(1, keepdim=True)  # (B, 1)
