@@ -132,7 +132,7 @@ def calibrate(generator: nn.Module, arm: Arm, scales: Tensor, train: "Images", b
     """Recompute the batch norm statistics of an averaged generator.
 
     The averaged weights never processed a batch; the running statistics that they inherit belong to
-    the weights of earlier steps. The caller's random state is unchanged.
+    the trained network's weights. The caller's random state is unchanged.
     """
     norms = [layer for layer in generator.modules() if isinstance(layer, nn.BatchNorm2d)]
     with torch.random.fork_rng():
