@@ -63,7 +63,7 @@ NORMAL = tuple(row.number for row in CLASSES if row.group == "normal")
 def find(name: str) -> SoundClass | None:
     """Return the class called `name` in English or Korean (NFC or NFD), ignoring case, spaces and punctuation, or None.
 
-    Text that data sets add to a name is ignored: "[라벨]5.화재_2" is fire. Numbers never matter.
+    Text that data sets add to a name is ignored: "[라벨]5.화재_2" is fire. A number alone never identifies a class.
     """
     return _BY_NAME.get(_plain(name))
 

@@ -58,7 +58,7 @@ def log_mel(samples: Tensor, mels: int = 80) -> Tensor:
     """
     window, filters = _constants(mels, samples.device)
     at_once = 1 if samples.device.type == "cpu" else len(samples)  # one clip's spectrum fits into a CPU's cache
-    with torch.autocast(samples.device.type, enabled=False):  # half precision does not cover 8 decades
+    with torch.autocast(samples.device.type, enabled=False):  # in float16, quiet cells would lose precision or vanish
         return torch.cat([_log_mel(part, window, filters) for part in samples.split(at_once)])
 
 

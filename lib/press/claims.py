@@ -22,7 +22,7 @@ FEWEST_SEEDS = 3
 
 @dataclass(frozen=True)
 class Ours:
-    """Where to find our value: `column` in the row per seed that matches `rows` (column: value), or their maximum."""
+    """Where to find our value: `column` in the row per seed that matches `rows` (column: value); see `take`."""
 
     table: str
     column: str

@@ -19,7 +19,7 @@ class Result:
     """One figure or table over seeds."""
 
     id: str
-    # Called with the frames of `reads`, each with a `seed` column; None if there is nothing to show for this data.
+    # Called with the frames of `reads`, each with a `seed` column; returns None if this data gives nothing to show.
     make: Callable[..., pd.DataFrame | Figure | None]
     caption: str
     reads: tuple[str, ...] = ()  # ids; default: its own. The first is shown, and provides note and data sets

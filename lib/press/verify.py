@@ -119,7 +119,7 @@ def scopes(folder: str) -> list[Scope]:
 
 
 def stored(folder: str) -> Iterator[tuple[Scope, str, dict]]:
-    """Yield all figures and tables with their sidecars, except figures whose pictures git excludes and are missing."""
+    """Yield all figures and tables with their sidecars, except figures whose pictures are missing and not in git."""
     for scope in scopes(folder):
         for name in scope.unreadable:
             where = f"{scope.name}/{name}.json"

@@ -134,7 +134,7 @@ def store_outputs(selected: list[Job]) -> None:
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use: in a container or on a cluster fewer than the machine has."""
+    """Return how many cores this process may use, which in a container or on a cluster can be fewer than all."""
     from joblib import cpu_count  # respects container quotas; imported here, as it takes a while
 
     return cpu_count()

@@ -36,7 +36,7 @@ def curves(compared: dict[str, Trained], seed: int) -> pd.DataFrame:
 
 def variant_table(compared: dict[str, Trained], clips: Mels, *, seed: int) -> pd.DataFrame:
     """Return tab41: variant, seed, parameters, mega_macs (of one clip), clips, folds, accuracy (%, cross-validated),
-    low and high (Wilson, 95 %), and low_666 and high_666, the interval for as many clips as in the source."""
+    low and high (Wilson, 95 %), and low_666 and high_666, the same for 666 clips, as in the source's validation."""
     rows = []
     for label, one in compared.items():
         right = int((one.logits.argmax(1) == clips.labels).sum())
@@ -55,7 +55,7 @@ def best(table: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The chosen variant and its logits on clips used neither for its training nor for its selection.
+    """The chosen variant and its logits on clips not used to train it nor, if there is a test set, to select it.
 
     model: the network, or that of the first fold. explained: mask of the clips held out from `model`, which it may be
     explained on. temperature: of each clip, fitted without it. explain: (model, mel, targets[, one of `methods`]) ->
@@ -163,7 +163,7 @@ def names_to_show(names: Sequence[str], classes: Sequence[str], alarming: Sequen
 def shown_clips(evaluation: Evaluation, names: Sequence[str], truth: Soundscapes | None) -> list[int]:
     """Return one clip per class in `names`, that with the highest probability of the class, predicted as it or not.
 
-    In soundscapes, only clips with both speech and an event are considered. Classes without any clip are left out.
+    In soundscapes, only clips with both speech and an event are considered. Classes without such a clip are left out.
     """
     clips, probabilities = evaluation.clips, evaluation.logits.softmax(1)
     possible = evaluation.explained if truth is None else evaluation.explained & _both(truth)

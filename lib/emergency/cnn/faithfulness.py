@@ -146,7 +146,7 @@ def localisation(relevance: Tensor, mask: Tensor) -> np.ndarray:
 
 
 def interval(values: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
-    """Return (mean, low, high) with a 95 % percentile bootstrap; low and high are NaN for fewer than two values."""
+    """Return (mean, low, high), a 95 % bootstrap interval (percentile); its ends are NaN for fewer than two values."""
     values = np.asarray(values, np.float64)
     if len(values) < 2:
         return (float(values.mean()) if len(values) else np.nan), np.nan, np.nan

@@ -206,7 +206,7 @@ def cross_validate(
 
 
 def cost_of(variant: Variant, shape: Sequence[int], classes: int) -> dict[str, float]:
-    """Return the parameters and the millions of multiply-adds for one clip of `shape` (mels, frames)."""
+    """Return the number of parameters and the millions of multiply-adds for one clip of `shape` (mels, frames)."""
     model = build_cnn(variant, classes, shape[0]).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 1, *shape))

@@ -25,7 +25,7 @@ _SHARD = 250  # clips: 32 MB at 4 s each
 class Prepared:
     """Prepared clips. samples: (N, n) int16 at 16 kHz, memory-mapped copy-on-write: changes stay in memory.
 
-    rows: onset and offset are in seconds of the prepared clip. rejected: (reason, file) of clips that failed.
+    rows: onset and offset are in seconds of the prepared clip. rejected: (reason, file) of clips left out.
     """
 
     samples: np.ndarray
@@ -38,7 +38,7 @@ def prepare(catalogue: Catalogue, indices: Sequence[int] | np.ndarray, folder: P
 
     Clips of the data set last about 11 s, the source's inputs 4 s. The window of `seconds` begins at the onset of
     the class, or earlier if it would otherwise extend beyond the end of the file: then it holds the file's end.
-    Files shorter than the window are zero-padded. An offset beyond the window is set to its end: if offset is
+    Files shorter than the window are zero-padded. An offset beyond the window or the file is set to its end: if it is
     `seconds`, the line may be cut off.
 
     Clips are decoded shard by shard, so that only one shard is in memory. An interrupted run resumes after its last

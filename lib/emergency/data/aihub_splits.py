@@ -21,7 +21,7 @@ def split_source(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
     split has the same proportions of classes (to within a clip). Which clips the source tested on is unknown:
     those of the part "Validation" are taken first, since the publishers of the data set held them out.
 
-    Scripted lines and speakers occur in several splits, so results on it are optimistic: see `split_strict`.
+    Scripted lines and speakers occur in several splits, so results are optimistic: see `split_strict`.
 
     The same clips give the same splits regardless of their order and location. The indices of a split are in an
     order that mixes the classes.

@@ -218,7 +218,7 @@ def mels(sounds: Sounds, batch_size: int = 16) -> Mels:
 
 
 def features_of(samples: Tensor) -> Tensor:
-    """Return log-mels (B, 1, 80, n // 160) float32 of clips (B, n), int16 or float32 in -1 to 1, scaled to one peak."""
+    """Return log-mels (B, 1, 80, n // 160) float32 of clips (B, n), int16 or float32 in -1 to 1, scaled to `PEAK`."""
     return log_mel(scaled(samples))[:, None]
 
 

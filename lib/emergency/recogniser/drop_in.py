@@ -67,7 +67,7 @@ def show(recogniser: Recogniser, name: str, content: bytes, location: str = "") 
 
 
 def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
-    """Return voters and vote for the window likeliest an emergency: voter, prediction, emergency (probability)."""
+    """Return a row per voter and one for the vote on `report.window`: voter, prediction, emergency (probability)."""
     votes, alarming = recogniser.calibrated_votes(report.opinion), list(recogniser.alarming)
     rows = []
     for name, logits in votes.items():
@@ -80,7 +80,7 @@ def vote_table(recogniser: Recogniser, report: Report) -> pd.DataFrame:
 
 
 def pictures(recogniser: Recogniser, report: Report) -> tuple[Figure, Figure]:
-    """Return the timeline, and the spectrogram of the likeliest window with the relevance for its predicted class."""
+    """Return the timeline, and the spectrogram of `report.window` with the relevance for its predicted class."""
     samples, bands = scaled(torch.from_numpy(report.window)[None]), recogniser.whisper.mels
     mel = log_mel(samples)
     number = ensemble.mean_probability(recogniser.calibrated_votes(report.opinion)).argmax(1)

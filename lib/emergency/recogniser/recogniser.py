@@ -176,7 +176,7 @@ class Recogniser:
         return {name: logits / self.temperatures[name] for name, logits in opinion.votes.items()}
 
     def moment_probabilities(self, opinion: Opinion) -> np.ndarray:
-        """Return frame probabilities (N, moments, classes), with the temperature of clips; frames have none."""
+        """Return frame probabilities (N, moments, classes), using the clip temperature, as none is fitted on frames."""
         return (opinion.moments / self.temperatures[ENCODER]).softmax(-1).numpy()
 
     # --- Streams ----------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class Recogniser:
                 yield heard.alert
 
     def follow(self, source: Source, location: str = "", *, started: float | None = None) -> Report:
-        """Process a finite `source` to its end and report all results. Sources below `WINDOW` are padded with silence.
+        """Process a finite `source` to its end and report all results. Silence pads a source shorter than `WINDOW`.
 
         Raises:
             DataError: the recording cannot be read; the message says why.

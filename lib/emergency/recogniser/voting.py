@@ -66,9 +66,9 @@ def out_of_fold(
 
 
 def silence_audit(clips: Clips, alarming: Sequence[int], *, seed: int) -> pd.DataFrame | None:
-    """Return tab412: whether emergencies can be separated from other clips by their silent frames alone.
+    """Return tab412: whether emergencies can be separated from other clips by frames without a labelled sound.
 
-    Features: mean and standard deviation of each band over the silent frames, for clips with at least half a second of
+    Features: mean and standard deviation of each band over these frames, for clips with at least half a second of
     them. Columns: told_apart, seed, and those of `ensemble.audit`. None if there are too few such clips.
     """
     nothing = (clips.moments == 0).repeat_interleave(2, 1)[:, : clips.mel.shape[2]]

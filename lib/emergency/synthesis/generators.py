@@ -137,7 +137,7 @@ class Draw:
         return wave[:n]
 
     def modes(self, low: float, high: float, count: int, decay: tuple[float, float]) -> np.ndarray:
-        """Return the sound of a struck object: `count` partials in `low` to `high` Hz, `decay` s to -60 dB; peak 1."""
+        """Return a struck object: `count` damped partials from `low` to `high` Hz, `decay` s to -60 dB; peak 1."""
         n = int(min(decay[1], 1.5) * RATE)
         time = seconds(n)
         hertz = np.sort(self.around(low, high, count))
@@ -205,7 +205,7 @@ class Draw:
     def voiced(
         self, n: int, make: Callable, length: tuple[float, float], gap: tuple[float, float], *settings: float
     ) -> np.ndarray:
-        """Return repeated calls of `make(draw, m, *settings)`, each of `length` seconds, separated by `gap` seconds."""
+        """Return outputs of `make(draw, m, *settings)`, each of `length` seconds, with gaps of `gap` seconds."""
         wave, place = np.zeros(n), 0
         while place < n:
             size = min(int(self.between(*length) * RATE), n - place)

@@ -238,7 +238,7 @@ def _clip(
         )
 
     def say(number):
-        """Return a line of a class, up to 7 % faster or slower, an onset at which it fits if possible, and label."""
+        """Return a line of a class, up to 7 % faster or slower, an onset where it fits if possible, and its label."""
         lines = bank.utterances[number]
         one = draw.choice([one for one in lines if len(one.samples) < 0.9 * n] or lines)
         length = int(len(one.samples) * draw.between(0.93, 1.07))

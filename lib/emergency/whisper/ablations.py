@@ -69,7 +69,7 @@ def transfer(
 ) -> pd.DataFrame:
     """Return tab417: models trained on each data set (ratio 0) and evaluated on the test set of every one.
 
-    tasks: by name of the data set; all are trained with the same settings. With a checkpoint, only the head is trained.
+    tasks: by name of the data set; all are trained with the same settings, or their head alone if `head` is set.
 
     Columns: training, test, seed, clips, and moments, accuracy and binary_accuracy in % with 95 % intervals.
     """
@@ -95,7 +95,7 @@ def _judged(model: EmergencyWhisper, clips: Clips, alarming: Sequence[int], seed
 
 
 def starts(task: Task, values: Mapping[str, Any]) -> dict[str, Task]:
-    """Return the task of a checkpoint: all weights trained, the head alone, and from scratch for `scratch_epochs`."""
+    """Return tasks by name: all weights of the checkpoint, its head alone, and from scratch for `scratch_epochs`."""
     scratch = {**values, "checkpoint": "", "epochs": values["scratch_epochs"]}
     fresh = fresh_model(scratch, task.clips.texts, task.clips.classes)
     return {
@@ -108,7 +108,7 @@ def starts(task: Task, values: Mapping[str, Any]) -> dict[str, Task]:
 def learning_curve(
     tasks: Mapping[str, Task], sizes: Sequence[int], alarming: Sequence[int], *, seed: int, checkpoints: Path
 ) -> pd.DataFrame:
-    """Return fig417: test scores of each of `tasks` (see `starts`), trained at ratio 0 on its first `sizes` clips.
+    """Return fig417: test scores of `tasks` (see `starts`), each trained at ratio 0 on its first n clips, n in `sizes`.
 
     Columns: training, size, seed, clips, and moments, accuracy and binary_accuracy in % with 95 % intervals.
     """

@@ -63,7 +63,7 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
 
     Raises:
         ValueError: before any training, if a ratio is outside 0 to 1 or needs texts that the data set lacks, or if
-            `epochs` = 0 leaves nothing to train.
+            `epochs` = 0 although there is no head to train or a ratio is above 0.
     """
     for ratio in values.get("ratios", ()):
         Settings(ratio)

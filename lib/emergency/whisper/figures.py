@@ -183,7 +183,7 @@ def _line(axes: Axes, reference: str, hypothesis: str, height: float) -> None:
 
 
 def alarms(table: pd.DataFrame) -> Figure:
-    """Draw fig412: missed emergencies over false alarms per hour, with 95 % intervals at the middle of each line."""
+    """Draw fig412: missed emergencies over false alarms per hour by rule, with 95 % intervals at each line's middle."""
     figure, axes = plots.subplots(height=2.8, width=4.4)
     for place, (rule, part) in enumerate(table.groupby("rule", sort=False)):
         colour = plots.COLOURS[place % len(plots.COLOURS)]

@@ -44,13 +44,13 @@ logging.disable_progress_bar()  # loading is fast, and the bars would stay in th
 
 @dataclass(frozen=True)
 class WhisperSize:
-    """Dimensions of a Whisper trained from scratch, by default on a laptop. Whisper-small has 768, 12, 12, 12."""
+    """Dimensions of a Whisper trained from scratch; the defaults suit a laptop. Whisper-small has 768, 12, 12, 12."""
 
     d_model: int = 96
     encoder_layers: int = 3
     decoder_layers: int = 1
     heads: int = 4
-    tokens: int = 326  # largest vocabulary of the byte-level BPE: bytes and jamo, letters in the order of their sounds
+    tokens: int = 326  # largest vocabulary of the byte-level BPE: about the 256 bytes and one token for each jamo
 
 
 class FrameClassifier(nn.Sequential):
@@ -202,7 +202,7 @@ class EmergencyWhisper(nn.Module):
         partial.rename(folder)
 
     def digest(self) -> str:
-        """Return the SHA-256 of all weights: models with the same digest give the same predictions."""
+        """Return the SHA-256 of all weights, their names and shapes; class names and tokenizer are not included."""
         digest = hashlib.sha256()
         for name, value in self.state_dict().items():
             digest.update(f"{name} {tuple(value.shape)}".encode())
@@ -292,7 +292,7 @@ def from_checkpoint(
 
 
 def _from_pretrained(name: str | Path) -> tuple[WhisperForConditionalGeneration, WhisperTokenizer]:
-    """Load both, and reject gaps, which transformers fills: missing weights at random, missing tokens by others."""
+    """Load both and reject gaps, which transformers fills: missing weights at random, missing tokens with others."""
     whisper, report = WhisperForConditionalGeneration.from_pretrained(
         name, dtype=torch.float32, output_loading_info=True
     )

@@ -38,7 +38,7 @@ def normalise(text: str, normaliser: str = NORMALISER) -> str:
 
 
 def errors(references: Sequence[str], hypotheses: Sequence[str], normaliser: str = NORMALISER) -> np.ndarray:
-    """Return the wrong characters (Levenshtein) and the reference's characters of each clip with words, (n, 2).
+    """Return the numbers of wrong characters (Levenshtein) and of reference characters per clip with words, (n, 2).
 
     Clips with an empty reference are excluded, as CER is undefined for them; see `hallucinations`.
     """
@@ -144,7 +144,7 @@ _NEVER = -20.0  # log-probability of a class without training texts
 def fit_text(texts: Sequence[str], labels: Tensor, classes: int) -> TextClassifier:
     """Fit a classifier from text to class (0 … classes - 1); texts without words are left out.
 
-    Fit it on the decoder's transcripts of clips that it was not trained on, so that its typical mistakes are learned.
+    Fit it on transcripts of clips that the decoder was not trained on, so that it learns the decoder's mistakes.
     The result is deterministic.
 
     Raises:

@@ -181,8 +181,8 @@ def train(
 ) -> pd.DataFrame:  # fmt: skip
     """Train `model` jointly on frame labels and texts, resuming from `checkpoint`.
 
-    The loss is (1 - ratio) x cross-entropy of frames + ratio x cross-entropy of text tokens. Clips without words have
-    an empty target text, so that the decoder does not hallucinate. At ratio 0 the decoder is not run.
+    The loss is (1 - ratio) x cross-entropy of frames + ratio x cross-entropy of text tokens. For clips without words,
+    the target is an empty text or no speech (`text_loss`), against hallucinations. At ratio 0 the decoder is not run.
 
     Returns the history: label_loss and text_loss (weighted) per epoch.
 
