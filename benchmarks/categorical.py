@@ -38,7 +38,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # p and q (B, L, K), queue (Q
 
 
 def codes(count: int, seed: int) -> Tensor:
-    """Return codes (count, L, K) as confident as a trained encoder's: the most likely category has 0.6 on average."""
+    """Return codes (count, L, K), about as confident as a trained encoder's: largest probability 0.6 on average."""
     logits = torch.randn(count, POSITIONS, CATEGORIES, generator=torch.Generator().manual_seed(seed))
     return (3 * logits).softmax(-1)
 

@@ -30,7 +30,7 @@ def loader(pixels: Tensor, batch_size: int, workers: int = 2) -> Iterator[Tensor
 def classic_step(
     generator: nn.Module, discriminator: nn.Module, optimizers: Sequence[torch.optim.Optimizer]
 ) -> Callable[[Tensor, Tensor], tuple[float, ...]]:
-    """Return a step like that of PyTorch's DCGAN example, from its description: step(real, z) -> five numbers.
+    """Return a step like that of PyTorch's DCGAN example, written from its description: step(real, z) -> five numbers.
 
     It uses binary cross-entropy on probabilities and separate backward passes for real and generated
     images, computes gradients of the discriminator again in the generator's update, and reads five

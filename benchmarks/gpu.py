@@ -3,7 +3,7 @@
 First the training steps are timed alone, against the classic DCGAN example on the same card. Then all notebooks start
 at once, except that each waits for those whose results it reads; each has its own process and its share of the cores,
 so that a GPU left idle by one small network serves the others. When the time is up, whatever still runs is stopped.
-Finished notebooks are complete; of the others the training histories are kept, and a second call on the same machine
+Finished notebooks keep all results, the others their training histories, and a second call on the same machine
 resumes from their checkpoints. The other studies: `--only "03_corregularization 04_emergency_whisper"`, and so on.
 """
 

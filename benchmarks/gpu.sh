@@ -6,7 +6,7 @@
 # Its Python needs torch, torchvision, transformers, accelerate and matplotlib. Other missing packages are installed
 # from wheels in the folder .whl of this repository, if there is one; nothing is downloaded. On a machine with the same
 # Python, these five packages and a network, the following command fills the folder (torchaudio has to match torch's
-# version; studies 1 to 3 do not need torchaudio, av and espeakng-loader):
+# version; studies 1 to 3 need none of torchaudio, av and espeakng-loader):
 #
 #     python3 benchmarks/missing.py | python3 -m pip download --no-deps --only-binary :all: -d .whl -r /dev/stdin
 #

@@ -39,7 +39,7 @@ MARK = "START_OF_KILLS"  # in the environment of all processes of a start, whate
 
 
 class Fault(Exception):
-    """A violation of what kills must not break; the message says where."""
+    """A guarantee that did not survive a kill; the message says which and where."""
 
 
 class Victim:

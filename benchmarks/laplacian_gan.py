@@ -70,7 +70,7 @@ def measure(rounds: int = 10) -> pd.DataFrame:
 
 
 def check(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the study's targets per image size with their measured and least allowed values."""
+    """Return the study's targets per image size with their measured and smallest allowed values."""
     ours = table[table.step == "ours, bf16"].set_index("size").relative
     rows = [("our step / classic example", size, ours[size], least) for size, least in TARGETS.items()]
     return pd.DataFrame(rows, columns=["target", "size", "measured", "at_least"])

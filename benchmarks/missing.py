@@ -13,8 +13,8 @@ UNUSED = {"jupyterlab", "latex2mathml", "snakemake", "typst"}  # not used by not
 
 
 def missing(lock: str, named: set[str], there: Callable[[str], bool]) -> list[str]:
-    """Return the lines of `lock` for packages `named` and their dependencies, by its comments, except packages that are
-    `there` and dependencies of BARE ones."""
+    """Return the lines of `lock` for packages `named` and for their dependencies (taken from its comments), except
+    packages that are `there` and dependencies of BARE ones."""
     from packaging.requirements import Requirement  # installed with transformers
 
     lines = []  # requirement, packages that need it; some have one line per Python version

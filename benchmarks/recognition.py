@@ -1,4 +1,4 @@
-"""Study 4: time from a file of 4 seconds to the vote, against transformers' audio classification, and of a stream.
+"""Study 4: time from a 4 s file to the vote, against transformers' audio classification, and per hop of a stream.
 
 One thread, a Whisper of base size (6 + 6 layers of 512) with random weights, which take the same time as trained ones.
 The peer is transformers' pipeline for audio classification with an encoder of the same size: it pads to 30 seconds and

@@ -202,7 +202,7 @@ def epoch_batches(
     """Return the sample indices of one epoch's batches, which depend on (seed, epoch) alone.
 
     An incomplete last batch is dropped, as batch norm and contrastive losses are not defined
-    for a single sample. Each of `processes` gets every `processes`-th batch, all of them equally many.
+    for a single sample. Each of `processes` gets every `processes`-th batch, and all get the same number.
     """
     if not 1 <= batch_size * processes <= count:
         raise TrainingError(

@@ -1,7 +1,7 @@
 """Evaluation of trained arms: clusters, nearest neighbours, and the health of their codes.
 
-Labels are used for evaluation only, never for training. Everything is fitted on training images and reported on test
-images; choices within a readout (a position, a threshold) are made without labels.
+Labels serve evaluation and the choice of temperatures (`experiments.tune`), never training. Everything is fitted on
+training images and reported on test images; a readout's own choices (a position, a threshold) need no labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -191,7 +191,7 @@ def _bytes(seen: Seen, readout: str) -> float:
 def representation_table(
     seen: Mapping[str, Seen], train: "Images", test: "Images", *, seed: int, linear: bool = True
 ) -> pd.DataFrame:
-    """Return tab22: arm, seed, code_temperature, representation, bytes (per image), knn and linear (accuracy, %)."""
+    """Return tab22: arm, seed, code_temperature, representation, bytes (per image), knn, linear (test accuracy, %)."""
     rows = []
     for label, one in seen.items():
         arm, (ours, theirs) = one.trained.arm, (one.train, one.test)
@@ -223,7 +223,7 @@ def health_table(seen: Mapping[str, Seen], *, seed: int) -> pd.DataFrame:
     """Measure arms with codes on test images: perplexity, dead, unique, redundancy, bits (`codes.code_health`), …
 
     sureness: mean probability of the most likely category; 1 - sureness is lost in hardening. collapsed: whether all
-    images have the same hard code, so that every readout is at chance.
+    images have the same hard code, so that anything read from the hard codes is at chance.
     """
     return pd.DataFrame(
         {"arm": label, "seed": seed}

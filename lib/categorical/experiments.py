@@ -96,6 +96,6 @@ def ablation_table(seen: Mapping[str, Seen], train: Images, test: Images, *, see
 
 
 def queue_facts(arm: Arm) -> pd.DataFrame:
-    """Return fig22: name and value of the parameters that the diagram of the queue shows."""
+    """Return fig22: name and value of the parameters behind the diagram of the queue, which shows all but the last."""
     names = ("positions", "categories", "queue", "momentum", "temperature")
     return pd.DataFrame({"name": names, "value": [float(getattr(arm, name)) for name in names]})

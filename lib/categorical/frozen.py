@@ -85,7 +85,7 @@ def head_arms(sizes: Sequence[int], categories: int, classes: int) -> list[Arm]:
 def train_heads(
     arms: Sequence[Arm], data: Embedded, settings: HeadSettings, *, seed: int, checkpoints: Path | None = None
 ) -> dict[str, tuple[Encoded, Encoded]]:
-    """Train a linear head of each arm on the training embeddings; return its codes of training and test images.
+    """Train a linear head of each arm on the training embeddings: label -> (codes of training images, of test images).
 
     No class labels are used. Dimensions are standardised by the training images; each arm has a checkpoint folder.
     """
@@ -129,7 +129,7 @@ def cluster_table(
 ) -> pd.DataFrame:
     """Return tab28: features, seed, method, accuracy (Hungarian, %), nmi, ami, ari, clusters (not empty).
 
-    heads: from `train_heads`, including "SCAN form"; arm: the one of the study's to cluster. k-means and k-modes are
+    heads: from `train_heads`, including "SCAN form"; arm: label of the head to cluster. k-means and k-modes are
     fitted on training images, with `classes` clusters, and measured on test images.
     """
     ours, scan = heads[arm], heads["SCAN form"]

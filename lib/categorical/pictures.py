@@ -47,7 +47,7 @@ def pair_and_other(seen: Seen, test: Images, settings: Settings, *, seed: int) -
 def cluster_sheet(
     found: Tensor, points: Tensor, images: Images, *, columns: int = 14, most: int = 12
 ) -> dict[str, np.ndarray]:
-    """Return the largest clusters (N,) of points (N, D), with images at even steps of rank by distance from the mean.
+    """Return images of the largest clusters, at even ranks by distance from the mean. found: clusters (N,) of points.
 
     Returns:
         images (clusters, columns, 3, S, S) uint8; sizes (clusters,), share of all images; purity (clusters,),

@@ -6,7 +6,7 @@ and returns a scalar: in [-π, 0] for `mma` (of u), in [0, ∞) for `decov` (of 
 
 The papers sum over pairs of filters, so that wide layers dominate. Here every such sum is a mean, so that a given
 strength means the same for every layer; each docstring states the paper's loss as a multiple. Losses of w also change
-the length of the filters (towards 1, or 0 for `inner_products`); losses of u only rotate them.
+the length of the filters (for n ≤ d towards 1, or 0 for `inner_products`); losses of u only rotate them.
 
 All losses keep float64 and otherwise compute in float32 with autocast off. A zero filter counts as orthogonal to the
 others, and its gradient is zero (in `srip`, whose estimate is not stationary there, finite), never NaN.
@@ -74,7 +74,7 @@ def srip(weight: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
 
     with s_i the min(n, d) singular values of W. As in the paper, A is applied twice: one step of the power method and
     the estimate. σ never exceeds the norm, and the gradient flows through both products. A is not formed:
-    A v = W (Wᵀ v) - v takes 2·n·d multiplications. v_0 is drawn at every call, as with a fixed one descent would only
+    A v = W (Wᵀ v) - v takes 2·n·d multiplications. v_0 is drawn at every call: with a fixed v_0, descent would only
     rotate the filters until v_0 misses the largest directions. generator: for v_0; the global random state if None.
 
     Source: Bansal, Chen, Wang, NeurIPS 2018. The norm is not squared; some published code squares it.

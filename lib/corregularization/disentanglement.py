@@ -170,7 +170,7 @@ def table(arms: Sequence[VaeArm], trained: Mapping[str, VAE], test: Scenes, *, s
 
 
 def traversals(trained: Mapping[str, VAE], test: Scenes, count: int = 5, steps: int = 7) -> dict[str, np.ndarray]:
-    """Return fig313: the first test image decoded while one latent moves from -2 to 2, in [0, 1].
+    """Return fig313: the first test image decoded while one latent moves from -2 to 2; pixels in [0, 1].
 
     arm → (count, steps, 16, 16, 3), for the latents of largest divergence (mean of 500 test images), in that order.
     """

@@ -21,7 +21,7 @@ from lib.metrics.comparison import MARGIN, paired_table
 if TYPE_CHECKING:
     from lib.data.images import Images
 
-TUNING_SEEDS = (1000, 1001)  # unused by any run and shared by all, so that strengths do not depend on the run's seed
+TUNING_SEEDS = (1000, 1001)  # not a run's own seed, but the same in all runs, so that each arm has one strength
 LEARNT = 1 / 9  # of the way from chance to no errors: below it, too little is learnt to tell two penalties apart
 NOT_JUDGED = "not judged"
 FURTHER = 3  # maximum number of times a search extends its grid

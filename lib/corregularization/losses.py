@@ -172,7 +172,7 @@ def mean_over_layers(
         layers = select_layers(model)
         loss = cross_entropy(model(x), y) + strength * mean_over_layers(layers, groups=8)
 
-    A layer that cannot be split into that many equal groups of at least two filters uses the largest possible number.
+    A layer that cannot form that many equal groups of at least two filters is split into the next lower number it can.
     Under DDP, add it to the loss on every process: it counts once, as DDP averages gradients.
     """
     if not layers:

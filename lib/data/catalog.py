@@ -42,7 +42,7 @@ class DataError(Exception):
 
 @contextlib.contextmanager
 def written_by(notebook: str, path: Path) -> Iterator[None]:
-    """Guard code that reads `path`, a notebook's output: a DataError names the notebook if reading fails."""
+    """Guard reading of a notebook's output `path`: if it is missing or unreadable, a DataError names the notebook."""
     if not path.exists():
         raise DataError(f"There is no {path}. Notebook {notebook} writes it: run it first.")
     try:

@@ -108,7 +108,7 @@ def sign_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
 
 
 def objective_arms() -> list[Arm]:
-    """Return DCGANs with the source's future work (stabilised losses, augmentation) or other optimiser settings."""
+    """Return DCGAN and variants: the source's future work (stabilised losses, augmentation), and optimiser settings."""
     return [
         DCGAN,
         replace(DCGAN, label="hinge, spectral norm", loss="hinge", norm="spectral"),

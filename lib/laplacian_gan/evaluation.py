@@ -107,8 +107,8 @@ def load_protocol(
     second: str = "",
     **options: int,
 ) -> Protocol:
-    """Load a `Protocol` by name. extractor, second: "auto", "inception", "vgg16" or "domain", second also "" (none);
-    lpips_net: "alex", "vgg", "squeeze"."""
+    """Return a `Protocol`, networks loaded by name. extractor, second: "auto", "inception", "vgg16" or "domain",
+    second also "" (none); lpips_net: "alex", "vgg" or "squeeze"."""
     how = {"device": settings.device, "precision": settings.precision}
     features, other = (load_extractor(kind, train, test, **how) if kind else None for kind in (extractor, second))
     return Protocol(train, test, features, load_lpips(lpips_net, device=settings.device), second=other, **options)
@@ -189,7 +189,7 @@ def _perceptual(protocol: Protocol, result: Trained, pixels: Tensor, sources: Te
 def _copies(protocol: Protocol, pixels: Tensor, split: str, images: int = 1) -> dict[str, float]:
     """Return the copying measures; for images with several sources, each is that of the source copied most.
 
-    Arms without sources are compared with as many training images, as the copy index falls with their number.
+    Arms without sources are compared with training images, equally many, as the copy index falls with their number.
     chance_correlation: correlation with a real image that is not a source.
     """
     some = pixels[: protocol.queries]

@@ -207,7 +207,7 @@ def spectrum(frame: pd.DataFrame) -> Figure:
 
 
 def interpolation(arrays: Arrays) -> Figure:
-    """Draw fig19: coarse levels of one image with fine ones of another; walks. arrays: `pictures.interpolations`."""
+    """Draw fig19: swapped coarse and fine levels, and walks in z and between pyramids (`pictures.interpolations`)."""
     walks = [name for name in arrays if name not in ("sources", "swaps")]
     plots.use_style()
     mosaic = [["swaps", name] for name in walks]

@@ -71,7 +71,7 @@ def relativistic_generator(on_real: Tensor, on_fake: Tensor) -> Tensor:
 
 
 def _paired(a: Tensor, b: Tensor) -> Tensor:
-    """Return a - b for logits (n,) or (n, 1), flattened as mixed shapes would broadcast to all pairs."""
+    """Return a - b for logits (n,) or (n, 1), flattened, since mixed shapes would broadcast to all pairs."""
     return a.float().flatten() - b.float().flatten()
 
 

@@ -1,7 +1,7 @@
 """DCGAN (Radford et al. 2016) at 32, 64 or 128 px, optionally with pyramid levels as input, and the LAPGAN chain.
 
-All arms share one generator and one discriminator class. `levels` lists the resolutions at which
-the band of that size is concatenated to the features as three extra channels; without levels they
+All arms share one generator and one discriminator class; LAPGAN adds `BandGenerator`. `levels` lists the resolutions
+at which the band of that size is concatenated to the features as three extra channels; without levels they
 are the standard DCGAN, with the same weights and the same number of parameters.
 """
 

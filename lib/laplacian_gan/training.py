@@ -53,7 +53,7 @@ class Trained:
     generator: nn.Module  # averaged, batch norm calibrated
     scales: Tensor  # (bands,) coarse to fine, standard deviation of each band of the training images
     history: pd.DataFrame  # per epoch: images seen, d_loss, g_loss, d_real, d_fake, and the values of `score`
-    parameters: dict[str, int]  # counts of generator and discriminator
+    parameters: dict[str, int]  # number of weights of generator and discriminator
 
     def sample(self, count: int, sources: Tensor | None = None, *, seed: int) -> Tensor:
         """Return `count` uint8 images (count, 3, h, w). Arms with the same latent size get the same z from a seed."""

@@ -47,7 +47,7 @@ def matched_accuracy(clusters: Tensor, labels: Tensor) -> float:
 
 
 def scores(clusters: Tensor, labels: Tensor) -> dict[str, float | int]:
-    """Return accuracy (`matched_accuracy`), nmi (over the mean of both entropies), ami, ari, clusters (not empty).
+    """Return accuracy (`matched_accuracy`), nmi (MI over the mean entropy), ami, ari and clusters (not empty).
 
     accuracy and nmi are in [0, 1]; nmi increases with the number of clusters even if they are random. ami and ari
     are adjusted for chance: 0 on average for random clusters of these sizes, 1 for perfect ones.

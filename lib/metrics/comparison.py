@@ -23,8 +23,8 @@ def paired_table(
 ) -> pd.DataFrame:
     """Return mean and sd of each arm over seeds, and its paired difference from `baseline` with the same seeds.
 
-    If the seeds share their test samples, the tests generalise to other trainings, tested on the same; on other samples
-    a difference may vary more (by ±0.8 points of accuracy for two networks that disagree on 15 % of 10,000 images).
+    If the seeds share their test samples, the tests generalise to other trainings evaluated on these; on others, a
+    difference may vary more (by ±0.8 points of accuracy for two networks that disagree on 15 % of 10,000 images).
 
     Columns: *by, arm, seeds, mean, sd, difference, ci_low, ci_high (95 %, t distribution, not corrected), p (two-sided
     paired t test; 1 if no seed differs, NaN if all differ by the same amount), p_holm (corrected for all arms of the

@@ -28,8 +28,8 @@ def scores(latents: Tensor, factors: Mapping[str, Tensor]) -> dict[str, float]:
     latents: (N, D), finite, D ≥ 2. factors: integers (N,) each, at least one factor.
 
     Returns:
-        mig: mutual information gap (Chen et al. 2018): difference between the two latents with the highest mutual
-            information with a factor, over the factor's entropy; mean over factors.
+        mig: mutual information gap (Chen et al. 2018): highest minus second highest mutual information of a latent
+            with a factor, over the factor's entropy; mean over factors.
         disentanglement, completeness: 1 - entropy of the importance of latents for factors (Eastwood & Williams 2018,
             with random forests), normalised to 0 … 1: over factors for each latent (mean weighted by importance),
             and over latents for each factor (mean).
