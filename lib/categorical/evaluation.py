@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from lib.categorical.arms import Arm
 from lib.categorical.augment import Views
-from lib.categorical.losses import agreement
+from lib.categorical.losses import agreement, soft_code
 from lib.categorical.training import Settings, Trained
 from lib.data.augment import as_float
 from lib.metrics import clustering, codes
@@ -58,7 +58,7 @@ def read_head(arm: Arm, features: Tensor, outputs: Tensor) -> Encoded:
     """Convert features (N, F) and head outputs (N, *arm.shape) to `Encoded`, with the arm's own code temperature."""
     if not arm.makes_codes:
         return Encoded(features, normalize(outputs, dim=1))
-    soft = (outputs / arm.code_temperature).softmax(-1)
+    soft = soft_code(outputs, arm.code_temperature)
     return Encoded(features, soft.flatten(1), soft, soft.argmax(-1))
 
 

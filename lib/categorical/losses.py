@@ -144,12 +144,22 @@ def discretise(logits: Tensor, kind: str = "soft", temperature: float = 1.0) -> 
     """
     if kind == "gumbel":
         return F.gumbel_softmax(logits, tau=temperature, hard=True)
-    soft = (logits / temperature).softmax(-1)
+    soft = soft_code(logits, temperature)
     if kind == "soft":
         return soft
     if kind == "straight_through":
         return harden(soft) + soft - soft.detach()
     raise ValueError(f"codes are 'soft', 'straight_through' or 'gumbel', not {kind!r}")
+
+
+def soft_code(logits: Tensor, temperature: float) -> Tensor:
+    """Return the softmax of logits (..., K) at a temperature, with no probability below e^-40 times the largest one.
+
+    Smaller probabilities change no similarity in float32, but they and their products are denormal numbers, with
+    which CPUs multiply matrices a hundred times more slowly.
+    """
+    scaled = logits / temperature
+    return scaled.maximum(scaled.detach().amax(-1, keepdim=True) - 40).softmax(-1)
 
 
 def harden(p: Tensor) -> Tensor:

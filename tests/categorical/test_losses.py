@@ -215,6 +215,30 @@ def test_gumbel_codes_are_drawn_with_the_probabilities_of_the_softmax():
     assert torch.allclose(drawn.mean((0, 1)), logits[0, 0].softmax(-1), atol=0.01)
 
 
+@pytest.mark.parametrize("temperature", [0.3, 0.1, 0.03])
+def test_soft_codes_and_their_products_are_no_denormal_numbers(temperature):
+    """A softmax of such logits underflows. Where it does not come near, soft codes are its very values."""
+    logits = 3 * torch.randn(200, 8, 16, generator=torch.Generator().manual_seed(0))
+    exact, soft = (logits / temperature).softmax(-1), discretise(logits, "soft", temperature)
+    tiny = torch.finfo(torch.float32).tiny
+    assert temperature > 0.1 or ((exact > 0) & (exact < tiny)).any()
+    assert (soft**2).min() > tiny
+    torch.testing.assert_close(soft, exact, atol=1e-17, rtol=1e-6)
+    untouched = ((logits.amax(-1) - logits.amin(-1)) / temperature < 39)[..., None].expand_as(soft)
+    assert torch.equal(soft[untouched], exact[untouched])
+    torch.testing.assert_close(agreement(soft, soft), agreement(exact, exact), atol=1e-7, rtol=0)
+
+
+def test_the_gradient_of_a_soft_code_is_that_of_a_softmax():
+    logits = (3 * torch.randn(5, 4, 6, generator=torch.Generator().manual_seed(0)).double()).requires_grad_(True)
+    weights = torch.rand(5, 4, 6, generator=torch.Generator().manual_seed(1)).double()
+    found = [
+        torch.autograd.grad((code * weights).sum(), logits)[0]
+        for code in (losses.soft_code(logits, 0.1), (logits / 0.1).softmax(-1))
+    ]
+    torch.testing.assert_close(*found, atol=1e-14, rtol=0)
+
+
 def test_unknown_codes_are_an_error():
     with pytest.raises(ValueError, match="not 'hard'"):
         discretise(torch.zeros(1, 2, 3), "hard")
