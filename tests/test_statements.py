@@ -32,12 +32,12 @@ def row(table: pd.DataFrame, **where) -> pd.Series:
 
 def few_verdicts_stand_after_correction(table):
     """Of tables whose verdicts are uncorrected."""
-    names = ("tab13_losses", "tab21_clustering", "tab22_representation", "tab23_ablation", "tab31_accuracy",
-             "tab32_regularisers", "tab41_cnn")  # fmt: skip
+    names = ("tab13_losses", "tab31_accuracy", "tab32_regularisers", "tab41_cnn")
     stored_p = [table(f"public/{name}") for name in names]
-    before = sum(found.verdict.isin(["better", "worse"]).sum() for found in stored_p if "p_holm" not in found)
-    after = sum((holm(found.p) < 0.05).sum() for found in stored_p)
-    return after < 0.1 * before
+    before = sum(found.verdict.isin(["better", "worse"]).sum() for found in stored_p)
+    corrected = [holm(found.p) for found in stored_p]
+    after = sum((p < 0.05).sum() for p in corrected)
+    return not any("p_holm" in found for found in stored_p) and (after, before) == (2, 13)
 
 
 # -- study 1 ------------------------------------------------------------------------------------
@@ -115,13 +115,27 @@ def copying_alone_is_nearest(table):
 # -- study 2 ------------------------------------------------------------------------------------
 
 
-def codes_stand_beside_embeddings(table):
+def codes_are_behind_by_less_than_is_known(table):
     clusters, neighbours = table("public/tab21_clustering"), table("public/tab22_representation")
+    soft, hard = (row(clusters, wanted=10, arm="categorical: k-means on soft codes"),
+                  row(neighbours, arm="categorical: hard codes"))  # fmt: skip
     return (
-        row(clusters, wanted=10, arm="categorical: k-means on soft codes").verdict == SAME
-        and row(neighbours, arm="categorical: hard codes").verdict == SAME
-        and row(neighbours, arm="categorical: hard codes").bytes < row(neighbours, arm="NT-Xent: embedding").bytes / 20
-    )
+        soft.verdict == SAME and abs(soft.difference) < 3
+        and hard.verdict == SAME and 0.05 < hard.p < 0.1 and -9 < hard.difference < -7
+        and hard.bytes < row(neighbours, arm="NT-Xent: embedding").bytes / 20
+    )  # fmt: skip
+
+
+def the_lowest_temperature_costs_half(table):
+    """Points by which hard codes are behind the embedding, by the code temperature that the seed's tuning chose."""
+    behind = {}
+    for seed in range(3):
+        chosen = table(f"public/seed-{seed}/tab27_temperatures")
+        knn = table(f"public/seed-{seed}/tab22_representation").set_index(["arm", "representation"]).knn
+        temperature = row(chosen, arm="categorical", chosen=True).temperature
+        gap = knn["NT-Xent", "embedding"] - knn["categorical", "hard codes"]
+        behind.setdefault(temperature, []).append(round(gap))
+    return behind.keys() == {0.1, 0.3} and behind[0.3] == [4] and sorted(behind[0.1]) == [9, 12]
 
 
 def nt_xent_leads_on_a_gpu(table):
@@ -141,12 +155,15 @@ def queues_are_behind(table):
 def connected_codes_have_the_best_nmi(table):
     clusters = table("public/tab21_clustering")
     clusters = clusters[clusters.wanted == 10]
-    return "connected" in clusters.loc[clusters.nmi.idxmax()].arm and clusters.loc[clusters.nmi.idxmax()]["mean"] < 15
+    best = clusters.loc[clusters.nmi.idxmax()]
+    other = row(clusters, arm=best.arm.replace("connected codes", "k-means on soft codes"))
+    return "connected" in best.arm and best["mean"] < other["mean"] - 10
 
 
-def few_codes(table, folders=("public/seed-0", "public/seed-1", "public/seed-2", "quick/seed-0")):
-    health = pd.concat(table(f"{folder}/tab25_health") for folder in folders)
-    return (health[health.arm.isin(["CARP form", "IMSVD form"])].unique < 0.5).all()
+def nine_in_ten_have_their_own_code(table):
+    health = pd.concat(table(f"public/seed-{seed}/tab25_health") for seed in range(3))
+    unique = health[health.arm.isin(["CARP form", "IMSVD form"])].unique
+    return len(unique) == 6 and unique.between(0.9, 0.97).all()
 
 
 def quantisers_keep_neighbours_and_codes_order_classes(table):
@@ -313,7 +330,7 @@ def unseen_lines_are_mostly_wrong(table):
 
 
 STATEMENTS = [
-    (INTRODUCTION, "hardly any of them would stand after correction", few_verdicts_stand_after_correction),
+    (INTRODUCTION, "only two of thirteen would stand after correction", few_verdicts_stand_after_correction),
     (README, "reproduces its sources with two seeds of three, and with the third produces their photographic negatives",
      two_copy_and_one_inverts),
     (README, "its distance has no meaningful mean", its_spread_is_as_large_as_its_mean),
@@ -333,10 +350,14 @@ STATEMENTS = [
     (README, "keep most of the gain and copy less", bands_of_several_images_keep_the_gain_and_copy_less),
     (PYRAMID, "keep most of the gain over zeros", bands_of_several_images_keep_the_gain_and_copy_less),
     (PYRAMID, "is nearer to real images than any of them", copying_alone_is_nearest),
-    (README, "three seeds show no difference", codes_stand_beside_embeddings),
-    (CATEGORIES, "No loss of quality is shown when the mean agreement takes the cosine's place",
-     codes_stand_beside_embeddings),
-    (ABSTRACT, "classify images about as well as by embeddings of 512", codes_stand_beside_embeddings),
+    (README, "hard codes of 16 bytes per image (against 512) by some eight points of kNN accuracy, soft codes in "
+     "clustering hardly", codes_are_behind_by_less_than_is_known),
+    (README, "which a short tuning sets too low in two seeds of three", the_lowest_temperature_costs_half),
+    (CATEGORIES, "hard codes are some eight points behind NT-Xent's embedding in nearest neighbours; over three seeds "
+     "this is significant neither with the correction nor without", codes_are_behind_by_less_than_is_known),
+    (CATEGORIES, "where they are nine and twelve points behind", the_lowest_temperature_costs_half),
+    (ABSTRACT, "some eight points fewer of the images correctly than by NT-Xent's embeddings of 512, which three seeds "
+     "do not establish", codes_are_behind_by_less_than_is_known),
     (ABSTRACT, "the features of the study's encoder fall behind NT-Xent's", nt_xent_leads_on_a_gpu),
     (CATEGORIES, "about four points fewer of the test images correctly with the study's loss than with NT-Xent",
      nt_xent_leads_on_a_gpu),
@@ -351,7 +372,9 @@ STATEMENTS = [
      quantisers_keep_neighbours_and_codes_order_classes),
     (DISCUSSION, "both queues fall behind on average", queues_are_behind),
     (DISCUSSION, "had the best value before it was adjusted for chance", connected_codes_have_the_best_nmi),
-    (DISCUSSION, "most images share their code with others", few_codes),
+    (CATEGORIES, "the CARP and IMSVD forms give nine in ten images a code of their own",
+     nine_in_ten_have_their_own_code),
+    (DISCUSSION, "chose temperatures that the longer training did not reward", the_lowest_temperature_costs_half),
     (README, "filters become more similar in training, and less so with the penalty", filters_grow_alike),
     (README, "Random regrouping reaches all pairs of filters, though a step compares those within groups alone",
      only_random_groups_reach_all_pairs),
