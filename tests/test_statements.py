@@ -352,7 +352,8 @@ STATEMENTS = [
     (PYRAMID, "is nearer to real images than any of them", copying_alone_is_nearest),
     (README, "hard codes of 16 bytes per image (against 512) by some eight points of kNN accuracy, soft codes in "
      "clustering hardly", codes_are_behind_by_less_than_is_known),
-    (README, "in the one seed whose short tuning did not take the lowest temperature for the codes", the_gap_goes_with_the_temperature),
+    (README, "in the one seed whose short tuning did not take the lowest temperature for the codes",
+     the_gap_goes_with_the_temperature),
     (CATEGORIES, "hard codes are some eight points behind NT-Xent's embedding in nearest neighbours; over three seeds "
      "this is significant neither with the correction nor without", codes_are_behind_by_less_than_is_known),
     (CATEGORIES, "where they are nine and twelve points behind", the_gap_goes_with_the_temperature),
@@ -374,7 +375,8 @@ STATEMENTS = [
     (DISCUSSION, "had the best value before it was adjusted for chance", connected_codes_have_the_best_nmi),
     (CATEGORIES, "the CARP and IMSVD forms give nine in ten images a code of their own",
      nine_in_ten_have_their_own_code),
-    (DISCUSSION, "took the lowest code temperature in the two seeds where the codes end furthest behind", the_gap_goes_with_the_temperature),
+    (DISCUSSION, "took the lowest code temperature in the two seeds where the codes end furthest behind",
+     the_gap_goes_with_the_temperature),
     (README, "filters become more similar in training, and less so with the penalty", filters_grow_alike),
     (README, "Random regrouping reaches all pairs of filters, though a step compares those within groups alone",
      only_random_groups_reach_all_pairs),
