@@ -22,6 +22,8 @@ from lib.emergency.whisper.model import EmergencyWhisper
 from lib.emergency.whisper.training import Clips, Settings, predict_frames, starting_at
 from lib.metrics import classification
 
+ADAPTERS = 8  # rank, in figure 417
+
 # --- Onsets -------------------------------------------------------------------------------------
 
 
@@ -95,11 +97,13 @@ def _judged(model: EmergencyWhisper, clips: Clips, alarming: Sequence[int], seed
 
 
 def starts(task: Task, values: Mapping[str, Any]) -> dict[str, Task]:
-    """Return tasks by name: all weights of the checkpoint, its head alone, and from scratch for `scratch_epochs`."""
+    """Return tasks by name: all weights of the checkpoint, adapters of rank `ADAPTERS` in it, its head alone, and from
+    scratch for `scratch_epochs`."""
     scratch = {**values, "checkpoint": "", "epochs": values["scratch_epochs"]}
     fresh = fresh_model(scratch, task.clips.texts, task.clips.classes)
     return {
-        "all weights": task,
+        "all weights": replace(task, settings=replace(task.settings, adapters=0)),
+        f"adapters of rank {ADAPTERS}": replace(task, settings=replace(task.settings, adapters=ADAPTERS)),
         "head, frozen encoder": replace(task, settings=replace(task.settings, epochs=0)),
         "from scratch": replace(task, head=None, settings=settings_of(scratch)[1], fresh=fresh),
     }

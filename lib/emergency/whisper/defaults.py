@@ -10,6 +10,7 @@ decoder_layers = 2  # of a Whisper trained from scratch
 head_epochs = 12  # with a checkpoint: epochs of the head alone on the frozen encoder, before fine-tuning; 0: none
 head_rate = 0.001  # with a checkpoint: learning rate of the head, both then and in fine-tuning
 trained_rate = 0.1  # learning rate of the pretrained weights in fine-tuning, as a share of the head's
+adapters = 0  # with a checkpoint: rank of low-rank adapters, fine-tuned instead of its weights; 0: all weights
 layer_decay = 0.8  # factor of the learning rate from each pretrained encoder layer to the one below
 heads = 2  # attention heads of a Whisper trained from scratch
 stack = 4  # encoder positions of 20 ms concatenated into each frame that is classified

@@ -102,7 +102,7 @@ def settings_of(values: Mapping[str, Any]) -> tuple[Settings | None, Settings]:
     if not values["checkpoint"]:
         return None, Settings(learning_rate=values["learning_rate"], optimizer="muon", **how, **rest)
     how["learning_rate"] = values["head_rate"]  # a rate that suits random weights would destroy pretrained ones
-    rest |= {name: values[name] for name in ("trained_rate", "layer_decay")}
+    rest |= {name: values[name] for name in ("trained_rate", "layer_decay", "adapters")}
     head = Settings(epochs=values["head_epochs"], **how) if values["head_epochs"] else None
     return head, Settings(**how, **rest)
 

@@ -1,7 +1,8 @@
 """Clips with frame labels and texts, and the training of a Whisper on both."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -115,6 +116,8 @@ class Settings:
     shift: whether clips are rolled in time, those with a target text cut in silence, so that sounds begin anywhere.
     trained_rate, layer_decay: learning rate of the weights from a checkpoint, as a share of that of new weights, and
         its factor from each encoder layer to the one below (Howard & Ruder 2018).
+    adapters: rank of low-rank adapters (Hu et al. 2022) that are trained instead of a checkpoint's weights (`adapted`),
+        as new weights are; 0: all weights are trained.
     equaliser: standard deviation in dB of a random equaliser (`equalised`): other microphones, rooms and distances.
     time_mask, frequency_mask: SpecAugment (Park et al. 2019): largest share of frames and of bands in one mask. Short
         trainings from scratch do better without.
@@ -128,6 +131,7 @@ class Settings:
     optimizer: str = "adamw"
     trained_rate: float = 1.0
     layer_decay: float = 1.0
+    adapters: int = 0
     shift: bool = True
     equaliser: float = 0.0
     time_mask: float = 0.1
@@ -202,10 +206,34 @@ def train(
         return network(inputs, wanted, tokens[index])
 
     model.train().whisper.model.encoder.requires_grad_(True)  # with its position embeddings, frozen by transformers
-    return fit_model(
-        accelerator, model, _Losses(model, settings.ratio), optimizers(model, settings), losses, clips, settings,
-        seed=seed, draws=seed + 1, checkpoint=checkpoint, name=name, code=source_hash(__name__),
-    )  # fmt: skip
+    with adapted(model, settings.adapters, seed=seed):
+        return fit_model(
+            accelerator, model, _Losses(model, settings.ratio), optimizers(model, settings), losses, clips, settings,
+            seed=seed, draws=seed + 1, checkpoint=checkpoint, name=name, code=source_hash(__name__),
+        )  # fmt: skip
+
+
+@contextmanager
+def adapted(model: EmergencyWhisper, rank: int, *, seed: int) -> Iterator[None]:
+    """Freeze the Whisper of `model` but for adapters of `rank`, which are merged into its weights at the end.
+
+    They are on the queries and values of all attention (Hu et al. 2022, section 4.2), the decoder's to the encoder
+    included, at a scale of 2, and leave the outputs as they are until trained. The head stays as it is. 0: no adapters.
+    """
+    if not rank:
+        yield
+        return
+    from peft import LoraConfig, LoraModel  # imported here, as it takes a second
+
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["q_proj", "v_proj"])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        adapters = LoraModel(model.whisper, config, "default")
+    try:
+        yield
+    finally:
+        adapters.merge_and_unload()
+        model.requires_grad_(True)
 
 
 def fit_model(
@@ -261,9 +289,9 @@ def optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.
 
 
 def rate_share(name: str, layers: int, settings: Settings) -> float:
-    """Return the share of the learning rate for the weight `name`: 1 for the head, `trained_rate` for the decoder, and
-    a share that decays from the top of the encoder's `layers` down to the spectrogram."""
-    if name.startswith("head."):
+    """Return the share of the learning rate for the weight `name`: 1 for the head and adapters, `trained_rate` for the
+    decoder, and a share that decays from the top of the encoder's `layers` down to the spectrogram."""
+    if name.startswith("head.") or ".lora_" in name:
         return 1.0
     parts = name.split(".")
     if "encoder" not in parts or parts[-2] == "layer_norm":

@@ -68,6 +68,7 @@ class TestTask:
         "learning_rate": 1e-3, "equaliser": 3.0, "time_mask": 0.0, "frequency_mask": 0.0,
         "precision": "no", "device": "cpu", "head_epochs": 2, "head_rate": 0.01, "trained_rate": 0.1,
         "layer_decay": 0.5,
+        "adapters": 0,
     }  # fmt: skip
 
     def test_a_ratio_that_is_none_is_told_before_anything_is_loaded(self, monkeypatch):
@@ -286,8 +287,9 @@ class TestOtherDataAndFewer:
     def test_learning_curves_differ_in_start_and_in_what_learns(self, task, tmp_path):
         kinds = ablations.starts(task, self.VALUES)
         table = ablations.learning_curve(kinds, [20, 40], EMERGENCY, seed=0, checkpoints=tmp_path)
-        assert table["size"].tolist() == [20, 40] * 3 and (table.clips == 20).all()
-        assert table.training.unique().tolist() == ["all weights", "head, frozen encoder", "from scratch"]
+        assert table["size"].tolist() == [20, 40] * 4 and (table.clips == 20).all()
+        names = ["all weights", "adapters of rank 8", "head, frozen encoder", "from scratch"]
+        assert table.training.unique().tolist() == names
         assert kinds["from scratch"].fresh().head.layer_logits is None and kinds["from scratch"].head is None
         drawings.learning_curves(table)
 

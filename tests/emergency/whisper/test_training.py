@@ -227,6 +227,37 @@ class TestTraining:
         assert rates["whisper.model.decoder.layers.0.fc1.weight"][0] == pytest.approx(0.1)
         assert rates["head.0.weight"] == (1.0, 0.3)
 
+    def test_adapters_are_the_product_of_two_small_matrices_and_end_in_the_weights(self):
+        whole, mel = model().eval(), label_frames(tones(4)).mel.float()
+        names, last = list(dict(whole.named_parameters())), whole.hidden(mel)[0]
+        query = whole.whisper.model.encoder.layers[0].self_attn.q_proj.weight.detach().clone()
+        with moments.adapted(whole, 2, seed=0):
+            torch.testing.assert_close(whole.hidden(mel)[0], last)
+            learned = {name: weight for name, weight in whole.named_parameters() if weight.requires_grad}
+            small = {name: weight for name, weight in learned.items() if not name.startswith("head.")}
+            # A pair for the queries and one for the values of the encoder, of the decoder and between them.
+            assert len(small) == 12 and {min(weight.shape) for weight in small.values()} == {2}
+            assert len(learned) - len(small) == len(list(whole.head.parameters()))
+            (adam,) = moments.optimizers(whole, Settings(learning_rate=0.5, trained_rate=0.1, adapters=2))
+            assert {group["lr"] for group in adam.param_groups} == {0.5}
+            with torch.no_grad():
+                for weight in small.values():
+                    weight.normal_()
+            first, second = (weight for name, weight in small.items() if "encoder.layers.0.self_attn.q_proj" in name)
+            wanted, last = query + 2 * second @ first, whole.hidden(mel)[0]
+        torch.testing.assert_close(whole.whisper.model.encoder.layers[0].self_attn.q_proj.weight, wanted)
+        torch.testing.assert_close(whole.hidden(mel)[0], last)
+        assert list(dict(whole.named_parameters())) == names
+        assert all(weight.requires_grad for weight in whole.parameters())
+
+    def test_with_adapters_nothing_else_of_the_whisper_learns(self):
+        whole = model()
+        before = {name: value.clone() for name, value in whole.state_dict().items()}
+        moments.train(whole, label_frames(tones()), Settings(0.5, 1, 8, adapters=2), seed=0)
+        changed = {name for name, value in whole.state_dict().items() if not torch.equal(value, before[name])}
+        assert changed == {name for name in before if "q_proj.weight" in name or "v_proj.weight" in name
+                           or name.startswith("head.")}  # fmt: skip
+
     def test_what_is_unknown_is_not_learned_from(self):
         clips, whole = label_frames(tones(4)), model().eval()
         losses = moments._Losses(whole, 0.0)
@@ -259,10 +290,10 @@ class TestTraining:
         with pytest.raises(ValueError, match="ratio is 1.5"):
             Settings(1.5)
 
-    @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-    def test_continued_equals_uninterrupted(self, tmp_path, monkeypatch, optimizer):
+    @pytest.mark.parametrize("how", [{}, {"optimizer": "muon"}, {"adapters": 2}])
+    def test_continued_equals_uninterrupted(self, tmp_path, monkeypatch, how):
         clips = label_frames(tones())
-        settings = Settings(0.5, 3, 8, optimizer=optimizer)
+        settings = Settings(0.5, 3, 8, **how)
         uninterrupted = model()
         history = moments.train(uninterrupted, clips, settings, seed=0)
         real, calls = moments.augment, []
