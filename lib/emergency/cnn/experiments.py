@@ -213,7 +213,8 @@ def explained(evaluation: Evaluation, count: int, seed: int) -> Tensor:
 def faithfulness_curves(
     evaluation: Evaluation, chosen: Tensor, *, steps: int, seed: int, randomise: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Evaluate explanations of the predicted classes by flipping and, with `randomise`, by randomisation of weights.
+    """Evaluate explanations of the predicted classes by flipping and, with `randomise`, by randomisation of weights, on
+    the first 16 clips.
 
     Returns (fig44, areas). fig44: panel ("flipping", "randomised"), method, order, seed, x (share of tiles flipped, or
     number of randomised layers) and value (mean probability, or rank correlation). areas: measure, seed, clips, value,

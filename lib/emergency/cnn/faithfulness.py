@@ -117,7 +117,7 @@ def redrawn(model: nn.Module, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for layer in changed.modules():
-            if hasattr(layer, "reset_parameters") and not isinstance(layer, nn.Embedding):  # positions are kept
+            if hasattr(layer, "reset_parameters") and not isinstance(layer, nn.Embedding):  # a Whisper resets its own
                 layer.reset_parameters()
     return changed
 

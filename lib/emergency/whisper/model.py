@@ -26,6 +26,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizer
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
+from transformers.models.whisper.modeling_whisper import sinusoids
 from transformers.utils import logging
 
 from lib.data.catalog import DataError, data_root, written_by
@@ -113,6 +114,12 @@ class EmergencyWhisper(nn.Module):
         self.end: int = tokenizer.convert_tokens_to_ids(_END)
         known = tokenizer.get_vocab()
         self.no_speech: int | None = next((known[token] for token in NO_SPEECH if token in known), None)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Reset the encoder's position embeddings; its layers and the head have their own `reset_parameters`."""
+        positions = self.whisper.model.encoder.embed_positions.weight
+        positions.copy_(sinusoids(*positions.shape))
 
     def hidden(self, mel: Tensor) -> tuple[Tensor, Tensor]:
         """Log-mels (B, mels, frames), 100 frames a second, up to 30 s -> the encoder's output (B, frames / 2, d_model),

@@ -1,5 +1,6 @@
 """Notebook 04's functions: the ratio, onsets, tables and figures."""
 
+import copy
 from dataclasses import replace
 from functools import partial
 
@@ -261,7 +262,12 @@ class TestFigures:
 
     def test_encoders_of_random_weights_explain_about_as_their_null(self, predictions, sets, monkeypatch):
         """The measure is about 0 where nothing was learned: a random network beside others of its kind."""
-        drawn = replace(predictions, model=recognition.faithfulness.redrawn(predictions.model, 77))
+        trained = copy.deepcopy(predictions.model)
+        with torch.no_grad():
+            trained.whisper.model.encoder.embed_positions.weight.normal_()
+        drawn = replace(predictions, model=recognition.faithfulness.redrawn(trained, 77))
+        positions = drawn.model.whisper.model.encoder.embed_positions.weight
+        assert torch.equal(positions, whisper.sinusoids(*positions.shape))
         drawn = replace(drawn, outputs=predict_frames(drawn.model, drawn.test.mel, words=False))
         found = recognition.encoder_table(drawn.evaluation(), torch.arange(1), sets[3], steps=1, seed=0)
         found = found.set_index("measure")
