@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.emergency.classes import CLASSES
+from lib.emergency.classes import EMERGENCY
 from lib.emergency.synthesis.lines import CORES
 
 RATE = 44_100
@@ -163,7 +163,7 @@ def _content(stem: str, clip: Truth, n: int, name: str) -> dict:
         "audio_id": stem,
         "area": {"start": clip.onset, "end": clip.offset},
         "categories": {
-            "category_01": "위급" if CLASSES[clip.number].emergency else "정상",
+            "category_01": "위급" if clip.number in EMERGENCY else "정상",
             "category_02": name,
             "category_03": f"{name}_{clip.fine}",
         },

@@ -17,46 +17,40 @@ class SoundClass:
     name: str
     korean: str
     group: str
-    emergency: bool
     aliases: tuple[str, ...] = ()
 
 
 CLASSES = (
-    SoundClass(0, "silence", "무음", "silence", False),
+    SoundClass(0, "silence", "무음", "silence"),
     # 치안안전
-    SoundClass(1, "sexual assault", "강제추행", "safety", True, ("성범죄", "forcible molestation")),
-    SoundClass(2, "robbery", "강도범죄", "safety", True, ("강도",)),
-    SoundClass(3, "theft", "절도범죄", "safety", True, ("절도",)),
-    SoundClass(4, "violence", "폭력범죄", "safety", True, ("폭력", "assault")),
+    SoundClass(1, "sexual assault", "강제추행", "safety", ("성범죄", "forcible molestation")),
+    SoundClass(2, "robbery", "강도범죄", "safety", ("강도",)),
+    SoundClass(3, "theft", "절도범죄", "safety", ("절도",)),
+    SoundClass(4, "violence", "폭력범죄", "safety", ("폭력", "assault")),
     # 소방안전
-    SoundClass(5, "confinement", "갇힘", "fire", True, ("trapped",)),
-    SoundClass(6, "electrical accident", "전기사고", "fire", True, ("전기", "electrical")),
-    SoundClass(7, "gas accident", "가스사고", "fire", True, ("가스", "gas")),
-    SoundClass(8, "fire", "화재", "fire", True),
-    SoundClass(9, "medical emergency", "응급의료", "fire", True, ("medical",)),
+    SoundClass(5, "confinement", "갇힘", "fire", ("trapped",)),
+    SoundClass(6, "electrical accident", "전기사고", "fire", ("전기", "electrical")),
+    SoundClass(7, "gas accident", "가스사고", "fire", ("가스", "gas")),
+    SoundClass(8, "fire", "화재", "fire"),
+    SoundClass(9, "medical emergency", "응급의료", "fire", ("medical",)),
     # 자연재해
-    SoundClass(10, "typhoon", "태풍/강풍", "disaster", True, ("태풍", "강풍", "strong wind")),
-    SoundClass(11, "earthquake", "지진", "disaster", True),
+    SoundClass(10, "typhoon", "태풍/강풍", "disaster", ("태풍", "강풍", "strong wind")),
+    SoundClass(11, "earthquake", "지진", "disaster"),
     # 사고 발생
-    SoundClass(12, "fall", "낙상", "accident", True),
-    SoundClass(13, "collapse", "붕괴사고", "accident", True, ("붕괴",)),
+    SoundClass(12, "fall", "낙상", "accident"),
+    SoundClass(13, "collapse", "붕괴사고", "accident", ("붕괴",)),
     # 일반(위급), 일반(정상)
-    SoundClass(14, "call for help", "도움요청", "general", True, ("help",)),
-    SoundClass(15, "indoor", "실내", "normal", False),
-    SoundClass(16, "outdoor", "실외", "normal", False),
+    SoundClass(14, "call for help", "도움요청", "general", ("help",)),
+    SoundClass(15, "indoor", "실내", "normal"),
+    SoundClass(16, "outdoor", "실외", "normal"),
     SoundClass(
-        17,
-        "washer and dryer",
-        "가전소음_세탁기, 건조기",
-        "normal",
-        False,
-        ("세탁기", "건조기", "세탁기, 건조기", "washer"),
+        17, "washer and dryer", "가전소음_세탁기, 건조기", "normal", ("세탁기", "건조기", "세탁기, 건조기", "washer")
     ),
-    SoundClass(18, "vacuum cleaner", "가전소음_청소기", "normal", False, ("청소기", "진공청소기", "vacuum")),
-    SoundClass(19, "other appliances", "가전소음_기타소음", "normal", False, ("기타소음", "appliances")),
+    SoundClass(18, "vacuum cleaner", "가전소음_청소기", "normal", ("청소기", "진공청소기", "vacuum")),
+    SoundClass(19, "other appliances", "가전소음_기타소음", "normal", ("기타소음", "appliances")),
 )
 NAMES = tuple(row.name for row in CLASSES)
-EMERGENCY = tuple(row.number for row in CLASSES if row.emergency)
+EMERGENCY = tuple(row.number for row in CLASSES if row.group not in ("silence", "normal"))
 NORMAL = tuple(row.number for row in CLASSES if row.group == "normal")
 
 

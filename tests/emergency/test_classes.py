@@ -12,7 +12,7 @@ def test_numbers_groups_and_emergencies_are_those_of_the_source():
     assert len(groups) == 7
     assert groups["safety"] == [1, 2, 3, 4] and groups["fire"] == [5, 6, 7, 8, 9]
     assert groups["disaster"] == [10, 11] and groups["accident"] == [12, 13] and groups["general"] == [14]
-    assert not CLASSES[0].emergency and CLASSES[0].name == "silence"
+    assert CLASSES[0].name == "silence"
 
 
 def test_every_name_is_another():

@@ -21,7 +21,7 @@ from lib.data.audio import Sounds, load_sounds
 from lib.data.cache import checksum
 from lib.data.catalog import DataError, data_root, locate, readable
 from lib.data.common import balanced
-from lib.emergency.classes import NAMES, find
+from lib.emergency.classes import EMERGENCY, NAMES, find
 from lib.emergency.data import aihub, aihub_shards, aihub_splits
 from lib.emergency.features import HOP, Mels, log_mel, scaled
 from lib.emergency.synthesis.recordings import Recordings
@@ -247,5 +247,5 @@ def alarming(classes: Sequence[str], names: Sequence[str] = ()) -> tuple[int, ..
     unknown = [name for name in names if name not in classes]
     if unknown:
         raise ValueError(f"there is no class {unknown[0]!r} to alarm at; the classes are {', '.join(classes)}")
-    names = names or [name for name in classes if (row := find(name)) and row.emergency]
+    names = names or [name for name in classes if (row := find(name)) and row.number in EMERGENCY]
     return tuple(i for i, name in enumerate(classes) if name in names)
