@@ -88,10 +88,8 @@ def rolled(values: Tensor, by: Tensor) -> Tensor:
 def masked(mel: Tensor, time: float, frequency: float) -> Tensor:
     """Apply SpecAugment (Park et al. 2019): in each clip, set a span of bands and a span of frames, up to these shares
     of all, to 0, the middle of the features' range. mel: (B, 1, mels, frames)."""
-    for share, axis in ((frequency, 2), (time, 3)):
-        if share:
-            mel = mask_along_axis_iid(mel, ceil(share * mel.shape[axis]), 0.0, axis)
-    return mel
+    mel = mask_along_axis_iid(mel, ceil(frequency * mel.shape[2]), 0.0, 2)
+    return mask_along_axis_iid(mel, ceil(time * mel.shape[3]), 0.0, 3)
 
 
 @lru_cache(maxsize=16)
