@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn
@@ -89,22 +90,21 @@ def variants(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
 def confusion(arrays: Arrays) -> Figure:
     """Draw fig42 from `experiments.matrices`: row percentages of classes with counts; alarm or none; reliability."""
     counts, names = arrays["counts"], [str(name) for name in arrays["names"]]
-    figure, axes = plots.subplots(2, 2, height=4.8, width_ratios=[2.6, 1], height_ratios=[1, 1])
-    grid = axes[0, 0].get_gridspec()
-    for one in axes[:, 0]:
-        one.remove()
-    _matrix(figure.add_subplot(grid[:, 0]), counts, names, size=5)
+    plots.use_style()
+    figure, axes = plt.subplot_mosaic([["all", "binary"], ["all", "reliability"]], figsize=(plots.TEXT_WIDTH, 4.8),
+                                      width_ratios=[2.6, 1])  # fmt: skip
+    _matrix(axes["all"], counts, names, size=5)
     if len(arrays["binary"]):
-        _matrix(axes[0, 1], arrays["binary"], ["emergency", "none"], size=7)
+        _matrix(axes["binary"], arrays["binary"], ["emergency", "none"], size=7)
         shares = 100 * arrays["binary"] / max(arrays["binary"].sum(), 1)
         constant = max(zip(shares.sum(1), ("always", "never"), strict=True))
         title = f"emergency or not: {np.trace(shares):.1f} % correct,\n{constant[1]} alarming: {constant[0]:.1f} %"
-        axes[0, 1].set_title(title, fontsize=6)
-        axes[0, 1].set_ylabel("")
+        axes["binary"].set_title(title, fontsize=6)
+        axes["binary"].set_ylabel("")
     else:
-        axes[0, 1].set_axis_off()
-        axes[0, 1].text(0.5, 0.5, "no class of this set\nis an emergency", ha="center", va="center", fontsize=7)
-    below = axes[1, 1]
+        axes["binary"].set_axis_off()
+        axes["binary"].text(0.5, 0.5, "no class of this set\nis an emergency", ha="center", va="center", fontsize=7)
+    below = axes["reliability"]
     below.plot([0, 1], [0, 1], color="0.6", linewidth=0.8)
     for place, (name, label) in enumerate((("trained", "uncalibrated"), ("calibrated", "temperature-scaled"))):
         confidence, accuracy, count = arrays[f"reliability_{name}"].T
