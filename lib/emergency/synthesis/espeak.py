@@ -3,7 +3,7 @@
 espeak-ng carries state from one line to the next, so a line is reproducible only in a fresh process that
 has spoken the same lines before it. Requires only the standard library and `espeakng_loader`.
 
-stdin: JSON, a list of [text, voice, words per minute, pitch 0..100].
+stdin: JSON, a list of [text, variant of the Korean voice, words per minute, pitch 0..100].
 stdout: one line of JSON, [rate in Hz, [number of samples of each line]], then all samples, 16 bits each.
 """
 
@@ -40,8 +40,8 @@ def main() -> None:
         ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p, ctypes.c_void_p,
     ]  # fmt: skip
     for text, voice, speed, pitch in lines:
-        if library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise OSError(f"espeak-ng has no voice {voice}.")
+        if library.espeak_SetVoiceByName(f"ko+{voice}".encode()) != 0:
+            raise OSError(f"espeak-ng has no voice ko+{voice}.")
         library.espeak_SetParameter(_RATE, speed, 0)
         library.espeak_SetParameter(_PITCH, pitch, 0)
         library.espeak_ng_SetRandSeed(1)

@@ -21,21 +21,19 @@ from pathlib import Path
 import numpy as np
 from scipy import signal
 
-from lib import paths
 from lib.data import cache
 from lib.data.catalog import DataError
 from lib.emergency.synthesis.generators import RATE
 from lib.emergency.synthesis.lines import CORES, sentences
 
-# (Training and validation, test). Male and female variants of espeak-ng's Korean voice.
-VOICES = (("m1", "m2", "m4", "m5", "m7", "f1", "f3", "f4"), ("m3", "m6", "f2", "f5"))
-
-# Further training voices: a network needs many of them to generalise to others.
-MORE_VOICES = """
+# (Training and validation, test). Variants of espeak-ng's Korean voice; m1 to m7 are male and f1 to f5 female. A
+# network needs many of them to generalise to others.
+VOICES = tuple(tuple(names.split()) for names in ("""
+m1 m2 m4 m5 m7 f1 f3 f4
 Alex Alicia Andrea Andy Annie Denis Diogo Gene Gene2 Henrique Hugo Jacky Lee Mario Michael Mike Nguyen Reed Storm adam
 anika announcer antonio aunty belinda benjamin boris caleb david ed edward grandma grandpa gustave ian iven john linda
 m8 max michel miguel norbert pablo paul pedro quincy rob robert sandro shelby steph travis victor zac
-"""
+""", "m3 m6 f2 f5"))  # fmt: skip
 
 # Speech of espeakng-loader 0.2.4 (espeak-ng 1.52); other digests mean other data than in the published results.
 DIGESTS = {
@@ -64,27 +62,23 @@ class Bank:
     utterances: dict[int, list[Utterance]]
 
 
-def voices(split: str) -> tuple[str, ...]:
-    return VOICES[1] if split == "test" else VOICES[0] + tuple(MORE_VOICES.split())
-
-
 def speech_bank(split: str) -> Bank:
     """Return the sentences of `split`, spoken by its voices in turn.
 
     Raises:
         DataError: espeak-ng does not run here.
     """
-    return _bank("test" if split == "test" else "train", paths.build() / "cache" / "speech")
+    return _bank("test" if split == "test" else "train", cache.folder("speech"))
 
 
 @lru_cache(maxsize=1)  # a quarter of a gigabyte
 def _bank(split: str, folder: Path) -> Bank:
     """Return the sentences of `split`, spoken once and then read from `folder`."""
-    speakers, count = voices(split), SENTENCES[split == "test"]
+    speakers, count = VOICES[split == "test"], SENTENCES[split == "test"]
     lines = [(number, text) for number in CORES for text in sentences(number, split)[:count]]
     # Words per minute and pitch cycle through their ranges so that every class covers them.
-    how = [(speakers[k % len(speakers)], 150 + 37 * k % 71, 20 + 29 * k % 61) for k in range(len(lines))]
-    jobs = [(text, *rest) for (_, text), rest in zip(lines, how, strict=True)]
+    jobs = [(text, speakers[k % len(speakers)], 150 + 37 * k % 71, 20 + 29 * k % 61)
+            for k, (_, text) in enumerate(lines)]  # fmt: skip
     sources = [Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("speech.py", "espeak.py")]
     sources.append(version("espeakng-loader"))
     key = hashlib.sha256(json.dumps([jobs, sources]).encode()).hexdigest()[:16]
@@ -93,7 +87,9 @@ def _bank(split: str, folder: Path) -> Bank:
         samples, lengths = kept["samples"], kept["lengths"]
     else:
         try:
-            said = _speak(jobs)
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # each thread waits for one process
+                shards = pool.map(_speak, (jobs[start : start + _SHARD] for start in range(0, len(jobs), _SHARD)))
+                said = [wave for shard in shards for wave in shard]
         except OSError as error:
             raise DataError(
                 f"espeak-ng, which speaks in the built-in clips, does not run here ({error}). Install the package "
@@ -109,22 +105,15 @@ def _bank(split: str, folder: Path) -> Bank:
                       stacklevel=4)  # fmt: skip
     utterances = {number: [] for number in CORES}
     waves = np.split(samples, np.cumsum(lengths)[:-1])
-    for (number, text), (voice, *_), wave in zip(lines, how, waves, strict=True):
+    for (number, _), (text, voice, *_), wave in zip(lines, jobs, waves, strict=True):
         utterances[number].append(Utterance(text, voice, wave))
     return Bank(digest.hexdigest(), utterances)
 
 
 def _speak(jobs: list[tuple[str, str, int, int]]) -> list[np.ndarray]:
     """Return (n,) int16 per (text, voice, words per minute, pitch). Raises OSError if espeak-ng does not run."""
-    shards = [jobs[start : start + _SHARD] for start in range(0, len(jobs), _SHARD)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each thread waits for one process
-        return [one for shard in pool.map(_speak_shard, shards) for one in shard]
-
-
-def _speak_shard(jobs: list[tuple[str, str, int, int]]) -> list[np.ndarray]:
-    order = [[text, f"ko+{voice}", speed, pitch] for text, voice, speed, pitch in jobs]
     worker = [sys.executable, "-P", str(Path(__file__).with_name("espeak.py"))]
-    done = subprocess.run(worker, input=json.dumps(order).encode(), capture_output=True)
+    done = subprocess.run(worker, input=json.dumps(jobs).encode(), capture_output=True)
     if done.returncode:
         reason = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
         raise OSError(reason[-1])
