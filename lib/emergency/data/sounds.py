@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lib import paths
+from lib.data import cache
 from lib.data.audio import Sounds, load_sounds
-from lib.data.cache import checksum
 from lib.data.catalog import DataError, data_root, locate, readable
 from lib.data.common import balanced
 from lib.emergency.classes import EMERGENCY, NAMES, find
@@ -166,7 +165,7 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
     if count is not None:
         chosen = chosen[balanced(np.array([catalogue.rows[index].number for index in chosen]), count, seed)]
     where = f"{base}\0{dataset}\0{split}\0{seed}\0{count}\0{seconds}"
-    folder = paths.build() / "cache" / "aihub" / _digest(where).hex()[:16]
+    folder = cache.folder("aihub") / _digest(where).hex()[:16]
     ready = aihub_shards.prepare(catalogue, chosen, folder, seconds=seconds)
     labels = np.array([row.number for row in ready.rows], np.int64)
     # Recordings of one sentence, or of one file if nothing is said, share a fold: no sentence leaks into validation.
@@ -184,7 +183,7 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
         folds=torch.tensor(folds),
         names=tuple(row.wav for row in ready.rows),
         name=name,
-        checksum=checksum(ready.samples, labels),
+        checksum=cache.checksum(ready.samples, labels),
         split=split,
         rejected=dict(rejected),
         spans=tuple(((row.onset, row.offset),) for row in ready.rows),

@@ -16,13 +16,11 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from pathlib import Path
 
 import numpy as np
 import scipy
 from scipy import fft
 
-from lib import paths
 from lib.data import cache
 from lib.emergency.classes import CLASSES, EMERGENCY, NORMAL
 from lib.emergency.synthesis import events, recordings
@@ -30,6 +28,7 @@ from lib.emergency.synthesis.generators import RATE, Draw, fade
 from lib.emergency.synthesis.recordings import Recordings, either
 from lib.emergency.synthesis.rooms import draw_room, heard, microphone, television
 from lib.emergency.synthesis.speech import Bank, speech_bank
+from lib.sources import module_hashes
 
 VERSION = "5"
 SPLITS = ("train", "validation", "test")
@@ -123,8 +122,9 @@ def draw_soundscapes(
         raise ValueError(f"seconds is {seconds}, expected 1 to 30.")
     bank, n = speech_bank(split), round(seconds * RATE)
     # The key covers everything that affects the clips except seed and split, which are in the folder's name.
-    key = hashlib.sha256(repr((_sources(), bank.digest, n, recorded and recorded.checksum)).encode())
-    place = folder() / f"{key.hexdigest()[:16]}-{split}-{seed}{'-stems' if stems else ''}"
+    made_by = module_hashes(__name__, without=("lib.forking", "lib.sources")), np.__version__, scipy.__version__
+    key = hashlib.sha256(repr((made_by, bank.digest, n, recorded and recorded.checksum)).encode())
+    place = cache.folder("soundscapes") / f"{key.hexdigest()[:16]}-{split}-{seed}{'-stems' if stems else ''}"
     rounds = [partial(_round, place / f"{turn:05d}.npz", turn, seed, split, n, stems, bank, recorded)
               for turn in range(-(-count // len(CLASSES)))]  # fmt: skip
     missing = [partial(_made, one) for one in rounds if not one.args[0].exists()]
@@ -147,15 +147,14 @@ def draw_soundscapes(
                        recorded is not None, digest.hexdigest())  # fmt: skip
 
 
-def datasheet(split: str = "train", recorded: bool = False) -> dict[str, str]:
+def datasheet(recorded: bool = False) -> dict[str, str]:
     """Return the description that the notebook prints beside results on these clips."""
-    bank = speech_bank(split)
     sounds = "procedural events and recorded ones of ESC-50 (CC BY-NC 3.0)" if recorded else "procedural events"
     return {
         "what": f"synthetic clips: {sounds}, machine speech, simulated rooms and microphones",
         "generator": f"version {VERSION}, NumPy {np.__version__}, SciPy {scipy.__version__}",
         "speech": "espeak-ng, Korean",
-        "speech SHA-256": bank.digest,
+        "speech SHA-256": speech_bank("train").digest,
         "classes": "19 of the source and silence, in equal numbers",
         "held out for the test": "voices, lines, families of event generators, families of distractors"
         + (", recordings" if recorded else ""),
@@ -168,20 +167,7 @@ def datasheet(split: str = "train", recorded: bool = False) -> dict[str, str]:
     }
 
 
-def folder() -> Path:
-    return paths.build() / "cache" / "soundscapes"
-
-
 # --- Cache --------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=1)
-def _sources() -> str:
-    digest = hashlib.sha256(f"{VERSION} {np.__version__} {scipy.__version__}".encode())
-    here = Path(__file__).parent
-    for path in (here.parent / "classes.py", *sorted(here.glob("*.py"))):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def _made(one: Callable) -> None:
@@ -199,11 +185,8 @@ def _round(path, turn, seed, split, n, stems, bank, recorded) -> tuple[dict[str,
         arrays = {name: np.stack([one[name] for one in drawn]) for name in ("samples", "energy", "stems")[: 2 + stems]}
         arrays["clips"] = np.array(json.dumps([asdict(one["clip"]) for one in drawn]))
         cache.keep(path, **arrays)
-    return arrays, [_clip_of(row) for row in json.loads(str(arrays.pop("clips")))]
-
-
-def _clip_of(row: dict) -> Clip:
-    return Clip(**row | {"labels": tuple(Label(**label) for label in row["labels"])})
+    rows = json.loads(str(arrays.pop("clips")))
+    return arrays, [Clip(**row | {"labels": tuple(Label(**label) for label in row["labels"])}) for row in rows]
 
 
 # --- Drawing ------------------------------------------------------------------------------------

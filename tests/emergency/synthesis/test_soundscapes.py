@@ -18,6 +18,7 @@ from sklearn.tree import DecisionTreeClassifier
 from toy import share_speech
 
 from lib import paths
+from lib.data import cache
 from lib.data.catalog import DataError
 from lib.emergency.classes import CLASSES, EMERGENCY
 from lib.emergency.data.aihub import letters_of
@@ -82,7 +83,7 @@ def test_a_smaller_count_is_the_beginning_of_a_larger_one(train, count, tmp_path
     few = draw_soundscapes(count, seed=11)
     assert np.array_equal(few.samples, train.samples[:count]) and few.clips == train.clips[:count]
     bank = speech_bank("train")
-    monkeypatch.setattr(soundscapes, "folder", lambda: tmp_path)  # nothing kept: drawn anew
+    monkeypatch.setattr(cache, "folder", lambda kind: tmp_path)  # nothing kept: drawn anew
     monkeypatch.setattr(soundscapes, "speech_bank", lambda *_: bank)
     few = draw_soundscapes(min(count, 6), seed=11)
     assert np.array_equal(few.samples, train.samples[: len(few.clips)]) and few.clips == train.clips[: len(few.clips)]
@@ -124,7 +125,7 @@ def test_what_is_kept_is_not_drawn_again(train, monkeypatch):
 
 def test_a_damaged_file_is_made_again():
     whole = draw_soundscapes(3, seed=21, split="test")
-    [path] = soundscapes.folder().glob("*-test-21/*.npz")
+    [path] = cache.folder("soundscapes").glob("*-test-21/*.npz")
     path.write_bytes(path.read_bytes()[:-5000])
     with pytest.warns(UserWarning, match="damaged"):
         assert draw_soundscapes(3, seed=21, split="test").digest == whole.digest
