@@ -57,10 +57,10 @@ class Opinion:
 class Report:
     """Results for one recording.
 
-    times: (moments,) start of each frame in seconds. probabilities: (moments, classes), as in `moment_probabilities`,
-    averaged over the windows that contain the frame. alarms: (time raised in seconds, whether upheld by the vote).
-    alerts: for the upheld alarms. at, window: start (seconds) and samples, (n,) int16, of the window in which an
-    emergency is most likely. opinion: votes and transcript for that window.
+    times: (moments,) start of each frame in seconds. probabilities: (moments, classes), using the clip temperature, as
+    none is fitted on frames, and averaged over the windows that contain the frame. alarms: (time raised in seconds,
+    whether upheld by the vote). alerts: for the upheld alarms. at, window: start (seconds) and samples, (n,) int16, of
+    the window in which an emergency is most likely. opinion: votes and transcript for that window.
     """
 
     times: np.ndarray = field(repr=False)
@@ -174,10 +174,6 @@ class Recogniser:
     def calibrated_votes(self, opinion: Opinion) -> dict[str, Tensor]:
         """Return the logits (N, classes) of each voter, divided by its temperature."""
         return {name: logits / self.temperatures[name] for name, logits in opinion.votes.items()}
-
-    def moment_probabilities(self, opinion: Opinion) -> np.ndarray:
-        """Return frame probabilities (N, moments, classes), using the clip temperature, as none is fitted on frames."""
-        return (opinion.moments / self.temperatures[ENCODER]).softmax(-1).numpy()
 
     # --- Streams ----------------------------------------------------------------------------------
 

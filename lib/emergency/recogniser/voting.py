@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupKFold
 from lib.data.audio import Sounds
 from lib.emergency.features import RATE
 from lib.emergency.recogniser import ensemble
-from lib.emergency.recogniser.recogniser import TEXT, Opinion, Recogniser, Report
+from lib.emergency.recogniser.recogniser import ENCODER, TEXT, Opinion, Recogniser, Report
 from lib.emergency.whisper import text
 from lib.emergency.whisper.training import Clips
 from lib.metrics.classification import percent
@@ -85,7 +85,8 @@ def silence_audit(clips: Clips, alarming: Sequence[int], *, seed: int) -> pd.Dat
 
 def false_alarms(recogniser: Recogniser, opinion: Opinion, labels: torch.Tensor, *, seed: int) -> pd.DataFrame:
     """Return the data of fig412: `alarm_curve` of the encoder's frames for each of `RULES`."""
-    alarming = recogniser.moment_probabilities(opinion)[:, :, list(recogniser.alarming)].sum(2)
+    probabilities = (opinion.moments / recogniser.temperatures[ENCODER]).softmax(-1).numpy()
+    alarming = probabilities[:, :, list(recogniser.alarming)].sum(2)
     emergency = torch.isin(labels, torch.tensor(list(recogniser.alarming))).numpy()
     rules = [(k, n) for k, n in RULES if n <= alarming.shape[1]]
     step = recogniser.whisper.seconds_per_moment

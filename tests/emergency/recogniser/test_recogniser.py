@@ -223,7 +223,7 @@ class TestSources:
         samples = clips(1, 8.0)[0]
         report = recogniser.follow(samples.numpy())
         windows = recogniser.predict(samples.unfold(0, 64_000, 16_000))
-        each = recogniser.moment_probabilities(windows)  # (5 windows, 50, 20)
+        each = (windows.moments / recogniser.temperatures[ENCODER]).softmax(-1).numpy()  # (5 windows, 50, 20)
         moment = np.abs(report.times - 3.0).argmin()  # at 3 s: held by windows at 0, 1, 2 and 3 s
         wanted = np.mean([each[start, int((report.times[moment] - start + 0.04) / 0.08)] for start in range(4)], 0)
         np.testing.assert_allclose(report.probabilities[moment], wanted, atol=1e-5)
