@@ -149,8 +149,7 @@ class Recogniser:
         Raises:
             ValueError: the clips contain NaN or infinity.
         """
-        floats = samples.is_floating_point()
-        samples = samples.float() if floats else samples  # floats may have any precision
+        samples = samples.float() if samples.is_floating_point() else samples.float() / 32768
         if not torch.isfinite(samples).all():
             raise ValueError("clips hold samples that are not finite (NaN or infinity); leave those clips out")
         silence = torch.zeros(len(self.classes))
@@ -159,8 +158,7 @@ class Recogniser:
         moments = silence.repeat(len(samples), positions // self.whisper.head.stack, 1)
         cnn, encoder = silence.repeat(2, len(samples), 1)
         texts = [""] * len(samples)
-        peaks = samples.abs() if floats else samples.int().abs() / 32768
-        loud = (peaks.amax(1) >= SILENT).nonzero()[:, 0]
+        loud = (samples.abs().amax(1) >= SILENT).nonzero()[:, 0]
         for places in loud.split(64) if len(loud) else ():
             some = scaled(samples[places])
             mel, bands = log_mel(some), self.whisper.mels  # large-v3 and turbo use 128 bands, the CNN 80
