@@ -1,6 +1,6 @@
 """Alarms from an audio stream: overlapping windows, averaged into one timeline, with a rule against false alarms.
 
-    listener = Listener(alarming=EMERGENCY, seconds=0.08)
+    listener = Listener(EMERGENCY, 0.08, Rule())
     for at, window in windows(microphone):   # chunks of int16, of any length
         times, probabilities, alarm = listener.hear(at, window, score(window))
 
@@ -9,7 +9,7 @@ Only the last window of audio is kept, in memory. Nothing is written to disk or 
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -65,15 +65,11 @@ def windows(chunks: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
         yield heard / RATE, sound
 
 
-@dataclass
 class Listener:
     """Alarm detection over successive windows. alarming: indices of alarm classes. seconds: duration of a frame."""
 
-    alarming: Sequence[int]
-    seconds: float
-    rule: Rule = field(default_factory=Rule)
-
-    def __post_init__(self):
+    def __init__(self, alarming: Sequence[int], seconds: float, rule: Rule):
+        self.alarming, self.seconds, self.rule = alarming, seconds, rule
         self._covered: deque[tuple[float, np.ndarray]] = deque(maxlen=round(WINDOW / HOP))
         self._alarmed = self._alarmed_before = -np.inf
         self._on = False
@@ -88,8 +84,7 @@ class Listener:
         alarming = timeline[:, list(self.alarming)].sum(1)
         last = alarming[-self.rule.n :]
         raised = int((last >= self.rule.on).sum()) >= self.rule.k
-        if self._on:
-            self._on = bool((last > self.rule.off).any())
+        self._on = self._on and bool((last > self.rule.off).any())
         if not raised or self._on or at - self._alarmed < self.rule.refractory:
             return times, timeline, None
         self._on, self._alarmed, self._alarmed_before = True, at, self._alarmed
