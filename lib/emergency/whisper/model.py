@@ -272,9 +272,8 @@ def build(
 
 
 def from_checkpoint(
-    name: str | Path, classes: Sequence[str], *, stack: int = 4, hidden: int = 512, all_layers: bool = True,
-    seed: int = 0,
-) -> EmergencyWhisper:  # fmt: skip
+    name: str | Path, classes: Sequence[str], *, stack: int = 4, hidden: int = 512, seed: int = 0
+) -> EmergencyWhisper:
     """Load a Whisper from the model hub ("openai/whisper-small") or from a folder in its format, with a new head.
 
     name: a folder, one below $DATA_ROOT, or a name on the hub ("whisper-base" is openai's), tried in this order.
@@ -295,7 +294,7 @@ def from_checkpoint(
         ) from error
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return EmergencyWhisper(whisper, tokenizer, classes, stack=stack, hidden=hidden, all_layers=all_layers)
+        return EmergencyWhisper(whisper, tokenizer, classes, stack=stack, hidden=hidden, all_layers=True)
 
 
 def _from_pretrained(name: str | Path) -> tuple[WhisperForConditionalGeneration, WhisperTokenizer]:
