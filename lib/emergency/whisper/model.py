@@ -202,8 +202,7 @@ class EmergencyWhisper(nn.Module):
         partial.mkdir(parents=True)
         self.whisper.save_pretrained(partial)
         self.tokenizer.save_pretrained(partial)
-        save_file({name: value.cpu().contiguous() for name, value in self.head.state_dict().items()},
-                  partial / "head.safetensors")  # fmt: skip
+        save_file(self.head.state_dict(), partial / "head.safetensors")
         (partial / "head.json").write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
