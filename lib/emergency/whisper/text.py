@@ -55,12 +55,8 @@ def cer_row(
 ) -> dict[str, float]:
     """Return clips, cer, cer_low, cer_high: CER in % with a 95 % interval by Efron's bootstrap over clips."""
     counts = errors(references, hypotheses, normaliser)
-    found = bootstrap(counts, _error_rate, seed) if len(counts) else 3 * (np.nan,)
+    found = bootstrap(counts, lambda sums: 100 * sums[..., 0] / sums[..., 1], seed) if len(counts) else 3 * (np.nan,)
     return {"clips": len(counts)} | dict(zip(("cer", "cer_low", "cer_high"), found, strict=True))
-
-
-def _error_rate(counts: np.ndarray) -> np.ndarray:
-    return 100 * counts[..., 0] / counts[..., 1]
 
 
 def chance_cer(
