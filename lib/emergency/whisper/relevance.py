@@ -59,8 +59,11 @@ def explain(
         if method == "attention rollout":
             found.append(rollout(model, part, wanted)[:, None].expand_as(part))
         else:
-            with {"CP-LRP": Held, "input x gradient": nullcontext}[method]() as held:
-                found.append(_input_x_gradient(model, part, wanted))
+            part = part.detach().requires_grad_()
+            with torch.enable_grad(), {"CP-LRP": Held, "input x gradient": nullcontext}[method]() as held:
+                logits = model(part)
+                output = (logits * selected(logits.detach(), wanted)).sum()
+            found.append(part.detach() * torch.autograd.grad(output, part)[0])
             if held is not None and not held.attention:  # the softmax of other implementations would not be held
                 raise ValueError("CP-LRP needs a Whisper with transformers' attention 'sdpa'")
     return torch.cat(found)
@@ -81,14 +84,6 @@ def rollout(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Tensor:
     weights = model.head.layer_weights(len(flow))
     whole = sum(weight * one for weight, one in zip(weights, flow, strict=True))
     return (at[:, None] @ whole)[:, 0].repeat_interleave(2, 1)[:, : mel.shape[2]] / 2
-
-
-@torch.enable_grad()
-def _input_x_gradient(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Tensor:
-    mel = mel.detach().clone().requires_grad_()
-    logits = model(mel)
-    output = (logits * selected(logits.detach(), targets)).sum()
-    return (mel * torch.autograd.grad(output, mel)[0]).detach()
 
 
 class Held(TorchFunctionMode):
