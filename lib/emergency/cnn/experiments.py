@@ -25,13 +25,11 @@ SOURCE_VALIDATION = 666  # clips on which the source ranked its seven variants
 
 def curves(compared: dict[str, Trained], seed: int) -> pd.DataFrame:
     """Return fig41: variant, seed, epoch and out-of-fold accuracy (%, over the clips of all folds)."""
-    frames = []
-    for label, one in compared.items():
-        scored = one.history.dropna(subset="accuracy")
-        scored = scored.assign(right=scored.accuracy * scored.clips).groupby("epoch")[["right", "clips"]].sum()
-        frame = pd.DataFrame({"epoch": scored.index, "accuracy": scored.right / scored.clips})
-        frames.append(frame.assign(variant=label, seed=seed))
-    return pd.concat(frames, ignore_index=True)[["variant", "seed", "epoch", "accuracy"]]
+    history = pd.concat({label: one.history for label, one in compared.items()}, names=["variant"])
+    scored = history.dropna(subset="accuracy").assign(right=lambda rows: rows.accuracy * rows.clips)
+    summed = scored.groupby(["variant", "epoch"], sort=False)[["right", "clips"]].sum()
+    table = (summed.right / summed.clips).rename("accuracy").reset_index().assign(seed=seed)
+    return table[["variant", "seed", "epoch", "accuracy"]]
 
 
 def variant_table(compared: dict[str, Trained], clips: Mels, *, seed: int) -> pd.DataFrame:
