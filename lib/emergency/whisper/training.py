@@ -96,9 +96,8 @@ def starting_at(clips: Clips, second: float) -> Clips:
 
     Silent clips are not shifted.
     """
-    heard = (clips.moments != 0) & (clips.moments != UNKNOWN)
-    first = torch.where(heard.any(1), heard.int().argmax(1), 0)
-    by = torch.where(heard.any(1), round(second * POSITIONS_PER_SECOND) - first, 0)
+    heard = clips.moments > 0
+    by = torch.where(heard.any(1), round(second * POSITIONS_PER_SECOND) - heard.int().argmax(1), 0)
     mel, moments = rolled(clips.mel, 2 * by[:, None, None]), rolled(clips.moments, by[:, None])
     return replace(clips, mel=mel, moments=moments, checksum=f"{clips.checksum}/starting at {second:g} s")
 
