@@ -56,11 +56,9 @@ def onsets(
 
 def _extent(clips: Clips) -> Tensor:
     """Return the seconds from the first sound of any class to the end of the last, (N,); inf without any."""
-    heard = clips.moments > 0
-    places = torch.arange(heard.shape[1])
-    last = torch.where(heard, places, -1).amax(1)
-    first = torch.where(heard, places, heard.shape[1]).amin(1)
-    return torch.where(heard.any(1), (last - first + 1) / 50, float("inf"))
+    heard = (clips.moments > 0).int()
+    around = heard.argmax(1) + heard.flip(1).argmax(1)  # positions before the first sound and after the last
+    return torch.where(heard.any(1), (heard.shape[1] - around) / 50, float("inf"))
 
 
 # --- Transfer and learning curves ---------------------------------------------------------------
