@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from scipy.stats import binomtest, t
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, cohen_kappa_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, cohen_kappa_score, confusion_matrix
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -158,8 +158,7 @@ def overlap_table(votes: Votes, labels: Tensor, alarming: Sequence[int], *, seed
     rows = []
     for one, other in combinations(votes, 2):
         a, b = right[one], right[other]
-        both, neither = (a & b).sum(), (~a & ~b).sum()
-        first, second = (a & ~b).sum(), (~a & b).sum()
+        neither, second, first, both = confusion_matrix(a, b, labels=[False, True]).ravel()
         product = both * neither + first * second
         rows.append({
             "one": one, "other": other, "seed": seed, "clips": len(a), "both_wrong": 100 * neither / len(a),
