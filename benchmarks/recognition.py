@@ -87,7 +87,7 @@ def stream(folder: Path) -> None:
         begin = time.perf_counter()
         samples = next(heard).samples
         print(time.perf_counter() - begin)
-    made.judge(Alarm(0.0, SECONDS, samples), "kitchen", 0.0)
+    made.judge(Alarm(0.0, SECONDS), samples, "kitchen", 0.0)
     hidden = torch.randn(1, 50 * SECONDS, made.whisper.whisper.config.d_model)
     made.whisper.transcribe(hidden, TOKENS)  # the voters decode only if the encoder predicts a sound
     exec(_MEMORY, {})

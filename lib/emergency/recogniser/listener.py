@@ -2,7 +2,7 @@
 
     listener = Listener(EMERGENCY, 0.08, Rule())
     for at, window in windows(microphone):   # chunks of int16, of any length
-        times, probabilities, alarm = listener.hear(at, window, score(window))
+        times, probabilities, alarm = listener.hear(at, score(window))
 
 Only the last window of audio is kept, in memory. Nothing is written to disk or logged here.
 """
@@ -41,11 +41,10 @@ class Rule:
 
 
 class Alarm(NamedTuple):
-    """An alarm. onset, at: seconds into the stream where it began and was raised. samples: (n,) int16, the window."""
+    """An alarm. onset, at: seconds into the stream where it began and was raised."""
 
     onset: float
     at: float
-    samples: np.ndarray
 
 
 def windows(chunks: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
@@ -74,12 +73,10 @@ class Listener:
         self._alarmed = self._alarmed_before = -np.inf
         self._on = False
 
-    def hear(
-        self, at: float, samples: np.ndarray, probabilities: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, Alarm | None]:
+    def hear(self, at: float, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, Alarm | None]:
         """Process the window that ends at `at` with its frame probabilities (moments, classes). Returns the start time
         of each frame (moments,), its probabilities averaged over the windows that contain it, and the alarm, if any."""
-        self._covered.append((at - len(samples) / RATE, probabilities))
+        self._covered.append((at - WINDOW, probabilities))
         times, timeline = self._averaged()
         alarming = timeline[:, list(self.alarming)].sum(1)
         last = alarming[-self.rule.n :]
@@ -91,7 +88,7 @@ class Listener:
         first = len(alarming) - len(last) + int(np.argmax(last >= self.rule.on))
         while first > 0 and alarming[first - 1] > self.rule.off:
             first -= 1
-        return times, timeline, Alarm(float(times[first]), at, samples.copy())
+        return times, timeline, Alarm(float(times[first]), at)
 
     def overruled(self) -> None:
         """Cancel the last alarm, so that the next one may follow at once, even for the same sound."""

@@ -221,8 +221,8 @@ class Recogniser:
         started = time.time() if started is None else started
         listener = Listener(self.alarming, self.whisper.seconds_per_moment, self.rule)
         for at, samples in windows(chunks):
-            times, probabilities, alarm = listener.hear(at, samples, self._scored(samples))
-            alert = None if alarm is None else self.judge(alarm, location, started)
+            times, probabilities, alarm = listener.hear(at, self._scored(samples))
+            alert = None if alarm is None else self.judge(alarm, samples, location, started)
             if alarm is not None and alert is None:
                 listener.overruled()
             yield Heard(samples, times, probabilities, alarm, alert)
@@ -239,9 +239,9 @@ class Recogniser:
             moments = smoothed(self.whisper(log_mel(scaled(torch.from_numpy(floats)[None]), self.whisper.mels)), step)
             return (moments[0] / self.temperatures[ENCODER]).softmax(-1).numpy()
 
-    def judge(self, alarm: Alarm, location: str, started: float) -> Alert | None:
-        """Return the alert for an alarm if two of three voters uphold it in the alarm's window, else None."""
-        opinion = self.predict(torch.from_numpy(alarm.samples)[None])
+    def judge(self, alarm: Alarm, samples: np.ndarray, location: str, started: float) -> Alert | None:
+        """Return the alert for an alarm if two of three voters uphold it in its window, (n,) int16, else None."""
+        opinion = self.predict(torch.from_numpy(samples)[None])
         votes = self.calibrated_votes(opinion)
         if not ensemble.majority(votes, self.alarming):
             return None
@@ -251,7 +251,7 @@ class Recogniser:
         korean = row.korean if row else kind  # a user-defined class
         callers = tuple(name for name, logits in votes.items() if raised(logits, self.alarming))
         return Alert(kind, korean, float(probability.sum()), callers, alarm.onset, started + alarm.at, location,
-                     opinion.texts[0], self.digest(), alarm.samples)  # fmt: skip
+                     opinion.texts[0], self.digest(), samples.copy())  # fmt: skip
 
 
 def _chunks(source: Source) -> Iterator[np.ndarray]:
