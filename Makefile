@@ -19,20 +19,14 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 # Use the active virtual or conda environment (except conda's base), otherwise create and use .venv.
 OWN := $(CURDIR)/.venv
-ACTIVE :=
-ifneq ($(VIRTUAL_ENV),)
 ACTIVE := $(VIRTUAL_ENV)
-else
-ifneq ($(CONDA_PREFIX),)
 ifneq ($(CONDA_DEFAULT_ENV),base)
-ACTIVE := $(CONDA_PREFIX)
-endif
-endif
+ACTIVE := $(or $(VIRTUAL_ENV),$(CONDA_PREFIX))
 endif
 ifeq ($(ACTIVE),$(OWN))
 ACTIVE :=
 endif
-BIN := $(if $(ACTIVE),$(ACTIVE),$(OWN))/bin
+BIN := $(or $(ACTIVE),$(OWN))/bin
 PYTHON := $(BIN)/python
 WORKFLOW = "$(PYTHON)" -m lib.press.workflow
 SELECTION = --profile "$$PROFILE" --seeds "$$SEEDS" --only "$$ONLY" --params "$$PARAMS" --jobs "$$JOBS" --cores "$$CORES" \
@@ -78,12 +72,10 @@ site: environment ## Write build/site/index.html: all results of a profile, to r
 paper: environment ## Set build/paper/paper-<profile>.pdf from the stored results (PROFILE=public unless given)
 	@$(WORKFLOW) paper --profile "$(if $(ASKED),$$PROFILE,public)"
 
-test: environment ## Check the style and the imports, and run all tests, notebooks included
-	@$(MAKE) --no-print-directory lint
+test: lint ## Check the style and the imports, and run all tests, notebooks included
 	@"$(PYTHON)" -m pytest -n $(or $(CORES),2) --dist loadfile --no-loadscope-reorder
 
-check: environment ## Check the style and the imports, and run the tests of seconds: for every save
-	@$(MAKE) --no-print-directory lint
+check: lint ## Check the style and the imports, and run the tests of seconds: for every save
 	@"$(PYTHON)" -m pytest -n $(or $(CORES),2) --dist loadfile -m "not slow"
 
 lab: environment ## Open JupyterLab
