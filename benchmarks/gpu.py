@@ -22,10 +22,10 @@ from pathlib import Path
 
 import psutil  # installed with accelerate
 import torch
+from joblib import cpu_count  # respects container quotas
 
 from lib import paths
 from lib.press import jobs, staleness
-from lib.press.workflow import available_cores
 
 NOTEBOOKS = "01_laplacian_gan 02_categorical_similarity"
 PART = 15 * 2**20  # bytes of a part, before compression
@@ -84,7 +84,7 @@ def run(selected: list[jobs.Job], deadline: float, logs: Path) -> dict[str, floa
 
     Returns, for each checkpoint of an epoch, the seconds since the start at which it was first seen.
     """
-    threads = max(1, available_cores() // len(selected))
+    threads = max(1, cpu_count() // len(selected))
     begin, waiting, running, ended = time.monotonic(), {job.name: job for job in selected}, {}, {}
     since, clock, old = {}, {}, epochs(selected[0].folder)
     try:

@@ -118,11 +118,14 @@ def _execute(notebook: Path, copy: Path, values: dict) -> None:
         )  # fmt: skip
 
 
-def store_outputs(notebook: Path, copy: Path) -> None:
-    """Copy the outputs of checked cells from `copy` into `notebook`, and remove all others."""
-    content, executed = nbformat.read(notebook, 4), {cell.id: cell for cell in nbformat.read(copy, 4).cells}
-    for cell in (cell for cell in content.cells if cell.cell_type == "code"):
-        checked = "nbval-check-output" in cell.metadata.get("tags", [])
-        cell.outputs = executed[cell.id].outputs if checked else []
-        cell.execution_count = executed[cell.id].execution_count if checked else None
-    jobs.write_atomically(notebook, nbformat.writes(content) + "\n")
+def store_outputs(selected: list[jobs.Job]) -> None:
+    """`make outputs`: store the outputs of checked cells, and no others, in the notebooks of the repository."""
+    for job in {job.notebook: job for job in reversed(selected)}.values():  # the first seed of each notebook
+        notebook = paths.NOTEBOOKS / f"{job.notebook}.ipynb"
+        content, copy = (nbformat.read(path, 4) for path in (notebook, jobs.executed(job.name)))
+        executed = {cell.id: cell for cell in copy.cells}
+        for cell in (cell for cell in content.cells if cell.cell_type == "code"):
+            checked = "nbval-check-output" in cell.metadata.get("tags", [])
+            cell.outputs = executed[cell.id].outputs if checked else []
+            cell.execution_count = executed[cell.id].execution_count if checked else None
+        jobs.write_atomically(notebook, nbformat.writes(content) + "\n")

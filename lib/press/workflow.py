@@ -127,19 +127,6 @@ def _tell_what_is_left(left: list[Job], log: Path) -> None:
     print(f"Snakemake's own log: {jobs.short(log)}")
 
 
-def store_outputs(selected: list[Job]) -> None:
-    """`make outputs`: store the outputs of checked cells, and no others, in the notebooks of the repository."""
-    for job in {job.notebook: job for job in reversed(selected)}.values():
-        execution.store_outputs(paths.NOTEBOOKS / f"{job.notebook}.ipynb", jobs.executed(job.name))
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use, which in a container or on a cluster can be fewer than all."""
-    from joblib import cpu_count  # respects container quotas; imported here, as it takes a while
-
-    return cpu_count()
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m lib.press.workflow", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -160,8 +147,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.command in PAGES:  # each takes seconds to import
             return import_module(f"lib.press.{options.command}").main(options.profile)
+        from joblib import cpu_count  # respects container quotas; imported here, as it takes a while
+
         options.jobs = _count("JOBS", options.jobs, 8 if options.executor else 1)
-        options.cores = _count("CORES", options.cores, 4 if options.executor else available_cores())
+        options.cores = _count("CORES", options.cores, 4 if options.executor else cpu_count())
         selected = jobs.select(options.profile, options.seeds, options.only, options.params)
         if options.command == "plan":
             show_plan(selected)
@@ -171,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 2
     if options.command == "outputs" and status == 0:
-        store_outputs(selected)
+        execution.store_outputs(selected)
     return status
 
 
