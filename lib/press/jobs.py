@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,10 @@ class Job:
     notebook: str
     folder: str
     seed: int | None
-    values: dict[str, Any] = field(hash=False)
-    parts: dict[str, str] = field(hash=False)
+    values: dict[str, Any]
+    parts: dict[str, str]
     reads: tuple[str, ...]  # names of the jobs whose results this one reads
-    resources: dict[str, int] = field(default_factory=dict, hash=False)  # on a cluster, see `parameters.Resources`
+    resources: dict[str, int]  # on a cluster, see `parameters.Resources`
 
     @property
     def name(self) -> str:
@@ -49,11 +49,6 @@ class Job:
     @property
     def title(self) -> str:
         return title(self.name)
-
-    def description(self) -> dict[str, Any]:
-        """Return all that running the job needs: the content of its inputs file, which makes it stale on a change."""
-        what = {"notebook": self.notebook, "folder": self.folder, "parameters": self.values}
-        return what | {"reads": self.reads, "parts": self.parts}
 
 
 def title(job: str) -> str:

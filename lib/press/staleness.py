@@ -81,7 +81,9 @@ def prepare(job: Job) -> None:
     stale = bool(reasons(job))
     if stale:
         jobs.executed(job.name).unlink(missing_ok=True)
-    content = json.dumps(job.description(), indent=1) + "\n"
+    # All that running the job needs. Snakemake runs it again when this file changes.
+    needed = {"notebook": job.notebook, "folder": job.folder, "parameters": job.values, "reads": job.reads}
+    content = json.dumps(needed | {"parts": job.parts}, indent=1) + "\n"
     path = jobs.inputs_file(job.name)
     if not path.exists() or path.read_text(encoding="utf-8") != content:
         write_atomically(path, content)
