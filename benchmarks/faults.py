@@ -95,7 +95,7 @@ FAULTS = [
     ("training", "saved = _complete(folder) if same else []", "saved = _complete(folder)"),
     ("training", "mixed = int(np.random.SeedSequence([seed, epoch])", "mixed = int(np.random.SeedSequence([seed, 0])"),
     ("sources", "waiting += [\".\".join(module.split(\".\")[:n]) for n in range(1, module.count(\".\") + 1)]", "pass", "tests/press/test_fingerprint.py"),
-    ("press/fingerprint", "parts |= {f\"package {name}\": pins for name, pins in locked(imported).items()}", "pass"),
+    ("press/fingerprint", "parts |= {f\"package {name}\": pins for name, pins in locked(packages).items()}", "pass"),
     ("press/staleness", "elif expected and sha256(path) != expected:", "elif False:", "tests/press/test_workflow.py"),
     ("press/parameters", "validate_python(value, strict=True)", "validate_python(value)"),
 ]  # fmt: skip

@@ -29,12 +29,8 @@ def notebook_hash(notebook: str) -> str:
     return sources.sha256(json.dumps([sources.normalised(source) for source in _code(notebook)]))
 
 
-def imported_modules(notebook: str) -> list[str]:
-    """Return the `lib` modules that the notebook imports directly."""
-    return sorted(name for name in _imports(notebook) if name.split(".")[0] == "lib")
-
-
-def _imports(notebook: str) -> set[str]:
+def imports(notebook: str) -> set[str]:
+    """Return the modules and packages that the notebook imports directly."""
     found = set()
     for node in (node for source in _code(notebook) for node in ast.walk(_parsed(source))):
         if isinstance(node, ast.Import):
@@ -80,14 +76,15 @@ def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
     """Return everything that a run with these resolved parameters depends on, keyed by names used in messages."""
     parts = {"notebook": notebook_hash(notebook)}
     parts |= {f"parameter {name}": repr(value) for name, value in sorted(values.items())}
-    modules = imported_modules(notebook)
+    direct = imports(notebook)
+    modules = sorted(name for name in direct if name.split(".")[0] == "lib")
     # The values in `defaults` modules are parameters, which are included above.
     hashes = sources.module_hashes(*modules, without=NO_RESULTS_OF_OURS)
     parts |= {f"module {name}": value for name, value in hashes.items() if not name.endswith(".defaults")}
     if "module lib.press.claims" in parts:  # the module that reads them
         parts["the source's claims"] = sources.sha256(paths.CLAIMS.read_text(encoding="utf-8"))
-    imported = {package_of(name) for name in _imports(notebook) | sources.imported_packages(*modules)} - NO_RESULTS
-    parts |= {f"package {name}": pins for name, pins in locked(imported).items()}
+    packages = {package_of(name) for name in direct | sources.imported_packages(*modules)} - NO_RESULTS
+    parts |= {f"package {name}": pins for name, pins in locked(packages).items()}
     # The lock file pins some packages per Python version, so the version is included.
     parts["Python version"] = "{}.{}".format(*sys.version_info)
     return parts | data_parts(values)

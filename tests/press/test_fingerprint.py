@@ -167,7 +167,7 @@ def test_unknown_modules_are_errors(repository):
 )
 def test_all_forms_of_import_are_seen(repository, line):
     (repository / "03_study.ipynb").write_text(notebook([CELLS[0], line]))
-    assert "lib.study.losses" in fingerprint.imported_modules("03_study")
+    assert "lib.study.losses" in fingerprint.imports("03_study")
 
 
 def test_a_notebook_is_what_its_cells_say(repository):
