@@ -16,7 +16,7 @@ from lib import paths
 
 def source_hash(*modules: str) -> str:
     """Return one hash over the given `lib` modules and everything in `lib` that they import, except this module."""
-    return digest({name: module_hash(name) for name in closure(*modules, without={__name__})})
+    return digest(module_hashes(*modules, without={__name__}))
 
 
 def module_hashes(*modules: str, without: Collection[str] = ()) -> dict[str, str]:
@@ -72,7 +72,7 @@ def normalised(source: str) -> str:
     return ast.dump(tree)
 
 
-def digest(parts: dict[str, str]) -> str:
+def digest(parts: dict) -> str:
     """Return one hash over all parts."""
     return sha256(json.dumps(parts, sort_keys=True))
 

@@ -6,7 +6,6 @@ lacks is taken from `trained`, `quick` or `gpu`, and its caption says so; one th
 command that makes it. The same results give a byte-identical PDF.
 """
 
-import hashlib
 import json
 import shutil
 import time
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import typst
 
-from lib import paths
+from lib import paths, sources
 from lib.paths import atomic
 from lib.press import gallery, jobs, parameters
 from lib.press.parameters import ParameterError
@@ -65,7 +64,7 @@ def collect(profile: str, folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"profile": profile, "figures": {}, "tables": {}, "versions": {}, "runs": [], "data": []}
     found["notebooks"] = parameters.notebooks()
     found["repository"] = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
-    found["lock"] = hashlib.sha256((paths.ROOT / "requirements.lock").read_bytes()).hexdigest()[:8]
+    found["lock"] = jobs.sha256(paths.LOCK)[:8]
     for name in dict.fromkeys((profile, *FALLBACKS)):
         if name == profile or (paths.figures() / name).is_dir():
             _collect_profile(name, folder, found)
@@ -95,12 +94,11 @@ def _collect_profile(name: str, folder: Path, found: dict[str, Any]) -> None:
             for used in record["data"]:
                 entry = {key: used.get(key, "images") for key in ("name", "split", "count", "unit", "checksum")}
                 found["data"] += [entry] if entry not in found["data"] else []
-            made = json.dumps({name: output["files"] for name, output in record["outputs"].items()}, sort_keys=True)
             facts = {
                 "profile": name,
                 "parameters": record["parameters"],
                 "inputs": record["inputs"][:8],
-                "outputs": hashlib.sha256(made.encode()).hexdigest()[:8],
+                "outputs": sources.digest({name: output["files"] for name, output in record["outputs"].items()})[:8],
             }
             runs += [gallery.run_row(scope, notebook) | facts] if notebook != gallery.OWN else []
     found["runs"] += sorted(runs, key=lambda run: (run["notebook"], run["seed"]))
