@@ -50,6 +50,7 @@ def run_row(scope: Scope, notebook: str) -> dict[str, object]:
     origins = [sidecar["provenance"] for sidecar in made]
     threads = [f"{one['device']}, {one['threads']} thread{'s' * (one['threads'] > 1)}" for one in origins]
     seconds = [one["seconds"] for one in origins if one["seconds"] is not None]
+    commits = [re.sub(r"^([0-9a-f]{7})[0-9a-f]{33}", r"\1", one.get("commit") or "unknown") for one in origins]
     return {
         "notebook": notebook,
         "seed": "all" if scope.seed is None else str(scope.seed),
@@ -57,7 +58,7 @@ def run_row(scope: Scope, notebook: str) -> dict[str, object]:
         "data": "; ".join(dict.fromkeys(data["name"] for data in record["data"])),
         "machine": threads[-1] if threads else "",
         "minutes": max(seconds) / 60 if seconds else None,
-        "commit": "; ".join(dict.fromkeys(short_commit(one.get("commit") or "unknown") for one in origins)),
+        "commit": "; ".join(dict.fromkeys(commits)),  # such as `8424344` or `8424344 + changes`
     }
 
 
@@ -66,11 +67,6 @@ def runs(profile: str) -> pd.DataFrame:
     rows = [run_row(scope, notebook) for scope in scopes(profile) for notebook in scope.records]
     columns = ["notebook", "seed", "figures", "tables", "data", "minutes", "commit"]
     return pd.DataFrame(rows, columns=columns).sort_values(["notebook", "seed"], ignore_index=True)
-
-
-def short_commit(commit: str) -> str:
-    """Return a commit from provenance as `8424344` or `8424344 + changes`; "unknown" is unchanged."""
-    return re.sub(r"^([0-9a-f]{7})[0-9a-f]{33}", r"\1", commit)
 
 
 def show(found: pd.DataFrame, name: str) -> None:
