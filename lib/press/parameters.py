@@ -172,10 +172,9 @@ def check_names(names, known_by: dict[str, dict[str, Any]]) -> None:
     known = sorted({name for values in known_by.values() for name in values} - set(SET_BY_THE_WORKFLOW))
     for name in names:
         if name not in known:
-            where = ", ".join(known_by) or "no notebook"
             raise ParameterError(
                 f"The command line sets '{name}', which no notebook of this run has"
-                f"{_nearest(name, known)} (notebooks: {where})"
+                f"{_nearest(name, known)} (notebooks: {', '.join(known_by)})"
             )
 
 
