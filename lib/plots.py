@@ -5,6 +5,7 @@ Colours are Okabe and Ito's (2008), which readers with any colour vision can dis
 """
 
 import io
+import logging
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -52,6 +53,8 @@ STYLE = {
     "svg.hashsalt": "four-studies",
 }
 
+
+logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of every table of NanumGothic that a PDF leaves out
 
 # Importing the package would change the style of the whole session; only its font is needed.
 font_manager.fontManager.addfont(Path(find_spec("koreanize_matplotlib").origin).parent / "fonts" / "NanumGothic.ttf")

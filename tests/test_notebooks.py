@@ -94,6 +94,13 @@ class TestForm:
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                     assert node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name
 
+    def test_no_variable_is_named_like_a_default(self, name):
+        """In an open notebook it would be taken for a parameter that is set in the wrong place."""
+        trees = [ast.parse(source(cell)) for cell in cells(name) if "parameters" not in tags(cell)]
+        names = {node.id for tree in trees for node in ast.walk(tree)
+                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}  # fmt: skip
+        assert not names & parameters.defaults(name).keys()
+
     def test_no_stored_error(self, name):
         kinds = [output["output_type"] for cell in cells(name) for output in cell["outputs"]]
         assert "error" not in kinds

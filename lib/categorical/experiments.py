@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -10,8 +11,22 @@ import torch
 from lib.categorical.arms import Arm
 from lib.categorical.evaluation import Seen, clusters, code_bytes, health_table, representation_table, see
 from lib.categorical.training import Settings, Trained, train_arms
+from lib.data import needs
+from lib.data.catalog import DataError
 from lib.data.images import Images
 from lib.metrics import clustering
+
+
+def check(train: Images, small: Images, settings: Settings, design: Any) -> None:
+    """Check notebook 02's parameters before anything is trained. small: images of tuning and ablation.
+
+    Raises:
+        DataError: a batch is not filled, or there are fewer images than clusters.
+    """
+    if design.ablation_epochs or design.tuning_epochs:
+        needs.batch(settings.batch_size, len(small), f"ablation_count={design.ablation_count}; of tuning and ablation")
+    if (most := max(design.other_counts, default=1)) > len(train):
+        raise DataError(f"other_counts={list(design.other_counts)} asks for {most} clusters of {len(train)} images.")
 
 
 def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:

@@ -4,6 +4,7 @@ Profiles and `PARAMS` set these by name, like those in the cell; in an open note
 The values are those of the *quick* profile.
 """
 
+size = 0  # pixels, to which images are cropped and resized; 0 takes them as they are
 learning_rate = 0.004  # of AdamW
 small_count = 640  # training images of all experiments but the first; 0: all
 small_epochs = 5  # epochs of these experiments

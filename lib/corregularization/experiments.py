@@ -13,8 +13,12 @@ from torch import Tensor, nn
 
 from lib.corregularization.analysis import coherence, group_coherence, norms_and_angles, prune_redundant, similarity
 from lib.corregularization.arms import Arm
+from lib.corregularization.disentanglement import VaeSettings
 from lib.corregularization.losses import select_layers
+from lib.corregularization.models import build_model
+from lib.corregularization.packing import GROUPS
 from lib.corregularization.training import Settings, Trained, score, train_arms, with_label_noise
+from lib.data import needs
 from lib.data.catalog import DataError
 from lib.metrics.comparison import MARGIN, paired_table
 
@@ -25,6 +29,30 @@ TUNING_SEEDS = (1000, 1001)  # not a run's own seed, but the same in all runs, s
 LEARNT = 1 / 9  # of the way from chance to no errors: below it, too little is learnt to tell two penalties apart
 NOT_JUDGED = "not judged"
 FURTHER = 3  # maximum number of times a search extends its grid
+SMALLEST = 8  # pixels: the networks halve the resolution three times
+
+
+def check(small: "Images", settings: Settings, design: Any, groups: Sequence[int]) -> None:
+    """Check notebook 03's parameters before anything is trained. small: images of the experiments after the first.
+
+    Raises:
+        DataError: a batch is not filled, the images are too small, or `packing_ratios` or `groups` are not possible.
+        ValueError: a network does not exist.
+    """
+    if min(small.pixels.shape[2:]) < SMALLEST:
+        raise DataError(f"The networks take images of {SMALLEST} px or more, and {small.name} has "
+                        f"{tuple(small.pixels.shape[2:])}. Give size=32, which resizes them.")  # fmt: skip
+    needs.batch(settings.batch_size, len(small), f"small_count={design.small_count}")
+    if design.vae_epochs:
+        needs.batch(VaeSettings.batch_size, design.vae_count, f"vae_count={design.vae_count}; of the VAEs")
+    if not groups or min(groups) < 2:
+        raise DataError(f"groups={list(groups)}: expected numbers of groups from 2, as groups=[2,8].")
+    for ratio in design.packing_ratios:
+        if (count := round(ratio * design.packing_dimension)) % GROUPS or count <= GROUPS:
+            raise DataError(f"packing_ratios: {ratio:g} x {design.packing_dimension} dimensions are {count} vectors, "
+                            f"which do not form {GROUPS} equal groups with pairs.")  # fmt: skip
+    for name in design.cost_models:
+        build_model(name, 2)
 
 
 def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:

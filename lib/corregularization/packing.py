@@ -25,6 +25,7 @@ from lib.corregularization.losses import gram_penalty, welch_bound
 from lib.forking import side_by_side
 
 Grouping = Literal["whole", "fixed", "random", "noise"]
+GROUPS = 4  # of equal size, in all comparisons
 LOSSES: dict[str, dict[str, Any]] = {"p = 2": {}, "p = 4": {"power": 4}, "hinge above Welch": {"margin": "welch"}}
 
 
@@ -33,7 +34,7 @@ def pack(
     d: int,
     grouping: Grouping = "whole",
     *,
-    groups: int = 4,
+    groups: int = GROUPS,
     steps: int = 1500,
     starts: int = 1,
     learning_rate: float = 0.05,
@@ -86,7 +87,7 @@ def pack(
 
 
 def packing_table(
-    ratios: Iterable[float], d: int = 32, steps: int = 1500, starts: int = 10, *, groups: int = 4, seed: int = 0
+    ratios: Iterable[float], d: int = 32, steps: int = 1500, starts: int = 10, *, groups: int = GROUPS, seed: int = 0
 ) -> pd.DataFrame:
     """Return the similarity after each loss and grouping at n = ratio·d, one row per (ratio, loss, groups, start).
 

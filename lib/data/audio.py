@@ -137,6 +137,11 @@ def _esc50(source: Source, split: str) -> tuple[Listing, str]:
     if source.kind == "folder":
         listing = folders.list_folder(source.path, "all", SOUNDS)
         listing = replace(listing, folds=np.array([_fold(path) for path in listing.paths()], np.int64))
+        if set(listing.classes) <= {"audio", "sound"}:  # its folder of all clips, or no folder
+            raise DataError(
+                f"{source.path} holds the clips of ESC-50 without their classes. Put its whole repository there, with "
+                "meta/esc50.csv beside audio/, or make one folder per class."
+            )
         copy = [_copy(listing.paths()[0])]
     else:
         listing = _official(source)

@@ -104,7 +104,7 @@ def _official_forms(base: Path, dataset: str) -> Iterator[tuple[str, Path, str]]
         yield "official", inside, CELEBA_IMAGES
         yield "archive", inside / f"{CELEBA_IMAGES}.zip", ""
     elif dataset == "esc50":
-        for folder in (base / ESC50, inside / ESC50, inside):
+        for folder in (base / ESC50, base / ESC50 / ESC50, base / "ESC-50", inside / ESC50, inside):  # zips, git, own
             yield "official", folder, ESC50_LIST
         for folder in (base, inside):
             yield "archive", folder / f"{ESC50}.zip", ""

@@ -63,8 +63,10 @@ def locate(dataset: str) -> Source | None:
     """Like `catalog.locate`, but raise DataError for a folder that does not exist."""
     source = catalog.locate(dataset)
     if source is None and dataset.startswith("folder:"):
+        path = catalog.folder_path(dataset)
+        fault = "is a file; if it is an archive, unpack it" if path.is_file() else "does not exist"
         raise DataError(
-            f"{dataset!r} names no folder: {catalog.folder_path(dataset)} does not exist. A relative path starts at "
+            f"{dataset!r} names no folder: {path} {fault}. A relative path starts at "
             f"the data root ({catalog.data_root()}, environment variable DATA_ROOT) or at the repository."
         )
     return source
@@ -77,7 +79,10 @@ def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     `count` keeps everything that a smaller one selects.
     """
     if count > len(labels):
-        raise DataError(f"count={count} asks for more than the {len(labels)} there are. Lower it.")
+        raise DataError(
+            f"count={count} asks for more than the {len(labels)} there are. Lower it, or take all, in notebooks by "
+            "train_count=0 and test_count=0."
+        )
     random = np.random.Generator(np.random.PCG64(seed))
     # Deal the images out in rounds, one per class and round, in an order drawn from the seed.
     shuffled = random.permutation(len(labels))
@@ -110,7 +115,7 @@ def fill(values: np.ndarray, files: Sequence[Path], read: Callable[[Path], np.nd
     failed = [(file, error) for file, error in zip(files, in_threads(one, len(files)), strict=True) if error]
     if failed:
         others = ", ".join(catalog.readable(str(file)) for file, _ in failed[1:6])
-        more = f" {len(failed)} files cannot be read; the next are {others}." if others else ""
+        more = f" {len(failed)} files cannot be used; the next are {others}." if others else ""
         raise DataError(f"{failed[0][1]}{more}") from failed[0][1]
 
 

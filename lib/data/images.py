@@ -190,6 +190,8 @@ def read_image(path: Path, size: int | None) -> np.ndarray:
             with contextlib.suppress(Exception):  # metadata may be malformed
                 ImageOps.exif_transpose(opened, in_place=True)
             image = to_rgb(opened)
+    except Image.DecompressionBombError as error:
+        raise DataError(f"The image {path} has more pixels than Pillow reads ({error}). Make it smaller.") from error
     except Exception as error:  # decoders may raise anything on a damaged file
         raise DataError(
             f"The image {path} cannot be read: it is corrupt, truncated or of an unusual kind ({error}). Replace it, "

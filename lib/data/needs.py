@@ -15,6 +15,12 @@ NEEDS = {
 }
 
 
+def batch(size: int, images: int, why: str) -> None:
+    """Raise DataError if `images`, given by the parameter that `why` names, do not fill a batch of `size`."""
+    if images < size:
+        raise DataError(f"{images:,} images do not fill a batch of {size} ({why}). Raise it or lower batch_size.")
+
+
 def check(notebook: str, data: Any) -> None:
     """Check that `data` (images or sounds of one split, with labels) are enough for the notebook.
 
@@ -25,11 +31,12 @@ def check(notebook: str, data: Any) -> None:
         return
     train, test, classes, why = NEEDS[notebook]
     count = test if data.split == "test" else train
-    split = {"train": "training", "test": "test", "all": "all"}[data.split]
+    split = {"train": "training ", "test": "test ", "all": ""}[data.split]
     occurring = len(data.labels.unique())
     if len(data) < count or occurring < classes:
+        remedy = "raise train_count and test_count, or make train and test folders of your own"
+        remedy = f"make one folder for each class of {data.unit}" if occurring < classes else remedy
         raise DataError(
-            f"Notebook {notebook} needs {count:,} {split} {data.unit} of {classes} or more classes at the least "
-            f"({why}), and {data.name} has {len(data):,} of {occurring}. Add {data.unit}, raise train_count and "
-            "test_count, or make train and test folders of your own."
+            f"Notebook {notebook} needs {count:,} {split}{data.unit} of {classes} or more classes at the least "
+            f"({why}), and {data.name} has {len(data):,} of {occurring}. Add {data.unit}, {remedy}."
         )

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from lib.data import needs
 from lib.data.images import Images, load_images
 from lib.forking import side_by_side
 from lib.laplacian_gan import copying
@@ -108,10 +109,16 @@ def load_protocol(
     **options: int,
 ) -> Protocol:
     """Return a `Protocol`, networks loaded by name. extractor, second: "auto", "inception", "vgg16" or "domain",
-    second also "" (none); lpips_net: "alex", "vgg" or "squeeze"."""
+    second also "" (none); lpips_net: "alex", "vgg" or "squeeze".
+
+    Raises:
+        MetricError: a network is unknown, the images are too small for LPIPS's, or there are fewer than two pairs.
+    """
+    perceptual = load_lpips(lpips_net, device=settings.device)
+    lpips_diversity(perceptual, test.pixels[:2], pairs=min(options["pairs"], 2), seed=0)  # before a domain extractor
     how = {"device": settings.device, "precision": settings.precision}
     features, other = (load_extractor(kind, train, test, **how) if kind else None for kind in (extractor, second))
-    return Protocol(train, test, features, load_lpips(lpips_net, device=settings.device), second=other, **options)
+    return Protocol(train, test, features, perceptual, second=other, **options)
 
 
 def distances(protocol: Protocol, pixels: Tensor) -> dict[str, Any]:
@@ -281,10 +288,13 @@ def compare_on(
 
 
 def load_others(names: Sequence[str], *, size: int, seed: int) -> dict[str, tuple[Images, Images]]:
-    """Load training and test images of further data sets, by name."""
-    return {
+    """Load training and test images of further data sets, by name; DataError if one has too few."""
+    others = {
         name: tuple(load_images(name, split, size=size, seed=seed) for split in ("train", "test")) for name in names
     }
+    for images in (images for pair in others.values() for images in pair):
+        needs.check("01_laplacian_gan", images)
+    return others
 
 
 def repeated(

@@ -39,7 +39,7 @@ class Generator(nn.Module):
 
     def __init__(self, size: int = 32, *, width: int = 64, latent: int = LATENT, levels: Sequence[int] = ()):
         super().__init__()
-        self.size, self.latent, self.levels = size, latent, _checked(levels, size)
+        self.size, self.latent, self.levels = size, latent, check_levels(levels, size)
         finest = size in self.levels
         channels = {r: width * size // (2 * r) for r in resolutions(size)[:-1]}
         channels[size] = max(1, width // 2) if finest else COLOURS
@@ -74,7 +74,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, size: int = 32, *, width: int = 64, levels: Sequence[int] = (), norm: str = "batch"):
         super().__init__()
-        self.size, self.levels = size, _checked(levels, size)
+        self.size, self.levels = size, check_levels(levels, size)
         self.blocks = nn.ModuleDict()
         taken = COLOURS
         for r in reversed(resolutions(size)):
@@ -180,7 +180,8 @@ def _join(features: Tensor, bands: Bands | None, resolution: int, levels: Sequen
     return torch.cat([features, bands[resolution].to(features.dtype)], dim=1)
 
 
-def _checked(levels: Sequence[int], size: int) -> tuple[int, ...]:
+def check_levels(levels: Sequence[int], size: int) -> tuple[int, ...]:
+    """Return the levels in ascending order; ValueError if a DCGAN or a pyramid of images of `size` px has not all."""
     if size < 2 * COARSEST or size != resolutions(size)[-1]:
         raise ValueError(f"a DCGAN makes images of 8, 16, 32, 64, 128, … px, not of {size}")
     unknown = [level for level in levels if level not in resolutions(size)]

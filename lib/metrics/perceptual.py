@@ -27,24 +27,29 @@ TRUNKS = {  # torchvision's weights of each trunk
     "vgg": models.VGG16_Weights.IMAGENET1K_V1,
     "squeeze": models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
 }
+SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels, which their poolings leave one of
 CHUNK = 100  # images per batch at 32 px, fewer if larger: vgg needs about 7 MB per pair at 64 px
 
 
 @dataclass(frozen=True)
 class Perceptual:
-    """A perceptual distance: name (for captions) and network."""
+    """A perceptual distance: name (for captions), network and its smallest images in pixels."""
 
     name: str
     network: nn.Module = field(repr=False)
+    smallest: int = 1
 
     @torch.no_grad()
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Return LPIPS between a[i] and b[i]: images (n, 3, h, w) uint8 -> (n,) float32 on the CPU.
 
-        Raises a MetricError for other types and shapes. The minimum size is 16 px for vgg, 17 for squeeze, 31 for alex.
+        Raises a MetricError for other types and shapes, and for images smaller than `smallest`.
         """
         if a.shape != b.shape:
             raise MetricError(f"LPIPS compares images of one shape, not {tuple(a.shape)} with {tuple(b.shape)}")
+        if min(a.shape[-2:]) < self.smallest:
+            raise MetricError(f"{self.name} takes images of {self.smallest} px or more, not of {tuple(a.shape[-2:])}; "
+                              "take larger ones, or lpips_net='vgg', which takes 16 px")  # fmt: skip
         check_pixels(a), check_pixels(b)
         device = next(self.network.parameters()).device
         count = max(1, CHUNK * 32 * 32 // (a.shape[-2] * a.shape[-1]))
@@ -75,7 +80,7 @@ def load_lpips(net: str = "vgg", *, device: str = "cpu") -> Perceptual:
                 f"file and put a whole one in its place, from {TRUNKS[net].url}"
             ) from error
     name = f"LPIPS-{net}" if trained else f"LPIPS-{net} with untrained trunk"
-    return Perceptual(name, network.eval().requires_grad_(False).to(pick_device(device)))
+    return Perceptual(name, network.eval().requires_grad_(False).to(pick_device(device)), SMALLEST[net])
 
 
 def lpips_diversity(perceptual: Perceptual, images: Tensor, *, pairs: int, seed: int) -> dict[str, float]:
@@ -84,6 +89,8 @@ def lpips_diversity(perceptual: Perceptual, images: Tensor, *, pairs: int, seed:
     Returns mean and its 95 % interval, low and high: normal, with a variance that allows for pairs that share an image
     (Aronow, Samii & Assenova 2015). Report the same for real images alongside.
     """
+    if pairs < 2:
+        raise MetricError(f"{pairs} pair(s) of images have no interval of LPIPS; take lpips_pairs=2 or more")
     generator = torch.Generator().manual_seed(seed)
     first = torch.randint(len(images), (pairs,), generator=generator)
     step = torch.randint(1, len(images), (pairs,), generator=generator)  # never the same image

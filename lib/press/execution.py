@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -42,7 +43,16 @@ def run(name: str, threads: int) -> int:
         print(f"FAILED  {title} after {time.monotonic() - begin:.0f} s\n{what}{copy}", flush=True)
         return 1
     print(f"done    {title} in {time.monotonic() - begin:.0f} s{_peak()}", flush=True)
+    for warning in _warnings(jobs.executed(name)):
+        print(f"warning {title}: {warning}", flush=True)
     return 0
+
+
+def _warnings(copy: Path) -> list[str]:
+    """Return what our own code warned of in an executed notebook, such as files left out of a data set."""
+    ours = re.compile(rf"^{re.escape(str(paths.ROOT / 'lib'))}.*: UserWarning: (.*)", re.MULTILINE)
+    outputs = [output for cell in nbformat.read(copy, 4).cells for output in cell.get("outputs", [])]
+    return list(dict.fromkeys(found for output in outputs for found in ours.findall(output.get("text", ""))))
 
 
 def _peak() -> str:
@@ -88,6 +98,7 @@ def _set_environment(job: dict, threads: int) -> None:
         JUPYTER_PREFER_ENV_PATH="1",  # otherwise the user's own `python3` kernel takes precedence
         PYDEVD_DISABLE_FILE_VALIDATION="1",
         RUN_FOLDER=job["folder"],
+        MODELS_FOLDER=next((name.split("/")[0] for name in job["reads"]), job["folder"]),
     )
     os.environ.pop("JUPYTER_PATH", None)
     root = str(paths.ROOT)

@@ -16,7 +16,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,12 @@ def lock(job: str) -> FileLock:
 def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> list[Job]:
     """Return the requested jobs and those whose results they read, each after the jobs that it reads.
 
-    `seeds` and `only` are space-separated lists; empty means the profile's seeds and all notebooks
+    `seeds` and `only` are lists separated by spaces or commas; empty means the profile's seeds and all notebooks
     that it does not skip. ParameterError if a name is unknown or a value has the wrong type.
     """
     seed_list = _seeds(seeds) if seeds.strip() else parameters.load_profile(profile).seeds
     skipped = {name: parameters.profile_entry(name, profile).skip for name in parameters.notebooks()}
-    asked = only.split() or [name for name, reason in skipped.items() if not reason]
+    asked = only.replace(",", " ").split() or [name for name, reason in skipped.items() if not reason]
     if not asked:
         raise ParameterError(f"Profile '{profile}' selects no notebook of {paths.NOTEBOOKS}; name one by ONLY=")
     for notebook in asked:
@@ -97,12 +97,18 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
         notebook: parameters.resolve(notebook, profile, {n: v for n, v in overrides.items() if n in values})
         for notebook, values in known.items()
     }
-    custom = any(parameters.is_custom(name, profile, values) for name, values in resolved.items())
-    folder = paths.folder_name(profile, custom)
+    changed = {name for name, values in resolved.items() if parameters.changed(name, profile, values)}
+    reads_of = {name: parameters.profile_entry(name, profile).reads for name in ordered}
+    # Where no more than a reader's own settings change, such as the recording that notebook 06 shows, it takes the
+    # models of the profile.
+    all_custom = any(not reads_of[name] for name in changed)
     names: dict[str, list[str]] = {}
     jobs = []
     for notebook in ordered:
         entry = parameters.profile_entry(notebook, profile)
+        if not changed.isdisjoint(entry.reads):
+            changed.add(notebook)
+        folder = paths.folder_name(profile, all_custom or notebook in changed)
         for seed in seed_list if "seed" in known[notebook] else [None]:
             reads = []
             for other in entry.reads:
@@ -133,7 +139,11 @@ def _in_order(asked: list[str], profile: str) -> list[str]:
         notebook = waiting.pop(0)
         reads[notebook] = parameters.profile_entry(notebook, profile).reads
         waiting += [other for other in reads[notebook] if other not in reads]
-    return list(TopologicalSorter(reads).static_order())
+    try:
+        return list(TopologicalSorter(reads).static_order())
+    except CycleError as error:
+        circle = " reads ".join(reversed(error.args[1]))
+        raise ParameterError(f"Profile '{profile}' has notebooks that read each other: {circle}") from None
 
 
 def short(path: Path) -> str:

@@ -24,20 +24,21 @@ class Result:
     caption: str
     reads: tuple[str, ...] = ()  # ids; default: its own. The first is shown, and provides note and data sets
     select: Select = lambda frame: frame  # the part of the first that is shown
-    needs: str = ""  # id of a result without which this one is skipped, e.g. for data sets without words
     digits: int = 4  # significant digits of a table in LaTeX
 
 
 def over_seeds(run: Run, results: Iterable[Result]) -> None:
-    """Make, save and display each result.
+    """Make, save and display each result, but for those of notebooks, options and data sets that the runs do not have.
 
     Raises:
-        RunError: the data of a seed is missing or cannot be read.
+        RunError: the data of some seeds is missing or cannot be read.
     """
     for result in results:
-        if result.needs and not run.has(result.needs):
+        names = result.reads or (result.id,)
+        if lacking := [name for name in names if not run.has(name)]:
+            print(f"{result.id} is left out: no seed has {', '.join(lacking)}.")
             continue
-        first, *others = (run.read(name) for name in result.reads or (result.id,))
+        first, *others = map(run.read, names)
         shown = result.select(first)
         made, how = result.make(shown, *others), {"caption": result.caption, "like": first}
         if isinstance(made, pd.DataFrame):

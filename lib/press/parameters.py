@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from functools import cache, reduce
 from operator import or_
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any
 
 import yaml
@@ -23,6 +24,7 @@ from lib import paths
 
 TAG = "parameters"
 MORE = "more"  # the parameter that holds overrides of a `defaults` module
+USUAL = "quick"  # the profile that says what notebooks read, unless another says it itself
 SET_BY_THE_WORKFLOW = {"seed": "SEEDS", "seeds": "SEEDS", "profile": "PROFILE"}
 # These only say where a run happens and which of several equal runs it is; all other parameters are settings.
 NOT_SETTINGS = (*SET_BY_THE_WORKFLOW, "device")
@@ -50,7 +52,7 @@ class Entry(_Strict):
     """A profile's settings for one notebook."""
 
     parameters: dict[str, Any] = {}
-    reads: list[str] = []  # notebooks whose results it uses
+    reads: list[str] = []  # notebooks whose results it uses; if it is not given, see `profile_entry`
     resources: Resources = Resources()
     skip: str = ""  # why the profile omits it
 
@@ -93,6 +95,9 @@ def for_cell(notebook: str, values: dict[str, Any]) -> dict[str, Any]:
 def of_globals(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values in an open notebook: those of its cell, and the defaults in lib overridden by its `more`."""
     known, further = defaults(notebook), _further(notebook)
+    given = {name: namespace[name] for name in sorted(further.keys() & namespace.keys())}
+    if stray := {name: value for name, value in given.items() if not isinstance(value, ModuleType)}:
+        raise ParameterError(f"{', '.join(stray)} of {notebook}: only its parameter `{MORE}` sets it, {MORE} = {stray}")
     if missing := [name for name in known if name not in namespace and name not in further]:
         raise ParameterError(f"{notebook} has the parameters {missing} but no values for them; run its parameters cell")
     values = {name: namespace[name] for name in known.keys() - further.keys()}
@@ -105,8 +110,16 @@ def of_globals(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def profile_entry(notebook: str, profile: str) -> Entry:
-    """Return the profile's entry for this notebook, an empty one by default."""
-    return load_profile(profile).notebooks.get(notebook, Entry())
+    """Return the profile's entry for this notebook, an empty one by default.
+
+    Unless the entry says what it reads, that is what it reads in the profile quick, less what this profile skips.
+    """
+    entries = load_profile(profile).notebooks
+    entry = entries.get(notebook, Entry())
+    if "reads" in entry.model_fields_set or USUAL not in profiles():
+        return entry
+    usual = load_profile(USUAL).notebooks.get(notebook, Entry()).reads
+    return entry.model_copy(update={"reads": [name for name in usual if not entries.get(name, Entry()).skip]})
 
 
 def load_profile(profile: str) -> Profile:
@@ -133,10 +146,10 @@ def resolve(notebook: str, profile: str, overrides: dict[str, Any] | None = None
     return values
 
 
-def is_custom(notebook: str, profile: str, values: Mapping[str, Any]) -> bool:
-    """Return whether a setting differs from the profile's, so that the results are not the profile's."""
+def changed(notebook: str, profile: str, values: Mapping[str, Any]) -> list[str]:
+    """Return the settings that differ from the profile's. If there are any, the results are not the profile's."""
     usual = resolve(notebook, profile)
-    return any(usual[name] != values[name] for name in usual if name not in NOT_SETTINGS)
+    return [name for name in usual if usual[name] != values[name] and name not in NOT_SETTINGS]
 
 
 def parse_assignments(text: str, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -254,8 +267,14 @@ def _load_profile(path: Path) -> Profile:
         raise ParameterError(f"Profile '{path.stem}' is not valid: {told}") from None
     except (ValueError, yaml.YAMLError) as error:
         raise ParameterError(f"Profile '{path.stem}' is not valid: {error}") from None
-    for name in [*profile.notebooks, *(name for entry in profile.notebooks.values() for name in entry.reads)]:
-        check_notebook(name, f" in profile '{path.stem}'")
+    where = f" in profile '{path.stem}'"
+    for name, entry in profile.notebooks.items():
+        check_notebook(name, where)
+        for other in entry.reads:
+            check_notebook(other, where)
+            if profile.notebooks.get(other, Entry()).skip:
+                raise ParameterError(f"{name} reads {other}{where}, which skips it: take it out of `reads`")
+    profile.seeds = list(dict.fromkeys(profile.seeds))
     return profile
 
 
@@ -267,9 +286,11 @@ def _checked(name: str, value: Any, values: dict[str, Any], who: str, notebook: 
     try:
         return TypeAdapter(_type_of(values[name])).validate_python(value, strict=True)
     except ValidationError as error:
+        hint = "; YAML reads 1e-3 as text, and 1.0e-3 as a number" if re.fullmatch(r"\d+e-?\d+", str(value)) else ""
+        hint = "; YAML reads yes and no as true and false: quote them" if isinstance(value, bool) else hint
         raise ParameterError(
             f"{who} sets '{name}' of {notebook} to {value!r}; expected one such as {values[name]!r}: "
-            + error.errors()[0]["msg"]
+            f"{error.errors()[0]['msg']}{hint}"
         ) from None
 
 

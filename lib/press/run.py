@@ -61,12 +61,17 @@ class Run:
         self.seeds: list[int] | None = self.parameters.get("seeds")
         self._all_seeds = [self.seed] if self.seeds is None else self.seeds
         self.device: str = self.parameters.get("device", "auto")
-        custom = parameters.is_custom(notebook, self.profile, self.parameters)
-        self._home = paths.folder_name(self.profile, custom)
+        changed = parameters.changed(notebook, self.profile, self.parameters)
+        self._home = paths.folder_name(self.profile, bool(changed))
         scope = f"seed-{self.seed}" if self.seeds is None else ""
         self.folder = paths.figures() / self._home / scope
         self.checkpoints = paths.build() / "checkpoints" / self._home / (scope or "all") / notebook
-        self.models = paths.build() / "models" / self._home / (scope or "all")  # saved by one notebook for another
+        self.models = paths.build() / "models" / self._home / (scope or "all")  # that this notebook saves
+        # Those of the notebooks that it reads are the profile's, unless one of their settings is changed.
+        others = parameters.profile_entry(notebook, self.profile).reads
+        theirs = any(name in parameters.defaults(other) for other in others for name in changed)
+        home = os.environ.get("MODELS_FOLDER") or (self._home if theirs else self.profile)
+        self.given_models = paths.build() / "models" / home / (scope or "all")
         self._started = time.monotonic()
         self._parts, self._commit = fingerprint.parts_of(notebook, self.parameters), _commit()
         self._read: dict[str, str] = {}  # path below `figures/` -> hash
@@ -99,9 +104,8 @@ class Run:
         return data
 
     def has(self, name: str) -> bool:
-        """Return whether every seed of this profile has figure or table `name`; some data sets do not permit all."""
-        files = [self._stored(name, seed) for seed in self._all_seeds]
-        return bool(files) and all(path.exists() for path in files)
+        """Return whether any seed of this profile has figure or table `name`."""
+        return any(self._stored(name, seed).exists() for seed in self._all_seeds)
 
     def _stored(self, name: str, seed: int) -> Path:
         return paths.figures() / self._home / f"seed-{seed}" / f"{name}.csv"

@@ -91,4 +91,7 @@ def prepare(job: Job) -> None:
         newest = max(file.stat().st_mtime_ns for file in (path, *map(jobs.record, job.reads)))
         for made in (jobs.executed(job.name), jobs.record(job.name)):
             if made.stat().st_mtime_ns < newest:
-                os.utime(made, ns=(newest, newest))
+                try:
+                    os.utime(made, ns=(newest, newest))
+                except PermissionError:  # another user's file in a shared folder, for which only "now" is permitted
+                    os.utime(made)

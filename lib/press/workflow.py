@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 from filelock import Timeout
@@ -88,6 +89,10 @@ def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
     command = [sys.executable, "-m", "snakemake", "--snakefile", paths.ROOT / "Snakefile"]
     command += ["--cores", options.cores, "--resources", f"slots={options.jobs}"]
     if options.executor:
+        plugin = f"snakemake_executor_plugin_{options.executor.replace('-', '_')}"
+        if options.executor not in ("local", "dryrun", "touch") and find_spec(plugin) is None:
+            raise ParameterError(f"Snakemake has no executor '{options.executor}' here: for slurm pip install -e "
+                                 f".[cluster], for others pip install {plugin.replace('_', '-')}")  # fmt: skip
         selection["cores"] = str(options.cores)  # per notebook
         command += ["--executor", options.executor, "--jobs", options.jobs, "--seconds-between-status-checks", "10"]
         command += ["--default-resources", *(f"slurm_{name}={value}" for name in ("partition", "account")

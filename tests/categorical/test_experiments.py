@@ -1,12 +1,14 @@
 """Tuning: every arm, by the same budget, on images that it was not fitted on."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from lib.categorical import experiments
 from lib.categorical.arms import main_arms, published_arms
 from lib.categorical.training import Settings
+from lib.data.catalog import DataError
 from lib.data.images import load_images
 
 
@@ -32,6 +34,26 @@ def test_every_arm_is_tuned_on_images_apart_from_its_training(monkeypatch):
         assert rows.knn[rows.chosen].item() == rows.knn.max()
         assert set(rows.temperature) == ({0.1, 1.0} if before.makes_codes else {0.2, 0.5})
         assert after == replace(before, **{"code_temperature" if before.makes_codes else "temperature": best})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, ""),
+        ({"ablation_epochs": 0, "tuning_epochs": 0, "ablation_count": 19}, ""),
+        ({"ablation_count": 19}, r"19 images do not fill a batch of 20 \(ablation_count=19; of tuning and ablation\)"),
+        ({"other_counts": [5, 61]}, r"other_counts=\[5, 61\] asks for 61 clusters of 60 images"),
+    ],
+)
+def test_what_would_stop_the_notebook_later_is_told_at_its_start(changes, message):
+    train = load_images("shapes-plain", "train", size=16, count=60)
+    defaults = {"ablation_epochs": 1, "tuning_epochs": 1, "ablation_count": 20, "other_counts": []}
+    design = SimpleNamespace(**defaults | changes)
+    asked = (train, train.subset(slice(design.ablation_count)), Settings(epochs=1, batch_size=20), design)
+    if not message:
+        return experiments.check(*asked)
+    with pytest.raises(DataError, match=message):
+        experiments.check(*asked)
 
 
 @pytest.mark.parametrize(("embeddings", "found"), [([], {0.5, 0.1}), ([0.2], {0.2})])

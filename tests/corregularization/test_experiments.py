@@ -1,5 +1,6 @@
 """What the notebook does with trained arms: statistics against SciPy, the choice of strengths, pruning, tables."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -304,6 +305,40 @@ def test_strengths_are_tuned_on_what_there_is(count, asked, batch, found):
 def test_too_few_images_to_tune_on_are_refused_before_anything_trains(count, asked):
     with pytest.raises(DataError, match="tuned on 79 of them less a fifth.*batch_size to 63 or less"):
         experiments.tuned_on(images(count), experiments.Settings(1, 64), SimpleNamespace(tuning_count=asked), [1, 3])
+
+
+DESIGN = {"small_count": 64, "vae_epochs": 1, "vae_count": 32, "packing_ratios": [0.5], "packing_dimension": 16,
+          "cost_models": ["vanilla"]}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "groups", "message"),
+    [
+        ({}, [2], ""),
+        ({"small_count": 63}, [2], r"63 images do not fill a batch of 64 \(small_count=63\)"),
+        ({"vae_count": 31}, [2], "31 images do not fill a batch of 32 .*vae_count=31"),
+        ({"vae_count": 0, "vae_epochs": 0}, [2], ""),
+        ({"packing_ratios": [1.0, 0.9]}, [2], "packing_ratios: 0.9 x 16 dimensions are 14 vectors.*4 equal groups"),
+        ({"packing_ratios": [0.25]}, [2], "are 4 vectors"),
+        ({"cost_models": ["vanila"]}, [2], "model 'vanila' is unknown; choose 'vanilla'"),
+        ({}, [], r"groups=\[\]: expected"),
+        ({}, [1, 2], r"groups=\[1, 2\]: expected"),
+    ],
+)
+def test_what_would_stop_the_notebook_later_is_told_at_its_start(changes, groups, message):
+    design = SimpleNamespace(**DESIGN | changes)
+    asked = (images(design.small_count), experiments.Settings(1, 64), design, groups)
+    if not message:
+        return experiments.check(*asked)
+    with pytest.raises((DataError, ValueError), match=message):
+        experiments.check(*asked)
+
+
+def test_images_that_would_vanish_are_refused():
+    small = images(64)
+    small = replace(small, pixels=small.pixels[:, :, :6, :6])
+    with pytest.raises(DataError, match=r"8 px or more, and .* has \(6, 6\)\. Give size=32"):
+        experiments.check(small, experiments.Settings(1, 64), SimpleNamespace(**DESIGN), [2])
 
 
 def test_one_factor_takes_any_images_and_none_is_refused():

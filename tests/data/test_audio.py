@@ -142,7 +142,7 @@ def test_files_that_cannot_be_read_are_named_at_once(tmp_path):
     (tmp_path / "set/a/worse.mp3").write_text("no sound")
     (tmp_path / "set/a/empty.ogg").write_bytes(b"")
     write(tmp_path / "set/a/nan.wav", np.full(9000, np.nan), subtype="FLOAT")
-    with pytest.raises(DataError, match=r"4 files cannot be read; the next are .*, .*, .*\.") as caught:
+    with pytest.raises(DataError, match=r"4 files cannot be used; the next are .*, .*, .*\.") as caught:
         load(tmp_path, split="all")
     for name in ("bad.wav", "worse.mp3", "empty.ogg", "nan.wav"):
         assert f"a/{name}" in str(caught.value)
@@ -285,6 +285,20 @@ def test_last_fold_is_the_test(tmp_path):
     assert set(train.folds.tolist()) == {0, 1} and set(test.folds.tolist()) == {3}
     assert train.name == test.name == "ESC-50 (folds 1, 2, 4)"
     assert load(tmp_path, "esc50", count=3).labels.tolist().count(0) == 1
+
+
+@pytest.mark.parametrize("where", ["audio/", ""])
+def test_esc50_without_its_classes_is_refused(tmp_path, where):
+    for fold in (1, 2):
+        write(tmp_path / f"esc50/{where}{fold}-17-A-0.wav", noise(fold))
+    with pytest.raises(DataError, match=r"esc50 holds the clips of ESC-50 without their classes.*meta/esc50\.csv"):
+        load(tmp_path, "esc50", "all")
+
+
+@pytest.mark.parametrize("where", ["ESC-50", "ESC-50-master/ESC-50-master"])
+def test_esc50_cloned_by_git_or_unpacked_twice(tmp_path, where):
+    write_esc50(tmp_path / where)
+    assert len(load(tmp_path, "esc50", "all")) == 30
 
 
 def test_esc50_as_an_audio_folder(tmp_path):

@@ -323,8 +323,15 @@ def test_all_damaged_images_are_told_at_once(tmp_path):
     for number in (3, 5, 7):
         (tmp_path / f"set/train/a/{number:04}.png").write_bytes(b"no image")
     with pytest.raises(
-        DataError, match=r"0003\.png cannot be read.* 3 files cannot be read; .*0005\.png, .*0007\.png\."
+        DataError, match=r"0003\.png cannot be read.* 3 files cannot be used; .*0005\.png, .*0007\.png\."
     ):
+        load_images("folder:set", "train")
+
+
+def test_more_pixels_than_pillow_reads_are_no_damage(tmp_path, monkeypatch):
+    split_folder(tmp_path / "set", {"a": 3})
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match=r"000.\.png has more pixels than Pillow reads.*Make it smaller"):
         load_images("folder:set", "train")
 
 
@@ -340,6 +347,7 @@ def test_one_image_cannot_be_split(tmp_path):
         ("cifar", {}, "There is no data set 'cifar' of this kind. Expected one of .*cifar10"),
         ("folder:", {}, "'folder:' names no folder"),
         ("folder:nowhere", {}, "nowhere does not exist.*DATA_ROOT"),
+        (f"folder:{__file__}", {}, "test_images.py is a file; if it is an archive, unpack it"),
         ("shapes", {"split": "valid"}, "no split 'valid'"),
         ("cifar10", {"size": 0}, "size=0 is not possible"),
         ("shapes", {"count": 0}, "count=0 is not possible"),

@@ -6,7 +6,7 @@ import yaml
 
 from lib import paths
 from lib.data.catalog import DataError
-from lib.data.needs import NEEDS, check
+from lib.data.needs import NEEDS, batch, check
 
 
 class Data:
@@ -27,8 +27,14 @@ def test_enough_is_enough_and_one_less_is_not(notebook):
         with pytest.raises(DataError, match=rf"{notebook} needs {count} .* birds has {count - 1} of"):
             check(notebook, Data(count - 1, classes, split))
         if classes > 1:
-            with pytest.raises(DataError, match=rf"of {classes} or more classes .* of 1\."):
+            with pytest.raises(DataError, match=rf"of {classes} or more classes .* of 1\. .*one folder for each class"):
                 check(notebook, Data(count, 1, split))
+
+
+def test_a_batch_is_filled_or_the_parameter_named():
+    batch(50, 50, "small_count=50")
+    with pytest.raises(DataError, match=r"49 images do not fill a batch of 50 \(small_count=49\)"):
+        batch(50, 49, "small_count=49")
 
 
 def test_others_need_nothing():

@@ -105,6 +105,11 @@ def test_a_truncated_file_is_one_clear_error(hub):
         load_lpips("squeeze")
 
 
+def test_one_pair_has_no_interval():
+    with pytest.raises(MetricError, match="lpips_pairs=2 or more"):
+        lpips_diversity(SIMPLE, grey(0, 9), pairs=1, seed=0)
+
+
 def test_nothing_is_fetched_unasked(hub):
     assert load_lpips("squeeze").name != "LPIPS-squeeze"
 
@@ -154,6 +159,8 @@ def test_the_smallest_side_is_the_networks_own(untrained, net, smallest):
     small = fits.new_zeros(1, 3, smallest - 1, smallest + 9)
     assert untrained[net].distance(fits, fits.flip(-1)).isfinite().all()
     with pytest.raises(RuntimeError):
+        untrained[net].network(as_unit(small), as_unit(small))
+    with pytest.raises(MetricError, match=f"takes images of {smallest} px or more.*lpips_net='vgg'"):
         untrained[net].distance(small, small)
 
 

@@ -128,7 +128,7 @@ def test_a_run_on_a_cluster_survives_a_killed_job_and_ends_with_the_same_bytes(c
 
 def test_an_executor_without_its_plugin_is_told(tmp_path):
     output = make_toy(tmp_path).make("figures", "EXECUTOR=abacus", status=2)
-    assert "abacus" in output and "invalid choice" in output
+    assert "no executor 'abacus' here" in output and "pip install snakemake-executor-plugin-abacus" in output
 
 
 @pytest.mark.parametrize("resources", [{"memory_gb": -1}, {"hours": 1.5}, {"gpus": "one"}, {"disk": 3}])

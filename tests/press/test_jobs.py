@@ -1,8 +1,50 @@
-"""What a command needs of the machine."""
+"""What a command selects, and needs of the machine."""
 
+import nbformat
 import pytest
 
-from lib.press import workflow
+from lib import paths
+from lib.press import execution, jobs, parameters, workflow
+from lib.press.run import Run
+
+VOTE = "06_emergency_ensemble"
+
+
+def test_commas_separate_notebooks_as_they_separate_seeds():
+    found = jobs.select("smoke", seeds="0,1", only="03_corregularization,05_emergency_cnn")
+    assert [job.name.removeprefix("smoke/") for job in found] == [
+        f"seed-{seed}/{name}" for name in ("03_corregularization", "05_emergency_cnn") for seed in (0, 1)
+    ]
+
+
+def test_notebooks_that_read_each_other_are_told(tmp_path, monkeypatch):
+    (tmp_path / "mine.yaml").write_text("notebooks: {03_corregularization: {reads: [07_results]}, "
+                                        "07_results: {reads: [03_corregularization]}}")  # fmt: skip
+    monkeypatch.setattr(paths, "PROFILES", tmp_path)
+    with pytest.raises(parameters.ParameterError, match="'mine' has notebooks that read each other: .* reads "):
+        jobs.select("mine")
+
+
+def test_a_recording_of_one_s_own_trains_nothing_again(monkeypatch, tmp_path):
+    """It is a setting of notebook 06 alone, which takes the models of the profile's notebooks 04 and 05."""
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
+    for params, folder in (("recording=cry.wav", "smoke"), ("seconds=3.0 recording=cry.wav", "smoke-custom")):
+        *read, vote = jobs.select("smoke", only=VOTE, params=params)
+        assert vote.name == f"smoke-custom/seed-0/{VOTE}"
+        assert list(vote.reads) == [job.name for job in read] and {job.folder for job in read} == {folder}
+        run = Run(VOTE, parameters.for_cell(VOTE, vote.values))
+        assert run.models == tmp_path / "build/models/smoke-custom/seed-0"
+        assert run.given_models == tmp_path / f"build/models/{folder}/seed-0"
+
+
+def test_what_was_left_out_of_the_data_is_told_in_the_terminal(tmp_path):
+    text = f"{paths.ROOT / 'lib' / 'data' / 'folders.py'}:88: UserWarning: 3 files are left out.\n  files = of_kind()\n"
+    cell = nbformat.v4.new_code_cell(outputs=[
+        nbformat.v4.new_output("stream", name="stderr", text=text + text),
+        nbformat.v4.new_output("stream", name="stderr", text="/env/lib/other.py:1: UserWarning: not ours\n"),
+    ])  # fmt: skip
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), tmp_path / "copy.ipynb")
+    assert execution._warnings(tmp_path / "copy.ipynb") == ["3 files are left out."]
 
 
 @pytest.mark.parametrize("command", [

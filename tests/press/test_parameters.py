@@ -63,6 +63,21 @@ def test_the_profile_goes_over_the_cell_and_the_command_line_over_both(folder):
     assert values["rate"] == 1.0 and isinstance(values["rate"], float)
 
 
+def test_what_a_notebook_reads_is_said_once_in_the_profile_quick(folder, tmp_path):
+    (tmp_path / "quick.yaml").write_text("notebooks: {07_results: {reads: [03_study]}}")
+    for content, reads in (("", ["03_study"]), ("notebooks: {07_results: {parameters: {}}}", ["03_study"]),
+                           ("notebooks: {07_results: {reads: []}}", []),
+                           ("notebooks: {03_study: {skip: no time}}", [])):  # fmt: skip
+        folder(content)
+        assert parameters.profile_entry("07_results", "public").reads == reads
+    assert parameters.profile_entry("03_study", "public").reads == []
+
+
+def test_a_seed_that_is_named_twice_counts_once(folder):
+    folder("seeds: [0, 1, 1]")
+    assert parameters.load_profile("public").seeds == [0, 1]
+
+
 def test_a_notebook_without_the_parameter_profile_is_given_none(folder):
     assert resolve("07_results", "public") == {"seeds": [0]}
 
@@ -83,10 +98,15 @@ def test_values_of_the_same_type_are_taken(folder, value):
         ("epochs", 3.0, "valid integer"),
         ("epochs", "3", "valid integer"),
         ("epochs", None, "valid integer"),
-        ("rate", "1e-3", "to '1e-3'; expected one such as 0.1: Input should be a valid number"),
+        (
+            "rate",
+            "1e-3",
+            "to '1e-3'; expected one such as 0.1: Input should be a valid number; YAML reads 1e-3 as",
+        ),
         ("rate", True, "valid number"),
         ("augment", 1, "to 1; expected one such as True: Input should be a valid boolean"),
         ("dataset", 3, "expected one such as 'shapes'"),
+        ("dataset", False, "Input should be a valid string; YAML reads yes and no as true and false: quote them"),
         ("groups", 3, "expected one such as [1, 2]: Input should be a valid list"),
         ("groups", [1, 2.5], "valid integer"),
         ("groups", [True], "valid integer"),
@@ -120,6 +140,10 @@ def test_a_wrong_type_is_an_error(folder, name, value, expected):
         ),
         ({"notebooks": {"07_results": {"reads": ["03"]}}}, "Unknown notebook '03' in profile 'public'"),
         ({"notebooks": {"07_results": {"reads": "03_study"}}}, "reads: Input should be a valid list"),
+        (
+            {"notebooks": {"03_study": {"skip": "no time"}, "07_results": {"reads": ["03_study"]}}},
+            "07_results reads 03_study in profile 'public', which skips it: take it out of `reads`",
+        ),
         ({"seeds": 3}, "seeds: Input should be a valid list"),
         ({"seeds": [True]}, "seeds.0: Input should be a valid integer"),
         ("a: [", "is not valid: while parsing"),

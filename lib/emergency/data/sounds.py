@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from lib.data.common import balanced
 from lib.emergency.classes import EMERGENCY, NAMES, find
 from lib.emergency.data import aihub, aihub_shards, aihub_splits
 from lib.emergency.features import HOP, Mels, log_mel, scaled
+from lib.emergency.synthesis import recordings
 from lib.emergency.synthesis.recordings import Recordings
 from lib.emergency.synthesis.soundscapes import Soundscapes, draw_soundscapes
 from lib.sources import source_hash
@@ -60,7 +62,7 @@ def _drawn(dataset: str, split: str, seconds: float, count: int | None, seed: in
 
 def _recordings(split: str) -> Recordings:
     """Return ESC-50's recordings for `split`: the last fold for the test, the one before it for validation."""
-    whole = load_sounds("esc50", "test" if split == "test" else "train", seconds=5.0)
+    whole = _named(load_sounds("esc50", "test" if split == "test" else "train", seconds=5.0))
     if silent := int((whole.samples == 0).all(1).sum()):
         raise DataError(f"{silent} of the recordings of ESC-50 are digital silence: get a fresh copy of it.")
     if split != "test" and len(whole.folds.unique()) < 2:
@@ -84,7 +86,16 @@ def recorded(count: int, *, seed: int = 0) -> Sounds | None:
     """
     if not count or locate("esc50") is None:
         return None
-    return load_sounds("esc50", "test", seconds=5.0, count=count, seed=seed)
+    return _named(load_sounds("esc50", "test", seconds=5.0, count=count, seed=seed))
+
+
+def _named(sounds: Sounds) -> Sounds:
+    """Return ESC-50's `sounds`; DataError if their classes have other names, by which nothing is known of them."""
+    known = {*chain(*recordings.EVENTS.values()), *recordings.BACKGROUNDS, *recordings.DISTRACTORS}
+    if known.isdisjoint(sounds.classes):
+        first = ", ".join(sounds.classes[:5])
+        raise DataError(f"The classes of ESC-50 are {first}, … here: name its folders as ESC-50 does, glass_breaking.")
+    return sounds
 
 
 def load_sets(

@@ -71,7 +71,7 @@ class Outbox:
     only alerts that a person has confirmed. Each address is sent all alerts in the folder that it has not received.
     """
 
-    def __init__(self, folder: Path, family: Sequence[str] = (), emergency: Sequence[str] = ()):
+    def __init__(self, folder: Path, family: str | Sequence[str] = (), emergency: str | Sequence[str] = ()):
         self.folder = Path(folder)
         self._family, self._emergency = _senders(family), _senders(emergency)
 
@@ -134,10 +134,10 @@ class Outbox:
         return {mark: sender for mark, sender in allowed.items() if not (folder / mark).exists()}
 
 
-def _senders(addresses: Sequence[str]) -> dict[str, apprise.Apprise]:
+def _senders(addresses: str | Sequence[str]) -> dict[str, apprise.Apprise]:
     """Return one sender per address, to track deliveries; keyed by hash, as an address may contain a password."""
     senders = {}
-    for address in addresses:
+    for address in [addresses] if isinstance(addresses, str) else addresses:
         sender = senders[f"sent-{hashlib.sha256(address.encode()).hexdigest()[:8]}"] = apprise.Apprise()
         if not sender.add(address):
             raise ValueError("Apprise does not recognise one of the addresses, expected URLs such as mailto://…; see "

@@ -49,7 +49,8 @@ class Alarm(NamedTuple):
 
 def windows(chunks: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
     """Yield (end time in seconds, (n,) int16 samples) for a window every `HOP`; a remainder at the end of the stream
-    gives one more full window that ends there. chunks: int16 at 16 kHz, of any lengths."""
+    gives one more full window that ends there, and a stream shorter than a window one that ends in silence.
+    chunks: int16 at 16 kHz, of any lengths."""
     size, hop = round(WINDOW * RATE), round(HOP * RATE)
     sound, heard, due = np.zeros(0, np.int16), 0, size  # buffer; samples so far; end of the next window
     for chunk in chunks:
@@ -60,7 +61,9 @@ def windows(chunks: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
             yield due / RATE, sound[end - size : end]
             due += hop
         sound = sound[-size:]
-    if heard >= size and heard > due - hop:
+    if 0 < heard < size:
+        yield WINDOW, np.pad(sound, (0, size - heard))
+    elif heard > due - hop and heard:
         yield heard / RATE, sound
 
 
@@ -79,13 +82,16 @@ class Listener:
         self._covered.append((at - WINDOW, probabilities))
         times, timeline = self._averaged()
         alarming = timeline[:, list(self.alarming)].sum(1)
-        last = alarming[-self.rule.n :]
-        raised = int((last >= self.rule.on).sum()) >= self.rule.k
-        self._on = self._on and bool((last > self.rule.off).any())
-        if not raised or self._on or at - self._alarmed < self.rule.refractory:
+        n = min(self.rule.n, len(alarming))
+        enough = np.convolve(alarming >= self.rule.on, np.ones(n), "valid") >= self.rule.k  # in every n frames
+        if len(self._covered) > 1:
+            enough[:-1] = False  # only the last n are new; of the first window, all are
+        self._on = self._on and bool((alarming[-n:] > self.rule.off).any())
+        if not enough.any() or self._on or at - self._alarmed < self.rule.refractory:
             return times, timeline, None
         self._on, self._alarmed, self._alarmed_before = True, at, self._alarmed
-        first = len(alarming) - len(last) + int(np.argmax(last >= self.rule.on))
+        first = int(np.argmax(enough))
+        first += int(np.argmax(alarming[first:] >= self.rule.on))
         while first > 0 and alarming[first - 1] > self.rule.off:
             first -= 1
         return times, timeline, Alarm(float(times[first]), at)

@@ -108,12 +108,13 @@ class Recogniser:
         return Recogniser(cnn, whisper, text, classes, tuple(alarming))
 
     @staticmethod
-    def load(folder: Path) -> "Recogniser":
+    def load(folder: str | Path) -> "Recogniser":
         """Load the voters from `folder`, with the settings written there by `save`.
 
         Raises:
             DataError: a file is missing or damaged.
         """
+        folder = Path(folder)
         with written_by("06", folder / _FILE):
             about = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             alarming, temperatures, rule = about["alarming"], about["temperatures"], Rule(**about["rule"])
@@ -257,13 +258,16 @@ class Recogniser:
 def _chunks(source: Source) -> Iterator[np.ndarray]:
     """Yield the source as chunks (n,) int16."""
     if isinstance(source, str | os.PathLike):
-        source = decode(source)
+        source = decode(Path(source).expanduser())
     for part in [source] if isinstance(source, np.ndarray | Tensor) else source:
         part = np.asarray(part)
         in_range = part.dtype.kind == "f" and np.abs(part).max(initial=0) <= 1  # False for NaN
         if part.ndim != 1 or not (part.dtype == np.int16 or in_range):
+            remedy = "clip or divide them (by 32768 if they are of 16 bits)"
+            remedy = "take the mean over the channels" if part.ndim == 2 else remedy
+            remedy = "read bytes by np.frombuffer(chunk, np.int16)" if part.dtype.kind == "S" else remedy
             raise ValueError(f"sound is {part.dtype} {part.shape}, expected (n,) at 16 kHz, int16 or finite floats in "
-                             "-1 to 1: clip or divide them (by 32768 if they are of 16 bits)")  # fmt: skip
+                             f"-1 to 1: {remedy}")  # fmt: skip
         if part.dtype != np.int16:
             part = np.rint(part.astype(np.float64) * 32768).clip(-32768, 32767).astype(np.int16)
         yield part

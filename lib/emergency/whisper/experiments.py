@@ -63,7 +63,7 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
 
     Raises:
         ValueError: before any training, if a ratio is outside 0 to 1 or needs texts that the data set lacks, or if
-            `epochs` = 0 although there is no head to train or a ratio is above 0.
+            `epochs` = 0 although there is no head to train or a ratio is above 0, or if a text is too long.
     """
     for ratio in values.get("ratios", ()):
         Settings(ratio)
@@ -76,7 +76,10 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
     if parts[0].texts is None and any(values.get("ratios", ())):
         raise ValueError(f"{parts[0].name} has no words to learn from: set ratios = [0.0]")
     fresh = fresh_model(values, parts[0].texts, parts[0].classes)
-    mels = fresh().mels  # a faulty checkpoint raises its error here, before spectrograms are computed
+    model = fresh()  # a faulty checkpoint raises its error here, before spectrograms are computed
+    if any(values.get("ratios", ())):
+        model.tokens_of(parts[0].texts)  # as does a text that is too long
+    mels = model.mels
     samples, sets = parts[2].samples, []
     while parts:
         use(parts[0])

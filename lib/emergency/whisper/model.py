@@ -160,7 +160,9 @@ class EmergencyWhisper(nn.Module):
         rows = [[*self.prompt, *self.tokenizer.encode(text, add_special_tokens=False), self.end] for text in spelled]
         longest, most = max(map(len, rows)), self.whisper.config.max_target_positions
         if longest > most:
-            raise ValueError(f"a text takes {longest} tokens, and the decoder has {most} positions; shorten the text")
+            text = next(text for text, row in zip(spelled, rows, strict=True) if len(row) == longest)
+            raise ValueError(f"a text takes {longest} tokens, and the decoder has {most} positions; shorten it, or "
+                             f"start from a pretrained checkpoint, which has more: {text}")  # fmt: skip
         return torch.tensor([row + [self.end] * (longest - len(row)) for row in rows])
 
     @torch.no_grad()
@@ -298,6 +300,9 @@ def from_checkpoint(
 
 def _from_pretrained(name: str | Path) -> tuple[WhisperForConditionalGeneration, WhisperTokenizer]:
     """Load both and reject gaps, which transformers fills: missing weights at random, missing tokens with others."""
+    if (Path(name) / "adapter_config.json").is_file():
+        raise ValueError("it holds adapters of a model, not the model: merge them by peft's merge_and_unload, and save "
+                         "the result and its tokenizer by save_pretrained")  # fmt: skip
     whisper, report = WhisperForConditionalGeneration.from_pretrained(
         name, dtype=torch.float32, output_loading_info=True
     )
@@ -306,9 +311,8 @@ def _from_pretrained(name: str | Path) -> tuple[WhisperForConditionalGeneration,
         raise ValueError(f"{len(faulty)} weights are missing or of another shape: {faulty[0]}, …")
     tokenizer = WhisperTokenizer.from_pretrained(name)
     if unknown := {_END, *PROMPT} - tokenizer.get_vocab().keys():
-        raise ValueError(
-            f"its tokenizer has no {', '.join(sorted(unknown))}, as those of models with .en in their name"
-        )
+        what = ", ".join(sorted(unknown))
+        raise ValueError(f"its tokenizer has no {what}: its files are missing, or its model is for English alone (.en)")
     return whisper, tokenizer
 
 

@@ -136,6 +136,13 @@ class TestRecordingsAmongTheScenes:
         sets = [sounds.load("soundscapes-recorded", split, count=20) for split in sounds.COUNT]
         assert [len(one) for one in sets] == [20] * 3
 
+    def test_with_classes_of_other_names(self, tmp_path):
+        self.esc50(tmp_path, [1, 2, 3])
+        (tmp_path / "esc50" / "dog").rename(tmp_path / "esc50" / "Dogs barking")
+        for load in (lambda: sounds.load("soundscapes-recorded", "test", count=20), lambda: sounds.recorded(1)):
+            with pytest.raises(DataError, match="classes of ESC-50 are Dogs barking, … here: name its folders"):
+                load()
+
     def test_of_silence(self, tmp_path):
         self.esc50(tmp_path, [1, 2, 3], level=0.0)
         with pytest.raises(DataError, match="1 of the recordings of ESC-50 are digital silence"):

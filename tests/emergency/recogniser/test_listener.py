@@ -85,9 +85,20 @@ class TestEndsAndOverrulings:
         assert alarm.at == pytest.approx(9.6) and alarm.onset == pytest.approx(8.9, abs=0.1)
         assert times[-1] == pytest.approx(9.6 - SECONDS) and np.array_equal(window, samples[-64_000:])
 
-    @pytest.mark.parametrize(("seconds", "count"), [(3.0, 0), (4.0, 1), (9.0, 6), (9.5, 7)])
-    def test_nothing_is_left_of_whole_hops_or_less_than_a_window(self, seconds, count):
+    @pytest.mark.parametrize(("seconds", "count"), [(0.0, 0), (3.0, 1), (4.0, 1), (9.0, 6), (9.5, 7)])
+    def test_nothing_is_left_of_whole_hops(self, seconds, count):
         assert len(list(windows([sound(seconds)]))) == count
+
+    def test_a_stream_shorter_than_a_window_is_heard_too(self):
+        samples = sound(1.7, (0.4, 1.5))
+        ((at, window),) = windows([samples[:9_000], samples[9_000:]])
+        assert at == 4.0 and np.array_equal(window, np.pad(samples, (0, 64_000 - len(samples))))
+
+    @pytest.mark.parametrize("seconds", [1.7, 4.0, 9.0])
+    def test_what_comes_first_is_heard_too(self, seconds):
+        """Not only the newest frames of the first window, as of later ones."""
+        (alarm,) = alarms(listener(), sound(seconds, (0.4, 1.5)))
+        assert alarm.onset == pytest.approx(0.4, abs=0.1) and alarm.at == 4.0
 
     def test_an_overruled_alarm_holds_up_no_other(self):
         """Else a harmless noise would make it deaf for as long as the refractory time."""

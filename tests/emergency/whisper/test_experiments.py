@@ -77,6 +77,15 @@ class TestTask:
         with pytest.raises(ValueError, match="ratio is 2"):
             recognition.task(self.VALUES | {"ratios": [0.5, 2.0]})
 
+    def test_a_text_that_is_too_long_is_told_before_spectrograms_are_computed(self, monkeypatch):
+        *parts, truth = recognition.three_sets("soundscapes", seconds=1.0, seed=0, train_count=20, validation_count=20,
+                                               test_count=20)  # fmt: skip
+        parts[0] = replace(parts[0], texts=("".join(map(chr, range(0x4E00, 0x4E50))), *parts[0].texts[1:]))
+        monkeypatch.setattr(recognition, "three_sets", lambda *_, **__: (*parts, truth))
+        monkeypatch.setattr(recognition, "label_frames", lambda *_: pytest.fail("computed"))
+        with pytest.raises(ValueError, match="the decoder has 64 positions"):
+            recognition.task(self.VALUES | {"ratios": [0.5]})
+
     def test_from_scratch_there_is_no_first_stage(self, tmp_path):
         used = []
         task = recognition.task(self.VALUES, used.append)

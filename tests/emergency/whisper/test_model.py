@@ -228,8 +228,8 @@ class TestText:
         assert model.tokenizer.convert_ids_to_tokens(model.prompt) == list(PROMPT)
 
     def test_too_long_a_text(self, model):
-        with pytest.raises(ValueError, match="and the decoder has 64 positions"):
-            model.tokens_of(["漢字" * 40])
+        with pytest.raises(ValueError, match="and the decoder has 64 positions.*pretrained checkpoint.*: 漢字漢字"):
+            model.tokens_of(["불", "漢字" * 40])
 
     def test_an_end_at_once_is_an_empty_text(self, model, monkeypatch):
         monkeypatch.setattr(model, "end", int(model.text_logits(torch.zeros(1, 5, 16), torch.tensor([model.prompt]))
@@ -333,6 +333,11 @@ class TestCheckpoints:
             torch.testing.assert_close(found.hidden(mels(1, 3000))[0], wanted, rtol=0, atol=1e-5)
             assert found(mels()).shape == (2, 100, 2)
         assert found.prompt == made.prompt and found.end == made.end
+
+    def test_adapters_alone_are_told(self, tmp_path):
+        (tmp_path / "adapter_config.json").write_text("{}")
+        with pytest.raises(DataError, match="could not be loaded .it holds adapters of a model.*merge_and_unload"):
+            whisper.from_checkpoint(tmp_path, NAMES)
 
     def test_neither_a_folder_nor_a_network(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -445,7 +450,7 @@ class TestCheckpoints:
     def test_english_only(self, folder):
         for path in folder.glob("*token*"):
             path.write_text(path.read_text(encoding="utf-8").replace("<|ko|>", "<|xx|>"), encoding="utf-8")
-        with pytest.raises(DataError, match=r"tokenizer has no <\|ko\|>.*\.en in their name.*multilingual"):
+        with pytest.raises(DataError, match=r"tokenizer has no <\|ko\|>.*for English alone \(\.en\).*multilingual"):
             whisper.from_checkpoint(folder, NAMES)
 
     def test_half_a_model(self, folder):
