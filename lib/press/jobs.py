@@ -126,7 +126,9 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
 
 def _seeds(text: str) -> list[int]:
     words = text.replace(",", " ").split()
-    if not all(word.isdecimal() and len(word) <= 10 and int(word) < parameters.SEEDS_BELOW for word in words):
+    if not words or not all(
+        word.isdecimal() and len(word) <= 10 and int(word) < parameters.SEEDS_BELOW for word in words
+    ):
         raise ParameterError(f'SEEDS takes whole numbers below 2^32, such as SEEDS="0 1 2"; found "{text}"')
     return list(dict.fromkeys(int(word) for word in words))
 
@@ -160,10 +162,10 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def read_json(path: Path) -> dict | None:
-    """Return the file's content; None if it is missing or not a JSON object."""
+def read_json(path: Path, *names: str) -> dict | None:
+    """Return the file's content; None if it is missing or not a JSON object with these names."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) else None
+    return content if isinstance(content, dict) and content.keys() >= {*names} else None

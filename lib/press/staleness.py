@@ -19,7 +19,7 @@ def plan(selected: list[Job]) -> dict[str, list[str]]:
 
 def reasons(job: Job) -> list[str]:
     """Return why this job itself is stale, regardless of whether the jobs that it reads are."""
-    before = read_json(jobs.made_from(job.name))
+    before = read_json(jobs.made_from(job.name), "inputs", "reads")
     if not jobs.executed(job.name).exists():
         if jobs.failed(job.name).exists():
             return ["failed last time"]
@@ -37,7 +37,7 @@ def reasons(job: Job) -> list[str]:
 
 def damage(job: str) -> list[str]:
     """Return which files of a finished job are missing or altered."""
-    content = read_json(jobs.record(job))
+    content = read_json(jobs.record(job), "outputs")
     if content is None:
         return ["its record is missing"]
     found = []

@@ -8,6 +8,7 @@ Files that .gitignore excludes may be missing: PDF, NPZ, a seed's picture if the
 
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -305,7 +306,7 @@ def _make(place: Scope | Job, notebook: str = "") -> str:
     only = f" ONLY={notebook}" if notebook else ""
     # Without a notebook, selecting one seed would also remake the results over all seeds, from that seed alone.
     seed = f' SEEDS="{place.seed}"' if notebook and place.seed is not None else ""
-    return f"`make figures PROFILE={profile}{only}{seed}`"
+    return f"`make figures PROFILE={shlex.quote(profile)}{only}{seed}`"
 
 
 def show(folder: str, found: list[Finding], counts: Counter) -> int:

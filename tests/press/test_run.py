@@ -701,5 +701,5 @@ def test_the_workflow_tells_progress_bars_to_be_quiet(monkeypatch):
     from lib.press import execution
 
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    execution._set_environment({"folder": "quick"}, 1)
+    execution._set_environment({"folder": "quick", "reads": []}, 1)
     assert os.environ["TQDM_DISABLE"] == "1"

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 from types import SimpleNamespace
 
@@ -13,6 +14,40 @@ from lib.press import fingerprint, jobs, parameters, staleness
 WITH_TRAINING = {f"0{number}" for number in range(1, 8)}
 ALL = WITH_TRAINING | {"00"}
 STATEMENT = "ONE = 1\n"
+
+
+@pytest.mark.parametrize("lost", ["inputs", "reads", "outputs"])
+def test_a_record_without_its_parts_is_a_reason_to_run_again(tmp_path, monkeypatch, lost):
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
+    job = SimpleNamespace(name="quick/seed-0/03", parts={}, reads=())
+    for path, content in ((jobs.made_from(job.name), {"inputs": {}, "reads": {}}), (jobs.executed(job.name), {}),
+                          (jobs.record(job.name), {"outputs": {}})):  # fmt: skip
+        jobs.write_atomically(path, json.dumps(content))
+    assert staleness.reasons(job) == []
+    path = jobs.record(job.name) if lost == "outputs" else jobs.made_from(job.name)
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != lost}))
+    assert staleness.reasons(job) in (["its record is missing"], ["nothing is known about its last run"])
+
+
+def test_results_of_another_user_are_no_older_than_their_inputs(tmp_path, monkeypatch):
+    """Only the owner of a file may set its times; others of the group, who may write it, can set them to now."""
+    monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
+    monkeypatch.setattr(staleness, "reasons", lambda job: [])
+    made = jobs.executed("quick/03"), jobs.record("quick/03")
+    for path in made:
+        jobs.write_atomically(path, "{}")
+        os.utime(path, (1, 1))
+    utime = os.utime
+
+    def owned(path, times=None, *, ns=None):
+        if ns is not None:
+            raise PermissionError(1, "Operation not permitted")
+        utime(path, times)
+
+    monkeypatch.setattr(os, "utime", owned)
+    staleness.prepare(SimpleNamespace(name="quick/03", notebook="03", folder="quick", values={}, reads=(), parts={}))
+    newest = jobs.inputs_file("quick/03").stat().st_mtime_ns
+    assert all(path.stat().st_mtime_ns >= newest for path in made)
 
 
 @pytest.fixture
