@@ -8,9 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import nbformat
 from filelock import Timeout
-from nbclient.exceptions import DeadKernelError
 
 from lib import paths
 from lib.press import fingerprint, jobs, parameters, staleness
@@ -25,6 +23,8 @@ LONGEST_START = 300  # seconds; kernels start slowly on a busy machine
 
 def run(name: str, threads: int) -> int:
     """Run one job as described by its inputs file and return the exit status. Called by Snakemake."""
+    from nbclient.exceptions import DeadKernelError  # here, as papermill below: both take seconds to import
+
     job, title = json.loads(jobs.inputs_file(name).read_text(encoding="utf-8")), jobs.title(name)
     failed, begin = jobs.failed(name), time.monotonic()
     try:
@@ -51,8 +51,9 @@ def run(name: str, threads: int) -> int:
 def _warnings(copy: Path) -> list[str]:
     """Return what our own code warned of in an executed notebook, such as files left out of a data set."""
     ours = re.compile(rf"^{re.escape(str(paths.ROOT / 'lib'))}.*: UserWarning: (.*)", re.MULTILINE)
-    outputs = [output for cell in nbformat.read(copy, 4).cells for output in cell.get("outputs", [])]
-    return list(dict.fromkeys(found for output in outputs for found in ours.findall(output.get("text", ""))))
+    cells = json.loads(copy.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(output.get("text", "")) for cell in cells for output in cell.get("outputs", [])]
+    return list(dict.fromkeys(found for text in texts for found in ours.findall(text)))
 
 
 def _peak() -> str:
@@ -108,7 +109,7 @@ def _set_environment(job: dict, threads: int) -> None:
 
 def _execute(notebook: Path, copy: Path, values: dict) -> None:
     """Run the notebook with papermill, writing to `copy`, with a kernel whose sockets are in a private folder."""
-    import papermill  # here: the import takes seconds, and only a run needs it
+    import papermill
     from jupyter_client.manager import AsyncKernelManager
 
     class PrivateKernelManager(AsyncKernelManager):
@@ -131,6 +132,8 @@ def _execute(notebook: Path, copy: Path, values: dict) -> None:
 
 def store_outputs(selected: list[jobs.Job]) -> None:
     """`make outputs`: store the outputs of checked cells, and no others, in the notebooks of the repository."""
+    import nbformat
+
     for job in {job.notebook: job for job in reversed(selected)}.values():  # the first seed of each notebook
         notebook = paths.NOTEBOOKS / f"{job.notebook}.ipynb"
         content, copy = (nbformat.read(path, 4) for path in (notebook, jobs.executed(job.name)))
