@@ -23,10 +23,14 @@ def check(train: Images, small: Images, settings: Settings, design: Any) -> None
     Raises:
         DataError: a batch is not filled, or there are fewer images than clusters.
     """
-    if design.ablation_epochs or design.tuning_epochs:
-        needs.batch(settings.batch_size, len(small), f"ablation_count={design.ablation_count}; of tuning and ablation")
-    if (most := max(design.other_counts, default=1)) > len(train):
-        raise DataError(f"other_counts={list(design.other_counts)} asks for {most} clusters of {len(train)} images.")
+    if design.ablation_epochs:
+        needs.batch(settings.batch_size, len(small), f"ablation_count={design.ablation_count}")
+    if design.tuning_epochs and max(map(len, (design.code_temperatures, design.embedding_temperatures))) > 1:
+        fitted = min(len(small), len(train) * 4 // 5)
+        needs.batch(settings.batch_size, fitted, f"ablation_count={design.ablation_count}; for tuning")
+    known = min(design.fit_count or len(train), len(train))
+    if (most := max(design.other_counts, default=1)) > known:
+        raise DataError(f"other_counts={list(design.other_counts)} asks for {most} clusters of {known} images.")
 
 
 def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:

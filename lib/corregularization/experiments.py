@@ -15,7 +15,6 @@ from lib.corregularization.analysis import coherence, group_coherence, norms_and
 from lib.corregularization.arms import Arm
 from lib.corregularization.disentanglement import VaeSettings
 from lib.corregularization.losses import select_layers
-from lib.corregularization.models import build_model
 from lib.corregularization.packing import GROUPS
 from lib.corregularization.training import Settings, Trained, score, train_arms, with_label_noise
 from lib.data import needs
@@ -29,6 +28,7 @@ TUNING_SEEDS = (1000, 1001)  # not a run's own seed, but the same in all runs, s
 LEARNT = 1 / 9  # of the way from chance to no errors: below it, too little is learnt to tell two penalties apart
 NOT_JUDGED = "not judged"
 FURTHER = 3  # maximum number of times a search extends its grid
+MODELS = ("vanilla", "resnet18")
 SMALLEST = 8  # pixels: the networks halve the resolution three times
 
 
@@ -36,8 +36,8 @@ def check(small: "Images", settings: Settings, design: Any, groups: Sequence[int
     """Check notebook 03's parameters before anything is trained. small: images of the experiments after the first.
 
     Raises:
-        DataError: a batch is not filled, the images are too small, or `packing_ratios` or `groups` are not possible.
-        ValueError: a network does not exist.
+        DataError: a batch is not filled, the images are too small, a network is unknown, or a ratio or number of groups
+            is not possible.
     """
     if min(small.pixels.shape[2:]) < SMALLEST:
         raise DataError(f"The networks take images of {SMALLEST} px or more, and {small.name} has "
@@ -51,8 +51,8 @@ def check(small: "Images", settings: Settings, design: Any, groups: Sequence[int
         if (count := round(ratio * design.packing_dimension)) % GROUPS or count <= GROUPS:
             raise DataError(f"packing_ratios: {ratio:g} x {design.packing_dimension} dimensions are {count} vectors, "
                             f"which do not form {GROUPS} equal groups with pairs.")  # fmt: skip
-    for name in design.cost_models:
-        build_model(name, 2)
+    if unknown := set(design.cost_models) - {*MODELS}:
+        raise DataError(f"cost_models: {', '.join(sorted(unknown))} is unknown; choose from {', '.join(MODELS)}.")
 
 
 def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:

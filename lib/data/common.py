@@ -80,8 +80,8 @@ def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """
     if count > len(labels):
         raise DataError(
-            f"count={count} asks for more than the {len(labels)} there are. Lower it, or take all, in notebooks by "
-            "train_count=0 and test_count=0."
+            f"count={count} asks for more than the {len(labels)} there are. Lower it (for training "
+            "and test clips or images, 0 in a notebook takes all)."
         )
     random = np.random.Generator(np.random.PCG64(seed))
     # Deal the images out in rounds, one per class and round, in an order drawn from the seed.

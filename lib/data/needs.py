@@ -34,9 +34,9 @@ def check(notebook: str, data: Any) -> None:
     split = {"train": "training ", "test": "test ", "all": ""}[data.split]
     occurring = len(data.labels.unique())
     if len(data) < count or occurring < classes:
-        remedy = "raise train_count and test_count, or make train and test folders of your own"
-        remedy = f"make one folder for each class of {data.unit}" if occurring < classes else remedy
+        remedy = f"Add {data.unit}, raise train_count and test_count, or make train and test folders of your own."
+        remedy = f"Make one folder for each class of {data.unit}." if occurring < classes else remedy
         raise DataError(
             f"Notebook {notebook} needs {count:,} {split}{data.unit} of {classes} or more classes at the least "
-            f"({why}), and {data.name} has {len(data):,} of {occurring}. Add {data.unit}, {remedy}."
+            f"({why}), and {data.name} has {len(data):,} of {occurring}. {remedy}"
         )

@@ -27,7 +27,7 @@ TRUNKS = {  # torchvision's weights of each trunk
     "vgg": models.VGG16_Weights.IMAGENET1K_V1,
     "squeeze": models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
 }
-SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels, which their poolings leave one of
+SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels: smaller sides are lost in their poolings
 CHUNK = 100  # images per batch at 32 px, fewer if larger: vgg needs about 7 MB per pair at 64 px
 
 
@@ -48,8 +48,8 @@ class Perceptual:
         if a.shape != b.shape:
             raise MetricError(f"LPIPS compares images of one shape, not {tuple(a.shape)} with {tuple(b.shape)}")
         if min(a.shape[-2:]) < self.smallest:
-            raise MetricError(f"{self.name} takes images of {self.smallest} px or more, not of {tuple(a.shape[-2:])}; "
-                              "take larger ones, or lpips_net='vgg', which takes 16 px")  # fmt: skip
+            raise MetricError(f"{self.name} takes images of {self.smallest} px or more, not of {tuple(a.shape[-2:])} "
+                              f"(vgg from {SMALLEST['vgg']} px)")  # fmt: skip
         check_pixels(a), check_pixels(b)
         device = next(self.network.parameters()).device
         count = max(1, CHUNK * 32 * 32 // (a.shape[-2] * a.shape[-1]))

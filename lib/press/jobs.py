@@ -102,6 +102,8 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
     # Where no more than a reader's own settings change, such as the recording that notebook 06 shows, it takes the
     # models of the profile.
     all_custom = any(not reads_of[name] for name in changed)
+    # Notebooks over all seeds show one folder.
+    all_custom |= any("seed" not in known[name] and not changed.isdisjoint(reads_of[name]) for name in ordered)
     names: dict[str, list[str]] = {}
     jobs = []
     for notebook in ordered:

@@ -97,7 +97,7 @@ def of_globals(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
     known, further = defaults(notebook), _further(notebook)
     given = {name: namespace[name] for name in sorted(further.keys() & namespace.keys())}
     if stray := {name: value for name, value in given.items() if not isinstance(value, ModuleType)}:
-        raise ParameterError(f"{', '.join(stray)} of {notebook}: only its parameter `{MORE}` sets it, {MORE} = {stray}")
+        raise ParameterError(f"{notebook} takes {', '.join(stray)} from its parameter `{MORE}` alone: {MORE} = {stray}")
     if missing := [name for name in known if name not in namespace and name not in further]:
         raise ParameterError(f"{notebook} has the parameters {missing} but no values for them; run its parameters cell")
     values = {name: namespace[name] for name in known.keys() - further.keys()}

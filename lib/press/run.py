@@ -17,6 +17,7 @@ import os
 import platform
 import random
 import re
+import shlex
 import textwrap
 import time
 from collections.abc import Mapping
@@ -104,8 +105,15 @@ class Run:
         return data
 
     def has(self, name: str) -> bool:
-        """Return whether any seed of this profile has figure or table `name`."""
-        return any(self._stored(name, seed).exists() for seed in self._all_seeds)
+        """Return whether any seed of this profile has figure or table `name`; RunError if none has any results."""
+        files = [self._stored(name, seed) for seed in self._all_seeds]
+        if files and not any(file.parent.is_dir() for file in files):
+            raise RunError(f"There are no results of these seeds in {files[0].parent.parent}. {self._advice()}")
+        return any(file.exists() for file in files)
+
+    def _advice(self) -> str:
+        seeds = " ".join(map(str, self._all_seeds))
+        return f'Run `make figures PROFILE={shlex.quote(self.profile)} SEEDS="{seeds}"` first.'
 
     def _stored(self, name: str, seed: int) -> Path:
         return paths.figures() / self._home / f"seed-{seed}" / f"{name}.csv"
@@ -126,10 +134,7 @@ class Run:
                 note, data = sidecar["note"], list(sidecar["provenance"]["data"])
             except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
                 what = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-                raise RunError(
-                    f"{name} of seed {seed} {what} ({path}). Run `make figures PROFILE={self.profile} "
-                    f'SEEDS="{" ".join(map(str, self._all_seeds))}"` first.'
-                ) from error
+                raise RunError(f"{name} of seed {seed} {what} ({path}). {self._advice()}") from error
             frames.append(frame.assign(seed=seed))
             self._read[path.relative_to(paths.figures()).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
             used += [one for one in data if one not in used]

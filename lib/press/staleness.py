@@ -93,5 +93,5 @@ def prepare(job: Job) -> None:
             if made.stat().st_mtime_ns < newest:
                 try:
                     os.utime(made, ns=(newest, newest))
-                except PermissionError:  # another user's file in a shared folder, for which only "now" is permitted
+                except PermissionError:  # another user's file, for which a group that may write may set "now" alone
                     os.utime(made)

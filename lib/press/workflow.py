@@ -76,7 +76,7 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
             left.append(job)
     if not left and status == 0:
         log.unlink()
-        print(f"Done: figures and tables are in {jobs.short(paths.figures() / selected[0].folder)}")
+        print(f"Done: figures and tables are in {jobs.short(paths.figures() / selected[-1].folder)}")
         return 0
     _tell_what_is_left(left, log)
     return status or 1
@@ -92,7 +92,7 @@ def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
         plugin = f"snakemake_executor_plugin_{options.executor.replace('-', '_')}"
         if options.executor not in ("local", "dryrun", "touch") and find_spec(plugin) is None:
             raise ParameterError(f"Snakemake has no executor '{options.executor}' here: for slurm pip install -e "
-                                 f".[cluster], for others pip install {plugin.replace('_', '-')}")  # fmt: skip
+                                 f"'.[cluster]', for others pip install {plugin.replace('_', '-')}, if it exists")  # fmt: skip
         selection["cores"] = str(options.cores)  # per notebook
         command += ["--executor", options.executor, "--jobs", options.jobs, "--seconds-between-status-checks", "10"]
         command += ["--default-resources", *(f"slurm_{name}={value}" for name in ("partition", "account")

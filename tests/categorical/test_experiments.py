@@ -10,6 +10,7 @@ from lib.categorical.arms import main_arms, published_arms
 from lib.categorical.training import Settings
 from lib.data.catalog import DataError
 from lib.data.images import load_images
+from lib.press import parameters
 
 
 def test_every_arm_is_tuned_on_images_apart_from_its_training(monkeypatch):
@@ -41,19 +42,32 @@ def test_every_arm_is_tuned_on_images_apart_from_its_training(monkeypatch):
     [
         ({}, ""),
         ({"ablation_epochs": 0, "tuning_epochs": 0, "ablation_count": 19}, ""),
-        ({"ablation_count": 19}, r"19 images do not fill a batch of 20 \(ablation_count=19; of tuning and ablation\)"),
+        ({"ablation_epochs": 0, "code_temperatures": [0.3], "ablation_count": 19}, ""),  # nothing is tuned
+        ({"ablation_count": 19}, r"19 images do not fill a batch of 20 \(ablation_count=19\)"),
+        ({"ablation_epochs": 0, "ablation_count": 19}, r"19 images .* \(ablation_count=19; for tuning\)"),
         ({"other_counts": [5, 61]}, r"other_counts=\[5, 61\] asks for 61 clusters of 60 images"),
+        ({"other_counts": [5, 41], "fit_count": 40}, "asks for 41 clusters of 40 images"),
     ],
 )
 def test_what_would_stop_the_notebook_later_is_told_at_its_start(changes, message):
     train = load_images("shapes-plain", "train", size=16, count=60)
-    defaults = {"ablation_epochs": 1, "tuning_epochs": 1, "ablation_count": 20, "other_counts": []}
+    defaults = {"ablation_epochs": 1, "tuning_epochs": 1, "ablation_count": 20, "other_counts": [], "fit_count": 0,
+                "code_temperatures": [0.1, 0.3], "embedding_temperatures": []}  # fmt: skip
     design = SimpleNamespace(**defaults | changes)
     asked = (train, train.subset(slice(design.ablation_count)), Settings(epochs=1, batch_size=20), design)
     if not message:
         return experiments.check(*asked)
     with pytest.raises(DataError, match=message):
         experiments.check(*asked)
+
+
+@pytest.mark.parametrize("profile", parameters.profiles())
+def test_no_profile_stops_there(profile):
+    values = parameters.resolve("02_categorical_similarity", profile)
+    train = range(values["train_count"] or 5000)
+    small = train[: values["ablation_count"] or None]
+    settings = Settings(values["epochs"], values["batch_size"])
+    experiments.check(train, small, settings, SimpleNamespace(**values))
 
 
 @pytest.mark.parametrize(("embeddings", "found"), [([], {0.5, 0.1}), ([0.2], {0.2})])

@@ -33,6 +33,7 @@ from lib.corregularization.models import VanillaCNN
 from lib.corregularization.training import Settings, Trained, score
 from lib.data.catalog import DataError
 from lib.data.images import Images
+from lib.press import parameters
 
 
 def images(count=20, seed=0):
@@ -320,7 +321,7 @@ DESIGN = {"small_count": 64, "vae_epochs": 1, "vae_count": 32, "packing_ratios":
         ({"vae_count": 0, "vae_epochs": 0}, [2], ""),
         ({"packing_ratios": [1.0, 0.9]}, [2], "packing_ratios: 0.9 x 16 dimensions are 14 vectors.*4 equal groups"),
         ({"packing_ratios": [0.25]}, [2], "are 4 vectors"),
-        ({"cost_models": ["vanila"]}, [2], "model 'vanila' is unknown; choose 'vanilla'"),
+        ({"cost_models": ["vanila"]}, [2], "cost_models: vanila is unknown; choose from vanilla, resnet18"),
         ({}, [], r"groups=\[\]: expected"),
         ({}, [1, 2], r"groups=\[1, 2\]: expected"),
     ],
@@ -330,8 +331,16 @@ def test_what_would_stop_the_notebook_later_is_told_at_its_start(changes, groups
     asked = (images(design.small_count), experiments.Settings(1, 64), design, groups)
     if not message:
         return experiments.check(*asked)
-    with pytest.raises((DataError, ValueError), match=message):
+    with pytest.raises(DataError, match=message):
         experiments.check(*asked)
+
+
+@pytest.mark.parametrize("profile", parameters.profiles())
+def test_no_profile_stops_there(profile):
+    values = parameters.resolve("03_corregularization", profile)
+    small = images(min(values["small_count"] or 5000, values["train_count"] or 5000))
+    settings = experiments.Settings(values["epochs"], values["batch_size"])
+    experiments.check(small, settings, SimpleNamespace(**values), values["groups"])
 
 
 def test_images_that_would_vanish_are_refused():

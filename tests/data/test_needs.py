@@ -27,7 +27,9 @@ def test_enough_is_enough_and_one_less_is_not(notebook):
         with pytest.raises(DataError, match=rf"{notebook} needs {count} .* birds has {count - 1} of"):
             check(notebook, Data(count - 1, classes, split))
         if classes > 1:
-            with pytest.raises(DataError, match=rf"of {classes} or more classes .* of 1\. .*one folder for each class"):
+            with pytest.raises(
+                DataError, match=rf"of {classes} or more classes .* of 1\. .*Make one folder for each class"
+            ):
                 check(notebook, Data(count, 1, split))
 
 

@@ -54,7 +54,7 @@ def test_in_an_opened_notebook_more_goes_over_the_defaults(repository):
         ({"seed": 0, "epochs": 2, "more": {"epochs": 1}}, "'epochs' of 03_study, which has no such parameter"),
         ({"seed": 0, "epochs": 2, "more": {"rate": "fast"}}, "'rate' of 03_study to 'fast'.*valid number"),
         ({"seed": 0, "more": {}}, r"\['epochs'\] but no values"),
-        ({"seed": 0, "epochs": 2, "rate": 3.0}, r"rate of 03_study: only .* `more` sets it, more = \{'rate': 3.0\}"),
+        ({"seed": 0, "epochs": 2, "rate": 3.0}, r"03_study takes rate from .* `more` alone: more = \{'rate': 3.0\}"),
     ],
 )
 def test_what_is_not_known_is_an_error(repository, namespace, message):

@@ -37,6 +37,10 @@ def test_a_recording_of_one_s_own_trains_nothing_again(monkeypatch, tmp_path):
         assert run.given_models == tmp_path / f"build/models/{folder}/seed-0"
 
 
+def test_notebooks_over_all_seeds_show_one_folder():
+    assert {job.folder for job in jobs.select("smoke", params="recording=cry.wav")} == {"smoke-custom"}
+
+
 def test_what_was_left_out_of_the_data_is_told_in_the_terminal(tmp_path):
     text = f"{paths.ROOT / 'lib' / 'data' / 'folders.py'}:88: UserWarning: 3 files are left out.\n  files = of_kind()\n"
     cell = nbformat.v4.new_code_cell(outputs=[

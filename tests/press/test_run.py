@@ -641,7 +641,10 @@ def test_a_result_like_what_was_read_names_its_data_and_no_other():
 def test_has_asks_for_any_seed():
     study(seed=1).save_table("tab1_accuracy", FRAME, caption="Accuracy.")
     assert page(seeds=[0, 1]).has("tab1_accuracy") and not page(seeds=[0, 1]).has("tab2_words")
-    assert not page(seeds=[0]).has("tab1_accuracy") and not page(seeds=[]).has("tab1_accuracy")
+    with pytest.raises(
+        RunError, match=r'no results of these seeds in .*quick\. Run `make figures PROFILE=quick SEEDS="3"'
+    ):
+        page(seeds=[3]).has("tab1_accuracy")
 
 
 def test_read_of_a_missing_seed_says_how_to_get_it():

@@ -94,7 +94,9 @@ def _named(sounds: Sounds) -> Sounds:
     known = {*chain(*recordings.EVENTS.values()), *recordings.BACKGROUNDS, *recordings.DISTRACTORS}
     if known.isdisjoint(sounds.classes):
         first = ", ".join(sounds.classes[:5])
-        raise DataError(f"The classes of ESC-50 are {first}, … here: name its folders as ESC-50 does, glass_breaking.")
+        raise DataError(
+            f"The classes of ESC-50 are named {first} here: name its folders as there (glass_breaking)."
+        )
     return sounds
 
 
@@ -208,7 +210,7 @@ def _catalogue(base: Path, controls: tuple[Path, ...]) -> aihub.Catalogue:
     if missing := sorted(set(range(1, len(NAMES))) - {row.number for row in found.rows}):
         warnings.warn(f"There are no clips of {', '.join(NAMES[number] for number in missing)}: put recordings into "
                       f"{base / 'aihub-controls'}/<any name>/<class>/, and restart an open notebook.",
-                      stacklevel=4)  # fmt: skip
+                      stacklevel=3)  # fmt: skip
     return found
 
 

@@ -63,7 +63,7 @@ def windows(chunks: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
         sound = sound[-size:]
     if 0 < heard < size:
         yield WINDOW, np.pad(sound, (0, size - heard))
-    elif heard > due - hop and heard:
+    elif heard > due - hop:
         yield heard / RATE, sound
 
 

@@ -80,6 +80,7 @@ def task(values: Mapping[str, Any], use: Callable[[Sounds], Any] = lambda sounds
     if any(values.get("ratios", ())):
         model.tokens_of(parts[0].texts)  # as does a text that is too long
     mels = model.mels
+    del model
     samples, sets = parts[2].samples, []
     while parts:
         use(parts[0])

@@ -38,6 +38,8 @@ PROMPT = ("<|startoftranscript|>", "<|ko|>", "<|transcribe|>", "<|notimestamps|>
 _END = "<|endoftext|>"
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # a pretrained Whisper's token for no speech: newer, older name
 REPETITIVE = 2.4  # zlib compression ratio above which a text counts as repetitive (Radford et al. 2023)
+ADAPTERS_ALONE = ("it holds adapters of a model, not the model: merge them by peft's merge_and_unload, and save the "
+                  "result and its tokenizer by save_pretrained")  # fmt: skip
 _PREFIX = "<|startofprev|>"  # required by Whisper's tokenizer; no prompt here contains previous text
 
 logging.disable_progress_bar()  # loading is fast, and the bars would stay in the notebooks
@@ -301,11 +303,12 @@ def from_checkpoint(
 def _from_pretrained(name: str | Path) -> tuple[WhisperForConditionalGeneration, WhisperTokenizer]:
     """Load both and reject gaps, which transformers fills: missing weights at random, missing tokens with others."""
     if (Path(name) / "adapter_config.json").is_file():
-        raise ValueError("it holds adapters of a model, not the model: merge them by peft's merge_and_unload, and save "
-                         "the result and its tokenizer by save_pretrained")  # fmt: skip
+        raise ValueError(ADAPTERS_ALONE)
     whisper, report = WhisperForConditionalGeneration.from_pretrained(
         name, dtype=torch.float32, output_loading_info=True
     )
+    if getattr(whisper, "_hf_peft_config_loaded", False):  # from the hub, by transformers, which freezes the rest
+        raise ValueError(ADAPTERS_ALONE)
     missing = sorted(set(report["missing_keys"]) - {"proj_out.weight"})  # tied to the embedding
     if faulty := missing or [str(key) for key in report["mismatched_keys"]]:
         raise ValueError(f"{len(faulty)} weights are missing or of another shape: {faulty[0]}, …")
