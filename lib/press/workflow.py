@@ -91,8 +91,8 @@ def _snakemake(options: argparse.Namespace) -> tuple[int, Path]:
     if options.executor:
         plugin = f"snakemake_executor_plugin_{options.executor.replace('-', '_')}"
         if options.executor not in ("local", "dryrun", "touch") and find_spec(plugin) is None:
-            raise ParameterError(f"Snakemake has no executor '{options.executor}' here: for slurm pip install -e "
-                                 f"'.[cluster]', for others pip install {plugin.replace('_', '-')}, if it exists")  # fmt: skip
+            how = "-e '.[cluster]'" if options.executor == "slurm" else f"{plugin.replace('_', '-')}, if there is one"
+            raise ParameterError(f"Snakemake has no executor '{options.executor}' here: pip install {how}")  # fmt: skip
         selection["cores"] = str(options.cores)  # per notebook
         command += ["--executor", options.executor, "--jobs", options.jobs, "--seconds-between-status-checks", "10"]
         command += ["--default-resources", *(f"slurm_{name}={value}" for name in ("partition", "account")

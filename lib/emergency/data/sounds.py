@@ -94,9 +94,7 @@ def _named(sounds: Sounds) -> Sounds:
     known = {*chain(*recordings.EVENTS.values()), *recordings.BACKGROUNDS, *recordings.DISTRACTORS}
     if known.isdisjoint(sounds.classes):
         first = ", ".join(sounds.classes[:5])
-        raise DataError(
-            f"The classes of ESC-50 are named {first} here: name its folders as there (glass_breaking)."
-        )
+        raise DataError(f"The classes of ESC-50 are named {first} here: name its folders as there (glass_breaking).")
     return sounds
 
 
