@@ -114,6 +114,9 @@ def test_sentences_on_alarms_follow_the_table():
         "With at most 1 false alarm per hour (upper end of the 95 % interval), 30 % of the emergencies are missed."
     )
     assert "No rule and threshold" in voting.operating_points(table.assign(miss_rate=50.0))[0]
+    assert voting.operating_points(table.assign(hours=0.0, alarms_per_hour=np.nan)) == [
+        "All test clips are emergencies: false alarms cannot be counted on them."
+    ]
 
 
 class TestEvening:
