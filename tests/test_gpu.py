@@ -13,6 +13,7 @@ import gpu
 import missing
 import psutil
 import pytest
+from toy import share_speech
 
 from lib import paths
 from lib.press import jobs, verify
@@ -176,6 +177,7 @@ def test_what_a_bare_machine_lacks_is_told_from_the_lock():
 def test_a_rehearsal_runs_and_packs(tmp_path):
     """Of studies 2 and 4, with a seed of its own; all notebooks take minutes."""
     names = ["02_categorical_similarity", "05_emergency_cnn"]
+    share_speech(tmp_path / "output")
     environment = os.environ | {"OUTPUT_ROOT": str(tmp_path / "output")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["sh", "benchmarks/gpu.sh", "--rehearse", "--seconds", "3600", "--seeds", "1", "--only", " ".join(names)]
