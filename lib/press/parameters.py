@@ -177,6 +177,8 @@ def parse_assignments(text: str, known: Mapping[str, Any] | None = None) -> dict
         if name in SET_BY_THE_WORKFLOW:
             raise ParameterError(f"'{name}' is not set through PARAMS; use {SET_BY_THE_WORKFLOW[name]}={value}")
         values[name] = value if isinstance((known or {}).get(name), str) else _literal(value)
+        if isinstance(values[name], tuple) and value.endswith(","):  # 3, is one in Python
+            raise ParameterError(f"The command line's parameters hold '{word}': spaces separate them, without commas")
     return values
 
 

@@ -247,6 +247,7 @@ def test_assignments_are_literals_or_strings():
     ("text", "message"),
     [
         ("epochs", "which is not of the form name=value"),
+        ("epochs=1, rate=2", "hold 'epochs=1,': spaces separate them, without commas"),
         ("epochs=3 =4", "not of the form"),
         ("groups=[1, 2]", "write lists without spaces"),
         ("name='a", "No closing quotation"),
