@@ -162,7 +162,8 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         status = make_figures(selected, options)
     except (ParameterError, OSError) as error:
-        print(f"Error: {error}", file=sys.stderr)
+        remedy = ". Set OUTPUT_ROOT to a folder that you may write" if isinstance(error, PermissionError) else ""
+        print(f"Error: {error}{remedy}", file=sys.stderr)
         return 2
     if options.command == "outputs" and status == 0:
         execution.store_outputs(selected)

@@ -41,6 +41,16 @@ def test_notebooks_over_all_seeds_show_one_folder():
     assert {job.folder for job in jobs.select("smoke", params="recording=cry.wav")} == {"smoke-custom"}
 
 
+def test_output_of_another_user_is_told_with_a_remedy(monkeypatch, capsys):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied", "/shared/build/locks/a.lock")
+
+    monkeypatch.setattr(workflow, "make_figures", refused)
+    assert workflow.main(["figures", "--profile", "smoke", "--only", "03_corregularization"]) == 2
+    told = capsys.readouterr().err
+    assert "Permission denied: '/shared/build/locks/a.lock'. Set OUTPUT_ROOT to a folder that you may write" in told
+
+
 def test_what_was_left_out_of_the_data_is_told_in_the_terminal(tmp_path):
     text = f"{paths.ROOT / 'lib' / 'data' / 'folders.py'}:88: UserWarning: 3 files are left out.\n  files = of_kind()\n"
     cell = nbformat.v4.new_code_cell(outputs=[
