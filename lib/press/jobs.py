@@ -99,17 +99,13 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
     }
     changed = {name for name, values in resolved.items() if parameters.changed(name, profile, values)}
     reads_of = {name: parameters.profile_entry(name, profile).reads for name in ordered}
-    # Where no more than a reader's own settings change, such as the recording that notebook 06 shows, it takes the
-    # models of the profile.
-    all_custom = any(not reads_of[name] for name in changed)
-    # Notebooks over all seeds show one folder.
-    all_custom |= any("seed" not in known[name] and not changed.isdisjoint(reads_of[name]) for name in ordered)
+    # If only the settings of a notebook that reads others change, and no other reads it, it takes what the profile has:
+    # notebook 06 hears another recording with the same models.
+    all_custom = any(not reads_of[name] or any(name in reads for reads in reads_of.values()) for name in changed)
     names: dict[str, list[str]] = {}
     jobs = []
     for notebook in ordered:
         entry = parameters.profile_entry(notebook, profile)
-        if not changed.isdisjoint(entry.reads):
-            changed.add(notebook)
         folder = paths.folder_name(profile, all_custom or notebook in changed)
         for seed in seed_list if "seed" in known[notebook] else [None]:
             reads = []
