@@ -134,7 +134,7 @@ def code_map(arrays: Arrays) -> Figure:
     for number, name in enumerate(arrays["classes"]):
         chosen = arrays["labels"] == number
         style = {"color": colours[number % len(colours)], "marker": plots.MARKERS[number % len(plots.MARKERS)]}
-        axes[0].scatter(*arrays["map"][chosen].T, s=9, label=str(name), linewidth=0, **style)
+        axes[0].scatter(*arrays["map"][chosen].T, s=9, label=str(name).strip("_"), linewidth=0, **style)
     axes[0].set(title="t-SNE of the codes (qualitative)", xticks=[], yticks=[])
     axes[0].legend(fontsize=5, ncols=2, markerscale=1.3, loc="best", handletextpad=0.2, columnspacing=0.6)
     heat = axes[1].imshow(arrays["matrix"], cmap="Blues", vmin=0, vmax=1, interpolation="nearest")

@@ -5,11 +5,13 @@ that this code needs are included. File times never matter.
 """
 
 import ast
+import hashlib
 import json
 import re
 import sys
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from lib import paths, sources
@@ -101,7 +103,14 @@ def data_parts(values: dict[str, Any]) -> dict[str, str]:
     others += ["aihub-controls"] if values["dataset"].startswith("aihub") else []
     found = {f"data {name}": _signature(name) for name in others if name and isinstance(name, str)}
     found = {part: state for part, state in found.items() if state not in ("absent", "built-in")}
+    if path := recording(values):
+        found["data recording"] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "absent"
     return found | {f"data {values['dataset']}": _signature(values["dataset"])}
+
+
+def recording(values: dict[str, Any]) -> Path | None:
+    """Return the file that notebook 06 is asked to hear; None if there is none."""
+    return paths.ROOT / Path(values["recording"]).expanduser() if values.get("recording") else None
 
 
 @cache  # scanning a large folder takes seconds, and every seed needs it

@@ -97,6 +97,9 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
         notebook: parameters.resolve(notebook, profile, {n: v for n, v in overrides.items() if n in values})
         for notebook, values in known.items()
     }
+    for path in filter(None, map(fingerprint.recording, resolved.values())):
+        if not path.is_file():  # told before the models are trained
+            raise ParameterError(f"There is no recording {path}. A relative path starts at {paths.ROOT}.")
     changed = {name for name, values in resolved.items() if parameters.changed(name, profile, values)}
     reads_of = {name: parameters.profile_entry(name, profile).reads for name in ordered}
     # If only the settings of a notebook that reads others change, and no other reads it, it takes what the profile has:

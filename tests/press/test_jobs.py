@@ -28,7 +28,9 @@ def test_notebooks_that_read_each_other_are_told(tmp_path, monkeypatch):
 def test_a_recording_of_one_s_own_trains_nothing_again(monkeypatch, tmp_path):
     """It is a setting of notebook 06 alone, which takes the models of the profile's notebooks 04 and 05."""
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
-    for params, folder in (("recording=cry.wav", "smoke"), ("seconds=3.0 recording=cry.wav", "smoke-custom")):
+    (tmp_path / "cry.wav").touch()
+    heard = f"recording={tmp_path}/cry.wav"
+    for params, folder in ((heard, "smoke"), (f"seconds=3.0 {heard}", "smoke-custom")):
         *read, vote = jobs.select("smoke", only=VOTE, params=params)
         assert vote.name == f"smoke-custom/seed-0/{VOTE}"
         assert list(vote.reads) == [job.name for job in read] and {job.folder for job in read} == {folder}
@@ -37,8 +39,23 @@ def test_a_recording_of_one_s_own_trains_nothing_again(monkeypatch, tmp_path):
         assert run.given_models == tmp_path / f"build/models/{folder}/seed-0"
 
 
-def test_notebooks_over_all_seeds_show_one_folder():
-    assert {job.folder for job in jobs.select("smoke", params="recording=cry.wav")} == {"smoke-custom"}
+def test_notebooks_over_all_seeds_show_one_folder(tmp_path):
+    (tmp_path / "cry.wav").touch()
+    assert {job.folder for job in jobs.select("smoke", params=f"recording={tmp_path}/cry.wav")} == {"smoke-custom"}
+
+
+def test_another_recording_of_the_same_name_makes_its_results_stale(tmp_path):
+    file = tmp_path / "cry.wav"
+    heard = []
+    for content in (b"one", b"two", b"one"):
+        file.write_bytes(content)
+        heard.append(jobs.select("smoke", only=VOTE, params=f"recording={file}")[-1].parts)
+    assert heard[0] == heard[2] and {key for key in heard[0] if heard[0][key] != heard[1][key]} == {"data recording"}
+
+
+def test_a_recording_that_is_not_there_is_told_before_anything_is_trained():
+    with pytest.raises(parameters.ParameterError, match="There is no recording .*/cry.wav. A relative path starts at"):
+        jobs.select("smoke", only=VOTE, params="recording=cry.wav")
 
 
 def test_output_of_another_user_is_told_with_a_remedy(monkeypatch, capsys):

@@ -339,6 +339,12 @@ class TestCheckpoints:
         with pytest.raises(DataError, match="could not be loaded .it holds adapters of a model.*merge_and_unload"):
             whisper.from_checkpoint(tmp_path, NAMES)
 
+    def test_the_folder_of_a_trainer_s_checkpoints(self, tmp_path):
+        made = whisper.build(LINES, NAMES, SIZE)
+        made.whisper.save_pretrained(tmp_path / "checkpoint-500")
+        with pytest.raises(DataError, match="It holds the folders of models checkpoint-500: name one of them"):
+            whisper.from_checkpoint(tmp_path, NAMES)
+
     def test_neither_a_folder_nor_a_network(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         with pytest.raises(DataError, match=r"checkpoint '.*nowhere' could not be loaded .*openai/whisper-small"):
