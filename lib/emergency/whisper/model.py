@@ -290,12 +290,12 @@ def from_checkpoint(
     try:
         whisper, tokenizer = _from_pretrained(folder or name)
     except Exception as error:  # no network, no such model, a damaged file: each raises a different type
-        below = sorted(path.parent.name for path in (folder or Path()).glob("*/config.json")) if folder else []
+        below = sorted(path.parent.name for path in folder.glob("*/config.json")) if folder else []
         hint = f"It holds the folders of models {', '.join(below)}: name one of them. " if below else ""
         raise DataError(
             f"The Whisper checkpoint {str(name)!r} could not be loaded ({error}). {hint}Give a folder with a "
-            "multilingual Whisper and its tokenizer, as save_pretrained writes them, or, where there is a network, a name "
-            '("openai/whisper-small").'
+            "multilingual Whisper and its tokenizer, as save_pretrained writes them, or, where there is a network, a "
+            'name ("openai/whisper-small").'
         ) from error
     with torch.random.fork_rng():
         torch.manual_seed(seed)
