@@ -1,7 +1,9 @@
 """Experiments on trained arms: tuning strengths, pruning, and tables of results."""
 
 import copy
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from lib.corregularization.analysis import coherence, group_coherence, norms_and_angles, prune_redundant, similarity
@@ -237,13 +240,16 @@ def tune_strengths(
 
     Every penalty gets the same grid of factors, relative to its arm's own strength, and the same budget. If an arm's
     best factor is the smallest or largest tried, the grid is extended there by its own ratio, at most `FURTHER` times.
-    With a grid of one value nothing is trained and that value is used.
+    With a grid of one value nothing is trained and that value is used. Nothing here depends on a run's own seed: runs
+    that share `checkpoints` train each of these networks once, and wait for each other.
 
     Columns: arm, strength, factor, accuracy (%; NaN if nothing was trained), chosen (one per arm), edge (the chosen
     factor is still the smallest or largest tried).
     """
     rows, splits = [], {seed: split_validation(train, seed=seed) for seed in TUNING_SEEDS}
     ratio = (max(grid) / min(grid)) ** (1 / max(1, len(grid) - 1))
+    first = os.environ.get("RANK", "0") == "0"  # the others of several processes follow it
+    alone = FileLock(checkpoints / ".lock") if checkpoints and first else nullcontext()
     for arm in arms:
         tried, wanted = dict.fromkeys(grid, float("nan")), list(grid) if len(grid) > 1 else []
         for _ in range(1 + FURTHER):
@@ -251,7 +257,8 @@ def tune_strengths(
             last = np.zeros(len(trials))
             for seed, split in splits.items():
                 place = checkpoints and checkpoints / f"seed-{seed}"
-                found = train_arms(trials, *split, settings, seed=seed, checkpoints=place)
+                with alone:
+                    found = train_arms(trials, *split, settings, seed=seed, checkpoints=place)
                 last += [100 * one.history.test_accuracy.iloc[-1] / len(splits) for one in found.values()]
             tried |= dict(zip(wanted, last, strict=True))
             beyond = {min(tried): min(tried) / ratio, max(tried): max(tried) * ratio}

@@ -1,7 +1,11 @@
 """What the notebook does with trained arms: statistics against SciPy, the choice of strengths, pruning, tables."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -135,6 +139,27 @@ def test_a_strength_is_the_best_of_pooled_validation_whatever_the_seed_of_the_ru
         assert trained_on | chosen_on == known  # nothing but training images
         assert not trained_on & chosen_on
     assert calls[0]["checkpoints"] != calls[1]["checkpoints"]
+
+
+def test_runs_that_share_a_folder_take_turns(monkeypatch, tmp_path):
+    """Seeds that run side by side: a network that another run is training would be refused."""
+    busy, left = threading.Lock(), []
+
+    def train_arms(arms, *_, **__):
+        if not busy.acquire(blocking=False):
+            left.append("two at a time")
+            return {}
+        time.sleep(0.02)
+        busy.release()
+        return {arm.label: Trained(arm, nn.Identity(), pd.DataFrame({"test_accuracy": [0.5]}), pd.DataFrame(), {})
+                for arm in arms}  # fmt: skip
+
+    monkeypatch.setattr(experiments, "train_arms", train_arms)
+    arms = [gram(name, 1.0) for name in "abc"]
+    ask = partial(tune_strengths, arms, [0.1, 1, 10], images(), Settings(), checkpoints=tmp_path / "tuning")
+    with ThreadPoolExecutor(2) as pool:
+        one, two = (task.result() for task in [pool.submit(ask), pool.submit(ask)])
+    assert not left and one.equals(two) and len(one) == 9
 
 
 def test_no_run_is_trained_with_a_seed_of_the_tuning():
