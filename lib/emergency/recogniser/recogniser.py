@@ -33,11 +33,12 @@ from lib.emergency.recogniser.listener import WINDOW, Alarm, Listener, Rule, win
 from lib.emergency.whisper.model import EmergencyWhisper
 from lib.emergency.whisper.model import load as load_whisper
 from lib.emergency.whisper.text import TextClassifier, load_text
-from lib.emergency.whisper.training import predict_frames, smoothed
+from lib.emergency.whisper.training import UNKNOWN, Clips, predict_frames, smoothed
 from lib.forking import give_back
 from lib.metrics.classification import fit_temperature, raised
 
 CNN, ENCODER, TEXT = "CNN", "Whisper encoder", "decoder's text"
+FRAMES = "frames"  # the encoder's, which have a temperature of their own: a clip's logits are of another kind
 _FILE = "recogniser.json"
 _SURE = 20.0  # logit of the silence class for silent clips, which skip the networks
 
@@ -57,8 +58,8 @@ class Opinion:
 class Report:
     """Results for one recording.
 
-    times: (moments,) start of each frame in seconds. probabilities: (moments, classes), using the clip temperature, as
-    none is fitted on frames, and averaged over the windows that contain the frame. alarms: (time raised in seconds,
+    times: (moments,) start of each frame in seconds. probabilities: (moments, classes), calibrated, and averaged over
+    the windows that contain the frame. alarms: (time raised in seconds,
     whether upheld by the vote). alerts: for the upheld alarms. at, window: start (seconds) and samples, (n,) int16, of
     the window in which an emergency is most likely. opinion: votes and transcript for that window.
     """
@@ -91,7 +92,7 @@ class Recogniser:
     text: TextClassifier
     classes: tuple[str, ...]
     alarming: tuple[int, ...] = ()
-    temperatures: dict[str, float] = field(default_factory=lambda: dict.fromkeys((CNN, ENCODER, TEXT), 1.0))
+    temperatures: dict[str, float] = field(default_factory=lambda: dict.fromkeys((CNN, ENCODER, TEXT, FRAMES), 1.0))
     rule: Rule = field(default_factory=Rule)
 
     @staticmethod
@@ -117,7 +118,8 @@ class Recogniser:
         folder = Path(folder)
         with written_by("06", folder / _FILE):
             about = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-            alarming, temperatures, rule = about["alarming"], about["temperatures"], Rule(**about["rule"])
+            alarming, rule = about["alarming"], Rule(**about["rule"])
+            temperatures = {name: about["temperatures"][name] for name in (CNN, ENCODER, TEXT, FRAMES)}
         found = replace(Recogniser.assemble(folder, alarming), temperatures=temperatures, rule=rule)
         give_back()  # memory used only for loading, 80 MB for a Whisper-base
         return found
@@ -128,10 +130,19 @@ class Recogniser:
         with atomic(folder / _FILE) as temporary:
             temporary.write_text(json.dumps(about, indent=1), encoding="utf-8")
 
-    def calibrated(self, opinion: Opinion, labels: Tensor) -> "Recogniser":
-        """Return a copy with each voter's temperature fitted on held-out clips (see `voting.out_of_fold`)."""
-        fitted = {name: fit_temperature(logits, labels) for name, logits in opinion.votes.items()}
+    def calibrated(self, opinion: Opinion, clips: Clips) -> "Recogniser":
+        """Return a copy with temperatures of each voter (see `voting.out_of_fold`) and of the encoder's frames, fitted
+        on held-out clips."""
+        fitted = {name: fit_temperature(logits, clips.labels) for name, logits in opinion.votes.items()}
+        wanted = clips.targets(self.whisper.head.stack).flatten()
+        known = wanted != UNKNOWN
+        fitted[FRAMES] = fit_temperature(opinion.moments.flatten(0, 1)[known], wanted[known])
         return replace(self, temperatures=fitted)
+
+    def likely_alarms(self, opinion: Opinion) -> Tensor:
+        """Return the calibrated probability that a frame is of an alarm class, (N, moments)."""
+        likely = (opinion.moments / self.temperatures[FRAMES]).softmax(-1)
+        return likely[:, :, list(self.alarming)].sum(2)
 
     def digest(self) -> str:
         """Return a hash of both networks' weights, what the text classifier was fitted on, and all settings."""
@@ -238,7 +249,7 @@ class Recogniser:
             return probabilities
         with torch.inference_mode():
             moments = smoothed(self.whisper(log_mel(scaled(torch.from_numpy(floats)[None]), self.whisper.mels)), step)
-            return (moments[0] / self.temperatures[ENCODER]).softmax(-1).numpy()
+            return (moments[0] / self.temperatures[FRAMES]).softmax(-1).numpy()
 
     def judge(self, alarm: Alarm, samples: np.ndarray, location: str, started: float) -> Alert | None:
         """Return the alert for an alarm if two of three voters uphold it in its window, (n,) int16, else None."""

@@ -12,8 +12,10 @@ from sklearn.model_selection import GroupKFold
 from lib.data.audio import Sounds
 from lib.emergency.features import RATE
 from lib.emergency.recogniser import ensemble
-from lib.emergency.recogniser.recogniser import ENCODER, TEXT, Opinion, Recogniser, Report
+from lib.emergency.recogniser.listener import Rule
+from lib.emergency.recogniser.recogniser import TEXT, Opinion, Recogniser, Report
 from lib.emergency.whisper import text
+from lib.emergency.whisper.text import TextClassifier
 from lib.emergency.whisper.training import Clips
 from lib.metrics.classification import percent
 from lib.metrics.moments import alarm_curve
@@ -50,18 +52,24 @@ def parts(recogniser: Recogniser) -> pd.DataFrame:
 
 
 def out_of_fold(
-    opinion: Opinion, said: Sequence[str], labels: torch.Tensor, classes: int, *, seed: int
+    opinion: Opinion, said: Sequence[str], labels: torch.Tensor, reader: TextClassifier, *, seed: int
 ) -> Opinion:  # fmt: skip
-    """Return the opinion on the validation clips with out-of-fold votes of the text classifier, grouped by `said`.
+    """Return the opinion on the validation clips with out-of-fold votes of the text classifier `reader`.
 
-    Notebook 04 fits the text classifier on the transcripts of these same clips, so its confidence on them says little
-    about other clips. Clips with the same spoken line (`said`) share a fold.
+    Notebook 04 fits it on the training clips' texts and on the transcripts of these same clips, so its confidence on
+    them says little about other clips. Each fold is judged without its transcripts and without the lines spoken in it
+    (`said`); clips with the same line share a fold.
     """
-    texts, votes = np.array(opinion.texts, object), torch.full((len(labels), classes), torch.nan)
+    texts, votes = np.array(opinion.texts, object), torch.full((len(labels), reader.classes), torch.nan)
     lines = [text.normalise(line) or f"none in {place}" for place, line in enumerate(said)]
-    for learned, out in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(texts, groups=lines):
+    for _, out in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(texts, groups=lines):
+        known = {text.normalise(one) for one in (*texts[out], *np.array(said, object)[out])}
+        kept = [pair for pair in reader.learned if text.normalise(pair[0]) not in known]
         with contextlib.suppress(ValueError):  # words in fewer than two classes: abstain
-            votes[out] = text.fit_text(texts[learned], labels[learned], classes).logits(texts[out])
+            learned = text.fit_text(
+                [one for one, _ in kept], torch.tensor([label for _, label in kept]), reader.classes
+            )
+            votes[out] = learned.logits(texts[out])
     return replace(opinion, votes=opinion.votes | {TEXT: votes})
 
 
@@ -85,12 +93,25 @@ def silence_audit(clips: Clips, alarming: Sequence[int], *, seed: int) -> pd.Dat
 
 def false_alarms(recogniser: Recogniser, opinion: Opinion, labels: torch.Tensor, *, seed: int) -> pd.DataFrame:
     """Return the data of fig412: `alarm_curve` of the encoder's frames for each of `RULES`."""
-    probabilities = (opinion.moments / recogniser.temperatures[ENCODER]).softmax(-1).numpy()
-    alarming = probabilities[:, :, list(recogniser.alarming)].sum(2)
+    alarming = recogniser.likely_alarms(opinion).numpy()
     emergency = torch.isin(labels, torch.tensor(list(recogniser.alarming))).numpy()
     rules = [(k, n) for k, n in RULES if n <= alarming.shape[1]]
     step = recogniser.whisper.seconds_per_moment
     return alarm_curve(alarming, emergency, seconds=step, rules=rules).assign(seed=seed)
+
+
+def with_rule(recogniser: Recogniser, opinion: Opinion, labels: torch.Tensor, *, seed: int) -> Recogniser:
+    """Return the recogniser with the rule of `RULES` and the threshold that miss fewest emergencies and alarm at fewest
+    other clips, in the mean of both shares, of the (validation) clips; unchanged if these are all of one kind."""
+    table = false_alarms(recogniser, opinion, labels, seed=seed)
+    calm = int((~torch.isin(labels, torch.tensor(list(recogniser.alarming)))).sum())
+    errors = table.miss_rate / 100 + table.alarms / max(calm, 1)
+    if errors.isna().any() or not calm:
+        return recogniser
+    best = table.loc[errors.idxmin()]
+    k, n = map(int, best.rule.split(" of "))
+    on, off = best.threshold, min(best.threshold, Rule.off)
+    return replace(recogniser, rule=replace(recogniser.rule, k=k, n=n, on=on, off=off))
 
 
 BEARABLE = 1.0  # acceptable false alarms per hour, about a dozen in a family's waking hours

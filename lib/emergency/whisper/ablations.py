@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from lib.emergency.whisper.experiments import (
-    Build,
     Task,
     frame_shares,
     fresh_model,
@@ -28,24 +27,25 @@ ADAPTERS = 8  # rank, in figure 417
 
 
 def onsets(
-    fresh: Build, clips: Clips, test: Clips, settings: Settings, *, seconds: Sequence[float],
-    longest: float, seed: int, checkpoints: Path,
+    task: Task, clips: Clips, settings: Settings, *, seconds: Sequence[float], longest: float, seed: int,
+    checkpoints: Path,
 ) -> pd.DataFrame:  # fmt: skip
     """Return fig46: does a model trained on sounds that all start at 0 s, as the source's do, recognise later ones?
 
-    Two models are compared, trained on the same clips with all onsets at 0 s or with random shifts (the sweep's model
-    at ratio 0), on test clips with sounds of at most `longest` seconds that are shifted to begin at each of `seconds`.
+    Two models are compared, trained on the same `clips` with all onsets at 0 s or with random shifts, at ratio 0 (a
+    checkpoint's head first, on these clips, too), on the task's test clips with sounds of at most `longest` seconds
+    that are shifted to begin at each of `seconds`.
 
     Columns: training, onset, seed, clips, moments and accuracy (%), each with a 95 % interval as in `sweep`. The table
     is empty if no test clip is that short.
     """
-    short, rows = test.part(_extent(test) <= longest, f"up to {longest:g} s"), []
+    short, rows = task.test.part(_extent(task.test) <= longest, f"up to {longest:g} s"), []
     if not len(short):
         return pd.DataFrame(rows)
     for name, anywhere in (("all at 0 s", False), ("anywhere", True)):
         some = clips if anywhere else starting_at(clips, 0.0)
-        how = replace(settings, shift=anywhere)
-        model = trained(fresh, some, how, 0.0, seed=seed, checkpoints=checkpoints)
+        how, where = replace(settings, shift=anywhere), {"seed": seed, "checkpoints": checkpoints / name}
+        model = trained(prepared(replace(task, clips=some), **where).fresh, some, how, 0.0, **where)
         for second in seconds:
             turned = starting_at(short, second)
             outputs = predict_frames(model, turned.mel, words=False)

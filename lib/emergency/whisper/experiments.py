@@ -29,6 +29,7 @@ from lib.metrics.moments import GAP, SHORTEST, event_interval, events, moment_in
 
 Build = Callable[[], EmergencyWhisper]  # returns a new model, always with the same weights
 
+TRAINED_HEAD = 0.1  # of `head_rate`, for a head that was trained before: a full start would undo that
 # The source's results for its Model 2 (%) on its own test set of AI Hub.
 SOURCE = {
     "accuracy of moments": 93.38, "accuracy of clips": 97.4, "emergency or not": 99.85,
@@ -107,8 +108,9 @@ def settings_of(values: Mapping[str, Any]) -> tuple[Settings | None, Settings]:
         return None, Settings(learning_rate=values["learning_rate"], optimizer="muon", **how, **rest)
     how["learning_rate"] = values["head_rate"]  # a rate that suits random weights would destroy pretrained ones
     rest |= {name: values[name] for name in ("trained_rate", "layer_decay", "adapters")}
-    head = Settings(epochs=values["head_epochs"], **how) if values["head_epochs"] else None
-    return head, Settings(**how, **rest)
+    if not values["head_epochs"]:
+        return None, Settings(**how, **rest)
+    return Settings(epochs=values["head_epochs"], **how), Settings(head_rate=TRAINED_HEAD, **how, **rest)
 
 
 def prepared(task: Task, *, seed: int, checkpoints: Path) -> Task:
@@ -198,9 +200,9 @@ def pareto(table: pd.DataFrame) -> np.ndarray:
 class Predictions:
     """The chosen model and its predictions on held-out clips.
 
-    temperature: of clip logits, fitted on the validation clips. reader: text classifier fitted on their transcripts (on
-    the training clips' texts, if fewer than two classes have transcripts with words). ideal: text classifier fitted on
-    the training clips' texts, for perfect transcripts. Both are None without texts and at ratio 0.
+    temperature: of clip logits, fitted on the validation clips. reader: text classifier fitted on the training clips'
+    texts and on the transcripts of the validation clips, which have the decoder's mistakes. ideal: text classifier
+    fitted on the training clips' texts alone, for perfect transcripts. Both are None without texts and at ratio 0.
     """
 
     model: EmergencyWhisper
@@ -224,15 +226,14 @@ class Predictions:
 
 
 def judge(model: EmergencyWhisper, clips: Clips, validation: Clips, test: Clips, ratio: float) -> Predictions:
-    """Predict both sets, calibrate on the validation clips, and fit the text classifier on their transcripts."""
+    """Predict both sets, calibrate on the validation clips, and fit the text classifier with their transcripts."""
     before, outputs = (predict_frames(model, some.mel, words=ratio > 0) for some in (validation, test))
     temperature = classification.fit_temperature(before.clips, validation.labels)
     reader = ideal = None
     if clips.texts is not None and ratio:
-        reader = ideal = text.fit_text(clips.texts, clips.labels, len(clips.classes))
-        written = [bool(text.normalise(one, "no punctuation")) for one in before.texts]
-        if len(validation.labels[torch.tensor(written)].unique()) > 1:
-            reader = text.fit_text(before.texts, validation.labels, len(clips.classes))
+        ideal = text.fit_text(clips.texts, clips.labels, len(clips.classes))
+        both = torch.cat([clips.labels, validation.labels])
+        reader = text.fit_text([*clips.texts, *before.texts], both, len(clips.classes))
     return Predictions(model, test, outputs, validation, before, temperature, reader, ideal)
 
 
@@ -245,8 +246,8 @@ def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed
     """
     test = _measures(predictions, predictions.test, predictions.outputs, alarming, seed)
     before = _measures(predictions, predictions.validation, predictions.validation_outputs, alarming, seed)
-    if predictions.reader is not predictions.ideal:  # it was fitted on these very texts
-        before = {name: row for name, row in before.items() if not name.startswith("emergency or not, from the text")}
+    # The text classifier was fitted on these very transcripts.
+    before = {name: row for name, row in before.items() if not name.startswith("emergency or not, from the text")}
     if predictions.reader is not None:
         for which, said, written in _kinds_of_lines(predictions):
             test[f"character error rate, {which} lines"] = tuple(text.cer_row(said, written, seed=seed).values())

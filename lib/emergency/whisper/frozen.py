@@ -27,6 +27,8 @@ from lib.metrics.classification import percent
 from lib.sources import normalised, source_hash
 from lib.training import start
 
+LAYERS_RATE = 10  # learning rate of the layers' weights in the head, times that of the others
+
 
 def hidden_states(model: EmergencyWhisper, clips: Clips, *, precision: str = "no", device: str = "auto") -> np.ndarray:
     """Return the hidden states from `encode` of every clip: (N, layers, frames / 2, d_model) float16, memory-mapped.
@@ -72,7 +74,13 @@ def train_head(
     """Train the head alone, without augmentation, and return the history: label_loss per epoch."""
     states = hidden_states(model, clips, precision=settings.precision, device=settings.device)
     accelerator, targets = start(settings.device, settings.precision), clips.targets(model.head.stack)
-    optimizer = torch.optim.AdamW(model.head.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    mlp = [weight for name, weight in model.head.named_parameters() if name != "layer_logits"]
+    groups: list[dict] = [{"params": mlp, "weight_decay": settings.weight_decay}]
+    if model.head.layer_logits is not None:  # at the others' rate, Adam could not move them far in so few steps
+        groups.append(
+            {"params": [model.head.layer_logits], "lr": LAYERS_RATE * settings.learning_rate, "weight_decay": 0}
+        )
+    optimizer = torch.optim.AdamW(groups, settings.learning_rate)
 
     def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:
         index = index.cpu().sort().values

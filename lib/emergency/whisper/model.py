@@ -61,11 +61,13 @@ class FrameClassifier(nn.Sequential):
 
     layers: 0 takes the encoder's output, as in the source. Otherwise, the number of encoder layers: the input is their
     learned weighted mean, each layer-normalised (SUPERB, Yang et al. 2021), as the middle layers of a Whisper trained
-    on speech separate sounds best.
+    on speech separate sounds best; and the mean over the window is added to each frame's states, since what is heard
+    in the rest of a window tells what its quiet frames are (Whisper-AT, Gong et al. 2023, attends over time instead).
     """
 
     def __init__(self, d_model: int, classes: int, stack: int = 4, hidden: int = 512, layers: int = 0):
-        super().__init__(nn.Linear(stack * d_model, hidden), nn.GELU(), nn.Linear(hidden, classes))
+        inputs = (stack + bool(layers)) * d_model
+        super().__init__(nn.Linear(inputs, hidden), nn.GELU(), nn.Linear(hidden, classes))
         self.stack = stack
         self.layer_logits = nn.Parameter(torch.zeros(layers)) if layers else None
 
@@ -90,7 +92,10 @@ class FrameClassifier(nn.Sequential):
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, n, d_model) -> logits (B, n // stack, classes); positions beyond a multiple of `stack` are dropped."""
         count = hidden.shape[1] // self.stack
-        return super().forward(hidden[:, : count * self.stack].reshape(len(hidden), count, -1))
+        frames = hidden[:, : count * self.stack].reshape(len(hidden), count, -1)
+        if self.layer_logits is not None:
+            frames = torch.cat([frames, hidden.mean(1, keepdim=True).expand(-1, count, -1)], 2)
+        return super().forward(frames)
 
 
 class EmergencyWhisper(nn.Module):

@@ -113,8 +113,9 @@ class Settings:
     optimizer: "adamw", for a pretrained Whisper, or "muon" (Jordan et al. 2024), which halves the steps from scratch:
         orthogonalised momentum for matrices at `MUON_SHARE` times the learning rate, and AdamW for all other weights.
     shift: whether clips are rolled in time, those with a target text cut in silence, so that sounds begin anywhere.
-    trained_rate, layer_decay: learning rate of the weights from a checkpoint, as a share of that of new weights, and
-        its factor from each encoder layer to the one below (Howard & Ruder 2018).
+    head_rate, trained_rate: learning rates of the head and of the weights from a checkpoint, as shares of
+        `learning_rate`. layer_decay: factor of the latter from each encoder layer to the one below (Howard & Ruder
+        2018).
     adapters: rank of low-rank adapters (Hu et al. 2022) that are trained instead of a checkpoint's weights (`adapted`),
         as new weights are; 0: all weights are trained.
     equaliser: standard deviation in dB of a random equaliser (`equalised`): other microphones, rooms and distances.
@@ -128,6 +129,7 @@ class Settings:
     learning_rate: float = 1e-3  # peak of a one-cycle schedule (Smith & Topin 2018)
     weight_decay: float = 1e-2
     optimizer: str = "adamw"
+    head_rate: float = 1.0
     trained_rate: float = 1.0
     layer_decay: float = 1.0
     adapters: int = 0
@@ -205,6 +207,8 @@ def train(
         return network(inputs, wanted, tokens[index])
 
     model.train().whisper.model.encoder.requires_grad_(True)  # with its position embeddings, frozen by transformers
+    # The tokens of a pretrained Whisper are tied to its output: training on a few lines would unlearn all others.
+    model.whisper.model.decoder.embed_tokens.requires_grad_(model.no_speech is None)
     with adapted(model, settings.adapters, seed=seed):
         return fit_model(
             accelerator, model, _Losses(model, settings.ratio), optimizers(model, settings), losses, clips, settings,
@@ -288,10 +292,11 @@ def optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.
 
 
 def rate_share(name: str, layers: int, settings: Settings) -> float:
-    """Return the share of the learning rate for the weight `name`: 1 for the head and adapters, `trained_rate` for the
-    decoder, and a share that decays from the top of the encoder's `layers` down to the spectrogram."""
+    """Return the share of the learning rate for the weight `name`: `head_rate` for the head, 1 for adapters,
+    `trained_rate` for the decoder, and a share that decays from the top of the encoder's `layers` down to the
+    spectrogram."""
     if name.startswith("head.") or ".lora_" in name:
-        return 1.0
+        return settings.head_rate if name.startswith("head.") else 1.0
     parts = name.split(".")
     if "encoder" not in parts or parts[-2] == "layer_norm":
         return settings.trained_rate

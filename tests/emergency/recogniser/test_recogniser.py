@@ -18,11 +18,11 @@ from lib.emergency.cnn.network import build_cnn, save_cnn, variants
 from lib.emergency.features import log_mel, scaled
 from lib.emergency.recogniser import drop_in, ensemble
 from lib.emergency.recogniser.listener import Rule
-from lib.emergency.recogniser.recogniser import CNN, ENCODER, TEXT, Recogniser
+from lib.emergency.recogniser.recogniser import CNN, ENCODER, FRAMES, TEXT, Recogniser
 from lib.emergency.whisper import model as whisper
 from lib.emergency.whisper.model import WhisperSize
 from lib.emergency.whisper.text import fit_text
-from lib.emergency.whisper.training import predict_frames
+from lib.emergency.whisper.training import UNKNOWN, Clips, predict_frames
 from lib.metrics.classification import fit_temperature
 
 LINES = ["불이야", "불났어요", "밥 먹자", "밥 줘"]
@@ -50,6 +50,14 @@ def clips(count=3, seconds=4.0, seed=0):
     return torch.from_numpy(
         (3000 * draw.normal(size=(count, round(seconds * 16_000)))).clip(-32768, 32767).astype(np.int16)
     )
+
+
+def labelled():
+    """Labels of `clips()`, of which the first moment of each is not known."""
+    labels = torch.tensor([8, 15, 0])
+    moments = labels[:, None].repeat(1, 200)
+    moments[:, :4] = UNKNOWN
+    return Clips(torch.zeros(3, 80, 400), labels, NAMES, moments, None, "some", "some")
 
 
 def alarming(recogniser, number=8):
@@ -114,11 +122,12 @@ class TestHearing:
             torch.testing.assert_close(one[name], two[name], atol=1e-3, rtol=1e-3)
 
     def test_calibrated(self, recogniser):
-        labels = torch.tensor([8, 15, 0])
-        fitted = recogniser.calibrated(recogniser.predict(clips()), labels)
-        assert set(fitted.temperatures) == {CNN, ENCODER, TEXT} and fitted.temperatures[CNN] != 1
-        wanted = fit_temperature(recogniser.predict(clips()).votes[CNN], labels)
-        assert fitted.temperatures[CNN] == pytest.approx(wanted)
+        opinion, known = recogniser.predict(clips()), labelled()
+        fitted = recogniser.calibrated(opinion, known).temperatures
+        assert set(fitted) == {CNN, ENCODER, TEXT, FRAMES} and fitted[CNN] != 1
+        assert fitted[CNN] == pytest.approx(fit_temperature(opinion.votes[CNN], known.labels))
+        frames, wanted = opinion.moments[:, 1:].reshape(-1, 20), known.targets(4)[:, 1:].flatten()  # the first: unknown
+        assert fitted[FRAMES] == pytest.approx(fit_temperature(frames, wanted)) and fitted[FRAMES] != fitted[ENCODER]
 
 
 class TestStreams:
@@ -223,7 +232,7 @@ class TestSources:
         samples = clips(1, 8.0)[0]
         report = recogniser.follow(samples.numpy())
         windows = recogniser.predict(samples.unfold(0, 64_000, 16_000))
-        each = (windows.moments / recogniser.temperatures[ENCODER]).softmax(-1).numpy()  # (5 windows, 50, 20)
+        each = (windows.moments / recogniser.temperatures[FRAMES]).softmax(-1).numpy()  # (5 windows, 50, 20)
         moment = np.abs(report.times - 3.0).argmin()  # at 3 s: held by windows at 0, 1, 2 and 3 s
         wanted = np.mean([each[start, int((report.times[moment] - start + 0.04) / 0.08)] for start in range(4)], 0)
         np.testing.assert_allclose(report.probabilities[moment], wanted, atol=1e-5)
@@ -269,7 +278,7 @@ class TestSources:
 
 class TestFolders:
     def test_save_and_load(self, recogniser, folder):
-        fitted = recogniser.calibrated(recogniser.predict(clips()), torch.tensor([8, 15, 0]))
+        fitted = recogniser.calibrated(recogniser.predict(clips()), labelled())
         fitted.save(folder)
         found = Recogniser.load(folder)
         assert found.digest() == fitted.digest() and found.rule == Rule() and found.alarming == EMERGENCY

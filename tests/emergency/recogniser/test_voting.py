@@ -73,9 +73,10 @@ def test_the_text_is_calibrated_on_texts_that_it_did_not_learn():
     draw = np.random.default_rng(0)
     texts = ["".join(draw.choice(list("가나다라마바사"), 8)) for _ in range(120)] + [""] * 5
     labels = torch.from_numpy(draw.integers(1, 5, 125))
-    learned = fit_text(texts, labels, 20).logits(texts)
+    reader = fit_text(texts, labels, 20)
+    learned = reader.logits(texts)
     opinion = Opinion({CNN: torch.zeros(125, 20), TEXT: learned}, None, tuple(texts))
-    found = voting.out_of_fold(opinion, texts, labels, 20, seed=0)
+    found = voting.out_of_fold(opinion, texts, labels, reader, seed=0)
     accuracy = {name: (votes[:120].argmax(1) == labels[:120]).float().mean().item()
                 for name, votes in (("learned", learned), ("out of fold", found.votes[TEXT]))}  # fmt: skip
     assert accuracy["learned"] > 0.9 and accuracy["out of fold"] < 0.4
@@ -83,11 +84,30 @@ def test_the_text_is_calibrated_on_texts_that_it_did_not_learn():
     assert found.votes[CNN] is not learned and (found.votes[CNN] == 0).all()
     sure = [fit_temperature(votes, labels) for votes in (learned, found.votes[TEXT])]
     assert sure[0] < 0.3 * sure[1]
-    nothing = voting.out_of_fold(replace(found, texts=("",) * 125), texts, labels, 20, seed=0)
+    nothing = voting.out_of_fold(replace(found, texts=("",) * 125), texts, labels, reader, seed=0)
     assert nothing.votes[TEXT].isnan().all()
     lines, classes = np.repeat(texts[:40], 4).tolist(), labels[:40].repeat_interleave(4)
-    again = voting.out_of_fold(Opinion({}, None, tuple(lines)), lines, classes, 20, seed=0).votes[TEXT]
+    again = voting.out_of_fold(Opinion({}, None, tuple(lines)), lines, classes, reader, seed=0).votes[TEXT]
     assert (again.argmax(1) == classes).float().mean() < 0.5, "a line is never learned from another clip of it"
+    misread = Opinion({}, None, tuple(f"{line}라" for line in texts))  # as the decoder wrote lines of the training
+    both = fit_text([*texts, *misread.texts], labels.repeat(2), 20)
+    again = voting.out_of_fold(misread, texts, labels, both, seed=0).votes[TEXT][:120]
+    assert (again.argmax(1) == labels[:120]).float().mean() < 0.4, "nor from the training's clip of it"
+
+
+def test_the_rule_is_the_one_with_fewest_errors_of_both_kinds(recogniser):  # noqa: F811
+    """Emergencies are likely in 8 frames in a row, in others' clips one frame alone is even likelier."""
+    likely = np.full((20, 50), 0.05)
+    likely[:10, 20:28], likely[10:, 5] = 0.6, 0.9
+    logits = torch.zeros(20, 50, 20)
+    logits[:, :, 0], logits[:, :, EMERGENCY[0]] = torch.from_numpy(np.log(1 - likely)), torch.from_numpy(np.log(likely))
+    logits[:, :, [k for k in range(1, 20) if k != EMERGENCY[0]]] = -50.0
+    labels = torch.tensor([EMERGENCY[0]] * 10 + [15] * 10)
+    opinion = Opinion({}, logits, ("",) * 20)
+    rule = voting.with_rule(recogniser, opinion, labels, seed=0).rule
+    assert rule.k > 1 and rule.on <= 0.6 and rule.off <= rule.on
+    assert voting.with_rule(recogniser, opinion, torch.zeros(20).long(), seed=0).rule == recogniser.rule
+    assert voting.with_rule(recogniser, opinion, labels[:1].repeat(20), seed=0).rule == recogniser.rule
 
 
 def test_false_alarms(recogniser, test_set):  # noqa: F811

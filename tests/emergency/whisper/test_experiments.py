@@ -19,7 +19,6 @@ from lib.emergency.whisper import ablations
 from lib.emergency.whisper import experiments as recognition
 from lib.emergency.whisper import figures as drawings
 from lib.emergency.whisper import model as whisper
-from lib.emergency.whisper import training as moments
 from lib.emergency.whisper.experiments import choose, pareto
 from lib.emergency.whisper.model import WhisperSize
 from lib.emergency.whisper.text import fit_text, normalise
@@ -29,6 +28,7 @@ from lib.emergency.whisper.training import (
     Settings,
     label_frames,
     predict_frames,
+    starting_at,
 )
 
 
@@ -160,13 +160,10 @@ class TestRatio:
 
 class TestOnsets:
     def test_table(self, sets, fresh, tmp_path):
-        table = ablations.onsets(fresh, sets[0], sets[2], Settings(0.0, 1, 8), seconds=[0.0, 1.0], longest=2.0, seed=0,
-                                   checkpoints=tmp_path)  # fmt: skip
+        task = recognition.Task(*sets[:3], None, sets[3], None, fresh, Settings(0.0, 1, 8))
+        how = {"seconds": [0.0, 1.0], "longest": 2.0, "seed": 0, "checkpoints": tmp_path}
+        table = ablations.onsets(task, sets[0], task.settings, **how)
         assert table.training.tolist() == ["all at 0 s"] * 2 + ["anywhere"] * 2
-        # What was trained anywhere is the sweep's model at ratio 0, found and not trained again.
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(moments, "augment", lambda *_: pytest.fail("trained again"))
-            recognition.trained(fresh, sets[0], Settings(0.0, 1, 8), 0.0, seed=0, checkpoints=tmp_path)
         assert table.clips.nunique() == 1 and 0 < table.clips[0] < 60
         for share in ("moments", "accuracy"):
             assert table[share].between(table[f"{share}_low"], table[f"{share}_high"]).all()
@@ -286,7 +283,17 @@ class TestFigures:
 
 def test_no_onsets_where_no_test_clip_is_short_enough_and_nothing_is_trained(sets, tmp_path):
     how = {"seconds": [0.0], "longest": 0.0, "seed": 0, "checkpoints": tmp_path}
-    assert ablations.onsets(None, sets[0], sets[2], Settings(0.0, 1, 8), **how).empty and not list(tmp_path.iterdir())
+    task = recognition.Task(*sets[:3], None, sets[3], None, None, Settings(0.0, 1, 8))
+    assert ablations.onsets(task, sets[0], task.settings, **how).empty and not list(tmp_path.iterdir())
+
+
+def test_the_head_of_each_onset_is_trained_on_its_own_clips(sets, fresh, tmp_path, monkeypatch):
+    """Of a checkpoint: a head that was trained on sounds anywhere would give the other arm what it must not know."""
+    starts = []
+    monkeypatch.setattr(recognition, "train_head", lambda model, clips, *_, **__: starts.append(clips.checksum))
+    task = recognition.Task(*sets[:3], None, sets[3], Settings(0.0, 1, 8), fresh, Settings(0.0, 0, 8))
+    ablations.onsets(task, sets[0], task.settings, seconds=[0.0], longest=2.0, seed=0, checkpoints=tmp_path)
+    assert starts == [starting_at(sets[0], 0.0).checksum, sets[0].checksum]
 
 
 class TestOtherDataAndFewer:

@@ -135,6 +135,12 @@ class TestMoments:
     def test_positions_that_fill_no_moment_are_left_out(self):
         assert FrameClassifier(6, 3, 4, 5)(torch.zeros(1, 11, 6)).shape == (1, 2, 3)
 
+    def test_with_all_layers_a_frame_is_judged_beside_the_mean_of_its_window(self):
+        head, hidden = FrameClassifier(6, 3, 4, 5, layers=2), torch.randn(2, 11, 6)
+        first, _, last = head
+        frame = torch.cat([hidden[1, 4:8].flatten(), hidden[1].mean(0)])
+        torch.testing.assert_close(head(hidden)[1, 1], last(torch.nn.functional.gelu(first(frame))))
+
     def test_seconds(self, model):
         assert model.seconds_per_moment == 0.08
 
