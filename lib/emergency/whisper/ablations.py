@@ -117,9 +117,9 @@ def learning_curve(
     rows = []
     for name, whole in tasks.items():
         for size in sizes:
-            where = {"seed": seed, "checkpoints": checkpoints / f"{name}-{size}"}
             some = whole.clips.first(size)
-            task = prepared(replace(whole, clips=some), **where)
-            model = trained(task.fresh, some, task.settings, 0.0, **where)
+            # All that begin with a head alone share it.
+            task = prepared(replace(whole, clips=some), seed=seed, checkpoints=checkpoints / f"first-{size}")
+            model = trained(task.fresh, some, task.settings, 0.0, seed=seed, checkpoints=checkpoints / f"{name}-{size}")
             rows.append({"training": name, "size": len(some), "seed": seed} | _judged(model, task.test, alarming, seed))
     return pd.DataFrame(rows)

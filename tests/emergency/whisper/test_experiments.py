@@ -312,6 +312,10 @@ class TestOtherDataAndFewer:
         assert table["size"].tolist() == [20, 40] * 4 and (table.clips == 20).all()
         names = ["all weights", "adapters of rank 8", "head, frozen encoder", "from scratch"]
         assert table.training.unique().tolist() == names
+        assert sorted(str(path.parent.relative_to(tmp_path)) for path in tmp_path.rglob("head")) == [
+            "first-20",
+            "first-40",
+        ]
         assert kinds["from scratch"].fresh().head.layer_logits is None and kinds["from scratch"].head is None
         drawings.learning_curves(table)
 
