@@ -30,7 +30,7 @@ from lib.emergency.synthesis.rooms import draw_room, heard, microphone, televisi
 from lib.emergency.synthesis.speech import Bank, speech_bank
 from lib.sources import module_hashes
 
-VERSION = "5"
+VERSION = "6"
 SPLITS = ("train", "validation", "test")
 STEMS = ("speech", "event", "background")
 BANDS = 40  # bands of the energy: pairs of Whisper's 80 mel bands
@@ -111,7 +111,8 @@ def draw_soundscapes(
     """Return the first `count` clips of the stream (seed, split), generated once and then read from `build/cache`.
 
     Every 20 consecutive clips starting at a multiple of 20 contain each class once. Training and test share no voice,
-    line, or family of event or distractor generators; validation uses those of training, in other scenes.
+    line, or family of event or distractor generators; validation uses those of training, in other scenes and each line
+    in another voice than there.
 
     recorded: recordings to use among the events, distractors and backgrounds; only those of `split`.
 
