@@ -49,7 +49,7 @@ class Label:
     """A sound from `onset` to `offset` (seconds in the clip, including reverberation down to -30 dB).
 
     kind: "speech", "event" or "distractor". name: the class or the distractor. source: the voice or the family.
-    snr: level over the background noise in dB while active. text: the spoken words.
+    snr: level over the background noise in dB while active, infinite without any. text: the spoken words.
     """
 
     onset: float
@@ -63,13 +63,16 @@ class Label:
 
 @dataclass(frozen=True)
 class Clip:
-    """Ground truth of clip `index` of class `number`. background: the family that generated the background."""
+    """Ground truth of clip `index` of class `number`. background: the family that generated the background, if any.
+    dry: whether the clip is one recording with nothing added.
+    """
 
     index: int
     number: int
     labels: tuple[Label, ...]
     transcript: str
     background: str
+    dry: bool = False
 
     def of(self, kind: str) -> tuple[Label, ...]:
         """Return the labels of `kind`."""
@@ -114,7 +117,8 @@ def draw_soundscapes(
     line, or family of event or distractor generators; validation uses those of training, in other scenes and each line
     in another voice than there.
 
-    recorded: recordings to use among the events, distractors and backgrounds; only those of `split`.
+    recorded: recordings to use among the events, distractors and backgrounds, and for dry clips in training and
+        validation; only those of `split`.
 
     Raises:
         ValueError: seconds is out of range.
@@ -151,8 +155,9 @@ def draw_soundscapes(
 def datasheet(recorded: bool = False) -> dict[str, str]:
     """Return the description that the notebook prints beside results on these clips."""
     sounds = "procedural events and recorded ones of ESC-50 (CC BY-NC 3.0)" if recorded else "procedural events"
+    dry = "; a tenth of those of training and validation: one recording as it is" if recorded else ""
     return {
-        "what": f"synthetic clips: {sounds}, machine speech, simulated rooms and microphones",
+        "what": f"synthetic clips: {sounds}, machine speech, simulated rooms and microphones{dry}",
         "generator": f"version {VERSION}, NumPy {np.__version__}, SciPy {scipy.__version__}",
         "speech": "espeak-ng, Korean",
         "speech SHA-256": speech_bank("train").digest,
@@ -197,6 +202,8 @@ def _clip(
     index: int, number: int, seed: int, split: str, n: int, bank: Bank, recorded: Recordings | None = None
 ) -> dict:
     draw = Draw(seed, (SPLITS.index(split), 0, index))
+    if split != "test" and (played := recordings.dry(draw, recorded, number, n)):
+        return _dry(index, number, *played)
     room = draw_room(draw)
     family = either(draw, events.BACKGROUNDS, recorded, recordings.BACKGROUNDS, recordings.BACKGROUND)
     noise = family(draw, n)
@@ -270,6 +277,20 @@ def _clip(
     labels = tuple(sorted(labels, key=lambda label: (label.onset, label.kind)))
     clip = Clip(index, number, labels, transcript, family.__name__)
     return {"samples": samples, "stems": stems.astype(np.int16), "energy": _energy(stems / 32768), "clip": clip}
+
+
+def _dry(index: int, number: int, category: str, samples: np.ndarray) -> dict:
+    """Return the clip `samples`, a recording of `category`: without background, room and microphone."""
+    source, labels, behind = f"recorded {category}", (), category in recordings.BACKGROUNDS
+    if not behind:
+        frames, _ = _loud(samples.astype(np.float64))
+        span = int(frames[0]) * _FRAME / RATE, min((int(frames[-1]) + 1) * _FRAME, len(samples)) / RATE
+        kind, name = ("event", CLASSES[number].name) if number else ("distractor", source)
+        labels = (Label(*(round(time, 4) for time in span), kind, name, source, snr=np.inf),)
+    stems = np.zeros((len(STEMS), len(samples)), np.int16)
+    stems[STEMS.index("event" if number else "background")] = samples
+    clip = Clip(index, number, labels, "", source if behind else "", dry=True)
+    return {"samples": samples, "stems": stems, "energy": _energy(stems / 32768), "clip": clip}
 
 
 def _power(wave: np.ndarray) -> float:

@@ -1,3 +1,4 @@
+import hashlib
 import os
 import shutil
 import subprocess
@@ -71,6 +72,15 @@ def test_form_of_the_result(train, stems):
     for row in train.numbers.reshape(-1, 20):
         assert sorted(row) == list(range(20)), "every round holds each class once"
     assert len({tuple(row) for row in train.numbers.reshape(-1, 20)}) > 10, "in an order of its own"
+
+
+def test_training_clips_are_those_of_the_published_data(train):
+    """What is drawn, whatever else the stream learns to do: one number drawn more or less changes all of it."""
+    told = [(clip.number, clip.background, clip.transcript,
+             [(one.kind, one.name, one.source, one.snr, one.text) for one in clip.labels])
+            for clip in train.clips[:40]]  # fmt: skip
+    assert hashlib.sha256(repr(told).encode()).hexdigest()[:16] == "c04573e0b3f8265a"
+    assert np.abs(train.samples[:40].astype(np.float64)).mean() == pytest.approx(827.4688, rel=1e-5)  # rounding aside
 
 
 def test_stems_change_nothing_else(train, stems):
@@ -451,3 +461,52 @@ def test_recordings_are_heard_as_often_as_said_and_their_events_keep_their_class
     plain = draw_soundscapes(20, seed=3)
     assert "ESC-50 (CC BY-NC 3.0)" in datasheet(recorded=True)["what"] and "ESC-50" not in str(datasheet())
     assert drawn.recorded and not plain.recorded and not np.array_equal(plain.samples, drawn.samples[:20])
+
+
+def test_a_tenth_of_the_clips_is_one_recording_and_nothing_else(recorded):
+    for split, count in (("train", 400), ("validation", 200), ("test", 40)):
+        drawn = draw_soundscapes(count, seed=3, split=split, recorded=recorded)
+        assert (np.sort(drawn.numbers.reshape(-1, 20)) == np.arange(20)).all(), "the classes keep their shares"
+        dry = [clip for clip in drawn.clips if clip.dry]
+        assert 0.06 < len(dry) / count < 0.14 if split != "test" else not dry
+        assert {clip.number for clip in dry} <= {0, *recordings.EVENTS}
+        for clip in dry:
+            assert len(clip.labels) == (not clip.background) and not clip.transcript
+            category = (clip.background or clip.labels[0].source).removeprefix("recorded ")
+            allowed = recordings.EVENTS.get(clip.number, recordings.DISTRACTORS)
+            assert category in (recordings.BACKGROUNDS if clip.background else allowed)
+            played = drawn.samples[clip.index].astype(float)
+            assert -30.1 < 20 * np.log10(np.abs(played).max() / 32767) < -0.4
+            known = recorded.samples[recorded.categories.index(category)].astype(float)
+            there = np.flatnonzero(played)
+            begin = there[0] - np.flatnonzero(known)[0]
+            inside = played[max(begin, 0) : begin + len(known)]
+            known = known[max(-begin, 0) :][: len(inside)]
+            assert not np.delete(played, there).any() and np.corrcoef(inside, known)[0, 1] > 0.999
+            for label in clip.labels:
+                assert label.kind == ("event" if clip.number else "distractor") and label.snr == np.inf
+                assert abs(label.onset - there[0] / 16000) < 0.011 and abs(label.offset - there[-1] / 16000) < 0.011
+
+
+def test_a_dry_piece_of_a_long_recording_has_its_loudest_moment():
+    rng = np.random.default_rng(0)
+    wave = rng.integers(-50, 50, 80_000).astype(np.int16)
+    for top in (0, 40_000, 79_999):
+        loud = wave.copy()
+        loud[top] = 9000
+        pool = recordings.Recordings(loud[None], ("siren",), "one click")
+        found = [recordings.dry(soundscapes.Draw(0, (k,)), pool, 14, 24_000) for k in range(60)]
+        pieces = [one[1] for one in found if one]
+        assert 3 < len(pieces) < 25 and {len(piece) for piece in pieces} == {24_000}
+        places = [int(np.abs(piece.astype(int)).argmax()) for piece in pieces]
+        assert all(np.abs(piece.astype(int)).max() > 10 * np.median(np.abs(piece.astype(int))) for piece in pieces)
+        assert top != 40_000 or (min(places) >= 1599 and max(places) <= 22_401 and np.ptp(places) > 5000)
+
+
+def test_where_there_are_no_recordings_the_clips_are_the_plain_ones(train, recorded):
+    """To the bit: whether a clip is dry is drawn only where it can be."""
+    nothing = recordings.Recordings(recorded.samples[:1], ("coughing",), "nothing")
+    bank = speech_bank("train")
+    for k in range(3):
+        drawn = soundscapes._clip(k, int(train.numbers[k]), 11, "train", 64000, bank, nothing)
+        assert np.array_equal(drawn["samples"], train.samples[k]) and drawn["clip"] == train.clips[k]
