@@ -326,6 +326,16 @@ def test_strong_labels_lie_where_the_stem_has_its_energy(stems):
     assert min(checked.values()) > 12
 
 
+@pytest.mark.parametrize(("others", "length", "end"), [(0, 2, 2.5), (1, 2, 1.0), (0.1, 2, 2.0), (100, 2, 0.7),
+                                                       (100, 0.1, 0.6)])  # fmt: skip
+def test_a_label_ends_where_other_sounds_mask_it_for_good(others, length, end):
+    time = np.arange(64000) / 16000
+    alone = 10 ** (-20 * (time - 0.5) / 20) * ((time >= 0.5) & (time < 0.5 + length))  # falls by 20 dB in a second
+    label = soundscapes.Label(0.5, 0.5 + length, "event", "fire", "crackle_roar", 0.0)
+    masked = soundscapes._masked(label, alone, np.full(64000, float(others)))
+    assert masked.offset == pytest.approx(end, abs=0.011) and masked.onset == 0.5
+
+
 def test_the_clip_before_the_microphone_is_the_sum_of_its_stems(stems, tmp_path, monkeypatch):
     sums = stems.stems.sum(1, dtype=np.int64)
     assert np.abs(sums[stems.numbers > 0]).max(1) == pytest.approx(0.9 * 32767, abs=2)
