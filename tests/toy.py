@@ -25,7 +25,7 @@ def share_speech(output: Path) -> None:
 
     cache = paths.build() / "cache"
     with FileLock(cache / "speech.lock"):
-        for split in ("test", "train"):
+        for split in ("test", "validation", "train"):
             if not any((cache / "speech").glob(f"{split}-*.npz")):  # one of older lines is made anew where it is read
                 speech_bank(split)
     (output / "build" / "cache").mkdir(parents=True)

@@ -230,8 +230,16 @@ def cupboard(draw: Draw, n: int) -> np.ndarray:
     return draw.strikes(n, draw.beats(n, draw.between(0.5, 1.2), 0.4), draw.modes(100, 1600, 10, (0.05, 0.25)), 6)
 
 
-def sneeze(draw: Draw, n: int) -> np.ndarray:
-    return draw.voiced(n, Draw.cough, (0.25, 0.5), (0.4, 1.2))
+def singing(draw: Draw, n: int) -> np.ndarray:
+    """Somebody sings without words: held notes of a scale, with vibrato."""
+    root, rough = draw.around(140, 420), draw.between(0.02, 0.1)
+    formants = (draw.between(450, 900), draw.between(1000, 1800), 2800)
+
+    def note(d, m):
+        hertz = root * 2 ** (d.choice((0, 2, 4, 5, 7, 9)) / 12) * (1 + 0.015 * sine(m, d.between(4.5, 6.5)))
+        return d.throat(hertz, formants, rough) * fade(m, 0.04, 0.08)
+
+    return draw.voiced(n, note, (0.2, 0.8), (0.0, 0.1))
 
 
 def doorbell(draw: Draw, n: int) -> np.ndarray:
@@ -247,7 +255,7 @@ def doorbell(draw: Draw, n: int) -> np.ndarray:
 # (Training and validation, test). A television saying alarm words is made from speech in `soundscapes`.
 DISTRACTORS: Families = (
     (dropped_pan, door_slam, kettle_whistle, laughter),
-    (dropped_tray, cupboard, sneeze, doorbell),
+    (dropped_tray, cupboard, singing, doorbell),
 )
 
 

@@ -14,7 +14,7 @@ versions of NumPy, SciPy and espeak-ng give the same bytes on every run.
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -30,7 +30,7 @@ from lib.emergency.synthesis.rooms import draw_room, heard, microphone, televisi
 from lib.emergency.synthesis.speech import Bank, speech_bank
 from lib.sources import module_hashes
 
-VERSION = "5"
+VERSION = "6"
 SPLITS = ("train", "validation", "test")
 STEMS = ("speech", "event", "background")
 BANDS = 40  # bands of the energy: pairs of Whisper's 80 mel bands
@@ -40,7 +40,9 @@ CELL = 1280  # samples per time cell of the energy: 8 Whisper frames, 80 ms
 # (ANSI S3.5-1997); the background in homes is at 40 to 60.
 VOICE = 5, 30
 
-_FLOOR = 10 ** (-30 / 10)  # an event lasts while its power is above this share of its maximum
+_FLOOR = 10 ** (-30 / 10)  # a sound lasts while its power is above this share of its maximum
+_MASKED = 10 ** (-10 / 10)  # and above this share of the power of all other sounds at the same time
+_SHORTEST = 0.2  # seconds of a label that the others cut short
 _FRAME = 160  # samples, for levels and labels: 10 ms
 
 
@@ -48,8 +50,10 @@ _FRAME = 160  # samples, for levels and labels: 10 ms
 class Label:
     """A sound from `onset` to `offset` (seconds in the clip, including reverberation down to -30 dB).
 
+    It ends earlier, but not before 0.2 s, if from then on everything else in the clip is louder by 10 dB.
+
     kind: "speech", "event" or "distractor". name: the class or the distractor. source: the voice or the family.
-    snr: level over the background noise in dB while active. text: the spoken words.
+    snr: level over the background noise in dB while active, infinite without any. text: the spoken words.
     """
 
     onset: float
@@ -63,13 +67,16 @@ class Label:
 
 @dataclass(frozen=True)
 class Clip:
-    """Ground truth of clip `index` of class `number`. background: the family that generated the background."""
+    """Ground truth of clip `index` of class `number`. background: the family that generated the background, if any.
+    dry: whether the clip is one recording with nothing added.
+    """
 
     index: int
     number: int
     labels: tuple[Label, ...]
     transcript: str
     background: str
+    dry: bool = False
 
     def of(self, kind: str) -> tuple[Label, ...]:
         """Return the labels of `kind`."""
@@ -111,9 +118,11 @@ def draw_soundscapes(
     """Return the first `count` clips of the stream (seed, split), generated once and then read from `build/cache`.
 
     Every 20 consecutive clips starting at a multiple of 20 contain each class once. Training and test share no voice,
-    line, or family of event or distractor generators; validation uses those of training, in other scenes.
+    line, or family of event or distractor generators; validation uses those of training, in other scenes and each line
+    in another voice than there.
 
-    recorded: recordings to use among the events, distractors and backgrounds; only those of `split`.
+    recorded: recordings to use among the events, distractors and backgrounds, and for dry clips in training and
+        validation; only those of `split`.
 
     Raises:
         ValueError: seconds is out of range.
@@ -150,8 +159,9 @@ def draw_soundscapes(
 def datasheet(recorded: bool = False) -> dict[str, str]:
     """Return the description that the notebook prints beside results on these clips."""
     sounds = "procedural events and recorded ones of ESC-50 (CC BY-NC 3.0)" if recorded else "procedural events"
+    dry = "; a tenth of those of training and validation: one recording as it is" if recorded else ""
     return {
-        "what": f"synthetic clips: {sounds}, machine speech, simulated rooms and microphones",
+        "what": f"synthetic clips: {sounds}, machine speech, simulated rooms and microphones{dry}",
         "generator": f"version {VERSION}, NumPy {np.__version__}, SciPy {scipy.__version__}",
         "speech": "espeak-ng, Korean",
         "speech SHA-256": speech_bank("train").digest,
@@ -196,12 +206,14 @@ def _clip(
     index: int, number: int, seed: int, split: str, n: int, bank: Bank, recorded: Recordings | None = None
 ) -> dict:
     draw = Draw(seed, (SPLITS.index(split), 0, index))
+    if split != "test" and (played := recordings.dry(draw, recorded, number, n)):
+        return _dry(index, number, *played)
     room = draw_room(draw)
     family = either(draw, events.BACKGROUNDS, recorded, recordings.BACKGROUNDS, recordings.BACKGROUND)
     noise = family(draw, n)
     layers = {name: np.zeros(n) for name in STEMS}
     layers["background"] += noise / _power(noise) ** 0.5
-    labels = []
+    sounds = []  # labels and what they label
 
     def add(stem, dry, onset, snr, **label):
         """Play `dry` in the room from `onset` (s, may be negative), `snr` dB over the noise while it is active."""
@@ -212,13 +224,14 @@ def _clip(
         if not part.any():
             return
         frames, level = _loud(part)
-        layers[stem][place : place + len(part)] += part * (10 ** (snr / 20) / level)
+        alone = np.zeros(n)
+        alone[place : place + len(part)] = part * (10 ** (snr / 20) / level)
+        layers[stem] += alone
         # A sound cut off by the clip's beginning starts at its first sample, any other after its travel time.
         first = max(int(frames[0]) * _FRAME, delay if onset > 0 else 0)
         last = min((int(frames[-1]) + 1) * _FRAME, len(part))
-        labels.append(
-            Label(round((place + first) / RATE, 4), round((place + last) / RATE, 4), snr=round(snr, 2), **label)
-        )
+        span = round((place + first) / RATE, 4), round((place + last) / RATE, 4)
+        sounds.append((Label(*span, snr=round(snr, 2), **label), alone))
 
     def say(number):
         """Return a line of a class, up to 7 % faster or slower, an onset where it fits if possible, and its label."""
@@ -266,18 +279,45 @@ def _clip(
         scale = min(scale, 0.9 * 32767 / np.abs(mixture).max())
     stems = np.stack([np.rint(layers[name] * scale) for name in STEMS])
     samples = microphone(draw, stems.sum(0), quiet=not number)
+    labels = [_masked(label, alone, mixture - alone) for label, alone in sounds]
     labels = tuple(sorted(labels, key=lambda label: (label.onset, label.kind)))
     clip = Clip(index, number, labels, transcript, family.__name__)
     return {"samples": samples, "stems": stems.astype(np.int16), "energy": _energy(stems / 32768), "clip": clip}
+
+
+def _dry(index: int, number: int, category: str, samples: np.ndarray) -> dict:
+    """Return the clip `samples`, a recording of `category`: without background, room and microphone."""
+    source, labels, behind = f"recorded {category}", (), category in recordings.BACKGROUNDS
+    if not behind:
+        frames, _ = _loud(samples.astype(np.float64))
+        span = int(frames[0]) * _FRAME / RATE, min((int(frames[-1]) + 1) * _FRAME, len(samples)) / RATE
+        kind, name = ("event", CLASSES[number].name) if number else ("distractor", source)
+        labels = (Label(*(round(time, 4) for time in span), kind, name, source, snr=np.inf),)
+    stems = np.zeros((len(STEMS), len(samples)), np.int16)
+    stems[STEMS.index("event" if number else "background")] = samples
+    clip = Clip(index, number, labels, "", source if behind else "", dry=True)
+    return {"samples": samples, "stems": stems, "energy": _energy(stems / 32768), "clip": clip}
 
 
 def _power(wave: np.ndarray) -> float:
     return float(np.mean(wave**2)) + 1e-20
 
 
+def _masked(label: Label, alone: np.ndarray, others: np.ndarray) -> Label:
+    """Return `label`, ended where the sound `alone` is masked by the others for the rest of the clip."""
+    audible = np.flatnonzero(_frames(alone) > _MASKED * _frames(others))
+    end = (int(audible[-1]) + 1) * _FRAME / RATE if len(audible) else 0.0
+    return replace(label, offset=min(label.offset, max(end, round(label.onset + _SHORTEST, 4))))
+
+
+def _frames(wave: np.ndarray) -> np.ndarray:
+    """Return the power of each 10 ms of `wave`."""
+    return (np.pad(wave, (0, -len(wave) % _FRAME)) ** 2).reshape(-1, _FRAME).mean(1)
+
+
 def _loud(wave: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the indices of the 10 ms frames within 30 dB of the loudest, and the root mean square over them."""
-    power = (np.pad(wave, (0, -len(wave) % _FRAME)) ** 2).reshape(-1, _FRAME).mean(1)
+    power = _frames(wave)
     loud = np.flatnonzero(power >= _FLOOR * power.max())
     return loud, float(np.sqrt(power[loud].mean()))
 
