@@ -28,7 +28,7 @@ from lib.corregularization.losses import select_layers
 from lib.corregularization.packing import GROUPS
 from lib.corregularization.training import Settings, Trained, score, train_arms, with_label_noise
 from lib.data import needs
-from lib.data.augment import as_float
+from lib.data.augment import as_float, flip_and_shift
 from lib.data.catalog import DataError
 from lib.metrics.comparison import MARGIN, paired_table
 
@@ -341,8 +341,9 @@ def prune(model: nn.Module, share: float, images: "Images", removed: str = "most
     Works for convolutions followed by batch norm in a Sequential (VanillaCNN): the scale and shift
     of batch norm are zeroed with the filter, so that the channel outputs zero.
 
-    images: of the training set, not augmented. The statistics of batch norm are recomputed on them, as those of every
-        layer behind a removed filter would be wrong; no weight is trained again. A share of 0 changes nothing.
+    images: of the training set. The statistics of batch norm are recomputed on them, as those of every layer behind a
+        removed filter would be wrong, and augmented as in training: without, a network on CIFAR-10 loses 1.5 points of
+        accuracy though no filter is removed. No weight is trained again. A share of 0 changes nothing.
     draw: seed of the random filters, which are the same ones in all networks of one shape.
     """
     model, generator = copy.deepcopy(model).eval(), torch.Generator().manual_seed(draw)
@@ -356,10 +357,11 @@ def prune(model: nn.Module, share: float, images: "Images", removed: str = "most
                 silenced[gone] = 0
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches, not one in which the last weigh most
-    with torch.no_grad():
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)  # the same crops for all networks
         model.train()
         for chunk in images.pixels.split(250):
-            model(as_float(chunk))
+            model(as_float(flip_and_shift(chunk)))
     return model.eval()
 
 
