@@ -112,3 +112,10 @@ def prune_redundant(layer: nn.Conv2d, share: float) -> Tensor:
         similar[gone, :] = -1
         similar[:, gone] = -1
     return keep
+
+
+def without_lowest(score: Tensor, share: float) -> Tensor:
+    """Return which filters to keep, (n,) bool, when the `share` of the lowest score, (n,), is removed, never all."""
+    keep = torch.ones(len(score), dtype=torch.bool)
+    keep[score.argsort()[: min(round(share * len(score)), len(score) - 1)]] = False
+    return keep

@@ -15,7 +15,8 @@ from lib.corregularization.losses import ResponsePenalty, mean_over_layers
 class Arm:
     """One curve of a figure: the penalty added to the cross-entropy, and the initialisation of the network.
 
-    penalty: "none", "gram", "weight_decay" (AdamW's) or a key of `PENALTIES` or `ON_LAYERS`; options are passed to it.
+    penalty: "none", "gram", "weight_decay" (AdamW's, of the filters alone, as the other penalties) or a key of
+        `PENALTIES` or `ON_LAYERS`; options are passed to it.
     strength: λ, the weight of the penalty (a mean over layers), or the weight decay.
     """
 

@@ -177,15 +177,19 @@ def decov(activations: Tensor) -> Tensor:
     return covariance.masked_fill(same, 0.0).square().sum() / (count * (count - 1))
 
 
+@torch.no_grad()
 def orthogonal_init(model: nn.Module) -> None:
-    """Initialise every convolution and linear layer with a random weight such that W Wᵀ = I_n.
+    """Replace every convolution's weight by a random one of the same Frobenius norm ‖W‖ with W Wᵀ = ‖W‖²/n I_n.
 
-    For n > d the n rows cannot be orthogonal, so the columns are: Wᵀ W = I_d, a tight frame. Biases and other layers
-    are unchanged.
+    For n > d the n rows cannot be orthogonal, so the columns are: Wᵀ W = ‖W‖²/d I_d, a tight frame. The norm, which
+    sets how far a step rotates the filters, thus stays that of the start it replaces; only directions differ. Biases
+    and other layers are unchanged.
 
     Source: Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
-    linear neural networks", ICLR 2014, by `torch.nn.init.orthogonal_`.
+    linear neural networks", ICLR 2014, by `torch.nn.init.orthogonal_`. There ‖W‖² is min(n, d).
     """
     for layer in model.modules():
-        if isinstance(layer, (*CONVOLUTIONS, nn.Linear)):
+        if isinstance(layer, CONVOLUTIONS):
+            norm = layer.weight.norm()
             nn.init.orthogonal_(layer.weight)
+            layer.weight *= norm / layer.weight.norm()

@@ -2,8 +2,8 @@
 
 import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,26 +11,36 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from lib.corregularization.analysis import coherence, group_coherence, norms_and_angles, prune_redundant, similarity
+from lib.corregularization.analysis import (
+    coherence,
+    group_coherence,
+    norms_and_angles,
+    prune_redundant,
+    similarity,
+    without_lowest,
+)
 from lib.corregularization.arms import Arm
 from lib.corregularization.disentanglement import VaeSettings
 from lib.corregularization.losses import select_layers
 from lib.corregularization.packing import GROUPS
 from lib.corregularization.training import Settings, Trained, score, train_arms, with_label_noise
 from lib.data import needs
+from lib.data.augment import as_float, flip_and_shift
 from lib.data.catalog import DataError
 from lib.metrics.comparison import MARGIN, paired_table
 
 if TYPE_CHECKING:
     from lib.data.images import Images
 
-TUNING_SEEDS = (1000, 1001)  # not a run's own seed, but the same in all runs, so that each arm has one strength
+TUNING_SEEDS = (1000,)  # not a run's own seed, but the same in all runs, so that each arm has one strength
 LEARNT = 1 / 9  # of the way from chance to no errors: below it, too little is learnt to tell two penalties apart
 NOT_JUDGED = "not judged"
-FURTHER = 3  # maximum number of times a search extends its grid
+FURTHER = 1  # maximum number of times a search extends its grid
+CALIBRATION = 1000  # training images on which the statistics of batch norm are recomputed after pruning
+DRAWS = 3  # of random filters to prune, averaged
 MODELS = ("vanilla", "resnet18")
 SMALLEST = 8  # pixels: the networks halve the resolution three times
 
@@ -84,7 +94,11 @@ def coherences(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
 
 
 def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.DataFrame:
-    """Return one row per arm: accuracy in %, losses in nats and layer-averaged |cosine| after the last epoch."""
+    """Return one row per arm: accuracy in %, losses in nats and layer-averaged |cosine| after the last epoch.
+
+    gap: test loss minus training loss. The latter is a mean over the last epoch, of augmented images if the arm was
+    trained on such, and with the labels it was trained on, whereas test labels are always the true ones.
+    """
     rows = []
     for label, result in trained.items():
         last = result.history.iloc[-1]
@@ -92,25 +106,30 @@ def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.Da
         rows.append(
             {**facts, "arm": label, "seed": seed, "strength": result.arm.strength}
             | {"accuracy": 100 * last.test_accuracy, "test_loss": last.test_loss, "train_loss": last.task}
+            | {"gap": last.test_loss - last.task}
             | {"rms": layers.rms.mean(), "max": layers["max"].mean()}
         )
     return pd.DataFrame(rows)
 
 
-def length_and_angle(trained: Mapping[str, Trained], images: "Images", share: float, seed: int) -> pd.DataFrame:
-    """Return tab38: one row per arm with its accuracy (%), whole and after pruning a `share` of its filters.
+def length_and_angle(
+    trained: Mapping[str, Trained], train: "Images", test: "Images", share: float, seed: int
+) -> pd.DataFrame:
+    """Return tab38: one row per arm with its accuracy (%), whole and after pruning a `share` of its filters, the most
+    similar ones (pruned) or random ones (pruned_random), as in `pruning_table`.
 
     Further columns: condition, seed, chance (%), and the means over layers of norm, norm_sd, rms (of the cosines), max
     and effective_rank from `coherences`.
     """
     measures = coherences(trained, seed).groupby("arm", sort=False)
     measures = measures[["norm", "norm_sd", "rms", "max", "effective_rank"]].mean()
-    accuracies = pruning_table(trained, images, [0.0, share], seed).pivot(
-        index="arm", columns="share", values="accuracy"
-    )
-    facts = {"condition": "small set", "chance": 100 / len(images.classes), "seed": seed}
-    table = measures.assign(**facts, accuracy=accuracies[0.0], pruned=accuracies[share]).reset_index()
-    return table[["condition", "arm", "seed", "accuracy", "pruned", *measures.columns, "chance"]]
+    found = pruning_table(trained, train, test, [0.0, share], seed)
+    found = found.pivot(index="arm", columns=["removed", "share"], values="accuracy")
+    table = measures.assign(
+        condition="small set", seed=seed, chance=100 / len(test.classes), accuracy=found["most similar"][0.0],
+        pruned=found["most similar"][share], pruned_random=found["random"][share],
+    ).reset_index()  # fmt: skip
+    return table[["condition", "arm", "seed", "accuracy", "pruned", "pruned_random", *measures.columns, "chance"]]
 
 
 def tuned_on(train: "Images", settings: Settings, design: Any, grid: Sequence[float]) -> int:
@@ -141,17 +160,22 @@ def conditions(
     """Return the conditions of tab31: name → (training images, test images, settings).
 
     small: the subset of `train` for the shorter trainings (settings `short`). design: the values of `defaults`.
+
+    "label noise" and "no augmentation" each differ from "little data" in one respect alone: a part of `small` is
+    trained on in as many steps, and so often that it can be learnt by heart.
     """
-    some = slice(max(short.batch_size, round(design.reduced_share * len(small))))
+    little = small.subset(slice(max(short.batch_size, round(design.reduced_share * len(small)))))
+    often = replace(short, epochs=design.reduced_epochs, score_every=0)
     found = {
         "first experiment": (train, test, settings),
         "small set": (small, test, short),
-        "little data": (small.subset(some), test, short),
-        "label noise": (with_label_noise(small, design.label_noise, seed=seed), test, short),
-        "no augmentation": (small, test, replace(short, augment=False)),
+        "little data": (little, test, often),
+        "label noise": (with_label_noise(little, design.label_noise, seed=seed), test, often),
+        "no augmentation": (little, test, replace(often, augment=False)),
     }
     if design.resnet_epochs:
-        found["ResNet-18"] = train, test, replace(settings, epochs=design.resnet_epochs, model="resnet18")
+        other = replace(settings, epochs=design.resnet_epochs, model="resnet18", score_every=0)
+        found["ResNet-18"] = train, test, other
     return found
 
 
@@ -236,47 +260,66 @@ def split_validation(images: "Images", share: float = 0.2, *, seed: int = 0) -> 
 def tune_strengths(
     arms: Sequence[Arm], grid: Sequence[float], train: "Images", settings: Settings, *, checkpoints: Path | None = None
 ) -> pd.DataFrame:
-    """Return each arm's accuracy on held-out *training* images at each strength tried, averaged over `TUNING_SEEDS`.
+    """Return each arm's loss on held-out *training* images at each strength tried, averaged over `TUNING_SEEDS`.
 
-    Every penalty gets the same grid of factors, relative to its arm's own strength, and the same budget. If an arm's
-    best factor is the smallest or largest tried, the grid is extended there by its own ratio, at most `FURTHER` times.
+    Every penalty gets the same grid of factors, relative to its arm's own strength, and the same budget. The factor of
+    the lowest cross-entropy is chosen, as it separates networks that the few held-out images give the same accuracy.
+    If it is the smallest or largest tried, the grid is extended there by its own ratio, at most `FURTHER` times.
     With a grid of one value nothing is trained and that value is used. Nothing here depends on a run's own seed: runs
-    that share `checkpoints` train each of these networks once, and wait for each other.
+    that share `checkpoints` train each of these networks once, different arms at a time, and wait for each other.
 
-    Columns: arm, strength, factor, accuracy (%; NaN if nothing was trained), chosen (one per arm), edge (the chosen
-    factor is still the smallest or largest tried).
+    Columns: arm, strength, factor, loss (nats) and accuracy (%; both NaN if nothing was trained), chosen (one per arm),
+    edge (the chosen factor is still the smallest or largest tried).
     """
-    rows, splits = [], {seed: split_validation(train, seed=seed) for seed in TUNING_SEEDS}
-    ratio = (max(grid) / min(grid)) ** (1 / max(1, len(grid) - 1))
+    splits, found = {seed: split_validation(train, seed=seed) for seed in TUNING_SEEDS}, {}
     first = os.environ.get("RANK", "0") == "0"  # the others of several processes follow it
-    alone = FileLock(checkpoints / ".lock") if checkpoints and first else nullcontext()
-    for arm in arms:
-        tried, wanted = dict.fromkeys(grid, float("nan")), list(grid) if len(grid) > 1 else []
-        for _ in range(1 + FURTHER):
-            trials = [replace(arm, label=f"{arm.label} x {f:g}", strength=arm.strength * f) for f in wanted]
-            last = np.zeros(len(trials))
-            for seed, split in splits.items():
-                place = checkpoints and checkpoints / f"seed-{seed}"
-                with alone:
-                    found = train_arms(trials, *split, settings, seed=seed, checkpoints=place)
-                last += [100 * one.history.test_accuracy.iloc[-1] / len(splits) for one in found.values()]
-            tried |= dict(zip(wanted, last, strict=True))
-            beyond = {min(tried): min(tried) / ratio, max(tried): max(tried) * ratio}
-            if len(grid) == 1 or _best(tried) not in beyond:
-                break
-            wanted = [beyond[_best(tried)]]
-        edge = len(tried) > 1 and _best(tried) in (min(tried), max(tried))
-        rows += [
-            {"arm": arm.label, "strength": arm.strength * factor, "factor": factor, "accuracy": accuracy}
-            | {"chosen": factor == _best(tried), "edge": edge}
-            for factor, accuracy in sorted(tried.items())
-        ]
-    return pd.DataFrame(rows)
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1  # which need the same order of arms
+    for wait in (True,) if several else (False, True):  # first the arms that no other run is training, then the rest
+        for number in sorted({*range(len(arms))} - {*found}):
+            lock = nullcontext()
+            if checkpoints and first:
+                lock = FileLock(checkpoints / f".lock-{number}", timeout=-1 if wait else 0)
+            with suppress(Timeout), lock:
+                found[number] = _search(arms[number], grid, splits, settings, checkpoints)
+    return pd.concat([found[number] for number in range(len(arms))], ignore_index=True)
 
 
-def _best(tried: Mapping[float, float]) -> float:
-    """Return the most accurate factor; ties go to the one nearest to 1, so that no edge is chosen by chance."""
-    return max(tried, key=lambda factor: (tried[factor], -abs(np.log(factor))))
+def _search(
+    arm: Arm,
+    grid: Sequence[float],
+    splits: Mapping[int, tuple["Images", "Images"]],
+    settings: Settings,
+    checkpoints: Path | None,
+) -> pd.DataFrame:
+    """Return the rows of `tune_strengths` for one arm. splits: seed → images for training, and for choosing."""
+    tried = {factor: np.full(2, np.nan) for factor in grid}  # factor → loss, accuracy
+    wanted = list(grid) if len(grid) > 1 else []
+    ratio = (max(grid) / min(grid)) ** (1 / max(1, len(grid) - 1))
+    for _ in range(1 + FURTHER):
+        trials = [replace(arm, label=f"{arm.label} x {f:g}", strength=arm.strength * f) for f in wanted]
+        last = np.zeros((len(trials), 2))
+        for seed, split in splits.items():
+            place = checkpoints and checkpoints / f"seed-{seed}"
+            found = train_arms(trials, *split, settings, seed=seed, checkpoints=place).values()
+            scores = [one.history[["test_loss", "test_accuracy"]].iloc[-1].tolist() for one in found]
+            last += np.reshape(scores, (-1, 2)) * [1, 100] / len(splits)
+        tried |= dict(zip(wanted, last, strict=True))
+        best = _best({factor: loss for factor, (loss, _) in tried.items()})
+        beyond = {min(tried): min(tried) / ratio, max(tried): max(tried) * ratio}
+        if len(grid) == 1 or best not in beyond:
+            break
+        wanted = [beyond[best]]
+    edge = len(tried) > 1 and best in (min(tried), max(tried))
+    return pd.DataFrame(
+        {"arm": arm.label, "strength": arm.strength * factor, "factor": factor, "loss": loss, "accuracy": accuracy}
+        | {"chosen": factor == best, "edge": edge}
+        for factor, (loss, accuracy) in sorted(tried.items())
+    )
+
+
+def _best(losses: Mapping[float, float]) -> float:
+    """Return the factor of the lowest loss; ties go to the one nearest to 1, so that no edge is chosen by chance."""
+    return min(losses, key=lambda factor: (losses[factor], abs(np.log(factor))))
 
 
 def at_chosen(arms: Iterable[Arm], tuned: pd.DataFrame) -> list[Arm]:
@@ -285,26 +328,56 @@ def at_chosen(arms: Iterable[Arm], tuned: pd.DataFrame) -> list[Arm]:
     return [replace(arm, strength=float(chosen[arm.label])) for arm in arms]
 
 
-def prune(model: nn.Module, share: float) -> nn.Module:
-    """Return a copy in which the most redundant `share` of each convolution's filters output zero.
+# Each returns which filters of a layer to keep, (n,) bool, when a share is removed, never all.
+CRITERIA: dict[str, Callable[[nn.Module, float, torch.Generator], Tensor]] = {
+    "most similar": lambda layer, share, draw: prune_redundant(layer, share),
+    "random": lambda layer, share, draw: without_lowest(torch.rand(layer.out_channels, generator=draw), share),
+}
+
+
+def prune(model: nn.Module, share: float, images: "Images", removed: str = "most similar", draw: int = 0) -> nn.Module:
+    """Return a copy in which a `share` of each convolution's filters, by a criterion of `CRITERIA`, output zero.
 
     Works for convolutions followed by batch norm in a Sequential (VanillaCNN): the scale and shift
     of batch norm are zeroed with the filter, so that the channel outputs zero.
+
+    images: of the training set. The statistics of batch norm are recomputed on them, as those of every layer behind a
+        removed filter would be wrong, and augmented as in training: without, a network on CIFAR-10 loses 1.5 points of
+        accuracy though no filter is removed. No weight is trained again. A share of 0 changes nothing.
+    draw: seed of the random filters, which are the same ones in all networks of one shape.
     """
-    model = copy.deepcopy(model)
+    model, generator = copy.deepcopy(model).eval(), torch.Generator().manual_seed(draw)
+    if not share:
+        return model
     for block in model.features:
         convolution, norm = block[0], block[1]
-        gone = ~prune_redundant(convolution, share)
+        gone = ~CRITERIA[removed](convolution, share, generator)
         with torch.no_grad():
-            for silenced in (convolution.weight, norm.weight, norm.bias, norm.running_mean):
+            for silenced in (convolution.weight, norm.weight, norm.bias):
                 silenced[gone] = 0
-    return model
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches, not one in which the last weigh most
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)  # the same crops for all networks
+        model.train()
+        for chunk in images.pixels.split(250):
+            model(as_float(flip_and_shift(chunk)))
+    return model.eval()
 
 
-def pruning_table(trained: Mapping[str, Trained], images: "Images", shares: Sequence[float], seed: int) -> pd.DataFrame:
-    """Return the accuracy in % after pruning without retraining, for each share: arm, seed, share, accuracy."""
-    return pd.DataFrame(
-        {"arm": label, "seed": seed, "share": share, "accuracy": 100 * score(prune(result.model, share), images)[1]}
-        for label, result in trained.items()
-        for share in shares
-    )
+def pruning_table(
+    trained: Mapping[str, Trained], train: "Images", test: "Images", shares: Sequence[float], seed: int
+) -> pd.DataFrame:
+    """Return the accuracy in % after pruning without retraining: arm, seed, removed (the criterion), share, accuracy.
+
+    Statistics of batch norm are recomputed on `CALIBRATION` training images. Random removal is the mean of `DRAWS`.
+    """
+    rows, few = [], train.subset(slice(CALIBRATION))
+    for label, result in trained.items():
+        for removed in CRITERIA:
+            for share in shares:
+                draws = range(DRAWS if share and removed == "random" else 1)
+                found = [score(prune(result.model, share, few, removed, DRAWS * seed + i), test)[1] for i in draws]
+                row = {"arm": label, "seed": seed, "removed": removed, "share": share}
+                rows.append(row | {"accuracy": 100 * float(np.mean(found))})
+    return pd.DataFrame(rows)

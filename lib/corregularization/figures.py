@@ -201,10 +201,17 @@ def norm_and_angle(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
 
 
 def pruning(frame: pd.DataFrame) -> Figure:
-    """Plot the accuracy after removing the most redundant filters. frame: `experiments.pruning_table`."""
+    """Plot the accuracy after removing the most similar filters, or random ones (dashed), against the share removed.
+
+    frame: `experiments.pruning_table`.
+    """
     figure, axes = plots.subplots(width=plots.COLUMN, height=2.3)
     shown = frame.assign(share=100 * frame.share)
-    plots.curves(axes, shown, "share", "accuracy", "arm", colours=ARM_COLOURS)
+    for removed, part in shown.groupby("removed", sort=False):
+        drawn = len(axes.lines)
+        plots.curves(axes, part, "share", "accuracy", "arm", colours=ARM_COLOURS)
+        for line in axes.lines[drawn:] if removed == "random" else []:
+            line.set(linestyle="--", label=f"{line.get_label()}, random filters")
     axes.set(xlabel="filters removed per layer (%)", ylabel="test accuracy (%)", ylim=(0, None))
     axes.legend()
     return figure

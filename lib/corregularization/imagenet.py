@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib.corregularization.analysis import coherence, pair_cosines, prune_redundant
+from lib.corregularization.analysis import coherence, pair_cosines, prune_redundant, without_lowest
 from lib.corregularization.losses import as_matrix, select_layers
 from lib.corregularization.training import Trained
 from lib.data.images import Images
@@ -48,17 +48,11 @@ def similarity_table(networks: Mapping[str, nn.Module], arms: Mapping[str, Train
 # --- Pruning -------------------------------------------------------------------------------------
 
 
-def _without_lowest(score: Tensor, share: float) -> Tensor:
-    keep = torch.ones(len(score), dtype=torch.bool)
-    keep[score.argsort()[: min(round(share * len(score)), len(score) - 1)]] = False
-    return keep
-
-
 # Each returns which filters to keep, (n,) bool, after pruning a share, never all; "shortest" as in Li et al. 2017.
 CRITERIA: dict[str, Callable[[nn.Conv2d, float, torch.Generator], Tensor]] = {
     "most similar": lambda layer, share, draw: prune_redundant(layer, share),
-    "shortest": lambda layer, share, draw: _without_lowest(as_matrix(layer.weight).norm(dim=1), share),
-    "random": lambda layer, share, draw: _without_lowest(torch.rand(layer.out_channels, generator=draw), share),
+    "shortest": lambda layer, share, draw: without_lowest(as_matrix(layer.weight).norm(dim=1), share),
+    "random": lambda layer, share, draw: without_lowest(torch.rand(layer.out_channels, generator=draw), share),
 }
 
 

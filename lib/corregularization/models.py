@@ -1,4 +1,4 @@
-"""The networks of the study: the source's vanilla CNN and ResNet-18."""
+"""The networks of the study: a vanilla CNN, whose architecture is ours as the source gives none, and ResNet-18."""
 
 from collections.abc import Sequence
 from itertools import pairwise

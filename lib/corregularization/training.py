@@ -17,7 +17,7 @@ from lib.corregularization.losses import ResponsePenalty, select_layers
 from lib.corregularization.models import build_model
 from lib.data.augment import as_float, flip_and_shift
 from lib.forking import train_each
-from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, start, step_count
+from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, scored, start, step_count
 
 if TYPE_CHECKING:  # data enters a checkpoint's key by its checksum, not by the code that loaded it
     from lib.data.images import Images
@@ -32,6 +32,7 @@ class Settings:
     learning_rate: float = 2e-3  # peak of a one-cycle schedule (Smith & Topin 2018), AdamW
     model: str = "vanilla"
     augment: bool = True
+    score_every: int = 1  # epochs between two scores on the test images; 0: only after the last epoch
     precision: str = "no"
     device: str = "auto"
 
@@ -42,7 +43,7 @@ class Trained:
 
     arm: Arm
     model: nn.Module
-    history: pd.DataFrame  # per epoch: task, penalty, test_loss, test_accuracy
+    history: pd.DataFrame  # per epoch: images seen, task, penalty, test_loss, test_accuracy (NaN where not scored)
     layers: pd.DataFrame  # per epoch and layer: rms, mean, max |cosine|, Welch bound
     snapshots: dict[int, Tensor]  # epoch → filters of the first convolution, (n, 3, k, k)
 
@@ -86,10 +87,14 @@ def train_arm(
     layers = select_layers(model)
     regrouping = torch.Generator(accelerator.device).manual_seed(seed)
     penalty = penalty_of(arm, layers, regrouping)
+    filters = [layer.weight for layer in layers.values()]
+    others = [value for value in model.parameters() if all(value is not weight for weight in filters)]
     optimizer = torch.optim.AdamW(
-        model.parameters(),
+        [
+            {"params": filters, "weight_decay": arm.strength if arm.penalty == "weight_decay" else 0.0},
+            {"params": others, "weight_decay": 0.0},
+        ],
         settings.learning_rate,
-        weight_decay=arm.strength if arm.penalty == "weight_decay" else 0.0,
         capturable=accelerator.device.type == "cuda",
     )
     schedule = one_cycle(optimizer, step_count(len(train), settings))
@@ -110,10 +115,13 @@ def train_arm(
             terms["penalty"] = arm.strength * penalty()
         return terms
 
+    scores = scored(
+        len(train), settings, lambda: dict(zip(("test_loss", "test_accuracy"), score(network, test), strict=True))
+    )
+
     def evaluate(epoch: int) -> dict[str, float]:
         snapshots.take(epoch)
-        loss, accuracy = score(network, test)
-        return {"test_loss": loss, "test_accuracy": accuracy}
+        return scores(epoch)
 
     # A CUDA graph would always draw the same groups, and the same start of SRIP's power iteration.
     drawn = "groups" in arm.options or arm.penalty == "srip"

@@ -381,14 +381,16 @@ def test_orthogonal_init():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     torch.manual_seed(0)
     orthogonal_init(model)
-    for layer in model[:3]:
+    for number, layer in enumerate(model[:2]):
+        norm = before[f"{number}.weight"].norm().double()
+        assert norm**2 / len(layer.weight) == pytest.approx(1 / 3, rel=0.25)  # per filter, by the default start
         matrix = as_matrix(layer.weight).double()
         gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
-        torch.testing.assert_close(gram, torch.eye(len(gram), dtype=gram.dtype), atol=1e-5, rtol=0)
+        torch.testing.assert_close(gram, norm**2 / len(gram) * torch.eye(len(gram)).double(), atol=1e-5, rtol=0)
     for name, value in model.state_dict().items():
-        if name not in ("0.weight", "1.weight", "2.weight"):
+        if name not in ("0.weight", "1.weight"):  # the linear layer keeps its start
             assert torch.equal(value, before[name])
     first = model[0].weight.clone()
     torch.manual_seed(0)
     orthogonal_init(model)
-    assert torch.equal(first, model[0].weight)
+    torch.testing.assert_close(first, model[0].weight)

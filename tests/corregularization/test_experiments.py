@@ -36,6 +36,7 @@ from lib.corregularization.experiments import (
 from lib.corregularization.losses import as_matrix, select_layers
 from lib.corregularization.models import VanillaCNN
 from lib.corregularization.training import Settings, Trained, score
+from lib.data.augment import as_float, flip_and_shift
 from lib.data.catalog import DataError
 from lib.data.images import Images
 from lib.press import parameters
@@ -102,15 +103,16 @@ def test_the_validation_split_is_disjoint_and_whole(share):
     assert not torch.equal(split_validation(both, share, seed=2)[1].pixels, choose_on.pixels)
 
 
-def scripted(monkeypatch, accuracy):
-    """In place of training: an arm's last accuracy is a function of its strength and seed. Returns the calls."""
+def scripted(monkeypatch, loss):
+    """In place of training: an arm's last loss is a function of its strength and seed. Returns the calls."""
     calls = []
 
     def train_arms(arms, train, test, settings, *, seed, checkpoints=None):
         calls.append({"arms": arms, "train": train, "test": test, "seed": seed, "checkpoints": checkpoints})
         found = {}
         for arm in arms:
-            history = pd.DataFrame({"test_accuracy": [0.99, accuracy(arm.strength, seed)]})
+            # Accuracy would choose the strongest.
+            history = pd.DataFrame({"test_loss": [-99, loss(arm.strength, seed)], "test_accuracy": arm.strength})
             found[arm.label] = Trained(arm, nn.Identity(), history, pd.DataFrame(), {})
         assert len(found) == len(arms)
         return found
@@ -120,20 +122,19 @@ def scripted(monkeypatch, accuracy):
 
 
 def test_a_strength_is_the_best_of_pooled_validation_whatever_the_seed_of_the_run(monkeypatch, tmp_path):
-    """With seed 1000 alone 1 would be the best, with the other 100; both together prefer 10."""
-    accuracies = {
-        TUNING_SEEDS[0]: {0.1: 0.1, 1: 0.7, 10: 0.6, 100: 0.1},
-        TUNING_SEEDS[1]: {0.1: 0, 1: 0, 10: 0.6, 100: 0.7},
-    }
-    calls = scripted(monkeypatch, lambda strength, seed: accuracies[seed][strength])
+    """With one seed alone 1 would be the best, with another 100; both together prefer 10."""
+    losses = {1000: {0.1: 0.9, 1: 0.3, 10: 0.4, 100: 0.9}, 1001: {0.1: 1, 1: 1, 10: 0.4, 100: 0.3}}
+    monkeypatch.setattr(experiments, "TUNING_SEEDS", tuple(losses))
+    calls = scripted(monkeypatch, lambda strength, seed: losses[seed][strength])
     train = images(40)
     tuned = tune_strengths([gram("p = 4", 1.0, power=4)], [0.1, 1, 10, 100], train, Settings(), checkpoints=tmp_path)
-    assert tuned.accuracy.tolist() == pytest.approx([5, 35, 60, 40])
+    assert tuned.loss.tolist() == pytest.approx([0.95, 0.65, 0.4, 0.6])
+    assert tuned.accuracy.tolist() == pytest.approx([10, 100, 1000, 10000])
     assert tuned.factor[tuned.chosen].tolist() == [10] and not tuned.edge.any()
     (arm,) = at_chosen([gram("p = 4", 1.0, power=4)], tuned)
     assert (arm.label, arm.strength, arm.options) == ("p = 4", 10, {"power": 4})
     known = {image.numpy().tobytes() for image in train.pixels}
-    assert [call["seed"] for call in calls] == list(TUNING_SEEDS)
+    assert [call["seed"] for call in calls] == list(losses)
     for call in calls:
         trained_on, chosen_on = ({image.numpy().tobytes() for image in call[key].pixels} for key in ("train", "test"))
         assert trained_on | chosen_on == known  # nothing but training images
@@ -141,25 +142,43 @@ def test_a_strength_is_the_best_of_pooled_validation_whatever_the_seed_of_the_ru
     assert calls[0]["checkpoints"] != calls[1]["checkpoints"]
 
 
-def test_runs_that_share_a_folder_take_turns(monkeypatch, tmp_path):
+def test_runs_that_share_a_folder_train_different_arms_at_a_time(monkeypatch, tmp_path):
     """Seeds that run side by side: a network that another run is training would be refused."""
-    busy, left = threading.Lock(), []
+    busy, done, most, guard = set(), set(), [], threading.Lock()
 
     def train_arms(arms, *_, **__):
-        if not busy.acquire(blocking=False):
-            left.append("two at a time")
-            return {}
-        time.sleep(0.02)
-        busy.release()
-        return {arm.label: Trained(arm, nn.Identity(), pd.DataFrame({"test_accuracy": [0.5]}), pd.DataFrame(), {})
-                for arm in arms}  # fmt: skip
+        labels = {arm.label for arm in arms}
+        with guard:
+            assert not labels & busy, "one network, trained twice at a time"
+            busy.update(labels)
+            most.append(len({label[0] for label in busy}))
+        time.sleep(0 if labels <= done else 0.05)  # what is done is read from its checkpoint
+        with guard:
+            busy.difference_update(labels)
+            done.update(labels)
+        scores = pd.DataFrame({"test_loss": [1.0], "test_accuracy": [0.5]})
+        return {arm.label: Trained(arm, nn.Identity(), scores, pd.DataFrame(), {}) for arm in arms}
 
     monkeypatch.setattr(experiments, "train_arms", train_arms)
-    arms = [gram(name, 1.0) for name in "abc"]
+    arms = [gram(name, 1.0) for name in "abcd"]
     ask = partial(tune_strengths, arms, [0.1, 1, 10], images(), Settings(), checkpoints=tmp_path / "tuning")
     with ThreadPoolExecutor(2) as pool:
         one, two = (task.result() for task in [pool.submit(ask), pool.submit(ask)])
-    assert not left and one.equals(two) and len(one) == 9
+    assert max(most) == 2 and one.equals(two)
+    assert one.arm.tolist() == [name for name in "abcd" for _ in range(3)]
+
+
+@pytest.mark.parametrize("profile", parameters.profiles())
+def test_profiles_tune_at_the_budget_of_use(profile):
+    values = parameters.resolve("03_corregularization", profile)
+    if len(values["strength_grid"]) == 1:
+        return
+    total = values["train_count"] or 50_000  # of CIFAR-10
+    small, tuning = (min(values[name] or total, total) for name in ("small_count", "tuning_count"))
+    tuning -= round(0.2 * tuning)
+    steps = small // values["batch_size"] * values["small_epochs"]
+    assert tuning // values["batch_size"] * values["tuning_epochs"] == pytest.approx(steps, rel=0.02)
+    assert tuning == small or not values["tuning_count"]  # or all that there are
 
 
 def test_no_run_is_trained_with_a_seed_of_the_tuning():
@@ -171,13 +190,13 @@ def test_no_run_is_trained_with_a_seed_of_the_tuning():
     ("peak", "chosen", "edge", "tried"),
     [
         (1, 1, False, [0.1, 1, 10]),  # inside: nothing more is tried
-        (100, 100, False, [0.1, 1, 10, 100, 1000]),  # beyond the grid, until it is inside
-        (0.001, 0.001, False, [1e-4, 1e-3, 0.01, 0.1, 1, 10]),
+        (30, 10, False, [0.1, 1, 10, 100]),  # 10 and 100 are equally good: the one nearer to 1, which is inside now
+        (0.05, 0.1, False, [0.01, 0.1, 1, 10]),
         (1e9, 10 * 10**FURTHER, True, [0.1, 1, 10, *(10 * 10**k for k in range(1, FURTHER + 1))]),  # up to the limit
     ],
 )
 def test_a_search_goes_on_beyond_its_grid_until_the_best_is_inside_or_a_limit(monkeypatch, peak, chosen, edge, tried):
-    scripted(monkeypatch, lambda strength, seed: -abs(np.log(strength / 2 / peak)))
+    scripted(monkeypatch, lambda strength, seed: abs(np.log(strength / 2 / peak)))
     tuned = tune_strengths([gram("a", 2.0)], [0.1, 1, 10], images(), Settings())
     assert tuned.factor.tolist() == pytest.approx(tried)
     assert tuned.factor[tuned.chosen].tolist() == pytest.approx([chosen])
@@ -194,7 +213,9 @@ def test_where_all_are_equal_the_strength_stays(monkeypatch):
 def test_a_grid_of_one_value_trains_nothing(monkeypatch):
     calls = scripted(monkeypatch, lambda strength, seed: strength)
     tuned = tune_strengths([gram("a", 2.0)], [0.5], images(), Settings())
-    assert tuned.strength.tolist() == [1.0] and tuned.accuracy.isna().all() and not tuned.edge.any()
+    assert (
+        tuned.strength.tolist() == [1.0] and tuned[["loss", "accuracy"]].isna().all(axis=None) and not tuned.edge.any()
+    )
     assert not any(call["arms"] for call in calls)
 
 
@@ -205,10 +226,11 @@ def zeroed(layer):
     return layer.weight.flatten(1).norm(dim=1) == 0
 
 
+@pytest.mark.parametrize("removed", experiments.CRITERIA)
 @pytest.mark.parametrize("training", [False, True])
-def test_pruned_channels_answer_exactly_zero(training):
+def test_pruned_channels_answer_exactly_zero(training, removed):
     model, batch = network(), torch.randn(4, 3, 8, 8)
-    pruned = prune(model, 0.5).train(training)
+    pruned = prune(model, 0.5, images(), removed).train(training)
     for depth, block in enumerate(pruned.features):
         gone = zeroed(block[0])
         assert gone.sum() == len(gone) / 2
@@ -217,30 +239,55 @@ def test_pruned_channels_answer_exactly_zero(training):
         assert answers[:, ~gone].any()
 
 
-def test_what_is_left_after_pruning_is_unchanged():
-    model = network()
-    pruned = prune(model, 0.25)
-    first, kept = pruned.features[0], ~zeroed(pruned.features[0][0])
-    batch = torch.randn(4, 3, 8, 8)
-    assert torch.equal(first(batch)[:, kept], model.features[0](batch)[:, kept])
+def test_weights_that_are_left_after_pruning_are_unchanged_and_statistics_are_of_what_they_see():
+    model, train = network(), images(600)
+    pruned = prune(model, 0.25, train)
+    for before, after in zip(model.features, pruned.features, strict=True):
+        kept = ~zeroed(after[0])
+        for old, new in ((before[0], after[0]), (before[1], after[1])):
+            assert torch.equal(new.weight[kept], old.weight[kept])
+    assert torch.equal(pruned.classifier.weight, model.classifier.weight)
+    torch.manual_seed(0)
+    with torch.no_grad():  # in chunks of 250, 250 and 100
+        outputs = [pruned.features[0][0](as_float(flip_and_shift(chunk))) for chunk in train.pixels.split(250)]
+    means, variances = (torch.stack([f(output) for output in outputs]).mean(0) for f in (
+        lambda output: output.mean((0, 2, 3)), lambda output: output.var((0, 2, 3))))  # fmt: skip
+    torch.testing.assert_close(pruned.features[0][1].running_mean, means)
+    torch.testing.assert_close(pruned.features[0][1].running_var, variances)
 
 
 def test_pruning_nothing_changes_nothing_and_the_original_is_never_touched():
     model, batch = network(), torch.randn(4, 3, 8, 8)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    assert torch.equal(prune(model, 0)(batch), model(batch))
-    assert not torch.equal(prune(model, 0.5)(batch), model(batch))
+    drawn = torch.get_rng_state()
+    assert torch.equal(prune(model, 0, images())(batch), model(batch))
+    assert not torch.equal(prune(model, 0.5, images())(batch), model(batch))
+    assert torch.equal(torch.get_rng_state(), drawn)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
+    assert model.features[0][1].momentum is not None
 
 
-def test_the_pruning_table_holds_the_accuracy_at_each_share():
-    arms, test = {"a": trained("a"), "b": trained("b", seed=1)}, images(30)
-    table = pruning_table(arms, test, [0, 0.5], seed=7)
-    assert list(zip(table.arm, table.share, strict=True)) == [("a", 0), ("a", 0.5), ("b", 0), ("b", 0.5)]
+def test_random_filters_depend_on_the_draw_alone():
+    def gone(seed, draw):
+        return zeroed(prune(network(seed), 0.5, images(), "random", draw).features[1][0]).tolist()
+
+    assert gone(0, 1) == gone(1, 1)
+    assert gone(0, 1) != gone(0, 2)
+
+
+def test_the_pruning_table_holds_the_accuracy_at_each_share_and_a_mean_over_random_filters():
+    arms, train, test = {"a": trained("a"), "b": trained("b", seed=1)}, images(40, seed=1), images(30)
+    table = pruning_table(arms, train, test, [0, 0.5], seed=7).set_index(["arm", "removed", "share"])
+    assert list(table.index) == [
+        (arm, removed, share) for arm in "ab" for removed in ("most similar", "random") for share in (0, 0.5)
+    ]
     assert set(table.seed) == {7}
-    for row in table.itertuples():
-        assert row.accuracy == 100 * score(prune(arms[row.arm].model, row.share), test)[1]
-    assert table.accuracy[0] == 100 * score(arms["a"].model, test)[1]
+    for arm in "ab":
+        model, found = arms[arm].model, table.accuracy[arm]
+        assert found["most similar", 0] == found["random", 0] == 100 * score(model, test)[1]
+        assert found["most similar", 0.5] == 100 * score(prune(model, 0.5, train), test)[1]
+        draws = [score(prune(model, 0.5, train, "random", 21 + draw), test)[1] for draw in range(3)]
+        assert found["random", 0.5] == pytest.approx(100 * sum(draws) / 3)
 
 
 # --- tables ----------------------------------------------------------------------------------------
@@ -268,6 +315,7 @@ def test_the_summary_is_of_the_last_epoch_and_the_mean_over_layers():
         "accuracy": pytest.approx(70),
         "test_loss": pytest.approx(1.3),
         "train_loss": pytest.approx(0.5),
+        "gap": pytest.approx(0.8),
         "rms": pytest.approx(2.15),
         "max": pytest.approx(0.3),
     }
@@ -392,15 +440,28 @@ def test_two_classes_are_judged_where_they_are_told_apart():
 
 def test_little_data_fill_a_batch():
     train = images(240)
-    design = SimpleNamespace(reduced_share=0.25, label_noise=0.4, resnet_epochs=0)
+    design = SimpleNamespace(reduced_share=0.25, label_noise=0.4, resnet_epochs=0, reduced_epochs=3)
     settings = experiments.Settings(1, 64)
     found = experiments.conditions(train, train, train, settings, settings, design, seed=0)
     assert len(found["little data"][0]) == 64 and "ResNet-18" not in found
 
 
+def test_label_noise_and_no_augmentation_differ_from_little_data_in_one_respect_each():
+    train, settings = images(240), experiments.Settings(1, 32)
+    design = SimpleNamespace(reduced_share=0.5, label_noise=0.4, resnet_epochs=0, reduced_epochs=3)
+    found = experiments.conditions(train, train, train, settings, settings, design, seed=0)
+    (little, _, often), (noisy, _, noise), (bare, _, none) = (
+        found[name] for name in ("little data", "label noise", "no augmentation")
+    )
+    assert (often.epochs, often.score_every) == (3, 0) and found["small set"][2] == settings
+    assert noise == often and torch.equal(noisy.pixels, little.pixels)
+    assert (noisy.labels != little.labels).sum() == 48  # two fifths of 120
+    assert none == replace(often, augment=False) and bare is little
+
+
 def test_resnet_is_a_condition_where_it_has_epochs():
     train = images(32)
-    design = SimpleNamespace(reduced_share=0.5, label_noise=0.4, resnet_epochs=1)
+    design = SimpleNamespace(reduced_share=0.5, label_noise=0.4, resnet_epochs=1, reduced_epochs=3)
     settings = experiments.Settings(1, 32)
     found = experiments.conditions(train, train, train, settings, settings, design, seed=0)
     only = {"ResNet-18": found["ResNet-18"]}
@@ -415,9 +476,11 @@ def test_lengths_and_angles_are_told_apart():
     for module in longer.model.modules():
         if isinstance(module, nn.Conv2d):
             module.weight.data *= 3
-    found = experiments.length_and_angle({"as it is": whole, "longer": longer}, images(), 0.5, seed=4)
+    found = experiments.length_and_angle({"as it is": whole, "longer": longer}, images(), images(), 0.5, seed=4)
     one, other = (found[found.arm == label].iloc[0] for label in ("as it is", "longer"))
     assert other.norm == pytest.approx(3 * one.norm) and other.norm_sd == pytest.approx(3 * one.norm_sd)
     assert other.rms == pytest.approx(one.rms) and other.effective_rank == pytest.approx(one.effective_rank)
     assert one.accuracy == 100 * score(whole.model, images())[1]
-    assert one.pruned == 100 * score(prune(whole.model, 0.5), images())[1] and (found.seed == 4).all()
+    assert one.pruned == 100 * score(prune(whole.model, 0.5, images()), images())[1] and (found.seed == 4).all()
+    pruned = pruning_table({"as it is": whole}, images(), images(), [0.5], seed=4).set_index("removed").accuracy
+    assert one.pruned_random == pruned["random"]

@@ -92,16 +92,17 @@ def packing(seeds):
 def pruning(seeds):
     return pd.DataFrame(
         [
-            {"arm": arm, "seed": seed, "share": share, "accuracy": 80 - 50 * share - seed}
+            {"arm": arm, "seed": seed, "removed": removed, "share": share, "accuracy": 80 - slope * share - seed}
             for seed in range(seeds)
             for arm in ARMS
+            for removed, slope in (("most similar", 50), ("random", 70))
             for share in (0, 0.25, 0.5)
         ]
     )
 
 
 def compared(seeds, by=()):
-    rows = pruning(seeds).query("share == 0")
+    rows = pruning(seeds).query("share == 0 and removed == 'random'")
     rows = rows.assign(accuracy=rows.accuracy + (rows.arm == "Gram") * (2 + 0.1 * rows.seed))
     conditions = [rows.assign(condition=name) for name in ("all images", "few images")] if by else [rows]
     return paired_table(pd.concat(conditions), baseline="plain", by=by)
@@ -334,6 +335,16 @@ def test_an_arm_keeps_its_colour_through_the_figures():
     for arm in ARMS:
         colours = {line.get_color() for axes in panels for line in axes.lines if line.get_label() == arm}
         assert colours == {figures.ARM_COLOURS[arm]}
+
+
+def test_random_removal_is_dashed_in_the_colour_of_its_arm():
+    lines = {line.get_label(): line for line in figures.pruning(pruning(1)).axes[0].lines}
+    assert lines.keys() == {f"{arm}{which}" for arm in ARMS for which in ("", ", random filters")}
+    for arm in ARMS:
+        similar, random = lines[arm], lines[f"{arm}, random filters"]
+        assert similar.get_color() == random.get_color()
+        assert (similar.get_linestyle(), random.get_linestyle()) == ("-", "--")
+        assert similar.get_ydata().tolist() == [80, 67.5, 55] and random.get_ydata().tolist() == [80, 62.5, 45]
 
 
 def test_correlation_has_a_panel_per_layer_with_its_bound_and_what_random_filters_have():

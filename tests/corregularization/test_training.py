@@ -148,6 +148,35 @@ def test_history_layers_and_snapshots_cover_every_epoch_from_the_untrained_model
         assert rms == pytest.approx(gram_penalty(as_matrix(layer.weight)).sqrt().item(), rel=1e-4)
 
 
+def test_scores_that_are_left_out_change_no_other_number(tmp_path):
+    often, once = run(RANDOM), run(RANDOM, replace(SETTINGS, score_every=0), checkpoint=tmp_path / "arm")
+    scores = ["test_loss", "test_accuracy"]
+    assert often.history[scores].notna().all(axis=None)
+    assert once.history[scores].notna().all(axis=1).tolist() == [False, False, False, True]
+    expected = often.history.assign(**{name: often.history[name].where(often.history.epoch == 3) for name in scores})
+    assert_same(replace(once, history=once.history[expected.columns]), replace(often, history=expected))
+    assert_same(run(RANDOM, replace(SETTINGS, score_every=0), checkpoint=tmp_path / "arm"), once)  # from its checkpoint
+
+
+def test_weight_decay_shrinks_filters_alone():
+    """All other values have no decay; where a step leaves them alone, they stay as they are."""
+    seen = []
+
+    class Recorded(torch.optim.AdamW):
+        def __init__(self, groups, *arguments, **options):
+            super().__init__(groups, *arguments, **options)
+            seen.append({id(value): group["weight_decay"] for group in self.param_groups for value in group["params"]})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim, "AdamW", Recorded)
+        found = run(Arm("decay", "weight_decay", 0.5), replace(SETTINGS, epochs=1))
+        run(PLAIN, replace(SETTINGS, epochs=1))
+    filters = {id(layer.weight) for layer in select_layers(found.model).values()}
+    decay, none = seen
+    assert decay == {id(value): 0.5 * (id(value) in filters) for value in found.model.parameters()}
+    assert set(none.values()) == {0.0}
+
+
 def test_the_reported_test_scores_are_those_of_the_model_that_is_handed_back():
     found = run(PLAIN)
     assert not found.model.training
