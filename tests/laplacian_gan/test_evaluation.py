@@ -216,8 +216,9 @@ def test_curves_spectra_and_controls_of_one_and_three_seeds(trained, controls, p
 def test_every_run_follows_the_sign_for_seeds_of_its_own(data, protocol, tmp_path, drawn):
     design = SimpleNamespace(sign_count=80, sign_epochs=2, sign_seeds=2, levels=LEVELS)
     runs = [evaluation.signs(data[0], protocol, SETTINGS, design, seed=s, checkpoints=tmp_path)[0] for s in (0, 1)]
-    assert [set(frame.seed) for frame in runs] == [{0, 1}, {2, 3}]
-    for _, line in runs[0].groupby(["arm", "seed"]):
+    assert [set(frame.training) for frame in runs] == [{0, 1}, {2, 3}]
+    assert [set(frame.seed) for frame in runs] == [{0}, {1}]  # as `Run.read` would have it
+    for _, line in runs[0].groupby(["arm", "training"]):
         assert list(line.images) == [0, 80, 160] and line.source_correlation.between(-1, 1).all()
     assert drawn(figures.signs(runs[0])) != drawn(figures.signs(runs[1]))
 
@@ -225,8 +226,9 @@ def test_every_run_follows_the_sign_for_seeds_of_its_own(data, protocol, tmp_pat
 def test_the_title_of_signs_counts_copies_and_negatives():
     ends = {"free": (0.9, -0.8, -0.7), "seeing": (0.9, 0.2, 0.7)}  # 0.2 is as near to its source as to any other
     rows = [
-        {"arm": arm, "seed": seed, "images": images, "source_correlation": end * images, "chance_correlation": 0.1}
-        for arm, found in ends.items() for seed, end in enumerate(found) for images in (0.5, 1.0)
+        {"arm": arm, "seed": 0, "training": training, "images": images, "source_correlation": end * images,
+         "chance_correlation": 0.1}
+        for arm, found in ends.items() for training, end in enumerate(found) for images in (0.5, 1.0)
     ]  # fmt: skip
     titles = [cell.get_title() for cell in figures.signs(pd.DataFrame(rows)).axes]
     assert titles == [
