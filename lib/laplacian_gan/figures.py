@@ -292,8 +292,9 @@ def mixtures(frame: pd.DataFrame) -> Figure:
 def signs(frame: pd.DataFrame) -> Figure:
     """Draw fig113: correlation with the source over training, one panel per arm. frame: `evaluation.signs`.
 
-    There is one line per training; the dotted line is the mean correlation with other images. A title counts the runs that
-    end with copies or negatives (see `FOLLOWS`), with Wilson's 95 % interval of the share of copies among both.
+    There is one line per training (`seed`, `training`); the dotted line is the mean correlation with other images. A
+    title counts the trainings that end with copies or negatives (see `FOLLOWS`), with Wilson's 95 % interval of the
+    share of copies among both.
     """
     arms = list(frame.arm.unique())
     figure, axes = plots.subplots(1, len(arms), height=2.4, sharey=True, squeeze=False)
