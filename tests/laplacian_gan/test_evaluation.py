@@ -17,6 +17,7 @@ from lib.metrics import features
 from lib.metrics.comparison import paired_table
 from lib.metrics.fid import frechet_distance
 from lib.metrics.perceptual import load_lpips
+from lib.press.parameters import resolve
 
 COUNT = 100
 SETTINGS = Settings(epochs=2, batch_size=40, width=4, ema=0.9, score_every=1, device="cpu")
@@ -221,6 +222,11 @@ def test_every_run_follows_the_sign_for_seeds_of_its_own(data, protocol, tmp_pat
     for _, line in runs[0].groupby(["arm", "training"]):
         assert list(line.images) == [0, 80, 160] and line.source_correlation.between(-1, 1).all()
     assert drawn(figures.signs(runs[0])) != drawn(figures.signs(runs[1]))
+
+
+@pytest.mark.parametrize("profile", ["public", "trained", "gpu", "paper"])  # those with a trained trunk at hand
+def test_lpips_at_32_px_is_that_of_vgg(profile):
+    assert resolve("01_laplacian_gan", profile)["lpips_net"] == "vgg"
 
 
 def test_the_title_of_signs_counts_copies_and_negatives():
