@@ -118,5 +118,4 @@ def objective_arms() -> list[Arm]:
         replace(DCGAN, label="pyramid augmentation", augmentation="pyramid"),
         replace(DCGAN, label="beta1 = 0", beta1=0.0),
         replace(DCGAN, label="beta1 = 0.5", beta1=0.5),
-        replace(DCGAN, label="no weight decay", weight_decay=0.0),
     ]

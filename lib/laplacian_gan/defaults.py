@@ -10,6 +10,7 @@ control_epochs = 2  # in all experiments except the first
 ema = 0.99  # decay of the averaged generator
 levels = [4, 8, 16, 32]  # pixels: resolutions at which the generator receives pyramid bands
 noise_strengths = [1.0]  # standard deviations of noise added to the bands (of unit variance), one arm each
+long_mixtures = False  # train the arms on bands of several images as the first comparison, not as the controls
 sign_epochs = 0  # of runs that track the correlation with the source, at `control_width`; 0 skips them
 sign_count = 8000  # number of their training images; 0 uses all
 sign_seeds = 2  # number of these runs per arm, each with a different seed; 0 skips them

@@ -254,7 +254,8 @@ def signs(
     """Return correlations with held-out sources and with other images over training, and a note on the measurement.
 
     Each of `arms.sign_arms` is trained `design.sign_seeds` times, with seeds that no other `seed` uses.
-    Columns: arm, seed, images, source_correlation, chance_correlation; before training and after each epoch.
+    Columns: arm, seed, training (its own seed), images, source_correlation, chance_correlation; before training and
+    after each epoch.
     """
     train, sources = train.subset(slice(design.sign_count or None)), protocol.sources["held-out"]
     settings = replace(settings, epochs=design.sign_epochs, score_every=1)
@@ -267,9 +268,12 @@ def signs(
             for arm, one in runs
         ]
     )
-    found = [result.history.assign(arm=arm.label, seed=one) for result, (arm, one) in zip(trained, runs, strict=True)]
+    found = [
+        result.history.assign(arm=arm.label, seed=seed, training=one)
+        for result, (arm, one) in zip(trained, runs, strict=True)
+    ]
     note = f"{len(train):,} training images, {settings.epochs} epochs, width {settings.width}"
-    columns = ["arm", "seed", "images", "source_correlation", "chance_correlation"]
+    columns = ["arm", "seed", "training", "images", "source_correlation", "chance_correlation"]
     return pd.concat(found, ignore_index=True)[columns], f"{note}; {len(sources):,} held-out sources"
 
 

@@ -292,19 +292,20 @@ def mixtures(frame: pd.DataFrame) -> Figure:
 def signs(frame: pd.DataFrame) -> Figure:
     """Draw fig113: correlation with the source over training, one panel per arm. frame: `evaluation.signs`.
 
-    There is one line per seed; the dotted line is the mean correlation with other images. A title counts the runs that
-    end with copies or negatives (see `FOLLOWS`), with Wilson's 95 % interval of the share of copies among both.
+    There is one line per training (`seed`, `training`); the dotted line is the mean correlation with other images. A
+    title counts the trainings that end with copies or negatives (see `FOLLOWS`), with Wilson's 95 % interval of the
+    share of copies among both.
     """
     arms = list(frame.arm.unique())
     figure, axes = plots.subplots(1, len(arms), height=2.4, sharey=True, squeeze=False)
     for cell, arm in zip(axes[0], arms, strict=True):
         part = frame[frame.arm == arm]
-        for _, run in part.groupby("seed"):
+        for _, run in part.groupby(["seed", "training"]):
             negative = run.source_correlation.iloc[-1] < run.chance_correlation.iloc[-1]
             style = {"color": plots.COLOURS[1], "linestyle": "--"} if negative else {"color": plots.COLOURS[0]}
             cell.plot(run.images / 1000, run.source_correlation, linewidth=1, **style)
         cell.axhline(part.chance_correlation.mean(), color="0.3", linestyle=":", linewidth=1)
-        last = part.groupby("seed").last()
+        last = part.groupby(["seed", "training"]).last()
         beyond = last.source_correlation - last.chance_correlation
         copies, negatives = int((beyond > FOLLOWS).sum()), int((beyond < -FOLLOWS).sum())
         low, high = wilson(copies, copies + negatives)

@@ -98,7 +98,9 @@ def _all_equal(change: pd.Series) -> bool:
 
 
 def mean_and_sd(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
-    """Return *by, seeds, and the mean over seeds of each measure with its standard deviation (`<measure>_sd`)."""
+    """Return *by, seeds, and the mean over seeds of each measure with its standard deviation (`<measure>_sd`).
+
+    seeds: those with a row; mean and sd are over those of them whose value is not missing."""
     groups = rows.groupby(list(by), sort=False)
     table = groups.seed.nunique().rename("seeds").to_frame()
     for measure in measures:
@@ -118,6 +120,7 @@ def mean_and_interval(
     quadrature on each side. A single seed has the interval of its clips.
     """
     table, tests = mean_and_sd(rows, by, measures), defaultdict(set)
+    counts = rows.groupby(list(by), sort=False)[list(measures)].count().reset_index()  # without missing values
     for data in rows.attrs.get("data", []):
         if data["split"] in ("test", "all"):
             tests[data["name"]].add(data["checksum"] if "(synthetic)" in data["name"] else "")
@@ -128,9 +131,10 @@ def mean_and_interval(
             continue
         sides = rows.assign(below=rows[measure] - rows[low], above=rows[high] - rows[measure])
         sides = sides.groupby(list(by), sort=False)[["below", "above"]].mean().reset_index()
-        several = table.seeds > 1
-        seeds = (stats.t.ppf(0.975, table.seeds - 1) * table[f"{measure}_sd"] / np.sqrt(table.seeds)).where(several, 0)
-        clips = 1.0 - (several & (fewest >= table.seeds)).astype(float)
+        n = counts[measure]
+        several = n > 1
+        seeds = (stats.t.ppf(0.975, n - 1) * table[f"{measure}_sd"] / np.sqrt(n)).where(several, 0)
+        clips = 1.0 - (several & (fewest >= n)).astype(float)
         table[low] = (table[measure] - np.hypot(seeds, clips * sides.below)).clip(lower=bounds[0])
         table[high] = (table[measure] + np.hypot(seeds, clips * sides.above)).clip(upper=bounds[1])
     return table

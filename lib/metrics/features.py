@@ -52,7 +52,7 @@ class Extractor:
 
     @property
     def distance(self) -> str:
-        """Name of the Fréchet distance in these features: FID for Inception alone (Heusel et al. 2017)."""
+        """Name of the Fréchet distance in these features: FID for the official Inception alone (Heusel et al. 2017)."""
         kind = self.name.split()[0]
         return "FID" if kind.lower().startswith("inception") else f"FD-{kind}"
 
@@ -103,7 +103,7 @@ def inception(device: str = "auto") -> Extractor:
     """Return the Inception-v3 of the original FID (Heusel et al. 2017) as converted by torch-fidelity: 2,048 features.
 
     Images are resized to 299 px on TensorFlow 1's grid. Weights missing from the hub cache are downloaded; unofficial
-    ones are accepted but marked in the name.
+    ones are accepted, but neither their name nor that of their distance passes for the official ones'.
     """
     file = hub_file(URL_INCEPTION_V3)
     try:
@@ -118,7 +118,7 @@ def inception(device: str = "auto") -> Extractor:
         ) from error
     checksum = hashlib.sha256(file.read_bytes()).hexdigest()
     official = checksum.startswith(file.stem.rsplit("-", 1)[1])  # its name ends in the first digits of the sha256
-    name = "inception-2015-12-05" if official else f"inception with unofficial weights {checksum[:8]}"
+    name = "inception-2015-12-05" if official else f"unofficial-inception-{checksum[:8]}"  # no FID, see `distance`
     return Extractor(name, checksum, network.to(pick_device(device)), chunk=64)
 
 

@@ -2,7 +2,8 @@
 
 A claim is compared if our values are for the source's data set, meet all its `needs` and cover at least three seeds.
 It is *reproduced* if the source's value lies in the 95 % prediction interval of one more run (mean ± t(0.975, n - 1)
-sd sqrt(1 + 1/n); a count: equals the mean) and on the same side of the claim `than` as ours; else it *differs*.
+sd sqrt(1 + 1/n); a count: equals the mean) and on the same side of the claim `than` as ours; else it *differs*. Where a
+seed's value is missing (NaN), it is *not measured*.
 """
 
 import json
@@ -65,6 +66,8 @@ def load(path: Path = paths.CLAIMS) -> list[Claim]:
 def find(claim: Claim, folder: Path, seeds: Iterable[int]) -> Found | None:
     """Return our values in `folder` (`figures/<profile>`) for `seeds`; None if no seed has the table and the row.
 
+    Of a table of several data sets (column `dataset`), the rows of the first are taken: it is the run's own.
+
     KeyError if the table lacks a column, ValueError if several rows of a seed match and `take` is not "max".
     """
     if claim.ours is None:
@@ -74,6 +77,8 @@ def find(claim: Claim, folder: Path, seeds: Iterable[int]) -> Found | None:
         if not path.exists():
             continue
         rows = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        names = list(rows.dataset[:1]) if "dataset" in rows else []
+        rows = rows[rows.dataset.isin(names)] if names else rows
         for column, wanted in claim.ours.rows.items():
             rows = rows[rows[column] == wanted]
         if rows.empty:  # e.g. no character error rate for a data set without words
@@ -81,7 +86,7 @@ def find(claim: Claim, folder: Path, seeds: Iterable[int]) -> Found | None:
         ours = rows[claim.ours.column]
         values.append(float(ours.max() if claim.ours.take == "max" else ours.item()))
         sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        data |= {used["name"] for used in sidecar["provenance"]["data"]}
+        data |= set(names) or {used["name"] for used in sidecar["provenance"]["data"]}
         for column, start in claim.ours.needs.items():
             unmet |= {f"{column}: {text}" for text in rows[column].astype(str) if not text.startswith(start)}
     return Found(tuple(values), "; ".join(sorted(data)), "; ".join(sorted(unmet))) if values else None
@@ -91,6 +96,8 @@ def status(claim: Claim, found: Found | None, other: tuple[Claim, Found | None] 
     """Return the claim's status in words, by the rule above; `other` is the claim named by `than`, with our values."""
     if found is None:
         return f"not run: {claim.reason or 'no results of this table in this profile'}"
+    if missing := int(np.isnan(found.values).sum()):
+        return f"not measured: no value in {missing} of {len(found.values)} seeds"
     obstacle = _obstacle(claim, found)
     if obstacle:
         return f"not run at this scale: {obstacle}"
@@ -100,7 +107,8 @@ def status(claim: Claim, found: Found | None, other: tuple[Claim, Found | None] 
         half = 0.0
     if abs(claim.value - mean) > half:
         return f"differs by {mean - claim.value:+.4g} {claim.unit}"
-    if other and other[1] and (mean > np.mean(other[1].values)) != (claim.value > other[0].value):
+    theirs = np.mean(other[1].values) if other and other[1] else np.nan
+    if not np.isnan(theirs) and (mean > theirs) != (claim.value > other[0].value):
         return f"differs in its order to {other[0].id}"
     return "reproduced"
 

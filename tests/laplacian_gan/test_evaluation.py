@@ -17,6 +17,7 @@ from lib.metrics import features
 from lib.metrics.comparison import paired_table
 from lib.metrics.fid import frechet_distance
 from lib.metrics.perceptual import load_lpips
+from lib.press.parameters import resolve
 
 COUNT = 100
 SETTINGS = Settings(epochs=2, batch_size=40, width=4, ema=0.9, score_every=1, device="cpu")
@@ -216,17 +217,24 @@ def test_curves_spectra_and_controls_of_one_and_three_seeds(trained, controls, p
 def test_every_run_follows_the_sign_for_seeds_of_its_own(data, protocol, tmp_path, drawn):
     design = SimpleNamespace(sign_count=80, sign_epochs=2, sign_seeds=2, levels=LEVELS)
     runs = [evaluation.signs(data[0], protocol, SETTINGS, design, seed=s, checkpoints=tmp_path)[0] for s in (0, 1)]
-    assert [set(frame.seed) for frame in runs] == [{0, 1}, {2, 3}]
-    for _, line in runs[0].groupby(["arm", "seed"]):
+    assert [set(frame.training) for frame in runs] == [{0, 1}, {2, 3}]
+    assert [set(frame.seed) for frame in runs] == [{0}, {1}]  # as `Run.read` would have it
+    for _, line in runs[0].groupby(["arm", "training"]):
         assert list(line.images) == [0, 80, 160] and line.source_correlation.between(-1, 1).all()
     assert drawn(figures.signs(runs[0])) != drawn(figures.signs(runs[1]))
+
+
+@pytest.mark.parametrize("profile", ["public", "trained", "gpu", "paper"])  # those with a trained trunk at hand
+def test_lpips_at_32_px_is_that_of_vgg(profile):
+    assert resolve("01_laplacian_gan", profile)["lpips_net"] == "vgg"
 
 
 def test_the_title_of_signs_counts_copies_and_negatives():
     ends = {"free": (0.9, -0.8, -0.7), "seeing": (0.9, 0.2, 0.7)}  # 0.2 is as near to its source as to any other
     rows = [
-        {"arm": arm, "seed": seed, "images": images, "source_correlation": end * images, "chance_correlation": 0.1}
-        for arm, found in ends.items() for seed, end in enumerate(found) for images in (0.5, 1.0)
+        {"arm": arm, "seed": 0, "training": training, "images": images, "source_correlation": end * images,
+         "chance_correlation": 0.1}
+        for arm, found in ends.items() for training, end in enumerate(found) for images in (0.5, 1.0)
     ]  # fmt: skip
     titles = [cell.get_title() for cell in figures.signs(pd.DataFrame(rows)).axes]
     assert titles == [

@@ -136,6 +136,13 @@ def test_labels_are_unique_within_an_experiment():
         assert len({arm.label for arm in arms}) == len(arms)
 
 
+def test_no_arm_repeats_dcgan_without_the_sources_weight_decay():
+    once = replace(SETTINGS, epochs=1)
+    decayed, free = (train_arm(arm, TRAIN, once, seed=0) for arm in (DCGAN, replace(DCGAN, weight_decay=0.0)))
+    assert same(decayed.generator, free.generator)  # a factor of 1 - 4e-9 per step rounds to 1
+    assert {arm.weight_decay for arm in objective_arms()} == {DCGAN.weight_decay}
+
+
 def test_null_controls_have_the_pyramid_gans_parameters():
     trained = train_arms(control_arms()[1:4] + mixture_arms(), TRAIN, replace(SETTINGS, epochs=1), seed=0)
     assert len({tuple(result.parameters.items()) for result in trained.values()}) == 1

@@ -197,6 +197,12 @@ def test_the_interval_over_seeds_is_that_of_scipy_and_the_clips_are_added():
     assert measured(values, 3.0)[0] == pytest.approx(73 - np.hypot(73 - low, 3.0))
 
 
+def test_a_seed_without_a_value_does_not_narrow_the_interval():
+    for own in ([], sets_of("abc")):
+        assert measured([70.0, 72.0, np.nan], 3.0, own) == measured([70.0, 72.0], 3.0, own)
+    assert measured([70.0, np.nan], 3.0) == (67.0, 76.0)
+
+
 def test_clips_of_their_own_are_in_the_spread_over_seeds():
     values = [70.0, 72.0, 77.0]
     own = sets_of("abc")

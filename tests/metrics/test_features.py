@@ -99,7 +99,8 @@ def test_inception_end_to_end_with_the_weights_in_the_hub_cache(weights, hub):
     state = torch.get_rng_state()
     extractor = load_extractor("auto", None, None, device="cpu")
     assert torch.equal(torch.get_rng_state(), state)
-    assert extractor.name == f"inception with unofficial weights {extractor.checksum[:8]}"
+    assert extractor.name == f"unofficial-inception-{extractor.checksum[:8]}"  # not what `claims.yaml` needs
+    assert extractor.distance == f"FD-{extractor.name}"
     fake, real = noise(6), noise(6, seed=1) // 2
     described = [extractor(pixels) for pixels in (fake, real)]
     assert described[0].shape == (6, 2048) and described[0].std() > 0
@@ -122,7 +123,8 @@ def test_inception_end_to_end_with_the_weights_in_the_hub_cache(weights, hub):
 def test_the_name_says_if_the_weights_are_the_official_ones(weights, hub, monkeypatch):
     hub.symlink_to(weights)
     monkeypatch.setattr(features.hashlib, "sha256", lambda _: mock.Mock(hexdigest=lambda: "6726825d" + 56 * "0"))
-    assert inception("cpu").name == "inception-2015-12-05"
+    official = inception("cpu")
+    assert (official.name, official.distance) == ("inception-2015-12-05", "FID")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "text", "another network"])

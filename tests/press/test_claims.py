@@ -75,6 +75,25 @@ def test_order_to_the_other_claim_counts():
     assert status(CLAIM, Found((89.0, 90.0, 91.0), "AI Hub"), other) == "differs in its order to b"
 
 
+def test_a_missing_value_is_not_reproduced(tmp_path):
+    found = find(CLAIM, results(tmp_path, [90, float("nan"), 90]), range(3))
+    assert status(CLAIM, found) == "not measured: no value in 1 of 3 seeds"
+    assert status(replace(CLAIM, direction="count"), found).startswith("not measured: ")
+    other = replace(CLAIM, id="b", value=80.0), found  # nothing is known of an order to it
+    assert status(CLAIM, Found((89.0, 90.0, 91.0), "AI Hub"), other) == "reproduced"
+
+
+def test_of_several_data_sets_the_first_is_compared(tmp_path):
+    folder = results(tmp_path, [89, 90, 94], dataset="AI Hub")
+    for path in folder.glob("*/tab1.csv"):
+        rows = pd.read_csv(path)
+        pd.concat([rows, rows.assign(dataset="CelebA", accuracy=1.0)]).to_csv(path, index=False)
+        about = {"provenance": {"data": [{"name": "AI Hub"}, {"name": "CelebA"}]}}
+        path.with_suffix(".json").write_text(json.dumps(about))
+    assert find(CLAIM, folder, range(3)) == Found((89, 90, 94), "AI Hub")
+    assert status(CLAIM, find(CLAIM, folder, range(3))) == "reproduced"
+
+
 def test_missing_table_is_not_run(tmp_path):
     assert status(CLAIM, find(CLAIM, tmp_path, [0])).startswith("not run: ")
 

@@ -142,6 +142,8 @@ def train_cnn(
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
     model = build_cnn(variant, len(train.classes), train.mel.shape[2])
+    # The same layers, scored in float32: Accelerate makes `model` itself compute in bf16 ever after.
+    plain = nn.Sequential(*model)
     # Norms and biases are not decayed: decay would shift their outputs and not restrict the size of the filters.
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
@@ -161,7 +163,7 @@ def train_cnn(
     def evaluate(epoch: int) -> dict[str, float]:
         if epoch not in (0, settings.epochs) and epoch % score_every:
             return {}
-        logits = logits_of(model, validation.mel)
+        logits = logits_of(plain, validation.mel)
         right = (logits.argmax(1) == validation.labels).float().mean().item()
         loss = F.cross_entropy(logits, validation.labels).item()
         return {"validation_loss": loss, "accuracy": 100 * right, "clips": len(validation)}
@@ -171,8 +173,8 @@ def train_cnn(
         accelerator, step, variant, train, settings, seed=seed, code=__name__, evaluate=evaluate, checkpoint=checkpoint,
         validation=validation.checksum, score_every=score_every,
     )  # fmt: skip
-    model = accelerator.unwrap_model(network).eval().cpu()
-    return Trained(variant, (model,), history, logits_of(model, validation.mel))
+    plain.eval().cpu()
+    return Trained(variant, (plain,), history, logits_of(plain, validation.mel))
 
 
 def logits_of(model: nn.Module, mel: Tensor, batch_size: int = 64) -> Tensor:

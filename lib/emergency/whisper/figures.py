@@ -28,10 +28,10 @@ def ratios(table: pd.DataFrame) -> Figure:
     figure, (accuracy, rate, both) = plots.subplots(1, 3, height=2.3)
     for place, name in enumerate(("moments", "clips")):
         how = {"color": plots.COLOURS[place], "marker": plots.MARKERS[place]}
-        _over_ratios(accuracy, table, name, label={"moments": "frames"}.get(name, name), **how)
+        _over(accuracy, table, "ratio", name, label={"moments": "frames"}.get(name, name), **how)
     accuracy.set(xlabel="weight r of the text loss", ylabel="accuracy (%)")
     accuracy.legend(fontsize=6)
-    _over_ratios(rate, table.dropna(subset="cer"), "cer", color=plots.COLOURS[2], marker="^")
+    _over(rate, table.dropna(subset="cer"), "ratio", "cer", color=plots.COLOURS[2], marker="^")
     rate.set(xlabel="weight r of the text loss", ylabel="character error rate (%)",
              xlim=(table.ratio.min() - 0.05, 1.05))  # fmt: skip
     summed = table.groupby("ratio", as_index=False)[["moments", "cer"]].mean()
@@ -45,14 +45,17 @@ def ratios(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _over_ratios(axes: Axes, table: pd.DataFrame, name: str, **style) -> None:
-    line = plots.mean_and_spread(table, ["ratio"], name).sort_values("ratio")
-    bars = line["std"] if table.seed.nunique() > 1 else _bars(table.sort_values("ratio"), name)
-    axes.errorbar(line.ratio, line["mean"], bars, capsize=2, **style)
+def _over(axes: Axes, table: pd.DataFrame, x: str, y: str, **style) -> None:
+    """Plot `y` over `x` with its 95 % interval over clips for one seed, as mean and standard deviation for several."""
+    line = plots.mean_and_spread(table, [x], y).sort_values(x)
+    bars = line["std"] if table.seed.nunique() > 1 else _bars(table.sort_values(x), y)
+    axes.errorbar(line[x], line["mean"], bars, capsize=2, **style)
 
 
 def learning_curves(table: pd.DataFrame) -> Figure:
-    """Draw fig417: accuracy of frames and of clips over the number of training clips, one curve per initialisation."""
+    """Draw fig417: accuracy of frames and of clips over the number of training clips, one curve per initialisation.
+
+    Error bars as in `_over`."""
     sizes = sorted(table["size"].unique())
     figure, panels = _frames_and_clips(table, "size", "training clips", xscale="log")
     for axes in panels:
@@ -63,20 +66,18 @@ def learning_curves(table: pd.DataFrame) -> Figure:
 
 
 def onsets(table: pd.DataFrame) -> Figure:
-    """Draw fig46: accuracy over the onset of the sound, for both trainings, with 95 % intervals for one seed."""
+    """Draw fig46: accuracy over the onset of the sound, for both trainings, with error bars as in `_over`."""
     figure, panels = _frames_and_clips(table, "onset", "onset of the sound (s)", ylim=(0, None))
     plots.legend_below(figure, panels[0])
     return figure
 
 
 def _frames_and_clips(table: pd.DataFrame, x: str, xlabel: str, **options) -> tuple[Figure, Sequence[Axes]]:
-    """Plot both accuracies over `x`, a line per training, with the intervals of one seed or their mean over several."""
+    """Plot both accuracies over `x`, a line per training."""
     figure, panels = plots.subplots(1, 2, height=2.2, sharex=True)
     for axes, y, what in zip(panels, ("moments", "accuracy"), ("frames", "clips"), strict=True):
         for place, (name, rows) in enumerate(table.groupby("training", sort=False)):
-            line = rows.groupby(x, as_index=False)[[y, f"{y}_low", f"{y}_high"]].mean()
-            axes.errorbar(line[x], line[y], _bars(line, y), capsize=2, color=plots.COLOURS[place],
-                          marker=plots.MARKERS[place], label=name)  # fmt: skip
+            _over(axes, rows, x, y, color=plots.COLOURS[place], marker=plots.MARKERS[place], label=name)
         axes.set(xlabel=xlabel, ylabel=f"accuracy of {what} (%)", **options)
     return figure, panels
 

@@ -18,9 +18,11 @@ from lib.emergency.cnn.network import (
     build_cnn,
     cost_of,
     cross_validate,
+    logits_of,
     train_cnn,
     variants,
 )
+from lib.emergency.cnn.relevance import explain
 from lib.emergency.features import Mels
 
 TINY = Variant("tiny", channels=(4, 8))
@@ -117,6 +119,21 @@ def test_the_seed_decides():
         return train_cnn(TINY, tones(), tones(16, seed=1), replace(QUICK, epochs=1), seed=seed).models[0][0].weight
 
     assert torch.equal(weights(3), weights(3)) and not torch.equal(weights(3), weights(4))
+
+
+def test_a_network_trained_in_bf16_computes_in_float32():
+    clips = tones(16, seed=1)
+    trained = train_cnn(TINY, tones(), clips, replace(QUICK, epochs=2, precision="bf16"), seed=0)
+    (model,) = trained.models
+    copy = build_cnn(TINY, 4, 32)
+    copy.load_state_dict(model.state_dict())
+    expected = logits_of(copy, clips.mel)
+    # Within float32's rounding, which the layout of the weights changes; bf16 would be wrong in the third digit.
+    torch.testing.assert_close(trained.logits, expected)
+    torch.testing.assert_close(logits_of(model, clips.mel), expected)
+    torch.testing.assert_close(*(explain(network, clips.mel, clips.labels) for network in (model, copy.eval())))
+    loss = nn.functional.cross_entropy(expected, clips.labels).item()
+    assert trained.history.validation_loss.iloc[-1] == pytest.approx(loss, rel=1e-5)
 
 
 def test_cross_validation_never_scores_a_clip_that_was_learned(monkeypatch):

@@ -281,6 +281,22 @@ class TestFigures:
             assert abs(found.value[f"relevance - random networks, {stem} (points)"]) < 12
 
 
+@pytest.mark.parametrize(("draw", "x"), [(drawings.onsets, "onset"), (drawings.learning_curves, "size")])
+def test_bars_are_the_interval_of_one_seed_and_the_deviation_of_several(draw, x):
+    rows = [
+        {"training": "head", x: place, "seed": seed, "moments": value, "moments_low": value - 9,
+         "moments_high": value + 9, "accuracy": value, "accuracy_low": value - 9, "accuracy_high": value + 9}
+        for place in (1, 2) for seed, value in enumerate((50.0, 52.0, 54.0))
+    ]  # fmt: skip
+
+    def bars(table):
+        (lines,) = draw(table).axes[0].containers[0].lines[2]
+        return {tuple(segment[:, 1]) for segment in lines.get_segments()}
+
+    table = pd.DataFrame(rows)
+    assert bars(table[table.seed == 0]) == {(41.0, 59.0)} and bars(table) == {(50.0, 54.0)}
+
+
 def test_no_onsets_where_no_test_clip_is_short_enough_and_nothing_is_trained(sets, tmp_path):
     how = {"seconds": [0.0], "longest": 0.0, "seed": 0, "checkpoints": tmp_path}
     task = recognition.Task(*sets[:3], None, sets[3], None, None, Settings(0.0, 1, 8))
