@@ -18,6 +18,7 @@ from lib.data import needs
 from lib.data.catalog import DataError
 from lib.data.images import Images
 from lib.metrics import clustering
+from lib.metrics.comparison import paired_table
 
 TUNING_SEED = 1000  # not a run's own seed, but the same in all runs, so that each arm has one temperature
 
@@ -147,3 +148,22 @@ def queue_facts(arm: Arm) -> pd.DataFrame:
     """Return fig22: name and value of the parameters behind the diagram of the queue, which shows all but the last."""
     names = ("positions", "categories", "queue", "momentum", "temperature")
     return pd.DataFrame({"name": names, "value": [float(getattr(arm, name)) for name in names]})
+
+
+def main_readouts(table: pd.DataFrame) -> pd.Series:
+    """Return which rows of tab21 over seeds are tested: the soft codes or embedding of each arm, and raw pixels, by
+    k-means with as many clusters as classes, the number that comes first."""
+    return (table.wanted == table.wanted.iloc[0]) & table.arm.str.contains(
+        r"k-means on (?:soft codes|embedding|pixels)"
+    )
+
+
+def at_equal_bytes(clusters: pd.DataFrame, represented: pd.DataFrame) -> pd.DataFrame:
+    """Return tab29 from tab21 and tab22 of all seeds: hard codes of other losses against those of the study's own arm.
+
+    By measure: accuracy (%) of k-modes with as many clusters as classes, and of kNN by Hamming distance.
+    """
+    modes = clusters[(clusters.readout == "k-modes on hard codes") & (clusters.wanted == clusters.wanted.iloc[0])]
+    near = represented[represented.representation == "hard codes"].rename(columns={"knn": "accuracy"})
+    rows = pd.concat([modes.assign(measure="k-modes"), near.assign(measure="kNN")])
+    return paired_table(rows, baseline="categorical", by=["measure"], means=["bytes"])
