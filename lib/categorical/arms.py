@@ -5,7 +5,11 @@ from dataclasses import dataclass, replace
 
 from lib.categorical.losses import SIMILARITIES
 
-CODE_LOSSES = ("categorical", "imsvd", "carp", "scan")
+PUBLISHED = ("imsvd", "carp", "scan")
+CODE_LOSSES = ("categorical", *PUBLISHED)
+# An arm with a momentum encoder → the arm with the closest loss of one network on the batch, whose temperature it
+# takes: in a run as short as those of the tuning, a momentum encoder still holds much of its random weights.
+TWINS = {"categorical, queue": "categorical", "MoCo": "NT-Xent", "CARP form": "SCAN form"}
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Arm:
         "scan", published losses on codes.
     positions, categories: L and K of the codes.
     code: kind of `losses.discretise`: "soft", "straight_through" or "gumbel"; code_temperature is its temperature,
-        which `experiments.tune` selects for each arm.
+        which `experiments.tune` selects.
     similarity, temperature: arguments of `losses.categorical_info_nce`; NT-Xent and MoCo use temperature as well.
     entropy: weight of `losses.position_entropy`.
     queue: number of earlier keys, for "categorical" and "moco"; 0 takes negatives from the batch. With a queue, keys
@@ -66,7 +70,7 @@ def main_arms(positions: int, categories: int, queue: int, momentum: float = 0.9
 
 
 def published_arms(positions: int, categories: int, momentum: float = 0.99) -> list[Arm]:
-    """Return the closest published losses on codes; their formulas have no code temperature: 1 unless tuned."""
+    """Return the closest published losses on codes; their formulas have no code temperature: 1 unless it is tuned."""
     codes = {"positions": positions, "categories": categories, "entropy": 0.0}
     return [
         Arm("IMSVD form", "imsvd", **codes, code_temperature=1.0),

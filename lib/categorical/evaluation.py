@@ -87,8 +87,8 @@ def curve_score(train: "Images", test: "Images"):
 
     def score(trained: Trained) -> dict[str, float]:
         ours, theirs = encode(trained, train.pixels), encode(trained, test.pixels)
-        row = {"knn": 100 * _knn(ours.features, theirs.features, train, test)}
-        row["knn_output"] = 100 * _knn(ours.points, theirs.points, train, test)
+        row = {"knn": knn_accuracy(ours.features, theirs.features, train, test)}
+        row["knn_output"] = knn_accuracy(ours.points, theirs.points, train, test)
         if theirs.hard is not None:
             used = codes.perplexities(theirs.hard, trained.arm.categories).mean().item()
             row["used"] = 100 * used / trained.arm.categories
@@ -97,10 +97,11 @@ def curve_score(train: "Images", test: "Images"):
     return score
 
 
-def _knn(fitted: Tensor, asked: Tensor, train: "Images", test: "Images") -> float:
+def knn_accuracy(fitted: Tensor, asked: Tensor, train: "Images", test: "Images") -> float:
+    """Return the accuracy (%) of kNN on test representations; those of the training images are `fitted`."""
     k = min(NEIGHBOURS, max(1, len(train) // 10))
     found = clustering.knn(fitted, train.labels, asked, k=k, classes=len(train.classes))
-    return (found == test.labels).float().mean().item()
+    return 100 * (found == test.labels).float().mean().item()
 
 
 # --- Clusters -------------------------------------------------------------------------------------
@@ -201,13 +202,13 @@ def representation_table(
         wide["soft codes" if arm.makes_codes else "embedding"] = (ours.points, theirs.points)
         for name, (fitted, asked) in wide.items():
             row = facts | {"representation": name, "bytes": 4.0 * fitted.shape[1]}
-            row["knn"] = 100 * _knn(fitted, asked, train, test)
+            row["knn"] = knn_accuracy(fitted, asked, train, test)
             if linear and name == "features":
                 row["linear"] = 100 * clustering.linear_probe(fitted, train.labels, asked, test.labels)
             rows.append(row)
         if arm.makes_codes:
             row = facts | {"representation": "hard codes", "bytes": code_bytes(*arm.shape)}
-            rows.append(row | {"knn": 100 * _knn(ours.hard, theirs.hard, train, test)})
+            rows.append(row | {"knn": knn_accuracy(ours.hard, theirs.hard, train, test)})
     return pd.DataFrame(rows)
 
 

@@ -40,7 +40,7 @@ class HeadSettings:
 
 def check(design: Any) -> None:
     """Raise an error for invalid head parameters before any training. design: the values of `defaults`."""
-    if design.head_epochs:
+    if design.head_epochs and design.search_sizes:
         head_arms(design.search_sizes, design.head_categories, classes=2)
         if design.frozen not in ("", "vgg16"):
             raise MetricError(f"frozen={design.frozen!r} is no network; choose 'vgg16', or '' for our own")
@@ -153,20 +153,23 @@ def cluster_table(
 def compare(
     design: Any, seen: Mapping[str, Seen], train: "Images", test: "Images", *, batch_size: int, seed: int,
     checkpoints: Path | None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:  # fmt: skip
     """Return tab26 and tab28: search on NT-Xent's embedding and on frozen features, and clusters of the latter.
 
-    design: the values of `defaults`. seen: trained arms with `train` and `test` encoded, including "NT-Xent" and
-    "categorical".
+    design: the values of `defaults`; without `head_epochs` there are no heads, so tab26 has the embedding alone, and
+    tab28 is None. seen: trained arms with `train` and `test` encoded, including "NT-Xent" and "categorical".
     """
     embedding, ours = seen["NT-Xent"], seen["categorical"]
     own = Embedded("NT-Xent, embedding", embedding.train.points, embedding.test.points, train.labels, test.labels)
+    how = {"sizes": design.search_sizes, "queries": design.search_queries, "seed": seed}
+    searched = search_table(own, [(ours.train, ours.test)], own=False, **how)
+    if not design.head_epochs:
+        return searched, None
     data = embedded(design.frozen, embedding, train, test)
     settings = HeadSettings(design.head_epochs, batch_size, neighbours=design.head_neighbours)
     arms = head_arms(design.search_sizes, design.head_categories, len(train.classes))
     heads = train_heads(arms, data, settings, seed=seed, checkpoints=checkpoints)
-    how = {"sizes": design.search_sizes, "queries": design.search_queries, "seed": seed}
-    searched = [search_table(own, [(ours.train, ours.test)], own=False, **how)]
-    searched.append(search_table(data, [heads[arm.label] for arm in arms[:-1]], **how))
+    searched = pd.concat([searched, search_table(data, [heads[arm.label] for arm in arms[:-1]], **how)])
     middle = arms[len(design.search_sizes) // 2].label
-    return pd.concat(searched, ignore_index=True), cluster_table(data, heads, middle, len(train.classes), seed=seed)
+    clusters = cluster_table(data, heads, middle, len(train.classes), seed=seed)
+    return searched.reset_index(drop=True), clusters

@@ -9,7 +9,9 @@ quantisation (ITQ, Gong et al. 2013) and random hyperplanes (LSH, Charikar 2002)
 
 import math
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,9 +20,12 @@ from sklearn.metrics import label_ranking_average_precision_score
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lib.categorical.evaluation import Encoded, code_bytes
+from lib.categorical.evaluation import Encoded, Seen, code_bytes, knn_accuracy
 from lib.metrics import MetricError
 from lib.metrics.clustering import check_points
+
+if TYPE_CHECKING:
+    from lib.data.images import Images
 
 RIVALS = ("PQ", "OPQ", "ITQ", "LSH")
 EXACT = "exact search"
@@ -115,13 +120,12 @@ def expected_disagreement(queries: Tensor, stored: Tensor) -> np.ndarray:
     return (total / queries.shape[1]).numpy()
 
 
-def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, seed: int) -> np.ndarray | None:
-    """Return distances (M, N) of queries (M, D) to a database (N, D) stored by faiss in `size` bytes each.
+def quantiser(method: str, size: int, base: Tensor, *, seed: int):
+    """Return faiss's index of one of `RIVALS`, fitted to vectors (N, D), `size` bytes each; None where it cannot be.
 
-    method: one of `RIVALS`, fitted on the database. PQ and OPQ compare the uncompressed query (asymmetric distances),
-    ITQ and LSH its code. None where the dimensions do not allow it: PQ and OPQ split a vector into equal parts, ITQ has
-    no more bits than dimensions, and the rotations of OPQ and ITQ need at least as many images as dimensions (faiss
-    writes out of bounds otherwise). Parts have 256 centroids, or 16 in databases of fewer than 256 images.
+    PQ and OPQ split a vector into equal parts, ITQ has no more bits than dimensions, and the rotations of OPQ and ITQ
+    need at least as many images as dimensions (faiss writes out of bounds otherwise). Parts have 256 centroids, or 16
+    in databases of fewer than 256 images.
     """
     import faiss  # imported here, as only searches need it
 
@@ -129,31 +133,67 @@ def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, se
     parts = 8 * size // bits
     if method in ("OPQ", "ITQ") and len(base) < dimensions:
         return None
+    if method in ("PQ", "OPQ"):
+        if dimensions % parts or len(base) < 2**bits:
+            return None
+        index = coarse = faiss.IndexPQ(dimensions, parts, bits)
+        coarse.pq.cp.seed, coarse.pq.cp.min_points_per_centroid = seed + 1, 1
+        if method == "OPQ":
+            rotation, example = faiss.OPQMatrix(dimensions, parts), faiss.ProductQuantizer(dimensions, parts, bits)
+            example.cp.seed, example.cp.min_points_per_centroid = seed + 1, 1
+            rotation.pq, rotation.max_train_points, rotation.niter = example, OPQ_POINTS, OPQ_ROUNDS
+            index = faiss.IndexPreTransform(rotation, coarse)
+    elif method == "ITQ":
+        if 8 * size > dimensions:
+            return None
+        index = faiss.index_factory(dimensions, f"ITQ{8 * size},LSH")
+    else:
+        index = faiss.IndexLSH(dimensions, 8 * size, True, True)  # rotated, with each bit thresholded at its median
+    with _one_thread():
+        index.train(base.numpy())
+    return index
+
+
+@contextmanager
+def _one_thread():
+    """Let faiss use one thread: multi-threaded sums differ in their last digits."""
+    import faiss
+
     threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # multi-threaded sums differ in their last digits
+    faiss.omp_set_num_threads(1)
     try:
-        if method in ("PQ", "OPQ"):
-            if dimensions % parts or len(base) < 2**bits:
-                return None
-            index = quantiser = faiss.IndexPQ(dimensions, parts, bits)
-            quantiser.pq.cp.seed, quantiser.pq.cp.min_points_per_centroid = seed + 1, 1
-            if method == "OPQ":
-                rotation, example = faiss.OPQMatrix(dimensions, parts), faiss.ProductQuantizer(dimensions, parts, bits)
-                example.cp.seed, example.cp.min_points_per_centroid = seed + 1, 1
-                rotation.pq, rotation.max_train_points, rotation.niter = example, OPQ_POINTS, OPQ_ROUNDS
-                index = faiss.IndexPreTransform(rotation, quantiser)
-        elif method == "ITQ":
-            if 8 * size > dimensions:
-                return None
-            index = faiss.index_factory(dimensions, f"ITQ{8 * size},LSH")
-        else:
-            index = faiss.IndexLSH(dimensions, 8 * size, True, True)  # rotated, with each bit thresholded at its median
-        base, queries = base.numpy(), queries.numpy()
-        index.train(base)
-        index.add(base)
-        found, places = index.search(queries, len(base))
+        yield
     finally:
         faiss.omp_set_num_threads(threads)
+
+
+def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, seed: int) -> np.ndarray | None:
+    """Return distances (M, N) of queries (M, D) to a database (N, D) stored by faiss in `size` bytes each.
+
+    method: one of `RIVALS`, fitted on the database. PQ and OPQ compare the uncompressed query (asymmetric distances),
+    ITQ and LSH its code. None where `quantiser` cannot be fitted.
+    """
+    index = quantiser(method, size, base, seed=seed)
+    if index is None:
+        return None
+    with _one_thread():
+        index.add(base.numpy())
+        found, places = index.search(queries.numpy(), len(base))
     distances = np.empty_like(found)
     np.put_along_axis(distances, places, found, axis=1)  # `search` does not fix the order of equal distances
     return distances
+
+
+def compressed(seen: Seen, train: "Images", test: "Images", *, size: float, seed: int) -> pd.DataFrame:
+    """Return a row for tab22: kNN accuracy (%) of an arm's embeddings after OPQ to `size` bytes.
+
+    Training and test images are both compressed, as both are by hard codes. Empty if OPQ cannot be fitted.
+    """
+    index = quantiser("OPQ", int(size), seen.train.points, seed=seed)
+    if index is None or size != int(size):
+        return pd.DataFrame()
+    with _one_thread():
+        codes = (index.sa_encode(part.points.numpy()) for part in (seen.train, seen.test))
+        fitted, asked = (torch.from_numpy(index.sa_decode(part)) for part in codes)
+    row = {"arm": seen.trained.arm.label, "seed": seed, "representation": "embedding, OPQ", "bytes": size}
+    return pd.DataFrame([row | {"knn": knn_accuracy(fitted, asked, train, test)}])

@@ -1,7 +1,7 @@
 """Comparison of arms over seeds: mean, standard deviation, and paired difference from a baseline."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ def paired_table(
     lower_is_better: bool = False,
     means: Sequence[str] = (),
     margin: float | None = None,
+    tested: Callable[[pd.DataFrame], pd.Series] | None = None,
 ) -> pd.DataFrame:
     """Return mean and sd of each arm over seeds, and its paired difference from `baseline` with the same seeds.
 
@@ -30,6 +31,8 @@ def paired_table(
     paired t test; 1 if no seed differs, NaN if all differ by the same amount), p_holm (corrected for all arms of the
     table), verdict (at p_holm < 0.05), and the mean over seeds of each column in `means`. One seed gives no sd,
     interval or p.
+
+    tested: which rows of the table form the family of tests (bool); the others have no p, and the verdict "not tested".
 
     With a `margin`, in the units of `value`, arms with no difference shown are tested for equivalence: p_equivalent is
     the p of `equivalence`, Holm-corrected, and below 0.05 the verdict is "equivalent within ±margin".
@@ -46,6 +49,9 @@ def paired_table(
             row |= _paired(change, lower_is_better, is_baseline=arm == baseline)
             found.append(row | ({} if margin is None else {"p_equivalent": equivalence(change, margin)}))
     table = pd.DataFrame(found)
+    if tested is not None:
+        others = ~tested(table) & (table.verdict != "baseline")
+        table.loc[others, "p"], table.loc[others, "verdict"] = np.nan, "not tested"
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table.p))
     table.loc[table.p_holm >= 0.05, "verdict"] = "no difference shown"
     if margin is not None:

@@ -1,5 +1,6 @@
 """Search: rankings against brute force, average precision against scikit-learn, bytes, and a head that learns."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from lib.categorical import defaults, frozen, search
+from lib.categorical.arms import Arm
 from lib.data.catalog import DataError
 from lib.metrics import MetricError, clustering
 
@@ -109,3 +111,35 @@ def test_what_experiments_and_heads_cannot_use_is_refused_before_anything_trains
     with pytest.raises(DataError, match="VGG16 are not in .*TORCH_HOME"):
         frozen.check(SimpleNamespace(**values | {"frozen": "vgg16"}))
     frozen.check(SimpleNamespace(**values | {"frozen": "resnet", "head_epochs": 0}))  # left out altogether
+
+
+@dataclass
+class Labelled:
+    labels: torch.Tensor
+    classes: range
+
+    def __len__(self):
+        return len(self.labels)
+
+
+def test_embeddings_at_equal_bytes_keep_most_of_their_neighbours(data):
+    """Blobs in 4 bytes still classify; both sides are compressed, so few distinct vectors are left."""
+    train, test = SimpleNamespace(points=data.train), SimpleNamespace(points=data.test)
+    seen = SimpleNamespace(trained=SimpleNamespace(arm=Arm("NT-Xent")), train=train, test=test)
+    sets = [Labelled(labels, range(4)) for labels in (data.train_labels, data.test_labels)]
+    (row,) = search.compressed(seen, *sets, size=4.0, seed=0).itertuples()
+    assert (row.arm, row.representation, row.bytes) == ("NT-Xent", "embedding, OPQ", 4) and row.knn > 90
+    assert search.compressed(seen, *sets, size=2.5, seed=0).empty  # no whole bytes
+    assert search.compressed(seen, *sets, size=64.0, seed=0).empty  # more parts than dimensions
+
+
+def test_search_needs_no_heads(data, monkeypatch):
+    parts, arm = (data.train, data.test), Arm("codes", positions=8, categories=16)
+    codes = [frozen.read_head(arm, part, torch.randn(len(part), 8, 16)) for part in parts]
+    pairs = {"NT-Xent": [SimpleNamespace(points=part) for part in parts], "categorical": codes}
+    seen = {label: SimpleNamespace(train=one, test=two) for label, (one, two) in pairs.items()}
+    monkeypatch.setattr(frozen, "train_heads", None)
+    design = SimpleNamespace(search_sizes=[4], search_queries=0, head_epochs=0)
+    labels = SimpleNamespace(labels=data.train_labels), SimpleNamespace(labels=data.test_labels)
+    table, clusters = frozen.compare(design, seen, *labels, batch_size=20, seed=0, checkpoints=None)
+    assert clusters is None and set(table.method) == {search.EXACT, *search.RIVALS, search.OURS, search.SOFT}

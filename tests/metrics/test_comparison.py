@@ -237,3 +237,13 @@ def test_the_interval_over_seeds_and_clips_covers(shared):
 def test_measures_without_an_interval_over_clips_get_none():
     rows = pd.DataFrame({"arm": ["a", "a"], "seed": [0, 1], "score": [1.0, 2.0]})
     assert list(mean_and_interval(rows, ["arm"], ["score"])) == ["arm", "seeds", "score", "score_sd"]
+
+
+def test_rows_outside_the_family_are_shown_without_test_and_do_not_weaken_it():
+    rows = pd.DataFrame({"arm": list("aaabbbccc"), "seed": [0, 1, 2] * 3})
+    rows["accuracy"] = [1.0, 2.0, 3.0, 2.0, 3.1, 3.9, 5.0, 5.5, 7.0]
+    whole = paired_table(rows, baseline="a").set_index("arm")
+    table = paired_table(rows, baseline="a", tested=lambda table: table.arm == "b").set_index("arm")
+    assert table.p_holm["b"] == whole.p["b"] <= whole.p_holm["b"]
+    assert table.verdict["c"] == "not tested" and pd.isna(table.p["c"])
+    assert table.difference["c"] == whole.difference["c"] and table.verdict["a"] == "baseline"
