@@ -77,6 +77,8 @@ def train_arm(
         accelerator, step, arm, train, settings, seed=seed, code=__name__, score=score_key,
         evaluate=scored(len(train), settings, now), checkpoint=checkpoint,
     )  # fmt: skip
+    # Without the autocast of `prepare`: what is read out of it is computed in float32.
+    network = accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     return Trained(arm, network.eval().cpu(), history)
 
 
