@@ -8,7 +8,7 @@ quantisation (ITQ, Gong et al. 2013) and random hyperplanes (LSH, Charikar 2002)
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from sklearn.metrics import label_ranking_average_precision_score
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lib.categorical.evaluation import Encoded, Seen, code_bytes, knn_accuracy
+from lib.categorical.evaluation import Encoded, Seen, code_bytes, knn_accuracy, representation_table
 from lib.metrics import MetricError
 from lib.metrics.clustering import check_points
 
@@ -184,16 +184,19 @@ def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, se
     return distances
 
 
-def compressed(seen: Seen, train: "Images", test: "Images", *, size: float, seed: int) -> pd.DataFrame:
-    """Return a row for tab22: kNN accuracy (%) of an arm's embeddings after OPQ to `size` bytes.
+def representation_with_opq(seen: Mapping[str, Seen], train: "Images", test: "Images", *, seed: int) -> pd.DataFrame:
+    """Return tab22: `representation_table`, and kNN (%) on NT-Xent's embedding after OPQ to the bytes of a hard code.
 
-    Training and test images are both compressed, as both are by hard codes. Empty if OPQ cannot be fitted.
+    Training and test images are both compressed, as both are by hard codes. No such row where OPQ cannot be fitted.
     """
-    index = quantiser("OPQ", int(size), seen.train.points, seed=seed)
-    if index is None or size != int(size):
-        return pd.DataFrame()
+    table, embedding = representation_table(seen, train, test, seed=seed), seen["NT-Xent"]
+    size = code_bytes(*seen["categorical"].trained.arm.shape)
+    index = quantiser("OPQ", int(size), embedding.train.points, seed=seed) if size.is_integer() else None
+    if index is None:
+        return table
     with _one_thread():
-        codes = (index.sa_encode(part.points.numpy()) for part in (seen.train, seen.test))
-        fitted, asked = (torch.from_numpy(index.sa_decode(part)) for part in codes)
-    row = {"arm": seen.trained.arm.label, "seed": seed, "representation": "embedding, OPQ", "bytes": size}
-    return pd.DataFrame([row | {"knn": knn_accuracy(fitted, asked, train, test)}])
+        stored = (index.sa_encode(part.points.numpy()) for part in (embedding.train, embedding.test))
+        fitted, asked = (torch.from_numpy(index.sa_decode(part)) for part in stored)
+    row = {"arm": "NT-Xent", "seed": seed, "representation": "embedding, OPQ", "bytes": size}
+    row["knn"] = knn_accuracy(fitted, asked, train, test)
+    return pd.concat([table, pd.DataFrame([row])], ignore_index=True)

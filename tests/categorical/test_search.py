@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import average_precision_score
@@ -113,6 +114,20 @@ def test_what_experiments_and_heads_cannot_use_is_refused_before_anything_trains
     frozen.check(SimpleNamespace(**values | {"frozen": "resnet", "head_epochs": 0}))  # left out altogether
 
 
+def test_embeddings_at_equal_bytes_keep_most_of_their_neighbours(data, monkeypatch):
+    """Blobs in 4 bytes still classify; where OPQ cannot be fitted, as for half bytes, the table is as it was."""
+    monkeypatch.setattr(search, "representation_table", lambda *_, **__: pd.DataFrame({"arm": ["NT-Xent"]}))
+    train, test = [SimpleNamespace(points=part) for part in (data.train, data.test)]
+    sets = [Labelled(labels, range(4)) for labels in (data.train_labels, data.test_labels)]
+    for positions, rows in ((8, 2), (5, 1)):
+        ours = SimpleNamespace(trained=SimpleNamespace(arm=Arm("categorical", positions=positions, categories=16)))
+        seen = {"NT-Xent": SimpleNamespace(train=train, test=test), "categorical": ours}
+        table = search.representation_with_opq(seen, *sets, seed=0)
+        assert len(table) == rows
+        if rows == 2:
+            assert table.bytes.iloc[1] == 4 and table.knn.iloc[1] > 90
+
+
 @dataclass
 class Labelled:
     labels: torch.Tensor
@@ -120,17 +135,6 @@ class Labelled:
 
     def __len__(self):
         return len(self.labels)
-
-
-def test_embeddings_at_equal_bytes_keep_most_of_their_neighbours(data):
-    """Blobs in 4 bytes still classify; both sides are compressed, so few distinct vectors are left."""
-    train, test = SimpleNamespace(points=data.train), SimpleNamespace(points=data.test)
-    seen = SimpleNamespace(trained=SimpleNamespace(arm=Arm("NT-Xent")), train=train, test=test)
-    sets = [Labelled(labels, range(4)) for labels in (data.train_labels, data.test_labels)]
-    (row,) = search.compressed(seen, *sets, size=4.0, seed=0).itertuples()
-    assert (row.arm, row.representation, row.bytes) == ("NT-Xent", "embedding, OPQ", 4) and row.knn > 90
-    assert search.compressed(seen, *sets, size=2.5, seed=0).empty  # no whole bytes
-    assert search.compressed(seen, *sets, size=64.0, seed=0).empty  # more parts than dimensions
 
 
 def test_search_needs_no_heads(data, monkeypatch):
