@@ -404,7 +404,8 @@ STATEMENTS = [
     (CATEGORIES, "about as many fewer as in the small encoder's features", features_differ_by_as_much),
     (CATEGORIES, "by k-modes, the IMSVD form's hard codes are more than four points more accurate, in every seed by "
      "about as much (paired $t = 32$; significant when corrected for the four other arms with codes), while by Hamming "
-     "neighbours they are two points behind the study's, by less than three seeds can establish", imsvd_makes_better_clusters),
+     "neighbours they are two points behind the study's, by less than three seeds can establish",
+     imsvd_makes_better_clusters),
     (README, "by more than four points of k-modes accuracy, about as much in every seed", imsvd_makes_better_clusters),
     (CATEGORIES, "the study's own arm stays below raw pixels", the_ablation_stays_below_raw_pixels),
     (README, "Both queues are behind on average in trainings this short", queues_are_behind),
