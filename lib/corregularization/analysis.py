@@ -1,6 +1,7 @@
 """Measures of filters: similarity and its lower bound, angles, norms and coherence of groups."""
 
 import math
+from collections.abc import Callable
 
 import pandas as pd
 import torch
@@ -114,8 +115,15 @@ def prune_redundant(layer: nn.Conv2d, share: float) -> Tensor:
     return keep
 
 
-def without_lowest(score: Tensor, share: float) -> Tensor:
-    """Return which filters to keep, (n,) bool, when the `share` of the lowest score, (n,), is removed, never all."""
+def _without_lowest(score: Tensor, share: float) -> Tensor:
     keep = torch.ones(len(score), dtype=torch.bool)
     keep[score.argsort()[: min(round(share * len(score)), len(score) - 1)]] = False
     return keep
+
+
+# Each returns which filters to keep, (n,) bool, after pruning a share, never all; "shortest" as in Li et al. 2017.
+CRITERIA: dict[str, Callable[[nn.Module, float, torch.Generator], Tensor]] = {
+    "most similar": lambda layer, share, draw: prune_redundant(layer, share),
+    "shortest": lambda layer, share, draw: _without_lowest(as_matrix(layer.weight).norm(dim=1), share),
+    "random": lambda layer, share, draw: _without_lowest(torch.rand(layer.out_channels, generator=draw), share),
+}

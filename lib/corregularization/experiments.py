@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from lib.corregularization.analysis import (
-    coherence,
-    group_coherence,
-    norms_and_angles,
-    prune_redundant,
-    similarity,
-    without_lowest,
-)
+from lib.corregularization.analysis import CRITERIA, coherence, group_coherence, norms_and_angles, similarity
 from lib.corregularization.arms import Arm
 from lib.corregularization.disentanglement import VaeSettings
 from lib.corregularization.losses import select_layers
@@ -40,6 +33,7 @@ LEARNT = 1 / 9  # of the way from chance to no errors: below it, too little is l
 NOT_JUDGED = "not judged"
 FURTHER = 1  # maximum number of times a search extends its grid
 CALIBRATION = 1000  # training images on which the statistics of batch norm are recomputed after pruning
+REMOVED = ("most similar", "random")  # criteria of pruning
 DRAWS = 3  # of random filters to prune, averaged
 MODELS = ("vanilla", "resnet18")
 SMALLEST = 8  # pixels: the networks halve the resolution three times
@@ -328,13 +322,6 @@ def at_chosen(arms: Iterable[Arm], tuned: pd.DataFrame) -> list[Arm]:
     return [replace(arm, strength=float(chosen[arm.label])) for arm in arms]
 
 
-# Each returns which filters of a layer to keep, (n,) bool, when a share is removed, never all.
-CRITERIA: dict[str, Callable[[nn.Module, float, torch.Generator], Tensor]] = {
-    "most similar": lambda layer, share, draw: prune_redundant(layer, share),
-    "random": lambda layer, share, draw: without_lowest(torch.rand(layer.out_channels, generator=draw), share),
-}
-
-
 def prune(model: nn.Module, share: float, images: "Images", removed: str = "most similar", draw: int = 0) -> nn.Module:
     """Return a copy in which a `share` of each convolution's filters, by a criterion of `CRITERIA`, output zero.
 
@@ -374,7 +361,7 @@ def pruning_table(
     """
     rows, few = [], train.subset(slice(CALIBRATION))
     for label, result in trained.items():
-        for removed in CRITERIA:
+        for removed in REMOVED:
             for share in shares:
                 draws = range(DRAWS if share and removed == "random" else 1)
                 found = [score(prune(result.model, share, few, removed, DRAWS * seed + i), test)[1] for i in draws]

@@ -2,13 +2,13 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lib.corregularization.analysis import coherence, pair_cosines, prune_redundant, without_lowest
+from lib.corregularization.analysis import CRITERIA, coherence, pair_cosines
 from lib.corregularization.losses import as_matrix, select_layers
 from lib.corregularization.training import Trained
 from lib.data.images import Images
@@ -46,14 +46,6 @@ def similarity_table(networks: Mapping[str, nn.Module], arms: Mapping[str, Train
 
 
 # --- Pruning -------------------------------------------------------------------------------------
-
-
-# Each returns which filters to keep, (n,) bool, after pruning a share, never all; "shortest" as in Li et al. 2017.
-CRITERIA: dict[str, Callable[[nn.Conv2d, float, torch.Generator], Tensor]] = {
-    "most similar": lambda layer, share, draw: prune_redundant(layer, share),
-    "shortest": lambda layer, share, draw: without_lowest(as_matrix(layer.weight).norm(dim=1), share),
-    "random": lambda layer, share, draw: without_lowest(torch.rand(layer.out_channels, generator=draw), share),
-}
 
 
 def pruning_table(

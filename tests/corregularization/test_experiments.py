@@ -226,7 +226,7 @@ def zeroed(layer):
     return layer.weight.flatten(1).norm(dim=1) == 0
 
 
-@pytest.mark.parametrize("removed", experiments.CRITERIA)
+@pytest.mark.parametrize("removed", experiments.REMOVED)
 @pytest.mark.parametrize("training", [False, True])
 def test_pruned_channels_answer_exactly_zero(training, removed):
     model, batch = network(), torch.randn(4, 3, 8, 8)
