@@ -230,7 +230,7 @@ def accuracies(rows: pd.DataFrame, means: Sequence[str] = ()) -> pd.DataFrame:
     rows: tab31, tab32 or tab38 of all seeds.
     """
     by = [name for name in ("condition", "images", "tested", "epochs", "chance") if name in rows]
-    return judged(paired_table(rows, baseline="plain", by=by, means=means, margin=MARGIN))
+    return judged(paired_table(rows, baseline="plain", by=by, means=means, margin=MARGIN, pooled=True))
 
 
 def kernels(trained: Mapping[str, Trained]) -> dict[str, dict[str, Tensor]]:

@@ -21,6 +21,7 @@ def paired_table(
     means: Sequence[str] = (),
     margin: float | None = None,
     tested: Callable[[pd.DataFrame], pd.Series] | None = None,
+    pooled: bool = False,
 ) -> pd.DataFrame:
     """Return mean and sd of each arm over seeds, and its paired difference from `baseline` with the same seeds.
 
@@ -32,6 +33,10 @@ def paired_table(
     table), verdict (at p_holm < 0.05), and the mean over seeds of each column in `means`. One seed gives no sd,
     interval or p.
 
+    pooled: estimate one spread of differences from all arms of a group, in place of each arm's own: the residual of a
+    randomised complete block design (seeds are blocks; `pooled_sd`). With three seeds an arm's own spread has two
+    degrees of freedom, which leaves no test any power after correction. It supposes that all arms scatter alike.
+
     tested: which rows of the table form the family of tests (bool); the others have no p, and the verdict "not tested".
 
     With a `margin`, in the units of `value`, arms with no difference shown are tested for equivalence: p_equivalent is
@@ -42,12 +47,14 @@ def paired_table(
         wide = part.pivot(index="seed", columns="arm", values=value)
         if baseline not in wide:
             raise ValueError(f"no arm is called {baseline!r}; arms: {', '.join(wide.columns)}")
+        common = pooled_sd(wide) if pooled else None
         for arm in part.arm.unique():
             change = (wide[arm] - wide[baseline]).dropna()
+            spread = common or (change.std(), len(change) - 1)
             row = dict(zip(by, keys if isinstance(keys, tuple) else (keys,), strict=True))
             row |= {"arm": arm, "seeds": len(change), "mean": wide[arm].mean(), "sd": wide[arm].std()}
-            row |= _paired(change, lower_is_better, is_baseline=arm == baseline)
-            found.append(row | ({} if margin is None else {"p_equivalent": equivalence(change, margin)}))
+            row |= _paired(change, spread, lower_is_better, is_baseline=arm == baseline)
+            found.append(row | ({} if margin is None else {"p_equivalent": equivalence(change, margin, spread)}))
     table = pd.DataFrame(found)
     if tested is not None:
         others = ~tested(table) & (table.verdict != "baseline")
@@ -73,34 +80,53 @@ def holm(p: pd.Series) -> pd.Series:
     return (ordered * factors).cummax().clip(upper=1).reindex(p.index)
 
 
-def equivalence(change: pd.Series, margin: float) -> float:
+def pooled_sd(wide: pd.DataFrame) -> tuple[float, int] | None:
+    """Return the sd of the difference of two arms within a seed, and its degrees of freedom, (arms - 1) (seeds - 1).
+
+    wide: a row per seed, a column per arm; seeds that lack an arm are left out. The sd is √2 that of the residuals
+    after the means of arms and of seeds (Montgomery, Design and Analysis of Experiments, section 4.1). None with a
+    single arm or seed.
+    """
+    values = wide.dropna().to_numpy()
+    freedom = (values.shape[0] - 1) * (values.shape[1] - 1)
+    if freedom < 1:
+        return None
+    rest = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+    return float(np.sqrt(2 * (rest**2).sum() / freedom)), freedom
+
+
+def equivalence(change: pd.Series, margin: float, spread: tuple[float, int] | None = None) -> float:
     """Return p of two one-sided t tests (Schuirmann 1987) that the mean paired difference is within ±margin; NaN if
-    no test is possible: with one seed, or if all seeds differ by the same amount."""
-    if len(change) < 2 or _all_equal(change):
+    no test is possible: with one seed, or if all seeds differ by the same amount.
+
+    spread: sd of the differences and its degrees of freedom; default: that of `change`."""
+    sd, freedom = spread or (change.std(), len(change) - 1)
+    if len(change) < 2 or _all_equal(change, sd):
         return np.nan
-    above = stats.ttest_1samp(change, -margin, alternative="greater").pvalue
-    return float(max(above, stats.ttest_1samp(change, margin, alternative="less").pvalue))
+    return float(stats.t.sf((margin - abs(change.mean())) * np.sqrt(len(change)) / sd, freedom))
 
 
-def _paired(change: pd.Series, lower_is_better: bool, *, is_baseline: bool) -> dict[str, object]:
-    n = len(change)
+def _paired(
+    change: pd.Series, spread: tuple[float, int], lower_is_better: bool, *, is_baseline: bool
+) -> dict[str, object]:
+    n, (sd, freedom) = len(change), spread
     if is_baseline:
         return {"difference": np.nan, "ci_low": np.nan, "ci_high": np.nan, "p": np.nan, "verdict": "baseline"}
     row = {"difference": change.mean(), "ci_low": np.nan, "ci_high": np.nan, "p": np.nan}
     if n < 2:
         return row | {"verdict": "one seed: no test" if n else "no seed in common: no test"}
-    if _all_equal(change):
+    if _all_equal(change, sd):
         none = not change.any()
         return row | {"p": 1.0 if none else np.nan, "verdict": "no difference shown" if none else "no spread: no test"}
-    half = stats.t.ppf(0.975, n - 1) * change.std() / np.sqrt(n)
-    p = stats.ttest_1samp(change, 0).pvalue
+    half = stats.t.ppf(0.975, freedom) * sd / np.sqrt(n)
+    p = 2 * stats.t.sf(abs(change.mean()) * np.sqrt(n) / sd, freedom)
     verdict = "better" if (change.mean() < 0) == lower_is_better else "worse"  # replaced if the corrected p is too high
     return row | {"ci_low": change.mean() - half, "ci_high": change.mean() + half, "p": p, "verdict": verdict}
 
 
-def _all_equal(change: pd.Series) -> bool:
+def _all_equal(change: pd.Series, sd: float) -> bool:
     """Return whether the differences agree up to rounding, so that their spread says nothing about other seeds."""
-    return bool(change.std() <= ROUNDING * abs(change.mean()))
+    return bool(sd <= ROUNDING * abs(change.mean()))
 
 
 def mean_and_sd(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:

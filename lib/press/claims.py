@@ -23,13 +23,16 @@ FEWEST_SEEDS = 3
 
 @dataclass(frozen=True)
 class Ours:
-    """Where to find our value: `column` in the row per seed that matches `rows` (column: value); see `take`."""
+    """Where to find our value: `column` in the row per seed that matches `rows` (column: value); see `take`.
+
+    otherwise: the column that is taken where `column` has no value."""
 
     table: str
     column: str
     rows: dict[str, object]
     needs: dict[str, str] = field(default_factory=dict)  # column: how its value begins at the source's scale
     take: str = "only"  # or "max", over the matching rows
+    otherwise: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ def find(claim: Claim, folder: Path, seeds: Iterable[int]) -> Found | None:
         if rows.empty:  # e.g. no character error rate for a data set without words
             continue
         ours = rows[claim.ours.column]
+        if claim.ours.otherwise:
+            ours = ours.fillna(rows[claim.ours.otherwise])
         values.append(float(ours.max() if claim.ours.take == "max" else ours.item()))
         sidecar = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         data |= set(names) or {used["name"] for used in sidecar["provenance"]["data"]}

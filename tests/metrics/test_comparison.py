@@ -41,6 +41,57 @@ def test_the_paired_comparison_is_that_of_scipy():
     assert list(table.verdict) == ["baseline", "better", "worse", "no difference shown"]
 
 
+class TestPooledSpread:
+    THREE = {"plain": PLAIN[:3], "other": BETTER[:3], "worse": WORSE[:3], "similar": SIMILAR[:3]}
+
+    def test_it_is_least_squares_on_arms_and_seeds(self):
+        """Against an explicit regression: an indicator per arm and per seed, whose residual gives the error of a
+        contrast of two arms."""
+        table = paired_table(results(**self.THREE), baseline="plain", pooled=True).set_index("arm")
+        y = np.concatenate(list(self.THREE.values()))
+        arm, seed = np.repeat(np.arange(4), 3), np.tile(np.arange(3), 4)
+        design = np.column_stack([arm == k for k in range(4)] + [seed == k for k in (1, 2)]).astype(float)
+        weights, (squares,), _, _ = np.linalg.lstsq(design, y)
+        freedom = len(y) - design.shape[1]
+        covariance = squares / freedom * np.linalg.inv(design.T @ design)
+        for k, name in enumerate(self.THREE):
+            if k:
+                contrast = np.zeros(6)
+                contrast[[k, 0]] = 1, -1
+                error = np.sqrt(contrast @ covariance @ contrast)
+                t = contrast @ weights / error
+                row = table.loc[name]
+                assert row.difference == pytest.approx(contrast @ weights)
+                assert row.p == pytest.approx(2 * stats.t.sf(abs(t), freedom))
+                assert row.ci_high - row.difference == pytest.approx(stats.t.ppf(0.975, freedom) * error)
+        assert table.p_holm["worse"] < 1e-4  # alone, with two degrees of freedom, it could not be shown so clearly
+
+    def test_of_two_arms_it_is_the_paired_test(self):
+        rows = results(plain=PLAIN, other=BETTER)
+        pd.testing.assert_frame_equal(
+            paired_table(rows, baseline="plain", margin=1, pooled=True), paired_table(rows, baseline="plain", margin=1)
+        )
+
+    def test_it_keeps_its_level(self):
+        """Of null arms that scatter alike, one in twenty is called different at 5 % before correction."""
+        rng = np.random.default_rng(0)
+        p = []
+        for _ in range(200):
+            draw = {f"a{k}": rng.normal(80, 1, 3) for k in range(5)}
+            p += paired_table(results(**draw), baseline="a0", pooled=True).p.dropna().tolist()
+        assert 0.03 < np.mean(np.array(p) < 0.05) < 0.07
+
+    def test_seeds_that_lack_an_arm_do_not_count_in_it(self):
+        rows = results(**self.THREE)
+        more = pd.concat([rows, pd.DataFrame([{"arm": "plain", "seed": 3, "accuracy": 10.0}])])
+        a, b = (paired_table(some, baseline="plain", pooled=True) for some in (rows, more))
+        assert a.p.tolist()[1:] == b.p.tolist()[1:]
+
+    def test_one_seed_has_no_residual(self):
+        row = paired_table(results(plain=[80.0], other=[81.0]), baseline="plain", margin=1, pooled=True).iloc[1]
+        assert row.verdict == "one seed: no test" and pd.isna(row.p_equivalent)
+
+
 def test_the_pairing_counts_and_not_the_order_of_rows():
     rows = results(plain=PLAIN, other=BETTER)
     mixed = rows.sample(frac=1, random_state=1)

@@ -72,6 +72,11 @@ def test_needs_are_read_from_the_rows(tmp_path):
     assert status(needing, found) == "not run at this scale: extractor: domain (shapes)"
 
 
+def test_another_column_counts_where_the_first_has_no_value(tmp_path):
+    folder = results(tmp_path, [np.nan, 90], validation=80.0)
+    assert find(replace(CLAIM, ours=replace(CLAIM.ours, otherwise="validation")), folder, range(2)).values == (80, 90)
+
+
 def test_order_to_the_other_claim_counts():
     other = replace(CLAIM, id="b", value=80.0), Found((91.0,) * 3, "AI Hub")
     assert status(CLAIM, Found((89.0, 90.0, 91.0), "AI Hub"), other) == "differs in its order to b"

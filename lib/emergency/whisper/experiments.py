@@ -249,8 +249,10 @@ def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed
     # The text classifier was fitted on these very transcripts.
     before = {name: row for name, row in before.items() if not name.startswith("emergency or not, from the text")}
     if predictions.reader is not None:
-        for which, said, written in _kinds_of_lines(predictions):
-            test[f"character error rate, {which} lines"] = tuple(text.cer_row(said, written, seed=seed).values())
+        for which, split, said, written in _kinds_of_lines(predictions):
+            measure, row = f"character error rate, {which} lines", text.cer_row(said, written, seed=seed)
+            (test if split == "test" else before)[measure] = tuple(row.values())
+            test.setdefault(measure, (0, *[np.nan] * 3))  # no such clips
     columns = ("count", "value", "low", "high")
     table, validation = (
         pd.DataFrame([dict(zip(columns, row, strict=False)) for row in found.values()], list(found), columns)
@@ -262,19 +264,20 @@ def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed
     return table.assign(source=table.measure.map(SOURCE))
 
 
-def _kinds_of_lines(predictions: Predictions) -> list[tuple[str, list[str], list[str]]]:
-    """Return (kind, references, hypotheses) of test clips whose line is in no training clip, and of those whose line is
-    in one; if the test set has none of the latter, as in soundscapes, of such validation clips."""
+def _kinds_of_lines(predictions: Predictions) -> list[tuple[str, str, list[str], list[str]]]:
+    """Return (kind, split, references, hypotheses) of test clips whose line is in no training clip, and of those whose
+    line is in one; if the test set has none of the latter, as in soundscapes, of such validation clips."""
     learned = {line for line, _ in predictions.ideal.learned}
 
     def pairs(clips: Clips, outputs: FrameOutputs, seen: bool) -> list[tuple[str, str]]:
         return [(said, written) for said, written in zip(clips.texts, outputs.texts, strict=True)
                 if (text.normalise(said, "no punctuation") in learned) == seen]  # fmt: skip
 
-    test = predictions.test, predictions.outputs
-    known = pairs(*test, True) or pairs(predictions.validation, predictions.validation_outputs, True)
-    return [(kind, [said for said, _ in some], [written for _, written in some])
-            for kind, some in (("unseen", pairs(*test, False)), ("seen", known))]  # fmt: skip
+    test, validation = (predictions.test, predictions.outputs), (predictions.validation, predictions.validation_outputs)
+    new, known = pairs(*test, False), pairs(*test, True)
+    seen = ("test", known) if known else ("validation", pairs(*validation, True))
+    return [(kind, split, [said for said, _ in some], [written for _, written in some])
+            for kind, split, some in (("unseen", "test", new), ("seen", *seen))]  # fmt: skip
 
 
 def _measures(
@@ -340,11 +343,12 @@ def clip_accuracies(clips: Clips, outputs: FrameOutputs, stack: int, silence: bo
 def cer_table(predictions: Predictions, *, seed: int) -> pd.DataFrame:
     """Return tab49: CER by normaliser, for lines seen in training and for unseen lines.
 
-    Columns: lines, normaliser, seed, clips, cer, cer_low, cer_high, chance (%, `text.chance_cer`)."""
+    Columns: lines, split (of the clips), normaliser, seed, clips, cer, cer_low, cer_high, chance (%,
+    `text.chance_cer`)."""
     return pd.DataFrame([
-        {"lines": which, "normaliser": name, "seed": seed} | text.cer_row(said, written, name, seed=seed)
-        | {"chance": text.chance_cer(said, written, name, seed=seed)}
-        for which, said, written in reversed(_kinds_of_lines(predictions))
+        {"lines": which, "split": split, "normaliser": name, "seed": seed}
+        | text.cer_row(said, written, name, seed=seed) | {"chance": text.chance_cer(said, written, name, seed=seed)}
+        for which, split, said, written in reversed(_kinds_of_lines(predictions))
         for name in text.NORMALISERS
     ])  # fmt: skip
 
@@ -352,7 +356,7 @@ def cer_table(predictions: Predictions, *, seed: int) -> pd.DataFrame:
 def read_lines(predictions: Predictions, count: int) -> pd.DataFrame:
     """Return fig49: lines, reference and hypothesis of the first `count` clips with words, for each kind of line."""
     rows = []
-    for which, said, written in reversed(_kinds_of_lines(predictions)):
+    for which, _, said, written in reversed(_kinds_of_lines(predictions)):
         spoken = [pair for pair in zip(said, written, strict=True) if pair[0]]
         rows += [{"lines": which, "reference": one, "hypothesis": two} for one, two in spoken[:count]]
     return pd.DataFrame(rows)

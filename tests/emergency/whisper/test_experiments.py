@@ -189,7 +189,9 @@ class TestTables:
             assert table.value[measure] == 100
         assert table.value["PSDS1 (0 to 1)"] > 0.95 and table.value["event F1, collars of 200 ms"] > 80
         assert table.value["missed emergencies"] == table.value["false alarms"] == 0
-        assert table.value["character error rate, seen lines"] == table.value["character error rate, unseen lines"] == 0
+        assert table.value["character error rate, unseen lines"] == 0
+        seen = table.loc["character error rate, seen lines"]  # no test clip of soundscapes has one
+        assert seen["count"] == seen.validation == seen.validation_low == 0 and np.isnan(seen.value)
         assert table.value["clips with invented words"] == 0
         assert table.value["emergency or not, from the text"] == table.value["emergency or not, from what was said"]
         assert set(recognition.SOURCE) <= set(table.index)
@@ -229,7 +231,7 @@ class TestTables:
 
     def test_seen_is_a_line_of_the_training_clips_and_unseen_one_that_is_not(self, predictions):
         learned = {normalise(line, "no punctuation") for line, _ in predictions.ideal.learned}
-        kinds = {kind: said for kind, said, written in recognition._kinds_of_lines(predictions)}
+        kinds = {kind: said for kind, _, said, _ in recognition._kinds_of_lines(predictions)}
         assert {line for line in predictions.validation.texts[:20] if line} <= set(kinds["seen"])
         assert not any(normalise(line, "no punctuation") in learned for line in kinds["unseen"] if line)
         assert all(normalise(line, "no punctuation") in learned for line in kinds["seen"])
