@@ -7,6 +7,7 @@
 Only the last window of audio is kept, in memory. Nothing is written to disk or logged here.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class Listener:
         n = min(self.rule.n, len(alarming))
         enough = np.convolve(alarming >= self.rule.on, np.ones(n), "valid") >= self.rule.k  # in every n frames
         if len(self._covered) > 1:
-            enough[:-1] = False  # only the last n are new; of the first window, all are
+            enough[: -math.ceil(HOP / self.seconds)] = False  # the others end in frames that the last window had, too
         self._on = self._on and bool((alarming[-n:] > self.rule.off).any())
         if not enough.any() or self._on or at - self._alarmed < self.rule.refractory:
             return times, timeline, None

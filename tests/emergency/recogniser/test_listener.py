@@ -61,6 +61,15 @@ class TestAlarms:
     def test_quiet(self):
         assert not alarms(listener(), sound(12))
 
+    @settings(max_examples=40, deadline=None)
+    @given(st.sampled_from([(1, 1), (3, 5), (5, 25), (12, 25)]), st.integers(8, 20), st.floats(5, 6))
+    def test_an_event_anywhere_in_a_second_is_not_missed(self, rule, frames, start):
+        """What the rule would find in the whole recording it finds in the stream, also between two windows' ends."""
+        k, n = rule
+        found = alarms(listener(k=k, n=n), sound(12, (start, start + frames * SECONDS)))
+        if abs(frames - k) > 2:  # at its edges, windows may see a frame more or less
+            assert len(found) == (frames > k)
+
     @settings(max_examples=25, deadline=None)
     @given(st.lists(st.integers(0, 16_000 * 14), max_size=30))
     def test_how_sound_is_cut_does_not_matter(self, cuts):
