@@ -199,5 +199,7 @@ def test_a_rehearsal_runs_and_packs(tmp_path):
     steps = json.loads((build / "gpu" / "steps.json").read_text())["steps"]
     assert len(steps) == 5 and all(row["milliseconds"] > 0 for row in steps)
     clock = json.loads((build / "gpu" / "clock.json").read_text())
-    assert {epoch.split("/")[1] for epoch in clock} == set(names)
+    folders = [epoch.split("/") for epoch in clock]
+    assert {notebook for seed, notebook, *_ in folders if seed == "seed-1"} == set(names)
+    assert {seed for seed, *_ in folders} == {"seed-1", "tuning 02"}  # the tuning is for all seeds
     assert list((build / "checkpoints").rglob("history.json"))
