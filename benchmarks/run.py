@@ -4,7 +4,8 @@ A benchmark is a module here with `measure(rounds) -> DataFrame` and `check(tabl
 targets beside the measured values. Durations are not comparable between runs or machines; the shares and ratios in the
 tables are, as everything in a table was timed in turns within one run. Each benchmark is measured three times, and up
 to five times while these disagree about a target; if they still disagree, the target is too noisy to tell.
-Results go to build/bench/<name>.csv and, with targets, machine, versions and date, build/bench/<name>.json.
+Results go to build/bench/<name>.csv and, with targets, machine, versions and date, build/bench/<name>.json. README.md
+beside this explains the measures.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import torch
 
 from lib import paths
 
+PAGE, BEGIN, END = Path(__file__).with_name("README.md"), "--page` -->\n", "<!-- end of measured -->"
 REPEATS, MOST = 3, 5
 NOISY = "too noisy to tell"
 BENCHMARKS = ("corregularization", "laplacian_gan", "categorical", "emergency", "recognition")
@@ -76,11 +78,28 @@ def write(folder: Path, name: str, table: pd.DataFrame, targets: pd.DataFrame, a
     (folder / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
+def paged(page: str, targets: dict[str, pd.DataFrame], about: dict[str, object]) -> str:
+    """Return the text of `PAGE` with these targets in the place of those that it had."""
+    rows = [["benchmark", "target", "asked", "measured", "lowest", "highest", "met"]]
+    for name, table in targets.items():
+        for row in table.to_dict("records"):
+            where = ", ".join(str(row[key]) for key in ("network", "size") if key in row)
+            asked = f"≥ {row['at_least']:.3g}" if "at_least" in row else f"≤ {row['at_most']:.3g}"
+            values = [f"{row[key]:.3g}" for key in ("measured", "lowest", "highest")]
+            rows.append([f"`{name}`", row["target"] + f" ({where})" * bool(where), asked, *values, row["met"]])
+    rows.insert(1, ["---"] * len(rows[0]))
+    lines = [", ".join(f"{key} {value}" for key, value in about.items() if value is not None) + "."]
+    lines += ["", *("| " + " | ".join(row) + " |" for row in rows)]
+    before, _, rest = page.partition(BEGIN)
+    return before + BEGIN + "\n".join(lines) + "\n" + END + rest.partition(END)[2]
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Time the studies' code beside what it is compared with.")
     parser.add_argument("only", nargs="*", help=f"benchmarks to run (default: {' '.join(BENCHMARKS)})")
     parser.add_argument("--rounds", type=int, default=None, help="rounds in all instead of each benchmark's own")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--page", action="store_true", help="write the targets to benchmarks/README.md")
     options = parser.parse_args(arguments)
     unknown = set(options.only) - set(BENCHMARKS)
     if unknown:
@@ -92,7 +111,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     about = machine()
     print(", ".join(f"{key} {value}" for key, value in about.items() if value is not None), flush=True)
-    missing = []
+    missing, all_targets = [], {}
     for name in options.only or BENCHMARKS:
         module = importlib.import_module(name)
         try:
@@ -101,11 +120,14 @@ def main(arguments: list[str] | None = None) -> None:
             missing.append(f"{name} was not measured: {error}")
             continue
         write(paths.build() / "bench", name, table, targets, about)
+        all_targets[name] = targets
         by_row = table.drop(columns="repeat").groupby(level=0)
         shown = by_row.first()
         shown.update(by_row.median(numeric_only=True))
         for frame in (shown, targets):
             print("\n" + frame.to_string(index=False, float_format=lambda x: f"{x:.4g}"), flush=True)
+    if options.page:
+        PAGE.write_text(paged(PAGE.read_text(encoding="utf-8"), all_targets, about), encoding="utf-8")
     if missing:
         raise SystemExit("\n" + "\n".join(missing))
 

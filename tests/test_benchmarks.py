@@ -49,6 +49,22 @@ def test_rounds_in_all_may_be_given():
     assert module.asked == [1, 1, 1]
 
 
+def test_the_page_has_a_row_per_target_and_keeps_its_text():
+    page = run.PAGE.read_text(encoding="utf-8")
+    targets = pd.DataFrame([{"target": "ours / theirs", "size": 32, "measured": 1.234, "lowest": 1.1, "highest": 1.3,
+                             "at_least": 1.6, "met": "no"}])  # fmt: skip
+    once = run.paged(page, {"laplacian_gan": targets}, {"processor": "toy", "accelerator": None})
+    row = "| `laplacian_gan` | ours / theirs (32) | ≥ 1.6 | 1.23 | 1.1 | 1.3 | no |"
+    assert row in once and "processor toy.\n" in once
+    assert once == run.paged(once, {"laplacian_gan": targets}, {"processor": "toy"})
+    assert once.split(run.BEGIN)[0] == page.split(run.BEGIN)[0] and once.split(run.END)[1] == page.split(run.END)[1]
+
+
+def test_the_page_explains_every_benchmark():
+    page = run.PAGE.read_text(encoding="utf-8").split("## Measured")[0]
+    assert all(f"| `{name}` |" in page for name in run.BENCHMARKS)
+
+
 def test_the_classic_loader_gives_the_images_for_ever():
     pixels = torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8)
     batches = list(itertools.islice(classic.loader(pixels, 3, workers=0), 5))

@@ -12,7 +12,7 @@ from lib import plots
 from lib.data import catalog
 from lib.press import parameters, verify
 
-DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")]
 DOCUMENTS += sorted((ROOT / "paper" / "cards").glob("*.md"))
 EXAMPLE = "08_label_smoothing"  # what CONTRIBUTING.md's worked example makes
 
