@@ -18,7 +18,7 @@ from lib.laplacian_gan.arms import Arm
 from lib.laplacian_gan.augment import AUGMENTATIONS
 from lib.laplacian_gan.losses import LOSSES
 from lib.laplacian_gan.models import Chain, Discriminator, Generator, parameter_count, resolutions
-from lib.training import Captured, MovingAverage, fit_arm, prepare, scored, shuffled, start
+from lib.training import Captured, MovingAverage, TrainingError, fit_arm, prepare, scored, shuffled, start
 
 if TYPE_CHECKING:  # checkpoint keys hold the data's checksum, not the code that loads it
     from lib.data.images import Images
@@ -90,6 +90,12 @@ class Trained:
 def latents(count: int, latent: int, seed: int) -> Tensor:
     """Return standard normal numbers (count, latent), the same on every device."""
     return torch.randn(count, latent, generator=torch.Generator().manual_seed(seed))
+
+
+def own_latents(accelerator, count: int, latent: int, device: torch.device) -> Tensor:
+    """Draw the latents of a step of all processes, which share the random state; return this one's (count, latent)."""
+    z = torch.randn(count * accelerator.num_processes, latent, device=device)
+    return z[accelerator.process_index * count :][:count]
 
 
 def conditions(images: Tensor, arm: Arm, scales: Tensor) -> Bands:
@@ -197,7 +203,15 @@ def make_step(
     step((number, batch)) -> terms. Everything is registered for checkpoints.
 
     read(batch) returns real images (n, 3, h, w). Steps with and without a gradient penalty are captured separately.
+
+    Raises:
+        TrainingError: a LAPGAN in several processes.
     """
+    if accelerator.num_processes > 1 and arm.kind == "lapgan":
+        raise TrainingError(
+            f"{arm.label} trains in one process, as its step calls parts of networks whose gradients would not be "
+            "averaged over processes; run it without `accelerate launch`, or with --num_processes 1"
+        )
     players = [part for part in networks(arm, size, width) if part is not None]
     mean = MovingAverage(players[0], ema, ramp=True).to(accelerator.device)
     parameters = dict(zip(("generator", "discriminator"), [*map(parameter_count, players), 0], strict=False))
@@ -260,7 +274,7 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
         """Return (discriminator, real images, generated images, condition of the discriminator) of each pair."""
         images = gaussian(real) if chain else {}
         bands = {} if chain else conditions(real, arm, scales)
-        z = torch.randn(len(real), plain.latent, device=real.device)
+        z = own_latents(accelerator, len(real), plain.latent, real.device)
         with accelerator.autocast():
             if chain:
                 made = plain.each_step(z, images)
@@ -320,7 +334,7 @@ def decoder_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
 
     def step(real: Tensor, penalised: bool) -> dict[str, Tensor]:
         bands = conditions(real, arm, scales)
-        z = torch.randn(len(real), accelerator.unwrap_model(generator).latent, device=real.device)
+        z = own_latents(accelerator, len(real), accelerator.unwrap_model(generator).latent, real.device)
         optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():
             made = generator(z, bands)

@@ -1,6 +1,7 @@
 """Training: conditions, what twins share, resuming bit for bit, averaging, and parity with the classic step."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -364,6 +365,24 @@ def test_the_discriminator_sees_real_and_generated_images_augmented_alike(monkey
     training.adversarial_step(accelerator, DCGAN, prepared, torch.ones(4))(real, False)
     shown, fake, again = seen
     assert shown is real and not fake.requires_grad and again.requires_grad and torch.equal(fake, again)
+
+
+def test_processes_draw_the_latents_of_one_batch():
+    """Else two processes with the same random state would train on the same z, half as many as one process."""
+
+    def drawn(index: int, processes: int, count: int) -> torch.Tensor:
+        torch.manual_seed(5)
+        there = SimpleNamespace(process_index=index, num_processes=processes)
+        return training.own_latents(there, count, 10, torch.device("cpu"))
+
+    whole = drawn(0, 1, 6)
+    assert torch.equal(torch.cat([drawn(index, 3, 2) for index in range(3)]), whole)
+
+
+def test_a_lapgan_in_several_processes_is_told():
+    chain = next(arm for arm in control_arms() if arm.kind == "lapgan")
+    with pytest.raises(TrainingError, match="one process"):
+        training.make_step(SimpleNamespace(num_processes=2), chain, 32, 8, 0.9, torch.ones(4), lambda batch: batch)
 
 
 # -- on a GPU, where the step is captured --------------------------------------------------
