@@ -65,9 +65,11 @@ def repository(tmp_path, monkeypatch):
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
     )
+    filled = torch.utils.deterministic.fill_uninitialized_memory
     with mpl.rc_context():
         yield tmp_path
     torch.use_deterministic_algorithms(deterministic, warn_only=warn)
+    torch.utils.deterministic.fill_uninitialized_memory = filled
 
 
 def values(**changes) -> dict:
@@ -695,6 +697,7 @@ def test_a_run_seeds_everything():
     assert draws(5) == first
     assert all(a != b for a, b in zip(draws(6), first, strict=True))
     assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory
 
 
 # -- under papermill -----------------------------------------------------------------------
