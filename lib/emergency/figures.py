@@ -91,8 +91,12 @@ def confusion(arrays: Arrays) -> Figure:
     """Draw fig42 from `experiments.matrices`: row percentages of classes with counts; alarm or none; reliability."""
     counts, names = arrays["counts"], [str(name) for name in arrays["names"]]
     plots.use_style()
-    figure, axes = plt.subplot_mosaic([["all", "binary"], ["all", "reliability"]], figsize=(plots.TEXT_WIDTH, 4.8),
-                                      width_ratios=[2.6, 1])  # fmt: skip
+    if len(names) <= MOST_NUMBERED:
+        beside = {"figsize": (plots.TEXT_WIDTH, 4.8), "width_ratios": [2.6, 1]}
+        figure, axes = plt.subplot_mosaic([["all", "binary"], ["all", "reliability"]], **beside)
+    else:  # at full width, for legible names
+        below = {"figsize": (plots.TEXT_WIDTH, 8.6), "height_ratios": [3.4, 1]}
+        figure, axes = plt.subplot_mosaic([["all", "all"], ["binary", "reliability"]], **below)
     _matrix(axes["all"], counts, names, size=5)
     if len(arrays["binary"]):
         _matrix(axes["binary"], arrays["binary"], ["emergency", "none"], size=7)
@@ -129,7 +133,7 @@ def _matrix(axes: Axes, counts: np.ndarray, names: list[str], *, size: float) ->
     seaborn.heatmap(share, vmin=0, vmax=100, cmap="Blues", square=True, cbar=False, ax=axes, xticklabels=names,
                     yticklabels=names, **(numbered if len(names) <= MOST_NUMBERED else {}))  # fmt: skip
     axes.grid(False)
-    axes.tick_params(labelsize=size + 0.5 if len(names) <= MOST_NUMBERED else 3.5, length=0)
+    axes.tick_params(labelsize=size + 0.5, length=0)
     axes.tick_params(axis="x", rotation=90), axes.tick_params(axis="y", rotation=0)
     axes.set(xlabel="predicted class", ylabel="true class")
 

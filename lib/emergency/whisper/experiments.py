@@ -185,14 +185,6 @@ def choose(table: pd.DataFrame) -> float:
     return float(some.ratio[score.idxmax()])
 
 
-def pareto(table: pd.DataFrame) -> np.ndarray:
-    """Return whether each row is on the Pareto front of accuracy of moments and CER, (rows,); False without CER."""
-    accuracy, cer = table.moments.to_numpy(), table.cer.to_numpy()
-    as_good = (accuracy[None] >= accuracy[:, None]) & (cer[None] <= cer[:, None])
-    better = (accuracy[None] > accuracy[:, None]) | (cer[None] < cer[:, None])
-    return ~((as_good & better).any(1) | np.isnan(cer))
-
-
 # --- The chosen model ---------------------------------------------------------------------------
 
 

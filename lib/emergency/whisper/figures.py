@@ -11,7 +11,6 @@ from matplotlib.ticker import ScalarFormatter
 
 from lib import plots
 from lib.emergency.features import RATE
-from lib.emergency.whisper.experiments import pareto
 from lib.emergency.whisper.text import aligned
 
 Arrays = Mapping[str, np.ndarray]
@@ -22,10 +21,10 @@ ALARM, CALM, SILENCE = plots.COLOURS[1], plots.COLOURS[0], "black"
 
 
 def ratios(table: pd.DataFrame) -> Figure:
-    """Draw fig45: accuracy and CER over the ratio, and against each other with the Pareto front.
+    """Draw fig45: accuracy and CER over the ratio.
 
     Error bars are 95 % intervals for one seed, and standard deviations for several."""
-    figure, (accuracy, rate, both) = plots.subplots(1, 3, height=2.3)
+    figure, (accuracy, rate) = plots.subplots(1, 2, height=2.3)
     for place, name in enumerate(("moments", "clips")):
         how = {"color": plots.COLOURS[place], "marker": plots.MARKERS[place]}
         _over(accuracy, table, "ratio", name, label={"moments": "frames"}.get(name, name), **how)
@@ -34,14 +33,6 @@ def ratios(table: pd.DataFrame) -> Figure:
     _over(rate, table.dropna(subset="cer"), "ratio", "cer", color=plots.COLOURS[2], marker="^")
     rate.set(xlabel="weight r of the text loss", ylabel="character error rate (%)",
              xlim=(table.ratio.min() - 0.05, 1.05))  # fmt: skip
-    summed = table.groupby("ratio", as_index=False)[["moments", "cer"]].mean()
-    front = summed[pareto(summed)].sort_values("cer")
-    both.plot(front.cer, front.moments, color="0.6", linewidth=1, label="Pareto front")
-    both.plot(summed.cer, summed.moments, "o", color=plots.COLOURS[3])
-    for row in summed.dropna().itertuples():
-        both.annotate(f"{row.ratio:g}", (row.cer, row.moments), xytext=(3, 3), textcoords="offset points", fontsize=6)
-    both.legend(fontsize=6)
-    both.set(xlabel="character error rate (%)", ylabel="accuracy of frames (%)")
     return figure
 
 

@@ -1,3 +1,4 @@
+import itertools
 import unicodedata
 from dataclasses import replace
 
@@ -107,6 +108,19 @@ def test_tables_and_pictures_of_what_was_judged(tmp_path):
     assert np.trace(arrays["binary"]) / 24 * 100 == pytest.approx(table.binary_accuracy.iloc[0])
     assert len(figures.confusion(arrays).axes) >= 3
     assert figures.confusion(experiments.matrices(evaluation, ())), "no class alarms"
+
+
+@pytest.mark.parametrize("classes", [3, 50])
+def test_the_names_of_classes_are_legible_in_print(classes):
+    curve = np.column_stack([np.linspace(0, 1, 5)] * 2 + [np.ones(5)])
+    arrays = {"counts": np.eye(classes, dtype=int), "names": np.array(["washing machine"] * classes)}
+    arrays |= {"binary": np.eye(2, dtype=int), "reliability_trained": curve, "reliability_calibrated": curve}
+    figure = figures.confusion(arrays)
+    figure.draw_without_rendering()
+    labels = figure.axes[0].get_yticklabels()
+    assert len(labels) == classes and min(label.get_fontsize() for label in labels) >= 5
+    places = [label.get_window_extent() for label in labels]
+    assert all(a.y0 >= b.y1 - 1 for a, b in itertools.pairwise(places)), "no two overlap"
 
 
 # -- Relevance, on soundscapes -------------------------------------------------------------------

@@ -19,7 +19,7 @@ from lib.emergency.whisper import ablations
 from lib.emergency.whisper import experiments as recognition
 from lib.emergency.whisper import figures as drawings
 from lib.emergency.whisper import model as whisper
-from lib.emergency.whisper.experiments import choose, pareto
+from lib.emergency.whisper.experiments import choose
 from lib.emergency.whisper.model import WhisperSize
 from lib.emergency.whisper.text import fit_text, normalise
 from lib.emergency.whisper.training import (
@@ -152,10 +152,6 @@ class TestRatio:
         assert choose(self.table((0.0, 90, np.nan), (0.3, 80, 50), (0.7, 70, 30), (1.0, 5, 10))) == 0.7
         assert choose(self.table((0.3, 80, 500), (0.7, 79, 100))) == 0.3  # a CER above 100 is as bad as 100
         assert choose(self.table((0.0, 80, np.nan))) == 0  # no texts
-
-    def test_pareto(self):
-        front = pareto(self.table((0.0, 90, np.nan), (0.3, 80, 50), (0.5, 79, 60), (0.7, 70, 30), (1.0, 5, 40)))
-        assert front.tolist() == [False, True, False, True, False]
 
 
 class TestOnsets:
