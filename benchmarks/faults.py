@@ -33,6 +33,7 @@ FAULTS = [
     ("laplacian_gan/training", "judge(augment(fake.detach()), shown)", "judge(fake.detach(), shown)"),
     ("laplacian_gan/training", "norm.reset_running_stats()", "pass"),
     ("laplacian_gan/training", ".roll(place * arm.images // len(arm.levels), 0)", ".roll(place * arm.images // len(arm.levels), 1)"),
+    ("laplacian_gan/training", "z[accelerator.process_index * count :][:count]", "z[:count]"),
     # Study 2
     ("categorical/losses", "logits = logits.fill_diagonal_(-math.inf)", "logits = logits"),
     ("categorical/losses", "keys = torch.cat([q.detach(), queue.to(q.dtype)])", "keys = torch.cat([q, queue.to(q.dtype)])"),
@@ -70,6 +71,7 @@ FAULTS = [
     ("emergency/whisper/training", "count_include_pad=False", "count_include_pad=True"),
     ("emergency/whisper/frozen", "targets[index].to(", "targets[index.flip(0)].to("),
     ("emergency/recogniser/listener", "end = len(sound) - (heard - due)", "end = len(sound)"),
+    ("emergency/recogniser/listener", "enough[: -math.ceil(HOP / self.seconds)] = False", "enough[:-1] = False"),
     ("emergency/recogniser/alert", "self._emergency if (folder / \"confirmed\").exists() else {}", "self._emergency"),
     ("emergency/data/aihub_splits", "units[letters_of(row.line) or source]", "units[row.line or source]", "tests/emergency/data/test_aihub.py"),
     ("emergency/synthesis/rooms", "distance[0] / distance * np.where", "np.where", "tests/emergency/synthesis/test_soundscapes.py"),
@@ -86,6 +88,7 @@ FAULTS = [
     ("metrics/disentanglement", "best[:, -1] - best[:, -2]", "best[:, -1] - best[:, 0]"),
     ("metrics/comparison", "(ordered * factors).cummax()", "(ordered * factors)"),
     ("metrics/comparison", "clips = 1.0 - (several", "clips = 1.0 - (~several"),
+    ("metrics/comparison", "np.sqrt(2 * (rest**2).sum() / freedom)", "np.sqrt((rest**2).sum() / freedom)"),
     ("data/common", "np.argsort(labels[shuffled], kind=\"stable\")", "np.argsort(labels[shuffled])[::-1]", "tests/data/test_images.py"),
     ("data/folders", "return parts[split]", "return parts[\"train\"]", "tests/data/test_images.py"),
     ("data/cache", "if kept and checksum(kept[\"values\"], labels) == str(kept[\"digest\"]):", "if kept:", "tests/data/test_images.py"),
