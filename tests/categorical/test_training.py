@@ -147,6 +147,24 @@ def test_other_settings_start_anew(tmp_path):
 # -- the pieces ----------------------------------------------------------------------------
 
 
+def test_carp_s_keys_are_of_the_other_view(monkeypatch):
+    """At the first step both networks are equal, and so are the statistics of their batches: the keys are the outputs
+    of the other view, image by image."""
+    original, seen = training.objective, []
+
+    def spy(arm, outputs, keys, queue):
+        seen.append((outputs.detach().clone(), keys.clone()))
+        return original(arm, outputs, keys, queue)
+
+    monkeypatch.setattr(training, "objective", spy)
+    (carp,) = (arm for arm in published_arms(4, 3) if arm.loss == "carp")
+    train_arm(carp, TRAIN, replace(SETTINGS, epochs=1), seed=0)
+    outputs, keys = seen[0]
+    first, second = outputs.chunk(2)
+    torch.testing.assert_close(keys, torch.cat([second, first]), rtol=1e-4, atol=1e-5)
+    assert (first - second).abs().max() > 1e-2
+
+
 def test_the_queue_holds_the_keys_of_the_last_batches(monkeypatch):
     queues = []
     original = training.objective
