@@ -441,6 +441,29 @@ def test_changed_image_is_noticed(decoded, tmp_path):
     assert load().checksum != first.checksum and calls["images"] == 8
 
 
+def test_cached_values_are_used_only_with_their_labels():
+    """A whole file is not enough: what is cached under this key may be of other labels, or altered and packed anew."""
+    made = []
+
+    def make():
+        made.append(len(made))
+        return np.full((3, 1, 2, 2), made[-1], np.uint8)
+
+    def first_value(labels):
+        return cache.cached("toy", np.array(labels), make, "images")[0].flat[0]
+
+    assert [first_value([0, 1, 2]), first_value([0, 1, 2]), first_value([0, 2, 1]), first_value([0, 2, 1])] == [
+        0,
+        0,
+        1,
+        1,
+    ]
+    path = next(cache.folder("images").iterdir())
+    with np.load(path) as kept:
+        cache.keep(path, values=kept["values"] + 1, digest=kept["digest"])
+    assert first_value([0, 2, 1]) == 2 and made == [0, 1, 2]
+
+
 def test_other_arguments_have_another_cache(decoded):
     _, calls, load = decoded
     load(size=4)
