@@ -106,6 +106,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there is {', '.join(BENCHMARKS)}")
     if options.rounds is not None and options.rounds < 1:
         parser.error(f"--rounds must be at least 1, not {options.rounds}")
+    if options.page and options.only:
+        parser.error("--page writes the targets of all benchmarks; run it without naming any")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
 
@@ -126,9 +128,10 @@ def main(arguments: list[str] | None = None) -> None:
         shown.update(by_row.median(numeric_only=True))
         for frame in (shown, targets):
             print("\n" + frame.to_string(index=False, float_format=lambda x: f"{x:.4g}"), flush=True)
-    if options.page:
+    if options.page and not missing:  # it would lose their rows
         PAGE.write_text(paged(PAGE.read_text(encoding="utf-8"), all_targets, about), encoding="utf-8")
     if missing:
+        missing += ["benchmarks/README.md was left as it is."] * options.page
         raise SystemExit("\n" + "\n".join(missing))
 
 

@@ -1,6 +1,7 @@
 """What `make bench` says of its targets, and the classic DCGAN example that it compares with."""
 
 import itertools
+import re
 from types import SimpleNamespace
 
 import classic
@@ -60,9 +61,21 @@ def test_the_page_has_a_row_per_target_and_keeps_its_text():
     assert once.split(run.BEGIN)[0] == page.split(run.BEGIN)[0] and once.split(run.END)[1] == page.split(run.END)[1]
 
 
-def test_the_page_explains_every_benchmark():
-    page = run.PAGE.read_text(encoding="utf-8").split("## Measured")[0]
-    assert all(f"| `{name}` |" in page for name in run.BENCHMARKS)
+def test_the_page_explains_every_benchmark_and_target():
+    text, measured = run.PAGE.read_text(encoding="utf-8").split("## Measured")
+    rows = [line.split(" | ") for line in measured.splitlines() if line.startswith("| `")]
+    assert {row[0].strip("| `") for row in rows} == set(run.BENCHMARKS)
+    for name in run.BENCHMARKS:
+        assert f"| `{name}` |" in text
+    for _, target, *_ in rows:
+        what = re.sub(r"( \(\w+\))?(, (time|s|MB))?$", "", target)
+        assert f"| {what}" in text, f"{target} is not explained"
+
+
+def test_a_page_of_some_benchmarks_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        run.main(["recognition", "--page"])
+    assert "all benchmarks" in capsys.readouterr().err
 
 
 def test_the_classic_loader_gives_the_images_for_ever():
