@@ -20,6 +20,9 @@ LONGEST_SOCKET_PATH = 100  # the limit is 103 bytes on macOS, 107 on Linux
 SAY_WHAT_TO_DO = {"DataError", "MetricError", "ParameterError", "RunError", "TrainingError"}  # our own errors
 LONGEST_START = 300  # seconds; kernels start slowly on a busy machine
 
+# With this package, nbformat's import takes a second longer, for a grammar of URIs that no notebook is checked by.
+sys.modules.setdefault("rfc3987_syntax", None)
+
 
 def run(name: str, threads: int) -> int:
     """Run one job as described by its inputs file and return the exit status. Called by Snakemake."""
