@@ -431,15 +431,19 @@ def _pip_calls(bare: Repository) -> list[str]:
 
 
 def test_environment_is_made_once_and_follows_the_lock(bare):
+    bare.environment.pop("PYTHONDONTWRITEBYTECODE", None)
     bare.make("environment")
     uv, lock, own = _pip_calls(bare)
     assert uv.endswith(" uv") and lock.startswith("-m uv pip") and lock.endswith("requirements.lock")
     assert own.startswith("-m pip") and own.endswith("-e .")
     bare.make("environment")
     assert _pip_calls(bare) == []
+    assert "--compile-bytecode" not in lock
     bare.replace("requirements.lock", "grimp==", "grimp== ")
+    bare.environment["PYTHONDONTWRITEBYTECODE"] = "1"
     bare.make("environment")
-    assert len(_pip_calls(bare)) == 3
+    calls = _pip_calls(bare)
+    assert len(calls) == 3 and "--compile-bytecode" in calls[1]
 
 
 def test_pip_installs_where_uv_cannot(bare):
