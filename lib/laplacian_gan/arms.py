@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 # The four pyramid levels of the source's generator. At 32 px they are the whole pyramid; the finest
 # bands of larger images are not given to the generator.
 LEVELS = (4, 8, 16, 32)
-NO_SOURCE = "none"  # in tables: origin of the sources of an arm that has none
+NO_SOURCE = "none"  # in column `sources` of tables, for arms without sources
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Arm:
         level_noise: standard deviation of noise added to the bands, which have unit variance.
         sees_levels: whether the discriminator receives the same bands.
         loss: a key of `losses.LOSSES`.
-        norm: normalisation in the discriminator: "batch", "spectral" or "none". Not "batch" with a gradient penalty,
-            which needs the gradient of each image separately.
-        penalty: weight of the loss's gradient penalty, if it has one; for kind "gan".
-        penalty_every: number of steps between gradient penalties (lazy regularisation, Karras et al. 2020).
+        norm: normalisation in the discriminator: "batch", "spectral" or "none"; "batch" does not go with a gradient
+            penalty, which needs each logit to depend on its own image only.
+        penalty: weight of the loss's gradient penalty, if it has one; only for kind "gan".
+        penalty_every: steps from one gradient penalty to the next (lazy regularisation, Karras et al. 2020).
         augmentation: a key of `augment.AUGMENTATIONS`, applied to both real and generated images; only for
-            kind "gan" without `sees_levels`, as the bands no longer match an augmented image.
+            kind "gan" without `sees_levels`, as the bands would not match an augmented image.
     """
 
     label: str
@@ -97,8 +97,9 @@ def noise_arms(strengths: Sequence[float], levels: Sequence[int] = LEVELS) -> li
 
 
 def sign_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
-    """Return the pyramid GAN with three discriminators: one sees images, one sees half of them as negatives, one also
-    sees the pyramid. They test what a discriminator needs to tell a copy of the source from its negative."""
+    """Return the pyramid GAN with discriminators that see images, randomly negated images, or images and pyramids.
+
+    They test what a discriminator needs to tell a copy of the source from its negative."""
     pyramid = replace(PYRAMID, levels=tuple(levels))
     return [
         pyramid,
@@ -108,7 +109,7 @@ def sign_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
 
 
 def objective_arms() -> list[Arm]:
-    """Return DCGAN and variants: the source's future work (stabilised losses, augmentation), and optimiser settings."""
+    """Return DCGAN and variants: the source's future work (stabilised losses, augmentation) and optimiser settings."""
     return [
         DCGAN,
         replace(DCGAN, label="hinge, spectral norm", loss="hinge", norm="spectral"),

@@ -3,8 +3,8 @@
     augment = AUGMENTATIONS["diffaugment"]
     discriminator(augment(real)), discriminator(augment(fake))
 
-Every function maps float images (n, 3, h, w) in [-1, 1] to images of the same shape, with one
-random draw per image from torch's global random state. Gradients flow through to the generator.
+Every function maps float images (n, 3, h, w) in [-1, 1] to images of the same shape, with separate
+random draws for each image from torch's global random state. Gradients flow through to the generator.
 """
 
 from collections.abc import Callable
@@ -63,8 +63,8 @@ def pyramid_augment(
     """Augmentation in the Laplacian pyramid, the source's future work (데이터 증강에서의 Laplacian pyramid).
 
     In each image, every band except the low-pass residual is multiplied by 2^(scale·normal), replaced with probability
-    `swap` by that of a random image of the batch (possibly itself), and perturbed by noise of `jitter` times its own
-    standard deviation. With all three at zero the images are unchanged; otherwise values may leave [-1, 1].
+    `swap` by the same band of a random image of the batch (possibly itself), and perturbed by noise of `jitter` times
+    its own standard deviation. With all three at zero, images are unchanged; otherwise values may leave [-1, 1].
     Related: ADA's random gains on four wavelet bands (Karras et al. 2020, appendix B).
     """
     images = images.float()
@@ -81,7 +81,7 @@ def pyramid_augment(
 
 
 def negate(images: Tensor) -> Tensor:
-    """Turn each image into its negative with probability 1/2, so that the discriminator cannot determine the sign."""
+    """Turn each image into its negative with probability 1/2, so that the discriminator cannot tell the two apart."""
     return torch.where(_draw(images) < 0.5, -images, images)
 
 

@@ -1,7 +1,7 @@
 """Evaluation of trained arms: distances to held-out images, diversity, and copying.
 
 The real images are split into four disjoint parts: pyramids come from `sources` (training and
-held-out images), and distances are computed to references that contain none of these.
+held-out images), and distances are computed to references, which contain none of the sources.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,14 +25,14 @@ from lib.metrics.features import Extractor, load_extractor
 from lib.metrics.fid import MINIMUM, compare, frechet_distance, radial_power
 from lib.metrics.perceptual import Perceptual, load_lpips, lpips_diversity, mean_lpips
 
-# Values claimed in the source's table (slide "FID Score, LPIPS score 비교"). It does not state the sample
+# Values claimed in the source's table (slide "FID Score, LPIPS score 비교"). The source does not state the sample
 # counts, the reference images, the image size, the LPIPS network or which images were paired.
 REPORTED = {
     PYRAMID.label: {"reported_fid": 159.12, "reported_lpips": 0.4803},
     DCGAN.label: {"reported_fid": 112.07, "reported_lpips": 0.5063},
 }
 CANDIDATES = 10_000  # training images searched for the nearest one
-CROSSED_PYRAMIDS, CROSSED_LATENTS = 32, 8  # grid that separates the effects of z and of the pyramid
+CROSSED_PYRAMIDS, CROSSED_LATENTS = 32, 8  # grid for separating the effects of z and of the pyramid
 
 
 class Protocol:
@@ -40,13 +40,13 @@ class Protocol:
 
     Attributes:
         count: images per part: the requested number, at most half of the smaller split.
-        second: another extractor, to compare how both rank the arms, or None.
-        reference: features of held-out images, not used for training or for pyramids.
-        train_reference: features of as many training images; a model that memorises is close only to these.
-        sources: "training" and "held-out" -> uint8 (count, 3, h, w), the images whose pyramids are given.
-        training: uint8 training images searched for the nearest one; the training sources come first.
+        second: another extractor, to compare how the two rank the arms, or None.
+        reference: features of held-out images that are not sources.
+        train_reference: features of as many training images; a model that memorises is close to these only.
+        sources: "training" and "held-out" -> uint8 (count, 3, h, w), the images that supply the pyramids.
+        training: uint8 training images among which nearest neighbours are sought; the training sources come first.
         pairs: number of image pairs for each LPIPS value.
-        queries: number of generated images whose nearest real image is searched.
+        queries: number of generated images whose nearest real image is sought, at most `count`.
     """
 
     def __init__(
@@ -108,21 +108,21 @@ def load_protocol(
     second: str = "",
     **options: int,
 ) -> Protocol:
-    """Return a `Protocol`, networks loaded by name. extractor, second: "auto", "inception", "vgg16" or "domain",
-    second also "" (none); lpips_net: "alex", "vgg" or "squeeze".
+    """Load the networks by name and return a `Protocol`. extractor, second: "auto", "inception", "vgg16" or "domain";
+    second may be "" (none). lpips_net: "alex", "vgg" or "squeeze".
 
     Raises:
-        MetricError: a network is unknown, the images are too small for LPIPS's, or there are fewer than two pairs.
+        MetricError: a network is unknown, images are too few or too small, or there are fewer than two pairs.
     """
     perceptual = load_lpips(lpips_net, device=settings.device)
-    lpips_diversity(perceptual, test.pixels[:2], pairs=min(options["pairs"], 2), seed=0)  # before a domain extractor
+    lpips_diversity(perceptual, test.pixels[:2], pairs=min(options["pairs"], 2), seed=0)  # raises early
     how = {"device": settings.device, "precision": settings.precision}
     features, other = (load_extractor(kind, train, test, **how) if kind else None for kind in (extractor, second))
     return Protocol(train, test, features, perceptual, second=other, **options)
 
 
 def distances(protocol: Protocol, pixels: Tensor) -> dict[str, Any]:
-    """Return FID, KID and related measures of uint8 images against held-out images; fid_train uses training images."""
+    """Return `compare` of uint8 images (n, 3, h, w) with held-out images, and fid_train with training images."""
     made = protocol.extractor(pixels).cpu()
     row = compare(made, protocol.reference, seed=protocol.seed) | {"extractor": protocol.extractor.name}
     row["fid_train"] = frechet_distance(made, protocol.train_reference)
@@ -158,7 +158,7 @@ def evaluate(trained: Mapping[str, Trained], protocol: Protocol, *, seed: int, c
 
 
 def real_rows(protocol: Protocol, *, seed: int) -> pd.DataFrame:
-    """Return reference rows: perfect copies of the sources, and real images that are not copies.
+    """Return reference rows: held-out images, which are not copies, and perfect copies of the sources.
 
     The copy index of held-out images with respect to training images is its chance level.
     """
@@ -183,20 +183,20 @@ def _perceptual(protocol: Protocol, result: Trained, pixels: Tensor, sources: Te
     row = _diversity(protocol, pixels)
     if sources is None:
         return row
-    first = result.arm.images - 1  # earlier rows get a band of another source in the second draw
+    first = result.arm.images - 1  # earlier rows take a band from other sources in the second, shorter draw
     some = slice(max(protocol.pairs, first + 1))
     made, asked = pixels[some], sources[some]
     to_each = (mean_lpips(protocol.perceptual, made, sources.roll(number, 0)[some]) for number in range(first + 1))
-    row["lpips_to_source"] = min(to_each)  # that of the source copied most
+    row["lpips_to_source"] = min(to_each)  # of the source copied most
     again = result.sample(len(asked), asked, seed=protocol.seed + 1)
     row["lpips_same_pyramid"] = mean_lpips(protocol.perceptual, made[first:], again[first:])
     return row
 
 
 def _copies(protocol: Protocol, pixels: Tensor, split: str, images: int = 1) -> dict[str, float]:
-    """Return the copying measures; for images with several sources, each is that of the source copied most.
+    """Return the copying measures; for images with several sources, each is the largest in magnitude over these.
 
-    Arms without sources are compared with training images, equally many, as the copy index falls with their number.
+    Images without sources are compared with as many training images, since the copy index falls with their number.
     chance_correlation: correlation with a real image that is not a source.
     """
     some = pixels[: protocol.queries]
@@ -224,7 +224,7 @@ def _shares(result: Trained, sources: Tensor | None, seed: int) -> dict[str, flo
         return {}
     pyramids = sources[:CROSSED_PYRAMIDS]
     z = latents(CROSSED_LATENTS, result.generator.latent, seed)
-    # All pyramids for one z, then for the next, so that bands of several images combine equally for every z.
+    # All pyramids for one z, then for the next, so that bands of several images are combined alike for every z.
     made = result.sample_from(z.repeat_interleave(len(pyramids), dim=0), pyramids.repeat(len(z), 1, 1, 1), seed=seed)
     shares = copying.variance_shares(made.view(len(z), len(pyramids), *made.shape[1:]).transpose(0, 1))
     return {f"share_{name}": value for name, value in shares.items()}
@@ -243,7 +243,7 @@ def spectra(trained: Mapping[str, Trained], protocol: Protocol, *, seed: int) ->
 
 
 def histories(trained: Mapping[str, Trained], *, seed: int) -> pd.DataFrame:
-    """Return the training curves of several arms: arm, seed, images, d_loss, g_loss, d_real, d_fake, fid."""
+    """Return the training curves of several arms: arm, seed, epoch, images, d_loss, g_loss, d_real, d_fake, fid."""
     frames = (result.history.assign(arm=label, seed=seed) for label, result in trained.items())
     return pd.concat(frames, ignore_index=True)
 
@@ -253,9 +253,9 @@ def signs(
 ) -> tuple[pd.DataFrame, str]:
     """Return correlations with held-out sources and with other images over training, and a note on the measurement.
 
-    Each of `arms.sign_arms` is trained `design.sign_seeds` times, with seeds that no other `seed` uses.
-    Columns: arm, seed, training (its own seed), images, source_correlation, chance_correlation; before training and
-    after each epoch.
+    Each of `arms.sign_arms` is trained `design.sign_seeds` times, with seeds that runs with another `seed` do not use.
+    Columns: arm, seed, training (the seed of one training), images, source_correlation, chance_correlation; one row
+    before training and after each epoch.
     """
     train, sources = train.subset(slice(design.sign_count or None)), protocol.sources["held-out"]
     settings = replace(settings, epochs=design.sign_epochs, score_every=1)
@@ -292,7 +292,7 @@ def compare_on(
 
 
 def load_others(names: Sequence[str], *, size: int, seed: int) -> dict[str, tuple[Images, Images]]:
-    """Load training and test images of further data sets, by name; DataError if one has too few."""
+    """Load training and test images of further data sets by name; DataError if a data set has too few."""
     others = {
         name: tuple(load_images(name, split, size=size, seed=seed) for split in ("train", "test")) for name in names
     }
@@ -305,7 +305,7 @@ def repeated(
     others: Mapping[str, tuple[Images, Images]], settings: Settings, levels: Sequence[int],
     measured: Mapping[str, Any], *, seed: int, checkpoints: Path,
 ) -> list[tuple[pd.DataFrame, str]]:  # fmt: skip
-    """Run the comparison on each of `others`; return rows of tab11 and a note. measured: options of `load_protocol`."""
+    """Run the comparison on each of `others`; return rows of tab11 and a note each. measured: for `load_protocol`."""
     found = []
     for name, (train, test) in others.items():
         protocol = load_protocol(train, test, settings, **measured)
@@ -315,7 +315,7 @@ def repeated(
 
 
 def headline(trained: dict[str, Trained], protocol: Protocol, dataset: str, *, seed: int) -> pd.DataFrame:
-    """Return tab11: the source's table with the measures it omits, and the reported values next to ours."""
+    """Return tab11: the source's table with measures that it omits, and the reported values next to ours."""
     rows = evaluate(trained, protocol, seed=seed)
     reported = pd.DataFrame([REPORTED.get(arm, {}) for arm in rows.arm], columns=["reported_fid", "reported_lpips"])
     rows.insert(0, "dataset", dataset)

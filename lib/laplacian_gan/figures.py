@@ -1,4 +1,4 @@
-"""Every figure of the study, drawn from saved data alone: one seed gives lines, several give bands or dots."""
+"""Every figure of the study, drawn from saved data alone: lines for one seed, bands or dots for several."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ from lib.laplacian_gan.arms import NO_SOURCE
 from lib.metrics.classification import wilson
 
 Arrays = Mapping[str, np.ndarray]
-FOLLOWS = 0.2  # samples follow their sources if correlations with these and other images differ by more
+FOLLOWS = 0.2  # samples follow their sources if correlations with sources and with other images differ by more
 
 # An arm has the same colour in all figures.
 ARM_COLOURS = {
@@ -170,7 +170,7 @@ LEVEL_PANELS = (
 
 
 def _dot_panels(axes, frame: pd.DataFrame, arms: Sequence[str], panels) -> None:
-    """Draw the values of every arm by origin of its sources, for each of `panels` (column, title, limits)."""
+    """Draw one panel per entry of `panels` (column, title, limits): values of every arm by origin of its sources."""
     for cell, (column, title, limits) in zip(axes, panels, strict=True):
         plots.dots(cell, frame, column, arms, "sources", SPLITS)
         cell.set_title(title)
@@ -207,7 +207,7 @@ def spectrum(frame: pd.DataFrame) -> Figure:
 
 
 def interpolation(arrays: Arrays) -> Figure:
-    """Draw fig19: swapped coarse and fine levels, and walks in z and between pyramids (`pictures.interpolations`)."""
+    """Draw fig19: swapped levels, and walks in z and between pyramids. arrays: `pictures.interpolations`."""
     walks = [name for name in arrays if name not in ("sources", "swaps")]
     plots.use_style()
     mosaic = [["swaps", name] for name in walks]
@@ -238,7 +238,7 @@ def controls(frame: pd.DataFrame) -> Figure:
 def extractors(frame: pd.DataFrame) -> Figure:
     """Draw fig112: every arm's Fréchet distance in the features of two extractors. frame: tab12 with `fid_second`.
 
-    The title gives Spearman's rank correlation over arms, using held-out sources for arms that have sources.
+    The title gives Spearman's rank correlation over all rows except exact copies and those with training sources.
     """
     figure, axes = plots.subplots(1, 1, width=4.0, height=3.2)
     for split, (_, marker, _) in SPLITS.items():
@@ -262,9 +262,9 @@ def extractors(frame: pd.DataFrame) -> Figure:
 
 
 def mixtures(frame: pd.DataFrame) -> Figure:
-    """Draw fig111: distance against copying by the number of images that bands come from. frame: `tables.mixtures`.
+    """Draw fig111: distance against copying by the number of images that supply bands. frame: `tables.mixtures`.
 
-    A line joins the points of a seed, as a mean over copies and negatives is meaningless; arms without sources are
+    A line joins the points of each seed, as a mean over copies and negatives is meaningless. Arms without sources are
     horizontal lines, as they have nothing to copy. The vertical line is the mean correlation with other images.
     """
     figure, axes = plots.subplots(1, 2, height=2.7, sharey=True)
@@ -292,9 +292,9 @@ def mixtures(frame: pd.DataFrame) -> Figure:
 def signs(frame: pd.DataFrame) -> Figure:
     """Draw fig113: correlation with the source over training, one panel per arm. frame: `evaluation.signs`.
 
-    There is one line per training (`seed`, `training`); the dotted line is the mean correlation with other images. A
-    title counts the trainings that end with copies or negatives (see `FOLLOWS`), with Wilson's 95 % interval of the
-    share of copies among both.
+    There is one line per run (`seed`, `training`); the dotted line is the mean correlation with other images. Titles
+    count the runs that end with copies and with negatives (see `FOLLOWS`) and give Wilson's 95 % interval for the
+    share of copies among these.
     """
     arms = list(frame.arm.unique())
     figure, axes = plots.subplots(1, len(arms), height=2.4, sharey=True, squeeze=False)

@@ -25,7 +25,7 @@ class Loss:
     Attributes:
         discriminator: (on_real, on_fake) -> scalar.
         generator: (on_real, on_fake) -> scalar; most ignore `on_real`.
-        gradient_penalty: (discriminator, real, fake) -> scalar, penalty of the discriminator; None: no penalty.
+        gradient_penalty: (discriminator, real, fake) -> scalar, added to the discriminator's loss; None: no penalty.
         needs_real: whether the generator's loss uses the logits of real images.
     """
 
@@ -71,7 +71,7 @@ def relativistic_generator(on_real: Tensor, on_fake: Tensor) -> Tensor:
 
 
 def _paired(a: Tensor, b: Tensor) -> Tensor:
-    """Return a - b for logits (n,) or (n, 1), flattened, since mixed shapes would broadcast to all pairs."""
+    """Return a - b for logits (n,) or (n, 1), flattened, since (n,) and (n, 1) would broadcast to all n² pairs."""
     return a.float().flatten() - b.float().flatten()
 
 
@@ -89,7 +89,7 @@ def gradient_penalty(discriminator: Critic, real: Tensor, fake: Tensor) -> Tenso
 def zero_centred_penalty(discriminator: Critic, images: Tensor) -> Tensor:
     """E ||grad D(x)||^2 / 2 at the given images: R1 on real ones, R2 on generated ones (Mescheder et al. 2018).
 
-    The papers' factor gamma is not included; as for `gradient_penalty`, D must not use batch norm.
+    The paper's factor gamma is not included; as for `gradient_penalty`, D must not use batch norm.
     """
     return _gradients(discriminator, images.detach().float()).square().sum(dim=1).mean() / 2
 

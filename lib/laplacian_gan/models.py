@@ -1,8 +1,8 @@
 """DCGAN (Radford et al. 2016) at 32, 64 or 128 px, optionally with pyramid levels as input, and the LAPGAN chain.
 
 All arms share one generator and one discriminator class; LAPGAN adds `BandGenerator`. `levels` lists the resolutions
-at which the band of that size is concatenated to the features as three extra channels; without levels they
-are the standard DCGAN, with the same weights and the same number of parameters.
+at which the band of that size is concatenated to the features as three extra channels; without levels, the
+two networks are the standard DCGAN, layer for layer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Generator(nn.Module):
     Transposed 4 x 4 convolutions from 4 px to `size`, with `width` channels before the last,
     doubling at each lower resolution; batch norm and ReLU; tanh at the output. A band at resolution r
     is concatenated to the features of that resolution. DCGAN has no features at the last resolution,
-    only colours; if the finest band is given, the last block outputs half of `width` channels
+    only colours; if the finest band is given, the last block outputs `width` / 2 channels
     instead, and a 3 x 3 convolution maps them and the band to colours.
     """
 
@@ -98,7 +98,7 @@ class Discriminator(nn.Module):
 
 
 class BandGenerator(nn.Module):
-    """One step of LAPGAN (Denton et al. 2015): noise (n, r·r), upsampled coarse image -> its band (n, 3, r, r)."""
+    """One step of LAPGAN (Denton et al. 2015): noise (n, r·r), upsampled coarse image -> band (both (n, 3, r, r))."""
 
     def __init__(self, resolution: int, *, width: int = 64):
         super().__init__()
@@ -118,9 +118,9 @@ class BandGenerator(nn.Module):
 
 
 class Chain(nn.Module):
-    """LAPGAN: z (n, latent) -> images, coarse to fine, from noise alone: sampling needs no training image.
+    """LAPGAN: z (n, latent) -> images (n, 3, size, size), from noise alone: sampling needs no training image.
 
-    A DCGAN generates the image at `base` px; each step upsamples it and adds a generated band. z holds
+    A DCGAN generates the image at `base` px; each step upsamples the previous image and adds a generated band. z holds
     the latent vector of the DCGAN and one noise plane per step.
     """
 
@@ -133,7 +133,7 @@ class Chain(nn.Module):
         self.latent, self.levels = sum(self.planes), ()
 
     def each_step(self, z: Tensor, images: Mapping[int, Tensor]) -> dict[int, tuple[Tensor, Bands | None]]:
-        """Return by resolution the image that each step generates from the true coarse image, and its condition."""
+        """Return, by resolution, the image that each step generates from the true coarse one, and D's condition."""
         parts = z.split(self.planes, dim=1)
         made = {self.base: (self.first(parts[0]), None)}
         for step, noise in zip(self.steps.values(), parts[1:], strict=True):
@@ -157,8 +157,8 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def shapes(model: Generator) -> pd.DataFrame:
-    """Return the sizes of a new generator's layers, seen in a forward pass: layer, channels and side (pixels) of the
-    input, channels_after and side_after of the output."""
+    """Return the layer sizes of a new generator, recorded in a forward pass: layer, channels and side (pixels) of its
+    input, channels_after and side_after of its output."""
     layers = {"first": model.first, **{f"block {r}": block for r, block in model.blocks.items()}, "mix": model.mix}
     rows = []
 
@@ -181,7 +181,7 @@ def _join(features: Tensor, bands: Bands | None, resolution: int, levels: Sequen
 
 
 def check_levels(levels: Sequence[int], size: int) -> tuple[int, ...]:
-    """Return the levels in ascending order; ValueError if a DCGAN or a pyramid of images of `size` px has not all."""
+    """Return the levels in ascending order; ValueError if no DCGAN has `size` px or its pyramid lacks a level."""
     if size < 2 * COARSEST or size != resolutions(size)[-1]:
         raise ValueError(f"a DCGAN makes images of 8, 16, 32, 64, 128, … px, not of {size}")
     unknown = [level for level in levels if level not in resolutions(size)]

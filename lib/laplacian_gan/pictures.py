@@ -1,4 +1,4 @@
-"""Images for the figures as arrays (…, 3, h, w), uint8 unless noted, to redraw figures without the models."""
+"""Images for the figures: arrays (…, 3, h, w), uint8 unless noted, from which they are redrawn without models."""
 
 from collections.abc import Mapping
 
@@ -25,7 +25,7 @@ def pyramid_bands(images: Images, count: int = 3) -> Arrays:
 
 
 def samples(trained: Trained, count: int, sources: Mapping[str, Tensor] | None = None, *, seed: int) -> Arrays:
-    """Return "samples" from the first latents of `seed`; for arms with sources, samples and sources per split."""
+    """Return "samples" from the first latents of `seed`; for arms with sources, samples and sources of each split."""
     if not trained.arm.needs_source:
         return {"samples": trained.sample(count, seed=seed).numpy()}
     arrays = {}
@@ -36,13 +36,13 @@ def samples(trained: Trained, count: int, sources: Mapping[str, Tensor] | None =
 
 
 def level_samples(trained: Mapping[str, Trained], sources: Tensor, *, seed: int) -> Arrays:
-    """Return what each arm generates from the same sources and the same z: label -> images."""
+    """Return the sources, and each arm's samples from them at the same z: label -> images."""
     made = {label: result.sample(len(sources), sources, seed=seed).numpy() for label, result in trained.items()}
     return {"sources": sources.numpy()} | made
 
 
 def nearest(trained: Mapping[str, Trained], protocol: Protocol, count: int = 8, *, seed: int) -> Arrays:
-    """Return generated images and their nearest training images in pixel space: label -> (2, count, …)."""
+    """Return generated images and the training images nearest in pixel space: label -> (2, count, …)."""
     arrays = {}
     for label, result in trained.items():
         for split in protocol.sources if result.arm.needs_source else [""]:
@@ -56,7 +56,7 @@ def nearest(trained: Mapping[str, Trained], protocol: Protocol, count: int = 8, 
 def interpolations(plain: Trained, conditioned: Trained, sources: Tensor, *, steps: int = 8, seed: int) -> Arrays:
     """Return swaps of coarse and fine levels between images, and interpolation walks.
 
-    "swaps" (n, n, …): coarse half of the pyramid of image i with the fine half of that of image j, at one z.
+    "swaps" (n, n, …): the coarse half of the pyramid of image i with the fine half of that of image j, at one z.
     Walks (steps, …): DCGAN from z to z', the pyramid GAN likewise at one pyramid, and between two pyramids at one z.
     """
     count, floats = len(sources), as_float(sources)

@@ -5,7 +5,7 @@
 
 `down` blurs with the binomial kernel (1 4 6 4 1)/16 and keeps every second pixel; `up` inserts
 zeros between pixels and blurs with twice the kernel per axis. A band is an image minus its
-upsampled coarse version. Borders are replicated. Any height and width is allowed: sizes are halved
+upsampled coarse version. Borders are replicated. Any height and width are allowed: sizes are halved
 and rounded up. All operations are linear and keep float32 or float64, even under autocast.
 """
 

@@ -9,14 +9,14 @@ from lib.metrics.comparison import holm, mean_and_sd, paired_table
 
 
 def labelled(rows: pd.DataFrame) -> pd.DataFrame:
-    """Append the kind of pyramid to the names of arms, so that each name has one row per seed."""
+    """Append the origin of the pyramids to the names of arms, so that each name has one row per seed."""
     split = rows.sources.map({NO_SOURCE: "", "training": ", training pyramids", "held-out": ", held-out pyramids"})
     copies = rows.arm.str.startswith("copy of ")
     return rows.assign(arm=rows.arm + split.where(~copies, ""))
 
 
 def mixtures(controls: pd.DataFrame) -> pd.DataFrame:
-    """Return tab16 from tab12: realism and copying by the number of images that bands come from, and references."""
+    """Return tab16 from rows of tab11 and tab12: realism and copying by number of images that supply the bands."""
     shown = controls.arm.isin([DCGAN.label, "null: zeros", PYRAMID.label, "held-out images"])
     shown |= controls.arm.str.startswith("bands of ")
     names = ["arm", "seed", "images", "sources", "fid", "lpips_diversity", "lpips_real"]
@@ -41,8 +41,7 @@ MEASURES = (
 def over_seeds(rows: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Return mean and sd over seeds of each measure by arm and sources: *by, arm, sources, seeds, fid, fid_sd, …
 
-    Columns that do not vary with the seed (reported values, sample counts, the extractor) are kept;
-    where they vary, the first value is.
+    Of other columns (reported values, sample counts, the extractor), the first value is kept.
     """
     keys = [*by, "arm", "sources"]
     table = mean_and_sd(rows, keys, [name for name in MEASURES if name in rows])

@@ -20,12 +20,12 @@ from lib.laplacian_gan.losses import LOSSES
 from lib.laplacian_gan.models import Chain, Discriminator, Generator, parameter_count, resolutions
 from lib.training import Captured, MovingAverage, TrainingError, fit_arm, prepare, scored, shuffled, start
 
-if TYPE_CHECKING:  # checkpoint keys hold the data's checksum, not the code that loads it
+if TYPE_CHECKING:  # checkpoints depend on the checksum of the data, not on the code that loads them
     from lib.data.images import Images
 
 CALIBRATION_BATCHES = 16
 SAMPLES_AT_ONCE = 250
-NOISE = 2**31  # added to the sampling seed (CPUs use 32 bits), so that noise on bands does not repeat z's numbers
+NOISE = 2**31  # added to the sampling seed (CPUs use 32 bits of it), so that noise on bands does not repeat z
 
 Bands = dict[int, Tensor]
 CONDITIONS = {"own": nn.Identity(), "zeros": torch.zeros_like, "noise": torch.randn_like}
@@ -64,7 +64,7 @@ class Trained:
     def sample_from(self, z: Tensor, sources: Tensor | None = None, *, seed: int = 0) -> Tensor:
         """Return images for latents z (n, latent), conditioned on uint8 `sources` (n, 3, h, w) if the arm needs any.
 
-        Image i uses sources[i]; with bands of several images, the g-th of these is sources[i - g], see `Arm.images`.
+        Image i uses sources[i]; with bands of several images, the g-th image is sources[i - g], see `Arm.images`.
         Returns uint8 (n, 3, h, w) on the CPU; the caller's random state is unchanged.
         """
         device = next(self.generator.parameters()).device
@@ -93,7 +93,7 @@ def latents(count: int, latent: int, seed: int) -> Tensor:
 
 
 def own_latents(accelerator, count: int, latent: int, device: torch.device) -> Tensor:
-    """Draw the latents of a step of all processes, which share the random state; return this one's (count, latent)."""
+    """Draw one step's latents of all processes, which share the random state; return this process's (count, latent)."""
     z = torch.randn(count * accelerator.num_processes, latent, device=device)
     return z[accelerator.process_index * count :][:count]
 
@@ -116,7 +116,7 @@ def conditions(images: Tensor, arm: Arm, scales: Tensor) -> Bands:
 
 
 def all_bands(images: Tensor, scales: Tensor) -> Bands:
-    """Return all bands of float images by resolution, divided by `scales` (coarse to fine), where 0 counts as 1."""
+    """Return all bands of float images by resolution, divided by `scales` (coarse to fine), zeros replaced by 1."""
     sizes = resolutions(images.shape[-1])
     bands = reversed(pyramid.build(images, len(sizes)))
     scales = torch.where(scales > 0, scales, 1.0).to(images.device)
@@ -126,7 +126,7 @@ def all_bands(images: Tensor, scales: Tensor) -> Bands:
 def scales_of(images: "Images", count: int = 2000) -> Tensor:
     """Return each band's standard deviation about its channel means over the first `count` images, coarse to fine.
 
-    Coarse bands of natural images are several times stronger than fine ones; divided by these, all have unit variance.
+    Coarse bands of natural images are several times stronger than fine ones; the division gives all unit variance.
     """
     floats = as_float(images.pixels[:count])
     bands = reversed(pyramid.build(floats, len(resolutions(floats.shape[-1]))))
@@ -137,8 +137,8 @@ def scales_of(images: "Images", count: int = 2000) -> Tensor:
 def calibrate(generator: nn.Module, arm: Arm, scales: Tensor, train: "Images", batch_size: int) -> None:
     """Recompute the batch norm statistics of an averaged generator.
 
-    The averaged weights never processed a batch; the running statistics that they inherit belong to
-    the trained network's weights. The caller's random state is unchanged.
+    The averaged weights have never processed a batch, and the running statistics that they inherit belong
+    to the weights of the trained network. The caller's random state is unchanged.
     """
     norms = [layer for layer in generator.modules() if isinstance(layer, nn.BatchNorm2d)]
     with torch.random.fork_rng():
@@ -166,8 +166,8 @@ def train_arm(
 ) -> Trained:
     """Train one arm. Arms with the same seed see the same images in the same order.
 
-    score(trained) returns the values of the training curve, every `score_every` epochs; `score_key`
-    identifies what they depend on, as checkpoints store the curve.
+    score(trained) returns the values of the training curve, every `score_every` epochs and at the end;
+    `score_key` identifies what they depend on, as checkpoints store the curve.
     """
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
@@ -202,7 +202,8 @@ def make_step(
     """Build an arm's networks; return the averaged generator, parameter counts and a training step for `fit`,
     step((number, batch)) -> terms. Everything is registered for checkpoints.
 
-    read(batch) returns real images (n, 3, h, w). Steps with and without a gradient penalty are captured separately.
+    read(batch) returns real images (n, 3, h, w). On a GPU, the steps with and without a gradient penalty are captured
+    as separate graphs.
 
     Raises:
         TrainingError: a LAPGAN in several processes.
@@ -262,16 +263,16 @@ def optimizer_of(part: nn.Module, arm: Arm) -> torch.optim.Optimizer:
 def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
     """Return a step that updates the discriminator, then the generator, on real images (n, 3, h, w).
 
-    A LAPGAN has such a pair for each step of its chain, each given the true coarse image (Denton et al. 2015, section
-    3.2). Nothing is copied back from the device, both updates use the same generated batch, and the generator's update
-    computes no gradients for the discriminator's weights.
+    A LAPGAN has one such pair of networks for each step of its chain, which is given the true coarse image (Denton et
+    al. 2015, section 3.2). Nothing is copied back from the device, both updates use the same generated batch, and the
+    generator's update computes no gradients for the discriminator's weights.
     """
     generator, discriminator, generator_optimizer, discriminator_optimizer = parts
     plain, chain = accelerator.unwrap_model(generator), arm.kind == "lapgan"
     loss, augment = LOSSES[arm.loss], AUGMENTATIONS[arm.augmentation]
 
     def pairs(real: Tensor) -> list[tuple[nn.Module, Tensor, Tensor, Bands | None]]:
-        """Return (discriminator, real images, generated images, condition of the discriminator) of each pair."""
+        """Return (discriminator, real images, generated images, condition of the discriminator) for each pair."""
         images = gaussian(real) if chain else {}
         bands = {} if chain else conditions(real, arm, scales)
         z = own_latents(accelerator, len(real), plain.latent, real.device)
@@ -306,7 +307,7 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
         accelerator.backward(total)
         generator_optimizer.step()
         discriminator.requires_grad_(True)
-        # Losses, and the mean probability of being real that D assigns to real and to generated images.
+        # d_real, d_fake: the mean probability of being real that D assigns to real and to generated images.
         d_real, d_fake = (torch.stack(logits).detach().sigmoid().mean() for logits in (on_real, on_fake))
         return {"d_loss": d_loss.detach(), "g_loss": total.detach() / len(made), "d_real": d_real, "d_fake": d_fake}
 
@@ -329,7 +330,7 @@ def gaussian(images: Tensor) -> dict[int, Tensor]:
 
 
 def decoder_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
-    """Return a step that reconstructs the source by mean squared error: pure copying, with nothing to generate."""
+    """Return a step that trains the generator to reconstruct its source by mean squared error: pure copying."""
     generator, optimizer = parts
 
     def step(real: Tensor, penalised: bool) -> dict[str, Tensor]:
@@ -349,5 +350,5 @@ def decoder_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
 STEPS = {"gan": adversarial_step, "lapgan": adversarial_step, "decoder": decoder_step}
 
 
-# Trains several arms: label -> Trained, with one checkpoint folder per arm below `checkpoints`.
+# Train several arms: label -> Trained, with one checkpoint folder per arm below `checkpoints`.
 train_arms = partial(train_each, train_arm)
