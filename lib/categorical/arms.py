@@ -7,8 +7,8 @@ from lib.categorical.losses import SIMILARITIES
 
 PUBLISHED = ("imsvd", "carp", "scan")
 CODE_LOSSES = ("categorical", *PUBLISHED)
-# An arm with a momentum encoder → the arm with the closest loss of one network on the batch, whose temperature it
-# takes: in a run as short as those of the tuning, a momentum encoder still holds much of its random weights.
+# Each arm with a momentum encoder takes the temperature of the arm without one whose loss is most similar: in runs as
+# short as those of the tuning, a momentum encoder still consists largely of its random initial weights.
 TWINS = {"categorical, queue": "categorical", "MoCo": "NT-Xent", "CARP form": "SCAN form"}
 
 
@@ -23,8 +23,8 @@ class Arm:
         which `experiments.tune` selects.
     similarity, temperature: arguments of `losses.categorical_info_nce`; NT-Xent and MoCo use temperature as well.
     entropy: weight of `losses.position_entropy`.
-    queue: number of earlier keys, for "categorical" and "moco"; 0 takes negatives from the batch. With a queue, keys
-        come from a momentum encoder with this momentum.
+    queue: number of earlier keys, for "categorical" and "moco"; 0: negatives come from the batch alone.
+    momentum: in [0, 1), of the momentum encoder that computes the keys with a queue and in "carp".
     dimensions: size of an embedding.
     """
 
@@ -70,7 +70,7 @@ def main_arms(positions: int, categories: int, queue: int, momentum: float = 0.9
 
 
 def published_arms(positions: int, categories: int, momentum: float = 0.99) -> list[Arm]:
-    """Return the closest published losses on codes; their formulas have no code temperature: 1 unless it is tuned."""
+    """Return arms with the closest published losses on codes, which have no code temperature: it is 1 unless tuned."""
     codes = {"positions": positions, "categories": categories, "entropy": 0.0}
     return [
         Arm("IMSVD form", "imsvd", **codes, code_temperature=1.0),
@@ -80,7 +80,7 @@ def published_arms(positions: int, categories: int, momentum: float = 0.99) -> l
 
 
 def ablation_arms(base: Arm) -> list[Arm]:
-    """Return the study's arm with one change at a time; `experiments.tune` compares code temperatures."""
+    """Return the study's arm and variants with one change each; `experiments.tune` compares code temperatures."""
     others = [replace(base, label=f"similarity: {name}", similarity=name) for name in list(SIMILARITIES)[1:]]
     codes = [replace(base, label=f"code: {name}", code=name) for name in ("straight_through", "gumbel")]
     return [

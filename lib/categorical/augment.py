@@ -14,7 +14,7 @@ class Views(nn.Module):
     without blur (Chen et al. 2020, appendix B.9).
     size: height and width. smallest_crop: smallest share of the image area in a crop. hue: largest hue shift, in turns
     of the colour circle; 0.5 allows any.
-    Only what the views share can be learned: if colours are preserved, codes of colour are the easiest solution.
+    Only what the views share can be learned: if colours are preserved, encoding them is the easiest solution.
     Uses torch's global random state.
     """
 

@@ -1,4 +1,4 @@
-"""Published losses closest to the study's, each implemented from its paper's formula.
+"""The published losses closest to the study's, each implemented from its paper's formula.
 
 Symbols: p and q are soft codes (B, L, K) of two views of the same B images: at each of L positions,
 a probability for each of K categories. ⟨p, q⟩ is the dot product over categories, (B, L); p̄ is the
@@ -48,9 +48,9 @@ def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) ->
     """InfoNCE with negatives from a queue (He et al. 2020, equation 1).
 
     The mean over images of -⟨x, k⟩/τ + log [exp(⟨x, k⟩/τ) + Σ_n exp(⟨x, n⟩/τ)], with query x, its key k and n in
-    the queue, all normalised here. Other images of the batch are not negatives, as in the paper. Equal embeddings
+    the queue, all normalised here. As in the paper, other images of the batch are not negatives. Equal embeddings
     give ln(1 + Q). query (B, D) comes from the encoder, key (B, D) from the momentum encoder for the same images, queue
-    (Q, D) has one earlier key per row; the caller detaches key and queue. τ = 0.1: authors' CIFAR-10 notebook.
+    (Q, D) has one earlier key per row; the caller detaches key and queue. τ = 0.1 as in the authors' CIFAR-10 notebook.
     """
     query = F.normalize(query, dim=1) / temperature
     positive = (query * F.normalize(key, dim=1)).sum(1, keepdim=True)  # (B, 1)
@@ -61,19 +61,19 @@ def moco(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) ->
 
 @full_precision
 def imsvd(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
-    """IMSVD (Niu et al. 2025), the formula of its published code:
+    """IMSVD (Niu et al. 2025), by the formula of its published code:
 
         mean_{b,l} -log⟨p, q⟩ + weight · [Σ_l Σ_a f(J_{la,la}) / L + Σ_{l≠m} Σ_{a,c} f(J_{la,mc}) / (L(L-1))],
 
     with f(x) = x log x, joint frequencies J = PᵀQ / B (LK, LK) over the batch, and P and Q the codes as (B, LK).
     The second term spreads the agreeing pairs of one position over its categories (only the diagonal of
     each diagonal block of J enters, as in the code); the third pushes two different positions towards
-    equal frequencies of all K² pairs, that is, towards independence. The least entropic code, one-hot
-    and constant, gives 0; one-hot, balanced and independent positions give -weight · 3 ln K.
+    equal frequencies of all K² pairs, that is, towards independence. Constant one-hot codes, with
+    zero entropy, give 0; one-hot, balanced and independent positions give -weight · 3 ln K.
 
     Simplified: `weight` replaces two of the code's three weights, which are all 1 in both of its scripts. The code
-    clamps every probability to at least 1e-8, this function only arguments of logarithms. J is computed per process,
-    theirs over all. With L = 1 there is no third term. Gradients flow through both p and q.
+    clamps every probability to at least 1e-8, this function only arguments of logarithms. J is computed per process
+    here, over all processes there. With L = 1 there is no third term. Gradients flow through both p and q.
     """
     batch, positions, categories = p.shape
     joint = p.flatten(1).T @ q.flatten(1) / batch  # (LK, LK)
@@ -90,14 +90,14 @@ def imsvd(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
 def carp(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     """CARP (Silva & Ramírez Rivera 2023): mean_{b,l} -log⟨p, q⟩ + weight · mean_l KL(m_l ‖ uniform).
 
-    m = (p̄ + q̄) / 2, the mean over the images and over student and teacher, as in the published code, and
+    m = (p̄ + q̄) / 2 is the mean over images and over student and teacher, as in the published code, and
     KL(m ‖ uniform) = ln K - H(m). Equal codes give 0 if they are one-hot and balanced, ln K if they are uniform,
     and (with weight 1) also ln K if they are constant and one-hot.
 
     Positions serve as blocks; the paper resamples its blocks at each step from one layer of prototypes. The
     paper's loss over two views, each given to the student in turn, is `carp(cat([p1, p2]), cat([q2, q1]))`;
-    multi-crop is not used. p comes from the student, q from the teacher (its moving average) for the other view;
-    the caller detaches q. The published code uses weight 1.
+    multi-crop is not used. p comes from the student, q for the other view from the teacher, the student's moving
+    average; the caller detaches q. The published code uses weight 1.
     """
     mean = (p.mean(0) + q.mean(0)) / 2  # (L, K)
     divergence = math.log(p.shape[2]) + _negative_entropy(mean).sum(-1)  # (L,)
@@ -112,8 +112,8 @@ def scan(p: Tensor, q: Tensor, entropy_weight: float = 5.0) -> Tensor:
     one-hot and balanced, (1 - λ) ln K if they are uniform, and 0 if they are one-hot and constant.
 
     Simplified: the paper's q is a mined neighbour of the image in the feature space of an earlier pretext task; here
-    it is the image's other view (in `frozen` a neighbour). As in their code, the entropy is of the anchors p alone. λ
-    is 5 in the authors' configuration for CIFAR-10.
+    it is the image's other view (in `frozen`, a neighbour). As in the authors' code, the entropy is that of the
+    anchors p alone. λ is 5 in their configuration for CIFAR-10.
     """
     return _disagreement(p, q) + entropy_weight * _negative_entropy(p.mean(0)).sum(-1).mean()
 

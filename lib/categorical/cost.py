@@ -15,7 +15,7 @@ from lib.training import start
 
 @torch.random.fork_rng()
 def measured_cost(arms: Sequence[Arm], settings: Settings, *, size: int, rounds: int = 5) -> pd.DataFrame:
-    """Return arm, macs (per image: both views, backward), median milliseconds, relative (to the first arm), threads."""
+    """Return arm, macs (per image: two views, with backward), milliseconds (median), relative (to the first), threads."""
     pixels = torch.randint(0, 256, (settings.batch_size, 3, size, size), dtype=torch.uint8)
     tasks = {}
     for arm in arms:
@@ -23,7 +23,7 @@ def measured_cost(arms: Sequence[Arm], settings: Settings, *, size: int, rounds:
         accelerator = start(settings.device, settings.precision)
         step = make_step(accelerator, arm, pixels, settings, steps=1_000_000)[1]
         for queue in (part for part in accelerator._custom_objects if isinstance(part, Queue)):
-            queue.push(torch.rand(queue.size, *arm.shape))  # full, as after the first steps of training
+            queue.push(torch.rand(queue.size, *arm.shape))  # full, as in all but the first steps
         tasks[arm.label] = partial(step, torch.arange(settings.batch_size))
     table = costs(tasks, rounds=rounds, relative=arms[0].label)
     return table.assign(macs=table.macs // settings.batch_size).rename_axis("arm").reset_index()

@@ -1,7 +1,7 @@
 """Evaluation of trained arms: clusters, nearest neighbours, and the health of their codes.
 
-Labels serve evaluation and the choice of temperatures (`experiments.tune`), never training. Everything is fitted on
-training images and reported on test images; a readout's own choices (a position, a threshold) need no labels.
+Labels are used for evaluation and to choose temperatures (`experiments.tune`), never for training. Everything is
+fitted on training images and reported on test images; a readout's own choices (position, threshold) need no labels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lib.data.images import Images
 
 NEIGHBOURS = 200  # k of the kNN classifier, as in Wu et al. 2018; at most a tenth of the training set
-CONNECTED = 4000  # training codes that are compared pairwise for connected codes
+CONNECTED = 4000  # training codes that are compared pairwise to find connected components
 PIXELS = 10_000  # training images for k-means on raw pixels
 RESTARTS = 5
 
@@ -46,7 +46,7 @@ class Encoded:
 
 
 def encode(trained: Trained, images: Tensor, batch_size: int = 500) -> Encoded:
-    """Encode images (N, 3, H, W), uint8 or floats in [-1, 1], by encoder and head in evaluation mode, in float32."""
+    """Encode images (N, 3, H, W), uint8 or floats in [-1, 1], with encoder and head in evaluation mode, in float32."""
     device = next(trained.network.parameters()).device
     parts = (part.to(device) for part in images.split(batch_size))
     features = predict(trained.network.encoder, (as_float(x) if x.dtype == torch.uint8 else x for x in parts))
@@ -82,7 +82,7 @@ def see(trained: Mapping[str, Trained], train: "Images", test: "Images") -> dict
 def curve_score(train: "Images", test: "Images"):
     """Return score(trained) for training curves, comparable across losses.
 
-    knn and knn_output: kNN accuracy in % on features and on embedding or soft codes; used: perplexity of codes, % of K.
+    knn, knn_output: kNN accuracy (%) on features and on embeddings or soft codes; used: mean perplexity in % of K.
     """
 
     def score(trained: Trained) -> dict[str, float]:
@@ -98,7 +98,7 @@ def curve_score(train: "Images", test: "Images"):
 
 
 def knn_accuracy(fitted: Tensor, asked: Tensor, train: "Images", test: "Images") -> float:
-    """Return the accuracy (%) of kNN on test representations; those of the training images are `fitted`."""
+    """Return the test accuracy (%) of kNN. fitted, asked: representations of the training and of the test images."""
     k = min(NEIGHBOURS, max(1, len(train) // 10))
     found = clustering.knn(fitted, train.labels, asked, k=k, classes=len(train.classes))
     return 100 * (found == test.labels).float().mean().item()
@@ -146,7 +146,7 @@ def best_position(soft: Tensor) -> int:
 def _connected(fitted: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
     """Return connected components of codes that agree in enough positions; other codes join their nearest code.
 
-    The threshold is the one that yields the most components of at least 1 % of the images.
+    The threshold is the one that yields the most components with at least 1 % of the codes.
     """
     some, length = fitted[:CONNECTED], fitted.shape[1]
     tried = [codes.connected_codes(some, at_least=least) for least in range(length // 2 + 1, length + 1)]
@@ -160,7 +160,7 @@ def cluster_table(
 ) -> pd.DataFrame:
     """Return tab21: arm, seed, readout, bytes (per image), wanted (number of clusters), accuracy in %, nmi and more.
 
-    Measured on test images; the first row is raw pixels. counts: numbers of clusters besides the number of classes.
+    Measured on test images; the first row is for raw pixels. counts: numbers of clusters besides that of classes.
     """
     fitted, asked = (part.pixels.flatten(1).float().div(255) for part in (train.subset(slice(PIXELS)), test))
     found = clustering.k_means(fitted, len(train.classes), seed=seed, restarts=RESTARTS)  # without any learning
@@ -178,7 +178,7 @@ def cluster_table(
 
 
 def _bytes(seen: Seen, readout: str) -> float:
-    """Return the bytes per image of the representation that a readout clusters, with numbers in float32."""
+    """Return the bytes per image of the representation that a readout clusters, counting real numbers as float32."""
     if readout == "one position":
         return code_bytes(1, seen.trained.arm.categories)
     if readout in ("k-modes on hard codes", "connected codes"):
@@ -223,8 +223,8 @@ def code_bytes(positions: int, categories: int) -> float:
 def health_table(seen: Mapping[str, Seen], *, seed: int) -> pd.DataFrame:
     """Measure arms with codes on test images: perplexity, dead, unique, redundancy, bits (`codes.code_health`), …
 
-    sureness: mean probability of the most likely category; 1 - sureness is lost in hardening. collapsed: whether all
-    images have the same hard code, so that anything read from the hard codes is at chance.
+    sureness: mean probability of the most likely category; 1 - sureness is lost by discretisation. collapsed: whether
+    all images have the same hard code, so that anything read from hard codes is at chance.
     """
     return pd.DataFrame(
         {"arm": label, "seed": seed}
@@ -241,8 +241,8 @@ def agreement_histograms(
 ) -> pd.DataFrame:
     """Return the data of fig27: arm, seed, panel, x, value.
 
-    panel "positives": share of pairs by the agreement of two views of one image; "negatives": of different
-    images; "perplexity": perplexity of the categories at each position, in descending order.
+    panel "positives": share of pairs by agreement, for two views of one image; "negatives": for views of different
+    images; "perplexity": perplexity of the categories at each position over test images, in descending order.
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)

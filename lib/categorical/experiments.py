@@ -1,4 +1,4 @@
-"""Steps of the notebook: tune arms, and collect their histories and measures in tables."""
+"""Steps of the notebook: tune arms, and collect their training histories and measures in tables."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ from lib.data.images import Images
 from lib.metrics import clustering
 from lib.metrics.comparison import paired_table
 
-TUNING_SEED = 1000  # not a run's own seed, but the same in all runs, so that each arm has one temperature
+TUNING_SEED = 1000  # the same in all runs, so that each arm has one temperature; no run has it as its own seed
 
 
 def check(train: Images, small: Images, settings: Settings, design: Any) -> None:
     """Check notebook 02's parameters before anything is trained. small: images of the ablation.
 
     Raises:
-        DataError: a batch is not filled, or there are fewer images than clusters.
+        DataError: there are too few images to fill a batch, or fewer images than clusters.
     """
     if design.ablation_epochs:
         needs.batch(settings.batch_size, len(small), f"ablation_count={design.ablation_count}")
@@ -45,19 +45,19 @@ def held_out(count: int) -> int:
 
 
 def histories(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
-    """Return fig26: arm, seed, epoch, images (seen), loss, knn and knn_output in %, used; NaN where not measured."""
+    """Return fig26: arm, seed, epoch, images (seen), loss, knn, knn_output and used in %; NaN where not measured."""
     columns = ["arm", "seed", "epoch", "images", "loss", "knn", "knn_output", "used"]
     frames = [result.history.assign(arm=label, seed=seed).reindex(columns=columns) for label, result in trained.items()]
     return pd.concat(frames, ignore_index=True)
 
 
 def at(arm: Arm, temperature: float) -> Arm:
-    """Return the arm with another temperature: of its codes, or of its loss if it makes embeddings."""
+    """Return the arm with another temperature: that of its codes, or of its loss if it makes embeddings."""
     return replace(arm, **{"code_temperature" if arm.makes_codes else "temperature": temperature})
 
 
 def temperatures(arms: Sequence[Arm]) -> str:
-    """Return the arms' temperatures for a note, in ascending order, each once."""
+    """Return a note on the arms' temperatures, in ascending order, each once."""
     codes = {arm.code_temperature for arm in arms if arm.makes_codes}
     embeddings = {arm.temperature for arm in arms if not arm.makes_codes}
     parts = (" or ".join(f"{value:g}" for value in sorted(part)) for part in (codes, embeddings))
@@ -75,17 +75,17 @@ def tune(
     """Select the temperature of each arm on a validation split.
 
     grids: candidates by `Arm.makes_codes`: temperatures of the codes, and of the loss for arms without codes. Every arm
-    is trained once per temperature, with `TUNING_SEED`, on `train` less the images `held_out`, on which it is scored by
-    kNN accuracy of its soft codes or embedding. If the best temperature is the smallest or largest of its grid, the one
-    beyond, by the grid's own ratio, is tried as well, once. Arms in `TWINS` take what their twin chose. Labels of
-    training images are used to choose temperatures, and for nothing else. Ties go to the first temperature.
+    is trained once per temperature, with `TUNING_SEED`, on `train` without the `held_out` images, on which its soft
+    codes or embedding are scored by kNN accuracy. If the best temperature is at an edge of its grid, the next beyond it
+    (by the grid's mean ratio) is tried too, once. Arms in `TWINS` take the temperature of their twin. Labels of
+    training images are used to choose temperatures and for nothing else. Ties go to the first temperature.
 
-    Nothing here depends on a run's own seed if `train` does not: runs that share `checkpoints` train each of these
-    networks once, and wait for each other.
+    If `train` does not depend on a run's own seed, nothing here does: runs that share `checkpoints` train each of these
+    networks only once, and wait for each other.
 
     Returns:
         arms, and tab27: arm, temperature, knn (validation, %), chosen. A grid of one temperature is used without
-        training, except by published losses; with an empty one the arms keep their own. If nothing is trained, the
+        training, except by published losses; with an empty grid, arms keep their own. If nothing is trained, the
         table is None.
     """
     one = {codes: grid[0] for codes, grid in grids.items() if len(grid) == 1}
@@ -97,7 +97,7 @@ def tune(
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(TUNING_SEED))
     cut = len(train) - held_out(len(train))
     fitted, held = train.subset(order[:cut]), train.subset(order[cut:])
-    first = os.environ.get("RANK", "0") == "0"  # the others of several processes follow it
+    first = os.environ.get("RANK", "0") == "0"  # of several processes, only the first takes the lock
 
     def scored(trials: Sequence[tuple[Arm, float]]) -> list[dict[str, object]]:
         variants = [replace(at(arm, value), label=f"{arm.label}, temperature {value:g}") for arm, value in trials]
@@ -145,14 +145,14 @@ def ablation_table(seen: Mapping[str, Seen], train: Images, test: Images, *, see
 
 
 def queue_facts(arm: Arm) -> pd.DataFrame:
-    """Return fig22: name and value of the parameters behind the diagram of the queue, which shows all but the last."""
+    """Return the data of fig22: name and value of the queue's parameters; the diagram shows all but the last."""
     names = ("positions", "categories", "queue", "momentum", "temperature")
     return pd.DataFrame({"name": names, "value": [float(getattr(arm, name)) for name in names]})
 
 
 def main_readouts(table: pd.DataFrame) -> pd.Series:
-    """Return which rows of tab21 over seeds are tested: the soft codes or embedding of each arm, and raw pixels, by
-    k-means with as many clusters as classes, the number that comes first."""
+    """Return which rows of tab21 over seeds are tested: k-means on the soft codes or embedding of each arm and on raw
+    pixels, with as many clusters as classes, the number in the first row."""
     return (table.wanted == table.wanted.iloc[0]) & table.arm.str.contains(
         r"k-means on (?:soft codes|embedding|pixels)"
     )
@@ -161,7 +161,7 @@ def main_readouts(table: pd.DataFrame) -> pd.Series:
 def at_equal_bytes(clusters: pd.DataFrame, represented: pd.DataFrame) -> pd.DataFrame:
     """Return tab29 from tab21 and tab22 of all seeds: hard codes of other losses against those of the study's own arm.
 
-    By measure: accuracy (%) of k-modes with as many clusters as classes, and of kNN by Hamming distance.
+    The measures are the accuracies (%) of k-modes with as many clusters as classes and of kNN by Hamming distance.
     """
     modes = clusters[(clusters.readout == "k-modes on hard codes") & (clusters.wanted == clusters.wanted.iloc[0])]
     near = represented[represented.representation == "hard codes"].rename(columns={"knn": "accuracy"})

@@ -110,7 +110,7 @@ def categorical_similarity(arrays: Arrays, shown: int = 16) -> Figure:
 
 
 def clusters(arrays: Arrays) -> Figure:
-    """Draw fig24: one row per cluster, images from its middle (left) to its edge. arrays: `pictures.cluster_sheet`."""
+    """Draw fig24: one row per cluster, images from its centre (left) to its edge. arrays: `pictures.cluster_sheet`."""
     sheets = arrays["images"]
     count, columns = sheets.shape[:2]
     figure, axes = plots.subplots(height=0.36 * count + 0.5)
@@ -130,7 +130,7 @@ def clusters(arrays: Arrays) -> Figure:
 def code_map(arrays: Arrays) -> Figure:
     """Draw fig25: a map of the codes by class, and their agreement sorted by cluster. arrays: `pictures.code_map`."""
     figure, axes = plots.subplots(1, 2, height=3.1, width_ratios=[1.25, 1])
-    colours = plt.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"]  # ten colours, for any colour vision
+    colours = plt.style.library["petroff10"]["axes.prop_cycle"].by_key()["color"]  # ten accessible colours
     for number, name in enumerate(arrays["classes"]):
         chosen = arrays["labels"] == number
         style = {"color": colours[number % len(colours)], "marker": plots.MARKERS[number % len(plots.MARKERS)]}
@@ -181,7 +181,7 @@ def health(frame: pd.DataFrame) -> Figure:
 
 
 def positions(frame: pd.DataFrame) -> Figure:
-    """Draw fig28: accuracy against L for each K; a cross marks collapsed codes. frame: `ablation_table`."""
+    """Draw fig28: accuracy against L for each K; a cross marks collapsed codes. frame: `experiments.ablation_table`."""
     figure, axes = plots.subplots(1, 3, height=2.5)
     frame = frame.assign(K=[f"K = {k}" for k in frame.categories])
     panels = (
@@ -206,7 +206,7 @@ def positions(frame: pd.DataFrame) -> Figure:
 def retrieval(arrays: Arrays) -> Figure:
     """Draw fig29: queries and their nearest training images by Hamming distance. arrays: `pictures.retrieval`.
 
-    The title of each image gives the share of equal positions, with a tick if the class is the same.
+    Above each image: the share of positions that agree, and a tick if the class is the same, a cross if not.
     """
     rows, columns = arrays["agreement"].shape
     figure, axes = plots.subplots(rows, columns + 1, height=0.72 * rows + 0.2, squeeze=False)
@@ -243,7 +243,7 @@ READOUTS = {
 
 
 def scores(table: pd.DataFrame) -> Figure:
-    """Draw fig211: clustering accuracy by arm and readout, one mark per seed. table: rows of tab21 with one count."""
+    """Draw fig211: clustering accuracy by arm and readout, one mark per seed. table: tab21 for one cluster count."""
     arms = list(dict.fromkeys(table.arm))
     figure, axes = plots.subplots(height=0.3 * len(arms) + 1.0)
     plots.dots(axes, table, "accuracy", arms, "readout", READOUTS)

@@ -1,7 +1,7 @@
 """Codes on frozen features: a linear layer that learns categories from an image and its nearest neighbours.
 
-The network below is not trained, so learning a code takes seconds. The positive pair is an image and one of its mined
-neighbours instead of two views, as in SCAN (Van Gansbeke et al. 2020); the loss is the study's own or SCAN's.
+The network that extracts the features is not trained, so learning a code takes seconds. As in SCAN (Van Gansbeke et al.
+2020), a positive pair is an image and one of its mined neighbours, not two views; the loss is the study's or SCAN's.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class HeadSettings:
     epochs: int = 60
     batch_size: int = 256
     learning_rate: float = 3e-3  # peak, AdamW; one cycle
-    neighbours: int = 10  # per image; its positive is drawn from these at every step
+    neighbours: int = 10  # per image, whose positive is drawn from them at every step
     device: str = "cpu"  # matrices this small gain nothing from a GPU
 
 
@@ -51,14 +51,13 @@ def check(design: Any) -> None:
 def embedded(extractor: str, seen: Seen, train: "Images", test: "Images") -> Embedded:
     """Return frozen features of both sets.
 
-    extractor: "vgg16", trained on ImageNet with labels; or "" for the encoder of `seen`, trained on the same images
-    without labels.
+    extractor: "vgg16", trained on ImageNet with labels; or "" for the encoder of `seen`, trained without labels.
     """
     labels = {"train_labels": train.labels, "test_labels": test.labels}
     if not extractor:
         return Embedded(f"{seen.trained.arm.label}, features", seen.train.features, seen.test.features, **labels)
     network = vgg16()
-    features = (network(part.pixels).cpu().half().float() for part in (train, test))  # rounded as in stored results
+    features = (network(part.pixels).cpu().half().float() for part in (train, test))  # as in stored results
     return Embedded("VGG16, features", *features, **labels)
 
 
@@ -66,14 +65,14 @@ def mined(points: Tensor, count: int) -> Tensor:
     """Return indices (N, count) of the nearest other points by cosine, nearest first; count is below N."""
     found = clustering.nearest(points, points, k=count + 1)[0]
     itself = found == torch.arange(len(points))[:, None]
-    itself[~itself.any(dim=1), -1] = True  # ranked behind equal points, which count as neighbours
+    itself[~itself.any(dim=1), -1] = True  # ranked behind its duplicates, which count as neighbours
     return found[~itself].view(len(points), count)
 
 
 def head_arms(sizes: Sequence[int], categories: int, classes: int) -> list[Arm]:
     """Return one arm with the study's loss per code size in bytes, and SCAN's form with one cluster per class.
 
-    categories: K, a power of two up to 256 such that positions fill whole bytes.
+    categories: K, a power of two up to 256 such that positions fill whole bytes; otherwise a MetricError.
     """
     bits = categories.bit_length() - 1
     if not 1 <= bits <= 8 or categories != 2**bits or any(8 * size % bits for size in sizes):
@@ -87,7 +86,7 @@ def train_heads(
 ) -> dict[str, tuple[Encoded, Encoded]]:
     """Train a linear head of each arm on the training embeddings: label -> (codes of training images, of test images).
 
-    No class labels are used. Dimensions are standardised by the training images; each arm has a checkpoint folder.
+    No class labels are used. Features are standardised over the training images; each arm has a checkpoint folder.
     """
     deviation, mean = torch.std_mean(data.train, dim=0)
     train, test = ((part - mean) / deviation.clamp_min(1e-6) for part in (data.train, data.test))
@@ -127,10 +126,10 @@ def _train_head(arm: Arm, data: Any, near: Tensor, settings: HeadSettings, seed:
 def cluster_table(
     data: Embedded, heads: Mapping[str, tuple[Encoded, Encoded]], arm: str, classes: int, *, seed: int
 ) -> pd.DataFrame:
-    """Return tab28: features, seed, method, accuracy (Hungarian, %), nmi, ami, ari, clusters (not empty).
+    """Return tab28: features, seed, method, accuracy (Hungarian, %), nmi, ami, ari, clusters (number not empty).
 
-    heads: from `train_heads`, including "SCAN form"; arm: label of the head to cluster. k-means and k-modes are
-    fitted on training images, with `classes` clusters, and measured on test images.
+    heads: from `train_heads`, including "SCAN form"; arm: label of the head whose codes are clustered. k-means and
+    k-modes are fitted on training images, with `classes` clusters, and measured on test images.
     """
     ours, scan = heads[arm], heads["SCAN form"]
     how = {"seed": seed, "restarts": RESTARTS}
@@ -156,7 +155,7 @@ def compare(
 ) -> tuple[pd.DataFrame, pd.DataFrame | None]:  # fmt: skip
     """Return tab26 and tab28: search on NT-Xent's embedding and on frozen features, and clusters of the latter.
 
-    design: the values of `defaults`; without `head_epochs` there are no heads, so tab26 has the embedding alone, and
+    design: the values of `defaults`; if `head_epochs` is 0, there are no heads: tab26 has only the embedding, and
     tab28 is None. seen: trained arms with `train` and `test` encoded, including "NT-Xent" and "categorical".
     """
     embedding, ours = seen["NT-Xent"], seen["categorical"]

@@ -7,7 +7,7 @@ similarity of two images is the probability that categories drawn from their cod
 
 a number in [0, 1] that equals 1 - Hamming/L for one-hot codes. It replaces the cosine in
 InfoNCE (van den Oord et al. 2018), with negatives from the batch (Chen et al. 2020) or from a queue
-(He et al. 2020). The other similarities are alternatives from the literature to the mean agreement.
+(He et al. 2020). The other similarities are alternatives to agreement, taken from the literature.
 """
 
 import math
@@ -41,7 +41,7 @@ def log_agreement(p: Tensor, q: Tensor) -> Tensor:
 
 
 def chance_weighted(p: Tensor, q: Tensor) -> Tensor:
-    """Return the agreement with each category divided by K times its frequency in p and q, (N, M), at least 0.
+    """Return the agreement with each category's term divided by K times its frequency in p and q: (N, M), at least 0.
 
     Agreement in a rare category counts more (TEMI, Adaloglou et al. 2023, with beta 1; Goodall 1966).
     If all categories are equally frequent, this equals `agreement`.
@@ -86,7 +86,7 @@ def categorical_info_nce(
     of the number of candidates: ln(2B - 1), or ln(B + Q).
 
     Random pairs of codes already agree in about 1/K of the positions, so the logits span (1 - 1/K)/temperature;
-    this should exceed ln(negatives) by a few nats, which a temperature of 0.1 does up to about a thousand of them.
+    this should exceed ln(negatives) by a few nats, as it does at 0.1 with up to about a thousand negatives.
     """
     if queue is None:
         codes = torch.cat([p, q])  # (2B, L, K)
@@ -127,8 +127,8 @@ def _scaled(p: Tensor, q: Tensor, temperature: float, name: str) -> Tensor:
 def position_entropy(p: Tensor) -> Tensor:
     """Return the entropy of the mean code of a batch (B, L, K), averaged over positions: 0 to ln K nats.
 
-    It is to be maximised: InfoNCE does not penalise a position that always has the same category, as this adds
-    a constant to every logit.
+    It is to be maximised: InfoNCE does not penalise a position that always has the same category, as such a position
+    only adds a constant to every logit.
     """
     mean = p.mean(0).clamp_min(SMALLEST)  # (L, K)
     return -(mean * mean.log()).sum(-1).mean()
@@ -138,9 +138,9 @@ def position_entropy(p: Tensor) -> Tensor:
 def discretise(logits: Tensor, kind: str = "soft", temperature: float = 1.0) -> Tensor:
     """Return codes (..., K) from logits (..., K).
 
-    kind: "soft", a softmax at this temperature; "straight_through", its argmax as one-hot with the gradient of
-    the softmax (Bengio et al. 2013); "gumbel", a one-hot sample with the gradient of the relaxed sample (Jang et
-    al. 2017), drawn from torch's global random state.
+    kind: "soft", a softmax at this temperature; "straight_through", its one-hot argmax with the gradient of the
+    softmax (Bengio et al. 2013); "gumbel", a one-hot sample with the gradient of the relaxed sample (Jang et al.
+    2017), drawn from torch's global random state.
     """
     if kind == "gumbel":
         return F.gumbel_softmax(logits, tau=temperature, hard=True)
@@ -155,7 +155,7 @@ def discretise(logits: Tensor, kind: str = "soft", temperature: float = 1.0) -> 
 def soft_code(logits: Tensor, temperature: float) -> Tensor:
     """Return the softmax of logits (..., K) at a temperature, with no probability below e^-40 times the largest one.
 
-    Smaller probabilities change no similarity in float32, but they and their products are denormal numbers, with
+    Smaller probabilities change no similarity in float32, but they and their products may be denormal numbers, with
     which CPUs multiply matrices a hundred times more slowly.
     """
     scaled = logits / temperature

@@ -21,8 +21,8 @@ class SmallResNet(nn.Module):
         blocks = [BasicBlock(width, width)]
         for stage in range(1, stages):
             before, after = width * 2 ** (stage - 1), width * 2**stage
-            # The pooling takes every other pixel. A strided convolution instead writes out of bounds on CPUs without
-            # AVX-512 if it has fewer than 8 channels in channels_last (PyTorch 2.11, oneDNN 3.10).
+            # The pooling takes every other pixel; a strided convolution with fewer than 8 channels in channels_last
+            # would write out of bounds on CPUs without AVX-512 (PyTorch 2.11, oneDNN 3.10).
             every_other = nn.MaxPool2d(1, stride=2)
             shortcut = nn.Sequential(every_other, nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after))
             blocks.append(BasicBlock(before, after, stride=2, downsample=shortcut))
@@ -36,7 +36,7 @@ class SmallResNet(nn.Module):
 def build_encoder(name: str = "small", width: int = 32) -> nn.Module:
     """Build `small` (with `width` filters in the stem) or `resnet18` with a stem for 32 px: 3×3, stride 1, no pooling.
 
-    Both have `features`, the size of their output.
+    Both have an attribute `features`, the size of their output.
     """
     if name == "small":
         return SmallResNet(width)
@@ -52,7 +52,7 @@ def build_encoder(name: str = "small", width: int = 32) -> nn.Module:
 class Network(nn.Module):
     """Encoder and head. The head has one hidden layer, as in SimCLR and MoCo v2, of the same size for all arms.
 
-    shape: of the head's output for one image: (L, K), logits of a code, or (D,), an embedding.
+    shape: that of the head's output for one image: (L, K), logits of a code, or (D,), an embedding.
     """
 
     def __init__(self, encoder: nn.Module, shape: tuple[int, ...]):
@@ -70,8 +70,8 @@ class Network(nn.Module):
 class Queue(nn.Module):
     """First-in, first-out queue of the last `size` rows pushed, codes (L, K) or vectors (D,) (He et al. 2020).
 
-    Unfilled slots are never returned, batches of any size wrap around, and of a batch larger than the queue only
-    the newest rows are kept. `state_dict` holds the whole state.
+    Unfilled slots are never returned, batches of any size wrap around, and only the last rows of a batch larger than
+    the queue are kept. `state_dict` holds the whole state.
     """
 
     def __init__(self, size: int, shape: tuple[int, ...]):

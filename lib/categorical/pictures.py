@@ -21,7 +21,7 @@ from lib.metrics.features import to_pixels
 def pair_and_other(seen: Seen, test: Images, settings: Settings, *, seed: int) -> dict[str, np.ndarray]:
     """Return images and codes of x_i, another view x_i′ of it, and a dissimilar image x_j.
 
-    x_i is the test image with the most confident code, x_j the one that agrees with it least; no labels are used.
+    x_i is the test image with the most confident code, x_j the one that agrees with x_i least; no labels are used.
 
     Returns:
         images (3, 3, S, S) uint8; soft (3, L, K); hard (3, L); agreement (3, 3), expected, between soft codes.
@@ -47,7 +47,7 @@ def pair_and_other(seen: Seen, test: Images, settings: Settings, *, seed: int) -
 def cluster_sheet(
     found: Tensor, points: Tensor, images: Images, *, columns: int = 14, most: int = 12
 ) -> dict[str, np.ndarray]:
-    """Return images of the largest clusters, at even ranks by distance from the mean. found: clusters (N,) of points.
+    """Return images of the largest clusters, evenly spaced in rank by distance from the mean. found: clusters (N,).
 
     Returns:
         images (clusters, columns, 3, S, S) uint8; sizes (clusters,), share of all images; purity (clusters,),
@@ -114,8 +114,8 @@ def retrieval(
 def factors(images: Images, dataset: str, *, seed: int) -> dict[str, Tensor]:
     """Return the known factors of every image, integers (N,): class, brightness, colour, and more for `shapes`.
 
-    brightness: octile within the set; colour: the nearest of red, yellow, green, cyan, blue and
-    magenta to the mean colour. `shapes` adds how an image was drawn, and uses the drawn colour.
+    brightness: octile within the set; colour: whichever of red, yellow, green, cyan, blue and magenta is nearest to
+    the mean colour. `shapes` uses the drawn colour instead, and adds other factors with which images were drawn.
     """
     mean = images.pixels.float().mean((2, 3)) / 255  # (N, 3)
     grey = mean.mean(1)

@@ -2,7 +2,7 @@
 
 A database of embeddings is stored in a few bytes per image and ranked for each query; queries are not stored. Two
 measures: whether the true nearest neighbour in the embedding space is ranked near the top (recall), and whether images
-of the query's class come first (mean average precision). The rivals are the baselines of faiss (Douze et al. 2024):
+of the query's class come first (mean average precision). The baselines are those of faiss (Douze et al. 2024):
 product quantisation (PQ, Jégou et al. 2011), the same after a learned rotation (OPQ, Ge et al. 2013), iterative
 quantisation (ITQ, Gong et al. 2013) and random hyperplanes (LSH, Charikar 2002).
 """
@@ -31,7 +31,7 @@ RIVALS = ("PQ", "OPQ", "ITQ", "LSH")
 EXACT = "exact search"
 OURS, SOFT = "categorical", "categorical, soft query"
 WITHIN = (1, 10, 100)  # ranks of recall
-OPQ_POINTS, OPQ_ROUNDS = 10_000, 10  # images and iterations that learn the rotation, the costliest part; faiss: 50
+OPQ_POINTS, OPQ_ROUNDS = 10_000, 10  # images and iterations for learning the costly rotation (faiss: 50 iterations)
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ def search_table(
     """Return tab26: embedding, seed, method, bytes (per stored image), map, recall_1, recall_10, recall_100 (all in %).
 
     codes: (database, queries) of each learned code, searched both by Hamming distance of hard codes ("categorical") and
-    with the query's probabilities instead ("soft query", by expected agreement). sizes: bytes of the rivals; a size
-    that the dimensions do not allow is skipped. queries: number of queries, drawn at random with `seed`; 0 uses all.
+    with the query's probabilities instead ("soft query", by expected agreement). sizes: bytes of the baselines; a size
+    for which one cannot be fitted is skipped. queries: number of queries, drawn at random with `seed`; 0 uses all.
     own: whether the codes are computed from these embeddings; if not, their recall is left empty, as one network's
     codes would be scored on another network's neighbours.
 
-    map is the mean over queries of the average precision of the whole ranking, with images of the same class relevant.
-    Ties follow a random order drawn with `seed`, as files are often sorted by class.
+    map is the mean over queries of the average precision of the whole ranking, with images of the same class relevant;
+    a MetricError if no query has any. Ties follow a random order drawn with `seed`, as files are often sorted by class.
     """
     draw = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(embedded.train), generator=draw)
@@ -121,7 +121,7 @@ def expected_disagreement(queries: Tensor, stored: Tensor) -> np.ndarray:
 
 
 def quantiser(method: str, size: int, base: Tensor, *, seed: int):
-    """Return faiss's index of one of `RIVALS`, fitted to vectors (N, D), `size` bytes each; None where it cannot be.
+    """Return faiss's index of one of `RIVALS`, fitted to vectors (N, D), `size` bytes each, or None if impossible.
 
     PQ and OPQ split a vector into equal parts, ITQ has no more bits than dimensions, and the rotations of OPQ and ITQ
     need at least as many images as dimensions (faiss writes out of bounds otherwise). Parts have 256 centroids, or 16
@@ -171,7 +171,7 @@ def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, se
     """Return distances (M, N) of queries (M, D) to a database (N, D) stored by faiss in `size` bytes each.
 
     method: one of `RIVALS`, fitted on the database. PQ and OPQ compare the uncompressed query (asymmetric distances),
-    ITQ and LSH its code. None where `quantiser` cannot be fitted.
+    ITQ and LSH its code. None if `quantiser` returns None.
     """
     index = quantiser(method, size, base, seed=seed)
     if index is None:
@@ -187,7 +187,7 @@ def rival_distances(method: str, size: int, base: Tensor, queries: Tensor, *, se
 def representation_with_opq(seen: Mapping[str, Seen], train: "Images", test: "Images", *, seed: int) -> pd.DataFrame:
     """Return tab22: `representation_table`, and kNN (%) on NT-Xent's embedding after OPQ to the bytes of a hard code.
 
-    Training and test images are both compressed, as both are by hard codes. No such row where OPQ cannot be fitted.
+    Training and test images are both compressed, as with hard codes. If OPQ cannot be fitted, the row is left out.
     """
     table, embedding = representation_table(seen, train, test, seed=seed), seen["NT-Xent"]
     size = code_bytes(*seen["categorical"].trained.arm.shape)

@@ -19,7 +19,7 @@ from lib.forking import train_each
 from lib.muon import Muon
 from lib.training import Captured, MovingAverage, fit_arm, prepare, scored, start, step_count
 
-if TYPE_CHECKING:  # checkpoint keys hold the data's checksum, not the code that loads it
+if TYPE_CHECKING:  # checkpoints depend on the checksum of the data, not on the code that loads them
     from lib.data.images import Images
 
 Terms = dict[str, Tensor]
@@ -64,8 +64,8 @@ def train_arm(
 ) -> Trained:
     """Train one arm. Arms with the same seed start from the same encoder and see the same images in the same order.
 
-    Only `train.pixels` are read, never its labels. score(trained) returns the values of the training curve, every
-    `score_every` epochs; `score_key` identifies what they depend on, as checkpoints store the curve.
+    Only the pixels of `train` are read, never its labels. score(trained) returns the values of the training curve,
+    every `score_every` epochs and at the end; `score_key` identifies what they depend on, as checkpoints store them.
     """
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
@@ -77,7 +77,7 @@ def train_arm(
         accelerator, step, arm, train, settings, seed=seed, code=__name__, score=score_key,
         evaluate=scored(len(train), settings, now), checkpoint=checkpoint,
     )  # fmt: skip
-    # Without the autocast of `prepare`: what is read out of it is computed in float32.
+    # Unwrapped from the autocast of `prepare`, so that readouts compute in float32.
     network = accelerator.unwrap_model(wrapped, keep_fp32_wrapper=False)
     return Trained(arm, network.eval().cpu(), history)
 
@@ -85,7 +85,7 @@ def train_arm(
 def make_step(
     accelerator: Accelerator, arm: Arm, pixels: Tensor, settings: Settings, *, steps: int
 ) -> tuple[nn.Module, Callable[[Tensor], Terms]]:
-    """Build the network of an arm and its training step(indices of a batch), all registered for checkpoints.
+    """Build the network of an arm and its step(indices of a batch) -> terms, with all state registered for checkpoints.
 
     pixels: uint8 (N, 3, H, W); steps: of the whole training, for the schedule. The network is wrapped by Accelerate.
     """
@@ -94,8 +94,8 @@ def make_step(
     network = Network(build_encoder(settings.encoder, settings.width), arm.shape)
     slow = None
     if arm.queue or arm.loss == "carp":
-        # The key encoder: a moving average of all weights, heads included (He et al. 2020, eq. 2). Its batch
-        # norm uses the statistics of its own batches, as in MoCo.
+        # The key encoder: a moving average of all weights, those of the head included (He et al. 2020, eq. 2). Its
+        # batch norm uses the statistics of its own batches, as in MoCo.
         slow = MovingAverage(network, arm.momentum).requires_grad_(False).to(accelerator.device)
     queue = Queue(arm.queue, arm.shape).to(accelerator.device) if arm.queue else None
     for part in (slow, queue):
@@ -146,7 +146,7 @@ def make_step(
 
 
 def optimizers(network: nn.Module, settings: Settings, *, on_gpu: bool) -> list[torch.optim.Optimizer]:
-    """Return SGD, and with "muon" also Muon for matrices and convolutions; both use the same learning rate."""
+    """Return SGD; for "muon", also Muon for matrices and convolutions, at the same learning rate."""
     if settings.optimizer not in ("sgd", "muon"):
         raise ValueError(f"optimizer {settings.optimizer!r} is unknown; choose 'sgd' or 'muon'")
     weights = list(network.parameters())
@@ -177,7 +177,7 @@ def objective(arm: Arm, outputs: Tensor, keys: Tensor, queue: Tensor | None) -> 
         keys = nn.functional.normalize(keys.float(), dim=1)
         if arm.loss == "nt_xent":
             return {"loss": baselines.nt_xent(outputs, keys, temperature=arm.temperature)}, keys
-        # At the first step the queue is empty, so the keys of the batch itself are used.
+        # At the first step the queue is empty, so the keys of the batch itself serve as negatives.
         queue = queue if len(queue) else keys.detach()
         return {"loss": baselines.moco(outputs, keys.detach(), queue, temperature=arm.temperature)}, keys
     p, q = (losses.discretise(part, arm.code, arm.code_temperature) for part in (outputs, keys))
@@ -190,5 +190,5 @@ def objective(arm: Arm, outputs: Tensor, keys: Tensor, queue: Tensor | None) -> 
     return terms, q
 
 
-# Trains several arms: label -> Trained, with one checkpoint folder per arm below `checkpoints`.
+# Train several arms: label -> Trained, with one checkpoint folder per arm below `checkpoints`.
 train_arms = partial(train_each, train_arm)
