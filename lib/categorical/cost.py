@@ -15,7 +15,7 @@ from lib.training import start
 
 @torch.random.fork_rng()
 def measured_cost(arms: Sequence[Arm], settings: Settings, *, size: int, rounds: int = 5) -> pd.DataFrame:
-    """Return arm, macs (per image: two views, with backward), milliseconds (median), relative (to the first), threads."""
+    """Return arm, macs (per image: both views, backward), milliseconds (median), relative (to the first), threads."""
     pixels = torch.randint(0, 256, (settings.batch_size, 3, size, size), dtype=torch.uint8)
     tasks = {}
     for arm in arms:
