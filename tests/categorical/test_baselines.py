@@ -1,4 +1,4 @@
-"""The published losses: slow loops from their equations, lightly's NT-Xent, known values, invariances, gradients."""
+"""The published losses against slow loops and lightly's NT-Xent; known values, invariances and gradients."""
 
 import math
 
@@ -22,13 +22,13 @@ def codes(count, positions=3, categories=4, *, seed=0, sharpness=2.0, dtype=torc
 
 
 def independent(positions, categories):
-    """All one-hot codes once: balanced positions that say nothing about each other, (K^L, L, K)."""
+    """Return every one-hot code once, (K^L, L, K): its positions are balanced and independent."""
     every = torch.cartesian_prod(*[torch.arange(categories)] * positions).view(-1, positions)
     return F.one_hot(every, categories).double()
 
 
 def constant(count, positions, categories):
-    """One-hot codes that are always the same."""
+    """Return equal one-hot codes."""
     return F.one_hot(torch.zeros(count, positions, dtype=torch.long), categories).double()
 
 
@@ -69,7 +69,7 @@ def test_nt_xent_equals_lightly(batch, dimensions, temperature):
     reference = [x.detach().clone().requires_grad_(True) for x in ours]
     found, expected = nt_xent(*ours, temperature), theirs(*reference)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    # Gradients cancel to zero where D = 1 or almost so: hence the absolute part.
+    # The absolute tolerance is for D = 1, where gradients cancel almost or entirely.
     torch.testing.assert_close(
         torch.autograd.grad(found, ours), torch.autograd.grad(expected, reference), rtol=1e-3, atol=1e-5
     )
@@ -92,7 +92,7 @@ def test_equal_embeddings_give_the_log_of_the_number_of_candidates(batch):
 
 
 def test_known_values_of_orthogonal_embeddings():
-    """Partners equal, all others at right angles: -1/τ + log(e^(1/τ) + the number of the others)."""
+    """Positives equal, all others orthogonal: -1/τ + log(e^(1/τ) + number of negatives)."""
     eye = torch.eye(6, dtype=torch.float64)
     close(nt_xent(eye[:3], eye[:3], 0.5), math.log1p(4 * math.exp(-2)))
     close(moco(eye[:2], eye[:2], eye[2:], 0.1), math.log1p(4 * math.exp(-10)))
@@ -130,7 +130,7 @@ def test_a_low_temperature_stays_finite():
 
 
 def disagreement(p, q):
-    """mean_{b,l} -log⟨p, q⟩ of nested lists."""
+    """Return mean_{b,l} -log⟨p, q⟩ of nested lists."""
     terms = [
         -math.log(sum(x * y for x, y in zip(p[b][position], q[b][position], strict=True)))
         for b in range(len(p))
@@ -195,13 +195,13 @@ def test_codes_of_known_values(categories, weight):
     close(imsvd(collapsed, collapsed, weight), 0)
     close(carp(collapsed, collapsed, weight), weight * log)
     close(scan(collapsed, collapsed, weight), 0)
-    close(imsvd(ideal[:, :1], ideal[:, :1], weight), -weight * log)  # of one position
+    close(imsvd(ideal[:, :1], ideal[:, :1], weight), -weight * log)  # a single position
 
 
 def test_only_imsvd_sees_that_positions_are_copies():
     ideal = independent(2, 4)
     copied = ideal[:, :1].expand(-1, 2, -1)
-    close(imsvd(copied, copied), -2 * math.log(4))  # independent ones would give -3 ln K
+    close(imsvd(copied, copied), -2 * math.log(4))  # independent positions would give -3 ln K
     for loss in (carp, scan):
         torch.testing.assert_close(loss(copied, copied), loss(ideal, ideal))
 
@@ -210,7 +210,7 @@ def test_only_imsvd_sees_that_positions_are_copies():
 def test_names_of_categories_and_order_of_positions_and_images_do_not_matter(loss):
     p, q = codes(6), codes(6, seed=1)
     expected = loss(p, q)
-    names = [torch.randperm(4, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]  # of each position
+    names = [torch.randperm(4, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]  # by position
     renamed = (torch.stack([x[:, n, order] for n, order in enumerate(names)], dim=1) for x in (p, q))
     torch.testing.assert_close(loss(*renamed), expected)
     torch.testing.assert_close(loss(p[:, [2, 0, 1]], q[:, [2, 0, 1]]), expected)
@@ -221,7 +221,7 @@ def test_which_losses_are_symmetric_in_the_views():
     p, q = codes(6), codes(6, seed=1)
     torch.testing.assert_close(imsvd(p, q), imsvd(q, p))
     torch.testing.assert_close(carp(p, q), carp(q, p))
-    assert scan(p, q) != scan(q, p)  # the entropy is of the anchors
+    assert scan(p, q) != scan(q, p)  # only the entropy of the anchors enters
 
 
 @pytest.mark.parametrize("loss", CODE_LOSSES)

@@ -33,7 +33,7 @@ def seen(trained, data):
 
 
 def known(labels, *, positions=4, categories=10):
-    """An arm whose codes say the label at every position."""
+    """Return codes whose category is the label at every position."""
     hard = labels[:, None].expand(-1, positions).contiguous()
     soft = torch.nn.functional.one_hot(hard, categories).float()
     return Encoded(soft.flatten(1), soft.flatten(1), soft, hard)
@@ -83,13 +83,13 @@ def test_codes_that_say_the_class_are_perfect_by_every_readout(perfect, data):
     assert set(own.index) == set(evaluation.readouts(perfect))
     assert (own.accuracy == 100).all() and np.allclose(own[["nmi", "ari"]], 1)
     five = table[(table.arm == "perfect") & (table.wanted == 5)]
-    assert (five.accuracy == 50).all()  # five clusters are matched to five of ten classes
+    assert (five.accuracy == 50).all()  # five clusters can be matched to only five of ten classes
     assert set(five.readout) == {"k-means on soft codes", "k-modes on hard codes", "k-means on features"}
     assert table.iloc[0].arm == "raw pixels" and 0 < table.iloc[0].accuracy < 100
 
 
 def test_clusters_are_fitted_without_the_test_images(seen, data):
-    """Other test images, the same clusters of the training images."""
+    """With other test images, the clusters of the training images stay the same."""
     one = seen["categorical"]
     other = replace(one, test=Encoded(*(part[:7] for part in vars(one.test).values())))
     for readout in evaluation.readouts(one):
@@ -99,14 +99,14 @@ def test_clusters_are_fitted_without_the_test_images(seen, data):
 
 def test_the_best_position_is_the_one_that_tells_most():
     labels = torch.arange(40) % 4
-    soft = torch.full((40, 3, 4), 0.25)  # says nothing
+    soft = torch.full((40, 3, 4), 0.25)  # uninformative
     soft[:, 1] = torch.eye(4)[labels]
-    soft[:, 2] = torch.eye(4)[0]  # always the same
+    soft[:, 2] = torch.eye(4)[0]  # constant
     assert evaluation.best_position(soft) == 1
 
 
 def test_connected_codes_join_chains_and_take_in_the_nearest():
-    """Two groups of codes of 12 positions, of which the last four say anything."""
+    """Two groups of codes of 12 positions, of which the last four are random."""
     generator = torch.Generator().manual_seed(0)
     free = torch.randint(10, (1500, 4), generator=generator)
     fixed = (torch.arange(1500) % 2 * 7)[:, None].expand(-1, 8)
@@ -130,7 +130,7 @@ def test_representations_and_their_bytes(seen, perfect, data):
     assert table.loc[("categorical", "soft codes"), "bytes"] == 4 * 24
     assert table.loc[("MoCo", "embedding"), "bytes"] == 4 * 128
     assert (table.loc["perfect"].knn == 100).all() and table.loc[("perfect", "features"), "linear"] == 100
-    assert table.linear.notna().sum() == len(seen) + 1  # on features alone
+    assert table.linear.notna().sum() == len(seen) + 1  # only on features
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_bytes_of_codes_are_whole_bits(positions, categories, expected):
 def test_health_of_known_codes(perfect):
     row = evaluation.health_table({"perfect": perfect}, seed=0).iloc[0]
     assert row.perplexity == pytest.approx(10) and row.dead == 0 and row["unique"] == pytest.approx(10 / 60)
-    assert row.redundancy == pytest.approx(1) and row.sureness == 1  # all positions say the same thing
+    assert row.redundancy == pytest.approx(1) and row.sureness == 1  # all positions are equal
 
 
 def test_histograms_are_shares_of_pairs(seen, data):
@@ -265,8 +265,8 @@ def test_arithmetic_of_a_step_is_that_of_the_formula():
     table = cost.measured_cost(arms, Settings(batch_size=4, width=4, device="cpu"), size=16, rounds=1)
     convolutions = 256 * 9 * (3 * 4 + 2 * 16) + 64 * (9 * (4 * 8 + 64) + 32) + 16 * (9 * (8 * 16 + 256) + 128)
     head = 16 * 16 + 16 * 8
-    first = 256 * 9 * 3 * 4  # needs no gradient of the image
-    # Two views, forward and two gradients; a 2B x 2B product of 8 numbers, forward and two gradients.
+    first = 256 * 9 * 3 * 4  # the image needs no gradient
+    # Forward and two gradients of two views, and of a 2B x 2B matrix of dot products of 8 numbers.
     expected = 2 * (3 * (convolutions + head) - first) + 3 * 8 * 8 * 8 // 4
     assert table.macs.tolist() == pytest.approx([expected, expected], rel=1e-3)  # more by the augmentation's matrices
     assert (table.macs >= expected).all() and (table.milliseconds > 0).all()

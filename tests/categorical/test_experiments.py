@@ -1,4 +1,4 @@
-"""Tuning: every arm, by the same budget, on images that it was not fitted on."""
+"""Tuning: every arm at the same budget, scored on images that it was not trained on."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -32,7 +32,7 @@ def test_every_arm_is_tuned_on_images_apart_from_its_training(monkeypatch):
     assert len(fitted) == 48 and len(held) == 12 and not fitted & held
     assert len(arms) == 7 and set(table.arm) == {arm.label for arm in arms} - TWINS.keys()
     best = table[table.chosen].set_index("arm").temperature
-    for before, after in zip(arms, tuned, strict=True):  # arms with a momentum encoder take their twin's
+    for before, after in zip(arms, tuned, strict=True):  # arms with a momentum encoder take that of their twin
         assert after == experiments.at(before, best[TWINS.get(before.label, before.label)])
     for arm, found in table.groupby("arm"):
         assert found.knn[found.chosen].item() == found.knn.max()
@@ -43,7 +43,7 @@ def test_every_arm_is_tuned_on_images_apart_from_its_training(monkeypatch):
 
 
 def test_runs_with_other_seeds_share_one_tuning(monkeypatch, tmp_path):
-    """The second asks for the same networks with the same seed, and the middle of a grid is not extended."""
+    """A second run asks for the same networks and seed; a grid whose best value is not at an edge is not extended."""
     asked, images = [], load_images("shapes-plain", "train", size=16, count=60)
 
     def table(seen, *_, **__):

@@ -85,7 +85,7 @@ def test_gradients_against_finite_differences(name, queued):
         return categorical_info_nce(a.softmax(-1), b.softmax(-1), queue, temperature=0.3, similarity=name)
 
     first = logits[0].requires_grad_()
-    # With a queue no gradient goes through the keys; chance-weighting treats frequencies as constants.
+    # With a queue, no gradient flows through the keys; chance weighting treats frequencies as constants.
     if name == "chance":
         frequency = torch.cat([part.softmax(-1) for part in logits]).mean(0).detach()
         assert torch.isfinite(torch.autograd.grad(loss(first, logits[1]), first)[0]).all() and frequency.min() > 0
@@ -150,13 +150,13 @@ def test_order_of_positions_and_of_categories_does_not_matter(name):
 
 
 def test_a_dead_position_changes_nothing_and_gets_no_gradient():
-    """Why there is an entropy term: InfoNCE does not see a position that always says the same."""
+    """The reason for the entropy term: InfoNCE ignores a position that always has the same category."""
     p, q = codes(4, 2), codes(4, 2, seed=1)
     dead = torch.zeros(4, 1, 5, dtype=torch.float64)
     dead[:, :, 2] = 1
     logits = (20 * dead).requires_grad_()
     extended = [torch.cat([part, logits.softmax(-1)], dim=1) for part in (p, q)]
-    # Three positions at temperature t are two at temperature 3t/2.
+    # Three positions, one of them dead, at temperature t equal two at temperature 3t/2.
     plain = categorical_info_nce(p, q, temperature=0.3)
     loss = categorical_info_nce(*extended, temperature=0.2)
     assert loss.item() == pytest.approx(plain.item(), rel=1e-6)
@@ -217,7 +217,7 @@ def test_gumbel_codes_are_drawn_with_the_probabilities_of_the_softmax():
 
 @pytest.mark.parametrize("temperature", [0.3, 0.1, 0.03])
 def test_soft_codes_and_their_products_are_no_denormal_numbers(temperature):
-    """A softmax of such logits underflows. Where it does not come near, soft codes are its very values."""
+    """A softmax of such logits underflows. Where it does not come close to that, soft codes equal it exactly."""
     logits = 3 * torch.randn(200, 8, 16, generator=torch.Generator().manual_seed(0))
     exact, soft = (logits / temperature).softmax(-1), discretise(logits, "soft", temperature)
     tiny = torch.finfo(torch.float32).tiny

@@ -25,7 +25,7 @@ def test_resnet18_has_the_stem_for_small_images_and_no_classifier():
     assert encoder.conv1.stride == (1, 1) and encoder.conv1.kernel_size == (3, 3)
     with torch.no_grad():
         assert encoder(torch.zeros(1, 3, 32, 32)).shape == (1, encoder.features) == (1, 512)
-    # He et al.: 11.2 M parameters of the convolutions, for a 3 x 3 stem.
+    # The 11.2 M convolution parameters of He et al., with a 3 x 3 stem.
     assert sum(value.numel() for value in encoder.parameters()) == 11_168_832
 
 

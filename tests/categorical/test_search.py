@@ -39,7 +39,7 @@ def test_precision_and_recall_are_those_of_brute_force(data, heads):
     order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
     found = search.rival_distances("PQ", 4, data.train[order], data.test, seed=0)
     true = similar[:, order].argmax(1)
-    nearer = (found < np.take_along_axis(found, true[:, None], 1)).sum(1)  # than the true neighbour
+    nearer = (found < np.take_along_axis(found, true[:, None], 1)).sum(1)  # how many are closer than the true neighbour
     for k in search.WITHIN:
         assert table.loc["PQ", f"recall_{k}"] == pytest.approx(100 * (nearer < k).mean())
 
@@ -84,7 +84,7 @@ def test_table_is_deterministic_and_exact_search_finds_all(data, heads):
     exact = table[table.method == search.EXACT].iloc[0]
     assert exact.bytes == 128 and exact.recall_1 == exact.recall_100 == 100
     assert set(table[table.bytes == 4].method) == {*search.RIVALS, search.OURS, search.SOFT}
-    assert set(table[table.bytes == 64].method) == {"LSH"}  # more parts and bits than dimensions
+    assert set(table[table.bytes == 64].method) == {"LSH"}  # PQ, OPQ and ITQ would need more dimensions
     assert table["map"].between(0, 100).all()
 
 
@@ -111,11 +111,11 @@ def test_what_experiments_and_heads_cannot_use_is_refused_before_anything_trains
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(DataError, match="VGG16 are not in .*TORCH_HOME"):
         frozen.check(SimpleNamespace(**values | {"frozen": "vgg16"}))
-    frozen.check(SimpleNamespace(**values | {"frozen": "resnet", "head_epochs": 0}))  # left out altogether
+    frozen.check(SimpleNamespace(**values | {"frozen": "resnet", "head_epochs": 0}))  # no heads, so not checked
 
 
 def test_embeddings_at_equal_bytes_keep_most_of_their_neighbours(data, monkeypatch):
-    """Blobs in 4 bytes still classify; where OPQ cannot be fitted, as for half bytes, the table is as it was."""
+    """Blobs are still classified from 4 bytes; where OPQ cannot be fitted, as to half bytes, no row is added."""
     monkeypatch.setattr(search, "representation_table", lambda *_, **__: pd.DataFrame({"arm": ["NT-Xent"]}))
     train, test = [SimpleNamespace(points=part) for part in (data.train, data.test)]
     sets = [Labelled(labels, range(4)) for labels in (data.train_labels, data.test_labels)]

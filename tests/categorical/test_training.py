@@ -1,4 +1,4 @@
-"""Training: what twins share, that no label is read, resuming bit for bit, queues, and the errors."""
+"""Training: repeatability, independence of labels, resuming bit for bit, queues, and errors."""
 
 import math
 from dataclasses import replace
@@ -47,7 +47,7 @@ def test_every_arm_learns_the_same_twice_and_moves(arm):
 
 
 def learned(**settings):
-    """By how much the loss has fallen over 120 steps, in nats."""
+    """Return by how much the loss falls over 120 steps, in nats."""
     arm = replace(ARM, positions=8, categories=6)
     history = train_arm(
         arm, images(100), replace(SETTINGS, epochs=24, batch_size=20, smallest_crop=0.6, **settings), seed=0
@@ -61,7 +61,7 @@ def test_training_lowers_the_loss(how):
 
 
 def test_every_weight_has_one_optimizer():
-    """Muon takes what has rows and columns, the same network under SGD has one of all."""
+    """Muon takes weights with rows and columns and SGD the others; under "sgd", SGD takes all."""
     network = training.Network(training.build_encoder("small", 4), ARM.shape)
     for name, kinds in (("sgd", ["SGD"]), ("muon", ["SGD", "Muon"])):
         found = training.optimizers(network, replace(SETTINGS, optimizer=name), on_gpu=False)
@@ -77,7 +77,7 @@ def test_every_weight_has_one_optimizer():
 
 @pytest.mark.parametrize("arm", [ARM, EVERY[1], EVERY[2]], ids=lambda arm: arm.label)
 def test_no_label_reaches_training(arm):
-    """Other labels, the same network, to the last bit. What reads them fails."""
+    """On data without labels, where reading any would fail, the network is the same to the last bit."""
 
     class Blind:
         def __init__(self, seen):
@@ -117,7 +117,7 @@ class Stop(Exception):
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 @pytest.mark.parametrize("arm", [ARM, EVERY[1], EVERY[3], EVERY[5]], ids=lambda arm: arm.label)
 def test_a_training_that_was_cut_goes_on_bit_for_bit(arm, optimizer, tmp_path, monkeypatch):
-    """With its queue, its slow copy, its optimizers and their schedules."""
+    """Including its queue, momentum encoder, optimizers and schedules."""
     settings = replace(SETTINGS, epochs=4, optimizer=optimizer)
     whole = train_arm(arm, TRAIN, settings, seed=0, checkpoint=tmp_path / "whole")
     original, calls = training.objective, []
@@ -133,7 +133,7 @@ def test_a_training_that_was_cut_goes_on_bit_for_bit(arm, optimizer, tmp_path, m
         train_arm(arm, TRAIN, settings, seed=0, checkpoint=tmp_path / "cut")
     calls.append(100)
     resumed = train_arm(arm, TRAIN, settings, seed=0, checkpoint=tmp_path / "cut")
-    assert len(calls) == 8 + 1 + 6  # the third and the fourth epoch again, nothing else
+    assert len(calls) == 8 + 1 + 6  # the third and the fourth epoch, nothing else
     assert torch.equal(weights(whole), weights(resumed))
     pd.testing.assert_frame_equal(whole.history, resumed.history)
 
@@ -148,8 +148,8 @@ def test_other_settings_start_anew(tmp_path):
 
 
 def test_carp_s_keys_are_of_the_other_view(monkeypatch):
-    """At the first step both networks are equal, and so are the statistics of their batches: the keys are the outputs
-    of the other view, image by image."""
+    """At the first step, both networks and their batch statistics are equal, so the keys are the outputs for the other
+    view, image by image."""
     original, seen = training.objective, []
 
     def spy(arm, outputs, keys, queue):
@@ -176,7 +176,7 @@ def test_the_queue_holds_the_keys_of_the_last_batches(monkeypatch):
     monkeypatch.setattr(training, "objective", spy)
     train_arm(EVERY[1], TRAIN, SETTINGS, seed=0)  # 15 slots, batches of 10
     assert [len(queue) for queue in queues] == [0, 10, 15, 15, 15, 15]
-    assert torch.allclose(queues[-1].sum(-1), torch.ones(15, 4), atol=1e-5)  # codes, each position sums to one
+    assert torch.allclose(queues[-1].sum(-1), torch.ones(15, 4), atol=1e-5)  # codes: each position sums to one
 
 
 def test_a_queue_smaller_than_the_batch_works():
@@ -198,7 +198,7 @@ def test_losses_are_computed_in_float32_whatever_autocast_says(arm):
     generator = torch.Generator().manual_seed(0)
     outputs, keys = (torch.randn(6, *arm.shape, generator=generator).bfloat16() for _ in range(2))
     queue = torch.rand(5, *arm.shape, generator=generator).softmax(-1) if arm.queue else None
-    torch.manual_seed(0)  # of sampled codes
+    torch.manual_seed(0)  # for sampled codes
     expected, _ = objective(arm, outputs.float(), keys.float(), queue)
     torch.manual_seed(0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -256,7 +256,7 @@ def test_one_position_or_one_category_is_defined(shape):
     arm = replace(ARM, positions=shape[0], categories=shape[1])
     history = train_arm(arm, TRAIN, SETTINGS, seed=0).history
     assert history.loss.iloc[1:].map(math.isfinite).all()
-    if shape[1] == 1:  # nothing can be told apart
+    if shape[1] == 1:  # all codes are equal
         assert history.loss.iloc[-1] == pytest.approx(math.log(19), rel=1e-5)
 
 
@@ -278,7 +278,7 @@ def test_labels_name_folders():
 @pytest.mark.parametrize("optimizer", ["sgd", "muon"])
 @pytest.mark.parametrize("arm", EVERY, ids=lambda arm: arm.label)
 def test_a_captured_training_is_the_training(arm, optimizer, monkeypatch):
-    # A low rate, to amplify rounding little.
+    # A low learning rate, so that rounding errors grow little.
     settings = replace(SETTINGS, device="cuda", epochs=4, learning_rate=1e-3, optimizer=optimizer)
     found = train_arm(arm, TRAIN, settings, seed=0).history
     monkeypatch.setattr("lib.training.Captured.WARM_UP", 10**9)

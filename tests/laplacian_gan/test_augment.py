@@ -1,4 +1,4 @@
-"""Augmentations: identity at zero strength, one draw per image, gradients, and what each must leave alone."""
+"""Augmentations: identity at zero strength, separate draws per image, gradients, and parts that stay unchanged."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ IMAGES = torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 
 
 
 def handed_on(monkeypatch, images, **options):
-    """The bands that `pyramid_augment` puts together again."""
+    """Return the bands that `pyramid_augment` passes to `pyramid.collapse`."""
     shown, collapse = [], pyramid.collapse
     monkeypatch.setattr(pyramid, "collapse", lambda bands: shown.append(bands) or collapse(bands))
     pyramid_augment(images, **options)
@@ -48,7 +48,7 @@ def test_constant_images_stay_finite(name):
 def test_colour_is_that_of_the_paper(monkeypatch):
     draws = iter([torch.full((6, 1, 1, 1), value) for value in (0.5, 0.5, 0.5)])
     monkeypatch.setattr(augment, "_draw", lambda images: next(draws))
-    torch.testing.assert_close(augment._colour(IMAGES), IMAGES)  # the middle of each range changes nothing
+    torch.testing.assert_close(augment._colour(IMAGES), IMAGES)  # the centre of each range changes nothing
     draws = iter([torch.full((6, 1, 1, 1), value) for value in (0.75, 0.0, 0.0)])
     grey = augment._colour(IMAGES)
     expected = IMAGES.mean(1, keepdim=True).expand_as(IMAGES) + 0.25
@@ -75,7 +75,7 @@ def test_cutout_is_one_square_of_half_the_side():
     torch.manual_seed(0)
     cut = augment._cutout(torch.ones(300, 3, 32, 32))[:, 0] == 0
     rows, columns = cut.any(2).sum(1), cut.any(1).sum(1)
-    assert torch.equal(cut.sum((1, 2)), rows * columns)  # a rectangle, cut off at borders
+    assert torch.equal(cut.sum((1, 2)), rows * columns)  # a rectangle, cropped at the borders
     assert rows.max() == 16 and columns.max() == 16 and rows.min() >= 8 and columns.min() >= 8
 
 
@@ -134,7 +134,7 @@ def test_diff_augment_changes_colour_then_place_then_cuts(monkeypatch):
 
 def test_brightness_is_uniform():
     torch.manual_seed(0)
-    shift = augment._colour(torch.zeros(4000, 3, 1, 1))[:, 0, 0, 0]  # of a grey image nothing else changes
+    shift = augment._colour(torch.zeros(4000, 3, 1, 1))[:, 0, 0, 0]  # in a constant grey image, nothing else changes
     assert shift.min() >= -0.5 and shift.max() <= 0.5
     assert shift.mean().item() == pytest.approx(0, abs=0.02)
     assert shift.std().item() == pytest.approx(12**-0.5, abs=0.01)
@@ -147,7 +147,7 @@ def test_all_shifts_are_equally_likely():
     place = augment._translation(points)[:, 0].flatten(1).argmax(1)
     for shifted in (place // 16, place % 16):
         share = torch.bincount(shifted, minlength=16) / len(place)
-        assert share[6:11].sum() == 1  # by -2 ... 2 of 16 pixels
+        assert share[6:11].sum() == 1  # shifts of -2 ... 2 of 16 pixels
         torch.testing.assert_close(share[6:11], torch.full((5,), 0.2), atol=0.03, rtol=0)
 
 
@@ -169,7 +169,7 @@ def test_gains_are_log_normal_in_base_two(monkeypatch):
     for gain in gains:
         assert gain.mean().item() == pytest.approx(0, abs=0.03)
         assert gain.std().item() == pytest.approx(0.4, abs=0.02)
-    assert abs(torch.corrcoef(torch.stack(gains))[0, 1].item()) < 0.06  # each band its own
+    assert abs(torch.corrcoef(torch.stack(gains))[0, 1].item()) < 0.06  # bands are scaled independently
 
 
 def test_bands_are_swapped_whole_with_the_probability_asked_for(monkeypatch):
@@ -211,4 +211,4 @@ def test_negatives_are_the_image_or_its_negative_and_both_are_seen():
     changed = augment.negate(images)
     turned = (changed == -images).flatten(1).all(1)
     assert (turned | (changed == images).flatten(1).all(1)).all()
-    assert 70 < turned.sum() < 130  # 100 ± 7
+    assert 70 < turned.sum() < 130  # expected 100, sd 7

@@ -44,7 +44,7 @@ def test_nearest_is_brute_force(queries, candidates, seed):
 
 
 def test_nearest_finds_copies_at_distance_zero_and_changes_of_one_level():
-    """|a|² + |b|² - 2ab would lose these: the images are large and the differences small."""
+    """In float32, |a|² + |b|² - 2ab would lose these: the images are large and the differences small."""
     pool = pixels(300, size=32)
     order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
     found, index = nearest(pool[order], pool)
@@ -83,20 +83,20 @@ def test_retrieval_of_copies_is_one_and_of_strangers_is_chance():
 
 
 def test_copy_index_on_a_line():
-    """Greys 0, 100, 200 and 210: how far the nearest other one lies is 100, 100, 10, 10."""
+    """Greys 0, 100, 200 and 210: their distances to the nearest other one are 100, 100, 10 and 10."""
     pool = grey(0, 100, 200, 210)
     assert copy_index(grey(40, 99, 201, 206), pool) == 1
     assert copy_index(grey(225, 140), pool) == 0.5  # 15 from 210, which has a neighbour at 10
     sources = torch.tensor([2, 1])
     assert copy_index(grey(189, 199), pool, sources) == 0.5  # 11 > 10 from 200; 99 < 100 from 100
-    assert copy_index(grey(211, 201), pool, torch.tensor([0, 0])) == 0  # near to an image, not to its source
+    assert copy_index(grey(211, 201), pool, torch.tensor([0, 0])) == 0  # close to another image, not to the source
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 20), st.integers(1, 20), st.booleans(), st.integers(0, 1000))
 def test_copy_index_is_brute_force(candidates, count, known, seed):
     pool, made = pixels(candidates, 3, seed), pixels(count, 3, seed + 1)
-    made[::2] = pool[torch.arange(len(made[::2])) % candidates] // 2 + made[::2] // 2  # half way to a real one
+    made[::2] = pool[torch.arange(len(made[::2])) % candidates] // 2 + made[::2] // 2  # halfway to a real image
     every = brute(made, pool)
     among = brute(pool, pool).fill_diagonal_(torch.inf).min(1).values
     index = torch.arange(count) % candidates if known else every.argmin(1)
@@ -107,7 +107,7 @@ def test_copy_index_is_brute_force(candidates, count, known, seed):
 def test_real_images_say_what_is_usual_and_noise_on_top_stays_a_copy():
     pool, fresh = pixels(500), pixels(200, seed=9)
     usual = copy_index(fresh, pool)
-    assert 0.2 < usual < 0.8  # as near to its nearest as that one is to others: an even bet
+    assert 0.2 < usual < 0.8  # by symmetry, about an even chance
     noisy = (pool[:200].int() + torch.randint(-9, 10, pool[:200].shape)).clamp(0, 255).to(torch.uint8)
     assert copy_index(noisy, pool) == copy_index(noisy, pool, torch.arange(200)) == 1
 
@@ -116,7 +116,7 @@ def test_real_images_say_what_is_usual_and_noise_on_top_stays_a_copy():
 
 
 def crossed(pyramids: int, latents: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """An effect per pyramid (P, 1, 3, 4, 4) and one per latent (1, Z, 3, 4, 4), of unit variance."""
+    """Return effects of pyramids (P, 1, 3, 4, 4) and of latents (1, Z, 3, 4, 4), both of unit variance."""
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(pyramids, 1, 3, 4, 4, generator=generator)
     return rows, torch.randn(1, latents, 3, 4, 4, generator=generator)
@@ -154,7 +154,7 @@ def test_variance_shares_of_a_product_and_of_noise_are_interaction():
 
 
 def test_variance_shares_are_unbiased():
-    """Var 1 of each of the three effects: a third each, also from few pyramids and latents."""
+    """Three effects of variance 1: a third each on average, even from few pyramids and latents."""
     sums = {"pyramid": 0.0, "z": 0.0, "both": 0.0}
     for seed in range(40):
         generator = torch.Generator().manual_seed(seed)

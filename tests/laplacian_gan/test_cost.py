@@ -1,4 +1,4 @@
-"""Costs: counted arithmetic against its formula."""
+"""Cost: counted arithmetic against its formula."""
 
 import torch
 
@@ -7,7 +7,7 @@ from lib.laplacian_gan.arms import DCGAN, PYRAMID, objective_arms
 
 
 def macs_of_dcgan(width):
-    """Multiply-accumulates of one forward pass at 32 px: (generator, discriminator)."""
+    """Return the multiply-accumulates of one forward pass at 32 px: (generator, discriminator)."""
     c = {4: 4 * width, 8: 2 * width, 16: width}
     generator = 100 * c[4] * 16 + c[4] * c[8] * 16 * 16 + c[8] * c[16] * 16 * 64 + c[16] * 3 * 16 * 256
     discriminator = 3 * c[16] * 16 * 256 + c[16] * c[8] * 16 * 64 + c[8] * c[4] * 16 * 16 + c[4] * 16
@@ -17,10 +17,10 @@ def macs_of_dcgan(width):
 def test_arithmetic_is_that_of_the_formula():
     table = cost.measured_cost([DCGAN], size=32, width=4, batch_size=2, rounds=1)
     generator, discriminator = macs_of_dcgan(4)
-    # D: real and generated, each forward and two gradients, the last without that of the image; G's update:
-    # G forward and two gradients (none of z), D forward and the gradient of the image.
-    image = 4 * 3 * 16 * 256  # the gradient by the image, which D's own update does not need
-    first = 100 * 16 * 16  # and that by z
+    # D's update: on real and generated images each, D forward and two gradients, but none for the image. G's update: G
+    # forward and two gradients, but none for z; D forward and the gradients for its inputs.
+    image = 4 * 3 * 16 * 256  # the gradient for the image, which D's own update does not need
+    first = 100 * 16 * 16  # the gradient for z
     expected = 2 * (3 * discriminator - image) + 3 * generator - first + 2 * discriminator
     assert table.macs[0] == expected
 

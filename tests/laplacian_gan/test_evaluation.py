@@ -1,4 +1,4 @@
-"""From trained arms to rows and pictures: disjoint parts, what each row holds, and figures drawn from them."""
+"""From trained arms to rows and pictures: disjoint parts, the contents of each row, and figures drawn from them."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -59,7 +59,7 @@ def test_sources_and_references_are_disjoint(data, protocol):
     assert not rows_of(protocol.sources["held-out"]) & rows_of(train.pixels)
     assert torch.equal(protocol.training[:COUNT], protocol.sources["training"])
     copies = evaluation.real_rows(protocol, seed=0).set_index("sources")
-    assert (copies.fid > 1e-3).all()  # the same images on both sides would have 0
+    assert (copies.fid > 1e-3).all()  # it would be 0 if both sets were the same
     chance = copies.copy_index.pop("none")
     assert 0 <= chance < 1 and copies.fid["none"] == copies.fid["held-out"]
     copies = copies.drop(index="none")
@@ -112,13 +112,13 @@ def test_the_curve_ends_where_the_table_is(trained, protocol):
 @pytest.mark.parametrize(("images", "copied"), [(1, 0.0), (2, 1.0)])
 def test_of_several_sources_the_one_copied_most_counts(protocol, images, copied):
     sources = protocol.sources["held-out"]
-    found = evaluation._copies(protocol, 255 - sources.roll(1, 0), "held-out", images)  # the negative of the second
+    found = evaluation._copies(protocol, 255 - sources.roll(1, 0), "held-out", images)  # negatives of the second source
     assert found["retrieval"] == 0 and (found["source_correlation"] < -0.99) == bool(copied)
     assert evaluation._copies(protocol, sources.roll(1, 0), "held-out", images)["retrieval"] == copied
 
 
 def test_copies_are_looked_for_among_as_many_images_whatever_the_arm(protocol, monkeypatch):
-    """Of more images the nearest other one is nearer, which lowers the index."""
+    """Among more images, the nearest other one is closer, which lowers the index."""
     pools = []
     monkeypatch.setattr(evaluation.copying, "copy_index", lambda some, pool, *_: pools.append(len(pool)) or 0.0)
     for split in (*protocol.sources, "none"):
@@ -136,7 +136,7 @@ def test_too_few_images_are_refused(data, protocol):
     with pytest.raises(ValueError, match="at least 100 images of each set, not 20"):
         evaluation.distances(protocol, data[1].pixels[:20])
     few = evaluation.Protocol(*data, protocol.extractor, protocol.perceptual, count=10**6, pairs=4)
-    assert few.count == 110  # half of the smaller split: sources and reference share no image
+    assert few.count == 110  # half of the smaller split, as sources and reference share no image
 
 
 # -- tables over seeds -----------------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_interpolations_end_where_they_should(trained, protocol, drawn):
     walks = pictures.interpolations(plain, conditioned, sources, steps=5, seed=0)
     z = pictures.latents(2, 100, 0)
     np.testing.assert_array_equal(walks["DCGAN, z to z'"][0], plain.sample_from(z[:1])[0].numpy())
-    # The diagonal of the swaps is the image's own pyramid.
+    # On the diagonal of the swaps, both halves come from the same image.
     own = conditioned.sample_from(z[:1].expand(3, -1), sources).numpy().astype(int)
     diagonal = walks["swaps"][np.arange(3), np.arange(3)].astype(int)
     assert np.abs(own - diagonal).max() <= 1
@@ -218,19 +218,19 @@ def test_every_run_follows_the_sign_for_seeds_of_its_own(data, protocol, tmp_pat
     design = SimpleNamespace(sign_count=80, sign_epochs=2, sign_seeds=2, levels=LEVELS)
     runs = [evaluation.signs(data[0], protocol, SETTINGS, design, seed=s, checkpoints=tmp_path)[0] for s in (0, 1)]
     assert [set(frame.training) for frame in runs] == [{0, 1}, {2, 3}]
-    assert [set(frame.seed) for frame in runs] == [{0}, {1}]  # as `Run.read` would have it
+    assert [set(frame.seed) for frame in runs] == [{0}, {1}]  # the run's seed, as in `Run.read`
     for _, line in runs[0].groupby(["arm", "training"]):
         assert list(line.images) == [0, 80, 160] and line.source_correlation.between(-1, 1).all()
     assert drawn(figures.signs(runs[0])) != drawn(figures.signs(runs[1]))
 
 
-@pytest.mark.parametrize("profile", ["public", "trained", "gpu", "paper"])  # those with a trained trunk at hand
+@pytest.mark.parametrize("profile", ["public", "trained", "gpu", "paper"])  # those that use a trained trunk
 def test_lpips_at_32_px_is_that_of_vgg(profile):
     assert resolve("01_laplacian_gan", profile)["lpips_net"] == "vgg"
 
 
 def test_the_title_of_signs_counts_copies_and_negatives():
-    ends = {"free": (0.9, -0.8, -0.7), "seeing": (0.9, 0.2, 0.7)}  # 0.2 is as near to its source as to any other
+    ends = {"free": (0.9, -0.8, -0.7), "seeing": (0.9, 0.2, 0.7)}  # 0.2 is about as close to its source as to others
     rows = [
         {"arm": arm, "seed": 0, "training": training, "images": images, "source_correlation": end * images,
          "chance_correlation": 0.1}
@@ -262,7 +262,7 @@ def test_an_arm_without_source_draws_no_source():
 
 
 def test_a_folder_of_images_shaped_like_celeba(tmp_path):
-    """178 x 218 JPEG files without classes, at 64 px: the features are then those of telling rotations."""
+    """178 x 218 JPEG files without classes, at 64 px: the domain classifier then predicts rotations."""
     random = np.random.default_rng(0)
     for split in ("train", "test"):
         (tmp_path / "faces" / split).mkdir(parents=True)

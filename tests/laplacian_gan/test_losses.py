@@ -1,4 +1,4 @@
-"""The games: agreement with torch's own losses, known values, gradients, and penalties in closed form."""
+"""GAN losses: agreement with torch's own losses, known values, gradients, and penalties in closed form."""
 
 import math
 
@@ -105,12 +105,12 @@ def test_penalties_of_a_quadratic_judge():
         return images.square().sum((1, 2, 3)) / 2  # its gradient is the image
 
     torch.testing.assert_close(zero_centred_penalty(discriminator, X), X.square().sum((1, 2, 3)).mean() / 2)
-    same = X[:1].expand(4, -1, -1, -1)  # between equal images there is one point
+    same = X[:1].expand(4, -1, -1, -1)  # between equal images there is only one point
     torch.testing.assert_close(gradient_penalty(discriminator, same, same), (X[0].norm() - 1) ** 2)
 
 
 def test_penalties_train_the_judge():
-    """Their gradients by the weights against finite differences: the gradient of a gradient."""
+    """Their gradients with respect to weights, gradients of gradients, against finite differences."""
     torch.manual_seed(0)
     layers = nn.Sequential(nn.Flatten(), nn.Linear(75, 6), nn.Tanh(), nn.Linear(6, 1)).double()
     discriminator = lambda images: layers(images.double()).flatten()  # noqa: E731
@@ -142,7 +142,7 @@ def test_the_games_say_what_they_need(name):
     assert bool(loss.gradient_penalty) == (name in ("wasserstein-gp", "relativistic"))
     real = REAL.clone().requires_grad_(True)
     value = loss.generator(real, FAKE)
-    assert value.requires_grad == loss.needs_real  # FAKE itself asks for no gradient
+    assert value.requires_grad == loss.needs_real  # FAKE itself requires no gradient
 
 
 def test_gradient_penalty_looks_at_one_point_between_each_pair():

@@ -1,4 +1,4 @@
-"""The networks: sizes and parameters of the usual recipe, where the pyramid joins, and what is refused."""
+"""The networks: sizes and parameters of the usual recipe, where the pyramid joins, and invalid arguments."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def bands(levels, count=3, seed=1):
     return {r: noise(count, 3, r, r, seed=seed + r) for r in levels}
 
 
-# The counts of the PyTorch DCGAN example at 64 px, and of the same recipe one block shorter and longer.
+# Those of the PyTorch DCGAN example at 64 px, and of the same recipe with one block less and one more.
 @pytest.mark.parametrize(
     "size, generator, discriminator", [(32, 1_068_928, 663_296), (64, 3_576_704, 2_765_568), (128, 12_786_560, None)]
 )
@@ -75,7 +75,7 @@ def test_initialisation_is_that_of_dcgan():
 def test_spectral_norm_bounds_every_layer():
     torch.manual_seed(0)
     discriminator = Discriminator(32, width=4, norm="spectral").train()
-    for _ in range(60):  # power iterations
+    for _ in range(60):  # as many power iterations
         discriminator(noise(2, 3, 32, 32))
     layers = [layer for layer in discriminator.modules() if isinstance(layer, nn.Conv2d)]
     assert len(layers) == 4 and not any(isinstance(layer, nn.BatchNorm2d) for layer in discriminator.modules())

@@ -15,14 +15,14 @@ def noise(*shape, seed=0, dtype=torch.float32):
 
 
 def dense_down(images):
-    """The blur as one dense convolution with replicated borders, then every second pixel."""
+    """Blur by one dense convolution with replicated borders, then keep every second pixel."""
     taps = torch.tensor([1.0, 4, 6, 4, 1], dtype=images.dtype) / 16
     kernel = torch.outer(taps, taps).expand(images.shape[1], 1, 5, 5)
     return F.conv2d(F.pad(images, (2, 2, 2, 2), mode="replicate"), kernel, groups=images.shape[1])[..., ::2, ::2]
 
 
 def dense_up(images, size):
-    """Zeros between pixels, then four times the blur, with the coarse image's border replicated."""
+    """Replicate the coarse image's border, insert zeros between pixels, and blur with four times the kernel."""
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     stuffed = torch.zeros(*images.shape[:2], 2 * padded.shape[2], 2 * padded.shape[3], dtype=images.dtype)
     stuffed[..., ::2, ::2] = padded
@@ -35,7 +35,7 @@ def dense_up(images, size):
 @given(sides, sides, st.data())
 def test_bands_sum_to_the_image(height, width, data):
     images = noise(2, 3, height, width, seed=height * 50 + width)
-    depth = data.draw(st.integers(1, 1 + (min(height, width) - 1).bit_length()))  # until one pixel is left
+    depth = data.draw(st.integers(1, 1 + (min(height, width) - 1).bit_length()))  # down to a side of one pixel
     bands = build(images, depth)
     assert len(bands) == depth
     assert [tuple(band.shape[-2:]) for band in bands] == [
@@ -78,7 +78,7 @@ def test_shifting_by_two_pixels_shifts_the_finest_band_inside():
     shifted = torch.roll(images, 2, dims=-1)
     a, b = build(images, 2)[0], build(shifted, 2)[0]
     inside, moved = a[..., 8:-8, 8:-10], b[..., 8:-8, 10:-8]
-    means = (-2, -1)  # borders move the mean of a channel
+    means = (-2, -1)  # border effects shift the mean of a channel
     torch.testing.assert_close(inside - inside.mean(means, keepdim=True), moved - moved.mean(means, keepdim=True))
 
 

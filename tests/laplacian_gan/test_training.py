@@ -1,4 +1,4 @@
-"""Training: conditions, what twins share, resuming bit for bit, averaging, and parity with the classic step."""
+"""Training: conditions, equal parameters, resuming bit for bit, averaging, and parity with the classic step."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -95,7 +95,7 @@ def test_zeros_and_noise_say_nothing_of_the_image():
 
 @pytest.mark.parametrize(("images", "groups"), [(1, [0, 0, 0, 0]), (2, [0, 0, 1, 1]), (4, [0, 1, 2, 3])])
 def test_bands_of_several_images_come_from_as_many(images, groups):
-    """In training from the images before in the batch; in sampling from those before in all sources, chunk by chunk."""
+    """In training, from preceding images of the batch; in sampling, from preceding sources, also across chunks."""
     arm, own = replace(PYRAMID, images=images), all_bands(FLOATS, SCALES)
     bands, places = conditions(FLOATS, arm, SCALES), torch.arange(len(FLOATS))
     for level, group in zip(LEVELS, groups, strict=True):
@@ -197,7 +197,7 @@ def test_noise_on_bands_is_none_of_the_numbers_of_z():
     seen = []
 
     class Recorder(torch.nn.Linear):
-        size, latent = 32, 48  # as many numbers as a band of 4 px
+        size, latent = 32, 48  # as many numbers as in a band of 4 px
 
         def forward(self, z, bands):
             seen.append((z, bands[4]))
@@ -210,7 +210,7 @@ def test_noise_on_bands_is_none_of_the_numbers_of_z():
 
 
 def test_weight_decay_of_the_source_does_nothing():
-    """1 - 2e-4 · 2e-5 is 1 in float32."""
+    """In float32, 1 - 2e-4 · 2e-5 rounds to 1."""
     settings = replace(SETTINGS, epochs=1)
     with_decay = train_arm(DCGAN, TRAIN, settings, seed=0)
     without = train_arm(replace(DCGAN, weight_decay=0.0), TRAIN, settings, seed=0)
@@ -291,7 +291,7 @@ RELATIVISTIC = replace(objective_arms()[3], penalty_every=4)
     "arm", [DCGAN, replace(PYRAMID, images=4), RELATIVISTIC], ids=["DCGAN", "four images", "lazy penalty"]
 )
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(arm, tmp_path, monkeypatch):
-    settings = replace(SETTINGS, epochs=3)  # of 3 steps
+    settings = replace(SETTINGS, epochs=3)  # of 3 steps each
     expected = train_arm(arm, TRAIN, settings, seed=0)
     with monkeypatch.context() as patch:
         interrupt(patch, after=5)
@@ -331,7 +331,7 @@ def test_too_few_images_for_a_batch():
 
 
 def test_losses_equal_those_of_the_classic_step():
-    """float32, the same weights, images and z: 20 steps of the DCGAN example against ours, to 1e-4."""
+    """In float32 from the same weights, images and z, 20 steps of the DCGAN example equal ours to 1e-4."""
     torch.manual_seed(0)
     theirs = Generator(32, width=8), Discriminator(32, width=8)
     ours = Generator(32, width=8), Discriminator(32, width=8)
@@ -356,7 +356,7 @@ def test_losses_equal_those_of_the_classic_step():
 
 
 def test_the_discriminator_sees_real_and_generated_images_augmented_alike(monkeypatch):
-    """Else it learns to tell the augmentation (Zhao et al. 2020, section 3.2)."""
+    """Otherwise it learns to recognise the augmentation (Zhao et al. 2020, section 3.2)."""
     accelerator, players, seen = start("cpu"), training.networks(DCGAN, 32, 8), []
     augment = lambda images: seen.append(images) or images  # noqa: E731
     monkeypatch.setitem(training.AUGMENTATIONS, "none", augment)
@@ -368,7 +368,7 @@ def test_the_discriminator_sees_real_and_generated_images_augmented_alike(monkey
 
 
 def test_processes_draw_the_latents_of_one_batch():
-    """Else two processes with the same random state would train on the same z, half as many as one process."""
+    """Otherwise two processes with the same random state would train on the same z, half as many as one process."""
 
     def drawn(index: int, processes: int, count: int) -> torch.Tensor:
         torch.manual_seed(5)
