@@ -1,10 +1,10 @@
 """Time the study's loss against lightly's NT-Xent and against a logarithm at every position, with gradients.
 
 All losses take the same soft codes: 256 images, two views, 64 positions of 16 categories, so 1,024 numbers each;
-lightly takes them flattened, as embeddings. Queues hold 4,096 codes. On one-hot codes the mean agreement equals
-the cosine, so our loss and lightly's have to be equal there. The logarithm at every position is timed in two
-forms: all pairs and positions in one tensor, as it is usually written, and position by position, as in our own
-option. Finally, the whole training step with our loss is timed against the same step with NT-Xent.
+lightly takes them flattened, as embeddings. Queues hold 4,096 codes. On one-hot codes the mean agreement equals the
+cosine, so our loss and lightly's must be equal there. The logarithm at every position is timed in two forms: all pairs
+and positions in one tensor, as it is usually written, and position by position, as in our own option. Finally, the
+whole training step with our loss is timed against the same step with NT-Xent.
 """
 
 from collections.abc import Callable

@@ -17,8 +17,8 @@ def _batch(pictures: list[Image.Image]) -> Tensor:
 
 
 def loader(pixels: Tensor, batch_size: int, workers: int = 2) -> Iterator[Tensor]:
-    """Return an endless iterator of batches, loaded as in the example from an image folder: by a DataLoader whose two
-    workers transform the decoded pictures one by one."""
+    """Return an endless iterator of batches, loaded as in the example from an image folder: by a DataLoader whose
+    `workers` processes transform the decoded pictures one by one."""
     pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in pixels]
     options = {"multiprocessing_context": "fork", "persistent_workers": True} if workers else {}
     found = DataLoader(
@@ -32,9 +32,8 @@ def classic_step(
 ) -> Callable[[Tensor, Tensor], tuple[float, ...]]:
     """Return a step like that of PyTorch's DCGAN example, written from its description: step(real, z) -> five numbers.
 
-    It uses binary cross-entropy on probabilities and separate backward passes for real and generated
-    images, computes gradients of the discriminator again in the generator's update, and reads five
-    numbers back from the device.
+    It uses binary cross-entropy on probabilities and separate backward passes for real and generated images, computes
+    the discriminator's gradients again in the generator's update, and reads five numbers back from the device.
     """
     criterion = nn.BCELoss()
     generator_optimizer, discriminator_optimizer = optimizers

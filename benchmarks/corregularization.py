@@ -1,8 +1,8 @@
 """Cost of the Gram-matrix penalty compared with a training step and with other regularisers.
 
-Two networks at batch 128 on 32 px images: the vanilla CNN, where the penalty should be negligible beside the
-step, and ResNet-18, whose wide layers make the whole penalty (which does not depend on the batch) expensive.
-Rounds on ResNet-18 take several seconds each, so there are fewer of them; all results are medians over rounds.
+Two networks at batch 128 on 32 px images: the vanilla CNN, where the penalty should be negligible beside the step, and
+ResNet-18, whose wide layers make the whole penalty (which does not depend on the batch) expensive. A round on ResNet-18
+takes several seconds, so it has fewer of them; all results are medians over rounds.
 """
 
 import pandas as pd
@@ -12,7 +12,7 @@ from lib.corregularization.cost import AUTOGRAD, WHOLE, measure_cost
 from lib.corregularization.models import build_model
 
 BATCH = 128
-EVERY = {"vanilla": 1, "resnet18": 4}  # each network is timed in one out of so many rounds
+EVERY = {"vanilla": 1, "resnet18": 4}  # the number of rounds is divided by this
 
 # target, network, method, column, at most
 TARGETS = [

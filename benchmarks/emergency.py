@@ -60,7 +60,7 @@ def measure(rounds: int = 12) -> pd.DataFrame:
 
 
 def check(table: pd.DataFrame) -> pd.DataFrame:
-    """Return target, measured, at_most; a rate becomes a time, a speed-up a share."""
+    """Return target, measured, at_most; a rate is given as a time, a speed-up as a share."""
     rows = table.set_index("task")
     found = [
         ("log-mel / transformers' NumPy, time", 1 / rows.relative["transformers' NumPy"], 1 / MELS_FASTER),

@@ -4,8 +4,8 @@
     python benchmarks/faults.py pyramid vote   those whose module or text contains one of these words
 
 Exits with 1 if fewer than 95 % are caught. The tests of a module are those of the same name, as a developer runs them
-while working; if a defect shows only elsewhere, its entry names other tests. They first have to pass without a defect,
-since tests that fail in any case catch nothing.
+while working; if a defect shows only elsewhere, its entry names other tests. They must first pass without a defect, as
+tests that fail in any case catch nothing.
 """
 
 # ruff: noqa: E501
@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LEAST = 0.95
 
-# Module, text that occurs there once, its replacement, and tests other than the module's own.
+# Module, text that occurs in it once, its replacement, and the tests, if not the module's own.
 FAULTS = [
     # Study 1
     ("laplacian_gan/pyramid", "bands.append(band - shift)", "bands.append(band)"),

@@ -3,8 +3,8 @@
 First the training steps are timed alone, against the classic DCGAN example on the same card. Then all notebooks start
 at once, except that each waits for those whose results it reads; each has its own process and its share of the cores,
 so that a GPU left idle by one small network serves the others. When the time is up, whatever still runs is stopped.
-Finished notebooks keep all results, the others their training histories, and a second call on the same machine
-resumes from their checkpoints. The other studies: `--only "03_corregularization 04_emergency_whisper"`, and so on.
+Finished notebooks keep all results, the others their training histories, and a second call on the same machine resumes
+from their checkpoints. For other studies: `--only "03_corregularization 04_emergency_whisper"`, and so on.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from lib.press import jobs, staleness
 
 NOTEBOOKS = "01_laplacian_gan 02_categorical_similarity"
 PART = 15 * 2**20  # bytes of a part, before compression
-MOST = 8, 16 * 2**20  # number of parts, and bytes of each
+MOST = 8, 16 * 2**20  # largest number of parts, and largest size of each in bytes
 STOPPING = 20  # seconds for stopping and packing
 
 
@@ -156,7 +156,7 @@ def _alive(process: psutil.Process) -> bool:
 def record_stopped(job: str, seconds: int, since: str) -> None:
     """Write a record of what a run had saved when it was stopped; the record and `make verify` say that it was.
 
-    since: when it started, in the format of a sidecar's `made`; older files beside its own are of another run.
+    since: when it started, in the format of a sidecar's `made`; older results in its folder are of an earlier run.
     """
     path = jobs.record(job)
     sidecars = [json.loads(file.read_text()) for file in sorted(path.parent.glob("*.json"))]

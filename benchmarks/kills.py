@@ -3,11 +3,11 @@
     python benchmarks/kills.py                        50 kills over all notebooks of the smoke profile: some hours
     python benchmarks/kills.py --kills 10 --only "03_corregularization 00_overview"
 
-An undisturbed run comes first: the moments are drawn from its duration, and its results have to be reproduced. After
-a kill of the whole process group, every file has to be whole and as in that run, finished work stays finished, no
-checkpoint goes back, and all processes end within seconds. After every other kill the next start follows at once, while
-old processes may still be ending, and files are not checked. A run that ends before its moment is compared as a whole
-and started anew. Exits with 1 on a fault.
+An undisturbed run comes first: the times of the kills are drawn within its duration, and its results must be
+reproduced. After each kill of the whole process group, every file must be complete and every CSV as in that run,
+finished work must stay finished, no training may fall back, and all processes must end within seconds. After every
+other kill, the next run starts at once, while old processes may still be ending, and files are not checked. A run that
+ends before its kill is compared as a whole and started anew. Exits with 1 on a fault.
 """
 
 import argparse
@@ -34,8 +34,8 @@ from safetensors.numpy import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
 MEASURED = ["milliseconds", "relative", "share"]  # columns that hold times
-PATIENCE = 30  # seconds within which all processes have to end
-MARK = "START_OF_KILLS"  # in the environment of all processes of a start, whatever their session
+PATIENCE = 30  # seconds within which all processes must end
+MARK = "START_OF_KILLS"  # set in the environment of all processes of one start, whatever their session
 
 
 class Fault(Exception):
@@ -73,7 +73,7 @@ class Victim:
             self.process.wait()
 
     def kill(self) -> tuple[float, float]:
-        """Kill it; return the seconds since its start, and those lost: since the last file of a result or cache."""
+        """Kill it; return the seconds since its start, and those lost: since it last wrote a complete file."""
         self.stop()
         now = time.time()
         times = [path.stat().st_mtime for path in whole_files(self.folder) if path.suffix != ".log"]
@@ -98,7 +98,7 @@ def _mark(process: psutil.Process) -> str | None:
 
 
 def whole_files(folder: Path) -> Iterator[Path]:
-    """Yield the files that have to be whole: neither hidden nor named partial, nor of a notebook that was running."""
+    """Yield the files that must be complete: neither hidden nor named partial, nor copies of running notebooks."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         if path.is_file() and not any(p.startswith(".") or p.endswith("partial") or p == "running" for p in parts):
@@ -130,7 +130,7 @@ def examine(folder: Path) -> None:
 
 
 def compare(folder: Path, undisturbed: Path, complete: bool = False) -> None:
-    """Raise Fault if a CSV file is not that of the undisturbed run or, if the run is `complete`, is missing."""
+    """Raise Fault if a CSV file, times aside, is not that of the undisturbed run, or a `complete` run lacks one."""
     mine, others = ({path.relative_to(root): path for path in root.glob("figures/**/*.csv")}
                     for root in (folder, undisturbed))  # fmt: skip
     if odd := mine.keys() ^ others.keys() if complete else mine.keys() - others.keys():
@@ -176,7 +176,7 @@ def kill_repeatedly(victim: Victim, kills: int, seed: int) -> None:
     shutil.copytree(victim.folder / "figures", undisturbed / "figures")
     end()
     print(f"undisturbed: {whole:.0f} s", flush=True)
-    moments = [(number + chance.random()) / kills for number in range(kills)]  # shares of it, one in each equal part
+    moments = [(number + chance.random()) / kills for number in range(kills)]  # shares of its duration
     chance.shuffle(moments)
     victim.start()
     anew = True

@@ -1,4 +1,4 @@
-"""List what a machine lacks of requirements.lock to run notebooks, one requirement per line, for gpu.sh and pip."""
+"""List what a machine lacks to run notebooks, one requirement per line, for gpu.sh and pip; exits with 1 if any."""
 
 import re
 import sys
@@ -8,13 +8,13 @@ from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-BARE = {"accelerate", "matplotlib", "torch", "torchvision", "transformers"}  # installed, with all their dependencies
+BARE = {"accelerate", "matplotlib", "torch", "torchvision", "transformers"}  # present, with all their dependencies
 UNUSED = {"jupyterlab", "latex2mathml", "snakemake", "typst"}  # not used by notebooks, which need only a kernel
 
 
 def missing(lock: str, named: set[str], there: Callable[[str], bool]) -> list[str]:
-    """Return the lines of `lock` for packages `named` and for their dependencies (taken from its comments), except
-    packages that are `there` and dependencies of BARE ones."""
+    """Return the requirements in `lock` of packages `named` and of their dependencies (taken from its comments), except
+    those that are `there`, BARE ones and what only these need."""
     from packaging.requirements import Requirement  # installed with transformers
 
     lines = []  # requirement, packages that need it; some have one line per Python version

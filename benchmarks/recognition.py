@@ -1,14 +1,14 @@
 """Study 4: time from a 4 s file to the vote, against transformers' audio classification, and per hop of a stream.
 
 One thread, a Whisper of base size (6 + 6 layers of 512) with random weights, which take the same time as trained ones.
-The peer is transformers' pipeline for audio classification with an encoder of the same size: it pads to 30 seconds and
-returns one class; the recogniser returns a class per moment and the CNN's vote as well. Decoding has a row of its own,
-as it runs only if the encoder predicts a sound.
+The baseline is transformers' pipeline for audio classification with an encoder of the same size: it pads to 30 s and
+returns one class; the recogniser returns a class per frame and the CNN's vote as well. Decoding has its own row, as it
+runs only if the encoder predicts a sound.
 
-The stream runs in a process of its own, which finally has all voters judge an alarm. The memory target is for what the
-process then holds itself and cannot give back. Memory mapped from files (the code of libraries, and weights as they are
-on disk) can be reclaimed by the system when memory is short; another row has the peak of both. A third row has what
-`import torch` takes: a quarter of a gigabyte if PyTorch is built for GPUs, otherwise half of that.
+The stream runs in its own process, in which all voters finally judge an alarm. The memory target is for what the
+process then holds itself and cannot release. Memory mapped from files (code of libraries, weights as they are on disk)
+can be reclaimed by the system when memory is short; another row has the peak of both. A third row has what
+`import torch` alone holds: a quarter of a gigabyte if PyTorch is built for GPUs, otherwise half of that.
 """
 
 import subprocess
@@ -39,7 +39,7 @@ PEER = "transformers' pipeline"
 
 
 def recogniser(folder: Path) -> Recogniser:
-    """Return an untrained recogniser, assembled from models that this saves in `folder`."""
+    """Return an untrained recogniser, assembled from models that are first saved in `folder`."""
     pairs = [(line, number) for number in CORES for line in CORES[number][0]]
     lines, numbers = zip(*pairs, strict=True)
     build(lines, NAMES, SIZE, hidden=512).eval().save(folder / "whisper")
@@ -126,7 +126,7 @@ def measure(rounds: int = 12) -> pd.DataFrame:
 
 
 def check(table: pd.DataFrame) -> pd.DataFrame:
-    """Return target, measured, at_most; a speed-up becomes a share."""
+    """Return target, measured, at_most; a speed-up is given as a share."""
     rows = table.set_index("task")
     found = [
         (f"file to vote / {PEER}, time", rows.relative["file to vote"], 1 / FASTER),

@@ -1,11 +1,10 @@
 """Run the benchmarks: `make bench`, or `python benchmarks/run.py corregularization --rounds 4`.
 
-A benchmark is a module here with `measure(rounds) -> DataFrame` and `check(table) -> DataFrame`, its
-targets beside the measured values. Durations are not comparable between runs or machines; the shares and ratios in the
-tables are, as everything in a table was timed in turns within one run. Each benchmark is measured three times, and up
-to five times while these disagree about a target; if they still disagree, the target is too noisy to tell.
-Results go to build/bench/<name>.csv and, with targets, machine, versions and date, build/bench/<name>.json. README.md
-beside this explains the measures.
+A benchmark is a module here with `measure(rounds) -> DataFrame` and `check(table) -> DataFrame`, its targets beside the
+measured values. Durations are not comparable between runs or machines; the shares and ratios in the tables are, as both
+sides were timed in turns within one run. Each benchmark is measured three times, and up to five times while these
+disagree about a target; if they still disagree, the target is too noisy to tell. Results go to build/bench/<name>.csv
+and, with targets, machine, versions and date, build/bench/<name>.json. README.md in this folder explains the measures.
 """
 
 import argparse
@@ -79,7 +78,7 @@ def write(folder: Path, name: str, table: pd.DataFrame, targets: pd.DataFrame, a
 
 
 def paged(page: str, targets: dict[str, pd.DataFrame], about: dict[str, object]) -> str:
-    """Return the text of `PAGE` with these targets in the place of those that it had."""
+    """Return the text of `PAGE` with these targets in place of the old ones."""
     rows = [["benchmark", "target", "asked", "measured", "lowest", "highest", "met"]]
     for name, table in targets.items():
         for row in table.to_dict("records"):
@@ -128,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
         shown.update(by_row.median(numeric_only=True))
         for frame in (shown, targets):
             print("\n" + frame.to_string(index=False, float_format=lambda x: f"{x:.4g}"), flush=True)
-    if options.page and not missing:  # it would lose their rows
+    if options.page and not missing:  # else the missing benchmarks would lose their rows
         PAGE.write_text(paged(PAGE.read_text(encoding="utf-8"), all_targets, about), encoding="utf-8")
     if missing:
         missing += ["benchmarks/README.md was left as it is."] * options.page

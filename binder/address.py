@@ -2,7 +2,7 @@
 
     python binder/address.py https://github.com/you/four-studies
 
-Nothing else knows it: `pyproject.toml` says what it is now.
+It stands in no other place; the current one is read from `pyproject.toml`.
 """
 
 import re
@@ -15,7 +15,7 @@ FORM = r"https://github\.com/([\w.-]+)/([\w.-]+)"
 
 
 def files() -> list[Path]:
-    """All that name the address or a part of it."""
+    """Return all files that contain the address or a part of it."""
     return [ROOT / "pyproject.toml", ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 
 
@@ -24,7 +24,7 @@ def current() -> str:
 
 
 def change(address: str) -> int:
-    """Put `address` in the place of the present one; the number of files that changed. ValueError for another form."""
+    """Replace the current address and return the number of files changed; ValueError if it is not of the `FORM`."""
     if not (new := re.fullmatch(FORM, address.removesuffix("/").removesuffix(".git"))):
         raise ValueError(f"{address!r} is no address such as https://github.com/you/four-studies")
     old = re.fullmatch(FORM, current())

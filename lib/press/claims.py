@@ -2,8 +2,8 @@
 
 A claim is compared if our values are for the source's data set, meet all its `needs` and cover at least three seeds.
 It is *reproduced* if the source's value lies in the 95 % prediction interval of one more run (mean ± t(0.975, n - 1)
-sd sqrt(1 + 1/n); a count: equals the mean) and on the same side of the claim `than` as ours; else it *differs*. Where a
-seed's value is missing (NaN), it is *not measured*.
+sd sqrt(1 + 1/n); a count: equals the mean) and its order relative to the claim named by `than` agrees with that of our
+values; else it *differs*. If a seed's value is missing (NaN), it is *not measured*.
 """
 
 import json
@@ -23,15 +23,15 @@ FEWEST_SEEDS = 3
 
 @dataclass(frozen=True)
 class Ours:
-    """Where to find our value: `column` in the row per seed that matches `rows` (column: value); see `take`.
+    """Where to find our value: `column` of the row that matches `rows` (column: value) in each seed's table.
 
-    otherwise: the column that is taken where `column` has no value."""
+    otherwise: the column to use where `column` has no value."""
 
     table: str
     column: str
     rows: dict[str, object]
-    needs: dict[str, str] = field(default_factory=dict)  # column: how its value begins at the source's scale
-    take: str = "only"  # or "max", over the matching rows
+    needs: dict[str, str] = field(default_factory=dict)  # column: prefix that its value has at the source's scale
+    take: str = "only"  # one row has to match; or "max", over all that do
     otherwise: str | None = None
 
 
@@ -53,7 +53,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Found:
-    """Our values, one per seed, with the data set that they were measured on and the unmet part of `needs`."""
+    """Our values, one per seed, with the data sets that they were measured on and the unmet part of `needs`."""
 
     values: tuple[float, ...]
     data: str
@@ -69,7 +69,7 @@ def load(path: Path = paths.CLAIMS) -> list[Claim]:
 def find(claim: Claim, folder: Path, seeds: Iterable[int]) -> Found | None:
     """Return our values in `folder` (`figures/<profile>`) for `seeds`; None if no seed has the table and the row.
 
-    Of a table of several data sets (column `dataset`), the rows of the first are taken: it is the run's own.
+    If a table covers several data sets (column `dataset`), only rows of the first, the run's own, are used.
 
     KeyError if the table lacks a column, ValueError if several rows of a seed match and `take` is not "max".
     """

@@ -14,7 +14,7 @@ PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 def unmet() -> list[str]:
-    """Return the project and requirements (dev included), as written, that lack an installed matching version."""
+    """Return those of the project and its requirements (with dev), as written, that no installed version satisfies."""
     try:
         from packaging.requirements import Requirement
     except ImportError:

@@ -20,13 +20,13 @@ LONGEST_SOCKET_PATH = 100  # the limit is 103 bytes on macOS, 107 on Linux
 SAY_WHAT_TO_DO = {"DataError", "MetricError", "ParameterError", "RunError", "TrainingError"}  # our own errors
 LONGEST_START = 300  # seconds; kernels start slowly on a busy machine
 
-# With this package, nbformat's import takes a second longer, for a grammar of URIs that no notebook is checked by.
+# If this package is importable, nbformat takes a second longer to import, for a URI grammar that no notebook needs.
 sys.modules.setdefault("rfc3987_syntax", None)
 
 
 def run(name: str, threads: int) -> int:
     """Run one job as described by its inputs file and return the exit status. Called by Snakemake."""
-    from nbclient.exceptions import DeadKernelError  # here, as papermill below: both take seconds to import
+    from nbclient.exceptions import DeadKernelError  # imported here, like papermill below, as both take seconds
 
     job, title = json.loads(jobs.inputs_file(name).read_text(encoding="utf-8")), jobs.title(name)
     failed, begin = jobs.failed(name), time.monotonic()
@@ -52,7 +52,7 @@ def run(name: str, threads: int) -> int:
 
 
 def _warnings(copy: Path) -> list[str]:
-    """Return what our own code warned of in an executed notebook, such as files left out of a data set."""
+    """Return the warnings of our own code in an executed notebook, such as files left out of a data set."""
     ours = re.compile(rf"^{re.escape(str(paths.ROOT / 'lib'))}.*: UserWarning: (.*)", re.MULTILINE)
     cells = json.loads(copy.read_text(encoding="utf-8"))["cells"]
     texts = ["".join(output.get("text", "")) for cell in cells for output in cell.get("outputs", [])]

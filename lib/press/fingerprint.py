@@ -93,13 +93,13 @@ def parts_of(notebook: str, values: dict[str, Any]) -> dict[str, str]:
 
 
 def data_parts(values: dict[str, Any]) -> dict[str, str]:
-    """Return the state of the parameters' data set, and of other data that it or they require, if present."""
+    """Return the state of the parameters' data set, and of any further data that the run uses, if present."""
     if not isinstance(values.get("dataset"), str):
         return {}
     more = values.get("more_datasets")
     others = [*(more if isinstance(more, list) else []), values.get("transfer")]
     others += [f"folder:{values['checkpoint']}"] if values.get("checkpoint") else []
-    others += ["esc50"] if values.get("recorded_count") else []  # notebook 06 plays its recordings
+    others += ["esc50"] if values.get("recorded_count") else []  # notebook 06 is tested on its recordings
     others += ["aihub-controls"] if values["dataset"].startswith("aihub") else []
     found = {f"data {name}": _signature(name) for name in others if name and isinstance(name, str)}
     found = {part: state for part, state in found.items() if state not in ("absent", "built-in")}
@@ -109,7 +109,7 @@ def data_parts(values: dict[str, Any]) -> dict[str, str]:
 
 
 def recording(values: dict[str, Any]) -> Path | None:
-    """Return the file that notebook 06 is asked to hear; None if there is none."""
+    """Return the path of the recording given to notebook 06; None if none was given."""
     return paths.ROOT / Path(values["recording"]).expanduser() if values.get("recording") else None
 
 

@@ -98,12 +98,12 @@ def select(profile: str, seeds: str = "", only: str = "", params: str = "") -> l
         for notebook, values in known.items()
     }
     for path in filter(None, map(fingerprint.recording, resolved.values())):
-        if not path.is_file():  # told before the models are trained
+        if not path.is_file():  # reported before any model is trained
             raise ParameterError(f"There is no recording {path}. A relative path starts at {paths.ROOT}.")
     changed = {name for name, values in resolved.items() if parameters.changed(name, profile, values)}
     reads_of = {name: parameters.profile_entry(name, profile).reads for name in ordered}
-    # If only the settings of a notebook that reads others change, and no other reads it, it takes what the profile has:
-    # notebook 06 hears another recording with the same models.
+    # If all changed notebooks read others and none of them is read, they use the profile's results: notebook 06 takes
+    # another recording with the same models.
     all_custom = any(not reads_of[name] or any(name in reads for reads in reads_of.values()) for name in changed)
     names: dict[str, list[str]] = {}
     jobs = []

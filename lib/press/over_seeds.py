@@ -22,13 +22,13 @@ class Result:
     # Called with the frames of `reads`, each with a `seed` column; returns None if this data gives nothing to show.
     make: Callable[..., pd.DataFrame | Figure | None]
     caption: str
-    reads: tuple[str, ...] = ()  # ids; default: its own. The first is shown, and provides note and data sets
+    reads: tuple[str, ...] = ()  # ids; default: its own. The first is shown and provides note and data sets
     select: Select = lambda frame: frame  # the part of the first that is shown
     digits: int = 4  # significant digits of a table in LaTeX
 
 
 def over_seeds(run: Run, results: Iterable[Result]) -> None:
-    """Make, save and display each result, but for those of notebooks, options and data sets that the runs do not have.
+    """Make, save and display each result, leaving out those that no seed has data for or that would show nothing.
 
     Raises:
         RunError: the data of some seeds is missing or cannot be read.

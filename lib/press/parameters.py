@@ -24,9 +24,9 @@ from lib import paths
 
 TAG = "parameters"
 MORE = "more"  # the parameter that holds overrides of a `defaults` module
-USUAL = "quick"  # the profile that says what notebooks read, unless another says it itself
+USUAL = "quick"  # the profile whose `reads` apply in every profile that gives none
 SET_BY_THE_WORKFLOW = {"seed": "SEEDS", "seeds": "SEEDS", "profile": "PROFILE"}
-# These only say where a run happens and which of several equal runs it is; all other parameters are settings.
+# These only say where a run happens and which of several equal runs it is; all others are settings.
 NOT_SETTINGS = (*SET_BY_THE_WORKFLOW, "device")
 SEEDS_BELOW = 2**32  # NumPy's limit
 NUMBERS = {int: NonNegativeInt, float: Annotated[float, Field(ge=0, allow_inf_nan=False)]}
@@ -52,7 +52,7 @@ class Entry(_Strict):
     """A profile's settings for one notebook."""
 
     parameters: dict[str, Any] = {}
-    reads: list[str] = []  # notebooks whose results it uses; if it is not given, see `profile_entry`
+    reads: list[str] = []  # notebooks whose results it uses; for the default see `profile_entry`
     resources: Resources = Resources()
     skip: str = ""  # why the profile omits it
 
@@ -112,7 +112,7 @@ def of_globals(notebook: str, namespace: Mapping[str, Any]) -> dict[str, Any]:
 def profile_entry(notebook: str, profile: str) -> Entry:
     """Return the profile's entry for this notebook, an empty one by default.
 
-    Unless the entry says what it reads, that is what it reads in the profile quick, less what this profile skips.
+    If it does not set `reads`, it gets those of profile quick, without the notebooks that this profile skips.
     """
     entries = load_profile(profile).notebooks
     entry = entries.get(notebook, Entry())
@@ -177,7 +177,7 @@ def parse_assignments(text: str, known: Mapping[str, Any] | None = None) -> dict
         if name in SET_BY_THE_WORKFLOW:
             raise ParameterError(f"'{name}' is not set through PARAMS; use {SET_BY_THE_WORKFLOW[name]}={value}")
         values[name] = value if isinstance((known or {}).get(name), str) else _literal(value)
-        if isinstance(values[name], tuple) and value.endswith(","):  # 3, is one in Python
+        if isinstance(values[name], tuple) and value.endswith(","):  # `3,` is a tuple in Python
             raise ParameterError(f"The command line's parameters hold '{word}': spaces separate them, without commas")
     return values
 
@@ -297,7 +297,7 @@ def _checked(name: str, value: Any, values: dict[str, Any], who: str, notebook: 
 
 
 def _type_of(like: Any) -> Any:
-    """Return the type of values that may replace this default: any for None; list items may match any of its items."""
+    """Return the type of values that may replace this default: any for None; for list items, any of its items'."""
     if isinstance(like, list):
         types = [_type_of(item) for item in like]
         types = [kind for kind in types if kind is not NUMBERS[int] or NUMBERS[float] not in types]  # [0, 0.5]: floats

@@ -67,8 +67,8 @@ class Run:
         scope = f"seed-{self.seed}" if self.seeds is None else ""
         self.folder = paths.figures() / self._home / scope
         self.checkpoints = paths.build() / "checkpoints" / self._home / (scope or "all") / notebook
-        self.models = paths.build() / "models" / self._home / (scope or "all")  # that this notebook saves
-        # Those of the notebooks that it reads are the profile's, unless one of their settings is changed.
+        self.models = paths.build() / "models" / self._home / (scope or "all")  # saved by this notebook
+        # Models of the notebooks that it reads are the profile's, unless one of their settings is changed.
         others = parameters.profile_entry(notebook, self.profile).reads
         theirs = any(name in parameters.defaults(other) for other in others for name in changed)
         home = os.environ.get("MODELS_FOLDER") or (self._home if theirs else self.profile)
@@ -86,7 +86,7 @@ class Run:
     # Inputs
 
     def design(self, defaults: ModuleType) -> SimpleNamespace:
-        """Return the values of the parameters that the module `defaults` lists, instead of the parameters cell."""
+        """Return the values of the parameters listed in the module `defaults`, not in the parameters cell."""
         return SimpleNamespace(**{name: self.parameters[name] for name in vars(defaults) if name in self.parameters})
 
     def use(self, data):
@@ -122,7 +122,7 @@ class Run:
         """Return the saved data of figure or table `name` from every seed of this profile, with a `seed` column.
 
         `.attrs` holds what it was made from: "note" (sizes and budget) and "data" (data sets). Figures and tables
-        made from this frame name both if they are saved with `like=` this frame.
+        made from this frame name both if they are saved with `like=` this frame. RunError if a seed lacks the data.
         """
         frames, used = [], []
         for seed in self._all_seeds:

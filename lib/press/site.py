@@ -40,7 +40,7 @@ SECTIONS = {  # title, and label in the bar at the top
     "4": ("Emergency recognition at home with Whisper", "Emergencies"),
     "": ("Other results", "Others"),
 }
-# The ids in a notebook's calls.
+# Matches the ids in the calls that save results.
 SAVED = re.compile(r"(?:save_figure|save_table|Result)\(\s*\"(\w+)\"")
 # Output types that a page without scripts can show, best first.
 SHOWN_TYPES = ["text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg", "text/plain"]
@@ -160,7 +160,7 @@ def number(value: Any) -> str:
 
 
 def formula(source: str, display: str) -> str:
-    """Convert TeX to MathML, `display` "inline" or "block"; to the source as code if it cannot be parsed."""
+    """Convert TeX to MathML (`display`: "inline" or "block"), or to its source as code if it cannot be parsed."""
     try:
         return to_mathml(source.strip(), display=display)
     except Exception:  # the converter raises errors of many types

@@ -93,5 +93,5 @@ def prepare(job: Job) -> None:
             if made.stat().st_mtime_ns < newest:
                 try:
                     os.utime(made, ns=(newest, newest))
-                except PermissionError:  # another user's file, for which a group that may write may set "now" alone
+                except PermissionError:  # another user's file: its group can only set the current time
                     os.utime(made)

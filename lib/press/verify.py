@@ -1,8 +1,8 @@
 """`make verify`: check that the stored results are intact and up to date.
 
 An *error* is a result that does not match its record: a file that is missing, altered or in no record, an unfinished
-run, another profile's result, no commit. A *warning* is one that the repository would not produce now: stale, never
-run, made from uncommitted code or from a commit that is not in this history. Only errors set the exit status to 1.
+run, another profile's result, no commit. A *warning* is one that the repository would not produce now: stale, stopped,
+never run, made from uncommitted code or from a commit that is not in this history. Only errors set exit status 1.
 Files that .gitignore excludes may be missing: PDF, NPZ, a seed's picture if there is one over all seeds.
 """
 
