@@ -410,9 +410,9 @@ def unseen_lines_are_mostly_wrong(table):
 
 STATEMENTS = [
     (INTRODUCTION, "only two of thirteen would stand after correction", few_verdicts_stand_after_correction),
-    (README, "reproduces its sources with two seeds of three, and with the third produces their photographic negatives",
+    (README, "reproduces its sources in two of three seeds and produces their photographic negatives in the third",
      two_copy_and_one_inverts),
-    (README, "its distance has no meaningful mean", its_spread_is_as_large_as_its_mean),
+    (README, "the mean of its distance over seeds is not meaningful", its_spread_is_as_large_as_its_mean),
     (INTRODUCTION, "two of three seeds end as copiers of their sources and one as an inverter",
      two_copy_and_one_inverts),
     (INTRODUCTION, "which seed inverts differs between the main runs and the shorter controls",
@@ -429,8 +429,8 @@ STATEMENTS = [
     (PYRAMID, "keep most of the gain over zeros", bands_of_several_images_keep_the_gain_and_copy_less),
     (PYRAMID, "is nearer to real images than any of them", copying_alone_is_nearest),
     (README, "hard codes of 16 bytes per image (against 512) by some eight points of kNN accuracy, soft codes in "
-     "clustering hardly", codes_are_behind_by_less_than_is_known),
-    (README, "in the one seed whose short tuning did not take the lowest temperature for the codes",
+     "clustering hardly at all", codes_are_behind_by_less_than_is_known),
+    (README, "in the one seed whose short tuning did not choose the lowest code temperature",
      the_gap_goes_with_the_temperature),
     (CATEGORIES, "hard codes are some eight points below NT-Xent's embedding in nearest-neighbour accuracy, which is "
      "not significant over three seeds, even uncorrected", codes_are_behind_by_less_than_is_known),
@@ -439,8 +439,8 @@ STATEMENTS = [
      "establish", codes_are_behind_by_less_than_is_known),
     (ABSTRACT, "the study's encoder features are about four points behind NT-Xent's", nt_xent_leads_on_a_gpu),
     (CATEGORIES, "is about four points lower with the study's loss than with NT-Xent", nt_xent_leads_on_a_gpu),
-    (README, "neighbours are about four points better with NT-Xent", nt_xent_leads_on_a_gpu),
-    ("paper/cards/2-categorical-codes.md", "neighbours are about four points better with NT-Xent",
+    (README, "nearest-neighbour accuracy is about four points higher with NT-Xent", nt_xent_leads_on_a_gpu),
+    ("paper/cards/2-categorical-codes.md", "nearest-neighbour accuracy is about four points higher with NT-Xent",
      nt_xent_leads_on_a_gpu),
     (DISCUSSION, "NT-Xent's features led the study's throughout", nt_xent_leads_on_a_gpu),
     (CATEGORIES, "(@gpu_fig26), as it is with the small encoder", features_differ_by_as_much),
@@ -451,8 +451,8 @@ STATEMENTS = [
      imsvd_makes_better_clusters),
     (README, "by more than four points of k-modes accuracy, about as much in every seed", imsvd_makes_better_clusters),
     (CATEGORIES, "the study's own arm stays below raw pixels", the_ablation_stays_below_raw_pixels),
-    (README, "Both queues are behind on average in trainings this short", queues_are_behind),
-    (README, "codes of eight bytes or more order classes better and keep nearest neighbours worse",
+    (README, "Both arms with a queue are behind on average after training this short", queues_are_behind),
+    (README, "codes of eight bytes or more retrieve images of the same class better and nearest neighbours worse",
      quantisers_keep_neighbours_and_codes_order_classes),
     (CATEGORIES, "learned codes have the higher mean average precision from eight bytes on",
      quantisers_keep_neighbours_and_codes_order_classes),
@@ -464,7 +464,7 @@ STATEMENTS = [
     (DISCUSSION, "took the lowest code temperature in the two seeds where the codes end furthest behind",
      the_gap_goes_with_the_temperature),
     (README, "filters become more similar in training, and less so with the penalty", filters_grow_alike),
-    (README, "Random regrouping reaches all pairs of filters, though a step compares those within groups alone",
+    (README, "Random regrouping reaches all pairs of filters, though each step compares only those within groups",
      only_random_groups_reach_all_pairs),
     (README, "Accuracy gains are small and mostly within noise", small_gains_within_noise),
     (FILTERS, "What the network gains is small, mostly within noise at three seeds", small_gains_within_noise),
@@ -486,7 +486,7 @@ STATEMENTS = [
     (FILTERS, "only where each holds at least as many vectors as there are dimensions",
      fixed_groups_reach_the_bound_where_they_can_be_tight),
     (PYRAMID, "every seed copies (FD", all_copy_where_the_discriminator_sees),
-    (README, "two votes of three have the best balanced accuracy, but are not shown to decide more clips correctly "
+    (README, "the two-of-three vote has the best balanced accuracy, but is not shown to decide more clips correctly "
      "than the encoder alone", the_vote_is_best_by_less_than_is_known),
     (README, "about four fifths of the emergencies are found, and three in ten of the harmless sounds raise an alert",
      four_fifths_are_found_and_three_in_ten_alarm),
