@@ -1,4 +1,4 @@
-"""The source's numbers beside ours: what may be called reproduced, and what not."""
+"""The source's numbers beside ours: what may be called reproduced, and that no result is typed by hand."""
 
 import ast
 import json
@@ -23,7 +23,7 @@ NO_RESULTS = {
     "02_categorical_similarity.ipynb": {0.2, 2.3979, 3.5835},  # worked examples of the agreement and the loss
     "03_corregularization.ipynb": {30.0},  # share of filters that are pruned
     "04_emergency_whisper.ipynb": {0.2, 0.72, 10.0, 100.0},  # seconds; ranks of accuracy; the error of an empty page
-    # Chance; the source's three, were their errors independent.
+    # Chance; the source's vote if its three voters erred independently.
     "06_emergency_ensemble.ipynb": {50.0, 99.98},
     "filters.typ": {0.9},  # the absolute cosine from which two filters are near-duplicates
     "emergencies.typ": {0.72, 92.0},  # seconds; 46 of ESC-50's 50 classes, which are no emergencies
@@ -86,7 +86,7 @@ def test_a_missing_value_is_not_reproduced(tmp_path):
     found = find(CLAIM, results(tmp_path, [90, float("nan"), 90]), range(3))
     assert status(CLAIM, found) == "not measured: no value in 1 of 3 seeds"
     assert status(replace(CLAIM, direction="count"), found).startswith("not measured: ")
-    other = replace(CLAIM, id="b", value=80.0), found  # nothing is known of an order to it
+    other = replace(CLAIM, id="b", value=80.0), found  # without our value there is no order to compare
     assert status(CLAIM, Found((89.0, 90.0, 91.0), "AI Hub"), other) == "reproduced"
 
 
@@ -118,7 +118,7 @@ def test_a_row_that_a_data_set_does_not_give_is_not_run(tmp_path):
 
 
 def test_the_rows_of_every_claim_are_in_the_committed_tables():
-    """The built-in set has words, times and alarms: what a claim selects is there, or its name is mistyped."""
+    """Results on the built-in data have all kinds of rows, so a claim that finds none has a mistyped name."""
     folder = paths.ROOT / "figures" / "quick"
     for claim in claims.load():
         if claim.ours and (folder / "seed-0" / f"{claim.ours.table}.csv").exists():
@@ -126,7 +126,7 @@ def test_the_rows_of_every_claim_are_in_the_committed_tables():
 
 
 def test_entries_are_consistent():
-    """An entry of `paper/claims.yaml` with a mistyped name or value is found here."""
+    """Entries of `paper/claims.yaml` have no mistyped names or values."""
     every = {claim.id: claim for claim in load()}
     assert len(every) == len(load())
     for claim in every.values():
@@ -150,7 +150,7 @@ def test_counts_of_the_source_agree_with_each_other():
 
 
 def readers_text():
-    """What a reader takes for findings: documents, notebooks' markdown and their code's words, the paper's text."""
+    """Yield the name and text of all that may state findings: documents, notebooks' Markdown and strings, the paper."""
     for path in [paths.ROOT / "README.md", paths.ROOT / "CHANGELOG.md", *sorted((PAPER / "cards").glob("*.md"))]:
         # The README's table of results is looked up: tests/test_readme.py.
         text = re.sub(r"<!-- results.*?<!-- end of results -->", " ", path.read_text("utf-8"), flags=re.DOTALL)
@@ -166,13 +166,13 @@ def readers_text():
 
 
 def literals(code):
-    """The words of captions and notes in a cell: its strings, without what f-strings fill in."""
+    """Captions and notes in a cell: its strings, without the values filled into f-strings."""
     found = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
     return [text for text in found if isinstance(text, str) and " " in text]
 
 
 def typst_words(source):
-    """Text and captions; not comments, names in quotes and lengths."""
+    """Text and captions, without comments, quoted names and lengths."""
     return re.sub(r"//.*|\"[^\"\n]*\"|\b(?:width|inset|size|radius): *[\d.]+(?:%|em|pt)", " ", source)
 
 
@@ -180,7 +180,7 @@ MEASURES = "FID|KID|LPIPS|NMI|CER|[Aa]ccurac(?:y|ies)|[Ee]rror rate|[Rr]ecall"
 
 
 def typed_results(text):
-    """Decimals, percentages, points, and what measures "are", outside code, links, formulas, headings and licences."""
+    """Decimals, percentages, points and values of measures, outside code, links, formulas, headings and licences."""
     prose = re.sub(
         r"\bCC BY[A-Z-]* \d\.\d|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|\]\([^)]*\)|^#{1,6} [^\n]*",
         " ",

@@ -68,7 +68,7 @@ def cluster(tmp_path_factory):
     )
     (folder / "key").write_bytes(os.urandom(1024))
     (folder / "key").chmod(0o600)
-    # The plugin clears the variables of Slurm within a job, where this cluster's are in no usual place.
+    # Within a job the plugin clears Slurm's variables, which this cluster needs, as its files are in an unusual place.
     (folder / "bin").mkdir()
     (folder / "bin/srun").write_text(f'#!/bin/sh\nSLURM_CONF="{folder}/slurm.conf" exec {shutil.which("srun")} "$@"\n')
     (folder / "bin/srun").chmod(0o755)

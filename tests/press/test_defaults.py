@@ -1,4 +1,4 @@
-"""Parameters outside the parameters cell: found, checked and passed on like those of the cell."""
+"""Parameters outside the parameters cell are found, checked and passed on like those in it."""
 
 import json
 

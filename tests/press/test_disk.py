@@ -1,4 +1,4 @@
-"""`make figures` where the disk is full: an error that says so, and no part of a result."""
+"""`make figures` on a full disk: an error that says so, and no partial result."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ FILL = "subprocess.run('cat /dev/zero > filler', shell=True, cwd=ROOT, stderr=su
 
 @pytest.fixture
 def output(fresh_toy, tmp_path) -> Path:
-    """Where the toy writes."""
+    """The output folder of the toy repository."""
     fresh_toy.environment["OUTPUT_ROOT"] = str(tmp_path / "output")
     return tmp_path / "output"
 
@@ -29,7 +29,7 @@ def mount(*words: str | Path) -> None:
 
 @pytest.fixture
 def disk(output):
-    """A small one, in memory, on which the output lies."""
+    """A small disk in memory, mounted as the output folder."""
     output.mkdir()
     mount("-t", "tmpfs", "-o", "size=8m", "tmpfs", output)
     yield output
@@ -37,13 +37,13 @@ def disk(output):
 
 
 def meanwhile(toy: Repository, code: str) -> None:
-    """Let notebook 02 do this before it saves."""
+    """Let notebook 02 run this code before it saves."""
     toy.replace("notebooks/02_beta.ipynb", "time.sleep(wait)", "import lib.trouble")
     toy.write("lib/trouble.py", f"import os, shutil, subprocess\nROOT = os.environ['OUTPUT_ROOT']\n{code}\n")
 
 
 def fails(toy: Repository, output: Path, what: str) -> None:
-    """With an error that says what is wrong, and without a result."""
+    """The run fails with an error that says what is wrong, and leaves no result."""
     told = toy.make("figures", "ONLY=02_beta", status=1)
     assert what in told, told
     assert not (output / RECORD).exists() and not (output / COPY).exists()
@@ -64,7 +64,7 @@ def test_a_disk_that_fills_up(fresh_toy, disk):
 
 
 def test_a_result_that_does_not_fit(fresh_toy, disk):
-    """There is space again when the run has failed."""
+    """Nothing has to be deleted: the space is free again after the failed run."""
     meanwhile(fresh_toy, "import lib.beta\nlib.beta.value = lambda epochs: '1' * 20_000_000")
     fails(fresh_toy, disk, "No space left on device")
     succeeds(fresh_toy, disk)

@@ -1,4 +1,4 @@
-"""pyproject.toml, requirements.lock, environment.yml and what is installed say the same."""
+"""pyproject.toml, requirements.lock, environment.yml and the installed packages agree."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ LOCK_LINES = [line.partition("#")[0].strip() for line in TEXT.splitlines() if li
 LOCK = [Requirement(line) for line in LOCK_LINES]
 CONDA = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
 
-# Every Python and system that the project says it runs on.
+# Every Python version and system that the project supports.
 PLACES = [
     {"python_full_version": f"{version}.7", "python_version": version, **system}
     for version in ("3.11", "3.12", "3.13", "3.14")
@@ -45,7 +45,7 @@ FIXED = "jupyterlab papermill torch torchvision transformers torchaudio matplotl
 
 
 def pins(name: str, place: dict[str, str]) -> list[str]:
-    """The versions of one package that the lock gives for one place."""
+    """The versions of a package in the lock file for one Python and system."""
     return [
         next(iter(line.specifier)).version
         for line in LOCK
@@ -83,13 +83,13 @@ def test_the_lock_pins_no_package_twice_for_one_place():
 
 
 def test_the_lock_tells_what_each_package_needs():
-    """From its comments, which fingerprints go by; compared with what the installed packages say themselves."""
+    """Its comments, which fingerprints use, name at least the requirements in the installed packages' metadata."""
     compared = 0
     for name in sorted({canonicalize_name(line.name) for line in LOCK}):
         try:
             needs = [Requirement(text) for text in metadata.requires(name) or []]
         except metadata.PackageNotFoundError:
-            continue  # of another system
+            continue  # for another system
         here = {canonicalize_name(need.name) for need in needs if need.marker is None or need.marker.evaluate()}
         assert here <= set(fingerprint.locked([name])), name
         compared += len(here)
@@ -108,7 +108,7 @@ def test_conda_makes_the_same_environment():
 
 
 def test_the_scripts_accept_the_pythons_of_pyproject():
-    """.ci/environment checks before any Python is known to run; its range is written there once more."""
+    """.ci/environment runs before any Python is found, so it repeats the range of versions."""
     text = (ROOT / ".ci/environment").read_text(encoding="utf-8")
     [(low, high)] = re.findall(r"\((\d+, \d+)\) <= sys.version_info\[:2\] < \((\d+, \d+)\)", text)
     said = f">={low.replace(', ', '.')},<{high.replace(', ', '.')}"

@@ -62,7 +62,7 @@ CELLS = [
 
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A small `lib` and a notebook in the place of the real ones."""
+    """A small `lib` and a notebook in place of the real ones."""
     for name, source in MODULES.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(dedent(source).lstrip())
@@ -225,7 +225,7 @@ def test_all_data_that_are_named_count_where_they_are(repository, tmp_path, monk
         (tmp_path / folder / "1.wav").write_bytes(b"1234")
 
     def parts(**values) -> dict[str, bool]:
-        """Data that count: whether they are here."""
+        """For each data set that counts, whether it is present."""
         return {name: len(state) == 64 for name, state in fingerprint.data_parts(values).items()}
 
     assert parts(dataset="soundscapes-recorded", transfer="soundscapes") == {"data soundscapes-recorded": True}

@@ -1,4 +1,4 @@
-"""The overview of stored results: what is found, in which order, and what is said where something is missing."""
+"""The overview of stored results: what is found, in which order, and what it says if something is missing."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""What a command selects, and needs of the machine."""
+"""Which jobs a command selects, and which resources they request."""
 
 import nbformat
 import pytest
@@ -26,7 +26,7 @@ def test_notebooks_that_read_each_other_are_told(tmp_path, monkeypatch):
 
 
 def test_a_recording_of_one_s_own_trains_nothing_again(monkeypatch, tmp_path):
-    """It is a setting of notebook 06 alone, which takes the models of the profile's notebooks 04 and 05."""
+    """The recording is a setting of notebook 06 alone, which uses the models of the profile's notebooks 04 and 05."""
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
     (tmp_path / "cry.wav").touch()
     heard = f"recording={tmp_path}/cry.wav"

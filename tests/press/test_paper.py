@@ -1,4 +1,4 @@
-"""The paper: complete from the committed results, the same bytes every time, and clear where something is missing."""
+"""The paper: complete from the committed results, byte-identical every time, and clear about what is missing."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def text_of(path) -> str:
 
 
 def plain(text: str) -> str:
-    # A hyphen and a soft one are one glyph of the font, which the PDF names after whichever comes first.
+    # Hyphen and soft hyphen share a glyph of the font, which the PDF maps to whichever comes first.
     return re.sub(r"\s+", " ", text.replace("\xad", "-"))
 
 
@@ -46,7 +46,7 @@ def test_what_is_cited_is_what_is_listed():
 
 
 def test_columns_that_are_asked_for_exist():
-    """In the table of one seed or in that over all seeds; what neither has would silently be left out."""
+    """In the table of one seed or the one over all seeds; a column that neither has would silently be left out."""
     asked = re.findall(r"#tab\(\"(?:\w+:)?(\w+)\", \((.*?)\)(?:, \w+:.*)?\)$", sources(), re.MULTILINE)
     assert len(asked) > 10
     for name, columns in asked:
@@ -68,7 +68,7 @@ def test_every_figure_of_the_source_has_its_counterpart():
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
-    """The public paper, and the folder of which it was set."""
+    """The paper of profile public, and the folder that it was typeset from."""
     root = tmp_path_factory.mktemp("paper")
     (root / "figures").symlink_to(paths.ROOT / "figures")
     with pytest.MonkeyPatch.context() as patch:
@@ -152,7 +152,7 @@ def few(tmp_path, monkeypatch):
 
 
 def test_a_picture_is_shown_without_its_line_of_provenance(few):
-    """That line is below a gap and grey; what is left is the drawing with all its ink."""
+    """That grey line is below a gap; the rest is the whole drawing."""
     path = few / "fig35_correlation.png"
     found = paper._picture(path, few.parent / "copy")
     with Image.open(path) as picture:

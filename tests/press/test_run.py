@@ -1,4 +1,4 @@
-"""What a run hands over: whole files with their provenance, the same bytes for the same inputs."""
+"""What a run saves: complete files with their provenance, the same bytes for the same inputs."""
 
 import errno
 import hashlib
@@ -40,7 +40,7 @@ PUBLISHED = plots.STYLE["pdf.fonttype"]
 
 @dataclass(frozen=True)
 class Data:
-    """What `use` reads of a data set."""
+    """The attributes of a data set that `use` reads."""
 
     name: str = "toys"
     split: str = "train"
@@ -54,7 +54,7 @@ class Data:
 
 @pytest.fixture(autouse=True)
 def repository(tmp_path, monkeypatch):
-    """A repository of one study and one page over all seeds; everything global as it was afterwards."""
+    """A repository of one study and one notebook over all seeds; global state is restored afterwards."""
     point_at(tmp_path, monkeypatch, {NAME: CELL, "07_page": 'profile = "quick"\nseeds = [0, 1]'})
     for profile in ("quick", "public"):
         epochs = {"quick": 2, "public": 50}[profile]
@@ -96,7 +96,7 @@ def drawing(top: float = 2.0) -> Figure:
 
 
 def save_all(run: Run) -> dict[str, bytes]:
-    """Two figures, a table; the bytes of all files but the sidecars, which hold times."""
+    """Save two figures and a table; return the bytes of all files but the sidecars, which hold times."""
     run.save_figure("fig1_curves", drawing(), FRAME, caption="Curves.")
     run.save_figure("fig2_filters", drawing(3), ARRAYS, caption="Filters.")
     run.save_table("tab1_accuracy", FRAME, caption="Accuracy.")
@@ -184,7 +184,7 @@ def test_a_figure_that_shows_no_data_set_names_none():
 
 
 def test_origin_names_data_counts_note_seed_and_profile():
-    run = study(Data(), Data(), Data(name="others", count=7), seed=4)  # the same set twice is said once
+    run = study(Data(), Data(), Data(name="others", count=7), seed=4)  # a set used twice is named once
     assert (
         run.origin("3 epochs") == "toys, 1,200 train images; others, 7 train images; 3 epochs; seed 4; profile quick."
     )
@@ -286,7 +286,7 @@ ODD = pd.DataFrame(
 
 
 def unescaped(cell: str) -> str:
-    """LaTeX's text back as it was."""
+    """The text before it was escaped for LaTeX."""
     cell = cell.replace(r"\textbackslash ", "\\\\").replace(r"\textbackslash{}", "\\\\")
     cell = re.sub(r"\\text(asciitilde|asciicircum)(\{\}| )", lambda m: {"t": "~", "c": "^"}[m[1][5]], cell)
     return re.sub(r"\\([&%$#_{}\\])", r"\1", cell.replace(r"\space ", " ")).strip()
@@ -382,7 +382,7 @@ def half(path: Path, content: bytes) -> int:
 
 
 def nth(function, call: int, original):
-    """`original`, but `function` in its `call`-th call."""
+    """`original`, except that its `call`-th call goes to `function`."""
     calls = []
 
     def replaced(*arguments, **keywords):
@@ -485,7 +485,7 @@ def test_finish_writes_the_record_with_hashes(capsys):
 
 def test_a_run_that_was_not_finished_has_no_record():
     save_all(study())
-    run = study()  # from here on what is there is no result of a finished run
+    run = study()  # from now on the stored files are not the results of a finished run
     assert f"{NAME}.json" not in names(run)
     run.save_table("tab1_accuracy", FRAME, caption="Accuracy.")
     assert f"{NAME}.json" not in names(run)

@@ -61,7 +61,7 @@ def save(run: Run, identities: list[str], table: pd.DataFrame = TABLE) -> None:
 
 
 def executed(path: Path) -> None:
-    """A notebook as the workflow leaves it, with all that could reach for the network or burst a phone's screen."""
+    """An executed notebook, with everything that could access the network or exceed the width of a phone's screen."""
     figure = Figure(figsize=(3, 2))
     picture = path.with_suffix(".png")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,14 +91,14 @@ def executed(path: Path) -> None:
 
 @pytest.fixture
 def own(root, tmp_path, monkeypatch) -> Path:
-    """A repository of one's own."""
+    """A copy of the repository that a test may change."""
     shutil.copytree(root, tmp_path / "own")
     point_at(tmp_path / "own", monkeypatch)
     return tmp_path / "own"
 
 
 class Page(html.parser.HTMLParser):
-    """What a page refers to, and what can be referred to in it."""
+    """The references of a page, and the ids in it that references can lead to."""
 
     def __init__(self, path: Path):
         super().__init__()
@@ -215,7 +215,7 @@ def test_numbers_are_short_and_words_untouched(value, shown):
 
 @given(st.text())
 def test_no_formula_breaks_a_page(source):
-    """Whatever stands between dollars becomes MathML, or escaped code."""
+    """Any text between dollar signs becomes MathML or escaped code."""
     found = site.formula(source, "inline")
     assert found.startswith(("<math", "<code>")) and "<script" not in found.lower()
 
@@ -225,12 +225,12 @@ def test_no_formula_breaks_a_page(source):
 
 @pytest.fixture
 def open_page(browser, root):
-    """Opens a page of the site; at the end nothing was complained about, and nobody else was asked."""
+    """Opens a page of the site; afterwards there must be no browser messages and no requests outside the site."""
     complaints, asked = [], []
     folder = (root / "build" / "site").as_uri()
 
     def start(name: str, width: int = 1280):
-        # Phones in the dark, for the styles of both.
+        # Phones use the dark scheme, so that both schemes are tested.
         scheme = "dark" if width < 1000 else "light"
         page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
         page.on("console", lambda message: complaints.append(message.text))
@@ -254,7 +254,7 @@ def test_pages_fit_their_screen(open_page, name, width):
     for summary in page.locator("summary").all():
         summary.click()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    # What is wide scrolls in a box of its own, and nothing is cut off.
+    # Wide content scrolls in its own box, and nothing is cut off.
     outside = """() => [...document.querySelectorAll("main *")].filter(element => {
       const right = element.getBoundingClientRect().right;
       for (let box = element; box; box = box.parentElement)

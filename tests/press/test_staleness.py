@@ -1,4 +1,4 @@
-"""Which notebooks of this repository an edit makes stale: made in a copy, fingerprints compared."""
+"""Which notebooks of this repository an edit makes stale, by fingerprints before and after it in a copy."""
 
 import functools
 import json
@@ -31,7 +31,7 @@ def test_a_record_without_its_parts_is_a_reason_to_run_again(tmp_path, monkeypat
 
 
 def test_results_of_another_user_are_no_older_than_their_inputs(tmp_path, monkeypatch):
-    """Only the owner of a file may set its times; others of the group, who may write it, can set them to now."""
+    """Only a file's owner may set its times freely; group members with write access can only set them to now."""
     monkeypatch.setenv("OUTPUT_ROOT", str(tmp_path))
     monkeypatch.setattr(staleness, "reasons", lambda job: [])
     made = jobs.executed("quick/03"), jobs.record("quick/03")
@@ -67,7 +67,7 @@ def copy(tmp_path, monkeypatch):
 
 @pytest.fixture(autouse=True, scope="module")
 def parsed_once():
-    """What an edit leaves as it was is not parsed again."""
+    """Files that an edit leaves unchanged are not parsed again."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "normalised", functools.cache(sources.normalised))
         yield

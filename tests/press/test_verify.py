@@ -1,4 +1,4 @@
-"""What `make verify` finds in results that were damaged in one known way."""
+"""What `make verify` finds in results with one known defect."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass(frozen=True)
 class Results:
-    """A folder with the results of `quick`, two seeds and a page over both."""
+    """A folder with results of `quick`: two seeds and a notebook over both."""
 
     root: Path
 
@@ -48,7 +48,7 @@ def committed_at(root: Path, patch: pytest.MonkeyPatch, cells: dict[str, str] | 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """Results as notebooks write them. Not to be changed."""
+    """Results as notebooks write them; tests must not change them."""
     root = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         committed_at(root, patch, {"03_study": CELL, "07_page": PAGE})
@@ -71,7 +71,7 @@ def write(run: Run, table: pd.DataFrame = TABLE) -> None:
 
 @pytest.fixture
 def results(made, tmp_path, monkeypatch) -> Results:
-    """Results of one's own."""
+    """A copy of the results that a test may change."""
     shutil.copytree(made, tmp_path / "own")
     committed_at(tmp_path / "own", monkeypatch)
     return Results(tmp_path / "own")
@@ -82,7 +82,7 @@ def found(level: str) -> list[str]:
 
 
 def only_error(*words: str) -> None:
-    """There is one error, which says all these words and what to do."""
+    """Check that there is one error, which contains all these words and says what to do."""
     errors = found("error")
     assert len(errors) == 1, errors
     assert all(word in errors[0] for word in words), errors[0]
@@ -144,7 +144,7 @@ def test_a_run_without_record_did_not_finish(results):
 
 
 def test_results_of_another_profile_are_an_error(results):
-    """Smoke results copied into the paper's folder are whole by every hash."""
+    """Smoke results copied into the paper's folder have only correct hashes."""
     for seed in (0, 1):
         for name in ("fig31_line", "tab31_all"):
             results.edit(f"seed-{seed}/{name}.json", lambda sidecar: sidecar["provenance"].update(profile="smoke"))
@@ -217,14 +217,14 @@ def test_a_damaged_record_is_an_error(results, content):
 
 
 def places(content, path=()) -> list[tuple]:
-    """The keys to every value below `content`, itself included."""
+    """The paths of keys to every value in `content`, itself included."""
     inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
     return [path, *(place for key, value in inner for place in places(value, (*path, key)))]
 
 
 @pytest.mark.parametrize("name", ["07_page.json", "fig31_line.json", "tab31_all.json"])
 def test_no_value_of_another_kind_breaks_what_reads_results(results, name):
-    """Every value of a record and of sidecars, replaced by six others or removed: verify and the overview end."""
+    """Verify and the overview survive any value of a record or sidecar being removed or replaced by six others."""
     whole = results(name).read_text()
     others = [None, True, 1e308, "../x\0", {}, [[1], {"a": None}]]
     for *inner, last in filter(None, places(json.loads(whole))):

@@ -1,4 +1,4 @@
-"""The workflow as its users meet it: real `make`, Snakemake, papermill and kernels over toy notebooks."""
+"""The workflow as users run it: real `make`, Snakemake, papermill and kernels on toy notebooks."""
 
 import json
 import os
@@ -21,17 +21,17 @@ from lib.press.workflow import slow_precision
 NOTHING = "Nothing to do"
 [PACKAGING] = re.findall(r"^packaging==\S+", (ROOT / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE)
 ALPHA, BETA, SUMMARY = "01_alpha (quick, seed 0)", "02_beta (quick, seed 0)", "03_summary (quick, all seeds)"
-# The file appears with its content in it.
+# The file appears only with its content.
 SAY_AND_WAIT = "import os; open('pid', 'w').write(str(os.getpid())); os.rename('pid', 'kernel.pid'); time.sleep(wait)"
 
 
 def ran(output: str) -> list[str]:
-    """The runs that `make figures` says it finished, in its order."""
+    """The runs that `make figures` reports as finished, in its order."""
     return re.findall(r"^done +(.*) in \d+ s(?:, \d+\.\d GB of memory)?$", output, re.MULTILINE)
 
 
 def planned(toy: Repository, *arguments: str) -> dict[str, list[str]]:
-    """What `make plan` says: the reasons of each run that is to be done."""
+    """The reasons that `make plan` gives for each run to be done."""
     found: dict[str, list[str]] = {}
     for line in toy.make("plan", *arguments).splitlines():
         if run := re.fullmatch(r"  (\S+ \(.*\))", line):
@@ -153,14 +153,14 @@ def test_a_deleted_figure_is_made_again(toy):
 
 
 def test_equal_results_of_an_earlier_notebook_spare_the_later_one(toy):
-    """A new value of a parameter that changes no result: 03_summary, read for it, stays as it is."""
+    """If a changed parameter changes no result of 01_alpha, 03_summary, which reads it, is not run again."""
     toy.replace("notebooks/01_alpha.ipynb", "rate = 0.1", "rate = 0.2")
     assert ran(toy.make("figures", "ONLY=01_alpha")) == [ALPHA]
     assert NOTHING in toy.make("figures")
 
 
 def test_snakemake_alone_sees_the_same(toy):
-    """On a cluster Snakemake is called directly; it must not find stale what the plan finds up to date."""
+    """Called directly, Snakemake must not rerun what the plan finds up to date."""
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--rerun-triggers", "mtime"]
     options = {"cwd": toy.folder, "env": toy.environment, "capture_output": True, "text": True, "check": True}
     subprocess.run(["rm", "-rf", ".snakemake"], cwd=toy.folder, check=True)
@@ -185,7 +185,7 @@ def test_a_failed_notebook_is_kept_apart_and_the_others_go_on(toy):
     assert not toy.exists("build/executed/quick/seed-0/01_alpha.ipynb")
     assert not toy.exists("figures/quick/seed-0/01_alpha.json")
     assert planned(toy)[ALPHA] == ["failed last time"]
-    # What broke is told, and not the older failure.
+    # The new error is reported, not the older failure.
     whole = toy.read("Snakefile")
     toy.write("Snakefile", "raise ValueError('broken on purpose')\n" + whole)
     output = toy.make("figures", status=1)
@@ -212,7 +212,7 @@ def test_kill_9_leaves_nothing_that_looks_finished_and_the_next_run_goes_on(toy)
     try:
         toy.wait_for("kernel.pid", process)
         kernel = psutil.Process(int(toy.read("kernel.pid")))
-        # Two at once do not mix.
+        # A second run of the same job is refused.
         output = toy.make("figures", "ONLY=02_beta", "PARAMS=wait=600", status=1)
         assert "02_beta (quick-custom, seed 0) is being run already by another process" in output
         assert process.poll() is None
@@ -223,10 +223,10 @@ def test_kill_9_leaves_nothing_that_looks_finished_and_the_next_run_goes_on(toy)
     assert toy.exists(f"build/executed/{custom}/01_alpha.ipynb")  # finished before
     assert not toy.exists(f"build/executed/{custom}/02_beta.ipynb")
     assert not toy.exists(f"figures/{custom}/02_beta.json")
-    # The kernel is in a session of its own, so that the signal missed it; it has to notice by itself.
+    # The kernel is in a session of its own, so the signal misses it, and it must notice by itself.
     _, alive = psutil.wait_procs([kernel], timeout=30)
     assert not alive or kernel.status() == psutil.STATUS_ZOMBIE
-    # The same settings but for the time: 01_alpha is not run again.
+    # Only the waiting time differs, so 01_alpha is not run again.
     output = toy.make("figures", "PARAMS=wait=0.5")
     assert ran(output) == ["02_beta (quick-custom, seed 0)", "03_summary (quick-custom, all seeds)"]
 
@@ -255,7 +255,7 @@ def test_what_a_profile_skips_is_not_run_and_asking_for_it_tells_why(toy):
     assert "Profile 'quick' has no 02_beta: it needs speech" in toy.make("figures", "ONLY=02_beta", status=1)
 
 
-# Comes back, with the threads that it was given, once two processes are here at a time.
+# Returns the number of threads that it was given, once two processes have arrived.
 MEET = """
 
 def meet():
@@ -275,7 +275,7 @@ def meet():
 
 
 def test_profiles_seeds_and_parallel_runs(toy):
-    """Two seeds at a time, each told its share of the cores, and one notebook over both."""
+    """Two seeds run at a time, each with its share of the cores, then one notebook over both."""
     toy.replace("lib/alpha/model.py", "return epochs", "return meet()")
     toy.write("lib/alpha/model.py", toy.read("lib/alpha/model.py") + MEET)
     output = toy.make("figures", "PROFILE=smoke", "ONLY=03_summary", "JOBS=2", "CORES=2")
@@ -285,7 +285,7 @@ def test_profiles_seeds_and_parallel_runs(toy):
 
 
 def test_seed_zero_alone_is_not_every_seed(toy):
-    """Snakemake turns `seeds="0"` into a number, and zero is easily taken for nothing."""
+    """Snakemake turns `seeds="0"` into a number, and zero is easily mistaken for no value."""
     output = toy.make("figures", "PROFILE=smoke", "ONLY=01_alpha", "SEEDS=0")
     assert ran(output) == ["01_alpha (smoke, seed 0)"]
 
