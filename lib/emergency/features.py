@@ -2,9 +2,9 @@
 
     features = log_mel(samples)   # (B, N) at 16 kHz -> (B, 80, N // 160), about -1.5 to 1.5
 
-The values equal those of transformers' WhisperFeatureExtractor. Two properties may surprise. Everything more than
-8 decades below the loudest cell of a clip is clamped, so one click changes the quiet frames of the whole clip.
-And the signal is mirrored at its ends, so the last frames change if anything follows, even silence.
+The values equal those of transformers' WhisperFeatureExtractor. Two properties may surprise: everything more than
+8 decades below the loudest cell of a clip is clamped, so one click changes the quiet frames of the whole clip;
+and the signal is mirrored at its ends, so the last frames change if anything is appended, even silence.
 """
 
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ HOP = 160  # samples, 10 ms
 FRAMES_PER_SECOND = RATE // HOP
 SMALLEST = 1e-10  # smallest power before the logarithm
 DECADES = 8.0  # dynamic range below the loudest cell of a clip
-PEAK = 0.7  # full scale 1: the peak of scaled clips, since microphone distance carries no information
+PEAK = 0.7  # full scale 1: peak to which clips are scaled, since the distance to the microphone is not informative
 SILENT = 10 ** (-70 / 20)  # full scale 1: a clip with a lower peak is silence
 SILENCE = (-10.0 + 4.0) / 4.0  # value of every cell of digital silence
 
@@ -86,8 +86,8 @@ def rolled(values: Tensor, by: Tensor) -> Tensor:
 
 
 def masked(mel: Tensor, time: float, frequency: float) -> Tensor:
-    """Apply SpecAugment (Park et al. 2019): in each clip, set a span of bands and a span of frames, up to these shares
-    of all, to 0, the middle of the features' range. mel: (B, 1, mels, frames)."""
+    """Apply SpecAugment (Park et al. 2019): in each clip, set a random span of bands and one of frames, each up to its
+    share of all, to 0, the middle of the features' range. mel: (B, 1, mels, frames)."""
     mel = mask_along_axis_iid(mel, ceil(frequency * mel.shape[2]), 0.0, 2)
     return mask_along_axis_iid(mel, ceil(time * mel.shape[3]), 0.0, 3)
 

@@ -22,7 +22,7 @@ EVENT, SPEECH = plots.COLOURS[1], plots.COLOURS[0]
 
 
 def layer_table(network: nn.Module, *inputs: Tensor, what: str) -> pd.DataFrame:
-    """Return the layers of `network`, read off the model in the order `inputs` pass through them (fig419, fig420).
+    """Return the layers of `network` in the order in which `inputs` pass through them (fig419, fig420).
 
     Columns: layer, shape (of its output for one clip, channels first), parameters. Layers that neither have weights nor
     change the shape are omitted, as are batch norms. what: description of the inputs, for the first row."""
@@ -88,7 +88,7 @@ def variants(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
 
 
 def confusion(arrays: Arrays) -> Figure:
-    """Draw fig42 from `experiments.matrices`: row percentages of classes with counts; alarm or none; reliability."""
+    """Draw fig42 or fig47 from `experiments.matrices`: both confusion matrices (row % and counts), and reliability."""
     counts, names = arrays["counts"], [str(name) for name in arrays["names"]]
     plots.use_style()
     if len(names) <= MOST_NUMBERED:
@@ -139,7 +139,7 @@ def _matrix(axes: Axes, counts: np.ndarray, names: list[str], *, size: float) ->
 
 
 def relevance(arrays: Arrays, seconds: float) -> Figure:
-    """Draw fig43 from `experiments.relevance_pictures`: spectrograms beside relevance, spans below both."""
+    """Draw fig43 or fig410 from `experiments.relevance_pictures`: spectrograms beside relevance, spans below both."""
     mel, found = arrays["mel"], arrays["relevance"]
     count = max(len(mel), 1)
     figure, axes = plots.subplots(count, 2, height=1.75 * count + 0.3, squeeze=False, sharex=True)

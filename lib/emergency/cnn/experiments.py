@@ -34,7 +34,7 @@ def curves(compared: dict[str, Trained], seed: int) -> pd.DataFrame:
 
 def variant_table(compared: dict[str, Trained], clips: Mels, *, seed: int) -> pd.DataFrame:
     """Return tab41: variant, seed, parameters, mega_macs (of one clip), clips, folds, accuracy (%, cross-validated),
-    low and high (Wilson, 95 %), and low_666 and high_666, the same for 666 clips, as in the source's validation."""
+    low and high (Wilson, 95 %), and low_666 and high_666, the same for 666 clips (the source's validation set)."""
     rows = []
     for label, one in compared.items():
         right = int((one.logits.argmax(1) == clips.labels).sum())
@@ -55,8 +55,8 @@ def best(table: pd.DataFrame) -> str:
 class Evaluation:
     """The chosen variant and its logits on clips not used to train it nor, if there is a test set, to select it.
 
-    model: the network, or that of the first fold. explained: mask of the clips held out from `model`, which it may be
-    explained on. temperature: of each clip, fitted without it. explain: (model, mel, targets[, one of `methods`]) ->
+    model: the network, or that of the first fold. explained: mask of the clips held out from `model`; only these are
+    explained. temperature: (N,), for each clip fitted on others. explain: (model, mel, targets[, one of `methods`]) ->
     relevance in the shape of mel, (n, 1, mels, frames), by default with the first method.
     """
 
@@ -76,10 +76,10 @@ class Evaluation:
 def judge(
     validated: Trained, clips: Mels, test: Mels | None, settings: Settings, *, seed: int, checkpoint: Path
 ) -> Evaluation:
-    """Train the chosen variant on all `clips` and evaluate it on `test`, or without a test set cross-validate it.
+    """Train the chosen variant on all `clips` and evaluate it on `test`; without a test set, cross-validate it.
 
-    Temperatures are fitted on out-of-fold logits of networks with the same training settings: for a test set on all
-    folds, else for each fold on all other folds.
+    Temperatures are fitted on out-of-fold logits of networks with the same training settings: on all folds if there is
+    a test set, else for each fold on the other folds.
     """
     variant, how = validated.variant, {"seed": seed, "score_every": settings.epochs}
     folds = checkpoint if test is None else checkpoint.with_name(f"{checkpoint.name}-folds")
@@ -102,7 +102,7 @@ def judge(
 def test_table(evaluation: Evaluation, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
     """Return tab45: the network as trained and calibrated, and two constant predictions, always and never alarming.
 
-    Columns as in `classification.score_row`, with balanced_accuracy and average_precision (%).
+    Columns: outputs, seed, temperature, those of `score_row`, balanced_accuracy and average_precision (%).
     """
     clips = evaluation.clips
     rows = []
@@ -121,8 +121,8 @@ def test_table(evaluation: Evaluation, alarming: Sequence[int], *, seed: int) ->
 
 
 def matrices(evaluation: Evaluation, alarming: Sequence[int]) -> dict[str, np.ndarray]:
-    """Return fig42: confusion counts of all classes and of alarm or none (from calibrated probabilities, as in tab45),
-    names, and reliability before and after calibration."""
+    """Return fig42 or fig47: confusion counts of all classes and of alarm or none (from calibrated probabilities, as in
+    tab45), names, and reliability before and after calibration."""
     clips = evaluation.clips
     raised = classification.raised(evaluation.calibrated, alarming)
     emergency = torch.isin(clips.labels, torch.tensor(list(alarming)))
@@ -139,7 +139,7 @@ def matrices(evaluation: Evaluation, alarming: Sequence[int]) -> dict[str, np.nd
 
 # --- Relevance ----------------------------------------------------------------------------------
 
-RANDOM_NETWORKS = 3  # whose mean relevance is a null baseline
+RANDOM_NETWORKS = 3  # their mean relevance is a null baseline
 
 
 SHOWN = ("electrical accident", "collapse", "fire")  # classes of which the source shows maps, if they exist here
@@ -159,7 +159,7 @@ def names_to_show(names: Sequence[str], classes: Sequence[str], alarming: Sequen
 
 
 def shown_clips(evaluation: Evaluation, names: Sequence[str], truth: Soundscapes | None) -> list[int]:
-    """Return one clip per class in `names`, that with the highest probability of the class, predicted as it or not.
+    """Return for each class in `names` its clip with the highest probability of the class, even if it is misclassified.
 
     In soundscapes, only clips with both speech and an event are considered. Classes without such a clip are left out.
     """
@@ -211,8 +211,8 @@ def explained(evaluation: Evaluation, count: int, seed: int) -> Tensor:
 def faithfulness_curves(
     evaluation: Evaluation, chosen: Tensor, *, steps: int, seed: int, randomise: bool = True
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Evaluate explanations of the predicted classes by flipping and, with `randomise`, by randomisation of weights, on
-    the first 16 clips.
+    """Evaluate explanations of the predicted classes by flipping and, with `randomise`, by randomising weights (on the
+    first 16 clips).
 
     Returns (fig44, areas). fig44: panel ("flipping", "randomised"), method, order, seed, x (share of tiles flipped, or
     number of randomised layers) and value (mean probability, or rank correlation). areas: measure, seed, clips, value,
@@ -265,7 +265,7 @@ def share_rows(evaluation: Evaluation, truth: Soundscapes, *, seed: int) -> list
     """Return rows of tab42 and tab410 for each stem: relevance (%), each null (%), and relevance - null (points), on
     test clips with both speech and an event, for the predicted classes.
 
-    Shares are those of `faithfulness.shares`: of the cells in which the stem has more energy than all others together.
+    Shares are those of `faithfulness.shares`, in the cells where the stem has more energy than all others together.
     A further null is the relevance in randomly initialised networks, for the classes that they predict.
     """
     chosen = _both(truth).nonzero()[:, 0]
@@ -312,7 +312,7 @@ def planted_rows(
     `number`, so that only the tone identifies this class.
 
     Returns rows of tab42 on test clips of the other classes: the share predicted as class `number` with and without
-    the tone (%), and how well its cells are located (area under the ROC curve) by LRP for that class, by LRP of the
+    the tone (%), and how well the tone is located (area under the ROC curve) by LRP for that class, by LRP of the
     network `uncued`, which was trained without the tone, and by the input level alone.
     """
     own = clips.labels == number

@@ -30,7 +30,7 @@ def flipping(
         mel, relevance: (N, 1, mels, frames).
         order: "most" relevant first, or "least" relevant first.
     """
-    # Padded to whole tiles with zeros, which hardly change the order of the means.
+    # Zeros pad the relevance to whole tiles; they hardly change the order of the means.
     below, right = (-size % part for size, part in zip(mel.shape[2:], TILE, strict=True))
     tiles = F.avg_pool2d(F.pad(relevance.float(), (0, right, 0, below)), TILE)
     # Rank of each tile in the flipping order; the sort is stable, as many tiles may have zero relevance.
@@ -53,7 +53,7 @@ def randomised(
     """Correlate the explanation with that of networks whose layers are re-initialised from the top down.
 
     Cascading randomisation (Adebayo et al. 2018, Sanity Checks for Saliency Maps), on absolute relevance: the logit of
-    a random network is as often negative as positive, and its sign flips that of all relevance.
+    a random network is as often negative as positive, and the sign of all relevance changes with it.
 
     Columns: layers (number of random layers), correlation (Spearman's, mean over clips; NaN if the relevance in the
     random network is zero everywhere).
@@ -67,7 +67,7 @@ def randomised(
         for layer in reversed(learned):
             layer.reset_parameters()
             if isinstance(layer, nn.BatchNorm2d):
-                continue  # counted with the convolution before it
+                continue  # counts as one layer with the convolution before it
             other = explain(changed, mel, targets, method).abs()
             pairs = zip(first.flatten(1).numpy(), other.flatten(1).numpy(), strict=True)
             each = [spearmanr(a, b).statistic for a, b in pairs if np.ptp(a) and np.ptp(b)]
@@ -117,7 +117,7 @@ def redrawn(model: nn.Module, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for layer in changed.modules():
-            if hasattr(layer, "reset_parameters") and not isinstance(layer, nn.Embedding):  # a Whisper resets its own
+            if hasattr(layer, "reset_parameters") and not isinstance(layer, nn.Embedding):  # reset by EmergencyWhisper
                 layer.reset_parameters()
     return changed
 

@@ -142,9 +142,9 @@ def train_cnn(
     accelerator = start(settings.device, settings.precision)
     torch.manual_seed(seed)
     model = build_cnn(variant, len(train.classes), train.mel.shape[2])
-    # The same layers, scored in float32: Accelerate makes `model` itself compute in bf16 ever after.
+    # The same layers, scored in float32: Accelerate makes `model` itself compute in bf16 from then on.
     plain = nn.Sequential(*model)
-    # Norms and biases are not decayed: decay would shift their outputs and not restrict the size of the filters.
+    # Norms and biases are not decayed: decay would shift activations without limiting the size of the filters.
     decayed = [weight for weight in model.parameters() if weight.ndim > 1]
     others = [weight for weight in model.parameters() if weight.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]

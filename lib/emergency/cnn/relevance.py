@@ -31,8 +31,8 @@ KNOWN = (nn.Conv2d, nn.BatchNorm2d, nn.Linear, nn.ReLU, nn.Dropout, nn.Flatten, 
 def relevance(model: nn.Sequential, inputs: Tensor, targets: Tensor | int) -> Tensor:
     """Return the relevance of each input cell for the logit of `targets`, in the shape of the inputs.
 
-    Uses a copy of the network in evaluation mode. Relevance sums to the logit unless biases absorb some of it (the
-    shift of a batch norm is one).
+    Uses a copy of the network in evaluation mode. Relevance sums to the logit unless biases, including the shifts of
+    batch norms, absorb some of it.
 
     Args:
         model: a flat nn.Sequential of layers of `KNOWN`, with batch norms only directly after convolutions.

@@ -57,7 +57,7 @@ class Row:
 
     root: index into `Catalogue.roots`. json, wav: paths relative to it, as on disk; json is "" in a plain class folder.
     number: class of the source, 1..19.
-    onset, offset: when the class is audible, in seconds; offset is inf for the end of the file.
+    onset, offset: span in which the class is audible, in seconds; offset is inf for the end of the file.
     line: the spoken words (NFC, without bracketed remarks); "" for none.
     speaker: gender, generation and dialect, "" where not given. Many speakers share these.
     part: "Training", "Validation" or "".

@@ -37,9 +37,9 @@ def prepare(catalogue: Catalogue, indices: Sequence[int] | np.ndarray, folder: P
     """Decode the clips at `indices` of a catalogue to 16 kHz int16 below `folder`.
 
     Clips of the data set last about 11 s, the source's inputs 4 s. The window of `seconds` begins at the onset of
-    the class, or earlier if it would otherwise extend beyond the end of the file: then it holds the file's end.
-    Files shorter than the window are zero-padded. An offset beyond the window or the file is set to its end: if it is
-    `seconds`, the line may be cut off.
+    the class, or earlier, so that it ends with the file, if it would otherwise extend beyond it. Files shorter than
+    the window are zero-padded. An offset beyond the window or the file is set to its end; a line whose offset equals
+    `seconds` may be cut off.
 
     Clips are decoded shard by shard, so that only one shard is in memory. An interrupted run resumes after its last
     finished shard; shards that are damaged, or whose sources (size, modification time), labels, length or decoders

@@ -17,9 +17,9 @@ def split_source(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
     """Return the indices of "train", "validation" and "test", split clip by clip as in the source.
 
     The source uses 12,102 of 78,616 clips for the test and a hundredth of the remaining 66,514, rounded up, for
-    validation. If there are at least as many clips, exactly as many are drawn; if fewer, the same shares. Every
-    split has the same proportions of classes (to within a clip). Which clips the source tested on is unknown:
-    those of the part "Validation" are taken first, since the publishers of the data set held them out.
+    validation. From at least 78,616 clips, exactly these numbers are drawn; from fewer, the same shares. Every split
+    has the same proportions of classes (to within a clip). Which clips the source tested on is unknown: the test set
+    takes those of the part "Validation" first, since the publishers of the data set held them out.
 
     Scripted lines and speakers occur in several splits, so results are optimistic: see `split_strict`.
 
@@ -56,7 +56,7 @@ def split_strict(rows: Sequence[Row], seed: int) -> dict[str, np.ndarray]:
         units[letters_of(row.line) or source].append(index)
 
     def counts(unit: Sequence[int]) -> np.ndarray:
-        """Return (21,) clips per class and in total; the total gives the small splits some of the small classes."""
+        """Return (21,) clips per class and in total; the total lets small splits get some of the small classes."""
         return np.append(np.bincount([rows[index].number for index in unit], minlength=20), len(unit))
 
     total = counts(range(len(rows)))

@@ -38,8 +38,8 @@ def load(dataset: str, split: str, *, seconds: float = 4.0, count: int | None = 
     """Return one split of a data set as clips of `seconds`: "soundscapes" (built in, synthetic),
     "soundscapes-recorded", "aihub", "aihub-strict", "esc50" or "folder:<path>".
 
-    "soundscapes-recorded" has recordings of ESC-50 among its sounds. "aihub" is split as in the source,
-    "aihub-strict" so that no line of the test is in the training set.
+    "soundscapes-recorded" has recordings of ESC-50 among its sounds. "aihub" is split as in the source, "aihub-strict"
+    so that no line is in two splits. count: number of clips; None for all, or for the `COUNT` of soundscapes.
 
     Raises:
         DataError: the data are missing or damaged, or cannot satisfy the arguments.
@@ -78,8 +78,8 @@ def _recordings(split: str) -> Recordings:
 
 
 def recorded(count: int, *, seed: int = 0) -> Sounds | None:
-    """Return `count` clips of ESC-50's last fold, which no training uses, whole (5 s) and from all its classes; None
-    if `count` is 0 or ESC-50 is not on this machine.
+    """Return `count` clips (whole, 5 s, from all classes) of ESC-50's last fold, which training scenes never use;
+    None if `count` is 0 or ESC-50 is not on this machine.
 
     Raises:
         DataError: ESC-50 is damaged, or has fewer clips.
@@ -90,7 +90,7 @@ def recorded(count: int, *, seed: int = 0) -> Sounds | None:
 
 
 def _named(sounds: Sounds) -> Sounds:
-    """Return ESC-50's `sounds`; DataError if their classes have other names, by which nothing is known of them."""
+    """Return ESC-50's `sounds`; DataError if none of their classes has a name that `recordings` lists."""
     known = {*chain(*recordings.EVENTS.values()), *recordings.BACKGROUNDS, *recordings.DISTRACTORS}
     if known.isdisjoint(sounds.classes):
         first = ", ".join(sounds.classes[:5])
@@ -146,7 +146,7 @@ def three_sets(
 
 
 def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
-    """Return soundscapes in the form of other data sets, which keeps only spans and words of the ground truth."""
+    """Return soundscapes as `Sounds`, which keep only labels, spans and words of the ground truth."""
     index = torch.arange(len(drawn.numbers))
     recorded = ", with recordings of ESC-50, CC BY-NC" if drawn.recorded else ""
     return Sounds(
@@ -165,7 +165,7 @@ def of_soundscapes(drawn: Soundscapes, split: str) -> Sounds:
 
 
 def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: int) -> Sounds:
-    """Return AI Hub clips, prepared once in `build/cache/aihub`; silence, which they lack, is a class without clips."""
+    """Return AI Hub clips, prepared once in `build/cache/aihub`; silence is among the classes, but has no clips."""
     base = data_root()
     catalogue = _catalogue(base, tuple(sorted(one for one in (base / "aihub-controls").glob("*") if one.is_dir())))
     split_by = aihub_splits.split_strict if dataset == "aihub-strict" else aihub_splits.split_source
@@ -179,7 +179,7 @@ def _aihub(dataset: str, split: str, seconds: float, count: int | None, seed: in
     folder = cache.folder("aihub") / _digest(where).hex()[:16]
     ready = aihub_shards.prepare(catalogue, chosen, folder, seconds=seconds)
     labels = np.array([row.number for row in ready.rows], np.int64)
-    # Recordings of one sentence, or of one file if nothing is said, share a fold: no sentence leaks into validation.
+    # Clips of one sentence, or of one file if nothing is said, share a fold, so that no sentence is in two folds.
     kept = [aihub.letters_of(row.line) or f"{row.root} {row.json or row.wav}" for row in ready.rows]
     folds = [int.from_bytes(_digest(text)[:4], "big") % FOLDS for text in kept]
     rejected = Counter(reason for reason, _ in catalogue.rejected + ready.rejected)
