@@ -2,7 +2,7 @@
 
 Every voter provides logits (N, classes) for the same clips; a row of NaN is an abstention, e.g. of the text classifier
 when there are no words. An abstention counts as no emergency and is left out of means. Temperatures and stacking are
-fitted on votes on validation clips that no voter was trained on (the text's out of fold), and evaluated on the test.
+fitted on the votes on validation clips, on which no voter was trained (the text voter's votes are out of fold).
 """
 
 from collections.abc import Mapping, Sequence
@@ -91,13 +91,13 @@ def ensemble_table(
 ) -> pd.DataFrame:  # fmt: skip
     """Return tab43: one row per voter, per voting scheme and per constant prediction (always and never alarming).
 
-    Single voters are scored on all clips: an abstention counts as silence and raises no alarm.
+    Single voters are scored on all clips; an abstention counts as silence and raises no alarm.
 
     Columns: voter, seed, source (the source's binary accuracy, %), answered (% of clips), those of `score_row` (ece
     over answered clips only), balanced_accuracy and average_precision (%, emergency or not; the latter ranks by
-    probability, for 2 of 3 by the number of votes), and, for voting schemes only, binary decisions compared with the
-    best single voter on validation: fixed (wrong there, right here), broken (the reverse), p (McNemar's exact test),
-    p_holm (corrected for all voting schemes) and against (that voter).
+    probability, for 2 of 3 by the number of votes), and, for voting schemes only, against (the voter that was best on
+    validation) and binary decisions compared with this voter's: fixed (only the scheme is right), broken (only the
+    voter is right), p (McNemar's exact test) and p_holm (corrected for all voting schemes).
     """
     sure = calibrated(validation, validation_labels, test)
     emergency = torch.isin(labels, torch.tensor(list(alarming)))
@@ -139,7 +139,7 @@ def ensemble_table(
 
 
 def mcnemar(before: Tensor, after: Tensor) -> dict[str, float]:
-    """McNemar's exact test of two sets of decisions; before, after: (N,) bool, whether each is right. Returns fixed
+    """Apply McNemar's exact test to two sets of decisions, (N,) bool each, true if right. Return fixed
     (only `after` right), broken (only `before` right) and the two-sided p (McNemar 1947), 1 where they never differ."""
     fixed, broken = int((after & ~before).sum()), int((before & ~after).sum())
     p = binomtest(fixed, fixed + broken).pvalue if fixed + broken else 1.0
@@ -181,8 +181,8 @@ def audit(features: np.ndarray, groups: np.ndarray, *, folds: int = 5, seed: int
     features: (N, d), e.g. of silent frames. groups: (N,), e.g. the corpora, or emergency and not.
 
     Returns balanced_accuracy (%, out of fold) with low and high (95 % t interval over folds, somewhat too narrow as
-    training folds overlap), chance, clips. Well above chance, a recogniser may have learned the recording chain instead
-    of the sound. There must be at least two groups, each with at least as many recordings as folds.
+    training folds overlap), chance, clips. If it is well above chance, a recogniser may have learned the recording
+    chain instead of the sound. There must be at least two groups, each with at least as many recordings as folds.
     """
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     found = cross_val_predict(linear_classifier(class_weight="balanced"), features, groups, cv=split)

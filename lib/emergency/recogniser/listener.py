@@ -22,10 +22,10 @@ WINDOW, HOP = 4.0, 1.0  # seconds
 
 @dataclass(frozen=True)
 class Rule:
-    """Alarm rule: at least k of a window's last n frames have an emergency probability of `on` or more.
+    """Alarm rule: at least k of n successive frames have an emergency probability of `on` or more.
 
-    An alarm ends when none of the last n frames is above `off`; until then, and for `refractory` seconds after it was
-    raised, no other is raised. An event that only begins in a window's last frames is left to the next window.
+    An alarm ends when none of a window's last n frames is above `off`; until then, and for `refractory` seconds after
+    it was raised, no other is raised. An event that begins in a window's last frames may be left to the next window.
     """
 
     k: int = 5
@@ -42,15 +42,15 @@ class Rule:
 
 
 class Alarm(NamedTuple):
-    """An alarm. onset, at: seconds into the stream where it began and was raised."""
+    """An alarm. onset, at: seconds into the stream at which the event began and the alarm was raised."""
 
     onset: float
     at: float
 
 
 def windows(chunks: Iterable[np.ndarray]) -> Iterator[tuple[float, np.ndarray]]:
-    """Yield (end time in seconds, (n,) int16 samples) for a window every `HOP`; a remainder at the end of the stream
-    gives one more full window that ends there, and a stream shorter than a window one that ends in silence.
+    """Yield (end time in seconds, (n,) int16 samples) for a window every `HOP`. If samples remain at the end of the
+    stream, one more full window ends there; a stream shorter than a window gives one window, padded with silence.
     chunks: int16 at 16 kHz, of any lengths."""
     size, hop = round(WINDOW * RATE), round(HOP * RATE)
     sound, heard, due = np.zeros(0, np.int16), 0, size  # buffer; samples so far; end of the next window
@@ -78,15 +78,15 @@ class Listener:
         self._on = False
 
     def hear(self, at: float, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, Alarm | None]:
-        """Process the window that ends at `at` with its frame probabilities (moments, classes). Returns the start time
-        of each frame (moments,), its probabilities averaged over the windows that contain it, and the alarm, if any."""
+        """Process the window that ends at `at` with its frame probabilities (frames, classes). Return the start time
+        of each frame (frames,), its probabilities averaged over the windows that contain it, and the alarm, if any."""
         self._covered.append((at - WINDOW, probabilities))
         times, timeline = self._averaged()
         alarming = timeline[:, list(self.alarming)].sum(1)
         n = min(self.rule.n, len(alarming))
         enough = np.convolve(alarming >= self.rule.on, np.ones(n), "valid") >= self.rule.k  # in every n frames
         if len(self._covered) > 1:
-            enough[: -math.ceil(HOP / self.seconds)] = False  # the others end in frames that the last window had, too
+            enough[: -math.ceil(HOP / self.seconds)] = False  # earlier runs end in frames of the previous window
         self._on = self._on and bool((alarming[-n:] > self.rule.off).any())
         if not enough.any() or self._on or at - self._alarmed < self.rule.refractory:
             return times, timeline, None
@@ -107,7 +107,7 @@ class Listener:
         times = newest + self.seconds * np.arange(moments)
         summed, count = np.zeros(probabilities.shape), np.zeros(moments)
         for start, found in self._covered:
-            # Nearest frame of that window for each frame of the newest one.
+            # For each frame of the newest window, the nearest frame of this one.
             places = np.floor((times + self.seconds / 2 - start) / self.seconds).astype(int)
             there = (places >= 0) & (places < moments)
             summed[there] += found[places[there]]

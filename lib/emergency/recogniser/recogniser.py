@@ -38,7 +38,7 @@ from lib.forking import give_back
 from lib.metrics.classification import fit_temperature, raised
 
 CNN, ENCODER, TEXT = "CNN", "Whisper encoder", "decoder's text"
-FRAMES = "frames"  # the encoder's, which have a temperature of their own: a clip's logits are of another kind
+FRAMES = "frames"  # of the encoder; they have their own temperature, since clip logits are on another scale
 _FILE = "recogniser.json"
 _SURE = 20.0  # logit of the silence class for silent clips, which skip the networks
 
@@ -47,7 +47,7 @@ Source = str | os.PathLike | np.ndarray | Iterable[np.ndarray]
 
 @dataclass(frozen=True)
 class Opinion:
-    """Predictions for clips: logits (N, classes) per voter, frame logits (N, moments, classes) and transcripts."""
+    """Predictions for clips: logits (N, classes) per voter, frame logits (N, frames, classes) and transcripts."""
 
     votes: dict[str, Tensor] = field(repr=False)
     moments: Tensor = field(repr=False)
@@ -58,10 +58,10 @@ class Opinion:
 class Report:
     """Results for one recording.
 
-    times: (moments,) start of each frame in seconds. probabilities: (moments, classes), calibrated, and averaged over
-    the windows that contain the frame. alarms: (time raised in seconds,
-    whether upheld by the vote). alerts: for the upheld alarms. at, window: start (seconds) and samples, (n,) int16, of
-    the window in which an emergency is most likely. opinion: votes and transcript for that window.
+    times: (frames,) start of each frame in seconds. probabilities: (frames, classes), calibrated, and averaged over the
+    windows that contain the frame. alarms: (time raised in seconds, whether upheld by the vote). alerts: for the upheld
+    alarms. at, window: start (seconds) and samples, (n,) int16, of the window in which an emergency is most likely.
+    opinion: votes and transcript for that window.
     """
 
     times: np.ndarray = field(repr=False)
@@ -132,7 +132,7 @@ class Recogniser:
 
     def calibrated(self, opinion: Opinion, clips: Clips) -> "Recogniser":
         """Return a copy with temperatures of each voter (see `voting.out_of_fold`) and of the encoder's frames, fitted
-        on held-out clips."""
+        on held-out `clips`, of which `opinion` holds the predictions."""
         fitted = {name: fit_temperature(logits, clips.labels) for name, logits in opinion.votes.items()}
         wanted = clips.targets(self.whisper.head.stack).flatten()
         known = wanted != UNKNOWN
@@ -140,7 +140,7 @@ class Recogniser:
         return replace(self, temperatures=fitted)
 
     def likely_alarms(self, opinion: Opinion) -> Tensor:
-        """Return the calibrated probability that a frame is of an alarm class, (N, moments)."""
+        """Return the calibrated probability that a frame is of an alarm class, (N, frames)."""
         likely = (opinion.moments / self.temperatures[FRAMES]).softmax(-1)
         return likely[:, :, list(self.alarming)].sum(2)
 
@@ -229,7 +229,7 @@ class Recogniser:
         )
 
     def listen(self, chunks: Iterable[np.ndarray], location: str, started: float | None) -> Iterator[Heard]:
-        """Yield the results of each window: the encoder, which is cheap, always runs, the vote only on its alarms."""
+        """Yield the results of each window: the encoder runs on all but silent ones, the vote only on its alarms."""
         started = time.time() if started is None else started
         listener = Listener(self.alarming, self.whisper.seconds_per_moment, self.rule)
         for at, samples in windows(chunks):
@@ -240,7 +240,7 @@ class Recogniser:
             yield Heard(samples, times, probabilities, alarm, alert)
 
     def _scored(self, samples: np.ndarray) -> np.ndarray:
-        """Return the encoder's (moments, classes) probabilities for (n,) int16; silence is class 0 unless it alarms."""
+        """Return the encoder's (frames, classes) probabilities of (n,) int16: class 0 for silence, unless it alarms."""
         step = self.whisper.seconds_per_moment
         floats = samples.astype(np.float32) / 32768
         if np.abs(floats).max() < SILENT:

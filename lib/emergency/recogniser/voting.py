@@ -25,7 +25,7 @@ FOLDS = 5  # for the text classifier's votes on the validation clips, and for th
 
 
 def parts(recogniser: Recogniser) -> pd.DataFrame:
-    """Return the data of fig411 from the models: name, inside, parameters, below."""
+    """Return the data of fig411: name, inside (contents), parameters and below (inputs) of each part."""
 
     def size(model: torch.nn.Module) -> int:
         return sum(weight.numel() for weight in model.parameters())
@@ -56,16 +56,16 @@ def out_of_fold(
 ) -> Opinion:  # fmt: skip
     """Return the opinion on the validation clips with out-of-fold votes of the text classifier `reader`.
 
-    Notebook 04 fits it on the training clips' texts and on the transcripts of these same clips, so its confidence on
-    them says little about other clips. Each fold is judged without its transcripts and without the lines spoken in it
-    (`said`); clips with the same line share a fold.
+    Notebook 04 fits it on the training clips' texts and on the transcripts of the validation clips, so its confidence
+    on the latter says little about other clips. For each fold it is refitted without the fold's transcripts and the
+    lines spoken in it (`said`); clips with the same line share a fold.
     """
     texts, votes = np.array(opinion.texts, object), torch.full((len(labels), reader.classes), torch.nan)
     lines = [text.normalise(line) or f"none in {place}" for place, line in enumerate(said)]
     for _, out in GroupKFold(FOLDS, shuffle=True, random_state=seed).split(texts, groups=lines):
         known = {text.normalise(one) for one in (*texts[out], *np.array(said, object)[out])}
         kept = [pair for pair in reader.learned if text.normalise(pair[0]) not in known]
-        with contextlib.suppress(ValueError):  # words in fewer than two classes: abstain
+        with contextlib.suppress(ValueError):  # fewer than two classes have words: it abstains
             learned = text.fit_text(
                 [one for one, _ in kept], torch.tensor([label for _, label in kept]), reader.classes
             )
@@ -76,8 +76,8 @@ def out_of_fold(
 def silence_audit(clips: Clips, alarming: Sequence[int], *, seed: int) -> pd.DataFrame | None:
     """Return tab412: whether emergencies can be separated from other clips by frames without a labelled sound.
 
-    Features: mean and standard deviation of each band over these frames, for clips with at least half a second of
-    them. Columns: told_apart, seed, and those of `ensemble.audit`. None if there are too few such clips.
+    Features: mean and standard deviation of each band over these frames, for clips (except silent ones) with at least
+    half a second of them. Columns: told_apart, seed, those of `ensemble.audit`. None if there are too few such clips.
     """
     nothing = (clips.moments == 0).repeat_interleave(2, 1)[:, : clips.mel.shape[2]]
     nothing &= clips.mel.float().std(1) > 1e-3  # excludes the padding of short clips
@@ -101,8 +101,8 @@ def false_alarms(recogniser: Recogniser, opinion: Opinion, labels: torch.Tensor,
 
 
 def with_rule(recogniser: Recogniser, opinion: Opinion, labels: torch.Tensor, *, seed: int) -> Recogniser:
-    """Return the recogniser with the rule of `RULES` and the threshold that miss fewest emergencies and alarm at fewest
-    other clips, in the mean of both shares, of the (validation) clips; unchanged if these are all of one kind."""
+    """Return the recogniser with the rule of `RULES` and the threshold with the lowest mean of two shares: emergencies
+    missed, and other (validation) clips that raise an alarm; unchanged if all clips or none are emergencies."""
     table = false_alarms(recogniser, opinion, labels, seed=seed)
     calm = int((~torch.isin(labels, torch.tensor(list(recogniser.alarming)))).sum())
     errors = table.miss_rate / 100 + table.alarms / max(calm, 1)
@@ -146,8 +146,8 @@ def recorded(recogniser: Recogniser, sounds: Sounds, *, emergencies: Sequence[st
     """Return tab415_recorded: how many recorded sounds of each class raise an alert when played as a stream.
 
     emergencies: the classes of `sounds` that should raise one.
-    Columns: sound (all others, all emergencies, then each class), emergency, seed, clips, alarms, and share (%) with
-    low and high (95 %, Wilson).
+    Columns: sound (all others, all emergencies, then each class), emergency, seed, clips, alarms (clips with an alert)
+    and share (%) with low and high (95 %, Wilson).
     """
     alarms = np.array([next(recogniser.watch(clip.numpy()), None) is not None for clip in sounds.samples], bool)
     names = np.array(sounds.classes)[sounds.labels.numpy()]
@@ -167,7 +167,7 @@ def recorded(recogniser: Recogniser, sounds: Sounds, *, emergencies: Sequence[st
 def an_evening(
     sounds: Sounds, alarming: Sequence[int], *, calm: int = 4, emergencies: int = 2
 ) -> tuple[np.ndarray, list]:
-    """Return (samples, spans) of a recording that alternates `calm` clips without and one clip with an emergency.
+    """Return (samples, spans) of a recording in which each emergency clip follows `calm` clips without an emergency.
 
     Uses the first clips of each kind; two more calm ones end it. spans: (start, stop in s, emergency or not) of sounds.
     """
