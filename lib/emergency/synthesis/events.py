@@ -3,7 +3,7 @@
 A family turns random numbers and a length into one event: `family(draw, n)` -> (n,) float64 at 16 kHz,
 at any scale. Each class has three or four families for training and validation and a different one for the test,
 which shares the physics (a crackle, a motor, an impact) but not the recipe. None of them is a recording or was
-fitted to one: they share only the rough shape in time and frequency with the real sound.
+fitted to one: they resemble the real sound only in rough shape, in time and frequency.
 """
 
 import numpy as np
@@ -130,7 +130,7 @@ def handheld_vacuum(draw: Draw, n: int) -> np.ndarray:
 
 
 def upright_vacuum(draw: Draw, n: int) -> np.ndarray:
-    """Pushed back and forth: the pitch drops under load, and grit rattles up the tube."""
+    """A vacuum pushed back and forth: its pitch drops under load, and grit rattles up the tube."""
     load = 0.5 + 0.5 * np.sin(2 * np.pi * seconds(n) / draw.between(0.8, 2.5) + 6 * draw.unit())
     motor = draw.motor(n, draw.around(150, 600) * (1 - 0.08 * load), draw.between(0.4, 1.1))
     air = draw.band(n, draw.around(150, 600), draw.around(3500, 7800), draw.between(0.2, 0.8)) * (0.6 + 0.4 * load)

@@ -103,7 +103,7 @@ class Draw:
         return curve
 
     def gate(self, n: int) -> np.ndarray:
-        """Return the gain curve (n,) of a machine that runs on, starts, stops or fluctuates."""
+        """Return the gain curve (n,) of a machine that runs steadily, starts, stops or fluctuates."""
         kind = self.integer(0, 3)
         if kind == 0:
             return np.ones(n)
@@ -126,7 +126,7 @@ class Draw:
         return within((np.arange(count) + self.between(0, jitter, count) + 0.05) * period * RATE, n)
 
     def strikes(self, n: int, when: np.ndarray, hit: np.ndarray, spread: float = 10.0) -> np.ndarray:
-        """Return (n,) with the sound `hit` at every index of `when`, at levels that differ by up to `spread` dB."""
+        """Return (n,) with the sound `hit` at every index of `when`, attenuated by a random 0 to `spread` dB."""
         train = np.zeros(n)
         np.add.at(train, when, 10 ** (-self.between(0, spread, len(when)) / 20))
         if len(when) > 12:
@@ -137,7 +137,7 @@ class Draw:
         return wave[:n]
 
     def modes(self, low: float, high: float, count: int, decay: tuple[float, float]) -> np.ndarray:
-        """Return a struck object: `count` damped partials from `low` to `high` Hz, `decay` s to -60 dB; peak 1."""
+        """Return the sound of a blow: `count` damped partials from `low` to `high` Hz, `decay` s to -60 dB; peak 1."""
         n = int(min(decay[1], 1.5) * RATE)
         time = seconds(n)
         hertz = np.sort(self.around(low, high, count))

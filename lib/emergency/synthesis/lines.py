@@ -1,4 +1,4 @@
-"""Sentences spoken in the built-in clips, composed per class; training and test have different ones.
+"""Sentences spoken in the built-in clips, composed for each class; training and test share none.
 
 A sentence is a core phrase of the class (`CORES`), usually after a call or a place and usually before a plea
 (`FRAMES`): "옆집인데 불이 났어요 빨리 와 주세요". Training has 20,000 of them, 450 to 2,100 per class. The test shares

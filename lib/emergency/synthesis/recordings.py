@@ -4,9 +4,9 @@ For classes that ESC-50 covers, half of the events are recordings, as are half o
 backgrounds. Everything else is as in `soundscapes`: words, rooms, microphones and known onsets. ESC-50's last fold
 is used only for the test and the one before it only for validation; clips cut from one recording share a fold.
 
-A tenth of the clips of training and validation are dry: one recording as ESC-50 has it, with nothing added but a gain,
-as a recogniser meets recordings that are played to it. Ten classes have recordings: silence, all five ordinary ones,
-and four of the fourteen emergencies, so that fewer dry clips are emergencies than others.
+A tenth of the clips of training and validation are dry: one recording of ESC-50 with nothing but a gain applied, like
+a recording played to the recogniser. Ten classes have recordings: silence, all five ordinary ones, and four of the
+fourteen emergencies, so a smaller share of the dry clips than of the others are emergencies.
 
 ESC-50 (Piczak 2015) is licensed CC BY-NC 3.0, so clips made from it must not be used commercially either.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from lib.emergency.synthesis.generators import RATE, Draw, Family
 
 EVENT, DISTRACTOR, BACKGROUND = 0.5, 0.5, 0.3  # probability of a recording
-DRY = 0.2  # probability of a dry clip if its class has recordings, as ten of twenty have
+DRY = 0.2  # probability of a dry clip for a class with recordings (ten of twenty)
 
 # Class number -> categories of ESC-50; the remaining categories are below.
 EVENTS = {
@@ -36,7 +36,7 @@ EVENTS = {
     19: ("clock_alarm",),
 }  # fmt: skip
 # A category heard behind events or in silent clips is never an event itself: one sound has one label. Coughing is left
-# out: the synthetic one is a medical emergency.
+# out: synthetic coughing is a medical emergency.
 BACKGROUNDS = ("crickets", "insects", "rain", "sea_waves", "thunderstorm", "water_drops", "wind")
 # One copy of ESC-50 spells door_wood_knock as door_knock.
 DISTRACTORS = ("can_opening", "cat", "church_bells", "crow", "door_knock", "door_wood_knock", "hand_saw",
@@ -76,19 +76,19 @@ def either(
 
 
 def dry(draw: Draw, recordings: Recordings | None, number: int, n: int) -> tuple[str, np.ndarray] | None:
-    """Return (category, (n,) int16): with probability `DRY` a recording of class `number`, silence being backgrounds
-    and distractors. Without recordings of the class, nothing is drawn, so that clips without any stay as they are."""
+    """Return with probability `DRY` a recording of class `number` (for silence, a background or distractor) as
+    (category, (n,) int16), else None. Without recordings of the class no number is drawn, so its clips do not change."""
     found = _among(recordings, EVENTS.get(number, ()) if number else BACKGROUNDS + DISTRACTORS)
     if not found or not draw.chance(DRY):
         return None
     category = draw.choice(found)
     wave = draw.choice(recordings.samples[np.array(recordings.categories) == category]).astype(np.float64)
-    # A random place, with the loudest moment inside; zeros around a recording that is shorter.
+    # A random section that contains the loudest sample; shorter recordings are padded with zeros.
     top, near = int(np.abs(wave).argmax()), RATE // 10
     low, high = np.clip((top + near - n, top - near), *sorted((0, len(wave) - n))).tolist()
     start, around = draw.integer(low, high), max(n - len(wave), 0)
     piece = np.pad(wave, around)[start + around :][:n]
-    level = 10 ** (draw.between(-30, -0.5) / 20)  # of the peak, as behind a microphone
+    level = 10 ** (draw.between(-30, -0.5) / 20)  # of the peak, as in `rooms.microphone`
     return category, np.rint(piece * (level * 32767 / np.abs(piece).max())).astype(np.int16)
 
 

@@ -24,7 +24,7 @@ def draw_room(draw: Draw) -> Room:
 
 
 def heard(draw: Draw, dry: np.ndarray, room: Room) -> tuple[np.ndarray, int]:
-    """Return (wet, delay): what the microphone receives of `dry`, played at a random place, and its delay in samples.
+    """Return (wet, delay): `dry`, played at a random place, as received by the microphone, and its delay in samples.
 
     The response is the direct sound, the six first-order reflections of a box (image sources) and a noise tail that
     decays by 60 dB in `rt60`; outdoors, it is the direct sound and the reflection from the ground.

@@ -1,11 +1,11 @@
-"""The built-in clips of study 4: synthetic emergencies (위급상황) and ordinary scenes with known truth.
+"""The built-in clips of study 4: synthetic emergencies (위급상황) and ordinary scenes with known ground truth.
 
 A clip mixes speech or an event of its class, or both, with a background; one microphone records them in one room.
 Its content is known exactly: onsets and offsets, the words, and the energy of each stem in every cell of time and
 frequency. Level, room, microphone, timing, length and signal-to-noise ratio are drawn independently of the
-class (silence aside), as is the presence of distractors: alarming sounds that mean nothing.
+class (silence aside), as is the presence of distractors: sounds that may alarm but are harmless.
 
-All clips are synthetic: no result on them tells how well real emergencies are detected.
+All clips are synthetic: no result on them shows how well real emergencies are detected.
 
 Clip i depends on (seed, split, i) and on the clip length, so 100 clips are the first 100 of 1,000. The same
 versions of NumPy, SciPy and espeak-ng give the same bytes on every run.
@@ -42,7 +42,7 @@ VOICE = 5, 30
 
 _FLOOR = 10 ** (-30 / 10)  # a sound lasts while its power is above this share of its maximum
 _MASKED = 10 ** (-10 / 10)  # and above this share of the power of all other sounds at the same time
-_SHORTEST = 0.2  # seconds of a label that the others cut short
+_SHORTEST = 0.2  # seconds that a label lasts at least when masked by other sounds
 _FRAME = 160  # samples, for levels and labels: 10 ms
 
 
@@ -50,10 +50,10 @@ _FRAME = 160  # samples, for levels and labels: 10 ms
 class Label:
     """A sound from `onset` to `offset` (seconds in the clip, including reverberation down to -30 dB).
 
-    It ends earlier, but not before 0.2 s, if from then on everything else in the clip is louder by 10 dB.
+    It ends earlier, but not within 0.2 s of its onset, if everything else in the clip is louder by 10 dB from then on.
 
     kind: "speech", "event" or "distractor". name: the class or the distractor. source: the voice or the family.
-    snr: level over the background noise in dB while active, infinite without any. text: the spoken words.
+    snr: level over the background noise in dB while active, infinite without noise. text: the spoken words.
     """
 
     onset: float
@@ -118,11 +118,11 @@ def draw_soundscapes(
     """Return the first `count` clips of the stream (seed, split), generated once and then read from `build/cache`.
 
     Every 20 consecutive clips starting at a multiple of 20 contain each class once. Training and test share no voice,
-    line, or family of event or distractor generators; validation uses those of training, in other scenes and each line
-    in another voice than there.
+    line, or family of event or distractor generators; validation uses those of training in other scenes, with each
+    line in a different voice.
 
-    recorded: recordings to use among the events, distractors and backgrounds, and for dry clips in training and
-        validation; only those of `split`.
+    recorded: recordings of this `split` to use among the events, distractors and backgrounds, and for dry clips in
+        training and validation.
 
     Raises:
         ValueError: seconds is out of range.
@@ -157,7 +157,7 @@ def draw_soundscapes(
 
 
 def datasheet(recorded: bool = False) -> dict[str, str]:
-    """Return the description that the notebook prints beside results on these clips."""
+    """Return the data sheet that the notebook shows beside results on these clips."""
     sounds = "procedural events and recorded ones of ESC-50 (CC BY-NC 3.0)" if recorded else "procedural events"
     dry = "; a tenth of those of training and validation: one recording as it is" if recorded else ""
     return {
@@ -227,7 +227,7 @@ def _clip(
         alone = np.zeros(n)
         alone[place : place + len(part)] = part * (10 ** (snr / 20) / level)
         layers[stem] += alone
-        # A sound cut off by the clip's beginning starts at its first sample, any other after its travel time.
+        # A sound cut off by the clip's beginning starts with the clip, any other after its travel time.
         first = max(int(frames[0]) * _FRAME, delay if onset > 0 else 0)
         last = min((int(frames[-1]) + 1) * _FRAME, len(part))
         span = round((place + first) / RATE, 4), round((place + last) / RATE, 4)
@@ -252,7 +252,7 @@ def _clip(
                 length = draw.between(0.8, n / RATE) if draw.chance(0.7) else n / RATE * 1.1
                 onset = draw.between(-0.25 * length, n / RATE - 0.6 * length)
                 sound = source(draw, round(length * RATE)) * fade(round(length * RATE), 0.002, 0.01)
-                # The louder of two draws: a class that is rarely audible cannot be learnt.
+                # The louder of two draws: a class that is rarely audible cannot be learned.
                 snr = max(draw.between(-5, 20), draw.between(-5, 20))
                 add("event", sound, onset, snr, kind="event", name=name, source=source.__name__)
         if content > 0.46:
@@ -286,7 +286,7 @@ def _clip(
 
 
 def _dry(index: int, number: int, category: str, samples: np.ndarray) -> dict:
-    """Return the clip `samples`, a recording of `category`: without background, room and microphone."""
+    """Return the clip `samples`, a recording of `category` without added background, room or microphone."""
     source, labels, behind = f"recorded {category}", (), category in recordings.BACKGROUNDS
     if not behind:
         frames, _ = _loud(samples.astype(np.float64))
@@ -304,7 +304,7 @@ def _power(wave: np.ndarray) -> float:
 
 
 def _masked(label: Label, alone: np.ndarray, others: np.ndarray) -> Label:
-    """Return `label`, ended where the sound `alone` is masked by the others for the rest of the clip."""
+    """Return `label`, ending where the others mask the sound `alone` for the rest of the clip."""
     audible = np.flatnonzero(_frames(alone) > _MASKED * _frames(others))
     end = (int(audible[-1]) + 1) * _FRAME / RATE if len(audible) else 0.0
     return replace(label, offset=min(label.offset, max(end, round(label.onset + _SHORTEST, 4))))
