@@ -30,14 +30,14 @@ def onsets(
     task: Task, clips: Clips, settings: Settings, *, seconds: Sequence[float], longest: float, seed: int,
     checkpoints: Path,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return fig46: does a model trained on sounds that all start at 0 s, as the source's do, recognise later ones?
+    """Return fig46: accuracy on later sounds, for a model trained on sounds that all start at 0 s, as the source's do.
 
-    Two models are compared, trained on the same `clips` with all onsets at 0 s or with random shifts, at ratio 0 (a
-    checkpoint's head first, on these clips, too), on the task's test clips with sounds of at most `longest` seconds
-    that are shifted to begin at each of `seconds`.
+    Two models are trained at ratio 0 on the same `clips`, with all onsets at 0 s or with random shifts (from a
+    checkpoint, also their heads), and compared on the task's test clips with sounds of at most `longest` seconds,
+    shifted to begin at each of `seconds`.
 
-    Columns: training, onset, seed, clips, moments and accuracy (%), each with a 95 % interval as in `sweep`. The table
-    is empty if no test clip is that short.
+    Columns: training, onset, seed, clips, moments and accuracy (of frames and of clips, %) with 95 % intervals as in
+    `sweep`. The table is empty if no test clip is that short.
     """
     short, rows = task.test.part(_extent(task.test) <= longest, f"up to {longest:g} s"), []
     if not len(short):
@@ -71,7 +71,7 @@ def transfer(
 
     tasks: by name of the data set; all are trained with the same settings, or their head alone if `head` is set.
 
-    Columns: training, test, seed, clips, and moments, accuracy and binary_accuracy in % with 95 % intervals.
+    Columns: training, test, seed, clips, and moments (frames), accuracy and binary_accuracy in % with 95 % intervals.
     """
     rows = []
     for number, (name, task) in enumerate(tasks.items()):
@@ -95,8 +95,8 @@ def _judged(model: EmergencyWhisper, clips: Clips, alarming: Sequence[int], seed
 
 
 def starts(task: Task, values: Mapping[str, Any]) -> dict[str, Task]:
-    """Return tasks by name: all weights of the checkpoint, adapters of rank `ADAPTERS` in it, its head alone, and from
-    scratch for `scratch_epochs`."""
+    """Return tasks by what they train: all weights of the checkpoint, adapters of rank `ADAPTERS`, its head alone, or a
+    Whisper from scratch for `scratch_epochs`."""
     scratch = {**values, "checkpoint": "", "epochs": values["scratch_epochs"]}
     fresh = fresh_model(scratch, task.clips.texts, task.clips.classes)
     return {
@@ -112,13 +112,13 @@ def learning_curve(
 ) -> pd.DataFrame:
     """Return fig417: test scores of `tasks` (see `starts`), each trained at ratio 0 on its first n clips, n in `sizes`.
 
-    Columns: training, size, seed, clips, and moments, accuracy and binary_accuracy in % with 95 % intervals.
+    Columns: training, size, seed, clips, and moments (frames), accuracy and binary_accuracy in % with 95 % intervals.
     """
     rows = []
     for name, whole in tasks.items():
         for size in sizes:
             some = whole.clips.first(size)
-            # All that begin with a head alone share it.
+            # Tasks that first train the head alone share this head.
             task = prepared(replace(whole, clips=some), seed=seed, checkpoints=checkpoints / f"first-{size}")
             model = trained(task.fresh, some, task.settings, 0.0, seed=seed, checkpoints=checkpoints / f"{name}-{size}")
             rows.append({"training": name, "size": len(some), "seed": seed} | _judged(model, task.test, alarming, seed))

@@ -29,8 +29,8 @@ from lib.metrics.moments import GAP, SHORTEST, event_interval, events, moment_in
 
 Build = Callable[[], EmergencyWhisper]  # returns a new model, always with the same weights
 
-TRAINED_HEAD = 0.1  # of `head_rate`, for a head that was trained before: a full start would undo that
-# The source's results for its Model 2 (%) on its own test set of AI Hub.
+TRAINED_HEAD = 0.1  # share of `head_rate` for a head that is already trained: the full rate would undo this
+# The source's results (%) for its Model 2 on its own test set from AI Hub.
 SOURCE = {
     "accuracy of moments": 93.38, "accuracy of clips": 97.4, "emergency or not": 99.85,
     "character error rate, seen lines": 12.63, "emergency or not, from the text": 96.21,
@@ -129,10 +129,10 @@ def sweep(
     fresh: Build, clips: Clips, validation: Clips, settings: Settings, ratios: Sequence[float], *,
     seed: int, checkpoints: Path,
 ) -> tuple[float, pd.DataFrame | None]:  # fmt: skip
-    """Return the best ratio of the text loss, and fig45, which is None for a single ratio, with nothing to choose.
+    """Return the best ratio of the text loss, and fig45; with a single ratio, there is no choice and fig45 is None.
 
-    Columns: ratio, seed, epochs, and on validation clips moments, clips (%), cer, hallucinations (%; NaN at ratio 0);
-    all but the last with 95 % intervals in `_low` and `_high` (Wilson's for clips, else a bootstrap over clips).
+    Columns: ratio, seed, epochs, and on validation clips moments and clips (accuracy of frames and clips, %), cer and
+    hallucinations (%; NaN at ratio 0); all but the last with 95 % intervals (Wilson's for clips, else bootstrapped).
     """
     if len(ratios) == 1:
         return ratios[0], None
@@ -154,7 +154,7 @@ def sweep(
 
 
 def frame_shares(clips: Clips, outputs: FrameOutputs, stack: int, name: str, seed: int) -> dict[str, float]:
-    """Return the accuracy (%) of moments and, as `name`, of clips, each with `_low` and `_high`."""
+    """Return the accuracy (%) of frames, as moments, and of clips, as `name`, each with `_low` and `_high`."""
     each, right = clip_accuracies(clips, outputs, stack), outputs.clips.argmax(1) == clips.labels
     values = (*faithfulness.interval(each[~np.isnan(each)], seed=seed),
               *classification.percent(int(right.sum()), len(right)))  # fmt: skip
@@ -175,7 +175,7 @@ def trained(
 
 
 def choose(table: pd.DataFrame) -> float:
-    """Return the ratio with the largest sum of the accuracy of moments and 100 - CER (at least 0).
+    """Return the ratio with the largest sum of frame accuracy and 100 - CER (at least 0).
 
     Ratios that train both tasks are preferred to 0 and 1.
     """
@@ -231,14 +231,14 @@ def judge(model: EmergencyWhisper, clips: Clips, validation: Clips, test: Clips,
 
 def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed: int) -> pd.DataFrame:
     """Return tab44: measure, seed, count (of clips, frames or events), value, low, high (95 %); validation with
-    validation_low and validation_high (on the validation clips); source (its result on its own test set).
+    validation_low and validation_high (on the validation clips); source (the source's result on its own test set).
 
     Intervals are Wilson's for shares of clips and bootstrapped over clips for the rest; balanced accuracy, average
     precision, the constant predictions and the calibration error have none.
     """
     test = _measures(predictions, predictions.test, predictions.outputs, alarming, seed)
     before = _measures(predictions, predictions.validation, predictions.validation_outputs, alarming, seed)
-    # The text classifier was fitted on these very transcripts.
+    # The text classifier was fitted on the transcripts of the validation clips.
     before = {name: row for name, row in before.items() if not name.startswith("emergency or not, from the text")}
     if predictions.reader is not None:
         for which, split, said, written in _kinds_of_lines(predictions):
@@ -257,8 +257,8 @@ def recognition_table(predictions: Predictions, alarming: Sequence[int], *, seed
 
 
 def _kinds_of_lines(predictions: Predictions) -> list[tuple[str, str, list[str], list[str]]]:
-    """Return (kind, split, references, hypotheses) of test clips whose line is in no training clip, and of those whose
-    line is in one; if the test set has none of the latter, as in soundscapes, of such validation clips."""
+    """Return (kind, split, references, hypotheses): "unseen" are test clips whose line is in no training clip, "seen"
+    those whose line is in one or, if there are none, as in soundscapes, such validation clips."""
     learned = {line for line, _ in predictions.ideal.learned}
 
     def pairs(clips: Clips, outputs: FrameOutputs, seen: bool) -> list[tuple[str, str]]:
@@ -275,7 +275,7 @@ def _kinds_of_lines(predictions: Predictions) -> list[tuple[str, str, list[str],
 def _measures(
     predictions: Predictions, clips: Clips, outputs: FrameOutputs, alarming: Sequence[int], seed: int
 ) -> dict[str, tuple[float, ...]]:
-    """Return count and value of each measure, followed for some by low and high."""
+    """Return (count, value) or (count, value, low, high) of each measure."""
     stack, found = predictions.model.head.stack, {}
     if has_times(clips):  # else all frames have the class of their clip, which is scored below
         for measure, silence in (("accuracy of moments", True), ("accuracy of moments without silence", False)):
@@ -325,7 +325,7 @@ def has_times(clips: Clips) -> bool:
 
 
 def clip_accuracies(clips: Clips, outputs: FrameOutputs, stack: int, silence: bool = True) -> np.ndarray:
-    """Return the accuracy (%) over the known frames of each clip, (N,), NaN without any. silence: whether it counts."""
+    """Return the accuracy (%) over the known frames of each clip, (N,), NaN without any; `silence` includes class 0."""
     wanted = clips.targets(stack)
     known = (wanted != UNKNOWN) & (silence | (wanted != 0))
     right = ((outputs.moments.argmax(2) == wanted) & known).sum(1)
@@ -357,7 +357,7 @@ def read_lines(predictions: Predictions, count: int) -> pd.DataFrame:
 def timelines(
     predictions: Predictions, alarming: Sequence[int], samples: Tensor, *, ranks: Sequence[float] = (0.9, 0.5, 0.1)
 ) -> dict[str, np.ndarray]:
-    """Return fig48: of all clips that are not silent, those at the given ranks of accuracy in [0, 1] (1 is the best).
+    """Return fig48: the non-silent clips at the given `ranks` of frame accuracy, 0 to 1 (1 is the best).
 
     Keys: samples (clips, n) int16, mel (clips, mels, frames), truth and found classes (clips, moments), alarming,
     names, accuracy (%), ranks.

@@ -14,7 +14,7 @@ from lib.emergency.features import RATE
 from lib.emergency.whisper.text import aligned
 
 Arrays = Mapping[str, np.ndarray]
-MOST_DRAWN = 4_000_000  # samples of a waveform; more could not be seen in a plot of hours
+MOST_DRAWN = 4_000_000  # samples of a waveform; more would not be visible
 
 # As in the source: red for emergencies, blue for other sounds, black for silence; red and blue are from the palette.
 ALARM, CALM, SILENCE = plots.COLOURS[1], plots.COLOURS[0], "black"
@@ -37,7 +37,7 @@ def ratios(table: pd.DataFrame) -> Figure:
 
 
 def _over(axes: Axes, table: pd.DataFrame, x: str, y: str, **style) -> None:
-    """Plot `y` over `x` with its 95 % interval over clips for one seed, as mean and standard deviation for several."""
+    """Plot `y` over `x` with its 95 % interval over clips for one seed; for several, mean and standard deviation."""
     line = plots.mean_and_spread(table, [x], y).sort_values(x)
     bars = line["std"] if table.seed.nunique() > 1 else _bars(table.sort_values(x), y)
     axes.errorbar(line[x], line["mean"], bars, capsize=2, **style)
@@ -93,7 +93,7 @@ def layers(table: pd.DataFrame) -> Figure:
 
 
 def timelines(arrays: Arrays) -> Figure:
-    """Draw fig48: waveform and spectrogram; above them the classes over time, ground truth above prediction."""
+    """Draw fig48: classes over time, ground truth above prediction, then waveform and spectrogram."""
     count = len(arrays["samples"])
     figure, axes = plots.subplots(3, count, height=3.2, squeeze=False, sharex="col", height_ratios=[0.5, 1, 1.4])
     alarming = set(arrays["alarming"].tolist())
@@ -140,7 +140,7 @@ def _spans(axes: Axes, row: np.ndarray, height: float, seconds: float, alarming:
 
 
 def lines(table: pd.DataFrame) -> Figure:
-    """Draw fig49: references with transcripts below: wrong characters in colour, missing ones as dots."""
+    """Draw fig49: references with transcripts below, wrong characters in colour, missing ones as dots."""
     kinds = list(table.lines.unique())
     most = int(table.lines.value_counts().max()) if len(table) else 1
     figure, axes = plots.subplots(1, max(len(kinds), 1), height=0.36 * most + 0.6, squeeze=False)
@@ -249,7 +249,7 @@ def recording(arrays: Arrays) -> Figure:
 
 
 def votes(table: pd.DataFrame) -> Figure:
-    """Draw fig414: accuracy of emergency or not, of voters and votes, with intervals, and of the better constant."""
+    """Draw fig414: accuracy (emergency or not) of voters and voting rules, and of the better constant prediction."""
     figure, axes = plots.subplots(height=2.2, width=4.8)
     constant = table[table.voter.str.endswith(" alarming")].groupby("voter").binary_accuracy.mean()
     names: Sequence[str] = [name for name in table.voter.unique() if name not in constant.index]

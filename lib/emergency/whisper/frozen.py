@@ -27,7 +27,7 @@ from lib.metrics.classification import percent
 from lib.sources import normalised, source_hash
 from lib.training import start
 
-LAYERS_RATE = 10  # learning rate of the layers' weights in the head, times that of the others
+LAYERS_RATE = 10  # learning rate of the weights of the layers, as a multiple of that of the MLP
 
 
 def hidden_states(model: EmergencyWhisper, clips: Clips, *, precision: str = "no", device: str = "auto") -> np.ndarray:
@@ -76,7 +76,7 @@ def train_head(
     accelerator, targets = start(settings.device, settings.precision), clips.targets(model.head.stack)
     mlp = [weight for name, weight in model.head.named_parameters() if name != "layer_logits"]
     groups: list[dict] = [{"params": mlp, "weight_decay": settings.weight_decay}]
-    if model.head.layer_logits is not None:  # at the others' rate, Adam could not move them far in so few steps
+    if model.head.layer_logits is not None:  # at the MLP's rate, Adam could not move them far in so few steps
         groups.append(
             {"params": [model.head.layer_logits], "lr": LAYERS_RATE * settings.learning_rate, "weight_decay": 0}
         )
@@ -88,7 +88,7 @@ def train_head(
         logits = network(model.head.mix(batch.unbind(1)))
         return {"label_loss": _cross_entropy(logits, targets[index].to(accelerator.device))}
 
-    network = nn.Sequential(model.head)  # `prepare` adds autocast to forward; the head's own must stay without
+    network = nn.Sequential(model.head)  # so that `prepare` adds autocast to this forward, not to the head's own
     return fit_model(accelerator, model, network, [optimizer], losses, clips, settings, seed=seed, draws=seed,
                      checkpoint=checkpoint, name="head", code=source_hash(__name__))  # fmt: skip
 

@@ -1,12 +1,12 @@
-"""Whisper with an MLP head on the encoder that classifies every frame, beside the decoder's transcript.
+"""Whisper with an MLP head on the encoder that classifies every frame; the decoder transcribes the speech.
 
     model = build(lines, classes, WhisperSize())              # from scratch, or
     model = from_checkpoint("openai/whisper-small", classes)  # from a pretrained checkpoint
     last, mixed = model.hidden(mel)                           # one encoder pass for both:
     logits, texts = model.head(mixed), model.transcribe(last)
 
-Whisper (Radford et al. 2023) takes windows of 30 s; padding a window of 4 s with silence makes it ten times as
-expensive as necessary. Here the encoder runs on the unpadded window, with the first rows of its position embeddings.
+Whisper (Radford et al. 2023) takes windows of 30 s; padding a window of 4 s with silence would take about ten times the
+computation. Here the encoder runs on the unpadded window, with the first rows of its position embeddings.
 A model pretrained on 30 s must be fine-tuned on such short windows before its decoder is useful.
 """
 
@@ -60,9 +60,9 @@ class FrameClassifier(nn.Sequential):
     """MLP on `stack` concatenated hidden states: 4 x 768 = 3072 -> 512 -> 20 in the source.
 
     layers: 0 takes the encoder's output, as in the source. Otherwise, the number of encoder layers: the input is their
-    learned weighted mean, each layer-normalised (SUPERB, Yang et al. 2021), as the middle layers of a Whisper trained
-    on speech separate sounds best; and the mean over the window is added to each frame's states, since what is heard
-    in the rest of a window tells what its quiet frames are (Whisper-AT, Gong et al. 2023, attends over time instead).
+    learned weighted mean, each layer-normalised (SUPERB, Yang et al. 2021), as a pretrained Whisper represents sounds
+    best in its lower half. The mean over the window is appended to each frame's states, since the rest of the window
+    helps to classify its quiet frames (Whisper-AT, Gong et al. 2023, attends over time instead).
     """
 
     def __init__(self, d_model: int, classes: int, stack: int = 4, hidden: int = 512, layers: int = 0):
@@ -83,14 +83,14 @@ class FrameClassifier(nn.Sequential):
         return self.layer_logits.softmax(0)
 
     def mix(self, states: Sequence[Tensor]) -> Tensor:
-        """Hidden states of all layers, each (B, n, d_model), the encoder's output last -> the input of the MLP."""
+        """Mix the hidden states of all layers, each (B, n, d_model), the encoder's output last, to the head's input."""
         if self.layer_logits is None:
             return states[-1]
         pairs = zip(self.layer_weights(), states, strict=True)
         return sum(weight * F.layer_norm(one, one.shape[-1:]) for weight, one in pairs)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(B, n, d_model) -> logits (B, n // stack, classes); positions beyond a multiple of `stack` are dropped."""
+        """Classify (B, n, d_model) -> (B, n // stack, classes); positions beyond a multiple of `stack` are dropped."""
         count = hidden.shape[1] // self.stack
         frames = hidden[:, : count * self.stack].reshape(len(hidden), count, -1)
         if self.layer_logits is not None:
@@ -99,9 +99,9 @@ class FrameClassifier(nn.Sequential):
 
 
 class EmergencyWhisper(nn.Module):
-    """A Whisper with its tokenizer and a head for moments, the frames of `stack` encoder positions that are classified.
+    """A Whisper with its tokenizer and a head that classifies moments, i.e. frames of `stack` encoder positions.
 
-    classes: of the head. If the first is "silence", it is the class of moments without any of the others.
+    classes: of the head. If the first is "silence", it is the class of frames without any of the others.
     """
 
     def __init__(
@@ -129,22 +129,22 @@ class EmergencyWhisper(nn.Module):
         positions.copy_(sinusoids(*positions.shape))
 
     def hidden(self, mel: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-mels (B, mels, frames), 100 frames a second, up to 30 s -> the encoder's output (B, frames / 2, d_model),
-        and the head's input of the same shape: that output again, or a weighted mean of all layers.
+        """Return the encoder's output (B, frames / 2, d_model) for log-mels (B, mels, frames), 100 frames a second, up
+        to 30 s, and the head's input of the same shape: that output again, or a weighted mean of all layers.
 
-        In this mean the encoder's output, which is the last layer after the final layer norm, stands for that layer.
+        In this mean, the encoder's output, i.e. the last layer after the final layer norm, stands for the last layer.
         """
         states = encode(self.whisper.model.encoder, mel)
         return states[-1], self.head.mix(states)
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Log-mels (B, mels, frames) -> logits of every moment (B, frames / 2 // stack, classes)."""
+        """Classify log-mels (B, mels, frames) -> logits of the head's frames (B, frames / 2 // stack, classes)."""
         return self.head(self.hidden(mel)[1])
 
     def clip_logits(self, moments: Tensor) -> Tensor:
-        """Logits of moments (B, moments, classes) -> of whole clips (B, classes).
+        """Return the logits of whole clips (B, classes) from those of frames, `moments` (B, moments, classes).
 
-        The logit of a class is the logarithm of its expected duration in seconds, summed over moments. Silence, where
+        The logit of a class is the logarithm of its expected duration in seconds, summed over frames. Silence, where
         it is a class, gets the logarithm of `SHORTEST`: a clip is silent if no class lasts that long.
         """
         seconds = moments.float().softmax(-1).sum(1) * self.seconds_per_moment
@@ -217,7 +217,7 @@ class EmergencyWhisper(nn.Module):
         partial.rename(folder)
 
     def digest(self) -> str:
-        """Return the SHA-256 of all weights, their names and shapes; class names and tokenizer are not included."""
+        """Return the SHA-256 of all weights with their names and shapes; class names and tokenizer are not included."""
         digest = hashlib.sha256()
         for name, value in self.state_dict().items():
             digest.update(f"{name} {tuple(value.shape)}".encode())
@@ -244,8 +244,8 @@ def load(folder: Path) -> EmergencyWhisper:
 
 
 def encode(encoder: nn.Module, mel: Tensor) -> list[Tensor]:
-    """Run transformers' WhisperEncoder on windows (B, mels, frames) of any length up to 30 s: the hidden states
-    (B, frames / 2, d) after each layer, the last one after the final layer norm.
+    """Run transformers' WhisperEncoder on windows (B, mels, frames) of up to 30 s, and return the hidden states
+    (B, frames / 2, d_model) after each layer, the last one after the final layer norm.
 
     The results equal those of its `forward`, which only accepts windows of 30 s.
     """
@@ -271,7 +271,7 @@ def build(
         encoder_ffn_dim=4 * size.d_model, decoder_ffn_dim=4 * size.d_model, max_target_positions=64,
         pad_token_id=end, bos_token_id=end, eos_token_id=end, decoder_start_token_id=start,
         suppress_tokens=None, begin_suppress_tokens=None, jamo=True,
-        init_std=size.d_model**-0.5,  # 0.02 suits large models: in a small one, positions drown out the sound
+        init_std=size.d_model**-0.5,  # 0.02 suits large models; in a small one, positions would dominate
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -308,13 +308,13 @@ def from_checkpoint(
 
 
 def _from_pretrained(name: str | Path) -> tuple[WhisperForConditionalGeneration, WhisperTokenizer]:
-    """Load both and reject gaps, which transformers fills: missing weights at random, missing tokens with others."""
+    """Load both; reject missing weights, which transformers would draw at random, and missing tokens."""
     if (Path(name) / "adapter_config.json").is_file():
         raise ValueError(ADAPTERS_ALONE)
     whisper, report = WhisperForConditionalGeneration.from_pretrained(
         name, dtype=torch.float32, output_loading_info=True
     )
-    if getattr(whisper, "_hf_peft_config_loaded", False):  # from the hub, by transformers, which freezes the rest
+    if getattr(whisper, "_hf_peft_config_loaded", False):  # adapters on the hub, loaded by transformers
         raise ValueError(ADAPTERS_ALONE)
     missing = sorted(set(report["missing_keys"]) - {"proj_out.weight"})  # tied to the embedding
     if faulty := missing or [str(key) for key in report["mismatched_keys"]]:

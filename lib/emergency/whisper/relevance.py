@@ -3,8 +3,8 @@
 Conservative propagation (Ali et al. 2022, XAI for Transformers: Better Explanations through Conservative Propagation)
 holds the attention weights and the standard deviations of the layer norms at their values in the forward pass, here
 also the ratio GELU(x) / x. The remaining network is linear in the spectrogram, the position embeddings and the biases,
-so that its input x gradient attributes the whole output to these three. That of the original network does not: through
-the softmax and the layer norms it may sum to many times the output, with either sign.
+so that its input x gradient attributes the whole output to these three. The input x gradient of the original network
+does not: because of the softmax and the layer norms, it may sum to many times the output, with either sign.
 """
 
 from contextlib import nullcontext
@@ -37,7 +37,7 @@ def explain_clips(classifier: ClipClassifier, mel: Tensor, targets: Tensor, meth
 
 def selected(moments: Tensor, targets: Tensor) -> Tensor:
     """Return weights (B, moments, classes) whose dot product with the logits is the explained output: the mean logit
-    of `targets` (B,) over the moments predicted as that class, or over all moments if there are none."""
+    of `targets` (B,) over the frames predicted as that class, or over all frames if there are none."""
     taken = moments.argmax(-1) == targets[:, None]
     taken |= ~taken.any(1, keepdim=True)
     share = taken.float() / taken.sum(1, keepdim=True)
@@ -71,12 +71,12 @@ def explain(
 
 @torch.no_grad()
 def rollout(model: EmergencyWhisper, mel: Tensor, targets: Tensor) -> Tensor:
-    """Return the share of each frame, (B, frames), in the attention of the selected moments through all layers."""
+    """Return the share of each frame, (B, frames), in the attention of the `selected` outputs through all layers."""
     with Held() as held:
         states = encode(model.whisper.model.encoder, mel)
     count = states[-1].shape[1]
     flow, itself = [], torch.eye(count, device=mel.device)
-    for weights in held.attention:  # half of the flow takes the residual connection
+    for weights in held.attention:  # half of the flow passes through the residual connection
         flow.append((0.5 * weights.mean(1) + 0.5 * itself) @ (flow[-1] if flow else itself))
     logits = model.head(model.head.mix(states))
     at = selected(logits, targets).sum(2).repeat_interleave(model.head.stack, 1) / model.head.stack  # (B, positions)

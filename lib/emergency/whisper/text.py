@@ -26,7 +26,7 @@ NORMALISER = "no spaces"  # Korean syllables alone, as word spacing in Korean va
 
 
 def normalise(text: str, normaliser: str = NORMALISER) -> str:
-    """Return `text` in the form in which it is compared."""
+    """Return `text` in the form in which it is compared, by one of `NORMALISERS`."""
     text = " ".join(unicodedata.normalize("NFC", text).split())
     if normaliser == "NFC":
         return text
@@ -111,7 +111,7 @@ class TextClassifier:
     learned: tuple[tuple[str, int], ...] = field(repr=False)
 
     def save(self, path: Path) -> None:
-        """Write the training texts, a few lines, which cannot contain code as a pickled pipeline can."""
+        """Write the training texts and classes, which, unlike a pickled pipeline, cannot contain code."""
         with atomic(path) as temporary:
             content = {"classes": self.classes, "learned": self.learned}
             temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")

@@ -19,7 +19,7 @@ from lib.muon import Muon
 from lib.sources import source_hash
 from lib.training import fit, gradient_step, one_cycle, prepare, shuffled, start, step_count
 
-UNKNOWN = -100  # label of moments that losses and scores ignore
+UNKNOWN = -100  # label of frames that losses and scores ignore
 MUON_SHARE = 5.0  # ratio of Muon's learning rate to AdamW's; at equal rates their updates are equally large
 SMOOTHED = 0.72  # seconds over which probabilities are averaged; 0.5 to 1 score about the same on validation clips
 _KNOTS = 6  # of a random equaliser, equally spaced in mel
@@ -112,12 +112,12 @@ class Settings:
     ratio: weight of the text loss, 1 - ratio being that of the frames: 0 trains a classifier, 1 a transcriber.
     optimizer: "adamw", for a pretrained Whisper, or "muon" (Jordan et al. 2024), which halves the steps from scratch:
         orthogonalised momentum for matrices at `MUON_SHARE` times the learning rate, and AdamW for all other weights.
-    shift: whether clips are rolled in time, those with a target text cut in silence, so that sounds begin anywhere.
+    shift: whether clips are rolled in time, so that sounds begin anywhere; those with a text are cut only in silence.
     head_rate, trained_rate: learning rates of the head and of the weights from a checkpoint, as shares of
         `learning_rate`. layer_decay: factor of the latter from each encoder layer to the one below (Howard & Ruder
         2018).
     adapters: rank of low-rank adapters (Hu et al. 2022) that are trained instead of a checkpoint's weights (`adapted`),
-        as new weights are; 0: all weights are trained.
+        at the full `learning_rate`; 0: no adapters.
     equaliser: standard deviation in dB of a random equaliser (`equalised`): other microphones, rooms and distances.
     time_mask, frequency_mask: SpecAugment (Park et al. 2019): largest share of frames and of bands in one mask. Short
         trainings from scratch do better without.
@@ -147,7 +147,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class FrameOutputs:
-    """Logits of frames (N, moments, classes), after `smoothed`; logits of clips (N, classes); and transcripts."""
+    """Logits of frames, `moments` (N, moments, classes), `smoothed`; logits of clips (N, classes); and transcripts."""
 
     moments: Tensor = field(repr=False)
     clips: Tensor = field(repr=False)
@@ -157,7 +157,7 @@ class FrameOutputs:
 def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Roll, equalise and mask: mel (B, mels, frames), moments (B, frames / 2) -> the same shapes.
 
-    said: (B,) bool, clips with words, which are cut only at class 0; all others are cut anywhere.
+    said: (B,) bool, clips with words: they are cut only where the class is 0, all others anywhere.
     """
     if settings.shift:
         possible = (moments == 0) | ~said[:, None]
@@ -170,7 +170,7 @@ def augment(mel: Tensor, moments: Tensor, said: Tensor, settings: Settings) -> t
 
 
 def equalised(mel: Tensor, decibels: float) -> Tensor:
-    """Return log-mels (B, mels, frames), each as if recorded by another microphone.
+    """Return log-mels (B, mels, frames), each clip as if recorded by another microphone.
 
     The added curve over the bands is linear between `_KNOTS` normally distributed levels with a standard deviation of
     `decibels`. Cells that are then too far below the loudest are clamped, as in `log_mel`.
@@ -187,7 +187,7 @@ def train(
     """Train `model` jointly on frame labels and texts, resuming from `checkpoint`.
 
     The loss is (1 - ratio) x cross-entropy of frames + ratio x cross-entropy of text tokens. For clips without words,
-    the target is an empty text or no speech (`text_loss`), against hallucinations. At ratio 0 the decoder is not run.
+    the target is an empty text or no speech (`text_loss`), to avoid hallucinations. At ratio 0 the decoder is not run.
 
     Returns the history: label_loss and text_loss (weighted) per epoch.
 
@@ -218,10 +218,10 @@ def train(
 
 @contextmanager
 def adapted(model: EmergencyWhisper, rank: int, *, seed: int) -> Iterator[None]:
-    """Freeze the Whisper of `model` but for adapters of `rank`, which are merged into its weights at the end.
+    """Freeze the Whisper of `model` except for adapters of `rank`, which are merged into its weights at the end.
 
-    They are on the queries and values of all attention (Hu et al. 2022, section 4.2), the decoder's to the encoder
-    included, at a scale of 2, and leave the outputs as they are until trained. The head stays as it is. 0: no adapters.
+    They adapt the query and value projections of all attention layers, including cross-attention (Hu et al. 2022,
+    section 4.2), with scale 2; until trained, they change no output. The head stays trainable. rank 0: no adapters.
     """
     if not rank:
         yield
@@ -268,7 +268,7 @@ def optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.
     learned = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     matrices = {}
     if settings.optimizer == "muon":
-        # Neither token and position embeddings, whose rows are learned independently, nor the last layer of the head.
+        # Muon gets neither embeddings, whose rows are learned independently, nor the last layer of the head.
         last = f"head.{len(model.head) - 1}."
         matrices = {name: weight for name, weight in learned.items()
                     if weight.ndim == 2 and "embed" not in name and not name.startswith(last)}  # fmt: skip
@@ -293,8 +293,8 @@ def optimizers(model: EmergencyWhisper, settings: Settings) -> list[torch.optim.
 
 def rate_share(name: str, layers: int, settings: Settings) -> float:
     """Return the share of the learning rate for the weight `name`: `head_rate` for the head, 1 for adapters,
-    `trained_rate` for the decoder, and a share that decays from the top of the encoder's `layers` down to the
-    spectrogram."""
+    `trained_rate` for the decoder, and for the encoder `trained_rate` with `layer_decay` from the top of its `layers`
+    down to the convolutions."""
     if name.startswith("head.") or ".lora_" in name:
         return settings.head_rate if name.startswith("head.") else 1.0
     parts = name.split(".")
@@ -325,8 +325,8 @@ class _Losses(nn.Module):
 def text_loss(model: EmergencyWhisper, hidden: Tensor, tokens: Tensor) -> Tensor:
     """Return the mean cross-entropy of `tokens` (from `tokens_of`) after the prompt, up to the first end of text.
 
-    After its first token, a pretrained Whisper predicts the language or no speech. The latter is the only target of
-    clips without words: an empty text as target of half of the clips would teach the decoder to write nothing.
+    After its first token, a pretrained Whisper predicts the language or no speech; this is trained, too. No speech is
+    the only target of clips without words: empty texts in half of the clips would teach it to write nothing.
     """
     tokens = tokens[:, : int((tokens != model.end).sum(1).max()) + 1]  # without the padding that all rows share
     skipped = len(model.prompt) - 1  # the prompt is given, not predicted
@@ -344,14 +344,14 @@ def text_loss(model: EmergencyWhisper, hidden: Tensor, tokens: Tensor) -> Tensor
 
 
 def _cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Return the mean over known targets, 0 if there are none; logits (B, n, classes), wanted (B, n)."""
+    """Return the mean over known targets, 0 without any. logits: (B, n, classes). wanted: (B, n)."""
     summed = F.cross_entropy(logits.flatten(0, 1).float(), wanted.flatten(), ignore_index=UNKNOWN, reduction="sum")
     return summed / (wanted != UNKNOWN).sum().clamp_min(1)
 
 
 @torch.inference_mode()
 def predict_frames(model: EmergencyWhisper, mel: Tensor, *, words: bool = True, batch_size: int = 16) -> FrameOutputs:
-    """Predict logits of frames and clips, and texts, of `mel` (N, mels, frames); each clip is encoded once.
+    """Predict frame logits, clip logits and texts for `mel` (N, mels, frames); each clip is encoded once.
 
     words: whether to also transcribe the clips for which a class other than silence is predicted.
     """
@@ -375,10 +375,10 @@ def predict_frames(model: EmergencyWhisper, mel: Tensor, *, words: bool = True, 
 
 
 def smoothed(logits: Tensor, seconds: float) -> Tensor:
-    """Smooth logits (N, moments, classes) of moments of `seconds` each: log of the mean probabilities around each.
+    """Smooth logits (N, moments, classes) of frames of `seconds` each: log of the mean probabilities around each.
 
-    The window is `SMOOTHED`, truncated at the ends. Sounds last, so a prediction that changes from moment to moment is
-    mostly wrong, and splits an event into fragments (Cances et al. 2019, Evaluation of post-processing algorithms for
+    The window is `SMOOTHED`, truncated at the ends. Sounds persist, so predictions that flicker from frame to frame are
+    mostly wrong, and split an event into fragments (Cances et al. 2019, Evaluation of post-processing algorithms for
     polyphonic sound event detection, compare smoothing with other methods).
     """
     beside = int(SMOOTHED / seconds / 2 + 1e-6)
