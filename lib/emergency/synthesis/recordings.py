@@ -77,7 +77,7 @@ def either(
 
 def dry(draw: Draw, recordings: Recordings | None, number: int, n: int) -> tuple[str, np.ndarray] | None:
     """Return with probability `DRY` a recording of class `number` (for silence, a background or distractor) as
-    (category, (n,) int16), else None. Without recordings of the class no number is drawn, so its clips do not change."""
+    (category, (n,) int16), else None. Without recordings of the class nothing is drawn, so its clips do not change."""
     found = _among(recordings, EVENTS.get(number, ()) if number else BACKGROUNDS + DISTRACTORS)
     if not found or not draw.chance(DRY):
         return None
