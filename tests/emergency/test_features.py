@@ -1,4 +1,4 @@
-"""The log-mel spectrogram: transformers' numbers, gradients, and what does and does not reach a frame."""
+"""The log-mel spectrogram: equality with transformers, gradients, and which samples affect a frame."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_it_equals_transformers_on_clips_padded_to_thirty_seconds():
 def test_it_equals_transformers_numpy_path():
     samples = clips(2, RATE)
     reference = WhisperFeatureExtractor()._np_extract_fbank_features(samples.numpy(), "cpu")
-    # In float64; the rounding of a float32 transform shows in cells 7 decades below the loudest.
+    # The reference is in float64: float32 rounding shows in cells 7 decades below the loudest.
     np.testing.assert_allclose(log_mel(samples), reference, atol=5e-4)
     assert np.abs(log_mel(samples).numpy() - reference).mean() < 1e-6
 
@@ -86,7 +86,7 @@ def test_shifting_by_hops_shifts_frames():
     samples = clips(2, RATE + 10 * HOP)
     whole, part = log_mel(samples), log_mel(samples[:, 10 * HOP :])
     highest = torch.maximum(whole.amax((1, 2)), part.amax((1, 2)))[:, None, None]
-    floor = highest - DECADES / 4  # where neither clamps
+    floor = highest - DECADES / 4  # above it, neither is clamped
     a, b = whole[..., 12:-2].maximum(floor), part[..., 2:-2].maximum(floor)
     torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
@@ -132,7 +132,7 @@ def test_autocast_and_inference_mode_change_nothing():
         assert torch.equal(log_mel(samples), expected)
     with torch.inference_mode():
         log_mel(samples, 40)
-    log_mel(samples.requires_grad_(True), 40).sum().backward()  # with constants first asked for in inference mode
+    log_mel(samples.requires_grad_(True), 40).sum().backward()  # the constants were cached in inference mode
     assert samples.grad.isfinite().all()
 
 
@@ -152,7 +152,7 @@ def test_a_gpu_gives_the_same():
     ],
 )
 def test_other_samples_are_refused(samples):
-    with pytest.raises(RuntimeError):  # of torch
+    with pytest.raises(RuntimeError):  # raised by torch
         log_mel(samples)
 
 
@@ -166,7 +166,7 @@ def test_clips_are_scaled_to_the_same_peak_and_silence_is_not():
 
 
 def test_the_floor_is_that_of_each_clip_however_many_are_taken_at_once():
-    """A GPU takes a batch, a CPU one clip after the other."""
+    """A GPU processes whole batches, a CPU one clip at a time."""
     loud_and_soft = clips(3, RATE) * torch.tensor([1.0, 1e-2, 1e-4])[:, None]
     window, filters = features._constants(80, torch.device("cpu"))
     torch.testing.assert_close(features._log_mel(loud_and_soft, window, filters), log_mel(loud_and_soft))

@@ -1,4 +1,4 @@
-"""The drawing of a network, read off the model."""
+"""The table of a network's layers, and its drawing."""
 
 import torch
 from torch import nn

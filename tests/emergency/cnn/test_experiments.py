@@ -31,7 +31,7 @@ def clips(count=40, classes=4, seed=0):
 
 
 def validated(some, right):
-    """A variant that recognises the clips where `right`, and takes the others for the next class."""
+    """Return a trained variant that is right on the clips where `right`, and predicts the next class on all others."""
     wrong = (some.labels + 1) % len(some.classes)
     logits = 5.0 * nn.functional.one_hot(torch.where(right, some.labels, wrong), len(some.classes)).float()
     rows, folds = [], some.folds.unique().tolist()
@@ -76,7 +76,7 @@ def test_a_test_set_is_judged_by_one_network_with_the_temperature_out_of_fold(tm
     test = clips(24, seed=1)
     some, evaluation = judge(test, tmp_path)
     assert evaluation.clips is test and evaluation.logits.shape == (24, 4) and evaluation.explained.all()
-    # Of the recipe that is judged, not of the shorter one by which it was chosen.
+    # Fitted with the settings of the evaluated network, not with the shorter training used for selection.
     out_of_fold = cross_validate(validated(some, torch.arange(40) >= 4).variant, some, SETTINGS, seed=0).logits
     expected = fit_temperature(out_of_fold, some.labels)
     assert evaluation.temperature.unique().tolist() == pytest.approx([expected])
@@ -175,7 +175,7 @@ def test_pictures_hold_the_spans_of_the_truth(heard):
 
 
 def test_stem_rows_without_a_stem_that_the_network_ignores(heard):
-    """A network that hears nothing but a constant loses nothing by silence."""
+    """A network with a constant output loses no accuracy when a stem is silenced."""
     evaluation, truth = heard
     deaf = build_cnn(VARIANT, len(evaluation.clips.classes)).eval()
     nn.init.zeros_(deaf[-1].weight)
@@ -199,7 +199,7 @@ def test_stem_rows_are_consistent(heard):
 
 
 def test_a_random_network_is_at_its_null(heard):
-    """Drawn like those of the null: on average over a few, no stem gets more relevance than from them, nor less."""
+    """Its weights are drawn like those of the null, so on average each stem gets about the same relevance."""
     evaluation, truth = heard
     tables = []
     for seed in range(4):
@@ -232,7 +232,7 @@ def test_faithfulness_of_every_method(heard):
 
 
 def test_a_planted_shortcut_is_taken_and_found(tmp_path):
-    """Noise, and a tone in one class: there is nothing else to learn."""
+    """All clips are noise, so the tone planted in one class is all there is to learn."""
     some, test = clips(80, seed=0), clips(40, seed=1)
     some = replace(some, mel=torch.randn(80, 1, 40, 120).half() * 0.3)
     test = replace(test, mel=torch.randn(40, 1, 40, 120).half() * 0.3)

@@ -9,7 +9,7 @@ from lib.emergency.cnn.network import Variant, build_cnn
 
 
 class Sum(nn.Module):
-    """Two logits: what sounds in the marked cells above the quietest of their band, times `scale`, and 0."""
+    """Two logits: the sum over the cells in `mask` times `scale`, and 0."""
 
     def __init__(self, mask, scale=1.0):
         super().__init__()
@@ -22,7 +22,7 @@ class Sum(nn.Module):
 
 @pytest.fixture
 def marked():
-    """Clips 0 everywhere but for one tile of 1 that alone counts, and the relevance that says so."""
+    """A network that uses a single tile, clips that are 1 there and 0 elsewhere, their relevance, and targets."""
     mask = torch.zeros(1, 1, 20, 80)
     mask[..., 10:20, 40:60] = 1
     mel = mask.repeat(5, 1, 1, 1)
@@ -96,7 +96,7 @@ def test_a_network_drawn_anew_is_explained_differently():
 
 
 def test_an_explanation_that_ignores_the_network_is_found_out(monkeypatch):
-    """Its sign alone follows the logit, which random networks give either sign."""
+    """Only its sign depends on the network: it is that of the logit, which has either sign in random networks."""
 
     def pattern(model, mel, targets, method):
         with torch.no_grad():
@@ -119,7 +119,7 @@ def test_no_relevance_at_all_has_no_correlation(monkeypatch):
 
 
 def one_stem_per_half():
-    """Stem 0 has the left half of the cells, stem 1 the right, stem 2 is faint everywhere."""
+    """Energy in which stem 0 has the left half of the cells, stem 1 the right, and stem 2 is faint everywhere."""
     energy = np.zeros((2, 3, 4, 6), np.float32)
     energy[:, 0, :, :3], energy[:, 1, :, 3:], energy[:, 2] = 3.0, 1.0, 0.1
     return energy
@@ -129,7 +129,7 @@ def test_shares_in_closed_form():
     relevance = torch.zeros(2, 1, 8, 48)
     relevance[0, ..., :24] = 1.0  # all on stem 0
     relevance[1, ..., :36] = 2.0  # two thirds on stem 0
-    relevance[1, ..., 40:] = -9.0  # what speaks against counts for nothing
+    relevance[1, ..., 40:] = -9.0  # negative relevance is ignored
     found = shares(relevance, one_stem_per_half())
     assert found["relevance"] == pytest.approx(np.array([[1, 0, 0], [2 / 3, 1 / 3, 0]]))
     assert found["energy"] == pytest.approx(np.array([[3.1 / 4.2, 1.1 / 4.2, 0]] * 2))
@@ -150,7 +150,7 @@ def test_shares_of_nothing_are_nothing():
 
 @pytest.mark.parametrize("mels", [8, 12, 20])
 def test_bands_of_relevance_lie_where_those_of_the_energy_do(mels):
-    """All relevance in the lower or the upper half of the mel axis is on the stem there, however many bands it has."""
+    """Relevance in one half of the mel axis is on the stem there, whatever its number of bands."""
     energy = np.zeros((1, 2, 8, 6), np.float32)
     energy[:, 0, :4], energy[:, 1, 4:] = 3.0, 1.0
     relevance = torch.zeros(1, 1, mels, 48)

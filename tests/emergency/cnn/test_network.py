@@ -30,7 +30,7 @@ QUICK = Settings(epochs=8, batch_size=8, shift=1.0, time_mask=0.1, frequency_mas
 
 
 def tones(count=64, classes=4, seed=0):
-    """Class c sounds in band 8 c at a random time: nothing but the band tells the class."""
+    """Class c sounds from band 8 c upwards at a random time: only the bands identify the class."""
     generator = torch.Generator().manual_seed(seed)
     mel = torch.randn(count, 1, 32, 40, generator=generator) * 0.1
     labels = torch.arange(count) % classes
@@ -128,7 +128,7 @@ def test_a_network_trained_in_bf16_computes_in_float32():
     copy = build_cnn(TINY, 4, 32)
     copy.load_state_dict(model.state_dict())
     expected = logits_of(copy, clips.mel)
-    # Within float32's rounding, which the layout of the weights changes; bf16 would be wrong in the third digit.
+    # Equal up to float32 rounding, which depends on the layout of the weights; bf16 would differ in the third digit.
     torch.testing.assert_close(trained.logits, expected)
     torch.testing.assert_close(logits_of(model, clips.mel), expected)
     torch.testing.assert_close(*(explain(network, clips.mel, clips.labels) for network in (model, copy.eval())))

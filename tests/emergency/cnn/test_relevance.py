@@ -37,7 +37,7 @@ def signed(count=2, seed=1, shape=(1, 8, 12)):
 
 
 def backwards(matrix, bias, a, relevance_of_outputs, rule):
-    """The rules of a linear map z = W a + b, W (outputs, inputs), by their formulas."""
+    """Apply the formula of a rule to a linear map z = W a + b, W (outputs, inputs)."""
     contributions, rest = matrix * a, bias
     if rule == "z_plus":
         contributions, rest = contributions.clamp(min=0), rest.clamp(min=0)
@@ -58,7 +58,7 @@ def oracle(net, x, target):
     skip = set()
     for place in reversed(range(len(layers))):
         layer, entering = layers[place], inputs[place]
-        if isinstance(layer, nn.BatchNorm2d):  # one map with the convolution before it
+        if isinstance(layer, nn.BatchNorm2d):  # one linear map with the convolution before it
             skip.add(place - 1)
             layer, entering, place = nn.Sequential(layers[place - 1], layer), inputs[place - 1], place - 1
         elif place in skip:
@@ -89,7 +89,7 @@ def test_every_rule_is_that_of_the_textbook(norm):
 
 
 def unusual(kind):
-    """Networks in which activations are signed between convolutions, or convolutions are not plain ones."""
+    """Return a network with signed activations between convolutions, or with unusual convolutions."""
     torch.manual_seed(0)
     layers = {
         "no ReLU between": [nn.Conv2d(2, 4, 3), nn.MaxPool2d(2), nn.Conv2d(4, 6, 2), nn.AvgPool2d(2)],
@@ -132,11 +132,11 @@ def test_padding_is_a_layer_before_the_convolution(mode, pad):
     padded = margins(x).detach()
     found = relevance(net, x, 1)
     inside = relevance(nn.Sequential(without, *rest).double(), padded, 1)
-    if mode == "zeros":  # a cell of the padding is no input
+    if mode == "zeros":  # padding cells are not inputs
         assert torch.allclose(found, inside[..., 2:-2, 1:-1])
         return
     x.requires_grad_()
-    (expected,) = torch.autograd.grad((margins(x) * inside).sum(), x)  # each copy's relevance to what it is a copy of
+    (expected,) = torch.autograd.grad((margins(x) * inside).sum(), x)  # adds each copy's relevance to its original
     assert torch.allclose(found, expected)
 
 
@@ -152,7 +152,7 @@ def test_nothing_is_lost_without_biases():
 
 
 def test_z_plus_gives_a_positive_logit_to_positive_relevance_alone():
-    """Without negative weights in the classifier nothing speaks against a class."""
+    """Without negative weights in the classifier, nothing counts against a class."""
     net = small_net(bias=False, norm=False)
     with torch.no_grad():
         net[-1].weight.abs_()
@@ -217,7 +217,7 @@ def test_autocast_changes_nothing():
 def test_an_error_on_the_way_leaves_the_network_as_it_was():
     net = small_net().train()
     before = copy.deepcopy(net.state_dict())
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):  # comes with the last layer
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):  # raised by the last layer
         relevance(net[:-1].append(nn.Linear(11, 3).double()), signed(), 0)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert net.training and not any(module._forward_hooks or module._backward_hooks for module in net.modules())

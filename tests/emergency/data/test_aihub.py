@@ -24,14 +24,14 @@ from lib.emergency.data.aihub_splits import split_source, split_strict
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An undamaged tree and its catalogue. Not to be changed."""
+    """An undamaged tree and its catalogue, which tests must not change."""
     tree = make_tree(tmp_path_factory.mktemp("whole"), per_class=4, seconds=0.5)
     return tree, read_catalogue(tree.folder, controls=tree.controls)
 
 
 @pytest.fixture
 def small(tmp_path):
-    """Two clips of each class, free to be broken."""
+    """Two clips of each class, which tests may damage."""
     return make_tree(tmp_path / "data", per_class=2, seconds=0.5)
 
 
@@ -44,7 +44,7 @@ def counts(rejected) -> Counter:
 
 
 def assert_true(tree, catalogue):
-    """The catalogue says what is known of the tree's clips, and knows all of them."""
+    """Assert that the catalogue holds all clips of the tree with their true values."""
     assert Counter(map(stem, catalogue.rows)) == Counter(list(tree.truth))
     for row in catalogue.rows:
         truth = tree.truth[stem(row)]
@@ -55,7 +55,7 @@ def assert_true(tree, catalogue):
 
 
 def one_clip(root, folder="[라벨]5.화재", name="a", audio=None, **change):
-    """Writes a JSON as the set has it, and a file for its audio."""
+    """Write a JSON in the format of the data set, and a file for its audio."""
     content = {
         "audio": {"fileName": "z", "duration": 11.0},
         "annotations": [
@@ -110,7 +110,7 @@ def test_every_broken_clip_is_counted_once_and_all_others_are_read(tmp_path):
 @pytest.mark.parametrize(
     ("folder", "categories", "found"),
     [
-        ("[라벨]15.강도범죄", {"category_02": "강도범죄"}, 2),  # numbered as "indoor" is
+        ("[라벨]15.강도범죄", {"category_02": "강도범죄"}, 2),  # the number of "indoor"
         ("[라벨]8.화재", {}, 8),
         ("[라벨]1.무엇", {"category_02": "위급", "category_03": "가스사고_누출음"}, 7),
         ("[라벨]1.무엇", {"category_02": None, "category_03": "지진"}, 11),
@@ -118,7 +118,7 @@ def test_every_broken_clip_is_counted_once_and_all_others_are_read(tmp_path):
         ("[라벨]5.화재", {"category_02": "지진"}, "classes disagree"),
         ("[라벨]5.화재", ["화재"], 8),
         ("[라벨]5", {"category_02": "5"}, "unknown class"),
-        ("무음", {"category_02": "무음"}, "unknown class"),  # silence is no class of the set
+        ("무음", {"category_02": "무음"}, "unknown class"),  # the data set has no silence
     ],
 )
 def test_a_class_is_known_by_its_name(tmp_path, folder, categories, found):
@@ -200,7 +200,7 @@ def test_a_copied_folder_gives_duplicates_alone(small, tmp_path):
 
 
 def test_two_annotations_of_one_recording(tmp_path):
-    """As in AI Hub's city sounds: each has audio of its own."""
+    """As in AI Hub's city sounds, each has its own audio."""
     path = one_clip(tmp_path, audio="a_4.wav")
     content = json.loads(path.read_text(encoding="utf-8"))
     content["annotations"] = [content["annotations"][0] | {"labelName": f"a_{place}.wav"} for place in (1, 2, 3)]
@@ -209,7 +209,7 @@ def test_two_annotations_of_one_recording(tmp_path):
         (path.parent / f"a_{place}.wav").write_bytes(bytes(100 + place))
     catalogue = read_catalogue(tmp_path)
     assert [stem(row) for row in catalogue.rows] == ["a_1", "a_2"]
-    assert counts(catalogue.rejected) == {"missing audio": 1}  # and a_4.wav is what the third may have meant
+    assert counts(catalogue.rejected) == {"missing audio": 1}  # the third may mean a_4.wav
     for place, annotation in enumerate(content["annotations"]):
         annotation |= {"labelName": "a_4.wav", "area": {"start": place, "end": 5}}
     path.write_text(json.dumps(content), encoding="utf-8")
@@ -218,7 +218,7 @@ def test_two_annotations_of_one_recording(tmp_path):
 
 
 def test_clips_that_are_alike_are_no_copies(tmp_path, small):
-    """Numbered from 1 in each folder, of one length, and without a line or an area that would tell them apart."""
+    """They are numbered from 1 in each folder, have the same length, and no line or area that distinguishes them."""
     for place in range(3):
         (tmp_path / f"세탁기/{place}").mkdir(parents=True)
         (tmp_path / f"세탁기/{place}/1.wav").write_bytes(bytes([place % 2]) * 100)
@@ -239,7 +239,7 @@ def test_clips_that_are_alike_are_no_copies(tmp_path, small):
         (3, ""),
         ("불이야\ud800", "불이야?"),
         ("(끝나지 않은 괄호", "(끝나지 않은 괄호"),
-        ("(119)/(일일구)에 신고해 (지금) 주세요", "119에 신고해 주세요"),  # as it is written, as it is said
+        ("(119)/(일일구)에 신고해 (지금) 주세요", "119에 신고해 주세요"),  # (written form)/(spoken form)
     ],
 )
 def test_lines(tmp_path, note, line):
@@ -258,7 +258,7 @@ def test_folder_names_in_cp949(tmp_path):
     (tmp_path / "Training").joinpath("x").mkdir()
     (row,) = read_catalogue(tmp_path).rows
     assert row.number == 8
-    ranks = split_source([row] * 3, 0)  # names that are no UTF-8 can be hashed
+    ranks = split_source([row] * 3, 0)  # names that are not valid UTF-8 can be hashed
     assert sum(map(len, ranks.values())) == 3
 
 
@@ -271,22 +271,22 @@ def test_controls_hold_normal_classes_alone(small, tmp_path):
     catalogue = read_catalogue(small.folder, controls=[tmp_path / "own"])
     assert [row.number for row in catalogue.rows if row.root == 1] == [17]
     assert counts(catalogue.rejected) == {"unknown class": 2, "not a control class": 2, "empty audio": 1}
-    # Emergencies in the form of AI Hub are no controls either.
+    # Emergencies in AI Hub's format are not controls either.
     again = read_catalogue(small.folder, controls=[small.folder])
     assert counts(again.rejected) == {"not a control class": 2 * 14, "duplicate": 2 * 2}
-    # As AI Hub's noisy speech is unpacked: SD is the same take without the noise.
+    # The layout of AI Hub's noisy speech: SD is the same take without the noise.
     for name in ("01_SN", "01_SD", "02_SD"):
         (tmp_path / "noisy/01.세탁기, 건조기").mkdir(parents=True, exist_ok=True)
         (tmp_path / f"noisy/01.세탁기, 건조기/{name}.wav").write_bytes(bytes(100) + name.encode())
     catalogue = read_catalogue(small.folder, controls=[tmp_path / "noisy"])
     assert [stem(row) for row in catalogue.rows if row.root == 1] == ["01_SN", "02_SD"]
     assert counts(catalogue.rejected) == {"duplicate": 1} and catalogue.rows[-1].number == 17
-    # The innermost folder tells the class.
+    # The innermost folder determines the class.
     (tmp_path / "own" / "실내" / "청소기" / "2021").mkdir(parents=True)
     (tmp_path / "own" / "실내" / "청소기" / "2021" / "a.wav").write_bytes(bytes(100))
     catalogue = read_catalogue(small.folder, controls=[tmp_path / "own"])
     assert [row.number for row in catalogue.rows if row.root == 1] == [17, 18]
-    # The folder of a class itself.
+    # The root itself may be the folder of a class.
     catalogue = read_catalogue(small.folder, controls=[tmp_path / "own" / "세탁기"])
     assert [row.number for row in catalogue.rows if row.root == 1] == [17]
 
@@ -400,7 +400,7 @@ def test_strict_shares_come_close_for_every_class(monkeypatch):
     for number in range(1, 20):
         total = sum(row.number == number for row in rows)
         for split, share in zip(SOURCE, (0.6, 0.2, 0.2), strict=True):
-            # A class has ten lines of about a tenth each.
+            # Each class has ten lines, each with about a tenth of its clips.
             found = sum(rows[index].number == number for index in splits[split])
             assert found / total == pytest.approx(share, abs=0.12)
 
@@ -424,7 +424,7 @@ def everything(catalogue):
 
 
 def count_decoding(monkeypatch, limit=10**9):
-    """A list that grows with every decoded clip; after `limit` of them the run is killed."""
+    """Return a list that grows with every decoded clip; after `limit` of them, the run is interrupted."""
     seen = []
 
     def counted(path, *, seconds=None):
@@ -453,7 +453,7 @@ def test_prepared_clips_begin_with_the_area(whole, tmp_path, shards_of_five):
 
 
 def test_the_truth_can_be_heard_where_the_rows_say(whole, tmp_path):
-    """The tones of the look-alike are 20 times as loud as its noise, before and behind them."""
+    """The tones of the mock data are 20 times as loud as the noise before and after them."""
     _, catalogue = whole
     prepared = prepare(catalogue, everything(catalogue), tmp_path, seconds=0.6)
     for row, clip in zip(prepared.rows, prepared.samples.astype(np.float64), strict=True):
@@ -463,7 +463,7 @@ def test_the_truth_can_be_heard_where_the_rows_say(whole, tmp_path):
         loud = np.sqrt(np.mean(clip[inside] ** 2))
         outside = np.concatenate([clip[: max(inside.start - 40, 0)], clip[inside.stop + 40 :]])
         assert np.sqrt(np.mean(outside**2)) < loud / 5
-        assert not clip[8000:].any()  # behind the end of the file
+        assert not clip[8000:].any()  # beyond the end of the file
 
 
 def test_a_killed_run_goes_on_behind_its_last_finished_shard(whole, tmp_path, shards_of_five, monkeypatch):
@@ -534,7 +534,7 @@ def test_changed_sources_labels_and_settings_are_noticed(small, tmp_path, shards
     assert again() == 38 and again() == 0
     path = catalogue.path(catalogue.rows[7])
     os.utime(path, ns=(0, 0))
-    assert again() == 5  # its shard
+    assert again() == 5  # all clips of its shard
     path.write_bytes(path.read_bytes() + b"..")
     assert again() == 5
     other = dataclasses.replace(catalogue.rows[30], line="다른 말")
@@ -589,7 +589,7 @@ def test_memory_does_not_grow_with_the_number_of_clips(whole, tmp_path, monkeypa
     _, catalogue = whole
     monkeypatch.setattr(aihub_shards, "_SHARD", 4)
     peaks = []
-    for count in (8, 8, 72):  # the first fills caches
+    for count in (8, 8, 72):  # the first only warms caches
         tracemalloc.start()
         prepare(catalogue, range(count), tmp_path / f"{len(peaks)}", seconds=30)
         peaks.append(tracemalloc.get_traced_memory()[1])

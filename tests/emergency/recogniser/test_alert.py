@@ -1,4 +1,4 @@
-"""Alerts: kept before they are sent, and sent to those who are due."""
+"""Alerts: stored before they are sent, and sent to the contacts that are due."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ def alert(**changes):
 
 @pytest.fixture
 def server():
-    """A real receiver on this machine; `answers` are its status codes, in order, then 200."""
+    """A local HTTP receiver; `answers` are its status codes, in order, then 200."""
     received, answers = [], []
 
     class Handler(BaseHTTPRequestHandler):
@@ -76,7 +76,7 @@ class TestKeeping:
 
 class TestSending:
     def test_survives_a_kill_while_it_is_being_sent(self, tmp_path):
-        """Told once more rather than not at all."""
+        """It is sent again rather than lost."""
         received, sending = [], []
 
         class Handler(BaseHTTPRequestHandler):
@@ -85,7 +85,7 @@ class TestSending:
                 if len(received) == 1:
                     sending[0].kill()
                     sending[0].wait()
-                with contextlib.suppress(OSError):  # nobody waits for an answer any more
+                with contextlib.suppress(OSError):  # the killed sender no longer waits for an answer
                     self.send_response(200)
                     self.end_headers()
 
@@ -131,7 +131,7 @@ class TestSending:
 
     def test_what_fails_is_pending_until_the_next_call(self, tmp_path, server):
         address, received, answers = server
-        answers += [500, 500]  # with its sound, and without
+        answers += [500, 500]  # with and without audio
         box = Outbox(tmp_path, family=[address])
         name = box.put(alert())
         assert box.send() == [] and [one["name"] for one in box.waiting()] == [name]
@@ -170,7 +170,7 @@ class TestSending:
         files = [file for file in (tmp_path / name).iterdir() if file.name != "clip.flac"]
         assert not any(
             address in file.name + file.read_text(encoding="utf-8") for file in files
-        )  # it may hold a password
+        )  # an address may hold a password
 
     def test_unknown_address(self, tmp_path):
         with pytest.raises(ValueError, match="Apprise does not recognise one of the addresses"):
@@ -192,7 +192,7 @@ def test_logs_hold_neither_words_nor_places(tmp_path, server, caplog):
 
 
 def test_a_sound_that_cannot_be_kept_leaves_the_words(tmp_path, server):
-    """libsndfile's errors are no OSError."""
+    """libsndfile's errors are not OSErrors."""
     address, received, _ = server
     box = Outbox(tmp_path, family=[address])
     box.put(alert(samples=SAMPLES.astype(np.complex64)))

@@ -35,7 +35,7 @@ def sure(*classes, of=4, by=5.0):
 
 
 def noisy(labels, accuracy, seed, of=4):
-    """Logits of a voter that is right with this probability, and else names another class."""
+    """Logits of a voter that is right with probability `accuracy`, and otherwise predicts another class."""
     draw = torch.Generator().manual_seed(seed)
     wrong = (labels + torch.randint(1, of, labels.shape, generator=draw)) % of
     right = torch.rand(len(labels), generator=draw) < accuracy
@@ -80,7 +80,7 @@ class TestMajority:
 
     def test_classes(self):
         votes = {"a": sure(1, 1, 0), "b": sure(1, 2, 3, by=9.0), "c": sure(0, 3, 2, by=2.0)}
-        assert majority_class(votes).tolist() == [1, 2, 3]  # two agree; the surest of three; the surest of three
+        assert majority_class(votes).tolist() == [1, 2, 3]  # two agree; else the most confident of three
 
 
 class TestProbabilities:
@@ -166,7 +166,7 @@ class TestTables:
         mixed = {name: logits[order] for name, logits in votes.items()}
         one = ensemble_table(votes, labels, votes, labels, CLASSES, ALARMING, seed=0)
         two = ensemble_table(votes, labels, mixed, labels[order], CLASSES, ALARMING, seed=0)
-        np.testing.assert_allclose(one.accuracy, two.accuracy, atol=0.3)  # the regression's solver sums in order
+        np.testing.assert_allclose(one.accuracy, two.accuracy, atol=0.3)  # the solver's sums depend on the order
 
     def test_overlap_of_independent_errors(self):
         labels = torch.tensor([1, 3]).repeat(20_000)

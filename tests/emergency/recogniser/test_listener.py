@@ -13,7 +13,7 @@ SECONDS, CLASSES = 0.08, 3
 
 
 def by_level(samples):
-    """A stand-in for a network: moments above a tenth of full scale are class 2, else class 0."""
+    """Stand-in for a network: frames above a tenth of full scale are class 2, all others class 0."""
     loud = np.abs(samples[: 50 * 1280].reshape(50, 1280)).max(1) > 0.1
     return np.eye(CLASSES)[np.where(loud, 2, 0)]
 
@@ -64,10 +64,10 @@ class TestAlarms:
     @settings(max_examples=40, deadline=None)
     @given(st.sampled_from([(1, 1), (3, 5), (5, 25), (12, 25)]), st.integers(8, 20), st.floats(5, 6))
     def test_an_event_anywhere_in_a_second_is_not_missed(self, rule, frames, start):
-        """What the rule would find in the whole recording it finds in the stream, also between two windows' ends."""
+        """The stream finds what the rule would find in the whole recording, wherever windows end."""
         k, n = rule
         found = alarms(listener(k=k, n=n), sound(12, (start, start + frames * SECONDS)))
-        if abs(frames - k) > 2:  # at its edges, windows may see a frame more or less
+        if abs(frames - k) > 2:  # its edges may add or remove a frame
             assert len(found) == (frames > k)
 
     @settings(max_examples=25, deadline=None)
@@ -80,7 +80,7 @@ class TestAlarms:
 
     @pytest.mark.parametrize("gain", [0.1, 10.0])
     def test_a_level_rule_hears_levels(self, gain):
-        """What is scored is the sound as it is; a network that is to ignore its gain has to do so itself."""
+        """Windows are scored at their original level: a network that should ignore gain must do so itself."""
         quiet = sound(12, (5, 7), level=0.05)
         assert bool(alarms(listener(), (quiet * gain).clip(-32768, 32767).astype(np.int16))) == (gain > 1)
 
@@ -105,12 +105,12 @@ class TestEndsAndOverrulings:
 
     @pytest.mark.parametrize("seconds", [1.7, 4.0, 9.0])
     def test_what_comes_first_is_heard_too(self, seconds):
-        """Not only the newest frames of the first window, as of later ones."""
+        """In the first window all frames count, in later windows only the newest."""
         (alarm,) = alarms(listener(), sound(seconds, (0.4, 1.5)))
         assert alarm.onset == pytest.approx(0.4, abs=0.1) and alarm.at == 4.0
 
     def test_an_overruled_alarm_holds_up_no_other(self):
-        """Else a harmless noise would make it deaf for as long as the refractory time."""
+        """Otherwise a harmless noise would suppress alarms during the refractory time."""
         one, found = listener(refractory=60.0), []
         for at, window in windows([sound(30, (5, 7), (15, 17))]):
             if one.hear(at, by_level(window / 32768))[2] is not None:
@@ -136,12 +136,12 @@ class TestTimeline:
                           score=lambda _: np.tile([1 - (p := next(answers)), p, 0], (50, 1)))  # fmt: skip
         _, times, found, _ = all_heard[-1]
         assert times[0] == 4 and times[-1] == pytest.approx(8 - SECONDS)
-        # The first second is held by windows 2 to 5, the last by the fifth alone.
+        # The first second of the last window is in windows 2 to 5, its last second only in the fifth.
         assert found[0, 1] == pytest.approx((0.4 + 0.8 + 0.2 + 0.6) / 4) and found[-1, 1] == pytest.approx(0.6)
         np.testing.assert_allclose(found.sum(1), 1)
 
     def test_a_moment_is_where_it_is_heard(self):
-        """Windows begin each second, which 0.08 s does not divide."""
+        """A window begins every second, which is not a multiple of 0.08 s."""
         _, times, found, _ = heard(listener(), sound(9, (6.4, 7.2)))[-1]
         where = times[found[:, 2] > 0.5]
         assert where[0] == pytest.approx(6.4, abs=0.08) and where[-1] == pytest.approx(7.12, abs=0.08)

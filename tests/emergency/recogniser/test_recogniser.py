@@ -30,7 +30,7 @@ LINES = ["불이야", "불났어요", "밥 먹자", "밥 줘"]
 
 @pytest.fixture
 def folder(tmp_path):
-    """As notebooks 04 and 05 leave it."""
+    """Models as notebooks 04 and 05 save them."""
     torch.manual_seed(0)
     made = whisper.build(LINES, NAMES, WhisperSize(16, 1, 1, 2, 300), hidden=8).eval()
     made.save(tmp_path / "whisper")
@@ -53,7 +53,7 @@ def clips(count=3, seconds=4.0, seed=0):
 
 
 def labelled():
-    """Labels of `clips()`, of which the first moment of each is not known."""
+    """Labels of `clips()`; the first frame of each clip is unknown."""
     labels = torch.tensor([8, 15, 0])
     moments = labels[:, None].repeat(1, 200)
     moments[:, :4] = UNKNOWN
@@ -61,7 +61,7 @@ def labelled():
 
 
 def alarming(recogniser, number=8):
-    """The same voters, made to call everything class `number`."""
+    """The same voters, but the CNN and the encoder now predict class `number` for everything."""
     with torch.no_grad():
         for layer in (recogniser.cnn[-1], recogniser.whisper.head[2]):
             layer.bias[:] = 50.0 * torch.eye(20)[number]
@@ -77,7 +77,7 @@ class TestHearing:
     @pytest.mark.parametrize("seconds", [1.0, 1.37, 4.0, 5.0])
     @pytest.mark.parametrize("level", [0, 1])
     def test_clips_of_other_lengths(self, recogniser, seconds, level):
-        """Moments of silent clips are as many as those of others."""
+        """Silent clips have as many frames as others."""
         found = recogniser.predict(level * clips(2, seconds))
         positions = -(-(round(seconds * 16_000) // 160) // 2)
         assert found.moments.shape == (2, positions // 4, 20) and (found.moments[0, 0, 0] == 20) == (level == 0)
@@ -161,7 +161,7 @@ class TestStreams:
         assert not list(alarming(recogniser).watch([np.zeros(16_000, np.int16)] * 20))
         probabilities = recogniser.follow(np.full(80_000, 2, np.int16)).probabilities
         assert (probabilities.argmax(1) == 0).all()
-        first = replace(recogniser, alarming=(0, 2))  # a class of somebody's own
+        first = replace(recogniser, alarming=(0, 2))  # user-defined: class 0 alarms
         assert not list(first.watch([np.zeros(16_000, np.int16)] * 20))
 
     def test_nothing_is_decoded_while_nothing_happens(self, recogniser, monkeypatch):
@@ -233,7 +233,7 @@ class TestSources:
         report = recogniser.follow(samples.numpy())
         windows = recogniser.predict(samples.unfold(0, 64_000, 16_000))
         each = (windows.moments / recogniser.temperatures[FRAMES]).softmax(-1).numpy()  # (5 windows, 50, 20)
-        moment = np.abs(report.times - 3.0).argmin()  # at 3 s: held by windows at 0, 1, 2 and 3 s
+        moment = np.abs(report.times - 3.0).argmin()  # in the windows from 0, 1, 2 and 3 s
         wanted = np.mean([each[start, int((report.times[moment] - start + 0.04) / 0.08)] for start in range(4)], 0)
         np.testing.assert_allclose(report.probabilities[moment], wanted, atol=1e-5)
 
@@ -250,7 +250,7 @@ class TestSources:
         [
             np.zeros((2, 64_000), np.int16),
             np.zeros(64_000, np.int32),
-            clips(1)[0].numpy().astype(np.float32),  # int16's values
+            clips(1)[0].numpy().astype(np.float32),  # values of int16, not in -1 to 1
             np.full(64_000, np.nan),
         ],
     )
@@ -317,7 +317,7 @@ class TestFolders:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_the_benchmark(monkeypatch):
-    """With voters too small to measure: all of it runs, the stream too, and the targets find their rows."""
+    """With tiny voters, all measurements run, including the stream, and each target finds its row."""
     import recognition as benchmark
 
     monkeypatch.setattr(benchmark, "SIZE", WhisperSize(16, 1, 1, 2))

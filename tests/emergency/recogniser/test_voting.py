@@ -23,7 +23,7 @@ from tests.emergency.recogniser.test_recogniser import alarming, folder, recogni
 
 
 def test_recorded_sounds(recogniser, tmp_path, monkeypatch):  # noqa: F811
-    """Alerts by class, by a recogniser that alarms at whatever is loud."""
+    """Alerts are counted by class; the recogniser alarms at any loud sound."""
     for name, level, count in (("dog", 0.5, 4), ("siren", 0.5, 3), ("wind", 0.0, 2)):
         (tmp_path / "esc50" / name).mkdir(parents=True)
         for take in range(count):
@@ -69,7 +69,7 @@ def test_without_clips_that_are_silent_for_half_a_second_there_is_no_audit(test_
 
 
 def test_the_text_is_calibrated_on_texts_that_it_did_not_learn():
-    """Of texts at random a reader that learned them is sure, and right; out of fold it is neither."""
+    """On random texts that it has learned, a reader is confident and right; out of fold it is neither."""
     draw = np.random.default_rng(0)
     texts = ["".join(draw.choice(list("가나다라마바사"), 8)) for _ in range(120)] + [""] * 5
     labels = torch.from_numpy(draw.integers(1, 5, 125))
@@ -89,14 +89,14 @@ def test_the_text_is_calibrated_on_texts_that_it_did_not_learn():
     lines, classes = np.repeat(texts[:40], 4).tolist(), labels[:40].repeat_interleave(4)
     again = voting.out_of_fold(Opinion({}, None, tuple(lines)), lines, classes, reader, seed=0).votes[TEXT]
     assert (again.argmax(1) == classes).float().mean() < 0.5, "a line is never learned from another clip of it"
-    misread = Opinion({}, None, tuple(f"{line}라" for line in texts))  # as the decoder wrote lines of the training
+    misread = Opinion({}, None, tuple(f"{line}라" for line in texts))  # misread training lines
     both = fit_text([*texts, *misread.texts], labels.repeat(2), 20)
     again = voting.out_of_fold(misread, texts, labels, both, seed=0).votes[TEXT][:120]
     assert (again.argmax(1) == labels[:120]).float().mean() < 0.4, "nor from the training's clip of it"
 
 
 def test_the_rule_is_the_one_with_fewest_errors_of_both_kinds(recogniser):  # noqa: F811
-    """Emergencies are likely in 8 frames in a row, in others' clips one frame alone is even likelier."""
+    """Emergency clips have 8 likely frames in a row, other clips a single frame that is even likelier."""
     likely = np.full((20, 50), 0.05)
     likely[:10, 20:28], likely[10:, 5] = 0.6, 0.9
     logits = torch.zeros(20, 50, 20)
@@ -128,7 +128,7 @@ def test_sentences_on_alarms_follow_the_table():
     assert "is 90 per hour (95 % interval: 60 to 130), by the rule 1 of 1 frames above 0.5; the rule was chosen" in five
     assert "12 minutes of sound without an emergency are too few to show for any operating point at most 1" in none
     lucky = table.assign(alarms_per_hour=[300.0, 90.0, 0.0], alarms_high=[400.0, 130.0, 18.4])
-    assert voting.operating_points(lucky)[2] == none  # so little sound cannot show it
+    assert voting.operating_points(lucky)[2] == none  # too little sound to show it
     better = lucky.assign(alarms_high=[400.0, 130.0, 0.9])
     assert voting.operating_points(better)[2] == (
         "With at most 1 false alarm per hour (upper end of the 95 % interval), 30 % of the emergencies are missed."
@@ -176,12 +176,12 @@ class TestDropIn:
         assert "fire (화재) at kitchen" in out and "Figure" in out and "2 of 3  an emergency" in out
 
     def test_the_microphone(self, recogniser, tmp_path, capsys):  # noqa: F811
-        """What Chrome and Firefox record, opus in webm, and Safari, AAC in mp4."""
+        """Chrome and Firefox record Opus in webm, Safari AAC in mp4."""
         microphone = drop_in.drop_in(alarming(recogniser)).children[0].children[1]
         for container, codec in (("webm", "libopus"), ("mp4", "aac")):
             microphone.recording = av_file(tone(440, 48_000, 5), container, codec, 48_000)
             assert "fire (화재)" in capsys.readouterr().out
-        microphone.recording = b""  # as a widget is reset
+        microphone.recording = b""  # a reset of the widget
         assert not capsys.readouterr().out
 
     def test_less_than_a_window(self, recogniser, tmp_path, capsys):  # noqa: F811
@@ -196,7 +196,7 @@ class TestDropIn:
 
     @pytest.mark.parametrize("name", ["", "..", "a\0b.wav", "불" * 84 + ".wav"], ids=range(4))
     def test_any_name(self, recogniser, tmp_path, capsys, name):  # noqa: F811
-        """Of a browser's making: more than 255 bytes, or a folder's."""
+        """A browser may send any name: empty, that of a folder, or longer than 255 bytes."""
         drop_in.show(replace(recogniser, alarming=()), name, self.file(tone(440), tmp_path))
         assert "No alert." in capsys.readouterr().out
 

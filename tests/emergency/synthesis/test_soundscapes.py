@@ -36,7 +36,7 @@ EVERY = tuple(family for sides in SIDES for side in sides for family in side)
 
 @pytest.fixture(scope="module", autouse=True)
 def output(tmp_path_factory):
-    """A cache of the module's own: what these tests see is drawn by the code under test."""
+    """A cache for this module alone, so that its clips are drawn by the code under test."""
     folder = tmp_path_factory.mktemp("output")
     share_speech(folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -75,12 +75,12 @@ def test_form_of_the_result(train, stems):
 
 
 def test_training_clips_are_those_of_the_published_data(train):
-    """What is drawn, whatever else the stream learns to do: one number drawn more or less changes all of it."""
+    """New options must not change them: one random number more or less would change all that follows in a clip."""
     told = [(clip.number, clip.background, clip.transcript,
              [(one.kind, one.name, one.source, one.snr, one.text) for one in clip.labels])
             for clip in train.clips[:40]]  # fmt: skip
     assert hashlib.sha256(repr(told).encode()).hexdigest()[:16] == "c04573e0b3f8265a"
-    assert np.abs(train.samples[:40].astype(np.float64)).mean() == pytest.approx(827.4688, rel=1e-5)  # rounding aside
+    assert np.abs(train.samples[:40].astype(np.float64)).mean() == pytest.approx(827.4688, rel=1e-5)  # up to rounding
 
 
 def test_stems_change_nothing_else(train, stems):
@@ -93,14 +93,14 @@ def test_a_smaller_count_is_the_beginning_of_a_larger_one(train, count, tmp_path
     few = draw_soundscapes(count, seed=11)
     assert np.array_equal(few.samples, train.samples[:count]) and few.clips == train.clips[:count]
     bank = speech_bank("train")
-    monkeypatch.setattr(cache, "folder", lambda kind: tmp_path)  # nothing kept: drawn anew
+    monkeypatch.setattr(cache, "folder", lambda kind: tmp_path)  # an empty cache: clips are drawn again
     monkeypatch.setattr(soundscapes, "speech_bank", lambda *_: bank)
     few = draw_soundscapes(min(count, 6), seed=11)
     assert np.array_equal(few.samples, train.samples[: len(few.clips)]) and few.clips == train.clips[: len(few.clips)]
 
 
 def test_same_bytes_in_another_process(held_out, tmp_path):
-    """espeak-ng included: it speaks the lines again."""
+    """espeak-ng also speaks the lines again."""
     code = ("from lib.emergency.synthesis.soundscapes import draw_soundscapes as d; a = d(12, seed=11, split='test'); "
             "print(a.digest, *a.clips, sep='|')")  # fmt: skip
     done = subprocess.run(
@@ -113,7 +113,7 @@ def test_same_bytes_in_another_process(held_out, tmp_path):
 
 
 def test_clips_are_the_same_whoever_draws_them(monkeypatch, tmp_path):
-    """In this process, or in several at a time that keep a file each."""
+    """Clips are drawn in this process, or in several that each write files to the cache."""
     digests = []
     for count in (1, 2):
         torch.set_num_threads(count)
@@ -179,7 +179,7 @@ def test_every_class_has_sentences_in_every_voice():
 
 
 def test_validation_speaks_the_lines_of_training_anew():
-    """The same lines by the same voices, but no line in the voice that it has in training."""
+    """It has the lines and voices of training, but each line in a different voice."""
     heard, anew = speech_bank("train").utterances, speech_bank("validation").utterances
     for number in CORES:
         for one, two in zip(heard[number], anew[number], strict=True):
@@ -316,7 +316,7 @@ def test_strong_labels_lie_where_the_stem_has_its_energy(stems):
                 assert not wave.any()
                 continue
             assert (wave[inside] ** 2).sum() > 0.98 * (wave**2).sum(), (clip.index, kind)
-            if len(clip.of(kind)) == 1:  # and it begins and ends there
+            if len(clip.of(kind)) == 1:  # a single sound also begins and ends there
                 [label] = clip.of(kind)
                 first, last = round(label.onset * 16000), round(label.offset * 16000)
                 power = [(wave[max(a, 0) : b] ** 2).mean() for a, b in ((first, first + 320), (last - 320, last))]
@@ -330,7 +330,7 @@ def test_strong_labels_lie_where_the_stem_has_its_energy(stems):
                                                        (100, 0.1, 0.6)])  # fmt: skip
 def test_a_label_ends_where_other_sounds_mask_it_for_good(others, length, end):
     time = np.arange(64000) / 16000
-    alone = 10 ** (-20 * (time - 0.5) / 20) * ((time >= 0.5) & (time < 0.5 + length))  # falls by 20 dB in a second
+    alone = 10 ** (-20 * (time - 0.5) / 20) * ((time >= 0.5) & (time < 0.5 + length))  # falls by 20 dB per second
     label = soundscapes.Label(0.5, 0.5 + length, "event", "fire", "crackle_roar", 0.0)
     masked = soundscapes._masked(label, alone, np.full(64000, float(others)))
     assert masked.offset == pytest.approx(end, abs=0.011) and masked.onset == 0.5
@@ -385,7 +385,7 @@ def test_energy_is_that_of_the_stems(stems):
 
 
 def scalars(samples):
-    """(N, 10) what a clip's loudness, colour and length say: no classifier should need no more than that."""
+    """Return (N, 10) features of loudness, spectrum and duration, which must not suffice for a classifier."""
     wave = samples / 32768.0
     power = np.abs(np.fft.rfft(wave, axis=1)) ** 2
     hertz = np.fft.rfftfreq(wave.shape[1], 1 / 16000)
@@ -432,7 +432,7 @@ def test_the_data_sheet_calls_the_clips_synthetic():
 
 @pytest.fixture(scope="module")
 def recorded():
-    """A tone for each category, of 400 Hz and up, after half a second of silence."""
+    """A tone of 400 Hz or more for each category, after half a second of silence."""
     names = sum(recordings.EVENTS.values(), ()) + recordings.DISTRACTORS + recordings.BACKGROUNDS
     tones = [np.sin(2 * np.pi * (400 + 50 * k) * np.arange(16_000) / events.RATE) for k in range(len(names))]
     samples = np.stack([np.concatenate([np.zeros(8000), 12_000 * tone]) for tone in tones]).astype(np.int16)
@@ -440,7 +440,7 @@ def recorded():
 
 
 def test_every_category_has_one_label():
-    """What is a background or a distractor in one clip, labelled as nothing, is no event of another."""
+    """A category used as a background or a distractor is never used as an event."""
     names = sum(recordings.EVENTS.values(), ()) + recordings.DISTRACTORS + recordings.BACKGROUNDS
     assert len(set(names)) == len(names) == 50, "all fifty but coughing, and one in two spellings"
     assert "coughing" not in names, "the synthetic one is an emergency"
@@ -454,7 +454,7 @@ def test_a_recording_sounds_for_as_long_as_it_is_asked_to(recorded):
         wave = play(soundscapes.Draw(0, (n,)), n)
         spectrum = np.abs(np.fft.rfft(wave * np.hanning(n)))
         assert len(wave) == n and abs(np.argmax(spectrum) * events.RATE / n - frequency) < 3
-        assert np.abs(wave[-800:]).max() > 6000 and np.abs(wave[:800]).max() > 6000  # not the silence before it
+        assert np.abs(wave[-800:]).max() > 6000 and np.abs(wave[:800]).max() > 6000  # the silence before it is cut off
 
 
 def test_recordings_are_heard_as_often_as_said_and_their_events_keep_their_class(recorded):
@@ -514,7 +514,7 @@ def test_a_dry_piece_of_a_long_recording_has_its_loudest_moment():
 
 
 def test_where_there_are_no_recordings_the_clips_are_the_plain_ones(train, recorded):
-    """To the bit: whether a clip is dry is drawn only where it can be."""
+    """They are identical, as the draw for a dry clip is made only where recordings exist."""
     nothing = recordings.Recordings(recorded.samples[:1], ("coughing",), "nothing")
     bank = speech_bank("train")
     for k in range(3):

@@ -49,11 +49,11 @@ def fresh(sets):
 def predictions(sets, fresh):
     found, (learned, validation) = recognition.judge(fresh(), *sets[:3], ratio=0.5), sets[:2]
     texts, labels = (*learned.texts, *validation.texts[:20]), torch.cat([learned.labels, validation.labels[:20]])
-    return replace(found, ideal=fit_text(texts, labels, 20))  # as if those had been learned as well
+    return replace(found, ideal=fit_text(texts, labels, 20))  # as if these lines were in the training set
 
 
 def right(predictions):
-    """The same, as if everything had been heard."""
+    """Return the same predictions, but all of them right."""
     test = predictions.test
     wanted = torch.nn.functional.one_hot(test.targets(4), 20).float() * 20
     heard = FrameOutputs(wanted, 20.0 * torch.nn.functional.one_hot(test.labels, 20), test.texts)
@@ -99,7 +99,7 @@ class TestTask:
         whisper.build(["불"], NAMES, WhisperSize(16, 2, 1, 2, 300), stack=4, hidden=8).save(tmp_path / "trained")
         task = recognition.task(self.VALUES | {"checkpoint": str(tmp_path / "trained")})
         assert task.settings.trained_rate == 0.1
-        # Rate and optimizer of a Whisper from scratch would undo what this one has learned.
+        # The learning rate and optimizer for training from scratch would destroy pretrained weights.
         assert (task.settings.optimizer, task.settings.learning_rate) == ("adamw", 0.01)
         before = dict(task.fresh().named_parameters())
         after = dict(recognition.prepared(task, seed=0, checkpoints=tmp_path).fresh().named_parameters())
@@ -110,7 +110,7 @@ class TestTask:
         assert not torch.equal(before[positions], dict(model.named_parameters())[positions])
         half = replace(task, head=replace(task.head, precision="bf16"))
         head = recognition.prepared(half, seed=0, checkpoints=tmp_path / "half").fresh().head
-        assert "forward" not in vars(head)  # Accelerate's would compute in bf16 ever after
+        assert "forward" not in vars(head)  # Accelerate's would compute in bf16 from then on
 
     @pytest.mark.parametrize(("changes", "message"), [
         ({"epochs": 0}, "set checkpoint and head_epochs"),
@@ -186,13 +186,13 @@ class TestTables:
         assert table.value["PSDS1 (0 to 1)"] > 0.95 and table.value["event F1, collars of 200 ms"] > 80
         assert table.value["missed emergencies"] == table.value["false alarms"] == 0
         assert table.value["character error rate, unseen lines"] == 0
-        seen = table.loc["character error rate, seen lines"]  # no test clip of soundscapes has one
+        seen = table.loc["character error rate, seen lines"]  # no test clip of soundscapes has a seen line
         assert seen["count"] == seen.validation == seen.validation_low == 0 and np.isnan(seen.value)
         assert table.value["clips with invented words"] == 0
         assert table.value["emergency or not, from the text"] == table.value["emergency or not, from what was said"]
         assert set(recognition.SOURCE) <= set(table.index)
         both = table.drop(index=[name for name in table.index if "lines" in name])
-        learned = both.index.str.startswith("emergency or not, from the text")  # on these very validation clips
+        learned = both.index.str.startswith("emergency or not, from the text")  # fitted on validation clips
         assert both.validation[~learned].notna().all() and both.validation[learned].isna().all()
         known = both[~both.index.str.contains("calibration|always|never|balanced|average")]
         assert table.value["accuracy of moments without silence"] == 100
@@ -265,7 +265,7 @@ class TestFigures:
         assert 0 < table.value["random networks of event (%)"] < 100
 
     def test_encoders_of_random_weights_explain_about_as_their_null(self, predictions, sets, monkeypatch):
-        """The measure is about 0 where nothing was learned: a random network beside others of its kind."""
+        """A random network has about the relevance of the random networks that are its null."""
         trained = copy.deepcopy(predictions.model)
         with torch.no_grad():
             trained.whisper.model.encoder.embed_positions.weight.normal_()
@@ -302,7 +302,7 @@ def test_no_onsets_where_no_test_clip_is_short_enough_and_nothing_is_trained(set
 
 
 def test_the_head_of_each_onset_is_trained_on_its_own_clips(sets, fresh, tmp_path, monkeypatch):
-    """Of a checkpoint: a head that was trained on sounds anywhere would give the other arm what it must not know."""
+    """Otherwise a checkpoint's head would pass on random onsets to the model trained at 0 s only."""
     starts = []
     monkeypatch.setattr(recognition, "train_head", lambda model, clips, *_, **__: starts.append(clips.checksum))
     task = recognition.Task(*sets[:3], None, sets[3], Settings(0.0, 1, 8), fresh, Settings(0.0, 0, 8))
@@ -351,7 +351,7 @@ class TestOtherDataAndFewer:
             ["two", "two"],
         ]
         same = table.drop(columns=["training", "test"])
-        assert same.iloc[0].equals(same.iloc[1]) and same.iloc[2].equals(same.iloc[3])  # both tests are one here
+        assert same.iloc[0].equals(same.iloc[1]) and same.iloc[2].equals(same.iloc[3])  # both have the same test set
         assert (tmp_path / "ratio-0-of-1").exists() and (tmp_path / "two" / "ratio-0-of-1").exists()
         places = tmp_path / "heads"
         heads = ablations.transfer({"one": task, "two": other}, settings, EMERGENCY, seed=0, checkpoints=places)

@@ -24,7 +24,7 @@ def model(seed=0):
 
 
 def clips(count=24, seed=0):
-    """Of each class its own band, loud from the first frame to the last."""
+    """Clips in which each class is loud in its own bands from the first frame to the last."""
     draw = torch.Generator().manual_seed(seed)
     mel, labels = torch.randn(count, 80, 40, generator=draw) * 0.1, torch.arange(count) % 3
     for row, label in zip(mel, labels.tolist(), strict=True):

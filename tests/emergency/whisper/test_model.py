@@ -1,4 +1,4 @@
-"""The Whisper with a head: what it is made of, and that it is a Whisper still."""
+"""The Whisper with a head: its parts, and its equality with transformers' Whisper."""
 
 import json
 import unicodedata
@@ -87,7 +87,7 @@ class TestAllLayers:
 class TestNoSpeech:
     @pytest.fixture
     def trained(self, model):
-        """One whose tokenizer knows the token, as those of trained Whispers do."""
+        """A model whose tokenizer has the no-speech token, as in pretrained Whispers."""
         tokenizer = whisper.train_tokenizer(LINES, 300)
         tokenizer.add_tokens(["<|nospeech|>"], special_tokens=True)
         network = WhisperForConditionalGeneration(
@@ -147,7 +147,7 @@ class TestMoments:
 
 class TestClips:
     def sure(self, *numbers):
-        """(1, moments, 20) logits that are all but certain."""
+        """Return nearly certain logits (1, frames, 20)."""
         return 40 * torch.eye(20)[list(numbers)][None]
 
     def test_the_class_heard_longest(self, model):
@@ -208,10 +208,10 @@ class TestText:
             assert unicodedata.normalize("NFC", model.tokenizer.decode(ids, skip_special_tokens=True)) == text
 
     def test_letters_are_put_together_to_syllables(self, model, monkeypatch):
-        """From scratch Hangul is written letter by letter; what comes out is not to be told from OpenAI's."""
+        """From scratch, the decoder writes letters, but transcripts consist of syllables, as with OpenAI's models."""
         assert model.jamo
         (ids,) = model.tokens_of(["불이야"]).tolist()
-        letters = iter([*ids[len(PROMPT) :], model.end])  # in place of what the last layer finds likeliest
+        letters = iter([*ids[len(PROMPT) :], model.end])  # instead of the last layer's argmax
 
         def dictated(states):
             likeliest = torch.tensor(next(letters)).expand(states.shape[:2])
@@ -219,7 +219,7 @@ class TestText:
 
         monkeypatch.setattr(model.whisper.proj_out, "forward", dictated)
         assert model.transcribe(torch.zeros(1, 5, 16)) == ["불이야"]
-        # Of one word over and over, what does not end is a decoder's loop, and what ends a cry for help.
+        # A repetitive text is a decoding loop if it does not end, and may be a cry for help if it does.
         monkeypatch.setattr(whisper, "REPETITIVE", 0.1)
         letters = iter([*ids[len(PROMPT) :], model.end])
         assert model.transcribe(torch.zeros(1, 5, 16)) == ["불이야"]
@@ -268,7 +268,7 @@ class TestBuilding:
         assert torch.equal(torch.rand(1), wanted)
 
     def test_position_do_not_drown_the_sound(self, model):
-        """With the standard deviation of large models, 0.02, positions would be a hundred times louder."""
+        """With 0.02, the standard deviation for large models, positions would be a hundred times as large."""
         with torch.no_grad():
             encoder = whisper.build(LINES, NAMES, WhisperSize()).whisper.model.encoder
             sound = torch.nn.functional.gelu(encoder.conv2(torch.nn.functional.gelu(encoder.conv1(mels()))))
@@ -325,7 +325,7 @@ class TestFolders:
 
 
 class TestCheckpoints:
-    """The hub's own format, in a folder that is written here: there is no network."""
+    """Checkpoints in the hub's format, written to a local folder: no network is used."""
 
     def test_weights_and_tokens_are_the_checkpoint_s(self, tmp_path):
         torch.manual_seed(0)
@@ -373,7 +373,7 @@ class TestCheckpoints:
 
     @pytest.fixture
     def folder(self, tmp_path):
-        """A whole checkpoint."""
+        """A complete checkpoint."""
         made = whisper.build(LINES, NAMES, SIZE)
         made.whisper.save_pretrained(tmp_path)
         made.tokenizer.save_pretrained(tmp_path)
@@ -382,7 +382,7 @@ class TestCheckpoints:
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
     @pytest.mark.parametrize("form", ["one", "shards", "bin", "bin shards"])
     def test_forms_of_weights(self, folder, form, dtype):
-        """As save_pretrained, large models and older versions leave them; always heard in float32."""
+        """As written by save_pretrained, for large models and by older versions; all are loaded in float32."""
         weights = {name: weight.to(dtype) for name, weight in load_file(folder / "model.safetensors").items()}
         whole = "pytorch_model.bin" if "bin" in form else "model.safetensors"
         save = torch.save if "bin" in form else lambda some, path: save_file(some, path, {"format": "pt"})
@@ -414,7 +414,7 @@ class TestCheckpoints:
                                             '{"suppress_tokens": [], "is_multilingual": true}', "{"])  # fmt: skip
     @pytest.mark.parametrize("features", [None, '{"feature_size": 80}', '{"feature_size": 128}', "{"])
     def test_files_that_are_not_asked(self, folder, tmp_path_factory, generation, features):
-        """Decoding and features are this study's own, and a model that was trained on is kept all the same."""
+        """Decoding and features are this study's own, so these files are ignored; the model can still be saved."""
         for name, content in (("generation_config.json", generation), ("preprocessor_config.json", features)):
             (folder / name).unlink(missing_ok=True)
             if content is not None:
@@ -428,7 +428,7 @@ class TestCheckpoints:
 
     @pytest.mark.parametrize("kept", ["slow", "fast", "both"])
     def test_files_of_tokens(self, folder, kept):
-        """vocab.json and merges.txt of older versions, tokenizer.json of newer ones."""
+        """Older versions write vocab.json and merges.txt, newer ones tokenizer.json."""
         wanted = whisper.from_checkpoint(folder, NAMES).tokens_of(LINES).tolist()
         bpe = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
         if kept != "fast":

@@ -1,4 +1,4 @@
-"""CP-LRP through the Whisper encoder: conserved, linear, and what it is compared with."""
+"""CP-LRP through the Whisper encoder: conservation, rules, and the methods it is compared with."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def without_biases(model):
 
 
 class TestConservation:
-    """What was explained is the sum of the relevance of the spectrogram, of the positions and of the biases."""
+    """The explained output is the sum of the relevance of spectrogram, positions and biases."""
 
     def test_the_logits_are_the_model_s(self, model, mel):
         with Held():
@@ -49,7 +49,7 @@ class TestConservation:
 
     @staticmethod
     def parts(model, mel):
-        """What is explained, (B,), and what the positions and the biases contribute to it, (B,) each."""
+        """Return the explained output and the contributions of positions and of biases to it, (B,) each."""
         encoder = model.whisper.model.encoder
         positions = encoder.embed_positions.weight.requires_grad_()
         with Held():
@@ -76,7 +76,7 @@ class TestConservation:
         torch.testing.assert_close(left, by_bias, rtol=1e-3, atol=1e-3)
 
     def test_a_plain_gradient_does_not_conserve(self, model, mel):
-        """Else the method would be for nothing."""
+        """Otherwise CP-LRP would not be needed."""
         bare = without_biases(model)
         plain = explain(bare, mel, TARGETS, "input x gradient").sum((1, 2))
         output, by_position, _ = self.parts(bare, mel)

@@ -1,4 +1,4 @@
-"""Character errors, and from words to classes."""
+"""Character error rates, and the classifier from text to class."""
 
 import math
 import unicodedata
@@ -97,7 +97,7 @@ class TestChance:
 
 
 @pytest.mark.parametrize("texts, labels", [
-    (["불이야", "사람 살려", "도와줘", "사람 살려"], [0, 0, 1, 1]),  # of one class nothing is left to learn
+    (["불이야", "사람 살려", "도와줘", "사람 살려"], [0, 0, 1, 1]),  # a fold may leave a class without texts
     (["a", "a", "b", "b", "c", "d", "e"], [0, 0, 1, 1, 2, 2, 2]),
 ])  # fmt: skip
 def test_texts_that_classes_share_can_be_learned(texts, labels):
@@ -106,7 +106,7 @@ def test_texts_that_classes_share_can_be_learned(texts, labels):
 
 
 def test_how_sure_to_be_is_learned_from_other_texts():
-    """Lines that tell nothing of the class: copies of a line among those learned would make it sure of them."""
+    """The lines are random: had it learned copies of held-out lines, the classifier would be overconfident."""
     draw = np.random.default_rng(0)
     lines = ["".join(draw.choice(list("가나다라마바사아자차카타파하"), 6)) for _ in range(60)]
     labels = torch.from_numpy(draw.integers(0, 3, 60))
@@ -165,7 +165,7 @@ class TestClassifier:
         assert fitted.logits(["불이야"])[0, [0, 3, 4]].max() < -15
 
     def test_doubt_does_not_raise_a_class_without_words(self):
-        """Of random texts nothing can be learned: the temperature is high, and still only two classes are possible."""
+        """Random texts teach nothing: the temperature is high, yet only the two trained classes are possible."""
         draw = np.random.default_rng(0)
         texts = ["".join(draw.choice(list("가나다라마바사"), 5)) for _ in range(60)]
         fitted = fit_text(texts, torch.from_numpy(draw.integers(1, 3, 60)), 20)

@@ -1,4 +1,4 @@
-"""Clips with times and words, and a Whisper that learns both."""
+"""Clips with frame labels and texts, and the training of a Whisper on both."""
 
 import unicodedata
 
@@ -32,7 +32,7 @@ SIZE = WhisperSize(d_model=16, encoder_layers=1, decoder_layers=1, heads=2, toke
 
 
 def tones(count=24, classes=3, seconds=1.0, spans=True, texts=True):
-    """Clips of class k: silence, and from a quarter to three quarters of the clip a tone of its own pitch."""
+    """Clips with a tone in their middle half, its pitch given by the class; class 0 is silent."""
     draw = np.random.default_rng(0)
     labels = np.arange(count) % classes
     time = np.arange(round(seconds * 16_000)) / 16_000
@@ -122,7 +122,7 @@ class TestAugment:
         _, turned = augment(clips.mel.float(), clips.moments, torch.ones(24, dtype=torch.bool), self.settings())
         for row, before in zip(turned, clips.moments, strict=True):
             assert row.sum() == before.sum()
-            assert (row > 0).int().diff().abs().sum() <= 2  # one stretch
+            assert (row > 0).int().diff().abs().sum() <= 2  # one contiguous span
 
     def test_stays_where_there_is_nowhere_to_cut(self):
         full = torch.ones(3, 50, dtype=torch.long)
@@ -142,7 +142,7 @@ class TestAugment:
         mel = torch.rand(2000, 80, 20) * 0.1  # nothing near the clamp
         found = equalised(mel, 6.0)
         curve = (found - mel)[:, :, :1]
-        torch.testing.assert_close(found - mel, curve.expand_as(mel), atol=1e-6, rtol=0)  # the same at all times
+        torch.testing.assert_close(found - mel, curve.expand_as(mel), atol=1e-6, rtol=0)  # the same in all frames
         edges = 40 * curve[:, [0, -1], 0]  # dB, where the curve is at its knots
         assert edges.std(0).sub(6.0).abs().max() < 0.4 and edges.mean(0).abs().max() < 0.6
         assert abs(float(torch.corrcoef(edges.T)[0, 1])) < 0.1
@@ -155,7 +155,7 @@ class TestAugment:
         found = equalised(mel, 20.0)
         assert (found.amax((1, 2)) - found.amin((1, 2))).max() <= 2 + 1e-6
         assert augment(mel, torch.zeros(4, 50).long(), torch.zeros(4, dtype=torch.bool),
-                       self.settings(shift=False))[0].equal(mel)  # none unless asked for  # fmt: skip
+                       self.settings(shift=False))[0].equal(mel)  # no equaliser by default  # fmt: skip
 
 
 class TestTraining:
@@ -235,7 +235,7 @@ class TestTraining:
             torch.testing.assert_close(whole.hidden(mel)[0], last)
             learned = {name: weight for name, weight in whole.named_parameters() if weight.requires_grad}
             small = {name: weight for name, weight in learned.items() if not name.startswith("head.")}
-            # A pair for the queries and one for the values of the encoder, of the decoder and between them.
+            # A pair each for queries and values in the encoder, the decoder and cross-attention.
             assert len(small) == 12 and {min(weight.shape) for weight in small.values()} == {2}
             assert len(learned) - len(small) == len(list(whole.head.parameters()))
             (adam,) = moments.optimizers(whole, Settings(learning_rate=0.5, trained_rate=0.1, adapters=2))
