@@ -114,7 +114,7 @@ def caught(copy: Path, module: str, old: str, new: str, tests: str) -> bool:
     path = copy / "lib" / f"{module}.py"
     whole = path.read_text(encoding="utf-8")
     if whole.count(old) != 1:
-        sys.exit(f"lib/{module}.py holds {old!r} {whole.count(old)} times, expected once: mend the list")
+        sys.exit(f"lib/{module}.py holds {old!r} {whole.count(old)} times, expected once: correct the list")
     path.write_text(whole.replace(old, new), encoding="utf-8")
     try:
         return not passes(copy, tests)

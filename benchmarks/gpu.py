@@ -112,7 +112,7 @@ def run(selected: list[jobs.Job], deadline: float, logs: Path) -> dict[str, floa
     for name in waiting:
         print(f"{name}: not reached", flush=True)
     for name in running:
-        print(f"{name}: stopped by the clock", flush=True)
+        print(f"{name}: stopped at the time limit", flush=True)
         record_stopped(name, round(time.monotonic() - begin), since[name])
     return clock
 
@@ -165,7 +165,7 @@ def record_stopped(job: str, seconds: int, since: str) -> None:
         latest = max(saved, key=lambda one: one["provenance"]["made"])["provenance"]
         record = {name: latest[name] for name in ("notebook", "inputs", "parameters", "data")}
         outputs = {one["id"]: {"kind": one["kind"], "files": one["provenance"]["files"]} for one in saved}
-        record |= {"outputs": outputs, "stopped": f"by the clock, after {seconds} s"}
+        record |= {"outputs": outputs, "stopped": f"at the time limit, after {seconds} s"}
         jobs.write_atomically(path, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 

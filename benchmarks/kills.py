@@ -126,7 +126,7 @@ def examine(folder: Path) -> None:
         for name, expected in hashes.items():
             other = path.parent / name
             if not other.exists() or (expected and hashlib.sha256(other.read_bytes()).hexdigest() != expected):
-                raise Fault(f"{other} is not the file that {path.name} speaks of")
+                raise Fault(f"{other} does not match {path.name}")
 
 
 def compare(folder: Path, undisturbed: Path, complete: bool = False) -> None:
@@ -137,7 +137,7 @@ def compare(folder: Path, undisturbed: Path, complete: bool = False) -> None:
         raise Fault(f"these are not in both: {', '.join(map(str, odd))}")
     for name, path in mine.items():
         if _without_times(path) != _without_times(others[name]):
-            raise Fault(f"{path} has not the bytes of the undisturbed run")
+            raise Fault(f"{path} differs from that of the undisturbed run")
 
 
 def _without_times(path: Path) -> bytes:
@@ -222,7 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         kill_repeatedly(victim, options.kills, options.seed)
     except Fault as fault:
-        print(f"FAULT: {fault}\nAll is left in {folder}")
+        print(f"FAULT: {fault}\nAll files are kept in {folder}")
         return 1
     finally:
         victim.stop()

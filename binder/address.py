@@ -26,7 +26,7 @@ def current() -> str:
 def change(address: str) -> int:
     """Replace the current address and return the number of files changed; ValueError if it is not of the `FORM`."""
     if not (new := re.fullmatch(FORM, address.removesuffix("/").removesuffix(".git"))):
-        raise ValueError(f"{address!r} is no address such as https://github.com/you/four-studies")
+        raise ValueError(f"{address!r} is not an address of the form https://github.com/you/four-studies")
     old = re.fullmatch(FORM, current())
     count = 0
     for path in files():

@@ -85,7 +85,7 @@ def test_a_stopped_run_is_recorded_and_told_as_stopped(output):
     record = json.loads(jobs.record(job).read_text())
     assert record["outputs"] == {"tab12_controls": {"kind": "table", "files": {"tab12_controls.csv": "f" * 64}}}
     assert "after 12 s" in record["stopped"]
-    assert any("was stopped by the clock" in str(finding) for finding in verify.verify("smoke")[0])
+    assert any("was stopped at the time limit" in str(finding) for finding in verify.verify("smoke")[0])
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the stand-in for a notebook is a shell script")

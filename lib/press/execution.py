@@ -35,7 +35,7 @@ def run(name: str, threads: int) -> int:
             print(f"start   {title}, {threads} thread{'s' if threads > 1 else ''}", flush=True)
             _run(job, name, threads)
     except Timeout:
-        print(f"{title} is being run already by another process; not started twice.", flush=True)
+        print(f"{title} is already running in another process; not started again.", flush=True)
         return 1
     except Exception as error:  # whatever was raised, report the reason
         died = "; usually for lack of memory: try JOBS=1, smaller batches or a smaller profile"
@@ -80,7 +80,7 @@ def _run(job: dict, name: str, threads: int) -> None:
     try:
         _execute(paths.NOTEBOOKS / f"{job['notebook']}.ipynb", running, values)
         if not jobs.record(name).exists():
-            raise RuntimeError("The notebook came to its end without `run.finish()`, so there is no record of it.")
+            raise RuntimeError("The notebook ended without `run.finish()`, so there is no record of it.")
     except Exception:
         if running.exists():
             os.replace(running, failed)

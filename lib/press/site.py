@@ -198,7 +198,7 @@ def _notebooks(scope: Scope, folder: Path) -> list[dict[str, Any]]:
         if path.exists():
             content, how = _read(path), "as it was executed"
         elif (paths.NOTEBOOKS / f"{name}.ipynb").exists():
-            content, how = _filled(name, scope), "with the stored figures and tables; what it prints is left out"
+            content, how = _filled(name, scope), "with the stored figures and tables; printed output is omitted"
         else:
             continue
         anchors = _prepare(content, scope)

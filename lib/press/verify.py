@@ -178,7 +178,7 @@ def _files(scope: Scope, counts: Counter) -> Iterator[Finding]:
     """Check that the files listed in the records are present and unchanged."""
     for name in scope.unreadable:
         again = f"Restore it with `git restore`, or run {_make(scope)}."
-        yield Finding("error", f"{scope.name}/{name}.json", "is no JSON of a result, or not a whole one", again)
+        yield Finding("error", f"{scope.name}/{name}.json", "is not a complete result in JSON", again)
     for notebook, record in scope.records.items():
         counts["runs"] += 1
         counts["figures and tables"] += len(record["outputs"])
@@ -272,7 +272,7 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
             yield Finding("warning", job.name, what, f"Run {_make(job, job.notebook)} for the rest.")
         why = _reasons(job, record) or [f"after {jobs.title(name)}" for name in job.reads if name in stale]
         read = {paths.figures() / name: digest for name, digest in record.get("read", {}).items()}
-        why = why or [f"{path.name} is another" for path in read if not path.is_file() or sha256(path) != read[path]]
+        why = why or [f"{path.name} has changed" for path in read if not path.is_file() or sha256(path) != read[path]]
         stale |= {job.name} if why else set()
         if why == [ABSENT]:
             counts["without data"] += 1
@@ -285,7 +285,7 @@ def _currency(profile: str, places: list[Scope], counts: Counter) -> Iterator[Fi
             yield Finding("error", f"{scope.name}/{notebook}", "there is no notebook of this name", todo)
 
 
-ABSENT = "its data set is not here"
+ABSENT = "its data set is missing"
 
 
 def _reasons(job: Job, record: dict) -> list[str]:
@@ -319,7 +319,7 @@ def show(folder: str, found: list[Finding], counts: Counter) -> int:
         f"{counts['hashes']} hashes recomputed: {levels['error']} errors, {levels['warning']} warnings."
     )
     if counts["without data"]:
-        print(f"  {counts['without data']} runs could not be checked for staleness: their data set is not here.")
+        print(f"  {counts['without data']} runs could not be checked for staleness: their data set is missing.")
     return levels["error"]
 
 

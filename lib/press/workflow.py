@@ -64,7 +64,7 @@ def make_figures(selected: list[Job], options: argparse.Namespace) -> int:
             with jobs.lock(job.name):
                 jobs.failed(job.name).unlink(missing_ok=True)
         except Timeout:  # reported before anything starts
-            print(f"{jobs.title(job.name)} is being run already by another process; not started twice.")
+            print(f"{jobs.title(job.name)} is already running in another process; not started again.")
             return 1
     status, log = _snakemake(options)
     if status == INTERRUPTED:

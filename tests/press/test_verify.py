@@ -213,7 +213,7 @@ def test_a_sidecar_of_another_run_than_the_record_is_an_error(results):
 def test_a_damaged_record_is_an_error(results, content):
     results("07_page.json").write_text(content)
     errors = found("error")
-    assert any("07_page.json: is no JSON of a result" in error for error in errors)
+    assert any("07_page.json: is not a complete result in JSON" in error for error in errors)
 
 
 def places(content, path=()) -> list[tuple]:
@@ -252,7 +252,7 @@ def test_results_over_seeds_belong_to_those_that_they_were_made_of(results):
     page.finish()
     assert not any("07_page" in finding for finding in found("warning"))
     write(Run("03_study", {"profile": "quick", "device": "cpu", "epochs": 2, "seed": 1}), TABLE.assign(n=[1, 3]))
-    assert ["tab31_all.csv is another" in finding for finding in found("warning") if "07_page" in finding] == [True]
+    assert ["tab31_all.csv has changed" in finding for finding in found("warning") if "07_page" in finding] == [True]
 
 
 def test_advice_never_makes_results_over_seeds_of_one_seed(results):

@@ -214,7 +214,7 @@ def test_kill_9_leaves_nothing_that_looks_finished_and_the_next_run_goes_on(toy)
         kernel = psutil.Process(int(toy.read("kernel.pid")))
         # A second run of the same job is refused.
         output = toy.make("figures", "ONLY=02_beta", "PARAMS=wait=600", status=1)
-        assert "02_beta (quick-custom, seed 0) is being run already by another process" in output
+        assert "02_beta (quick-custom, seed 0) is already running in another process" in output
         assert process.poll() is None
     finally:
         os.killpg(process.pid, signal.SIGKILL)
