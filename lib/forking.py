@@ -2,8 +2,8 @@
 
     models = side_by_side([partial(train, one), partial(train, other)])
 
-Processes are forked, since a new one takes three seconds and half a gigabyte for its imports. Forking is safe with one
-thread per process and no accelerator; otherwise joblib starts new processes.
+Processes are forked, since the imports of a new one take three seconds and half a gigabyte. Forking is safe on Linux
+without an accelerator, with one thread per process; elsewhere joblib starts new processes.
 """
 
 import ctypes
@@ -40,8 +40,8 @@ def side_by_side(trainings: Sequence[Callable[[], Any]]) -> list[Any]:
     """Return the results of independent training functions (without arguments), in order.
 
     They run in single-threaded processes, as many at a time as torch may use threads: operations of small networks are
-    too short to split over threads, and a GPU waits for the one thread that launches them. The processes end with this
-    one, even if it is killed.
+    too short to split over threads, and a GPU waits for the one thread that launches them. With one thread, in a worker
+    or in a distributed run, they run here in turn. The processes end with this one, even if it is killed.
 
     Raises:
         TrainingError: a process was killed or ran out of GPU memory. Other exceptions of a training function propagate.
@@ -68,7 +68,7 @@ def _forked(trainings: Sequence[Callable[[], Any]], workers: int) -> list[Any]:
     global _work
     _work, before = trainings, set(active_children())
     give_back()  # otherwise every fork copies free pages as it writes to them
-    sys.stdout.flush(), sys.stderr.flush()  # buffered output would be written once per process
+    sys.stdout.flush(), sys.stderr.flush()  # otherwise every process would write the buffered output
     pool = ProcessPoolExecutor(workers, get_context("fork"), initializer=_end_with, initargs=(os.getpid(),))
     try:
         return [pickle.loads(found) for found in pool.map(_call, range(len(trainings)))]
@@ -85,7 +85,7 @@ def _end_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:  # the parent was killed before prctl took effect
         os._exit(1)
-    threadpool_limits(1)  # NumPy's matrix products, whose threads otherwise wait for each other on busy cores
+    threadpool_limits(1)  # for NumPy's matrix products, whose threads otherwise wait for each other on busy cores
 
 
 def _call(place: int) -> bytes:

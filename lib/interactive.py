@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> ipywidgets.VBox:
     """Show `draw(**values)` with the values of `controls`, and redraw it whenever one of them changes.
 
-    The figure is an ordinary output, so it also shows where widgets are not available; `make figures` shows it alone.
+    The figure is an ordinary output, so it is shown even where widgets are not; `make figures` omits the controls.
 
     Returns:
         The controls, which are displayed already (except under `make figures`).
@@ -34,5 +34,5 @@ def explore(draw: Callable[..., Figure], **controls: ipywidgets.ValueWidget) -> 
 
 
 def say(sentences: Sequence[str]) -> None:
-    """Show sentences as a Markdown list, such as findings looked up in the tables of a run."""
+    """Show sentences (e.g. findings looked up in a run's tables) as a Markdown list."""
     display(Markdown("\n".join(f"* {sentence}" for sentence in sentences)))

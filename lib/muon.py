@@ -1,7 +1,7 @@
 """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) for many small matrices and for convolutions.
 
 PyTorch's version updates one matrix after the other, in bfloat16, which takes ten times as long for a small network on
-a CPU: half of a training step. Here all matrices of one shape are orthogonalised at once, on a CPU in float32.
+a CPU: half of a training step. Here all matrices of one shape are orthogonalised at once; on a CPU, in float32.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the Newton-Schulz iteration with 
 
 
 class Muon(torch.optim.Optimizer):
-    """PyTorch's Muon with Nesterov momentum and updates as large as AdamW's ("match_rms_adamw").
+    """PyTorch's Muon with Nesterov momentum and updates of the same RMS as AdamW's ("match_rms_adamw").
 
     A convolution weight (filters, channels, height, width) is flattened to a matrix with one row per filter.
     """

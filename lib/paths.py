@@ -13,29 +13,29 @@ CLAIMS = ROOT / "paper" / "claims.yaml"
 
 
 def output_root() -> Path:
-    """Output root. A relative OUTPUT_ROOT or DATA_ROOT starts at the repository, as notebooks run in another folder."""
+    """Return the root of all output; a relative path starts at the repository, as notebooks run in another folder."""
     return (ROOT / Path(os.environ.get("OUTPUT_ROOT", "")).expanduser()).resolve()
 
 
 def figures() -> Path:
-    """Folder of results (figures, tables and their records), which the paper reads."""
+    """Return the folder of results (figures, tables and their records), which the paper reads."""
     return output_root() / "figures"
 
 
 def build() -> Path:
-    """Folder of everything that can be regenerated: executed notebooks, checkpoints, caches. Not in git."""
+    """Return the folder of what can be regenerated: executed notebooks, checkpoints, caches. Not in git."""
     return output_root() / "build"
 
 
 def data_root() -> Path:
-    """Folder that is searched for data sets."""
+    """Return the folder that is searched for data sets; a relative DATA_ROOT starts at the repository."""
     return (ROOT / Path(os.environ.get("DATA_ROOT") or "data").expanduser()).resolve()
 
 
 def folder_name(profile: str, custom: bool) -> str:
     """Return the folder name of a profile's results below `figures/` and `build/`.
 
-    Custom runs have their own folder; notebooks that read their results get it through the workflow's `RUN_FOLDER`.
+    Custom runs have their own folder; for notebooks that read their results, the workflow passes it as `RUN_FOLDER`.
     """
     if os.environ.get("RUN_FOLDER"):
         return os.environ["RUN_FOLDER"]

@@ -25,7 +25,7 @@ from torch import Tensor
 
 TEXT_WIDTH = 6.5  # inches, one column of A4 or letter paper
 COLUMN = 3.2
-LARGEST_PNG = 400_000  # bytes, so that git stays light
+LARGEST_PNG = 400_000  # bytes, to keep the repository small
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#999999")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -54,7 +54,7 @@ STYLE = {
 }
 
 
-logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of every table of NanumGothic that a PDF leaves out
+logging.getLogger("fontTools").setLevel(logging.ERROR)  # no warning for each table of NanumGothic missing in a PDF
 
 # Importing the package would change the style of the whole session; only its font is needed.
 font_manager.fontManager.addfont(Path(find_spec("koreanize_matplotlib").origin).parent / "fonts" / "NanumGothic.ttf")
@@ -66,13 +66,13 @@ def use_style() -> None:
 
 
 def subplots(rows: int = 1, columns: int = 1, *, width: float = TEXT_WIDTH, height: float = 2.4, **options):
-    """`plt.subplots` in the house style; width and height in inches."""
+    """Call `plt.subplots` in the house style; width and height are in inches."""
     use_style()
     return plt.subplots(rows, columns, figsize=(width, height), **options)
 
 
 def mean_and_spread(frame: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Mean, standard deviation (n - 1) and count of `value` over seeds, per group of `by`."""
+    """Return mean, std (n - 1; 0 for one seed) and count of `value` over seeds, one row per group of `by`."""
     found = frame.groupby(list(by), sort=False, observed=True)[value].agg(["mean", "std", "count"])
     return found.fillna({"std": 0.0}).reset_index()
 
@@ -118,9 +118,9 @@ def curves(
 def dots(
     axes: Axes, frame: pd.DataFrame, x: str, arms: Sequence[str], by: str, styles: dict[str, tuple[str, str, float]]
 ) -> None:
-    """Draw one dot per row of `frame` that has a value of `x`, at the height of its arm, with the first arm at the top.
+    """Draw one dot per row of `frame` with a value of `x`, in the row of its arm; the first of `arms` is at the top.
 
-    styles: colour, marker and vertical shift (so that equal values do not hide each other) per value of column `by`.
+    styles: value of column `by` → colour, marker and vertical shift (so that equal values do not hide each other).
     """
     for name, (colour, marker, shift) in styles.items():
         part = frame[(frame[by] == name) & frame[x].notna()]
@@ -156,7 +156,7 @@ def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 1) -> np.ndarr
 
 
 def plain_ticks(axis: Axis) -> None:
-    """Label 1, 2 and 5 of each decade as plain numbers: a short logarithmic axis hardly contains a power of ten."""
+    """Label 1, 2 and 5 of each decade as plain numbers: a short logarithmic axis may contain no power of ten."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
@@ -172,7 +172,7 @@ def arrange(figure: Figure) -> None:
     """Fix the layout of the figure, so that cropping it or adding text below moves nothing."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    for legend in figure.legends:  # otherwise it slides to the edge of the area that savefig crops to
+    for legend in figure.legends:  # otherwise it would slide to the edge of the area that savefig crops to
         place = legend.get_window_extent().transformed(figure.transFigure.inverted())
         legend.borderaxespad = 0
         legend.set_loc("lower left")
@@ -183,8 +183,8 @@ def small_png(png: bytes, **text: str) -> bytes:
     """Return the PNG file `png` with fewer colours and bytes; `text` becomes its only text metadata.
 
     Plots get 256 colours (median cut); pictures for which this causes an error of 3 of 255 or more (root mean square)
-    keep full colour in steps of 15. Anything still above `LARGEST_PNG` bytes gets 256 colours of maximum coverage. No
-    dithering, which compresses badly. Deterministic for one version of Pillow.
+    keep full colour in steps of 15. Anything still above `LARGEST_PNG` bytes gets 256 colours of maximum coverage.
+    Nothing is dithered, as that compresses badly. Deterministic for one version of Pillow.
     """
     with Image.open(io.BytesIO(png)) as file:
         picture, dpi = file.convert("RGB"), file.info.get("dpi", (72, 72))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def full_precision(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Run a function without autocast: its positional tensors become float32, except float64, which is kept."""
+    """Run a function without autocast, with positional tensors converted to float32 (float64 is kept)."""
 
     @functools.wraps(function)
     def wrapped(*inputs, **options) -> Tensor:

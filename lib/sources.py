@@ -1,4 +1,4 @@
-"""Hashes of `lib` modules and everything they import, without comments and docstrings; and queries to git."""
+"""Hashes of `lib` modules and everything they import, ignoring comments and docstrings; and queries to git."""
 
 import ast
 import hashlib
@@ -88,7 +88,7 @@ def sha256(text: str) -> str:
 
 
 def git(root: Path, *words: str) -> str | None:
-    """Return git's output for the clone at `root`; None if it is none, e.g. an archive inside another repository."""
+    """Return git's output for the clone at `root`; None if git fails or `root` is not the top folder of a clone."""
     command, how = ["git", "-C", str(root)], {"text": True, "timeout": 60, "stderr": subprocess.DEVNULL}
     try:
         top = subprocess.check_output([*command, "rev-parse", "--show-toplevel"], **how).strip()

@@ -39,7 +39,7 @@ def ratio(seconds: pd.DataFrame, task: str, reference: str) -> float:
 
 
 class _NoModules(contextlib.nullcontext):
-    """Stand-in for the module tracker of FlopCounterMode, which cannot follow a gradient of a gradient."""
+    """Stand-in for the module tracker of FlopCounterMode, which cannot follow second derivatives."""
 
     parents = ("Global",)
 
@@ -47,8 +47,8 @@ class _NoModules(contextlib.nullcontext):
 def count_macs(task: Callable[[], object]) -> int:
     """Count the multiply-accumulates of the matrix products and convolutions that `task` runs, including backward.
 
-    They are computed from the shapes at run time; elementwise operations are not counted. Matrix-vector products count
-    only if the vector is a matrix with one column.
+    They are computed from the shapes at run time; elementwise operations are not counted, and matrix-vector products
+    only if the vector has the shape of a matrix with one column.
     """
     counter = FlopCounterMode(display=False)
     counter.mod_tracker = _NoModules()
@@ -68,7 +68,7 @@ def costs(
     """
     with torch.random.fork_rng():
         for task in tasks.values():
-            task()  # selects the algorithms of all convolutions
+            task()  # the first call selects the algorithms of all convolutions
         macs = [count_macs(task) for task in tasks.values()]
         # Steps that run as a CUDA graph are captured by their fourth call (`training.Captured`).
         seconds = interleave(tasks, rounds=rounds, warmup=3 if torch.cuda.is_available() else 0)

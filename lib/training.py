@@ -77,9 +77,9 @@ def gradient_step(
 ) -> Step:
     """Return the usual training step: sum the named loss terms, backpropagate, update.
 
-    optimizer, scheduler: one, or a sequence if parts of the network are trained by different ones.
+    optimizer, scheduler: one each, or sequences if parts of the network have different ones.
     losses: losses(model, batch) returns scalar terms, already weighted; their sum is minimised.
-    capture: run the step as a `Captured` one, whose conditions `losses` then has to meet.
+    capture: run the step as a `Captured` one; `losses` must then meet its conditions.
     """
     optimizers, schedulers = (
         () if part is None else part if isinstance(part, Sequence) else (part,) for part in (optimizer, scheduler)
@@ -135,11 +135,11 @@ class MovingAverage(AveragedModel):
 class Captured:
     """A training step run as one CUDA graph, since a small network spends most of its time on launching operations.
 
-    step(batch) takes tensors of one shape, never synchronises and draws random numbers from the device's generator
+    step(batch) must take batches of one shape, never synchronise and draw random numbers from the device's generator
     alone. It is captured after `WARM_UP` calls, once ready() is true, and then replayed; on a CPU or with several
     processes it is called as is. The returned terms are valid until the next call.
 
-    optimizers: those that `step` uses, fused or capturable. Their learning rates become tensors on the GPU; step their
+    optimizers: those that `step` uses, fused or capturable. Their learning rates become tensors on the GPU; call their
     schedulers outside of `step`.
     """
 
@@ -255,7 +255,7 @@ def fit(
 
 
 def step_count(count: int, settings: Any) -> int:
-    """Return the steps of a whole training run on `count` samples with `settings.batch_size` and `settings.epochs`."""
+    """Return the number of steps of a training run on `count` samples, from `settings.batch_size` and `.epochs`."""
     return len(epoch_batches(count, settings.batch_size, seed=0, epoch=0)) * settings.epochs
 
 
@@ -271,8 +271,8 @@ def one_cycle(optimizer: torch.optim.Optimizer, steps: int) -> torch.optim.lr_sc
 def scored(
     count: int, settings: Any, score: Callable[[], Mapping[str, float]] | None
 ) -> Callable[[int], dict[str, float]]:
-    """Return `evaluate` for `fit`: the number of images seen (of `count` per epoch), and `score()` every
-    `settings.score_every` epochs and after the last; scoring preserves the random state."""
+    """Return `evaluate` for `fit`: the number of images seen so far (of `count` per epoch), and `score()` every
+    `settings.score_every` epochs (0: never) and after the last; scoring preserves the random state."""
 
     def evaluate(epoch: int) -> dict[str, float]:
         row = {"images": float(epoch * (count // settings.batch_size) * settings.batch_size)}
@@ -303,7 +303,7 @@ def fit_arm(
 
     arm, settings: dataclasses that enter the checkpoint's key, except for the arm's label. train: has a checksum and,
     without `batches`, a length. code: the module whose source, including its imports, the checkpoint depends on.
-    facts: anything else it depends on.
+    facts: anything else that it depends on.
     """
     key = {"arm": asdict(replace(arm, label="")), "settings": asdict(settings), "seed": seed, "train": train.checksum}
     return fit(
@@ -338,14 +338,14 @@ def _one_epoch(step: Step, batches: Sequence[Any], epoch: int, name: str) -> dic
         terms = step(batch)
         values.append(torch.stack([value.detach().float() for value in terms.values()]))  # (terms,)
         if number % STEPS_BETWEEN_CHECKS == 0 and not values[-1].isfinite().all():
-            break  # an epoch may take an hour, and its means are not finite either way
+            break  # an epoch may take an hour, and its means will not be finite in any case
     # Summed in groups of twenty, as in the stored histories.
     total = sum(part.double().sum(0) for part in torch.stack(values).split(20))
     return dict(zip(terms, (total / len(batches)).tolist(), strict=True))
 
 
 def _check_finite(means: dict[str, float], accelerator: Accelerator, epoch: int, name: str) -> None:
-    """Raise if a loss or weight is not finite, to keep the good checkpoint; the last step may break weights alone."""
+    """Raise if a loss or weight is not finite, to keep the last good checkpoint. The last step affects no loss of this epoch."""
     weights = (item for model in accelerator._models for item in model.state_dict().items())
     bad = [key for key, value in [*means.items(), *weights] if not torch.as_tensor(value).isfinite().all()]
     if bad:
@@ -393,7 +393,7 @@ def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> t
     if not saved:
         if accelerator.is_main_process:
             if folder.exists():
-                shutil.rmtree(folder)  # leftovers would be taken for checkpoints of this run
+                shutil.rmtree(folder)  # leftovers would be mistaken for checkpoints of this run
             with atomic(note) as temporary:
                 temporary.write_text(json.dumps(wanted, indent=1))
         accelerator.wait_for_everyone()
@@ -418,7 +418,7 @@ def _resume(accelerator: Accelerator, folder: Path, key: dict, epochs: int) -> t
 @torch.no_grad()
 def predict(model: nn.Module, inputs: Iterable[Tensor]) -> Tensor:
     """Return the model's outputs over `inputs` (already on the device) in evaluation mode, as float32."""
-    modes = {part: part.training for part in model.modules()}  # some modules may be frozen in evaluation mode
+    modes = {part: part.training for part in model.modules()}  # some modules may be kept in evaluation mode
     model.eval()
     try:
         return torch.cat([model(batch).float() for batch in inputs])

@@ -1,4 +1,4 @@
-"""Measures of filters: similarity and its lower bound, angles, norms and coherence of groups."""
+"""Measures of filters (similarity and its lower bound, angles, norms, groups), and criteria for pruning them."""
 
 import math
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def coherence(weight: Tensor) -> dict[str, float]:
     """
     unit = _with_direction(weight)
     found = similarity(unit)
-    # Eigenvalues of the smaller Gram matrix are the squared singular values: many times faster than an SVD of U.
+    # The eigenvalues of the smaller Gram matrix are the squared singular values, and many times faster than an SVD.
     gram = unit @ unit.T if found["n"] <= found["d"] else unit.T @ unit
     values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     entropy = torch.special.entr(values / values.sum()).sum().item()
@@ -100,8 +100,7 @@ def prune_redundant(layer: nn.Conv2d, share: float) -> Tensor:
     """Return which filters to keep, (n,) bool, when the most redundant ones are pruned first.
 
     Repeatedly drops the shorter filter of the most similar remaining pair until `share` of the filters are gone, but
-    never all of them. Lubana et al. 2020 argue that decorrelated filters make such pruning worse, as none is
-    redundant; here this is measured.
+    never all of them. Lubana et al. 2020 argue that such pruning costs decorrelated filters more, as none is redundant.
     """
     norm = norms_and_angles(layer.weight)[0]
     similar = gram_matrix(layer.weight).abs().fill_diagonal_(-1)
@@ -121,7 +120,8 @@ def _without_lowest(score: Tensor, share: float) -> Tensor:
     return keep
 
 
-# Each returns which filters to keep, (n,) bool, after pruning a share, never all; "shortest" as in Li et al. 2017.
+# Each returns which filters to keep, (n,) bool, after pruning a share, never all. "shortest": by L2 norm, where Li et
+# al. 2017 use L1.
 CRITERIA: dict[str, Callable[[nn.Module, float, torch.Generator], Tensor]] = {
     "most similar": lambda layer, share, draw: prune_redundant(layer, share),
     "shortest": lambda layer, share, draw: _without_lowest(as_matrix(layer.weight).norm(dim=1), share),

@@ -1,15 +1,15 @@
 """Published regularisers for comparison, each implemented from the formula in its paper.
 
 Symbols: W (n, d) holds the n filters w_i of a layer, d weights each, as rows; u_i = w_i / ‖w_i‖;
-c_ij = ⟨u_i, u_j⟩. Each loss takes the weight of one linear layer or convolution, or one layer's activations,
-and returns a scalar: in [-π, 0] for `mma` (of u), in [0, ∞) for `decov` (of features) and the others (of w).
+c_ij = ⟨u_i, u_j⟩. Each loss returns a scalar. `mma`, a function of u, lies in [-π, 0]; all others lie in [0, ∞):
+`decov` is a function of one layer's activations, the rest of w, the weight of one linear layer or convolution.
 
 The papers sum over pairs of filters, so that wide layers dominate. Here every such sum is a mean, so that a given
 strength means the same for every layer; each docstring states the paper's loss as a multiple. Losses of w also change
-the length of the filters (for n ≤ d towards 1, or 0 for `inner_products`); losses of u only rotate them.
+the length of the filters (for n ≤ d towards 1; `inner_products` towards 0); losses of u only rotate them.
 
 All losses keep float64 and otherwise compute in float32 with autocast off. A zero filter counts as orthogonal to the
-others, and its gradient is zero (in `srip`, whose estimate is not stationary there, finite), never NaN.
+others. Its gradient is never NaN, and is zero except in `srip`, whose estimate is not stationary there.
 """
 
 from collections.abc import Mapping
@@ -123,13 +123,13 @@ def ocnn(weight: Tensor, *, stride: int | tuple[int, ...] = 1) -> Tensor:
 
         1/n² · ‖Conv(W, W; stride S, padding P) - δ‖_F²
 
-    Convolving the filters with themselves as the layer would gives ⟨w_i, w_j shifted by multiples of S⟩
+    Convolving the filters with themselves at the layer's stride gives ⟨w_i, w_j shifted by multiples of S⟩
     for every shift at which they overlap, (n, n, 2P/S + 1, …); δ is 1 at i = j without a shift, else 0.
     P = ⌊(k-1)/S⌋·S on each axis covers all shifts. Shifts are summed, pairs averaged. The loss is 0 if and only if the
     rows of the layer's doubly block-Toeplitz matrix are orthonormal, which requires n ≤ C·S² in two dimensions.
 
-    weight: (n, C, k, …) of a convolution without groups or dilation; not the kernel matrix, which has lost the
-        spatial axes. `ocnn_over_layers` takes layers.
+    weight: (n, C, k, …) of a convolution without groups or dilation; not the kernel matrix, which lacks the spatial
+        axes. `ocnn_over_layers` takes layers.
     stride: stride of the layer; one number or one per axis.
 
     Source: Wang, Chen, Chakraborty, Yu, "Orthogonal Convolutional Neural Networks", CVPR 2020,
@@ -181,12 +181,12 @@ def decov(activations: Tensor) -> Tensor:
 def orthogonal_init(model: nn.Module) -> None:
     """Replace every convolution's weight by a random one of the same Frobenius norm ‖W‖ with W Wᵀ = ‖W‖²/n I_n.
 
-    For n > d the n rows cannot be orthogonal, so the columns are: Wᵀ W = ‖W‖²/d I_d, a tight frame. The norm, which
-    sets how far a step rotates the filters, thus stays that of the start it replaces; only directions differ. Biases
-    and other layers are unchanged.
+    For n > d the n rows cannot be orthogonal, so the columns are: Wᵀ W = ‖W‖²/d I_d, a tight frame. ‖W‖, which
+    determines how far a step rotates the filters, is that of the replaced initialisation. Biases and other layers are
+    unchanged.
 
     Source: Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
-    linear neural networks", ICLR 2014, by `torch.nn.init.orthogonal_`. There ‖W‖² is min(n, d).
+    linear neural networks", ICLR 2014, through `torch.nn.init.orthogonal_`, where ‖W‖² is min(n, d).
     """
     for layer in model.modules():
         if isinstance(layer, CONVOLUTIONS):

@@ -19,7 +19,7 @@ AUTOGRAD = "Gram, whole, by autograd"
 
 
 def gram_by_autograd(matrix: Tensor) -> Tensor:
-    """Return the default `gram_penalty` of a kernel matrix (n, d), with its gradient left to autograd.
+    """Return the default `gram_penalty` of a kernel matrix (n, d), differentiated by autograd.
 
     1/n(n-1) · Σ_{i≠j} c_ij², the reference for the closed-form gradient. Differentiating
     C = U Uᵀ takes two products, one for each factor, although both are the same.
@@ -27,7 +27,7 @@ def gram_by_autograd(matrix: Tensor) -> Tensor:
     return inner_products(F.normalize(matrix, dim=1, eps=SHORTEST))
 
 
-# The regularisers by their name in the table: functions of the layers that return a mean over layers.
+# Regularisers by their name in the table, each a function of the layers that returns the mean over them.
 REGULARISERS: dict[str, Callable[[Mapping[str, nn.Module]], Tensor]] = {
     WHOLE: mean_over_layers,
     AUTOGRAD: partial(mean_over_layers, penalty=gram_by_autograd),
@@ -46,8 +46,8 @@ def measure_cost(model: nn.Module, batch: tuple[Tensor, Tensor], *, rounds: int 
     and labels (B,) on the device of `model`; it updates the model. All are timed in turns, `rounds` times.
 
     One row per method, the step first: method, macs (multiply-accumulates, see `timing.count_macs`), milliseconds
-    (median over rounds), share (of the training step, median of the ratios within rounds), relative (to the whole Gram
-    penalty, likewise), threads.
+    (median over rounds), share (time relative to the training step, median of the ratios within rounds), relative (the
+    same, to the whole Gram penalty), threads.
     """
     images, labels = batch
     layers = select_layers(model)
@@ -68,7 +68,7 @@ def measure_cost(model: nn.Module, batch: tuple[Tensor, Tensor], *, rounds: int 
 
 @torch.random.fork_rng()
 def measured_cost(models: Sequence[str], *, rounds: int = 10) -> pd.DataFrame:
-    """Run `measure_cost` for each model on a batch of 128 images of 32 px."""
+    """Return `measure_cost` of each model, with a column model, on a batch of 128 images of 32 px."""
     images = torch.randn(128, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     batch = images.contiguous(memory_format=torch.channels_last), torch.arange(128) % 10
     networks = {name: build_model(name, 10).to(memory_format=torch.channels_last) for name in models}

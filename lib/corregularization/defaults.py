@@ -4,17 +4,17 @@ Profiles and `PARAMS` set these by name, like those in the cell; in an open note
 The values are those of the *quick* profile.
 """
 
-size = 0  # pixels, to which images are cropped and resized; 0 takes them as they are
+size = 0  # pixels; images are cropped to a square and resized to this side; 0 takes them as they are
 learning_rate = 0.004  # of AdamW
 small_count = 640  # training images of all experiments but the first; 0: all
 small_epochs = 5  # epochs of these experiments
 reduced_share = 0.25  # of small_count, in the conditions "little data", "label noise" and "no augmentation"
-reduced_epochs = 25  # epochs of these conditions: so many that little data can be learnt by heart
+reduced_epochs = 25  # epochs of these conditions, enough to memorise so few images
 label_noise = 0.4  # share of labels replaced by another class in the condition "label noise"
-tuning_count = 800  # training images for tuning strengths, a fifth of them held out; 0: all. The rest should be as many
-tuning_epochs = 5  # as small_count, for as many epochs, since the best strength depends on the budget; or as many steps
+tuning_count = 800  # training images for tuning strengths, a fifth of them held out; 0: all
+tuning_epochs = 5  # the rest should equal small_count, in as many steps, as the best strength depends on the budget
 resnet_epochs = 0  # epochs of ResNet-18 on all images; 0: left out, as a few epochs leave it near chance
-packing_ratios = [1.0, 2.0, 4.0]  # n/d, vectors per dimension; n has to be a multiple of the four groups
+packing_ratios = [1.0, 2.0, 4.0]  # n/d, vectors per dimension; n has to be a multiple of four, the number of groups
 packing_dimension = 32  # d of the packed unit vectors
 packing_steps = 100  # Adam steps on the whole loss; grouped losses take more, to cover as many pairs
 packing_starts = 3  # random starts of each packing

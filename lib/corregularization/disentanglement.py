@@ -21,7 +21,7 @@ from lib.metrics import disentanglement
 from lib.training import fit_arm, gradient_step, one_cycle, predict, prepare, start, step_count
 
 SIZE = 16  # pixels: at larger sizes, training several networks takes more than minutes
-SD = 0.1  # of pixels around the decoder's output; with a larger one, dim images would not be worth the KL of a latent
+SD = 0.1  # of pixels around the decoder's output; if it is larger, encoding a dim shape costs more KL than it saves
 FACTORS = ("class", "x", "y", "scale", "orientation", "hue")
 UNTRAINED = "untrained"
 
@@ -54,7 +54,7 @@ class VAE(nn.Module):
 
 
 def misfit(logits: Tensor, images: Tensor) -> Tensor:
-    """Return -log p(images | latents), (B,), of a normal distribution with deviation `SD`, in nats up to a constant."""
+    """Return -log p(images | latents), (B,), for normal pixels of standard deviation `SD`, in nats up to a constant."""
     return (logits.float().sigmoid() - images).square().sum((1, 2, 3)) / (2 * SD**2)
 
 
@@ -172,7 +172,7 @@ def table(arms: Sequence[VaeArm], trained: Mapping[str, VAE], test: Scenes, *, s
 def traversals(trained: Mapping[str, VAE], test: Scenes, count: int = 5, steps: int = 7) -> dict[str, np.ndarray]:
     """Return fig313: the first test image decoded while one latent moves from -2 to 2; pixels in [0, 1].
 
-    arm → (count, steps, 16, 16, 3), for the latents of largest divergence (mean of 500 test images), in that order.
+    arm → (count, steps, 16, 16, 3), for the latents of largest mean divergence (over 500 test images), largest first.
     """
     shown = {}
     for label, model in trained.items():

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lib.data.images import Images
 
 TUNING_SEEDS = (1000,)  # not a run's own seed, but the same in all runs, so that each arm has one strength
-LEARNT = 1 / 9  # of the way from chance to no errors: below it, too little is learnt to tell two penalties apart
+LEARNT = 1 / 9  # of the way from chance to no errors: below it, too little is learnt to compare penalties
 NOT_JUDGED = "not judged"
 FURTHER = 1  # maximum number of times a search extends its grid
 CALIBRATION = 1000  # training images on which the statistics of batch norm are recomputed after pruning
@@ -90,8 +90,8 @@ def coherences(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
 def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.DataFrame:
     """Return one row per arm: accuracy in %, losses in nats and layer-averaged |cosine| after the last epoch.
 
-    gap: test loss minus training loss. The latter is a mean over the last epoch, of augmented images if the arm was
-    trained on such, and with the labels it was trained on, whereas test labels are always the true ones.
+    gap: test loss minus training loss. The latter is the mean over the last epoch on the images and labels of training,
+    augmented or noisy if these were; test labels are always the true ones.
     """
     rows = []
     for label, result in trained.items():
@@ -155,8 +155,8 @@ def conditions(
 
     small: the subset of `train` for the shorter trainings (settings `short`). design: the values of `defaults`.
 
-    "label noise" and "no augmentation" each differ from "little data" in one respect alone: a part of `small` is
-    trained on in as many steps, and so often that it can be learnt by heart.
+    "label noise" and "no augmentation" each differ from "little data" in one respect alone: all three train on the same
+    part of `small` for the same number of steps, enough to memorise it.
     """
     little = small.subset(slice(max(short.batch_size, round(design.reduced_share * len(small)))))
     often = replace(short, epochs=design.reduced_epochs, score_every=0)
@@ -181,9 +181,9 @@ def accuracy_table(
     seed: int,
     checkpoints: Path | None = None,
 ) -> pd.DataFrame:
-    """Return `summary` of `arms` under each condition, trained on its first images and tested on its second.
+    """Return `summary` of `arms` under each condition; those in `done` (condition → trained arms) are not retrained.
 
-    done: arms already trained, by condition. Additional columns: condition, images, tested, epochs, chance.
+    Additional columns: condition, images and tested (numbers of training and test images), epochs, chance (%).
     """
     tables = []
     for name, (train, test, settings) in conditions.items():
@@ -213,7 +213,7 @@ def group_table(trained: Mapping[str, Trained], groups: int, seed: int) -> pd.Da
 
 
 def judged(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a `comparison.paired_table` by condition and chance (%) without the verdicts that would mean nothing.
+    """Return a `comparison.paired_table` by condition and chance (%) with meaningless verdicts replaced.
 
     A condition whose baseline is near chance (`LEARNT`) or makes no errors says nothing about a penalty.
     """
@@ -245,7 +245,7 @@ def kernels(trained: Mapping[str, Trained]) -> dict[str, dict[str, Tensor]]:
 
 
 def split_validation(images: "Images", share: float = 0.2, *, seed: int = 0) -> tuple["Images", "Images"]:
-    """Split the training images at random into two parts: for training, and for choosing strengths."""
+    """Split training images at random; return the part for training and the `share` for choosing strengths."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     held_out = max(1, round(share * len(images)))
     return images.subset(order[held_out:]), images.subset(order[:held_out])
@@ -256,18 +256,18 @@ def tune_strengths(
 ) -> pd.DataFrame:
     """Return each arm's loss on held-out *training* images at each strength tried, averaged over `TUNING_SEEDS`.
 
-    Every penalty gets the same grid of factors, relative to its arm's own strength, and the same budget. The factor of
-    the lowest cross-entropy is chosen, as it separates networks that the few held-out images give the same accuracy.
-    If it is the smallest or largest tried, the grid is extended there by its own ratio, at most `FURTHER` times.
-    With a grid of one value nothing is trained and that value is used. Nothing here depends on a run's own seed: runs
-    that share `checkpoints` train each of these networks once, different arms at a time, and wait for each other.
+    Every penalty gets the same grid of factors, relative to its arm's own strength, and the same budget. The factor
+    with the lowest cross-entropy is chosen, as networks may have equal accuracy on the few held-out images. If it is
+    the smallest or largest tried, the grid is extended there by its own ratio, at most `FURTHER` times. With a grid of
+    one value nothing is trained and that value is used. Nothing here depends on a run's own seed: runs that share
+    `checkpoints` train each of these networks once, different arms at a time, and wait for each other.
 
     Columns: arm, strength, factor, loss (nats) and accuracy (%; both NaN if nothing was trained), chosen (one per arm),
     edge (the chosen factor is still the smallest or largest tried).
     """
     splits, found = {seed: split_validation(train, seed=seed) for seed in TUNING_SEEDS}, {}
-    first = os.environ.get("RANK", "0") == "0"  # the others of several processes follow it
-    several = int(os.environ.get("WORLD_SIZE", 1)) > 1  # which need the same order of arms
+    first = os.environ.get("RANK", "0") == "0"  # of a distributed run, only the first process takes locks
+    several = int(os.environ.get("WORLD_SIZE", 1)) > 1  # all processes need the same order of arms
     for wait in (True,) if several else (False, True):  # first the arms that no other run is training, then the rest
         for number in sorted({*range(len(arms))} - {*found}):
             lock = nullcontext()
@@ -312,7 +312,7 @@ def _search(
 
 
 def _best(losses: Mapping[float, float]) -> float:
-    """Return the factor of the lowest loss; ties go to the one nearest to 1, so that no edge is chosen by chance."""
+    """Return the factor with the lowest loss; ties go to the one nearest to 1, so that no edge is chosen by chance."""
     return min(losses, key=lambda factor: (losses[factor], abs(np.log(factor))))
 
 
@@ -328,10 +328,10 @@ def prune(model: nn.Module, share: float, images: "Images", removed: str = "most
     Works for convolutions followed by batch norm in a Sequential (VanillaCNN): the scale and shift
     of batch norm are zeroed with the filter, so that the channel outputs zero.
 
-    images: of the training set. The statistics of batch norm are recomputed on them, as those of every layer behind a
-        removed filter would be wrong, and augmented as in training: without, a network on CIFAR-10 loses 1.5 points of
-        accuracy though no filter is removed. No weight is trained again. A share of 0 changes nothing.
-    draw: seed of the random filters, which are the same ones in all networks of one shape.
+    images: training images on which the statistics of batch norm are recomputed, as those after a removed filter no
+        longer hold. They are augmented as in training: otherwise a network on CIFAR-10 loses 1.5 points of accuracy
+        even if no filter is removed. No weight is retrained. A share of 0 changes nothing.
+    draw: seed of the random filters, which are the same in all networks of one shape.
     """
     model, generator = copy.deepcopy(model).eval(), torch.Generator().manual_seed(draw)
     if not share:
@@ -343,7 +343,7 @@ def prune(model: nn.Module, share: float, images: "Images", removed: str = "most
             for silenced in (convolution.weight, norm.weight, norm.bias):
                 silenced[gone] = 0
         norm.reset_running_stats()
-        norm.momentum = None  # the mean over all batches, not one in which the last weigh most
+        norm.momentum = None  # the mean over all batches instead of a moving average
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)  # the same crops for all networks
         model.train()

@@ -1,4 +1,4 @@
-"""All figures of the study, drawn from saved data alone: lines for one seed, bands for several."""
+"""All figures of the study, drawn from saved data alone: one seed as lines, several as means with bands."""
 
 from collections.abc import Mapping
 
@@ -44,7 +44,7 @@ def filters(weights: Mapping[str, Tensor], pairs: int = 6) -> Figure:
 
 
 def similar_filters(snapshots: Mapping[int, Tensor], pairs: int = 6) -> Figure:
-    """Plot the pairs that end up most similar, over epochs. snapshots: epoch → first-layer filters (n, 3, k, k)."""
+    """Plot over epochs the pairs that end up most similar. snapshots: epoch → first-layer filters (n, 3, k, k)."""
     epochs = sorted(snapshots)
     shown = [epochs[i] for i in np.unique(np.linspace(0, len(epochs) - 1, min(6, len(epochs))).round().astype(int))]
     found = analysis.similar_pairs(snapshots[epochs[-1]], pairs)
@@ -71,7 +71,7 @@ def similar_filters(snapshots: Mapping[int, Tensor], pairs: int = 6) -> Figure:
 
 
 def gram_matrix(weights: Mapping[str, Mapping[str, Tensor]]) -> Figure:
-    """Plot the cosines between all filters of a layer, in the order of the layer. weights: layer → arm → kernel."""
+    """Plot the cosines between all filters of each layer and arm. weights: layer → arm → kernel."""
     layers = list(weights)
     arms = list(weights[layers[0]])
     figure, axes = plots.subplots(len(layers), len(arms), width=2.3 * len(arms), height=2 * len(layers), squeeze=False)

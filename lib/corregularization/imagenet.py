@@ -1,4 +1,4 @@
-"""Networks trained on ImageNet: similarity of their filters, and accuracy after pruning the similar ones."""
+"""Networks trained on ImageNet: similarity of their filters, and accuracy of a probe after pruning."""
 
 import copy
 import math
@@ -23,9 +23,9 @@ CHUNK = 250  # images per batch
 def similarity_table(networks: Mapping[str, nn.Module], arms: Mapping[str, Trained], seed: int) -> pd.DataFrame:
     """Return fig312: similarity of every convolution's filters, and of random and orthogonal ones of the same shape.
 
-    networks: by name. arms: of the study's CNN, called "CNN, <label>" in the table.
+    networks: by name. arms: trained arms of the study's CNN, called "CNN, <label>" in the table.
 
-    Random filters are normally distributed; orthogonal ones are orthogonal as far as n and d allow.
+    Random filters are normally distributed. For n > d, where the filters cannot be orthogonal, the columns are.
 
     Columns: network, layer (from 1), filters ("trained", "random", "orthogonal"), seed, those of `analysis.coherence`,
     most_opposite (the lowest cosine) and near_duplicates (pairs with a |cosine| above `ALIKE`).
@@ -54,7 +54,7 @@ def pruning_table(
     """Return fig315: accuracy (%) of a linear probe on the network's features, averaged over positions, with a share
     of every convolution's filters set to zero. The probe is refitted each time; the network is not.
 
-    Columns: removed (the criterion), share, seed, images, accuracy with low and high (95 %, normal).
+    Columns: removed (the criterion), share, seed, images (in `test`), accuracy with low and high (95 %, normal).
     """
     rows, whole = [], _probe(network, train, test)
     for name, criterion in CRITERIA.items():

@@ -7,8 +7,8 @@ cosine between filters i and j. The penalty is
     R(W) = 1 / n(n-1) · Σ_{i≠j} max(|c_ij| - margin, 0)^power
 
 so its weight λ means the same for every width, and the mean over layers makes it mean the
-same for every depth. Without the absolute value the penalty would be smallest for antiparallel
-filters, which are the same feature with the sign flipped.
+same for every depth. Without the absolute value antiparallel filters, which are the same feature
+with the sign flipped, would cost nothing.
 
 Related work: OrthoReg (Rodríguez et al., ICLR 2017), MMA (Wang et al., NeurIPS 2020), GOR (Kurtz et
 al., BMVC 2023, fixed groups), frame potential (Benedetto & Fickus, Adv. Comput. Math. 2003).
@@ -54,7 +54,7 @@ def group_indices(
     """Return the indices of the filters in each group: (groups, m) int64, m = n/groups ≥ 2.
 
     "contiguous": filters 0…m-1, m…2m-1, …; "random": a new uniform permutation at every call, so that every pair
-    shares a group equally often.
+    shares a group equally often. ValueError if there are no such groups.
     """
     if not 1 <= groups < n or n % groups:  # n groups hold no pairs
         raise ValueError(f"{n} filters do not form {groups} equal groups with pairs to compare")
@@ -75,8 +75,8 @@ class _GramPenalty(torch.autograd.Function):
     c_ij = s_i s_j ⟨w_i, w_j⟩, φ the summand and P the number of ordered pairs:
         R = 1/P Σ_{i≠j} φ(c_ij)
         ∂R/∂w_i = 2/P Σ_j K_ij w_j,   K_ij = s_i s_j φ'(c_ij) for j ≠ i,   K_ii = -s_i² Σ_j φ'(c_ij) c_ij.
-    The diagonal of K is the projection that keeps the length of w_i. Unit filters are never formed,
-    and the lengths are on the diagonal of W Wᵀ, so nothing but the two products touches the weights.
+    The diagonal of K is the projection that keeps the length of w_i. Unit filters are never formed, and
+    the squared lengths are the diagonal of W Wᵀ, so only the two products read the weights.
     Autograd takes three: it multiplies dC U and dCᵀ U although dC is symmetric.
     """
 
@@ -172,8 +172,8 @@ def mean_over_layers(
         layers = select_layers(model)
         loss = cross_entropy(model(x), y) + strength * mean_over_layers(layers, groups=8)
 
-    A layer that cannot form that many equal groups of at least two filters is split into the next lower number it can.
-    Under DDP, add it to the loss on every process: it counts once, as DDP averages gradients.
+    A layer that cannot form `groups` equal groups of at least two filters is split into the next lower number that it
+    can form. Under DDP, add the penalty to the loss on every process: it counts once, as DDP averages gradients.
     """
     if not layers:
         raise ValueError("no layers to compare: select_layers takes convolutions of two or more filters")
@@ -194,7 +194,7 @@ def response_penalty(responses: Tensor, *, rows: int | None = 4096, **options) -
 
     responses: (B, C, *positions) output of a layer. Each channel is centred over batch and positions, so the cosines
     are correlations. At most `rows` samples are used (the full Gram matrix would cost as much as the layer), at a step
-    near 0.618 times the total: an even spacing, which divides the width, would hit only a few pixel columns.
+    near 0.618 times the total: evenly spaced ones could all fall into a few pixel columns.
     """
     flat = responses.transpose(0, 1).flatten(1)  # (C, B·positions)
     if rows is not None and flat.shape[1] > rows:
@@ -205,12 +205,12 @@ def response_penalty(responses: Tensor, *, rows: int | None = 4096, **options) -
 
 
 class ResponsePenalty:
-    """Mean over layers of a penalty on their latest outputs (B, C, H, W), kept by forward hooks with their gradient.
+    """Mean over layers of a penalty on their latest outputs (B, C, H, W), which forward hooks keep (not detached).
 
     Orthogonal filters can still have correlated responses if their inputs are correlated: the covariance of two
     responses is w_iᵀ S w_j, with S the covariance of the input patches.
-    Call it after the forward pass and before the backward pass. penalty: `response_penalty`
-    (correlation of channels, the default) or any other function of responses.
+    Call it between the forward and the backward pass. penalty: `response_penalty` (correlation of channels, default) or
+    any other function of responses.
     """
 
     def __init__(self, layers: Mapping[str, nn.Module], penalty: Callable[..., Tensor] = response_penalty, **options):

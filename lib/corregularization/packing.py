@@ -8,7 +8,7 @@ of filter i's pairs sum to zero, but a random group contains only some of them, 
 proportional to the mean of |t_ij|² = c_ij² - c_ij⁴. All tight frames have the same mean of c², so the noise is smallest
 where the mean of c⁴ (which p = 4 minimises) is largest: it vanishes at copies of orthonormal bases. Noisy descent
 drifts along its minimisers to where the noise is smaller (Li, Wang & Arora 2022, What happens after SGD reaches zero
-loss?). The grouping "noise" is the control: equally large noise of a different shape.
+loss?). The grouping "noise" is the control: noise of the same magnitude in random directions.
 """
 
 from collections.abc import Iterable
@@ -44,12 +44,12 @@ def pack(
     """Minimise `gram_penalty(…, **loss)` of n vectors in d dimensions with Adam, from `starts` random starts.
 
     grouping: "whole", or `groups` groups of equal size, "fixed" or "random" (drawn anew at every step and start).
-        "noise" is the whole loss with noise added to each filter's gradient: as long as that of random groups, but in
+        "noise" is the whole loss with noise added to each filter's gradient: as large as that of random groups, but in
         a random tangential direction.
     steps: for the whole loss; (n-1)/(n/groups-1) times as many for the others, so that groups cover as many pairs.
 
     The learning rate follows a cosine to zero: random groups are noisy wherever a group cannot be orthogonal, and
-    settle only if the rate vanishes. Returns (starts, n, d) float32.
+    settle only if the rate vanishes. Returns (starts, n, d) float32, not of unit length.
     """
     if n % groups or n == groups:
         raise ValueError(f"{n} vectors do not form {groups} equal groups with pairs; choose a multiple of {groups}")
@@ -116,7 +116,7 @@ def _at(n: int, *, d: int, steps: int, starts: int, groups: int, seed: int) -> p
 
 
 def at_ratio(table: pd.DataFrame, ratio: float = 2.0) -> pd.DataFrame:
-    """Summarise the rows of `packing_table` nearest to n/d = ratio over starts (and seeds): mean and extremes."""
+    """Summarise `packing_table` over starts (and seeds) at the n/d nearest to `ratio`: means, and extremes of max."""
     near = table[(table.ratio - ratio).abs() == (table.ratio - ratio).abs().min()]
     by = near.groupby(["loss", "groups", "ratio", "welch"], sort=False)
     return by.agg(

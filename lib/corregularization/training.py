@@ -101,7 +101,7 @@ def train_arm(
     network, optimizer, schedule = prepare(accelerator, model, optimizer, schedule)
     snapshots = Snapshots(layers, regrouping)
     accelerator.register_for_checkpointing(snapshots)
-    # Reseeded, as an arm whose initialisation draws more random numbers would otherwise get other augmentations.
+    # An arm whose initialisation draws more random numbers would otherwise get other augmentations.
     torch.manual_seed(seed + 1)
 
     train, test = train.to(accelerator.device), test.to(accelerator.device)
