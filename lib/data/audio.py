@@ -27,7 +27,7 @@ from lib.data.folders import Listing
 __all__ = ["DataError", "Sounds", "load_sounds"]
 
 FOLDS = 5  # for folders; ESC-50 has its own
-LONGEST = 600.0  # seconds; longer is taken for a mistake
+LONGEST = 600.0  # seconds; anything longer is taken for a mistake
 _FORMAT = "3"  # of the cache; raise it when decoding changes
 _EXTENSIONS = """
     .wav .wave .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .snd .caf .w64 .rf64
@@ -89,10 +89,10 @@ def load_sounds(
         dataset: "esc50" or "folder:<path>".
         split: "train", "test" or "all". ESC-50 is made for cross-validation over its folds; its "test" is
             the last fold available. Folders are split like image folders, see `folders.list_folder`.
-        seconds: length of a clip, 0.1 to 600. Longer files are cut to their beginning, shorter ones are padded
-            with digital silence, as ESC-50 itself does with recordings shorter than 5 s.
-        count: number of clips to load, with classes as equal in number as possible. With the same seed, a
-            smaller subset is contained in a larger one.
+        seconds: length of a clip, 0.1 to 600. Longer files are truncated, shorter ones are padded with digital
+            silence, as ESC-50 itself does with recordings shorter than 5 s.
+        count: number of clips to load, with classes as balanced as possible. With the same seed, a smaller
+            subset is contained in a larger one.
         seed: seed of the subset. It never moves a clip between splits or folds.
 
     ESC-50 has its official folds, numbered from 0. A folder has 5 folds, assigned by a hash of the file name, so
@@ -132,12 +132,12 @@ def _folder(source: Source, split: str) -> tuple[Listing, str]:
 
 
 def _esc50(source: Source, split: str) -> tuple[Listing, str]:
-    """Return the clips and the name for captions; classes are in alphabetical order in every form of the set."""
+    """Return the clips and the name for captions; in every form of the set, classes are in alphabetical order."""
     copy = []
     if source.kind == "folder":
         listing = folders.list_folder(source.path, "all", SOUNDS)
         listing = replace(listing, folds=np.array([_fold(path) for path in listing.paths()], np.int64))
-        if set(listing.classes) <= {"audio", "sound"}:  # its folder of all clips, or no folder
+        if set(listing.classes) <= {"audio", "sound"}:  # the official folder of all clips, or no class folder
             raise DataError(
                 f"{source.path} holds the clips of ESC-50 without their classes. Put its whole repository there, with "
                 "meta/esc50.csv beside audio/, or make one folder per class."
@@ -182,7 +182,7 @@ def _copy(path: Path) -> str:
 
 
 def _official(source: Source) -> Listing:
-    """Return the clips in the repository's own list. GitHub's archive of it is unpacked."""
+    """Return the clips in the list of ESC-50's repository; its archive from GitHub is unpacked."""
     folder = source.path
     if source.kind == "archive":
         folder = common.unpack(source.path, f"{catalog.ESC50}/{catalog.ESC50_LIST}", _WHERE_ESC50) / catalog.ESC50
@@ -212,7 +212,7 @@ def _official(source: Source) -> Listing:
 
 
 def _decode(listing: Listing, length: int) -> np.ndarray:
-    """Decode to (N, length) int16. The warning about longer files comes from here, so once per cache."""
+    """Decode to (N, length) int16. Longer files cause a warning only here, so not if the clips are cached."""
     longer = []
 
     def read(path: Path) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From stored pixels to network input, for a whole batch at once, with independent draws for each image."""
+"""Convert stored pixels to network input and augment whole batches, with independent draws for each image."""
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ def flip_and_shift(pixels: Tensor, *, shift: int = 4) -> Tensor:
     """Mirror half of the images and shift each by up to `shift` pixels, zero padded (He et al. 2016, section 4.2).
 
     pixels: (B, C, H, W) of any dtype, preferably uint8. Random numbers come from torch's global generator of the
-    device. Uses plain indexing, as interpolating warps take several times longer and blur whole-pixel shifts.
+    device. Pixels are indexed, as interpolating warps take several times longer and blur whole-pixel shifts.
     """
     count, _, height, width = pixels.shape
     device = pixels.device

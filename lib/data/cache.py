@@ -1,6 +1,6 @@
 """Cache of decoded images and sounds in `build/cache`, so that a folder of files is decoded once.
 
-The cache never stops a run: a damaged file is made again, and a full disk only causes a warning.
+The cache never stops a run: a damaged file is made again, and a full disk causes only a warning.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ def checksum(values: np.ndarray, labels: np.ndarray) -> str:
 
 
 def cached(key: str, labels: np.ndarray, make: Callable[[], np.ndarray], kind: str) -> tuple[np.ndarray, str]:
-    """Return the array cached under `key` (any text), or else make and cache it, and its checksum with `labels`.
+    """Return the array cached under `key` (any text), made if necessary, and its checksum with `labels`.
 
     Arrays are uint8 or int16. A cached one is used only if its checksum matches.
     """

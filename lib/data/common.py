@@ -1,4 +1,4 @@
-"""Code shared by the loaders of images and sounds: arguments, finding a set, subsets, decoding in threads."""
+"""Code shared by the loaders of images and sounds: arguments, locating a set, subsets, decoding in threads."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ class Labelled:
     """Base class of `Images` and `Sounds`. per_item: fields with one entry for each image or clip, the data first."""
 
     per_item: ClassVar[tuple[str, ...]]
-    unit: ClassVar[str]  # what its items are called in captions
+    unit: ClassVar[str]  # name of its items in captions
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,10 +73,10 @@ def locate(dataset: str) -> Source | None:
 
 
 def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Return indices (count,) in ascending order: a seeded choice with classes as equal in number as possible.
+    """Return indices (count,) in ascending order: a seeded choice with classes as balanced as possible.
 
-    A class that is too small contributes all it has and the others make up for it. Choices are nested: a larger
-    `count` keeps everything that a smaller one selects.
+    A class that is too small contributes all it has, and the others make up for it. Choices are nested: a larger
+    `count` keeps everything that a smaller one selects. DataError if there are fewer than `count`.
     """
     if count > len(labels):
         raise DataError(
@@ -94,7 +94,7 @@ def balanced(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def in_threads(function: Callable[[int], Any], count: int) -> list:
-    """Map `function` over 0 to count - 1, in as many threads as torch uses: decoders release the interpreter lock."""
+    """Map `function` over 0 to count - 1, in as many threads as torch uses: decoders release Python's lock (GIL)."""
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         return list(pool.map(function, range(count)))
 
@@ -103,7 +103,7 @@ def fill(values: np.ndarray, files: Sequence[Path], read: Callable[[Path], np.nd
     """Set values[i] = read(files[i]), in threads.
 
     Raises:
-        DataError: for the first unreadable file; it names further ones, since decoding a large folder takes minutes.
+        DataError: for the first unreadable file; it also names the next ones, as decoding a large folder takes minutes.
     """
 
     def one(index: int) -> DataError | None:
@@ -122,7 +122,8 @@ def fill(values: np.ndarray, files: Sequence[Path], read: Callable[[Path], np.nd
 def unpack(archive: Path, content: str, where: str, md5: str = "") -> Path:
     """Unpack `archive` into `build/cache` once, as the data root may be read-only, and return the folder.
 
-    content: a file or folder that it has to hold. where: where to get it, for messages. md5: of the official archive.
+    content: a file or folder that it must contain; else, or if it is damaged, a DataError is raised. where: where to get
+    it, for messages. md5: of the official archive.
     """
     state = archive.stat()
     identity = f"{archive}\0{state.st_size}\0{state.st_mtime_ns}"

@@ -24,10 +24,10 @@ import soxr
 from lib.data.catalog import DataError, readable
 
 RATE = 16_000  # Hz
-SHORTEST = 0.1  # seconds; less holds nothing audible
+SHORTEST = 0.1  # seconds; anything shorter is inaudible
 RATES = (1_000, 1_000_000)  # Hz; any other rate means a damaged header
 WILD = 4.0  # times full scale; samples beyond may be faults of the file rather than sound
-# Share of the channels' mean power that their average has to keep; uncorrelated channels keep 1 / channels.
+# Minimum share of the channels' mean power in their average; uncorrelated channels keep 1 / channels.
 CANCELLED = 0.05
 
 _BLOCK = 2**16  # samples decoded at a time, over all channels
@@ -40,7 +40,7 @@ class Unreadable(DataError):
     decoded), "too short" (less than `SHORTEST`) or "not finite".
     """
 
-    def __init__(self, message: str, reason: str = ""):  # pickle calls it without `reason` and restores that
+    def __init__(self, message: str, reason: str = ""):  # pickle calls it without `reason`, which it then restores
         super().__init__(message)
         self.reason = reason
 
@@ -53,7 +53,7 @@ def decode(path: str | os.PathLike, *, seconds: float | None = None) -> np.ndarr
     overshoot) is scaled down as a whole instead of clipped, with a warning if it is far beyond. A DC offset is kept:
     subtracting the mean would turn digital silence into a step, and 16 kHz 16-bit mono is returned bit for bit.
 
-    If a file breaks off or is damaged further on, everything before that is returned, if it is 0.1 s or more.
+    If a file ends early or is damaged further on, everything before that is returned, if it is 0.1 s or more.
 
     Args:
         path: the file.
@@ -61,7 +61,8 @@ def decode(path: str | os.PathLike, *, seconds: float | None = None) -> np.ndarr
             then depends on this part alone.
 
     Raises:
-        Unreadable: the file is missing, is no recording, holds less than 0.1 s of sound, or has non-finite samples.
+        Unreadable: the file is missing, is not a recording, has less than 0.1 s of sound, or non-finite samples.
+        ValueError: `seconds` is out of range.
     """
     if seconds is not None and not SHORTEST <= seconds < math.inf:
         raise ValueError(f"seconds={seconds} is not possible. Expected {SHORTEST} or more, or None for all.")
@@ -105,7 +106,7 @@ def _scaled(file: BinaryIO, name: str, seconds: float | None) -> np.ndarray:
 
 
 def _resampled(file: BinaryIO, name: str, seconds: float | None) -> Iterator[np.ndarray]:
-    """Yield the first `seconds` as (n,) float32 at 16 kHz, averaged over channels."""
+    """Yield the first `seconds` in parts, (n,) float32 at 16 kHz, averaged over channels."""
     left = None if seconds is None else round(seconds * RATE)
     stream, kept, whole = None, 0.0, 0.0
     for rate, block in _blocks(file, name):

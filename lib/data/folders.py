@@ -36,7 +36,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Listing:
-    """Files to be decoded, in an order that mixes the classes.
+    """Files to decode, in an order that mixes the classes.
 
     place: the folder or archive. files: their names are relative to `place`. folds: as in `Sounds`.
     """
@@ -67,7 +67,7 @@ def list_folder(folder: Path, split: str, kind: Kind) -> Listing:
     test folders, the test split is the fifth of each class whose names have the smallest hashes: it
     depends on the names alone, so the two splits never overlap, whatever the seed.
 
-    Files are ordered by a hash of their names, so the first n of them are always a fair mixture.
+    Files are ordered by a hash of their names, so the first n are always a fair mixture of the classes.
 
     Raises:
         DataError: no files of the kind, an empty class, classes that differ between the splits, or only one split.
@@ -135,7 +135,7 @@ def _refuse_splits_further_down(folder: Path, files: list[File]) -> None:
 
 
 def _of_kind(folder: Path, kind: Kind) -> list[File]:
-    """Return the files below `folder` that are of the kind; a warning counts the others."""
+    """Return the files of the kind below `folder`; a warning counts the others."""
     left_out: Counter[str] = Counter()
     files = []
     for file in scan(folder, left_out):
@@ -159,7 +159,7 @@ def _of_kind(folder: Path, kind: Kind) -> list[File]:
 def _splits(names: list[str]) -> dict[str, str]:
     """Map folder names to "train", "test" or "other" if they name a split in any usual spelling, else to "".
 
-    A name with a further word (birds_train) counts only if another split has the same word (birds_test).
+    A name with another word (birds_train) counts only if a folder of another split has that word too (birds_test).
     """
     found = {}
     for name in names:
@@ -223,7 +223,7 @@ def _share(folder: Path, name: str, members: list[File], split: str, kind: Kind)
 
 
 def name_hash(name: str) -> bytes:
-    """Hash a file name independently of its encoding on disk, so that a copy from a Mac is split like the original."""
+    """Hash a file name regardless of its encoding on disk, so that a copy from a Mac is split like the original."""
     return hashlib.sha256(readable(name).encode()).digest()
 
 

@@ -26,7 +26,7 @@ from lib.data.folders import Listing
 __all__ = ["DataError", "Images", "as_float", "load_images"]
 
 SHAPES_COUNT = {"train": 4000, "test": 1000}  # drawn unless `count` is given
-CELEBA_SIZE = 64  # unless `size` is given: at its original size the set has 15 GB
+CELEBA_SIZE = 64  # unless `size` is given: at its original size the set takes 15 GB
 _FORMAT = "1"  # of the cache; raise it when decoding changes
 # Pillow registers these formats, but cannot read images from them on its own.
 _NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
@@ -77,7 +77,7 @@ def load_images(
         size: height and width in pixels. None: 32 for shapes, 64 for celeba, else the size of the files.
             Images of other sizes are cropped to their central square (178 x 178 for celeba) and resized
             with antialiasing.
-        count: number of images to load, with classes as equal in number as possible. With the same
+        count: number of images to load, with classes as balanced as possible. With the same
             seed, a smaller subset is contained in a larger one. For shapes: how many are drawn
             (default 4,000 train and 1,000 test).
         seed: seed of the subset and of the drawn shapes. It never moves an image between splits.
@@ -159,7 +159,7 @@ def decode(files: list[Path], size: int | None) -> np.ndarray:
     """Decode images to (N, 3, H, W) uint8.
 
     With `size`, each is cropped to its central square and resized to (size, size) with antialiasing.
-    Without, all must have the size of the first.
+    Otherwise, all must have the size of the first.
 
     Raises:
         DataError: an image cannot be read, or sizes differ and `size` is not given.

@@ -1,11 +1,11 @@
-"""The least data that each notebook needs, checked when data are loaded, before anything is trained."""
+"""The minimum of data for each notebook, checked when data are loaded, before anything is trained."""
 
 from typing import Any
 
 from lib.data.catalog import DataError
 
-# Per notebook: images or clips in the training split and in the test split, classes that occur in each, and why.
-# Further needs that depend on parameters (batch_size, folds, clusters) are checked where these are used.
+# Per notebook: the minimum of training images or clips, of test ones and of classes in each split, and the reason.
+# What depends on parameters (batch_size, folds, clusters) is checked where they are used.
 NEEDS = {
     "01_laplacian_gan": (200, 200, 1, "half of each split is compared with the other, by distances of 100 images"),
     "02_categorical_similarity": (50, 50, 2, "linear probes and up to 50 clusters tell classes apart"),
@@ -22,7 +22,7 @@ def batch(size: int, images: int, why: str) -> None:
 
 
 def check(notebook: str, data: Any) -> None:
-    """Check that `data` (images or sounds of one split, with labels) are enough for the notebook.
+    """Check that `data` (labelled images or sounds of one split) are enough for the notebook.
 
     Raises:
         DataError: they are not; the message says how many there are and how many are needed.

@@ -1,7 +1,7 @@
 """The official archives of CIFAR-10 and CelebA, read and downloaded by torchvision.
 
-The data root may be read-only: packed archives are unpacked into `build/cache`. Only a download
-writes into it, and atomically: an interrupted download leaves nothing behind.
+The data root may be read-only: archives are unpacked into `build/cache`. Only a download writes into
+the data root, atomically: an interrupted one leaves nothing behind.
 """
 
 import socket
@@ -79,11 +79,11 @@ def download(dataset: str) -> Source:
     """Download the official archive into the data root through torchvision.
 
     Raises:
-        DataError: no network, or the server or the disk refuses; the message says what to put where.
+        DataError: there is no network, or the server or the disk refuses; the message says what to put where.
     """
     base = catalog.data_root()
     try:
-        # Detect being offline here: torchvision itself would wait without a limit and try twice.
+        # Check the connection first: offline, torchvision would wait without a limit and try twice.
         if not urllib.request.getproxies():
             socket.create_connection((_SERVERS[dataset], 443), timeout=_PATIENCE).close()
         base.mkdir(parents=True, exist_ok=True)

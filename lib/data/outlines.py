@@ -1,4 +1,4 @@
-"""Outlines of the ten shapes as integer polygons, and tables of the distance to them."""
+"""Outlines of the ten shapes as integer polygons, and tables of signed distances to them."""
 
 import functools
 import math
@@ -22,7 +22,7 @@ def _arc(radius: int, start: int, stop: int, step: int, centre: int = 0) -> list
 
 
 def _outlines(name: str) -> list[list[tuple[int, int]]]:
-    """Return the closed polygons of one shape, y downwards, any scale; a second one runs backwards, as a hole."""
+    """Return the closed polygons of one shape, y downwards, at any scale; a second one runs backwards: a hole."""
     t = np.arange(0, 360, 8)
     match name:
         case "disk":

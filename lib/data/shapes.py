@@ -2,7 +2,7 @@
 
 Every image shows one shape (disk, square, ... H) on a textured background with clutter. Position,
 size, rotation, colours and texture are drawn independently of the class, and all shapes of one
-scale have the same area: neither colour nor coverage reveals the class, only the outline does.
+scale have the same area: only the outline reveals the class, not colour or coverage.
 
 The same seed gives the same bytes on every machine. All random numbers are raw PCG64 words, a
 stream that NumPy never changes, and all further arithmetic is on integers (the one matrix product
@@ -24,7 +24,7 @@ SIZES = range(8, 513)  # below, shapes are indistinguishable; above, 32-bit prod
 _SIDE = 1024  # units in an image side
 _SCALES = (150, 245)  # radius of the disk: smallest, largest
 _SPECKS = 5  # small discs of clutter behind the shape
-_CHUNK = 128 * 1024  # pixels rendered together, so that their working set stays in the processor's cache
+_CHUNK = 128 * 1024  # pixels rendered together, few enough to stay in the processor's cache
 
 
 def draw_shapes(
@@ -40,9 +40,9 @@ def draw_shapes(
 
     Each block of ten images, counted from the first, holds every class once.
 
-    plain: the same shapes, but larger, bright and upright in the middle of dark flat backgrounds, without
+    plain: the same shapes, but bright, enlarged, upright and centred, on dark flat backgrounds without
     clutter, shading and grain, for models that train for only a minute.
-    still: False keeps the position, size and rotation of plain shapes as in the stream.
+    still: if False, plain shapes keep the position, size and rotation of the stream.
 
     Returns:
         pixels: (count, 3, size, size) uint8.
