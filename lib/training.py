@@ -345,7 +345,7 @@ def _one_epoch(step: Step, batches: Sequence[Any], epoch: int, name: str) -> dic
 
 
 def _check_finite(means: dict[str, float], accelerator: Accelerator, epoch: int, name: str) -> None:
-    """Raise if a loss or weight is not finite, to keep the last good checkpoint (the last step may break weights only)."""
+    """Raise if a loss or weight is not finite, to keep the good checkpoint. The last step may break weights alone."""
     weights = (item for model in accelerator._models for item in model.state_dict().items())
     bad = [key for key, value in [*means.items(), *weights] if not torch.as_tensor(value).isfinite().all()]
     if bad:

@@ -122,7 +122,7 @@ def fill(values: np.ndarray, files: Sequence[Path], read: Callable[[Path], np.nd
 def unpack(archive: Path, content: str, where: str, md5: str = "") -> Path:
     """Unpack `archive` into `build/cache` once, as the data root may be read-only, and return the folder.
 
-    content: a file or folder that it must contain; else, or if it is damaged, a DataError is raised. where: where to get
+    content: a file or folder that it must contain; without it, or if damaged, DataError is raised. where: where to get
     it, for messages. md5: of the official archive.
     """
     state = archive.stat()

@@ -1,10 +1,10 @@
-"""Metrics of generated images, representations and classifiers, named after their protocols.
+"""Metrics of generated images, representations and classifiers, by module.
 
 features        extractors of feature vectors from uint8 images; imagenet has the trained networks
 fid             Fréchet distance, KID, precision, recall, density, coverage of two sets of features; power spectrum
 perceptual      LPIPS
-clustering      clusters, nearest neighbours and linear readouts of representations, against labels
-codes           discrete codes: use of categories, redundancy, factors that positions follow, clusters of similar codes
+clustering      clusters, nearest neighbours and linear probes of representations, against labels
+codes           discrete codes: categories in use, redundancy, factors encoded by positions, clusters of similar codes
 disentanglement MIG, DCI and SAP of representations with respect to known factors
 classification  accuracy, confusion matrix, alarms and calibration of a classifier, with confidence intervals
 moments         sound event detection by frame, event and alarm

@@ -37,12 +37,12 @@ def confusion(labels: Tensor, predicted: Tensor, classes: int) -> np.ndarray:
 
 
 def raised(logits: Tensor, alarming: Sequence[int]) -> Tensor:
-    """Return whether the `alarming` classes are together likelier than the others, (N,) bool: the Bayes decision."""
+    """Return whether the `alarming` classes together are more probable than the others, (N,) bool: Bayes decision."""
     return logits.softmax(1)[:, list(alarming)].sum(1) > 0.5
 
 
 def binary(raised: Tensor, emergency: Tensor) -> np.ndarray:
-    """Return the confusion matrix (2, 2) of decisions and ground truth, (N,) bool each; emergencies come first."""
+    """Return the confusion matrix (2, 2) of decisions and truth, (N,) bool: rows are the truth, emergencies first."""
     return confusion((~emergency).long(), (~raised).long(), 2)
 
 
@@ -51,8 +51,8 @@ def score_row(logits: Tensor, labels: Tensor, classes: Sequence[str], alarming: 
 
     clips, accuracy with accuracy_low and accuracy_high (Wilson, 95 %), macro_recall (over classes that occur),
     worst_class and worst_recall, ece; and for the decision `raised` on `alarming` classes binary_accuracy, miss_rate
-    (emergencies without alarm) and false_alarms (other clips with alarm), each with its interval; NaN if that side
-    has no clips. A robbery classified as a fire counts as correct there, since it raises the alarm.
+    (emergencies without alarm) and false_alarms (other clips with alarm), each with its interval; NaN if there are
+    no such clips. A robbery classified as a fire counts as correct there, since it raises the alarm.
 
     Raises:
         ValueError: logits are not (N, classes), labels do not match them, or there are no samples.
@@ -75,16 +75,16 @@ def score_row(logits: Tensor, labels: Tensor, classes: Sequence[str], alarming: 
 
 
 def without_abstentions(logits: Tensor) -> Tensor:
-    """Return logits (N, classes) in which abstentions (rows of NaN) predict class 0, silence, with certainty."""
+    """Return logits (N, classes) in which abstentions (rows of NaN) predict class 0 (silence) with certainty."""
     nothing = 100.0 * F.one_hot(torch.tensor(0), logits.shape[1])
     return torch.where(logits.isnan().any(1, keepdim=True), nothing.to(logits.dtype), logits)
 
 
 def alarm_row(logits: Tensor, labels: Tensor, alarming: Sequence[int]) -> dict[str, float]:
-    """Return alarm metrics in % with known values for constant predictions: balanced_accuracy, the mean recall of both
-    sides (50), and average_precision of the `alarming` classes' probability (the share of emergencies).
+    """Return alarm metrics in %: balanced_accuracy, the mean recall of emergencies and other clips, average_precision
+    of the `alarming` classes' probability, and the accuracy of the two constant decisions, always and never.
 
-    Also the accuracy of the two constant predictions, always and never alarming. NaN if one side has no clips.
+    Constant predictions score 50 and the share of emergencies. NaN if there are no emergencies or no other clips.
     """
     emergency = torch.isin(labels.cpu(), torch.tensor(list(alarming)))
     if not 0 < emergency.sum() < len(emergency):

@@ -1,10 +1,10 @@
-"""Agreement with the labels of clusters, nearest neighbours and a linear readout of representations.
+"""Clusters, nearest neighbours and a linear probe of representations, and their agreement with labels.
 
     found = k_means(train_features, 10, seed=0)
     scores(found.assign(test_features), test_labels)
 
 Points are floats (N, D), codes integers (N, L) with values from 0, labels integers (N,) from 0, all on the CPU.
-Randomness depends on `seed` alone.
+Random numbers depend on `seed` alone.
 """
 
 import math
@@ -24,7 +24,7 @@ from torch.nn.functional import normalize
 
 from lib.metrics import MetricError
 
-BLOCK = 1_000_000  # pairs compared at once: more do not fit into the caches and take several times as long
+BLOCK = 1_000_000  # pairs compared at once: more would not fit into the caches and take several times as long
 
 
 def check_points(points: Tensor) -> Tensor:
@@ -47,7 +47,7 @@ def matched_accuracy(clusters: Tensor, labels: Tensor) -> float:
 
 
 def scores(clusters: Tensor, labels: Tensor) -> dict[str, float | int]:
-    """Return accuracy (`matched_accuracy`), nmi (MI over the mean entropy), ami, ari and clusters (not empty).
+    """Return accuracy (`matched_accuracy`), nmi (MI over the mean entropy), ami, ari and clusters (non-empty ones).
 
     accuracy and nmi are in [0, 1]; nmi increases with the number of clusters even if they are random. ami and ari
     are adjusted for chance: 0 on average for random clusters of these sizes, 1 for perfect ones.
@@ -97,13 +97,13 @@ def k_means(points: Tensor, k: int, *, seed: int, restarts: int = 10) -> Cluster
 
 
 def k_modes(codes: Tensor, k: int, *, seed: int, restarts: int = 10) -> Clusters:
-    """Fit k-modes to codes (N, L), 1 ≤ k ≤ N: the best of `restarts` runs (Huang 1998), the first of equally good ones.
+    """Fit k-modes to codes (N, L), 1 ≤ k ≤ N: the best of `restarts` runs (Huang 1998); ties go to the first.
 
     This is k-means with the Hamming distance and, as centres, the most frequent category per position (ties: the
     lowest), initialised by k-means++ (Arthur & Vassilvitskii 2007; the Hamming distance is half the squared Euclidean
     one of one-hot codes). Empty clusters restart at the code farthest from its mode. A run ends when its cost stalls.
     """
-    # The package `kmodes` loops over samples in Python and fails to initialise for larger k.
+    # The package `kmodes` loops over samples in Python and fails to initialise for large k.
     generator = torch.Generator().manual_seed(seed)
     return min((_k_modes(codes, k, generator) for _ in range(restarts)), key=lambda run: run.cost)
 
@@ -192,7 +192,7 @@ def knn(
     return votes.argmax(dim=1)
 
 
-# --- Linear readout -----------------------------------------------------------------------------
+# --- Linear probe -------------------------------------------------------------------------------
 
 
 def linear_probe(train: Tensor, train_labels: Tensor, test: Tensor, test_labels: Tensor) -> float:

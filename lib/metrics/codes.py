@@ -1,4 +1,4 @@
-"""Metrics of discrete codes, integers (N, L): L positions with categories 0 … K-1 each, on the CPU."""
+"""Metrics of discrete codes, integers (N, L) on the CPU: L positions, each with a category 0 … K-1."""
 
 import math
 from itertools import combinations
@@ -22,7 +22,7 @@ def code_health(codes: Tensor, categories: int) -> dict[str, float | int]:
 
     Returns:
         perplexity: mean over positions of exp(entropy) over the whole set; 1 … categories.
-        dead: number of positions that are the same in all codes.
+        dead: number of positions with the same category in all codes.
         unique: number of distinct codes over N.
         redundancy: NMI (arithmetic mean of entropies), 0 … 1, averaged over pairs of positions; pairs with a dead
             position count as 0, as does a single position. With few images it is above 0 by chance.
@@ -61,7 +61,7 @@ def nmi(one: Tensor, other: Tensor) -> float:
 def connected_codes(codes: Tensor, *, at_least: int) -> Tensor:
     """Return clusters of images that are linked if their codes agree in at least `at_least` positions, 1 … L.
 
-    A cluster is a connected component, as in single linkage: two of its members may agree in fewer. codes: (N, L) →
+    A cluster is a connected component (single linkage): two members may agree in fewer positions. codes: (N, L) →
     (N,) int64, numbered by decreasing size, then by first image. Stores all pairwise distances: 64 MB for 4,000 images.
     """
     count, length = codes.shape

@@ -25,19 +25,19 @@ def paired_table(
 ) -> pd.DataFrame:
     """Return mean and sd of each arm over seeds, and its paired difference from `baseline` with the same seeds.
 
-    If the seeds share their test samples, the tests generalise to other trainings evaluated on these; on others, a
+    If the seeds share test samples, the tests generalise to other training runs evaluated on these; on others, a
     difference may vary more (by ±0.8 points of accuracy for two networks that disagree on 15 % of 10,000 images).
 
     Columns: *by, arm, seeds, mean, sd, difference, ci_low, ci_high (95 %, t distribution, not corrected), p (two-sided
-    paired t test; 1 if no seed differs, NaN if all differ by the same amount), p_holm (corrected for all arms of the
+    paired t test; 1 if no seed differs, NaN if the differences have no spread), p_holm (corrected for all arms of the
     table), verdict (at p_holm < 0.05), and the mean over seeds of each column in `means`. One seed gives no sd,
     interval or p.
 
-    pooled: estimate one spread of differences from all arms of a group, in place of each arm's own: the residual of a
+    pooled: estimate one spread of differences from all arms of a group instead of each arm's own: the residual of a
     randomised complete block design (seeds are blocks; `pooled_sd`). With three seeds an arm's own spread has two
-    degrees of freedom, which leaves no test any power after correction. It supposes that all arms scatter alike.
+    degrees of freedom, which leaves no test any power after correction. Assumes the same variance in all arms.
 
-    tested: which rows of the table form the family of tests (bool); the others have no p, and the verdict "not tested".
+    tested: which rows of the table form the family of tests (bool); others have no p, and the verdict "not tested".
 
     With a `margin`, in the units of `value`, arms with no difference shown are tested for equivalence: p_equivalent is
     the p of `equivalence`, Holm-corrected, and below 0.05 the verdict is "equivalent within ±margin".
@@ -83,9 +83,9 @@ def holm(p: pd.Series) -> pd.Series:
 def pooled_sd(wide: pd.DataFrame) -> tuple[float, int] | None:
     """Return the sd of the difference of two arms within a seed, and its degrees of freedom, (arms - 1) (seeds - 1).
 
-    wide: a row per seed, a column per arm; seeds that lack an arm are left out. The sd is √2 that of the residuals
-    after the means of arms and of seeds (Montgomery, Design and Analysis of Experiments, section 4.1). None with a
-    single arm or seed.
+    wide: a row per seed, a column per arm; seeds that lack an arm are left out. The sd is √2 times that of residuals
+    from the means of arms and seeds (Montgomery, Design and Analysis of Experiments, section 4.1). None with a single
+    arm or seed.
     """
     values = wide.dropna().to_numpy()
     freedom = (values.shape[0] - 1) * (values.shape[1] - 1)
@@ -97,9 +97,9 @@ def pooled_sd(wide: pd.DataFrame) -> tuple[float, int] | None:
 
 def equivalence(change: pd.Series, margin: float, spread: tuple[float, int] | None = None) -> float:
     """Return p of two one-sided t tests (Schuirmann 1987) that the mean paired difference is within ±margin; NaN if
-    no test is possible: with one seed, or if all seeds differ by the same amount.
+    no test is possible: with one seed, or if the differences have no spread.
 
-    spread: sd of the differences and its degrees of freedom; default: that of `change`."""
+    spread: sd of the differences and its degrees of freedom; default: those of `change`."""
     sd, freedom = spread or (change.std(), len(change) - 1)
     if len(change) < 2 or _all_equal(change, sd):
         return np.nan
@@ -125,14 +125,14 @@ def _paired(
 
 
 def _all_equal(change: pd.Series, sd: float) -> bool:
-    """Return whether the differences agree up to rounding, so that their spread says nothing about other seeds."""
+    """Return whether the differences are equal up to rounding, so that their spread says nothing about other seeds."""
     return bool(sd <= ROUNDING * abs(change.mean()))
 
 
 def mean_and_sd(rows: pd.DataFrame, by: Sequence[str], measures: Sequence[str]) -> pd.DataFrame:
     """Return *by, seeds, and the mean over seeds of each measure with its standard deviation (`<measure>_sd`).
 
-    seeds: those with a row; mean and sd are over those of them whose value is not missing."""
+    seeds: number of those with a row; mean and sd ignore missing values."""
     groups = rows.groupby(list(by), sort=False)
     table = groups.seed.nunique().rename("seeds").to_frame()
     for measure in measures:

@@ -68,7 +68,7 @@ def scores(latents: Tensor, factors: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def dci(importance: np.ndarray) -> dict[str, float]:
-    """Return disentanglement and completeness (see `scores`) of importances (D, F), ≥ 0, of latents for factors."""
+    """Return disentanglement and completeness (see `scores`) from importances (D, F), ≥ 0, of latents for factors."""
     count, factors = importance.shape
     alone = 1 - entropy(importance + 1e-12, axis=1, base=factors) if factors > 1 else np.ones(count)
     weights = importance.sum(axis=1) / importance.sum()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # data enters a cache's key by its checksum, not by the code 
 
 TOLERANCE = 1e-3  # beyond [-1, 1], for rounding in a tanh or a reconstructed pyramid
 # The domain network's training is fixed, so that the network is a function of the data alone.
-LEARNING_RATE, WEIGHT_DECAY, SEED = 4e-3, 0.05, 20150612  # AdamW; the rate is the peak of a one-cycle schedule
+LEARNING_RATE, WEIGHT_DECAY, SEED = 4e-3, 0.05, 20150612  # AdamW; the rate is the peak of warm-up and linear decay
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ class _Inception(FeatureExtractorInceptionV3):
 def inception(device: str = "auto") -> Extractor:
     """Return the Inception-v3 of the original FID (Heusel et al. 2017) as converted by torch-fidelity: 2,048 features.
 
-    Images are resized to 299 px on TensorFlow 1's grid. Weights missing from the hub cache are downloaded; unofficial
-    ones are accepted, but neither their name nor that of their distance passes for the official ones'.
+    Images are resized to 299 px on TensorFlow 1's grid. Weights missing from the hub cache are downloaded. Unofficial
+    ones are accepted, but the extractor's name says so, and their distance is not called FID.
     """
     file = hub_file(URL_INCEPTION_V3)
     try:
@@ -150,7 +150,7 @@ def vgg16(device: str = "auto") -> Extractor:
 
 
 class _Domain(nn.Module):
-    """A small CNN: pixels (n, 3, h, w) uint8 → (n, 128) features, averaged over the last map, 2 to 7 px wide."""
+    """A small CNN: pixels (n, 3, h, w) uint8 → (n, 128), the mean of the last feature map, which is 2 to 7 px wide."""
 
     def __init__(self, size: int, classes: int):
         super().__init__()
@@ -217,7 +217,7 @@ def domain(
 
 
 def _train(network: _Domain, images: "Images", rotations: bool, epochs: int, half: bool) -> None:
-    # A plain loop: `lib.training.fit` is meant for resuming, and shares its Accelerator with the caller's training.
+    # Not `lib.training.fit`, which is for resuming and would share its Accelerator with the caller's training.
     device = next(network.parameters()).device
     images = images.to(device)
     # Smaller batches (and more epochs, see `domain`) for small data sets.
@@ -253,7 +253,7 @@ def _rotated(pixels: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def _accuracy(network: _Domain, images: "Images", rotations: bool) -> float:
-    """Return the accuracy in [0, 1]; if trained on rotations, over all four rotations of every image."""
+    """Return the accuracy in [0, 1]; with `rotations`, over all four rotations of every image."""
     pixels, labels = images.pixels, images.labels
     if rotations:
         turns = torch.arange(4).repeat_interleave(len(pixels))

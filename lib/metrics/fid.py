@@ -43,7 +43,7 @@ def compare(fake: Tensor, real: Tensor, *, seed: int) -> dict[str, float | int]:
     """Return all metrics of two sets of features (n, d), (m, d) from one extractor, each of at least 100 images.
 
     These are fid, kid with its 95 % interval (kid_low, kid_high), precision, recall, density and coverage (of equally
-    many samples of both sets), n_fake and n_real. All images should have one size.
+    many samples of both sets), n_fake and n_real. All images should have the same size.
     """
     fake, real = check_features(fake, real)
     size = min(len(fake), len(real))
@@ -59,8 +59,8 @@ def kid(fake: Tensor, real: Tensor, *, seed: int) -> dict[str, float]:
     """Return KID: unbiased squared MMD with the kernel (x·y/d + 1)³ (Bińkowski et al. 2018; by torch-fidelity).
 
     fake, real: float64 features (n, d), (m, d), at least 4 each. KID is the mean over 100 random subsets of each set,
-    of size min(1000, half of the smaller set). Returns kid and its 95 % interval, kid_low and kid_high; near 0 all may
-    be negative. The interval holds for the full sets, by subsampling without replacement (Politis & Romano 1994); near
+    of size min(1000, half of the smaller set). Returns kid and its 95 % interval, kid_low and kid_high; all may be
+    negative near 0. The interval is for the full sets, by subsampling without replacement (Politis & Romano 1994); near
     0, where the variance decreases faster, it is too wide.
     """
     count = min(len(fake), len(real))
@@ -72,16 +72,16 @@ def kid(fake: Tensor, real: Tensor, *, seed: int) -> dict[str, float]:
 
 
 def neighbourhoods(fake: Tensor, real: Tensor) -> dict[str, float]:
-    """Return precision, recall, density and coverage from balls around each image that reach its k-th neighbour.
+    """Return precision, recall, density and coverage, from balls around the images that reach their k-th neighbours.
 
     precision: share of fakes in the ball of any real image; recall: share of real images in the ball of any fake
-    (Kynkäänniemi et al. 2019, k = 3; by torch-fidelity). density: mean number of real balls that contain a fake, over
-    k, may exceed 1; coverage: share of real balls that contain a fake (Naeem et al. 2020, k = 5).
+    (Kynkäänniemi et al. 2019, k = 3; by torch-fidelity). density: mean number of real balls that contain a fake,
+    divided by k; may exceed 1; coverage: share of real balls that contain a fake (Naeem et al. 2020, k = 5).
 
     fake, real: float64 features (n, d), (m, d), at least 6 each; the metrics depend on n and m. A point on a ball's
     surface counts as inside (Naeem's code has <, not ≤).
     """
-    centre = real.mean(dim=0)  # distances come from differences of squares, more precise if these are small
+    centre = real.mean(dim=0)  # distances come from differences of squares, which are more precise if small
     fake, real = fake - centre, real - centre
     options = {"prc_neighborhood": MANIFOLD_NEIGHBOUR, "prc_batch_size": ROWS, "save_cpu_ram": True, "verbose": False}
     found = prc_features_to_metric(fake, real, **options)

@@ -46,5 +46,5 @@ def load_trained(name: str) -> nn.Sequential:
 
 
 def as_input(pixels: Tensor) -> Tensor:
-    """Normalise uint8 images (n, 3, h, w) as in training: scale to [0, 1], then subtract mean, divide by deviation."""
+    """Normalise uint8 images (n, 3, h, w) as in training: scale to [0, 1], subtract mean, divide by deviation."""
     return normalize(pixels / 255, *STATISTICS)

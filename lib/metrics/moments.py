@@ -1,6 +1,6 @@
 """Metrics of sound event detection: by frame, by event, and by alarm.
 
-An event is (clip, class, onset, offset), times in seconds. Class 0 is silence and no event.
+An event is (clip, class, onset, offset), with times in seconds. Class 0 is silence, not an event.
 """
 
 from collections import defaultdict
@@ -19,10 +19,10 @@ from lib.metrics.classification import percent
 COLLAR = 0.2  # tolerance of onsets in seconds, and of offsets of short events
 COLLAR_SHARE = 0.2  # tolerance of offsets as a share of the event's length, as in DCASE Task 4 (Turpault et al. 2019)
 GAP, SHORTEST = 0.2, 0.1  # seconds: shorter gaps are closed, shorter events dropped
-OVERLAP = 0.7  # PSDS, scenario 1: detection and ground truth criterion
+OVERLAP = 0.7  # PSDS, scenario 1: detection and ground truth criteria
 MOST_FALSE = 100.0  # PSDS: maximum number of false positives per hour
 PSDS_THRESHOLDS = 200  # per class, spaced by the number of frames above them: with equal steps of probability, few
-# thresholds differ for an overconfident network, whose PSDS would be a fifth of what its ranking of frames deserves
+# would separate the frames of an overconfident network, and its PSDS would be a fifth of what its ranking deserves
 ALARM_THRESHOLDS = np.linspace(0.05, 0.95, 19)
 DRAWS = 1000  # bootstrap resamples
 
@@ -35,7 +35,7 @@ class Event(NamedTuple):
 
 
 def events(frames: np.ndarray, seconds: float, *, gap: float = 0.0, shortest: float = 0.0) -> list[Event]:
-    """Return the events in frame classes (N, T), frames of `seconds`: runs of one class, except 0 and negative ones.
+    """Return the events in classes (N, T) of frames of `seconds`: runs of one class, except 0 and negative ones.
 
     gap: runs of one class closer than this are merged. shortest: shorter events are dropped.
     """
@@ -60,7 +60,7 @@ def events(frames: np.ndarray, seconds: float, *, gap: float = 0.0, shortest: fl
 def moment_interval(predicted: np.ndarray, wanted: np.ndarray, *, seed: int = 0) -> tuple[float, float, float]:
     """Return the macro F1 (%, over occurring classes) of frames (clips, T) with its 95 % interval: (value, low, high).
 
-    Frames with a negative label are unknown. The bootstrap resamples clips, as the frames of a clip are dependent.
+    Frames with a negative label are ignored. The bootstrap resamples clips, as the frames of a clip are dependent.
     """
     return bootstrap(_frame_counts(predicted, wanted), _macro_f1, seed)
 
@@ -82,8 +82,8 @@ def _macro_f1(counts: np.ndarray) -> np.ndarray:
 
 
 def bootstrap(counts: np.ndarray, score: Callable[[np.ndarray], np.ndarray], seed: int) -> tuple[float, float, float]:
-    """Return (value, low, high) of a score of counts (clips, …) summed over clips, by a percentile bootstrap over clips
-    (Efron 1979) with `DRAWS` resamples, without those in which the score is undefined."""
+    """Return `score` of counts (clips, …) summed over clips as (value, low, high), by a percentile bootstrap over clips
+    (Efron 1979) with `DRAWS` resamples, less those for which the score is undefined."""
     value = float(score(counts.sum(0)))
     if len(counts) < 2:
         return value, np.nan, np.nan
@@ -139,8 +139,8 @@ def psds_interval(
     probabilities: (N, T, classes) of frames of `seconds`; only their order within a class matters.
 
     The interval is that of the basic bootstrap: resampling clips spreads the classes, whose deviation is subtracted, so
-    most resamples lie below the value and percentiles would be too low. The value itself has the same downward bias,
-    and is the lower end if nearly all resamples lie below it.
+    most resamples lie below the value and percentiles would be too low. The value itself has the same downward bias; it
+    is the lower end of the interval if nearly all resamples lie below it.
     """
     hours = probabilities.shape[1] * len(probabilities) * seconds / 3600
     value, low, high = bootstrap(_detections(probabilities, true, seconds), partial(_psds_of, hours=hours), seed)
@@ -207,7 +207,7 @@ def _psds_of(counts: np.ndarray, hours: float) -> np.ndarray:
 def alarm_curve(
     alarming: np.ndarray, emergency: np.ndarray, *, seconds: float, rules: Sequence[tuple[int, int]]
 ) -> pd.DataFrame:
-    """Return false alarms per hour and missed emergencies for rules "k of n frames" and `ALARM_THRESHOLDS`.
+    """Return false alarms per hour and missed emergencies for rules (k of n consecutive frames) and `ALARM_THRESHOLDS`.
 
     alarming: (N, T) probability that a frame is an emergency. emergency: (N,) bool, which clips are emergencies. A clip
     raises at most one alarm.

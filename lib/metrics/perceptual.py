@@ -4,8 +4,8 @@
     perceptual.distance(a, b)  # (n,)
 
 The linear weights come with the package; the trunk's ImageNet weights do not. Without them the trunk is
-untrained, and the name says so: the distance then ranks pairs much as a pixel distance does, and its values are
-comparable neither with published ones nor across networks.
+untrained, and the name says so: the distance then ranks pairs much like a pixel distance, and its values are
+not comparable with published ones or across networks.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ TRUNKS = {  # torchvision's weights of each trunk
     "vgg": models.VGG16_Weights.IMAGENET1K_V1,
     "squeeze": models.SqueezeNet1_1_Weights.IMAGENET1K_V1,
 }
-SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels: smaller sides are lost in their poolings
+SMALLEST = {"alex": 31, "vgg": 16, "squeeze": 17}  # pixels: pooling reduces smaller images to nothing
 CHUNK = 100  # images per batch at 32 px, fewer if larger: vgg needs about 7 MB per pair at 64 px
 
 
@@ -61,8 +61,8 @@ def load_lpips(net: str = "vgg", *, device: str = "cpu") -> Perceptual:
     """Load LPIPS with the trunk "alex", "vgg" or "squeeze".
 
     The trunk's weights are read from the hub cache; if they are missing, it is initialised from a fixed seed. At 32 px
-    report vgg: alex and squeeze cost 2 % and 8 % of it, but reflect mostly their padding there. Raises a
-    MetricError that says what to do about a damaged file.
+    report vgg: alex and squeeze cost 2 % and 8 % as much, but there reflect mostly padding. Raises a MetricError
+    that says what to do about a damaged file.
     """
     if net not in TRUNKS:
         raise MetricError(f"there is no LPIPS network {net!r}; choose from {', '.join(TRUNKS)}")
@@ -86,7 +86,7 @@ def load_lpips(net: str = "vgg", *, device: str = "cpu") -> Perceptual:
 def lpips_diversity(perceptual: Perceptual, images: Tensor, *, pairs: int, seed: int) -> dict[str, float]:
     """Return the mean LPIPS over `pairs` random pairs of different images (n, 3, h, w); higher is more diverse.
 
-    Returns mean and its 95 % interval, low and high: normal, with a variance that allows for pairs that share an image
+    Returns mean and its 95 % interval, low and high: normal, with a variance that accounts for pairs that share images
     (Aronow, Samii & Assenova 2015). Report the same for real images alongside.
     """
     if pairs < 2:
@@ -107,6 +107,6 @@ def lpips_diversity(perceptual: Perceptual, images: Tensor, *, pairs: int, seed:
 
 
 def mean_lpips(perceptual: Perceptual, a: Tensor, b: Tensor) -> float:
-    """Return the mean LPIPS between a[i] and b[i]. A low value between images and their sources indicates copying; one
+    """Return the mean LPIPS between a[i] and b[i]. A low value between samples and their sources indicates copying; one
     near 0 between two samples of the same condition indicates that the noise is ignored."""
     return perceptual.distance(a, b).double().mean().item()
