@@ -1,6 +1,6 @@
-"""A look-alike of AI Hub's emergency set and its controls: its folders, JSON and WAV files, with made-up sounds.
+"""An imitation of AI Hub's emergency set and its controls: folders, JSON and WAV files, with synthetic sounds.
 
-A clip is a tone of its class, a line at a time, in noise: enough for a classifier to learn the classes by.
+A clip is a modulated tone of its class in noise, enough for a classifier to learn the classes.
 """
 
 import json
@@ -16,17 +16,17 @@ from lib.emergency.synthesis.lines import CORES
 
 RATE = 44_100
 
-# Name of the folder there -> class of the source: the order of AI Hub, which is another.
+# AI Hub's folder -> class number of the source, in AI Hub's order, which differs from the source's.
 FOLDERS = {
     "강제추행(성범죄)": 1, "강도범죄": 2, "절도범죄": 3, "폭력범죄": 4, "화재": 8, "갇힘": 5, "응급의료": 9,
     "전기사고": 6, "가스사고": 7, "낙상": 12, "붕괴사고": 13, "태풍-강풍": 10, "지진": 11, "도움요청": 14,
     "실내": 15, "실외": 16,
 }  # fmt: skip
 CITY = {"6.가전/13.세탁기": 17, "6.가전/12.청소기": 18}  # AI Hub's city sounds
-PLAIN = {"가전소음_기타소음": 19}  # a folder of one's own
-PARTS = {15: 2}  # audio folders of a class, if not 1
+PLAIN = {"가전소음_기타소음": 19}  # a user's own folder
+PARTS = {15: 2}  # number of audio folders of a class, if not 1
 
-# Ways to break a clip -> the reason it is rejected for, None where it has to be read all the same.
+# Ways to break a clip -> the reason for its rejection, or None if it must still be read.
 BROKEN = {
     "cut JSON": "unreadable JSON",
     "list JSON": "no annotation",
@@ -44,7 +44,7 @@ BROKEN = {
     "copied JSON": "duplicate",
     "no JSON": "audio without JSON",
 }
-TRUNCATED = "truncated WAV"  # a clip of the catalogue that may not decode
+TRUNCATED = "truncated WAV"  # in the catalogue, but it may not decode
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Tree:
-    """folder: AI Hub's set. controls: the other roots. truth: stem -> clip. rejected: reason -> count."""
+    """folder: AI Hub's set. controls: folders of control sounds. truth: stem -> clip. rejected: reason -> count."""
 
     folder: Path
     controls: tuple[Path, ...]
@@ -79,10 +79,10 @@ def make_tree(
     form: str = "NFC",
     nested: bool = False,
 ) -> Tree:
-    """Writes folder/aihub, folder/city and folder/plain. A quarter of each class is in Validation.
+    """Write folder/aihub, folder/city and folder/plain. A quarter of each class is in Validation.
 
-    broken: what of `BROKEN` and `TRUNCATED` happens to one clip each. form: of the folders' names and the
-    file names, "NFC" or "NFD". nested: each folder lies in one of its own name.
+    broken: entries of `BROKEN` or `TRUNCATED`, each applied to one clip. form: normal form of folder and
+    file names, "NFC" or "NFD". nested: each folder lies in another of the same name.
     """
     draw = np.random.default_rng(seed)
     folder = Path(folder)
@@ -140,7 +140,7 @@ def _form(path: str, form: str) -> str:
 
 
 def _clip(draw, number: int, part: str, place: int, seconds: float) -> tuple[Truth, np.ndarray]:
-    """A clip and its samples: noise, and from onset to offset the tones of its class."""
+    """Return a clip and its samples: noise, with the tone of its class from onset to offset."""
     n = round(seconds * RATE)
     onset = round(draw.uniform(0, 0.3) * seconds, 3)
     offset = round(draw.uniform(0.6, 1) * seconds, 3)
@@ -204,7 +204,7 @@ def _break(what: str, label: Path, sound: Path, content: dict) -> None:
         name = "외계인" if what == "unknown class" else "지진" if "지진" not in label.stem else "화재"
         annotation["categories"] |= {"category_02": name, "category_03": f"{name}_소리"}
         _write_json(label, content)
-        if what == "unknown class":  # neither does the folder name one
+        if what == "unknown class":  # nor does the folder name a class
             other = label.parent.with_name("[라벨]99.외계인")
             other.mkdir()
             label.rename(other / label.name)

@@ -7,8 +7,8 @@ import sys
 import warnings
 from pathlib import Path
 
-# Before torch is imported anywhere. The tests' tensors are tiny, and threads that wait for each other in a
-# spin take minutes where the machine is shared.
+# Set before torch is imported anywhere. The tests' tensors are tiny, and on a shared machine threads that
+# busy-wait for each other take minutes.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
@@ -16,7 +16,7 @@ from toy import Repository, make_toy
 
 FOLDER = Path(__file__).parent
 
-# Files of tests that take seven seconds or more on two cores, the longest first. `make check` leaves them out.
+# Test files that take seven seconds or more on two cores, longest first. `make check` skips them.
 SLOW = [
     "test_notebooks",
     "press/test_workflow",
@@ -51,7 +51,7 @@ SLOW = [
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow files first, so that nobody waits for one at the end."""
+    """Run slow files first, so that none is left for the end."""
     files = [FOLDER / f"{name}.py" for name in SLOW]
     items.sort(key=lambda item: files.index(item.path) if item.path in files else len(files))
     for item in items:
@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Torch has one thread again after a test that gave it more."""
+    """Reset torch to one thread after a test that gave it more."""
     yield
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
@@ -69,7 +69,7 @@ def one_thread():
 
 @pytest.fixture
 def drawn():
-    """figure -> PNG bytes, with warnings as errors."""
+    """A function that draws a figure, with warnings as errors, and returns the PNG's bytes."""
     from matplotlib import pyplot as plt
 
     from lib import plots
@@ -90,14 +90,14 @@ def drawn():
 
 @pytest.fixture(scope="session")
 def built_toy(tmp_path_factory) -> tuple[Repository, str]:
-    """A toy repository after its first `make figures`, and what that printed. Not to be changed."""
-    repository = make_toy(tmp_path_factory.mktemp("toy") / "논문 a {b} {c")  # no character of a path is special
+    """A toy repository after its first `make figures`, and what that printed. Shared by tests: do not change it."""
+    repository = make_toy(tmp_path_factory.mktemp("toy") / "논문 a {b} {c")  # no character is special
     return repository, repository.make("figures")
 
 
 @pytest.fixture
 def toy(built_toy, tmp_path) -> Repository:
-    """A built toy repository of one's own, in which everything is up to date."""
+    """A copy of the built toy repository for one test; everything in it is up to date."""
     shutil.copytree(built_toy[0].folder, tmp_path / "a repository")
     return Repository(tmp_path / "a repository")
 
@@ -108,9 +108,9 @@ def fresh_toy(tmp_path) -> Repository:
     return make_toy(tmp_path / "a repository")
 
 
-@pytest.fixture(scope="module")  # its event loop would be in the way of other modules' tests
+@pytest.fixture(scope="module")  # its event loop would interfere with tests of other modules
 def browser():
-    """Chromium without a window, or a skip that says how to get one."""
+    """Headless Chromium; without it, the test is skipped with a message that says how to install it."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]")
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)

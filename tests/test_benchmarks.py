@@ -1,4 +1,4 @@
-"""What `make bench` says of its targets, and the classic DCGAN example that it compares with."""
+"""How `make bench` judges its targets, the classic DCGAN example that it compares with, and planted defects."""
 
 import itertools
 import re
@@ -17,7 +17,7 @@ from lib.data.augment import as_float
 
 
 def benchmark(values):
-    """A module whose measures are these in turn, with a target of at most 1."""
+    """A benchmark module that measures `values` in turn, with a target of at most 1."""
     left, asked = iter(values), []
 
     def measure(rounds: int = 12) -> pd.DataFrame:

@@ -1,6 +1,6 @@
-"""Binder's, Colab's and Docker's files, followed in an environment of their own.
+"""The files for Binder, Colab and Docker, executed in a fresh environment.
 
-That environment has the packages of this one: both come from the same lock file.
+It has the packages of the current one: both come from the same lock file.
 """
 
 import json
@@ -24,7 +24,7 @@ NAME = ADDRESS.rsplit("/", 1)[-1]
 
 
 def clone(folder: Path) -> Path:
-    """What a clone of this working tree would hold, with the results of the quick profile."""
+    """Copy what a clone of this working tree would contain, with the results of the quick profile."""
     kept = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True).stdout.splitlines()
     if not kept:  # an unpacked archive
         kept = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*")]
@@ -37,7 +37,7 @@ def clone(folder: Path) -> Path:
 
 
 def fresh_environment(folder: Path) -> dict[str, str]:
-    """A virtual environment with this one's packages, but without this repository's; the variables that activate it."""
+    """Make a virtual environment with the current packages except this one; return the variables that activate it."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)}))
     links = site / "packages"
@@ -51,16 +51,16 @@ def fresh_environment(folder: Path) -> dict[str, str]:
         "HOME": str(folder),
         "VIRTUAL_ENV": str(folder),
         "JUPYTER_PREFER_ENV_PATH": "1",
-        "JUPYTER_PATH": str(Path(sys.prefix) / "share" / "jupyter"),  # kernels are no packages
+        "JUPYTER_PATH": str(Path(sys.prefix) / "share" / "jupyter"),  # kernels are not packages
         "PIP_NO_INDEX": "1",
-        "PIP_NO_BUILD_ISOLATION": "0",  # pip's way to say: no isolation
+        "PIP_NO_BUILD_ISOLATION": "0",  # pip reads 0 as "no isolation"
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
     }
 
 
 @pytest.fixture(scope="module")
 def binder(tmp_path_factory):
-    """A clone and its environment after Binder has built them."""
+    """A clone and its environment, as built by Binder."""
     root = tmp_path_factory.mktemp("binder")
     copy, variables = clone(root / NAME), fresh_environment(root / "environment")
     run(copy / "binder" / "postBuild", cwd=copy, env=variables)
@@ -110,7 +110,7 @@ def test_binder_serves_the_overview_and_its_kernel(binder):
         assert ask("sessions", session)["kernel"]["name"] == "python3"
 
 
-# Runs python with the given words; prints the most memory that one of its processes has had, in GB.
+# Runs python with the given arguments; prints the peak memory of its processes in GB.
 MEASURE = """
 import resource, subprocess, sys
 subprocess.run([sys.executable, *sys.argv[1:]], check=True)
@@ -123,7 +123,7 @@ def test_the_overview_runs_there_in_the_memory_there_is(binder):
     copy, variables = binder
     command = ["-m", "nbconvert", "--to", "notebook", "--execute", "--output", "executed", "00_overview.ipynb"]
     peak = float(run("python", "-c", MEASURE, *command, cwd=copy / "notebooks", env=variables))
-    assert peak < 1.6  # of Binder's 2 GB; the server takes some of the rest
+    assert peak < 1.6  # of Binder's 2 GB, some of which the server needs
     content = json.loads((copy / "notebooks" / "executed.ipynb").read_text(encoding="utf-8"))
     printed = json.dumps([cell.get("outputs") for cell in content["cells"]])
     assert "the pyramid adds up: True" in printed and "has not been made" not in printed
@@ -147,7 +147,7 @@ shell.run_cell(first := "".join(cell["source"])).raise_error()  # once more: not
 
 
 def test_colab_fetches_the_repository_and_what_is_missing(tmp_path):
-    """As on Colab: nothing but one notebook, and a module that says where one is. The address leads to this tree."""
+    """As on Colab: only a notebook, and a module `google.colab`. The repository's address leads to this tree."""
     here = clone(tmp_path / "upstream")
     who = ["-c", "user.name=a", "-c", "user.email=a@b"]
     for command in (["init", "-q"], ["add", "-A"], [*who, "commit", "-q", "-m", "all"]):

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md's worked example, followed in a copy of the repository."""
+"""CONTRIBUTING.md's worked example, carried out in a copy of the repository."""
 
 import json
 import re
@@ -16,7 +16,7 @@ NAME = "08_label_smoothing"
 
 
 def python_blocks() -> list[tuple[str, str]]:
-    """(what the first line names, the code) of every block of Python."""
+    """Return (name in the first line, code) of every Python block."""
     found = [code.split("\n", 1) for language, code in BLOCKS if language == "python"]
     return [(first.removeprefix("# "), code) for first, code in found]
 
@@ -80,7 +80,7 @@ def test_the_notebook_has_the_form_of_all_once_its_outputs_are_stored(followed):
     run(followed, "-m", "lib.press.workflow", "outputs", "--profile", "smoke", "--only", NAME, "--cores", "1")
     form = f"(TestForm and {NAME}) or begins_alike or keep_the_order or in_the_smoke_profile"
     report = run(followed, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_notebooks.py", "-k", form)
-    assert int(re.search(r"(\d+) passed", report)[1]) > 10, report  # were they chosen at all?
+    assert int(re.search(r"(\d+) passed", report)[1]) > 10, report  # otherwise -k selected too few
 
 
 def test_the_readmes_row_fits_its_table(followed):

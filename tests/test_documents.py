@@ -1,4 +1,4 @@
-"""What stands beside the code: links that lead somewhere, names that exist, one version everywhere."""
+"""Documents: links that lead somewhere, names that exist, one version everywhere."""
 
 import re
 import subprocess
@@ -30,7 +30,7 @@ class TestDocument:
 
     def test_files_that_are_named_exist(self, document):
         named = re.findall(r"`((?:lib|tests|profiles|paper|benchmarks|notebooks|binder)/[\w/.-]+)`", prose(document))
-        guide = document.name == "CONTRIBUTING.md"  # whose example makes files
+        guide = document.name == "CONTRIBUTING.md"  # its worked example creates files
         missing = [name for name in named if not (ROOT / name).exists() and not (guide and re.search("smooth", name))]
         assert not missing
 

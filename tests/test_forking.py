@@ -1,4 +1,4 @@
-"""Trainings in forked processes: what they return, how they fail, and that they end with the one that began them."""
+"""Training in parallel processes: results, failures, and that the processes end with their parent."""
 
 import os
 import platform
@@ -30,7 +30,7 @@ def test_they_come_back_in_order(threads):
     here, weights = os.getpid(), torch.arange(6.0)
     found = side_by_side([lambda place=place: (place, torch.get_num_threads(), os.getpid()) for place in range(5)])
     assert [place for place, *_ in found] == list(range(5))
-    if sys.platform.startswith("linux"):  # functions without a name cannot be sent, and need not be
+    if sys.platform.startswith("linux"):  # lambdas cannot be pickled, and need not be
         assert {count for _, count, _ in found} == {1} and here not in {process for *_, process in found}
     assert torch.equal(side_by_side([lambda: weights * 2, lambda: weights * 3])[1], weights * 3)
     assert torch.get_num_threads() == 2 and os.environ.get("TQDM_DISABLE") is None
@@ -38,8 +38,8 @@ def test_they_come_back_in_order(threads):
 
 @linux
 def test_products_of_matrices_take_one_thread_there(threads):
-    """Two processes with two threads each, on two cores, took twice as long as with one each."""
-    with threadpool_limits(2):  # as a notebook has them; the tests themselves may run with one
+    """On two cores, two processes with two threads each took twice as long as with one thread each."""
+    with threadpool_limits(2):  # as in a notebook; the tests themselves may run with one
         found = [threadpool_info(), *side_by_side([threadpool_info] * 2)]
     here, *there = ({pool["num_threads"] for pool in pools} for pools in found)
     assert 2 in here and there == [{1}, {1}]
@@ -53,7 +53,7 @@ def test_a_gradient_is_the_same_there_and_here(threads):
         layer(torch.ones(64, 300)).square().mean().backward()
         return layer.weight.grad
 
-    here = gradient().clone()  # with two threads, which a forked process does not have
+    here = gradient().clone()  # with two threads; a forked process has one
     for there in side_by_side([gradient] * 3):
         torch.testing.assert_close(there, here)
 

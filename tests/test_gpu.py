@@ -1,4 +1,4 @@
-"""The run against the clock: what it stops is recorded as stopped, and its results come in parts."""
+"""Runs with a time limit (benchmarks/gpu.sh): what the limit stops is recorded, and results are packed in parts."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def test_parts_hold_every_file_once_and_none_is_larger_than_allowed(output, monk
         file.write_bytes(os.urandom(1200))
     out = output / "out"
     out.mkdir()
-    (out / "part-9.tar.gz").touch()  # of an earlier run
+    (out / "part-9.tar.gz").touch()  # from an earlier run
     gpu.pack([*files[:2], output / "figures" / "vanished", *files[2:]], out)
     parts = sorted(out.glob("part-*.tar.gz"))
     assert len(parts) == 3 and all(part.stat().st_size < 3400 for part in parts)
@@ -77,7 +77,7 @@ def test_a_stopped_run_is_recorded_and_told_as_stopped(output):
         side = {"id": name, "kind": "table", "provenance": about | {"made": made, "files": {f"{name}.csv": "f" * 64}}}
         (folder / f"{name}.json").write_text(json.dumps(side))
 
-    save("tab11_fid_lpips", "2026-01-01T23:59:59+00:00")  # of an older run
+    save("tab11_fid_lpips", "2026-01-01T23:59:59+00:00")  # from an earlier run
     gpu.record_stopped(job, 12, since="2026-01-02T00:00:00+00:00")
     assert not jobs.record(job).exists(), "nothing was saved, so there is nothing to record"
     save("tab12_controls", "2026-01-02T00:00:00+00:00")
@@ -91,7 +91,7 @@ def test_a_stopped_run_is_recorded_and_told_as_stopped(output):
 @pytest.mark.skipif(os.name != "posix", reason="the stand-in for a notebook is a shell script")
 @pytest.mark.parametrize("fails", ["", "05_emergency_cnn"])
 def test_a_notebook_starts_after_those_that_it_reads(output, monkeypatch, capsys, fails):
-    """Of profile trained, with a script in the place of the notebooks."""
+    """For profile trained, with a script instead of the notebooks."""
     script, log = output / "python", output / "log"
     lines = ["#!/bin/sh", "name=$(basename $4)", f'echo "begin $name" >> "{log}"', f'echo "end $name" >> "{log}"',
              f'test "$name" != "{fails}"']  # fmt: skip
@@ -111,7 +111,7 @@ def test_a_notebook_starts_after_those_that_it_reads(output, monkeypatch, capsys
 
 @pytest.mark.skipif(os.name != "posix", reason="halting processes needs signals")
 def test_the_clock_stops_a_run_and_whatever_it_started(output, monkeypatch):
-    """A stand-in for a notebook's process, its kernel in a session of its own, and a training's process of that."""
+    """Stand-ins: a notebook's process, its kernel in a session of its own, and the kernel's training process."""
     sleep = "import time; time.sleep(600)"
     kernel = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {sleep!r}]); {sleep}"
     begin = f"subprocess.Popen([sys.executable, '-c', {kernel!r}], start_new_session=True)"
@@ -136,7 +136,7 @@ def test_the_clock_stops_a_run_and_whatever_it_started(output, monkeypatch):
 def test_the_clock_tells_when_each_epoch_was_saved(output, monkeypatch):
     (job,) = jobs.select("smoke", only="01_laplacian_gan")
     arm = paths.build() / "checkpoints" / job.name / "dcgan"
-    (arm / "epoch-0001").mkdir(parents=True)  # of an earlier run
+    (arm / "epoch-0001").mkdir(parents=True)  # from an earlier run
     script = output / "python"
     script.write_text(f'#!/bin/sh\nmkdir "{arm}/epoch-0002" "{arm}/partial"\nsleep 1\nmkdir "{arm}/epoch-0003"\n')
     script.chmod(0o755)
@@ -174,7 +174,7 @@ def test_what_a_bare_machine_lacks_is_told_from_the_lock():
 
 @pytest.mark.skipif(os.name != "posix", reason="it is a shell script")
 def test_a_rehearsal_runs_and_packs(tmp_path):
-    """Of study 2, with a seed of its own; all notebooks take minutes."""
+    """For study 2 only, with seed 1; all notebooks would take minutes."""
     name = "02_categorical_similarity"
     environment = os.environ | {"OUTPUT_ROOT": str(tmp_path / "output")}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -196,6 +196,6 @@ def test_a_rehearsal_runs_and_packs(tmp_path):
     steps = json.loads((build / "gpu" / "steps.json").read_text())["steps"]
     assert len(steps) == 5 and all(row["milliseconds"] > 0 for row in steps)
     clock = json.loads((build / "gpu" / "clock.json").read_text())
-    assert {epoch.split("/")[0] for epoch in clock} == {"seed-1", "tuning 02"}  # the tuning is for all seeds
+    assert {epoch.split("/")[0] for epoch in clock} == {"seed-1", "tuning 02"}  # all seeds share the tuning
     assert all(epoch.split("/")[1] == name for epoch in clock if epoch.startswith("seed-1/"))
     assert list((build / "checkpoints").rglob("history.json"))

@@ -1,4 +1,4 @@
-"""The contract on imports is not only kept (`make lint` sees to that) but would notice a breach."""
+"""The import contract would detect violations; that there are none is checked by `make lint`."""
 
 import shutil
 import subprocess

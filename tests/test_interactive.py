@@ -1,4 +1,4 @@
-"""Figures to turn: what is drawn, and when."""
+"""Interactive figures: what is drawn, and when."""
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -11,7 +11,7 @@ from lib import interactive
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What reaches the reader, in order: ("new" or "again", object)."""
+    """What is displayed, in order: ("new" or "again", object)."""
     found = []
 
     class Handle:
@@ -36,7 +36,7 @@ def bar(height: float, width: int = 1) -> Figure:
 
 
 def test_the_picture_comes_first_and_follows_every_control(shown):
-    plt.close("all")  # what other tests have left open
+    plt.close("all")  # figures that other tests left open
     height, width = ipywidgets.FloatSlider(value=1.0, max=5), ipywidgets.IntSlider(value=1, min=1, max=3)
     panel = interactive.explore(bar, height=height, width=width)
     assert [kind for kind, _ in shown] == ["new", "new"] and isinstance(shown[0][1], Figure) and shown[1][1] is panel

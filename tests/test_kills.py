@@ -1,4 +1,4 @@
-"""Whether benchmarks/kills.py kills, and sees what must not be there."""
+"""benchmarks/kills.py kills runs, and detects partial files and wrong results."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ def test_a_toy_survives_three_kills(fresh_toy, tmp_path, capsys):
 
 @pytest.fixture
 def run(tmp_path):
-    """The folders of an undisturbed run and of one with a figure, its record and a checkpoint like it."""
+    """The folders of a run and of an undisturbed one, equal except for times: tables, a record and a checkpoint."""
     for name in ("undisturbed", "output"):
         figures, epoch = tmp_path / name / "figures/smoke", tmp_path / name / "build/checkpoints/smoke/arm/epoch-0002"
         figures.mkdir(parents=True)

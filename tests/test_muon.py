@@ -1,4 +1,4 @@
-"""Muon on many matrices at once: PyTorch's, but for its rounding, and Newton-Schulz as it is written down."""
+"""Muon on many matrices at once, against PyTorch's (up to rounding) and the Newton-Schulz formula."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ def trained(optimizer, some, steps=20, without=()):
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_as_pytorch_s(decay):
-    """Which rounds to bfloat16, three digits; steps add up to several units."""
+    """Up to rounding: PyTorch's uses bfloat16 (three digits), and the steps add up to several units."""
     how = {"lr": 0.1, "weight_decay": decay}
     ours, theirs = weights(), weights()
     trained(Muon(ours, **how), ours), trained(torch.optim.Muon(theirs, adjust_lr_fn="match_rms_adamw", **how), theirs)
@@ -68,7 +68,7 @@ def test_singular_values_come_near_one_and_directions_stay(shape):
 
 
 def test_each_matrix_is_its_own():
-    """Another matrix beside it, however large, and its own size change nothing."""
+    """Neither another matrix in the batch, however large, nor its own scale changes the result."""
     draw = torch.Generator().manual_seed(0)
     one, two = torch.randn(2, 6, 9, generator=draw)
     alone = orthogonalised(one[None])[0]

@@ -68,13 +68,13 @@ class TestForm:
         assert size < MOST_BYTES
 
     def test_thin(self, name):
-        own = [cell for cell in cells(name) if "colab" not in tags(cell)]  # which is the same in all
+        own = [cell for cell in cells(name) if "colab" not in tags(cell)]  # that cell is the same in all
         lines = [line for cell in own for line in source(cell).splitlines()]
         lines = [line for line in lines if line.strip() and not line.strip().startswith("#")]
         assert len(lines) <= MOST_CODE_LINES
 
     def test_what_it_takes_from_lib_is_there(self, name):
-        """Also in cells that run only where certain data are."""
+        """Also in cells that run only with certain data."""
         trees = [ast.parse(source(cell)) for cell in cells(name) if "colab" not in tags(cell)]
         modules = {}
         for node in (node for tree in trees for node in ast.walk(tree)):
@@ -95,7 +95,7 @@ class TestForm:
                     assert node.end_lineno - node.lineno < LONGEST_FUNCTION, node.name
 
     def test_no_variable_is_named_like_a_default(self, name):
-        """In an open notebook it would be taken for a parameter that is set in the wrong place."""
+        """In an open notebook it would be mistaken for a parameter set in the wrong place."""
         trees = [ast.parse(source(cell)) for cell in cells(name) if "parameters" not in tags(cell)]
         names = {node.id for tree in trees for node in ast.walk(tree)
                  if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}  # fmt: skip
@@ -125,7 +125,7 @@ class TestForm:
 
 
 def test_every_notebook_begins_alike_on_colab():
-    """The first cell of code; after it comes that with the parameters."""
+    """The first code cell is the same in all; the parameters cell follows it."""
     first = [cells(name)[0] for name in NAMES]
     assert all(tags(cell) == ["colab"] for cell in first) and len({source(cell) for cell in first}) == 1
     assert all("parameters" in tags(cells(name)[1]) for name in NAMES)
@@ -140,7 +140,7 @@ def test_notebook_names_keep_the_order():
 
 @pytest.fixture(scope="session")
 def output(tmp_path_factory) -> Path:
-    """One output folder for all, so that a notebook finds the results of those that it reads."""
+    """One output folder for all notebooks, so that each finds the results that it reads."""
     folder = tmp_path_factory.mktemp("smoke")
     share_speech(folder)
     return folder
@@ -191,19 +191,19 @@ def run_nbval(name: str, values: dict, output: Path, environment: dict) -> dict[
 
 
 def smoke_jobs() -> list[jobs.Job]:
-    """One run of each notebook, after those that it reads."""
+    """Return one run of each notebook, ordered after those that it reads."""
     return jobs.select("smoke", seeds="0") if "smoke" in parameters.profiles() else []
 
 
 @pytest.mark.parametrize("job", smoke_jobs(), ids=lambda job: job.notebook)
 def test_notebook_runs_and_prints_what_is_stored(job, output, environment):
     counts = run_nbval(job.notebook, parameters.for_cell(job.notebook, job.values), output, environment)
-    assert counts["tests"] == len([cell for cell in cells(job.notebook) if source(cell).strip()]) + 1  # the injected
+    assert counts["tests"] == len([cell for cell in cells(job.notebook) if source(cell).strip()]) + 1  # injected
     assert counts["failures"] == counts["errors"] == counts["skipped"] == 0
     assert (output / "figures" / f"{job.name}.json").exists()
 
 
-# The one that takes least; the tests of each study hold its trainings to the same bytes, and `make release-check` makes
+# The fastest notebook; the tests of each study check that its training is reproducible, and `make release-check` makes
 # all figures again and compares their data with what is stored.
 TWICE = [job for job in smoke_jobs() if job.notebook == "05_emergency_cnn"]
 
@@ -211,7 +211,7 @@ TWICE = [job for job in smoke_jobs() if job.notebook == "05_emergency_cnn"]
 @pytest.mark.parametrize("job", TWICE, ids=lambda job: job.notebook)
 def test_a_second_run_from_nothing_gives_the_same_bytes(job, output, environment, tmp_path):
     first = json.loads((output / "figures" / f"{job.name}.json").read_text(encoding="utf-8"))
-    share_speech(tmp_path)  # tests/emergency/synthesis has it spoken again
+    share_speech(tmp_path)  # tests/emergency/synthesis synthesises speech again
     values = parameters.for_cell(job.notebook, job.values)
     run_nbval(job.notebook, values, tmp_path, environment | {"OUTPUT_ROOT": str(tmp_path)})
     second = json.loads((tmp_path / "figures" / f"{job.name}.json").read_text(encoding="utf-8"))
@@ -224,7 +224,7 @@ def test_every_notebook_is_in_the_smoke_profile():
 
 
 def test_a_changed_output_would_be_noticed(output, environment, monkeypatch, tmp_path):
-    """nbval has several ways to pass without comparing; this is the proof that ours compares."""
+    """nbval can pass without comparing in several ways; this proves that it does compare."""
     content = json.loads(notebook(["epochs = 2", "print('loss', epochs)"]))
     printed = {"output_type": "stream", "name": "stdout", "text": ["loss 3\n"]}
     content["cells"][1] |= {"outputs": [printed], "execution_count": 2}
@@ -242,11 +242,11 @@ def test_a_changed_output_would_be_noticed(output, environment, monkeypatch, tmp
 
 @pytest.fixture(scope="module")
 def lab(browser, output, environment, tmp_path_factory):
-    """Runs all of a notebook in JupyterLab, one of its own cells or a study's with the values of `smoke`: the page."""
+    """A function that runs a notebook (its own cells or a study's, with `smoke` values) in JupyterLab: the page."""
     import papermill
 
     folder = tmp_path_factory.mktemp("lab")
-    # The reader's own JupyterLab is left alone. Cells out of sight are drawn, too, and no news are fetched.
+    # The user's own JupyterLab is left alone. Cells out of view are rendered too, and no news is fetched.
     how = {"notebook-extension/tracker": {"windowingMode": "none"}}
     how |= {"apputils-extension/notification": {"fetchNews": "false"}}
     for name, settings in how.items():
@@ -272,7 +272,7 @@ def lab(browser, output, environment, tmp_path_factory):
         page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for()
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Run All Cells", exact=True).click()
-        # All cells wait with a star at once, and lose it when they are done or one before them has failed.
+        # All cells get a star at once, and lose it when they are done or an earlier one has failed.
         prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt")
         page.wait_for_function(
             """() => {
@@ -316,7 +316,7 @@ def test_a_slider_draws_the_figure_anew(lab):
 
 
 def test_a_recording_that_is_dropped_in_is_listened_to(lab, output, tmp_path):
-    """By the recogniser that notebook 06 has saved, in the words of its cell."""
+    """With the recogniser saved by notebook 06, through the code of its cell."""
     import numpy as np
     import soundfile
 
@@ -337,4 +337,4 @@ def test_a_recording_that_is_dropped_in_is_listened_to(lab, output, tmp_path):
             button.click()
         chooser.value.set_files(tmp_path / file)
         below.get_by_text(said).first.wait_for()
-    assert below.locator("img").count() == 0  # the second took the place of the first
+    assert below.locator("img").count() == 0  # the second result replaced the first

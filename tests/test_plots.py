@@ -1,4 +1,4 @@
-"""The house style and shared plots: bands over seeds, tiles, pictures, and the same bytes twice."""
+"""The house style and shared plots: bands over seeds, tiles, pictures, reproducible bytes."""
 
 import io
 
@@ -22,7 +22,7 @@ def closed():
 
 
 def table(seeds):
-    """Two arms over four epochs: arm b is one above arm a, and seed s is s above seed 0."""
+    """Two arms over four epochs: arm b exceeds arm a by 1, and seed s exceeds seed 0 by s."""
     return pd.DataFrame(
         [
             {"arm": arm, "seed": seed, "epoch": epoch, "loss": epoch**2 + seed + (arm == "b")}

@@ -1,4 +1,4 @@
-"""The README's table of results: every number of ours is looked up, in the stored tables.
+"""The README's table of results: each of our numbers is looked up in the stored tables.
 
 `python tests/test_readme.py` writes the block anew after results have changed.
 """
@@ -17,7 +17,7 @@ SCENES = "scenes with recorded sounds, 600 clips, Whisper-base, 1 seed"
 
 
 def look_up(table: str, rows: dict[str, str], column: str, digits: int, spread: str = "") -> str:
-    """One cell of figures/<table>.csv as text, with ± sd where `spread` names its column."""
+    """Return one cell of figures/<table>.csv as text, with ± sd if `spread` names its column."""
     found = pd.read_csv(ROOT / "figures" / f"{table}.csv")
     for name, value in rows.items():
         found = found[found[name].astype(str) == value]
@@ -81,7 +81,7 @@ def block() -> str:
          "ESC-50 (50 classes), folds 1 to 4 in turn, 3 seeds"),
     ]  # fmt: skip
     trained = "trained/seed-0/tab11_fid_lpips"
-    if (ROOT / "figures" / f"{trained}.csv").exists():  # in features and with a trunk that were trained on ImageNet
+    if (ROOT / "figures" / f"{trained}.csv").exists():  # features and LPIPS trunk trained on ImageNet
         which = [{"arm": "pyramid GAN", "sources": "training"}, {"arm": "DCGAN"}]
         distances, diversities = (
             " / ".join(look_up(trained, arm, column, digits) for arm in which)

@@ -1,7 +1,7 @@
-"""Sentences of README and paper that state a direction: each stands as long as the stored tables bear it out.
+"""Sentences of README and paper that compare results: each must agree with the stored tables.
 
-Numbers are looked up (`test_readme`, `paper/house.typ`); a word such as "more" or "two of three" is typed, and has its
-condition here. Where one fails after new results, the sentence follows them, and its condition with it.
+Numbers are looked up (`test_readme`, `paper/house.typ`); words such as "more" or "two of three" are typed, and each
+such sentence has a condition here. If it fails after new results, change the sentence, and its condition with it.
 """
 
 import json
@@ -34,7 +34,7 @@ def row(table: pd.DataFrame, **where) -> pd.Series:
 
 
 def few_verdicts_stand_after_correction(table):
-    """Of tables whose verdicts are uncorrected."""
+    """In tables that were stored with uncorrected verdicts."""
     names = ("tab13_losses", "tab31_accuracy", "tab32_regularisers", "tab41_cnn")
     stored_p = [table(f"public/{name}") for name in names]
     before = sum(found.verdict.isin(["better", "worse"]).sum() for found in stored_p)
@@ -73,7 +73,7 @@ def the_inverter_changes_with_the_budget(table):
 
 
 def band_statistics_are_no_sure_gain(table):
-    """Shuffled levels ahead of zeros in two seeds, about level in one; behind zeros in the longer training."""
+    """Shuffled levels beat zeros in two seeds and are about equal in one; in the longer training they are worse."""
     controls = table("public/fig110_controls")
     controls = controls[controls.sources.isin(["held-out", "none"])].pivot_table(
         index="seed", columns="arm", values="fid"
@@ -94,8 +94,8 @@ def all_copy_where_the_discriminator_sees(table):
 
 
 def zeros_end_ahead_on_a_gpu(table):
-    """Though the pyramid GAN copies; DCGAN's distance ends above twice its smallest, with samples no more alike than
-    real images."""
+    """Although the pyramid GAN copies. DCGAN's distance ends above twice its minimum, with samples as diverse as real
+    images."""
     diverse = row(table("gpu/seed-0/tab11_fid_lpips"), arm="DCGAN")
     copier = row(table("gpu/seed-0/tab11_fid_lpips"), arm="pyramid GAN", sources="held-out")
     if copier.retrieval < 0.9 or copier.source_correlation < 0.7:
@@ -113,7 +113,7 @@ def zeros_end_ahead_on_a_gpu(table):
 
 
 def bands_of_several_images_keep_the_gain_and_copy_less(table):
-    """In VGG16's features: two and four images keep most of the gain over zeros, and find fewer sources."""
+    """In VGG16's features: two and four images keep most of the gain over zeros; sources are retrieved less often."""
     mixed = table("trained/seed-0/tab16_mixtures")
     zeros = row(mixed, arm="null: zeros").fid
     mixed = mixed[mixed.sources == "held-out"].set_index("images")
@@ -124,7 +124,7 @@ def bands_of_several_images_keep_the_gain_and_copy_less(table):
 def copying_alone_is_nearest(table):
     """Nearer to real images than any other arm that makes images."""
     controls = table("trained/seed-0/tab12_controls")
-    controls = controls[~controls.arm.str.contains("copy of|held-out images")]  # which are real images
+    controls = controls[~controls.arm.str.contains("copy of|held-out images")]  # these are real images
     return controls.loc[controls.fid.idxmin()].arm == "L2 decoder"
 
 
@@ -143,7 +143,7 @@ def codes_are_behind_by_less_than_is_known(table):
 
 
 def the_gap_goes_with_the_temperature(table):
-    """Points by which hard codes are behind the embedding, by the code temperature that the seed's tuning chose."""
+    """The gap of hard codes to the embedding, in points, by the code temperature that each seed's tuning chose."""
     behind = {}
     for seed in range(3):
         chosen = table(f"public/seed-{seed}/tab27_temperatures")
@@ -155,7 +155,7 @@ def the_gap_goes_with_the_temperature(table):
 
 
 def nt_xent_leads_on_a_gpu(table):
-    """In features of the encoder, at every point after the start, by some four points at the end."""
+    """On the encoder's features, at every evaluation after the start, and by some four points at the end."""
     curves = table("gpu/seed-0/fig26_curves").dropna(subset="knn")
     knn = curves[curves.epoch > 0].pivot(index="epoch", columns="arm", values="knn").dropna()
     lead = knn["NT-Xent"] - knn["categorical"]
@@ -171,7 +171,7 @@ def features_differ_by_as_much(table):
 
 
 def imsvd_makes_better_clusters(table):
-    """Of hard codes, by k-modes, also with correction for four arms; neighbours of its codes are two points behind."""
+    """k-modes on hard codes, also after correction for four arms; kNN on its codes is two points behind."""
     clusters = at_equal_bytes(
         *(pd.concat(table(f"public/seed-{seed}/{name}") for seed in range(3))
           for name in ("tab21_clustering", "tab22_representation"))
@@ -232,7 +232,7 @@ def quantisers_keep_neighbours_and_codes_order_classes(table):
 
 
 def filters_grow_alike(table):
-    """From the first to the last epoch, layer by layer: more often than not, and less with the penalty in every one."""
+    """From first to last epoch, similarity grows in most layers; with the penalty it ends lower in every layer."""
     curves = table("public/fig35_correlation").groupby(["arm", "layer", "epoch"]).rms.mean().unstack("epoch")
     plain, gram = (curves.loc[arm].iloc[:, [0, -1]].to_numpy() for arm in ("plain", "Gram"))
     return (plain[:, 1] > plain[:, 0]).mean() > 0.5 and (gram[:, 1] < plain[:, 1]).all()
@@ -277,7 +277,7 @@ def responses_matter_more(table):
 
 
 def pruning_may_cost_the_gram_network_more(table):
-    """On average over seeds it does, though no share up to 30 % shows it."""
+    """On average over seeds it does, but at no share up to 30 % is the difference significant."""
     left = table("public/fig39_pruning")
     left = left[left["removed"] == "most similar"] if "removed" in left else left
     left = left[left.share.between(0.05, 0.31)].pivot(index=["share", "seed"], columns="arm", values="accuracy")
@@ -309,7 +309,7 @@ def fixed_groups_reach_the_bound_where_they_can_be_tight(table):
 
 def the_vote_is_best_by_less_than_is_known(table):
     votes = table("trained/seed-0/tab43_ensemble").set_index("voter")
-    vote = votes.loc["2 of 3"]  # its p is McNemar's
+    vote = votes.loc["2 of 3"]  # p: McNemar's test
     return votes.balanced_accuracy.idxmax() == "2 of 3" and vote.against == "Whisper encoder" and vote.p > 0.05
 
 
@@ -342,7 +342,7 @@ def maps_hardly_change_when_layers_are_redrawn(table):
 
 
 def the_encoder_may_go_by_speech(table):
-    """More relevance on speech than on the event, by a map that flips no better than its simplest rival."""
+    """More relevance on speech than on the event, by a map no better in the flipping test than its simplest rival."""
     found = table("trained/seed-0/tab410_encoder_relevance").set_index("measure")
     more = all(found.low[f"relevance - {null}, speech (points)"] > found.high[f"relevance - {null}, event (points)"]
                for null in ("area", "log-energy", "random networks"))  # fmt: skip
@@ -528,7 +528,7 @@ def test_what_is_stated_is_there_and_holds(document, words, condition):
     assert condition(stored), f"{document} says {words!r}, which the stored tables do not: change the sentence"
 
 
-# -- networks of LPIPS: words, profile whose table 11 they are about, how its note names the network ---------------
+# -- networks of LPIPS: document, words, profile whose table 11 they describe, the network in that table's note -----
 
 TRUNKS = [
     (INTRODUCTION, "LPIPS with VGG16’s trained trunk* is stored for profile `trained`", "trained", "LPIPS-vgg of"),
@@ -550,7 +550,7 @@ KEYS = {"seed", "epoch", "layer", "bytes", "wanted", "share", "images", "ratio"}
 
 
 def turned(name: str) -> pd.DataFrame:
-    """The stored table with every column of numbers upside down: the largest value becomes the smallest."""
+    """Return the stored table with every numeric column reflected: the largest value becomes the smallest."""
     found = stored(name)
     for column in found.select_dtypes("number").columns.difference(KEYS):
         found[column] = found[column].min() + found[column].max() - found[column]
@@ -558,7 +558,7 @@ def turned(name: str) -> pd.DataFrame:
 
 
 def halved(name: str) -> pd.DataFrame:
-    """The stored table with half of every number, and no interval."""
+    """Return the stored table with all numbers halved and no intervals."""
     found = stored(name)
     for column in found.select_dtypes("number").columns.difference(KEYS - {"share"}):
         found[column] /= 2
