@@ -1,4 +1,4 @@
-"""Order, clock and ratios; never a duration."""
+"""Order of tasks, clock readings and ratios; never real durations."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from lib.timing import count_macs, interleave, ratio
 
 
 class FakeTime:
-    """A clock that only moves when a task runs."""
+    """A clock that advances only when a task runs."""
 
     def __init__(self):
         self.now, self.calls = 0.0, []

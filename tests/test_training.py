@@ -1,4 +1,4 @@
-"""The shared loop: batches, history, resume bit for bit, whatever interrupts it, and clear errors."""
+"""The training loop: batches, history, bit-exact resumption after any interruption, and clear errors."""
 
 import errno
 import io
@@ -43,7 +43,7 @@ def uninterrupted():
 
 
 def assert_same(found, expected):
-    """Bit for bit: history, weights, optimizer, schedule, random states, own state."""
+    """Assert bit-exact equality of history, weights, optimizer, schedule, random states and custom state."""
     pd.testing.assert_frame_equal(found.history, expected.history, check_exact=True)
     assert found.weights.keys() == expected.weights.keys()
     for name, value in expected.weights.items():
@@ -129,7 +129,7 @@ def test_too_few_samples_are_an_error(count, size, processes):
 
 
 def fit_values(values: dict[str, list[list[float]]], **options) -> pd.DataFrame:
-    """`fit` where step i of epoch e returns values[term][e][i]."""
+    """Call `fit` with a step that returns values[term][e][i] in step i of epoch e."""
     epochs = len(next(iter(values.values())))
     steps = {e: [{t: torch.tensor(v[e][i]) for t, v in values.items()} for i in range(len(v0))]
              for v0 in [next(iter(values.values()))[0]] for e in range(epochs)}  # fmt: skip
@@ -137,7 +137,7 @@ def fit_values(values: dict[str, list[list[float]]], **options) -> pd.DataFrame:
 
 
 def test_history_is_the_mean_of_every_term_over_all_steps():
-    steps = 43  # so that the last steps are fewer than those summed together
+    steps = 43  # not a multiple of the steps that are summed together
     values = {"task": [[float(i) for i in range(steps)], [2.0] * steps], "penalty": [[0.25] * steps, [0.5] * steps]}
     history = fit_values(values)
     assert history.to_dict("list") == {"epoch": [1, 2], "task": [(steps - 1) / 2, 2.0], "penalty": [0.25, 0.5]}
@@ -201,7 +201,7 @@ def test_a_term_that_is_not_finite_is_named_with_its_epoch(bad, at):
 
 
 def test_weights_of_all_networks_are_looked_at(tmp_path):
-    """Two of a GAN share many names."""
+    """The two networks of a GAN share many parameter names."""
     accelerator = start("cpu")
     players = prepare(accelerator, torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     with torch.no_grad():
@@ -219,7 +219,7 @@ def test_weights_of_all_networks_are_looked_at(tmp_path):
 
 
 def test_an_epoch_ends_early_where_a_term_stays_not_finite():
-    """It may be an epoch of hours."""
+    """The epoch may be hours long."""
     seen = []
 
     def step(batch):
@@ -252,7 +252,7 @@ def test_weights_that_are_not_finite_never_replace_a_good_checkpoint(tmp_path):
     network, optimizer = prepare(accelerator, model, torch.optim.SGD(model.parameters(), 0.1))
     bad = {"epoch": 2}
 
-    def losses(network, epoch):  # the root of 0 is finite, its slope is not
+    def losses(network, epoch):  # the root is finite at 0, its slope is not
         return {"task": (network(torch.ones(1, 1)) * (0.0 if epoch == bad["epoch"] else 1.0)).abs().sqrt().sum()}
 
     step = gradient_step(accelerator, network, optimizer, None, losses)
@@ -326,14 +326,14 @@ def test_fewer_epochs_than_saved_do_not_throw_the_others_away(tmp_path):
 def test_another_key_starts_anew(tmp_path):
     train(tmp_path / "toy", 1, rate=1, data="abc")
     trained = []
-    train(tmp_path / "toy", 1, on_step=lambda *now: trained.append(now), data="abc", rate=1)  # the order is no part
+    train(tmp_path / "toy", 1, on_step=lambda *now: trained.append(now), data="abc", rate=1)  # in any order
     assert not trained
     train(tmp_path / "toy", 1, on_step=lambda *now: trained.append(now), rate=1, data="abd")
     assert len(trained) == BATCHES
 
 
 def test_a_checkpoint_of_another_pytorch_is_not_taken_for_this_ones(tmp_path, monkeypatch):
-    """Results record the version that made them."""
+    """As results record the version that made them."""
     train(tmp_path / "toy", 1)
     trained = []
     monkeypatch.setattr(torch, "__version__", "0.0")
@@ -418,7 +418,7 @@ def test_an_error_releases_the_lock(tmp_path):
             train(tmp_path / "toy", on_step=stop_at(1, 1))
 
 
-# The weights (3 kB) are written first, then the optimizer (10 kB): no file may be larger than this.
+# Size limits of files in bytes: the weights (3 kB) are written first, then the optimizer (10 kB).
 @pytest.mark.parametrize("largest", [pytest.param(100, id="weights"), pytest.param(6000, id="optimizer")])
 def test_a_full_disk_keeps_the_older_checkpoint(tmp_path, uninterrupted, largest):
     answer = PROCESSES.SimpleQueue()
@@ -427,7 +427,7 @@ def test_a_full_disk_keeps_the_older_checkpoint(tmp_path, uninterrupted, largest
     process.join(PATIENCE)
     assert process.exitcode == 0
     kind, message = answer.get()
-    assert_same(train(tmp_path / "toy"), uninterrupted)  # whatever it was called
+    assert_same(train(tmp_path / "toy"), uninterrupted)  # whatever the error was called
     assert kind in ("OSError", "SafetensorError", "RuntimeError"), (kind, message)
 
 
@@ -491,7 +491,7 @@ def test_an_error_at_the_start_does_not_spoil_the_next():
 
 
 def test_each_start_is_fresh():
-    """A notebook trains many models in turn."""
+    """As a notebook trains many models in turn."""
     assert [start("cpu", precision).mixed_precision for precision in ("bf16", "no", "bf16")] == ["bf16", "no", "bf16"]
 
 
@@ -604,14 +604,14 @@ class Terminal(io.StringIO):
 
 
 def printed_on(screen: Terminal) -> str:
-    with redirect_stderr(screen):  # here and not in a fixture: pytest sets its own for each phase of a test
+    with redirect_stderr(screen):  # not in a fixture: pytest sets its own stderr in each phase of a test
         fit_values({"task": [[1.0], [2.5]]}, name="Gram")
     return screen.getvalue()
 
 
 @pytest.fixture
 def bars(monkeypatch):
-    """The widgets that are displayed, with the bar that is used in a notebook."""
+    """The widgets that the progress bar of a notebook displays."""
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     shown = []
     monkeypatch.setattr(training, "tqdm", tqdm.notebook.tqdm)
@@ -641,7 +641,7 @@ def test_tqdm_disable_silences_the_bar_on_a_terminal(monkeypatch):
 
 
 def test_tqdm_disable_silences_the_bar_in_a_notebook(bars, monkeypatch):
-    """What papermill's kernel inherits."""
+    """The variable is inherited by papermill's kernel."""
     monkeypatch.setenv("TQDM_DISABLE", "1")
     fit_values({"task": [[1.0], [2.5]]})
     assert bars == []
@@ -670,7 +670,7 @@ def test_predict_restores_the_mode_of_every_layer():
     assert model.training and not model[1].training
 
 
-# Averages, and steps captured for a GPU.
+# -- moving averages and captured steps ----------------------------------------------------
 
 
 @pytest.mark.parametrize("ramp", [False, True])
@@ -689,7 +689,7 @@ def test_a_moving_average_is_torchs_to_rounding(ramp):
 
 
 def captured_run(device: str, *, captured: bool) -> tuple[list[float], list[torch.Tensor]]:
-    """Ten steps of a small network with noise and a schedule; losses and weights."""
+    """Train a small network for ten steps with noise and a schedule; return losses and weights."""
     accelerator = start(device)
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1))
@@ -718,7 +718,7 @@ def test_a_captured_step_is_the_step(device):
 
 
 def test_a_recorded_step_is_replayed_on_the_batch_that_it_holds(monkeypatch):
-    """With a graph of ours, as there may be no GPU: it runs the step again, into the tensors of the recording."""
+    """With a stand-in for the CUDA graph, as there may be no GPU: it reruns the step, into the recorded tensors."""
     ran, recorded, rate = [], [], 0.25
 
     class Graph:
@@ -739,13 +739,13 @@ def test_a_recorded_step_is_replayed_on_the_batch_that_it_holds(monkeypatch):
     monkeypatch.setattr(captured, "_aside", captured.step)
     batches = list(torch.arange(12.0 * (warm_up + 4)).view(-1, 3, 4))
     assert [captured(batch)["sum"].item() for batch in batches] == [batch.sum().item() for batch in batches]
-    # One call more than it warms up, until it is ready; then one recording, and replays on one and the same batch.
+    # The warm-up and one more call until it is ready; then one recording, and replays on the same batch tensor.
     aside, held = ran[: warm_up + 1], ran[warm_up + 1 :]
     assert all(found is batch for found, batch in zip(aside, batches, strict=False)) and len(recorded) == 1
     assert len(held) == 1 + 3 and all(batch is captured.batch for batch in held)
     assert torch.equal(captured.batch, batches[-1]) and not any(batch is captured.batch for batch in batches)
     (group,) = optimizer.param_groups
-    assert isinstance(group["lr"], torch.Tensor) and group["lr"].item() == rate  # a schedule reaches the graph
+    assert isinstance(group["lr"], torch.Tensor) and group["lr"].item() == rate  # so a schedule affects the graph
 
 
 @dataclass

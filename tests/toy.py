@@ -1,4 +1,4 @@
-"""A toy repository: the real workflow over notebooks and modules that take no time."""
+"""A toy repository: the real workflow on notebooks and modules that run instantly."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def share_speech(output: Path) -> None:
-    """The sentences of the soundscapes in the cache of `output`, spoken once for all tests: that takes 20 seconds."""
+    """Link the soundscapes' speech into the cache of `output`; it is synthesised once for all tests (20 seconds)."""
     from filelock import FileLock
 
     from lib import paths
@@ -26,13 +26,13 @@ def share_speech(output: Path) -> None:
     cache = paths.build() / "cache"
     with FileLock(cache / "speech.lock"):
         for split in ("test", "validation", "train"):
-            if not any((cache / "speech").glob(f"{split}-*.npz")):  # one of older lines is made anew where it is read
+            if not any((cache / "speech").glob(f"{split}-*.npz")):  # if outdated, it is made again when read
                 speech_bank(split)
     (output / "build" / "cache").mkdir(parents=True)
     (output / "build" / "cache" / "speech").symlink_to(cache / "speech")
 
 
-# What the toys share with the real thing: everything that decides, orders and runs.
+# The files that the toys share with the repository: all that decide what is stale, in which order it runs, and run it.
 WORKFLOW = [
     *("Makefile", "Snakefile", "pyproject.toml", "requirements.lock", ".ci/environment"),
     *(f"lib/{name}.py" for name in ("__init__", "paths", "sources", "data/__init__", "data/catalog", "press/__init__")),
@@ -48,13 +48,13 @@ NOT_INHERITED = {
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without the settings of the `make test` that may be running these tests."""
+    """Return this process's environment without settings from the `make test` that may be running these tests."""
     kept = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
     return {name: value for name, value in kept.items() if not name.startswith("SNAKEMAKE")}
 
 
 def run_command(*command, **options) -> str:
-    """What the command printed; it has to succeed."""
+    """Run a command that has to succeed; return what it printed."""
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=300, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -146,7 +146,7 @@ TOY_NOTEBOOKS = {
 
 
 def notebook(cells: list[str]) -> str:
-    """A notebook file; the first cell is the `parameters` cell."""
+    """Return a notebook as JSON, with these code cells; the first is tagged `parameters`."""
     content = {
         "cells": [
             {
@@ -167,7 +167,7 @@ def notebook(cells: list[str]) -> str:
 
 
 def point_at(root: Path, patch, cells: dict[str, str] | None = None) -> None:
-    """Make `root` this process's repository, with a notebook for each of `cells`, which hold its parameters."""
+    """Make `root` this process's repository, with a notebook for each of `cells` (name → parameters cell)."""
     from lib import paths, plots
 
     for folder in ("notebooks", "profiles"):
@@ -179,12 +179,12 @@ def point_at(root: Path, patch, cells: dict[str, str] | None = None) -> None:
     (root / "profiles" / "quick.yaml").touch()
     patch.setenv("OUTPUT_ROOT", str(root))
     patch.delenv("RUN_FOLDER", raising=False)
-    patch.setitem(plots.STYLE, "pdf.fonttype", 3)  # subsetting fonts as published takes most of the time
+    patch.setitem(plots.STYLE, "pdf.fonttype", 3)  # subsetting fonts for type 42 takes most of the time
 
 
 @contextlib.contextmanager
 def jupyter_lab(*command, log: Path, **options) -> Iterator[int]:
-    """A server of JupyterLab, as `command` starts it, with the token `t`: its port, once it listens."""
+    """Start a JupyterLab server by `command`, with the token `t`; yield its port once it listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -193,7 +193,7 @@ def jupyter_lab(*command, log: Path, **options) -> Iterator[int]:
     with log.open("w") as stream:
         server = subprocess.Popen(words, stdout=stream, stderr=stream, **options)
     try:
-        for _ in range(240):  # the first start takes a while
+        for _ in range(240):  # two minutes: the first start is slow
             assert server.poll() is None, log.read_text()
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
@@ -205,14 +205,14 @@ def jupyter_lab(*command, log: Path, **options) -> Iterator[int]:
 
 
 class Repository:
-    """A folder with the workflow, its `make`, and short ways to look at and change its files."""
+    """A folder with the workflow; methods run `make` in it and read or change its files."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.environment = clean_environment() | {"VIRTUAL_ENV": sys.prefix}
 
     def start(self, *arguments: str) -> subprocess.Popen:
-        """`make …` in a process group of its own."""
+        """Start `make …` in a process group of its own."""
         return subprocess.Popen(
             ["make", *arguments],
             cwd=self.folder,
@@ -224,7 +224,7 @@ class Repository:
         )
 
     def make(self, *arguments: str, status: int = 0) -> str:
-        """`make …` to its end; returns what it printed."""
+        """Run `make …` and return what it printed; assert that it succeeds (status 0) or fails."""
         process = self.start(*arguments)
         try:
             output, _ = process.communicate(timeout=240)
@@ -250,7 +250,7 @@ class Repository:
         return (self.folder / path).exists()
 
     def wait_for(self, path: str, process: subprocess.Popen) -> None:
-        """Until the file is there, for five minutes at most."""
+        """Wait until the file exists, for at most five minutes."""
         for _ in range(6000):
             if self.exists(path):
                 return

@@ -1,6 +1,6 @@
-"""A small training with everything that a checkpoint has to hold, and processes to run it in.
+"""A small training run with everything that a checkpoint must contain, and processes to run it in.
 
-The processes come from a fork server that has torch imported, so that each starts at once.
+The processes come from a fork server that has already imported torch, so they start at once.
 """
 
 import multiprocessing
@@ -21,11 +21,11 @@ from lib import training
 
 BATCHES = 5  # per epoch
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["torch", "accelerate", "pandas", "torchvision"])  # what may be found anywhere
+PROCESSES.set_forkserver_preload(["torch", "accelerate", "pandas", "torchvision"])  # installed everywhere
 
 
 class Log:
-    """A state of one's own, registered for checkpointing."""
+    """A custom state, registered for checkpointing."""
 
     def __init__(self):
         self.steps = 0
@@ -46,9 +46,9 @@ def train(
     precision: str = "no",
     **key,
 ) -> SimpleNamespace:
-    """A network with dropout on images moved by torch's, NumPy's and Python's global random state.
+    """Train a network with dropout on images perturbed by torch's, NumPy's and Python's global random state.
 
-    on_step(epoch, step) is called before each step; what spoil(epoch, step) returns is added to the penalty.
+    on_step(epoch, step) is called before each step; spoil(epoch, step) is added to the penalty.
     """
     accelerator = training.start("cpu", precision)
     torch.manual_seed(1), np.random.seed(1), random.seed(1)
@@ -107,7 +107,7 @@ def kill_oneself(*_ignored) -> None:
 
 
 def train_and_be_killed(checkpoint: Path, where: str) -> None:
-    """SIGKILL in the second epoch: "in the middle of an epoch", or while its checkpoint is written."""
+    """Train, and SIGKILL oneself in the second epoch: within it (where="epoch") or while its checkpoint is written."""
 
     def kill_at(epoch, step):
         if epoch == 2 and where == "epoch" and step == 3:
@@ -134,7 +134,7 @@ def train_and_wait(checkpoint: Path, started) -> None:
 
 
 def train_with_small_files(checkpoint: Path, bytes_: int, answer) -> None:
-    """No file may be larger than `bytes_` from the second epoch on: the writers meet a real error of write(2)."""
+    """Train with files limited to `bytes_` from the second epoch on, so that write(2) really fails."""
 
     def limit(epoch, step):
         if epoch == 2:
@@ -149,7 +149,7 @@ def train_with_small_files(checkpoint: Path, bytes_: int, answer) -> None:
 
 
 def train_linear(processes: int, process: int, port: int, folder: Path, checkpoint: Path | None, epochs: int) -> None:
-    """A linear model by SGD on its share of batches of 8 / `processes`; saves weights and history."""
+    """Train a linear model by SGD on one process's share of the batches, each of 8 / `processes`; save the result."""
     torch.set_num_threads(1)
     if processes > 1:
         os.environ.update(RANK=str(process), LOCAL_RANK=str(process), WORLD_SIZE=str(processes))
@@ -158,7 +158,7 @@ def train_linear(processes: int, process: int, port: int, folder: Path, checkpoi
     inputs, targets = torch.randn(35, 5, generator=fixed), torch.randn(35, 2, generator=fixed)
     accelerator = training.start("cpu")
     assert accelerator.num_processes == processes
-    torch.manual_seed(process)  # different starts: the processes have to agree on one
+    torch.manual_seed(process)  # different weights: the processes have to agree on those of one
     model = nn.Linear(5, 2)
     if process == 0:
         with torch.no_grad():

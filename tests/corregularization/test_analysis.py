@@ -29,7 +29,7 @@ def orthonormal(n, d, seed=0):
 
 
 def spread(matrix):
-    """Cosines of pairs i < j, and singular values of the unit filters, by NumPy."""
+    """Return the cosines of pairs i < j and the singular values of the unit filters, by NumPy."""
     unit = matrix.numpy() / np.linalg.norm(matrix.numpy(), axis=1, keepdims=True)
     cosines = np.array([unit[i] @ unit[j] for i in range(len(unit)) for j in range(i + 1, len(unit))])
     return cosines, np.linalg.svd(unit, compute_uv=False)

@@ -1,4 +1,4 @@
-"""Each baseline against a slow oracle from its paper's formula, closed forms and finite differences."""
+"""Each baseline against a slow implementation of its paper's formula, closed forms and finite differences."""
 
 import itertools
 import math
@@ -40,7 +40,7 @@ WEIGHT_LOSSES = {
     "so": soft_orthogonality,
     "lengths": lengths,
     "inner products": inner_products,
-    "srip": lambda weight: srip(weight, generator=torch.Generator().manual_seed(3)),  # one start, to compare calls
+    "srip": lambda weight: srip(weight, generator=torch.Generator().manual_seed(3)),  # the same v_0 in every call
     "mma": mma,
     "ocnn": ocnn,
 }
@@ -52,7 +52,7 @@ def draw(shape, seed=0):
 
 
 def rows(weight):
-    """Filters as lists of numbers."""
+    """Return the filters as lists of numbers."""
     return [w.flatten().tolist() for w in weight]
 
 
@@ -65,14 +65,14 @@ def directions(weight):
 
 
 def simplex(d):
-    """d + 1 unit vectors in d dimensions with equal angles, (d + 1, d)."""
+    """Return d + 1 unit vectors in d dimensions with equal angles, (d + 1, d)."""
     centred = torch.eye(d + 1, dtype=torch.float64) - 1 / (d + 1)
     basis = torch.linalg.svd(centred).Vh[:d]  # the hyperplane in which they lie
     return torch.nn.functional.normalize(centred @ basis.T, dim=1)
 
 
 def orthonormal(shape, seed=0):
-    """Orthonormal rows if n <= d, else orthonormal columns."""
+    """Return a matrix with orthonormal rows if n <= d, else with orthonormal columns."""
     flat = draw((shape[0], math.prod(shape[1:])), seed)
     u, _, vh = torch.linalg.svd(flat, full_matrices=False)
     return (u @ vh).view(shape)
@@ -92,7 +92,7 @@ def test_soft_orthogonality_is_the_paper_sum_over_n_squared(shape):
     filters = rows(weight)
     of_filters = gram_distance(filters)
     of_columns = gram_distance(list(zip(*filters, strict=True)))
-    assert of_filters - of_columns == pytest.approx(n - d)  # so "double" SO says nothing new
+    assert of_filters - of_columns == pytest.approx(n - d)  # so "double" SO adds nothing
     value = soft_orthogonality(weight).item() * n**2
     assert value == pytest.approx(of_filters if n <= d else of_columns)
 
@@ -112,7 +112,7 @@ def test_srip_is_the_power_iteration_of_the_paper(shape):
 
 
 def test_descent_on_srip_makes_filters_orthonormal():
-    """From a fixed start it only turned them out of the way of one vector: the norm stayed at 6.9 of 8.2."""
+    """With a fixed v_0 it only rotated them away from that vector: the norm stayed at 6.9 of 8.2."""
     torch.manual_seed(0)
     weight = torch.randn(32, 27, requires_grad=True)
     optimizer = torch.optim.Adam([weight], 0.01)
@@ -179,7 +179,7 @@ def test_ocnn_is_the_sum_over_shifts(shape):
     ],
 )
 def test_ocnn_is_the_distance_of_the_operator_from_orthogonal_rows(shape, stride, image):
-    """K is the layer's matrix on a circular image, where every row is an interior row: ‖K Kᵀ - I‖²."""
+    """‖K Kᵀ - I‖², with K the layer's matrix on a circular image, where all rows are interior."""
     weight = draw(shape)
     n, channels, *size = shape
     steps = (stride,) * len(image) if isinstance(stride, int) else stride
@@ -221,7 +221,7 @@ def test_ocnn_without_shifts_is_soft_orthogonality():
 
 
 def test_ocnn_sees_the_shifted_copy_that_the_gram_matrix_misses():
-    """Two one-pixel filters, a pixel apart: orthonormal as vectors, the same feature when slid."""
+    """Two one-pixel filters, a pixel apart: orthonormal as vectors, but the same feature in a convolution."""
     weight = torch.zeros(2, 1, 3, 3, dtype=torch.float64)
     weight[0, 0, 1, 1] = weight[1, 0, 1, 2] = 1
     assert soft_orthogonality(weight) == 0
@@ -282,7 +282,7 @@ def test_mma_is_exact_for_almost_equal_filters():
     loss = mma(weight)
     assert loss.item() == pytest.approx(-angle, rel=1e-5)
     loss.backward()
-    assert weight.grad.norm(dim=1).tolist() == pytest.approx([1, 1])  # |∂θ/∂w| = 1/‖w‖, for each of the pair
+    assert weight.grad.norm(dim=1).tolist() == pytest.approx([1, 1])  # |∂θ/∂w| = 1/‖w‖ for each filter of the pair
 
 
 # --- properties of all ----------------------------------------------------------------------------
@@ -383,12 +383,12 @@ def test_orthogonal_init():
     orthogonal_init(model)
     for number, layer in enumerate(model[:2]):
         norm = before[f"{number}.weight"].norm().double()
-        assert norm**2 / len(layer.weight) == pytest.approx(1 / 3, rel=0.25)  # per filter, by the default start
+        assert norm**2 / len(layer.weight) == pytest.approx(1 / 3, rel=0.25)  # per filter, as initialised by default
         matrix = as_matrix(layer.weight).double()
         gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
         torch.testing.assert_close(gram, norm**2 / len(gram) * torch.eye(len(gram)).double(), atol=1e-5, rtol=0)
     for name, value in model.state_dict().items():
-        if name not in ("0.weight", "1.weight"):  # the linear layer keeps its start
+        if name not in ("0.weight", "1.weight"):  # the linear layer is unchanged
             assert torch.equal(value, before[name])
     first = model[0].weight.clone()
     torch.manual_seed(0)

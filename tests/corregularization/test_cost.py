@@ -1,4 +1,4 @@
-"""Operations in closed form, turns and columns; never a duration."""
+"""Costs: operations in closed form, order of timing, columns; never real durations."""
 
 from functools import partial
 
@@ -54,12 +54,12 @@ def test_one_row_per_method_the_step_first(table):
     ("method", "per_layer"),
     [
         (WHOLE, lambda n, d: 2 * n * n * d),  # U Uᵀ and one product for the gradient
-        (AUTOGRAD, lambda n, d: 3 * n * n * d),  # one more: for each factor of U Uᵀ
+        (AUTOGRAD, lambda n, d: 3 * n * n * d),  # one more, as each factor of U Uᵀ has its own
         ("Gram, random g = 2", lambda n, d: 2 * n * n * d // 2),
         ("Gram, random g = 4", lambda n, d: 2 * n * n * d // 4),
         ("Soft orthogonality", lambda n, d: 3 * n * n * d),
-        ("SRIP", lambda n, d: (6 * 2 - 1) * n * d),  # no gradient for the start vector
-        ("MMA", lambda n, d: n * n * d),  # the gradient is of the chosen pairs alone
+        ("SRIP", lambda n, d: (6 * 2 - 1) * n * d),  # v_0 gets no gradient
+        ("MMA", lambda n, d: n * n * d),  # the gradient is that of the chosen pairs only
         ("OCNN", lambda n, d: 3 * 25 * n * n * d),  # 5 × 5 shifts
     ],
 )

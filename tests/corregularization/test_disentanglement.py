@@ -46,14 +46,14 @@ def test_the_misfit_is_a_log_likelihood_but_for_a_constant():
         return -Normal(logits.sigmoid(), module.SD).log_prob(images).sum((1, 2, 3))
 
     difference = exact(one) - exact(other)
-    # Thousands of nats less thousands in float32: the rounding is of the terms, not of the difference.
+    # A difference of thousands of nats in float32: rounding errors scale with the terms, not with the difference.
     assert torch.allclose(misfit(one, images) - misfit(other, images), difference, rtol=1e-4, atol=0.02)
 
 
 def test_form_of_the_network():
     logits, mean, log_variance = VAE(latents=5, width=4)(torch.rand(2, 3, 16, 16))
     assert logits.shape == (2, 3, 16, 16) and mean.shape == log_variance.shape == (2, 5)
-    assert len(select_layers(VAE())) == 6  # three convolutions of either half
+    assert len(select_layers(VAE())) == 6  # three convolutions in each half
 
 
 def test_arms_of_one_seed_differ_by_their_penalty_alone(train):

@@ -1,4 +1,4 @@
-"""What the notebook does with trained arms: statistics against SciPy, the choice of strengths, pruning, tables."""
+"""Experiments on trained arms: choice of strengths, pruning, tables, verdicts and checks of parameters."""
 
 import threading
 import time
@@ -49,7 +49,7 @@ def images(count=20, seed=0):
 
 
 def network(seed=0):
-    """A small network with batch norm statistics of its own, in evaluation mode."""
+    """Return a small network with non-default batch norm statistics, in evaluation mode."""
     torch.manual_seed(seed)
     model = VanillaCNN(2, (8, 12))
     for block in model.features:
@@ -59,7 +59,7 @@ def network(seed=0):
 
 
 def trained(label, seed=0, accuracies=(0.5, 0.6, 0.7), **options):
-    """A result as training leaves it, with made-up numbers."""
+    """Return a result like those of training, with made-up numbers."""
     epochs = range(len(accuracies))
     history = pd.DataFrame(
         {
@@ -104,14 +104,14 @@ def test_the_validation_split_is_disjoint_and_whole(share):
 
 
 def scripted(monkeypatch, loss):
-    """In place of training: an arm's last loss is a function of its strength and seed. Returns the calls."""
+    """Replace training: an arm's last loss is loss(strength, seed). Return the list of calls."""
     calls = []
 
     def train_arms(arms, train, test, settings, *, seed, checkpoints=None):
         calls.append({"arms": arms, "train": train, "test": test, "seed": seed, "checkpoints": checkpoints})
         found = {}
         for arm in arms:
-            # Accuracy would choose the strongest.
+            # By accuracy, the largest strength would be chosen.
             history = pd.DataFrame({"test_loss": [-99, loss(arm.strength, seed)], "test_accuracy": arm.strength})
             found[arm.label] = Trained(arm, nn.Identity(), history, pd.DataFrame(), {})
         assert len(found) == len(arms)
@@ -122,7 +122,7 @@ def scripted(monkeypatch, loss):
 
 
 def test_a_strength_is_the_best_of_pooled_validation_whatever_the_seed_of_the_run(monkeypatch, tmp_path):
-    """With one seed alone 1 would be the best, with another 100; both together prefer 10."""
+    """With one seed alone 1 would be best, with the other 100; on average 10 is."""
     losses = {1000: {0.1: 0.9, 1: 0.3, 10: 0.4, 100: 0.9}, 1001: {0.1: 1, 1: 1, 10: 0.4, 100: 0.3}}
     monkeypatch.setattr(experiments, "TUNING_SEEDS", tuple(losses))
     calls = scripted(monkeypatch, lambda strength, seed: losses[seed][strength])
@@ -143,7 +143,7 @@ def test_a_strength_is_the_best_of_pooled_validation_whatever_the_seed_of_the_ru
 
 
 def test_runs_that_share_a_folder_train_different_arms_at_a_time(monkeypatch, tmp_path):
-    """Seeds that run side by side: a network that another run is training would be refused."""
+    """For seeds that run in parallel, as a run cannot train a network that another is training."""
     busy, done, most, guard = set(), set(), [], threading.Lock()
 
     def train_arms(arms, *_, **__):
@@ -152,7 +152,7 @@ def test_runs_that_share_a_folder_train_different_arms_at_a_time(monkeypatch, tm
             assert not labels & busy, "one network, trained twice at a time"
             busy.update(labels)
             most.append(len({label[0] for label in busy}))
-        time.sleep(0 if labels <= done else 0.05)  # what is done is read from its checkpoint
+        time.sleep(0 if labels <= done else 0.05)  # a finished arm is read from its checkpoint
         with guard:
             busy.difference_update(labels)
             done.update(labels)
@@ -178,7 +178,7 @@ def test_profiles_tune_at_the_budget_of_use(profile):
     tuning -= round(0.2 * tuning)
     steps = small // values["batch_size"] * values["small_epochs"]
     assert tuning // values["batch_size"] * values["tuning_epochs"] == pytest.approx(steps, rel=0.02)
-    assert tuning == small or not values["tuning_count"]  # or all that there are
+    assert tuning == small or not values["tuning_count"]  # or all training images
 
 
 def test_no_run_is_trained_with_a_seed_of_the_tuning():
@@ -189,8 +189,8 @@ def test_no_run_is_trained_with_a_seed_of_the_tuning():
 @pytest.mark.parametrize(
     ("peak", "chosen", "edge", "tried"),
     [
-        (1, 1, False, [0.1, 1, 10]),  # inside: nothing more is tried
-        (30, 10, False, [0.1, 1, 10, 100]),  # 10 and 100 are equally good: the one nearer to 1, which is inside now
+        (1, 1, False, [0.1, 1, 10]),  # not at an edge: nothing more is tried
+        (30, 10, False, [0.1, 1, 10, 100]),  # 10 and 100 tie: 10 is nearer to 1, and no longer an edge
         (0.05, 0.1, False, [0.01, 0.1, 1, 10]),
         (1e9, 10 * 10**FURTHER, True, [0.1, 1, 10, *(10 * 10**k for k in range(1, FURTHER + 1))]),  # up to the limit
     ],

@@ -1,4 +1,4 @@
-"""Every figure from made-up saved data of one and of three seeds: no warning, named axes, the same bytes twice."""
+"""Every figure, from made-up data of one and of three seeds: no warnings, labelled axes, reproducible bytes."""
 
 import io
 
@@ -31,7 +31,7 @@ ARMS = ("plain", "Gram", "random g = 2")
 
 
 def histories(seeds):
-    """As `experiments.histories`: epoch 0 has no training loss."""
+    """Return data like `experiments.histories`: epoch 0 has no training loss."""
     return pd.DataFrame(
         [
             {
@@ -115,7 +115,7 @@ def kernels():
     }
 
 
-# name → (figure of so many seeds, labels with units that have to be there)
+# name → (function from the number of seeds to the figure, labels with units that must appear)
 FIGURES = {
     "filters": (lambda seeds: figures.filters(kernels()["conv1"]), set()),
     "similar_filters": (
@@ -178,7 +178,7 @@ FIGURES = {
 
 
 def networks():
-    """As `imagenet.similarity_table`, of networks with 5 and 13 layers."""
+    """Return data like `imagenet.similarity_table`, for networks with 5 and 13 layers."""
     return pd.DataFrame(
         [
             {"network": name, "layer": layer, "filters": filters, "seed": 0, "welch": 0.1 / layer, "rms": value / layer}
@@ -191,7 +191,7 @@ def networks():
 
 
 def probed():
-    """As `imagenet.pruning_table`."""
+    """Return data like `imagenet.pruning_table`."""
     rows = [
         (name, share, 50 - 40 * share) for name in ("most similar", "shortest", "random") for share in (0, 0.1, 0.3)
     ]
@@ -206,7 +206,7 @@ def png(figure):
 
 
 def unnamed(figure):
-    """Axes that are drawn with numbers on them and no label, neither own nor of those that share them."""
+    """Return the axes with numbers but no label, neither their own nor that of an axis they share."""
     found = []
     for number, axes in enumerate(figure.axes):
         for side, shared in (("x", axes.get_shared_x_axes()), ("y", axes.get_shared_y_axes())):
@@ -227,7 +227,7 @@ OF_ONE_MODEL = (
     "trained_networks",
     "trained_pruning",
     "traversals",
-)  # no seeds in their data
+)  # their data have no seeds
 DRAWN = [
     (name, seeds)
     for name in FIGURES
@@ -320,7 +320,7 @@ def test_differences_from_plain_are_paired_by_seed_and_epoch():
     frame = histories(3)
     for panels in (figures.loss_curves(frame).axes[3:5], figures.grouped_loss_curves(frame, groups(3)).axes[:2]):
         for axes in panels:
-            for number, line in enumerate(axes.lines):  # an arm's number is what it was given above plain
+            for number, line in enumerate(axes.lines):  # arm k is made to differ from plain by k
                 assert line.get_ydata().tolist() == pytest.approx([number] * len(line.get_ydata()))
                 assert line.get_color() == figures.ARM_COLOURS[ARMS[number]]
 
@@ -374,7 +374,7 @@ def test_packing_draws_a_column_per_loss_the_bound_and_no_colour_twice():
     assert len({line.get_color() for line in lines.values()}) == len(lines)
     assert lines["Welch bound"].get_xdata().tolist() == [0.5, 1, 2, 8]
     assert lines["Welch bound"].get_ydata().tolist() == pytest.approx([0.05, 0.1, 0.2, 0.8])
-    assert axes[0].get_ylim()[0] == 0 and axes[0].get_ylim()[1] > 0.8  # nothing is cut off
+    assert axes[0].get_ylim()[0] == 0 and axes[0].get_ylim()[1] > 0.8  # no curve is cut off
 
 
 def test_differences_show_intervals():

@@ -1,4 +1,4 @@
-"""Networks trained elsewhere: their weights from a cache that the tests make, and what is measured on their filters."""
+"""Measures of the filters of given networks: near-duplicates, pruning criteria, probes."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from lib.data.images import load_images
 
 
 def network(*kernels):
-    """Convolutions with these kernels, one after the other."""
+    """Return a network of convolutions with these kernels."""
     layers = [nn.Conv2d(kernel.shape[1], len(kernel), kernel.shape[2], padding=1) for kernel in kernels]
     for layer, kernel in zip(layers, kernels, strict=True):
         layer.weight.data.copy_(kernel)
@@ -50,7 +50,7 @@ def test_what_each_criterion_removes():
 def test_pruning_what_answers_nothing_costs_nothing():
     torch.manual_seed(0)
     kernel = torch.randn(8, 3, 3, 3)
-    kernel[4:] *= 1e-9  # half of the filters are as good as zero
+    kernel[4:] *= 1e-9  # half of the filters are almost zero
     train, test = (load_images("shapes-plain", split, count=60) for split in ("train", "test"))
     model = network(kernel)
     table = imagenet.pruning_table(model, train, test, [0.0, 0.5], seed=0).set_index(["removed", "share"]).accuracy

@@ -1,4 +1,4 @@
-"""The Gram penalty against closed forms, slow loops with plain autograd and finite differences, and within PyTorch."""
+"""The Gram penalty against closed forms, loops with autograd and finite differences; layers, autocast, compile, DDP."""
 
 import itertools
 import math
@@ -34,7 +34,7 @@ def stream(seed=0):
 
 
 def slow_penalty(weight, parts, power=2, margin=0.0):
-    """The formula, pair by pair; its gradient is autograd's."""
+    """Return the penalty pair by pair; its gradient comes from autograd."""
     total, pairs = 0.0, 0
     for part in parts:
         for i, j in itertools.permutations(part, 2):
@@ -52,7 +52,7 @@ def value_and_gradient(function, weight):
 
 
 def simplex(d):
-    """d + 1 vectors in d dimensions with equal angles, (d + 1, d)."""
+    """Return d + 1 vectors in d dimensions with equal angles, (d + 1, d)."""
     centred = torch.eye(d + 1, dtype=torch.float64) - 1 / (d + 1)
     return centred @ torch.linalg.svd(centred).Vh[:d].T
 
@@ -80,7 +80,7 @@ def test_orthogonal_filters_cost_exactly_nothing(power, groups):
 def test_simplex_costs_exactly_one_over_d(d):
     assert gram_penalty(simplex(d), power=1).item() == pytest.approx(1 / d, rel=1e-12)
     assert gram_penalty(simplex(d)).item() == pytest.approx(d**-2, rel=1e-12)
-    assert welch_bound(d + 1, d) == pytest.approx(1 / d)  # a simplex is the best packing there is
+    assert welch_bound(d + 1, d) == pytest.approx(1 / d)  # a simplex is an optimal packing
 
 
 def test_two_copies_of_a_basis_are_at_the_welch_rms_with_maximum_one():
@@ -263,7 +263,7 @@ def test_second_derivatives_are_refused_and_not_wrong():
     weight = draw(4, 3).requires_grad_()
     for loss in (gram_penalty(weight), gram_penalty(weight) ** 2):
         (gradient,) = torch.autograd.grad(loss, weight, create_graph=True)
-        with pytest.raises(RuntimeError):  # one of three messages of torch, none of ours
+        with pytest.raises(RuntimeError):  # with one of three messages of torch
             torch.autograd.grad(gradient.square().sum(), weight)
 
 
@@ -367,9 +367,9 @@ def test_response_penalty_takes_samples_from_everywhere_and_ignores_means_and_sc
     torch.testing.assert_close(response_penalty(responses, rows=100), whole)  # there are 100
     taken = []
     monkeypatch.setattr(module, "gram_penalty", lambda matrix, **_: taken.append(matrix) or matrix.sum())
-    places = torch.arange(128 * 32 * 32.0).view(128, 1, 32, 32).expand(-1, 2, -1, -1)  # each response says where it is
+    places = torch.arange(128 * 32 * 32.0).view(128, 1, 32, 32).expand(-1, 2, -1, -1)  # each response is its own index
     response_penalty(places.double(), rows=4096)
-    found = (taken[0][0] - taken[0][0].min()).round().long()  # they come centred; the first of all is the smallest
+    found = (taken[0][0] - taken[0][0].min()).round().long()  # undoes the centring: index 0 is always taken
     assert len(found.unique()) == 4096
     image, row, column = found // 1024, found // 32 % 32, found % 32
     for axis, length in ((image, 128), (row, 32), (column, 32)):
@@ -429,8 +429,8 @@ def test_the_compiled_penalty_equals_the_eager_one(groups):
 
     weight = draw(8, 5).float()
     torch.compiler.reset()
-    # All that torch.compile does up to machine code, whose compiler takes half a minute: one graph
-    # forward and backward, decomposed and partitioned.
+    # All steps of torch.compile except code generation, which takes half a minute: one forward and
+    # backward graph, decomposed and partitioned.
     compiled = torch.compile(loss, backend="aot_eager_decomp_partition", fullgraph=True)
     torch.testing.assert_close(value_and_gradient(compiled, weight), value_and_gradient(loss, weight))
 

@@ -10,14 +10,14 @@ from lib.corregularization.packing import LOSSES, at_ratio, pack, packing_table
 
 
 def packed(grouping="whole", loss="p = 2", n=24, d=12, steps=200, starts=3, **options):
-    """The coherence of each start."""
+    """Return the coherence of each start."""
     return [coherence(one) for one in pack(n, d, grouping, steps=steps, starts=starts, **LOSSES[loss], **options)]
 
 
 @pytest.mark.parametrize("grouping", ["whole", "random", "noise"])
 def test_the_squared_loss_reaches_the_welch_bound_whole_and_with_random_groups(grouping):
     start = coherence(pack(24, 12, steps=0)[0])
-    assert start["rms"] > 1.2 * start["welch"]  # so there was something to gain
+    assert start["rms"] > 1.2 * start["welch"]  # so there was room for improvement
     for found in packed(grouping):
         assert found["rms"] == pytest.approx(found["welch"], rel=0.01)
         assert found["effective_rank"] == pytest.approx(12, rel=2e-3)
@@ -36,7 +36,7 @@ def test_a_higher_power_or_a_hinge_keeps_all_pairs_apart_with_random_groups_too(
 
 
 def group_gradients(vectors, groups=4, draws=4000):
-    """Tangential gradients of the squared loss under random groups, (draws, n, d)."""
+    """Return tangential gradients of the squared loss under random groups, (draws, n, d)."""
     generator = torch.Generator().manual_seed(0)
     leaf = vectors.clone().requires_grad_()
     values = (gram_penalty(leaf, groups=groups, generator=generator) for _ in range(draws))
@@ -44,7 +44,7 @@ def group_gradients(vectors, groups=4, draws=4000):
 
 
 def test_the_noise_of_random_groups_on_tight_frames_is_that_of_the_docstring():
-    """Sampling m - 1 of a filter's n - 1 pairs without replacement: variance (N-k)/(N-1) / k of the pairs' own."""
+    """Sampling k = m - 1 of a filter's N = n - 1 pairs without replacement: the variance times (N-k)/(N-1) / k."""
     n, groups = 24, 4
     frame = pack(n, 12, steps=400)[0].double()
     cosine = frame @ frame.T / torch.outer(frame.norm(dim=1), frame.norm(dim=1))
@@ -111,7 +111,7 @@ def test_vectors_that_do_not_form_equal_groups_are_refused():
 
 
 def made_up(largest):
-    """A table with these largest cosines of two starts at n/d = 2 by grouping, the same for every loss."""
+    """Return a table of two starts with these largest cosines by grouping at n/d = 2, the same for every loss."""
     rows = [("random start", "whole", 0.6)] + [
         (loss, groups, value) for loss in LOSSES for groups, value in largest.items()
     ]

@@ -19,7 +19,7 @@ def network():
 
 
 def correlations(responses):
-    """Off-diagonal correlations of channels, by NumPy. responses: (B, C, *positions)."""
+    """Return the off-diagonal correlations of channels, by NumPy. responses: (B, C, *positions)."""
     flat = responses.detach().double().transpose(0, 1).flatten(1).numpy()
     table = np.corrcoef(flat)
     return table[~np.eye(len(table), dtype=bool)]
@@ -28,7 +28,7 @@ def correlations(responses):
 @pytest.mark.parametrize("power", [1, 2, 4])
 @pytest.mark.parametrize("shape", [(40, 5), (6, 4, 9), (3, 5, 4, 4)])
 def test_response_penalty_is_the_mean_power_of_correlations(shape, power):
-    responses = draw(*shape) + draw(shape[0], 1, *shape[2:], seed=1)  # a common part correlates the channels
+    responses = draw(*shape) + draw(shape[0], 1, *shape[2:], seed=1)  # a shared part correlates the channels
     expected = np.mean(np.abs(correlations(responses)) ** power)
     assert response_penalty(responses, power=power).item() == pytest.approx(expected, rel=1e-5)
 
@@ -37,7 +37,7 @@ def test_a_network_is_judged_by_the_mean_over_its_layers_last_responses():
     model = network()
     layers = select_layers(model)
     penalty = ResponsePenalty(layers)
-    model(draw(4, 3, 8, 8, seed=3))  # forgotten with the next pass
+    model(draw(4, 3, 8, 8, seed=3))  # replaced by the next forward pass
     images = draw(5, 3, 8, 8)
     model(images)
     value = penalty().item()

@@ -1,4 +1,4 @@
-"""Arms and their training: what twins share, resuming bit for bit, label noise, and what the penalty does."""
+"""Arms and their training: what arms share, bit-exact resumption, label noise, and effects of the penalty."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def narrow(name, classes):
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """A quarter of the filters."""
+    """Build networks with a quarter of the filters."""
     monkeypatch.setattr(training, "build_model", narrow)
 
 
@@ -53,7 +53,7 @@ def run(arm, settings=SETTINGS, *, seed=0, checkpoint=None, train=TRAIN):
 
 
 def assert_same(found, expected):
-    """Equal to the last bit."""
+    """Assert bit-exact equality."""
     pd.testing.assert_frame_equal(found.history, expected.history, check_exact=True)
     pd.testing.assert_frame_equal(found.layers, expected.layers, check_exact=True)
     state, wanted = found.model.state_dict(), expected.model.state_dict()
@@ -67,7 +67,7 @@ class Interruption(Exception):
 
 
 def interrupt(monkeypatch, after):
-    """The augmentation, called once a step, fails at its call number `after` + 1."""
+    """Make the augmentation, called once per step, fail after `after` calls; return the list of calls."""
     calls, augment = [], training.flip_and_shift
 
     def failing(pixels):
@@ -124,7 +124,7 @@ def test_orthogonal_initialisation_starts_orthogonal():
 
 def test_training_is_a_function_of_the_seed_and_augmentation_can_be_left_out(monkeypatch):
     assert_same(run(RANDOM), run(RANDOM))
-    calls = interrupt(monkeypatch, after=0)  # would fail if called
+    calls = interrupt(monkeypatch, after=0)  # it would fail if it were called
     run(PLAIN, replace(SETTINGS, augment=False))
     assert not calls
 
@@ -159,7 +159,7 @@ def test_scores_that_are_left_out_change_no_other_number(tmp_path):
 
 
 def test_weight_decay_shrinks_filters_alone():
-    """All other values have no decay; where a step leaves them alone, they stay as they are."""
+    """All other parameters have no decay."""
     seen = []
 
     class Recorded(torch.optim.AdamW):
@@ -277,7 +277,7 @@ def test_arms_of_one_experiment_keep_their_checkpoints_apart(tmp_path, monkeypat
 def test_a_run_that_failed_in_its_second_epoch_goes_on_bit_for_bit(arm, tmp_path, monkeypatch):
     whole = run(arm)
     with monkeypatch.context() as patch:
-        calls = interrupt(patch, after=4)  # 3 steps an epoch: the second step of the second epoch
+        calls = interrupt(patch, after=4)  # 3 steps per epoch: fails in the second step of the second epoch
         with pytest.raises(Interruption):
             run(arm, checkpoint=tmp_path / "arm")
         assert len(calls) == 5
@@ -327,7 +327,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit_and_keeps_finished_arms(tmp_p
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     calls = interrupt(monkeypatch, after=100)
     resumed = train_arms(arms, TRAIN, TEST, SETTINGS, seed=0, checkpoints=tmp_path / "arms")
-    assert len(calls) == 6  # none of the finished arm, epochs 2 and 3 of the other
+    assert len(calls) == 6  # none for the finished arm, epochs 2 and 3 of the other
     for label in whole:
         assert_same(resumed[label], whole[label])
 
@@ -403,7 +403,7 @@ def test_label_noise_repeats_with_its_seed_and_is_told_from_clean_labels():
 
 @pytest.mark.parametrize("steps", range(1, 9))
 def test_any_number_of_steps_has_a_schedule(steps):
-    """OneCycleLR divides by zero where a quarter of the steps is one step."""
+    """OneCycleLR divides by zero if a quarter of the steps is one step."""
     found = run(PLAIN, replace(SETTINGS, epochs=1, batch_size=27 // steps), train=images(27 // steps * steps))
     assert np.isfinite(found.history.task.iloc[-1])
 
