@@ -23,7 +23,7 @@ def own_output(tmp_path, monkeypatch):
 
 
 def noise(number, count=2400):
-    """(count,) int16, the same for the same number."""
+    """Return noise, (count,) int16, seeded by `number`."""
     return np.random.default_rng(number).integers(-20_000, 20_000, count).astype(np.int16)
 
 
@@ -208,7 +208,7 @@ def test_second_time_nothing_is_decoded(tmp_path, monkeypatch):
     again = load(tmp_path)
     assert not calls and again.checksum == first.checksum and again.names == first.names
     assert torch.equal(again.samples, first.samples) and torch.equal(again.folds, first.folds)
-    again.samples.zero_()  # in memory of its own
+    again.samples.zero_()  # its memory is not shared
     assert load(tmp_path).checksum == first.checksum and not calls
     load(tmp_path, seconds=0.1)
     load(tmp_path, count=3)
@@ -233,7 +233,7 @@ CATEGORIES = {"dog": 0, "rooster": 1, "cat": 5}
 
 
 def write_esc50(folder, folds=range(1, 6)):
-    """The official repository with two short clips of three classes in each fold: 44.1 kHz."""
+    """Write the official repository, with two short clips of three classes in each fold, at 44.1 kHz."""
     lines = ["filename,fold,target,category,esc10,src_file,take"]
     for fold in folds:
         for category, target in CATEGORIES.items():
@@ -337,7 +337,7 @@ def test_damaged_official_esc50(tmp_path):
 @pytest.mark.parametrize("damage", [(",3,0,dog,", ",6,0,dog,"), (",3,0,dog,", ",3.5,0,dog,"), (",3,0,dog,", ",3,0,,"),
                                     ("3-3000-B-0.wav", "3-3000-A-0.wav")])  # fmt: skip
 def test_a_wrong_line_in_the_list_of_esc50(tmp_path, damage):
-    """A fold that there is not, none of the classes, a clip twice: none may pass for data."""
+    """An invalid fold, a missing class, a clip named twice: each is an error."""
     write_esc50(tmp_path / "ESC-50-master")
     path = tmp_path / "ESC-50-master/meta/esc50.csv"
     path.write_text(path.read_text().replace(*damage))
@@ -355,7 +355,7 @@ def test_damaged_esc50_archive(tmp_path, damage):
     content = bytearray(archive.read_bytes())
     if damage == "flip":
         content[len(content) // 2] ^= 0xFF
-    elif damage in ("version", "locked"):  # of the last entry in the zip's directory
+    elif damage in ("version", "locked"):  # in the last entry of the zip's directory
         content[content.rfind(b"PK\1\2") + {"version": 6, "locked": 8}[damage]] |= 0x81
     archive.write_bytes({"cut": content[: len(content) // 2], "text": b"none"}.get(damage, content))
     with pytest.raises(DataError, match=r"ESC-50-master\.zip .*could not be unpacked .*get it again.*github"):

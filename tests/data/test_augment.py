@@ -1,4 +1,4 @@
-"""From stored pixels to network input: ranges, and that augmentation moves whole pixels and nothing else."""
+"""Network input from stored pixels: ranges, and that augmentation only moves whole pixels."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,13 @@ from lib.data.augment import as_float, flip_and_shift
 
 
 def numbered(size=5, channels=3):
-    """An image (1, C, S, S) in which no value occurs twice, and none is zero (the padding)."""
+    """Return an image (1, C, S, S) in which no value occurs twice and none is zero (the padding)."""
     values = torch.arange(1, channels * size * size + 1)
     return values.view(1, channels, size, size).to(torch.uint8)
 
 
 def crops(image, shift):
-    """Every view of `image` (C, H, W) that may come out, by (top, left, mirrored), written with slices."""
+    """Return every possible view of `image` (C, H, W) by (top, left, mirrored), cut with slices."""
     _, height, width = image.shape
     padded = np.pad(image.numpy(), [(0, 0), (shift, shift), (shift, shift)])
     found = {}

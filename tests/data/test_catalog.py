@@ -39,7 +39,7 @@ def test_official_form_comes_before_folder(tmp_path):
 
 
 def test_celeba_is_official_with_the_list_of_its_parts(tmp_path):
-    """Without it nobody knows which images are of one person, and they are split like any folder."""
+    """Without the list, which keeps each person in one split, images are split like any folder."""
     write(tmp_path / "celeba/img_align_celeba/000001.jpg")
     assert catalog.locate("celeba").kind == "folder"
     write(tmp_path / "celeba" / catalog.CELEBA_LIST)
@@ -141,5 +141,5 @@ def test_what_software_leaves_in_a_folder_is_not_data(tmp_path, name):
         (tmp_path / folder / "1.jpg").touch()
     assert [file.name for file in catalog.scan(tmp_path)] == ["bird/1.jpg"]
     (tmp_path / "icon").mkdir()
-    (tmp_path / "icon" / "1.jpg").touch()  # a class of one's own
+    (tmp_path / "icon" / "1.jpg").touch()  # a class of the user's
     assert len(catalog.scan(tmp_path)) == 2

@@ -33,14 +33,14 @@ def noise(count, seed=0, level=0.1):
 
 
 def sound_file(samples, rate=RATE, kind="WAV", subtype=None):
-    """The bytes of a file."""
+    """Return the bytes of a file written by libsndfile."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format=kind, subtype=subtype)
     return buffer.getvalue()
 
 
 def av_file(samples, container, codec, rate=RATE, *, picture=False):
-    """The bytes of a file with one sound track, mono or (n, 2), written by FFmpeg; `picture`: a film as well."""
+    """Return the bytes of a file written by FFmpeg: one sound track, mono or (n, 2), and with `picture` a video."""
     samples = np.asarray(samples, np.float32).reshape(len(samples), -1)
     buffer = io.BytesIO()
     layout = "mono" if samples.shape[1] == 1 else "stereo"
@@ -76,13 +76,13 @@ def reason(content, **options):
 
 
 def level(samples):
-    """Root mean square of the inner part in dB relative to a sine of half the full scale."""
+    """Return the RMS of the inner part in dB, relative to a sine at half of full scale."""
     inner = samples[len(samples) // 8 : -len(samples) // 8] / 32_768
     return 10 * np.log10(8 * (inner**2).mean() + 1e-20)
 
 
 def likeness(samples, reference):
-    """Largest correlation over small shifts: lossy formats may delay."""
+    """Return the largest correlation over small shifts, as lossy formats may delay the sound."""
     reference = reference[1000:-1000]
     starts = range(max(len(samples) - len(reference) + 1, 1))
     starts = [start for start in starts if start < 4000]
@@ -126,7 +126,7 @@ def test_formats_of_ffmpeg(container, codec, picture):
     rate = 48_000
     samples = tone(300, rate) * np.linspace(0, 1, rate)
     content = av_file(np.stack([samples] * 2, 1), container, codec, rate, picture=picture)
-    with pytest.raises(soundfile.LibsndfileError):  # else the test tests nothing
+    with pytest.raises(soundfile.LibsndfileError):  # otherwise FFmpeg would not be tested
         soundfile.SoundFile(io.BytesIO(content))
     result = decoded(content)
     assert abs(len(result) - RATE) < 2500  # encoders pad to whole frames
@@ -135,7 +135,7 @@ def test_formats_of_ffmpeg(container, codec, picture):
 
 
 def test_amr():
-    """The speech format of telephones, written by hand: a header and 20 ms frames of the highest rate."""
+    """The speech format of telephones, written by hand: a header and 20 ms frames at the highest bit rate."""
     assert len(decoded(b"#!AMR\n" + (b"\x3c" + bytes(31)) * 50)) == RATE
 
 
@@ -171,7 +171,7 @@ def test_paths(tmp_path, name):
 def test_rates(rate):
     result = decoded(sound_file(tone(1000, rate), rate, subtype="FLOAT"))
     assert len(result) == RATE
-    inner = slice(2000, -2000)  # at its ends the file begins and stops suddenly
+    inner = slice(2000, -2000)  # without the abrupt start and end
     assert np.abs(result[inner] / 32_768 - tone(1000)[inner]).max() < 1e-4
 
 
@@ -280,7 +280,7 @@ def test_what_a_loud_sample_drowns_is_told():
 
 
 def flac_of(samples, announced):
-    """FLAC whose header says `announced` samples."""
+    """Return FLAC whose header announces `announced` samples."""
     content = bytearray(sound_file(samples, kind="FLAC"))
     content[21], content[22:26] = content[21] & 0xF0, announced.to_bytes(4, "big")
     return bytes(content)
@@ -294,7 +294,7 @@ def test_a_flac_of_unknown_length_is_heard_to_its_end(announced):
 
 
 def test_wav_with_chunks_behind_the_sound():
-    """Pictures and texts there are no sound."""
+    """Pictures and texts after the samples are not read as sound."""
     samples = np.rint(32_768 * noise(RATE)).astype(np.int16)
     picture = np.random.default_rng(0).bytes(50_001)
     content = sound_file(samples) + b"id3 " + len(picture).to_bytes(4, "little") + picture + b"\0"
@@ -310,7 +310,7 @@ WHOLE = {"wav": sound_file(NOISE), "flac": sound_file(NOISE, kind="FLAC"), "ogg"
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_truncated(kind):
-    """What is there is returned, from 0.1 s on; less is refused."""
+    """What is left is returned if it is 0.1 s or more; otherwise the file is refused."""
     whole, reference = WHOLE[kind], decoded(WHOLE[kind])
     part = decoded(whole[: len(whole) // 2])
     assert 8_000 < len(part) < 30_000
@@ -321,7 +321,7 @@ def test_truncated(kind):
 
 @pytest.mark.parametrize("announced", [0, 10**6, 2**31 - 1, 2**32 - 1])
 def test_wav_with_wrong_chunk_sizes(announced):
-    """As interrupted recorders leave it."""
+    """As left behind by interrupted recorders."""
     content = bytearray(sound_file(noise(RATE)))
     for place in (4, 40):
         content[place : place + 4] = announced.to_bytes(4, "little")
@@ -380,7 +380,7 @@ def test_a_playlist_opens_nothing(tmp_path, playlist):
 
 @pytest.mark.parametrize(("good", "expected"), [(10, None), (0, "not audio")])
 def test_a_track_that_appears_on_the_way_is_the_end(monkeypatch, good, expected):
-    """As in a damaged FLV: PyAV finds no stream of the packet's number."""
+    """As in a damaged FLV: PyAV finds no stream with a packet's number."""
     whole, content = decoding._ffmpeg, av_file(tone(440), "flv", "aac")
 
     def breaks_off(file):
@@ -426,7 +426,7 @@ def test_files_that_are_none(tmp_path, monkeypatch):
 
 
 def test_memory_is_bounded_by_the_result(tmp_path):
-    """Ten minutes of four channels at 24 kHz, mostly a hole in the file: 115 MB."""
+    """With ten minutes of four channels at 24 kHz: 115 MB, mostly a hole in a sparse file."""
     rate, seconds = 24_000, 600
     with wave.open(str(tmp_path / "long.wav"), "wb") as file:
         file.setparams((4, 2, rate, seconds * rate, "NONE", ""))

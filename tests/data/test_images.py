@@ -39,7 +39,7 @@ def offline(monkeypatch):
 
 
 def picture(number, size=(8, 8)):
-    """A lossless random image; the same number gives the same one."""
+    """Return a lossless random image, seeded by `number`."""
     random = np.random.default_rng(number)
     return Image.fromarray(random.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
@@ -109,7 +109,7 @@ def test_balanced_is_as_equal_as_possible(count):
     chosen = balanced(labels, count, seed=0)
     assert len(set(chosen.tolist())) == count and (np.diff(chosen) > 0).all()
     sizes = np.bincount(labels[chosen], minlength=3)
-    # Water filling: whoever has less than the fullest class by two or more has given all it has.
+    # A class with at least two fewer than the largest one has contributed all it has.
     for have, own in zip(sizes, (20, 2, 15), strict=True):
         assert have == own or have >= sizes.max() - 1
 
@@ -226,7 +226,7 @@ def test_one_bit_image(tmp_path):
 
 @pytest.mark.parametrize("values", [np.array([[-1, 1000]], np.float32), np.array([[0, 4_000_000]], np.int32)])
 def test_values_without_a_scale_are_refused(tmp_path, values):
-    """They would turn black, or white."""
+    """They would become black or white."""
     Image.fromarray(values).save(tmp_path / "x.tif")
     with pytest.raises(
         DataError, match=r"x\.tif cannot be read.*values as 32-bit integers or floats, whose scale is not known"
@@ -243,7 +243,7 @@ def test_transparency_is_laid_over_white(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation(tmp_path, orientation):
-    """All eight stored forms of one upright picture are read as the upright picture."""
+    """All eight stored orientations of a picture are read as the upright picture."""
     upright = picture(3, (6, 4))
     stored = {
         1: [], 2: [Image.Transpose.FLIP_LEFT_RIGHT], 3: [Image.Transpose.ROTATE_180],
@@ -261,7 +261,7 @@ def test_exif_rotation(tmp_path, orientation):
 
 def test_size_cuts_the_centre_and_smooths(tmp_path):
     stripes = np.zeros((64, 96, 3), np.uint8)
-    stripes[:, ::2] = 255  # as fine as can be: without antialiasing this becomes all black or white
+    stripes[:, ::2] = 255  # the finest stripes: without antialiasing, all black or white
     stripes[:, :16] = stripes[:, 80:] = (255, 0, 0)
     Image.fromarray(stripes).save(tmp_path / "x.png")
     pixels = images.decode([tmp_path / "x.png"], 16)
@@ -387,7 +387,7 @@ def test_download_lands_whole_in_the_data_root(tmp_path, monkeypatch, offline):
 
 @pytest.fixture
 def decoded(tmp_path, monkeypatch):
-    """A folder that is in the cache, and a count of the images decoded since."""
+    """A cached folder, a counter of the images decoded since, and a function that loads it."""
     split_folder(tmp_path / "set", {"a": 4, "b": 4})
     first = load_images("folder:set", "train")
     calls = Counter()
@@ -411,7 +411,7 @@ def test_second_time_nothing_is_decoded(decoded):
     again = load()
     assert not calls and again.checksum == first.checksum
     assert torch.equal(again.pixels, first.pixels) and torch.equal(again.labels, first.labels)
-    again.pixels.zero_()  # in memory of its own
+    again.pixels.zero_()  # its memory is not shared
     assert load().checksum == first.checksum
 
 
@@ -425,7 +425,7 @@ def test_damaged_cache_is_made_again(decoded, damage):
     elif damage == "header":
         content[80] ^= 0xFF
     other = {"cut": content[:-7], "empty": b"", "text": b"\xff" * 500, "zip": content[:64] + b"PK\3\4" + bytes(99)}
-    other["list"] = content[:74] + b"{[]: 1}".ljust(117) + b"\n" + content[192:]  # in the place of NumPy's header
+    other["list"] = content[:74] + b"{[]: 1}".ljust(117) + b"\n" + content[192:]  # instead of NumPy's header
     path.write_bytes(other.get(damage, bytes(content)))
     with pytest.warns(UserWarning, match="damaged: it is made again"):
         assert load().checksum == first.checksum
@@ -442,7 +442,7 @@ def test_changed_image_is_noticed(decoded, tmp_path):
 
 
 def test_cached_values_are_used_only_with_their_labels():
-    """A whole file is not enough: what is cached under this key may be of other labels, or altered and packed anew."""
+    """Even an intact file may have been made with other labels, or altered and repacked."""
     made = []
 
     def make():
@@ -495,7 +495,7 @@ def md5(path):
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes bytes as Python 2 wrote its strings, which is what the official files hold."""
+    """Writes bytes as Python 2 wrote its strings, as in the official files."""
 
     def save_bytes(self, value):
         short = len(value) < 256
@@ -513,7 +513,7 @@ def python2_pickle(value):
 
 
 def write_cifar10(root, monkeypatch, each=20):
-    """Batches in the official format, 20 instead of 10,000 images each; torchvision's MD5 sums follow."""
+    """Write batches in the official format, with `each` instead of 10,000 images; patch torchvision's MD5 sums."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     lists = {"train_list": [f"data_batch_{k}" for k in range(1, 6)], "test_list": ["test_batch"]}
@@ -588,7 +588,7 @@ def test_cifar10_as_image_folder(tmp_path, kind, name):
 
 
 def test_real_cifar10(monkeypatch):
-    """Skips itself where there is none (the environment is set by a fixture: see `REAL`)."""
+    """Skipped without CIFAR-10. A fixture changes DATA_ROOT, so the original is kept in `REAL`."""
     monkeypatch.setenv("DATA_ROOT", REAL)
     if not REAL or catalog.locate("cifar10") is None:
         pytest.skip("set DATA_ROOT to a folder with CIFAR-10")
@@ -596,7 +596,7 @@ def test_real_cifar10(monkeypatch):
     assert images.pixels.shape == (500, 3, 32, 32) and images.labels.bincount().tolist() == [50] * 10
     assert images.classes == tuple(NAMES) and images.name.startswith("CIFAR-10")
     mean = images.pixels.float().mean((0, 2, 3)) / 255
-    assert torch.allclose(mean, torch.tensor([0.491, 0.482, 0.447]), atol=0.03)  # of the whole set
+    assert torch.allclose(mean, torch.tensor([0.491, 0.482, 0.447]), atol=0.03)  # means of the whole set
 
 
 REAL = os.environ.get("DATA_ROOT", "")
@@ -606,7 +606,7 @@ REAL = os.environ.get("DATA_ROOT", "")
 
 
 def write_celeba(root, monkeypatch, count=10):
-    """The official files for 10 faces: 6 train, 2 valid, 2 test; torchvision's MD5 sums follow."""
+    """Write the official files for 10 faces: 6 train, 2 valid, 2 test; patch torchvision's MD5 sums."""
     folder = root / "celeba"
     names = [f"{k + 1:06}.jpg" for k in range(count)]
     fill(folder / "img_align_celeba", 0)
@@ -750,7 +750,7 @@ def test_a_split_beside_the_classes_is_no_class(tmp_path, split):
 
 
 def test_names_that_look_the_same_are_the_same(tmp_path):
-    """A Mac writes Hangul letter by letter (NFD), others by syllable (NFC)."""
+    """A Mac stores Hangul letter by letter (NFD), other systems by syllable (NFC)."""
     composed, apart = "새", unicodedata.normalize("NFD", "새")
     pictures(tmp_path / apart / "train" / composed)
     pictures(tmp_path / apart / "test" / apart)
@@ -764,7 +764,7 @@ def test_a_folder_name_in_cp949_can_be_shown(tmp_path):
 
 
 def test_the_same_split_however_a_disk_spells_the_names(tmp_path):
-    """Copied to or from a Mac, no image moves between the splits, and none changes its place."""
+    """When copied to or from a Mac, no image changes its split or its place in the order."""
     for form in ("NFC", "NFD"):
         for number in range(12):
             kind = tmp_path / form / unicodedata.normalize(form, f"새{number % 2}")
@@ -824,7 +824,7 @@ def test_broken_links_alone(tmp_path):
 
 
 def exif(tag_type, value):
-    """An EXIF block of one entry, the orientation, of any type and value (4 bytes)."""
+    """Return an EXIF block with one entry, the orientation, of any type and value (4 bytes)."""
     return (b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12" + tag_type.to_bytes(2, "big") + (1).to_bytes(4, "big")
             + value + b"\0\0\0\0")  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What notebooks need of their data."""
+"""The minimum of data for each notebook."""
 
 import pytest
 import torch

@@ -88,7 +88,7 @@ def test_sizes_show_the_same_scene():
     assert torch.equal(labels, large_labels)
     assert all(np.array_equal(factors[name], large_factors[name]) for name in factors)
     reduced = torch.nn.functional.avg_pool2d(large.float(), 2)
-    assert (reduced - small.float()).abs().mean() < 10  # what differs is grain: its mean is up to 8
+    assert (reduced - small.float()).abs().mean() < 10  # the difference is grain, with a mean of up to 8
 
 
 @pytest.mark.parametrize("size", [8, 33, 512])
@@ -114,7 +114,7 @@ def test_factors_have_their_ranges_and_do_not_depend_on_the_class():
 
 
 def test_shapes_have_equal_area_and_are_centred():
-    """No class covers more than another: coverage would give it away in a colour histogram."""
+    """If classes differed in coverage, a colour histogram would reveal them."""
     tables = outlines.templates()
     grid = np.arange(outlines.CELLS) - (outlines.CELLS - 1) / 2
     for name, table in zip(CLASSES, tables, strict=True):
@@ -129,14 +129,14 @@ def test_templates_hold_the_distance():
     radius = np.hypot(axis[None], axis[:, None])
     disk = outlines.templates()[CLASSES.index("disk")] / 1024
     assert np.abs(disk - (1 - radius).clip(-2, 2)).max() < 0.01
-    half = np.sqrt(np.pi) / 2  # of the side of a square with the disk's area
+    half = np.sqrt(np.pi) / 2  # half the side of the square, in disk radii
     square = outlines.templates()[CLASSES.index("square")] / 1024
     chessboard = np.maximum(np.abs(axis[None]), np.abs(axis[:, None]))
     assert np.abs(square - (half - chessboard))[chessboard < half].max() < 0.01
 
 
 def test_shape_stands_out_from_its_background():
-    """Where the shape is, lightness differs from its surroundings by more than the grain."""
+    """The lightness of the shape differs from that around it by more than the grain."""
     pixels, labels, factors = draw_shapes(2000, size=64)
     disks = (labels == CLASSES.index("disk")).numpy()
     pixels, factors = pixels[disks], {name: values[disks] for name, values in factors.items()}
@@ -150,7 +150,7 @@ def test_shape_stands_out_from_its_background():
 
 
 def colour_features(pixels):
-    """(N, 3 + 64) mean colour and histogram over 4 x 4 x 4 colours, standardised."""
+    """Return mean colour and a histogram over 4 x 4 x 4 colours, (N, 3 + 64), standardised."""
     values = pixels.flatten(2).long()  # (N, 3, S * S)
     bins = (values[:, 0] // 64 * 16 + values[:, 1] // 64 * 4 + values[:, 2] // 64).clamp(0, 63)
     histogram = torch.zeros(len(pixels), 64).scatter_add_(1, bins, torch.ones_like(bins, dtype=torch.float32))

@@ -38,7 +38,7 @@ def test_wilson_is_the_textbook_formula(hits, more):
 
 
 def test_the_interval_of_the_sources_accuracy():
-    """96.25 % of 666 clips: about three points wide, so that seven close variants cannot be ranked on them."""
+    """For 96.25 % of 666 clips it is about three points wide: too wide to rank seven close variants."""
     low, high = wilson(round(0.9625 * 666), 666)
     assert (100 * low, 100 * high) == pytest.approx((94.5, 97.4), abs=0.1)
 
@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_refused(logits, labels):
 
 
 def test_calibration_error_in_closed_form():
-    """Ten predictions at 0.9, seven of them right: off by 0.2."""
+    """Ten predictions with confidence 0.9, seven of them correct: an error of 0.2."""
     probabilities = torch.tensor([[0.9, 0.1]] * 10)
     labels = torch.tensor([0] * 7 + [1] * 3)
     assert calibration_error(probabilities, labels) == pytest.approx(0.2, abs=1e-6)
@@ -103,7 +103,7 @@ def test_calibration_error_in_closed_form():
 
 
 def test_temperature_undoes_overconfidence():
-    """Labels drawn from softmax(z): logits 3 z need T = 3."""
+    """For labels drawn from softmax(z), logits 3 z need T = 3."""
     torch.manual_seed(0)
     true = torch.randn(20_000, 5) * 2
     labels = torch.multinomial(true.softmax(1), 1)[:, 0]

@@ -1,4 +1,4 @@
-"""Clusters, neighbours and the linear probe against closed forms, scikit-learn and slow re-derivations."""
+"""Clusters, neighbours and the linear probe against closed forms, scikit-learn and slow implementations."""
 
 import itertools
 
@@ -35,7 +35,7 @@ def normal(*shape, seed=0):
 
 
 def noisy_codes(count, length, categories, groups, share, seed=0):
-    """Codes of which each position is that of its group's prototype, but for a share that is drawn anew."""
+    """Return copies of their group's prototype in which a `share` of the positions is redrawn, labels, prototypes."""
     prototypes = integers(categories, groups, length, seed=seed)
     labels = torch.arange(count) % groups
     drawn = torch.rand(count, length, generator=torch.Generator().manual_seed(seed + 1)) < share
@@ -244,14 +244,14 @@ def test_the_vote_of_the_neighbours(measure):
 def test_votes_at_the_extremes():
     points, labels = normal(50, 4), integers(5, 50, seed=1)
     assert torch.equal(knn(points, labels, points, classes=5, k=1), labels)
-    # So cold that only the nearest counts, without overflow.
+    # At such a low temperature only the nearest counts, without overflow.
     assert torch.equal(knn(points, labels, points, classes=5, k=50, temperature=1e-4), labels)
-    # So hot that all count alike; k beyond the samples means all of them.
+    # At such a high temperature all count equally; k above the number of samples means all of them.
     most = torch.bincount(labels).argmax()
     assert (knn(points, labels, points, classes=9, k=1000, temperature=1e6) == most).all()
 
 
-# --- Linear readout -----------------------------------------------------------------------------
+# --- Linear probe -------------------------------------------------------------------------------
 
 
 def test_the_linear_probe_reads_what_is_linear():
@@ -268,9 +268,9 @@ def test_the_linear_probe_is_logistic_regression_on_standardised_features():
     scaler = StandardScaler().fit(train)
     model = LogisticRegression(max_iter=1000).fit(scaler.transform(train), labels)
     accuracy = linear_probe(train, labels, test, true)
-    assert accuracy == pytest.approx(model.score(scaler.transform(test), true), abs=0.013)  # one of 80 on the line
+    assert accuracy == pytest.approx(model.score(scaler.transform(test), true), abs=0.013)  # one of 80 may differ
     assert accuracy == linear_probe(train, labels, test, true)
-    # A constant feature, and any scale, change nothing.
+    # Neither a constant feature nor the scale changes anything.
     wider = [torch.cat([x * 1000, torch.full((len(x), 1), 7.0)], dim=1) for x in (train, test)]
     assert linear_probe(wider[0], labels, wider[1], true) == pytest.approx(accuracy, abs=0.013)
 

@@ -1,4 +1,4 @@
-"""Measures of discrete codes against closed forms, scikit-learn and slow re-derivations."""
+"""Measures of discrete codes against closed forms, scikit-learn and slow implementations."""
 
 import itertools
 import math
@@ -19,14 +19,14 @@ def integers(high, *shape, seed=0):
     return torch.randint(0, high, shape, generator=torch.Generator().manual_seed(seed))
 
 
-# --- What the positions say ---------------------------------------------------------------------
+# --- Positions ----------------------------------------------------------------------------------
 
 
 def test_codes_that_use_everything():
     codes = torch.tensor(list(itertools.product(range(3), repeat=4)))  # all codes once: independent positions
     expected = {"perplexity": 3, "dead": 0, "unique": 1, "redundancy": 0, "bits": 4 * math.log2(3)}
     assert code_health(codes, 3) == pytest.approx(expected, abs=1e-9)
-    # The entropy is that of the categories in use, of however many there are.
+    # Unused categories do not change the entropy.
     assert code_health(codes, 8) == pytest.approx(expected | {"bits": 12}, abs=1e-9)
 
 
@@ -39,7 +39,7 @@ def test_codes_that_repeat_themselves():
 def test_codes_with_dead_positions():
     said, dead = torch.arange(40) % 4, torch.full((40,), 2)
     health = code_health(torch.stack([said, dead, said, dead], dim=1), 4)
-    # Of six pairs one agrees, and those with a dead position count 0.
+    # One of the six pairs is redundant; pairs with a dead position count as 0.
     assert health == pytest.approx({"perplexity": 2.5, "dead": 2, "unique": 0.1, "redundancy": 1 / 6, "bits": 8})
     assert code_health(dead[:, None], 4)["redundancy"] == 0 == code_health(said[:, None], 4)["redundancy"]
 
@@ -82,7 +82,7 @@ def test_mutual_information_by_loops():
         p[i, j] * (p[i, j] / rows[i] / columns[j]).log() for i in range(3) for j in range(4) if table[i, j]
     )
     entropies = -(rows * rows.log()).sum() - (columns * columns.log()).sum()
-    cells = torch.arange(12).repeat_interleave(table.flatten())  # two labellings whose table this is
+    cells = torch.arange(12).repeat_interleave(table.flatten())  # two labellings with this contingency table
     assert total > 10 and nmi(cells // 4, cells % 4) == pytest.approx((2 * information / entropies).item())
 
 
@@ -108,7 +108,7 @@ def test_what_each_position_follows():
 
 
 def by_search(codes, at_least):
-    """Components by breadth-first search over all pairs, numbered by falling size, then by their first member."""
+    """Return components by breadth-first search over all pairs, by decreasing size, then by first member."""
     near = (codes[:, None] == codes).sum(dim=2) >= at_least
     seen, groups = set(), []
     for start in range(len(codes)):

@@ -9,7 +9,7 @@ from lib.metrics.comparison import equivalence, holm, mean_and_interval, mean_an
 
 
 def results(**accuracies):
-    """Rows of `summary` for arms with one value per seed."""
+    """Return rows like those of `summary`, for arms with one value per seed."""
     return pd.DataFrame(
         [
             {"arm": arm.replace("_", " "), "seed": seed, "accuracy": value}
@@ -45,8 +45,8 @@ class TestPooledSpread:
     THREE = {"plain": PLAIN[:3], "other": BETTER[:3], "worse": WORSE[:3], "similar": SIMILAR[:3]}
 
     def test_it_is_least_squares_on_arms_and_seeds(self):
-        """Against an explicit regression: an indicator per arm and per seed, whose residual gives the error of a
-        contrast of two arms."""
+        """Against an explicit regression with an indicator per arm and seed, whose residual gives the error of the
+        difference between two arms."""
         table = paired_table(results(**self.THREE), baseline="plain", pooled=True).set_index("arm")
         y = np.concatenate(list(self.THREE.values()))
         arm, seed = np.repeat(np.arange(4), 3), np.tile(np.arange(3), 4)
@@ -64,7 +64,7 @@ class TestPooledSpread:
                 assert row.difference == pytest.approx(contrast @ weights)
                 assert row.p == pytest.approx(2 * stats.t.sf(abs(t), freedom))
                 assert row.ci_high - row.difference == pytest.approx(stats.t.ppf(0.975, freedom) * error)
-        assert table.p_holm["worse"] < 1e-4  # alone, with two degrees of freedom, it could not be shown so clearly
+        assert table.p_holm["worse"] < 1e-4  # not with two degrees of freedom
 
     def test_of_two_arms_it_is_the_paired_test(self):
         rows = results(plain=PLAIN, other=BETTER)
@@ -73,7 +73,7 @@ class TestPooledSpread:
         )
 
     def test_it_keeps_its_level(self):
-        """Of null arms that scatter alike, one in twenty is called different at 5 % before correction."""
+        """With equal means and variances, one difference in twenty has p < 0.05 before correction."""
         rng = np.random.default_rng(0)
         p = []
         for _ in range(200):
@@ -119,13 +119,13 @@ def test_one_seed_gives_a_difference_and_no_test():
 def test_identical_values_show_no_difference():
     row = paired_table(results(plain=PLAIN, other=PLAIN), baseline="plain").set_index("arm").loc["other"]
     assert row.difference == 0
-    assert row.p == 1  # planned like the others, so it counts among them in Holm's correction
+    assert row.p == 1  # a planned test, so Holm's correction counts it
     assert row.verdict == "no difference shown"
 
 
 @pytest.mark.filterwarnings("error")
 def test_equal_differences_are_too_coarse_to_test():
-    """Accuracies are multiples of 1/n: two or three equal differences happen by chance, and have p = 0 in a t test."""
+    """Accuracies are multiples of 1/n: two or three differences may be equal by chance, and a t test gives p = 0."""
     shifted = (np.array([70.2, 70.4, 71.2], np.float32), np.array([70.4, 70.6, 71.4], np.float32))
     table = paired_table(results(plain=shifted[0], other=shifted[1], third=PLAIN[:3]), baseline="plain", margin=1)
     row = table.set_index("arm").loc["other"]
@@ -138,7 +138,7 @@ def test_each_condition_is_compared_with_its_own_baseline():
     all_images = results(plain=BETTER, other=WORSE).assign(condition="all images", classes=3)
     table = paired_table(pd.concat([few, all_images]), baseline="plain", by=["condition", "classes"])
     assert list(table.columns[:3]) == ["condition", "classes", "arm"]
-    assert list(table.condition) == ["few images"] * 2 + ["all images"] * 2  # as they came
+    assert list(table.condition) == ["few images"] * 2 + ["all images"] * 2  # in the order of the rows
     assert list(table.verdict) == ["baseline", "better", "baseline", "worse"]
     one = paired_table(pd.concat([few, all_images]), baseline="plain", by=["condition"])
     assert one.difference.tolist()[1::2] == pytest.approx(table.difference.tolist()[1::2])
@@ -209,7 +209,7 @@ def test_two_one_sided_tests_agree_with_the_interval_of_90_per_cent_and_with_a_c
     assert equivalence(pd.Series([-0.1, -0.3]), 1.0) == pytest.approx(equivalence(pd.Series([0.1, 0.3]), 1.0))
     change = pd.Series([0.4, -0.2, 0.5, 0.1])
     interval = stats.ttest_1samp(change, 0).confidence_interval(0.9)
-    assert equivalence(change, interval.high) == pytest.approx(0.05)  # the interval's farther end, just inside
+    assert equivalence(change, interval.high) == pytest.approx(0.05)  # the farther end of the interval
     assert np.isnan([equivalence(pd.Series([0.1]), 1.0), equivalence(pd.Series([0.5, 0.5]), 0.6)]).all()
 
 
@@ -260,7 +260,7 @@ def test_clips_of_their_own_are_in_the_spread_over_seeds():
     assert measured(values, 3.0, own) == measured(values, 0.0)
     assert measured(values, 3.0, sets_of("a")) == measured(values, 3.0)
     assert measured(values, 3.0, own + sets_of("z", "others (synthetic)")) == measured(values, 3.0)
-    assert measured(values, 3.0, sets_of("abc", "ESC-50")) == measured(values, 3.0)  # parts of one pool
+    assert measured(values, 3.0, sets_of("abc", "ESC-50")) == measured(values, 3.0)  # drawn from one pool
 
 
 def test_the_interval_of_a_share_stays_within_its_bounds():
@@ -271,7 +271,7 @@ def test_the_interval_of_a_share_stays_within_its_bounds():
 
 @pytest.mark.parametrize("shared", [True, False])
 def test_the_interval_over_seeds_and_clips_covers(shared):
-    """Simulated: recognisers whose true rate differs by the seed, judged on 200 clips, shared or each its own."""
+    """Simulated: true rates that vary between seeds, measured on 200 clips, shared or separate."""
     draw, truth, covered = np.random.default_rng(0), 0.7, []
     for _ in range(400):
         rates = truth + 0.02 * draw.standard_normal(5)

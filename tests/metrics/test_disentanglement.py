@@ -15,7 +15,7 @@ def factors(seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def as_latents(known: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Each factor a latent of mean 0 and deviation 1, and one of noise."""
+    """Return one latent per factor, with mean 0 and deviation 1, and one of noise."""
     columns = [*known.values(), torch.randn(COUNT, generator=torch.Generator().manual_seed(9))]
     latents = torch.stack([column.double() for column in columns], dim=1)
     return (latents - latents.mean(0)) / latents.std(0)
@@ -25,7 +25,7 @@ def test_latents_that_are_the_factors_are_disentangled():
     found = scores(as_latents(factors()), factors())
     assert all(found[name] > 0.95 for name in ("mig", "disentanglement", "completeness"))
     assert found["informativeness"] == 1
-    assert found["sap"] > 0.2  # a line cannot tell the middle values of a factor from both sides
+    assert found["sap"] > 0.2  # a threshold cannot separate the middle values of a factor
 
 
 def test_a_rotation_mixes_what_it_leaves_as_informative():
@@ -48,7 +48,7 @@ def test_names_order_and_sign_do_not_count():
     latents, known = as_latents(factors()), factors()
     found = scores(latents, known)
     again = scores(-latents[:, [2, 0, 3, 1]], dict(reversed(known.items())))
-    assert again["mig"] == pytest.approx(found["mig"], abs=0.02)  # bins are closed on one side
+    assert again["mig"] == pytest.approx(found["mig"], abs=0.02)  # bins are half-open
     for name in ("disentanglement", "completeness", "informativeness", "sap"):
         assert again[name] == pytest.approx(found[name], abs=0.03)
 

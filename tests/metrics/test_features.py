@@ -1,4 +1,4 @@
-"""Extractors: the real Inception path with random weights, and the classifier with its cache."""
+"""Extractors: the real Inception code with random weights, and the domain classifier with its cache."""
 
 import shutil
 import threading
@@ -54,7 +54,7 @@ def test_to_pixels_refuses_what_is_no_image(images, message):
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Random weights in the format of the official file."""
+    """A file of random weights in the official format."""
     official = inception_module.FeatureExtractorInceptionV3
     with (
         mock.patch.object(official, "load_state_dict"),
@@ -73,7 +73,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """An empty hub cache without network; the place where the weights belong."""
+    """An empty hub cache without network access; the path at which the weights belong."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
     monkeypatch.setattr(torch.hub, "urlopen", mock.Mock(side_effect=urllib.error.URLError("no network")))
@@ -99,7 +99,7 @@ def test_inception_end_to_end_with_the_weights_in_the_hub_cache(weights, hub):
     state = torch.get_rng_state()
     extractor = load_extractor("auto", None, None, device="cpu")
     assert torch.equal(torch.get_rng_state(), state)
-    assert extractor.name == f"unofficial-inception-{extractor.checksum[:8]}"  # not what `claims.yaml` needs
+    assert extractor.name == f"unofficial-inception-{extractor.checksum[:8]}"  # not the name in `claims.yaml`
     assert extractor.distance == f"FD-{extractor.name}"
     fake, real = noise(6), noise(6, seed=1) // 2
     described = [extractor(pixels) for pixels in (fake, real)]
@@ -159,7 +159,7 @@ def sets():
 
 @pytest.fixture(scope="module")
 def kept(sets, tmp_path_factory):
-    """An extractor and the folder that it is kept in."""
+    """An extractor and the folder in which it is stored."""
     folder = tmp_path_factory.mktemp("extractors")
     return domain(*sets, device="cpu", folder=folder, epochs=1), folder
 
@@ -223,7 +223,7 @@ def test_training_leaves_the_random_state_alone_and_does_not_depend_on_it(kept, 
 
 
 def stripes(count, seed, classes=("lying", "standing")):
-    """Noise with a bright half: the lower one of class 0, the right one of class 1."""
+    """Return noise with a bright half: the lower one in class 0, the right one in class 1."""
     pixels, labels = noise(count, seed=seed) // 2, torch.arange(count) % 2
     pixels[labels == 0, :, 8:] += 100
     pixels[labels == 1, :, :, 8:] += 100

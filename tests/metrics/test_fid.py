@@ -1,4 +1,4 @@
-"""Distances between feature sets: closed forms, properties, and other people's arithmetic."""
+"""Distances between feature sets: closed forms, properties, and other implementations."""
 
 import itertools
 import math
@@ -51,7 +51,7 @@ def test_diagonal_gaussians():
 
 
 def shapes(draw):
-    """Two sets of features, full rank or not."""
+    """Draw two sets of features, of full rank or not."""
     dimensions = draw(st.integers(2, 6))
     seed = draw(st.integers(0, 1000))
     a = normal(draw(st.integers(2, 20)), dimensions, seed)
@@ -104,7 +104,7 @@ def test_kid_by_loops(monkeypatch):
 
 
 def test_kid_is_unbiased_and_its_interval_covers():
-    """40 pairs of sets, each of which has the same true value."""
+    """On 40 pairs of sets with the same true value."""
     truth = kid(normal(4000, 4, 1, shift=0.3), normal(4000, 4, 2), seed=0)["kid"]
     found = [kid(normal(200, 4, 10 + i, shift=0.3), normal(200, 4, 90 + i), seed=0) for i in range(40)]
     means = np.array([k["kid"] for k in found])
@@ -157,7 +157,7 @@ def test_neighbourhoods_of_known_sets():
 
 
 class Largest(TorchDispatchMode):
-    """The number of elements in the largest tensor that any operation returns."""
+    """Records the size of the largest tensor that any operation returns."""
 
     def __init__(self):
         super().__init__()

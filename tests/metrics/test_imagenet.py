@@ -1,4 +1,4 @@
-"""Networks trained on ImageNet: their weights from a cache that the tests make."""
+"""Networks trained on ImageNet: weights from a cache that the tests write, and VGG16's features."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Timelines: closed-form cases and invariances."""
+"""Sound event detection: cases in closed form, invariances, and intervals against a plain bootstrap."""
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ class TestEventF1:
         assert event_f1(found, [Event(0, 1, 1.05, 2.05)]) == pytest.approx(200 / 3)
 
     def test_the_matching_with_most_pairs(self):
-        """The first found event fits both; taking the nearer one would leave the second alone."""
+        """The first detection fits both events; matched to the nearer one, it would leave the second unmatched."""
         true = [Event(0, 1, 1.0, 2.0), Event(0, 1, 1.3, 2.2)]
         found = [Event(0, 1, 1.2, 2.1), Event(0, 1, 1.45, 2.3)]
         assert event_f1(found, true) == 100
@@ -132,26 +132,26 @@ class TestPsds:
         assert psds(np.zeros((1, 4, 5)), events(row, 1.0), seconds=1.0) == 0
 
     def test_half_of_one_class(self):
-        """One of two events found and none invented: 0.5 whatever the false positives."""
+        """One of two events is found, without false positives: recall is 0.5 at every rate of them."""
         row = np.array([[0, 1, 1, 0], [0, 1, 1, 0]])
         probabilities = curve(row)
         probabilities[1] = 0
         assert psds(probabilities, events(row, 1.0), seconds=1.0) == pytest.approx(0.5)
 
     def test_the_spread_over_classes_costs(self):
-        """One class perfect and the other never found: mean 0.5 less a standard deviation of 0.5."""
+        """One class is perfect and the other never found: a mean of 0.5 minus a standard deviation of 0.5."""
         row = np.array([[0, 1, 1, 0, 2, 2]])
         probabilities = curve(row)
         probabilities[:, :, 2] = 0
         assert psds(probabilities, events(row, 1.0), seconds=1.0) == pytest.approx(0, abs=1e-9)
 
     def test_false_positives_shift_the_curve(self):
-        """Found only below the threshold at which a false positive comes along: counts from that rate on."""
+        """The event is found only at a threshold that admits false positives: recall counts from their rate on."""
         row = np.zeros((1, 7200), int)  # 2 h of 1 s
         row[0, 100:110] = 1
         probabilities = np.zeros((1, 7200, 2))
         probabilities[0, 100:110, 1] = 0.5
-        probabilities[0, np.arange(1000, 1100, 2), 1] = 0.6  # 50 false ones, 25 per hour
+        probabilities[0, np.arange(1000, 1100, 2), 1] = 0.6  # 50 false positives, 25 per hour
         found = psds(probabilities, events(row, 1.0), seconds=1.0)
         assert found == pytest.approx(0.75, abs=0.001)
 
@@ -191,20 +191,20 @@ class TestPsds:
 
 
 def _drawn_anew(score, clips, seed, draws=1000):
-    """The percentile bootstrap as in a textbook: every draw is scored from the beginning."""
+    """Return the percentile bootstrap of a textbook: every resample is scored from scratch."""
     often = np.random.default_rng(seed).multinomial(clips, np.full(clips, 1 / clips), draws)
     scores = [score(np.repeat(np.arange(clips), row)) for row in often]
     return np.nanpercentile(scores, (2.5, 97.5))
 
 
 def _of_clips(some, chosen):
-    """The events of the clips `chosen`, each as often as it is chosen and under a new number."""
+    """Return the events of the clips `chosen`, repeated as chosen and renumbered."""
     return [event._replace(clip=new) for new, old in enumerate(chosen) for event in some if event.clip == old]
 
 
 class TestIntervals:
     draw = np.random.default_rng(0)
-    wanted = np.repeat(draw.integers(0, 3, (12, 5)), 4, 1)  # stretches of 4 moments
+    wanted = np.repeat(draw.integers(0, 3, (12, 5)), 4, 1)  # runs of 4 frames
     predicted = np.where(draw.random((12, 20)) < 0.8, wanted, draw.integers(0, 3, (12, 20)))
     probabilities = 0.7 * np.eye(4)[predicted] + 0.3 * draw.random((12, 20, 4))
     true, found = events(wanted, 0.1), events(predicted, 0.1, gap=0.15)
@@ -223,8 +223,8 @@ class TestIntervals:
         assert (low, high) == pytest.approx(slow)
 
     def test_psds_as_by_drawing_clips(self, monkeypatch):
-        """The basic bootstrap: resamples lie as far from the value as the value from the truth, on the other side."""
-        levels = np.array([0.0, 0.3, 0.5, 0.8])  # so few that every resample has all of them
+        """The basic bootstrap: the value deviates from the truth as the resamples do from the value."""
+        levels = np.array([0.0, 0.3, 0.5, 0.8])  # so few that every resample contains all of them
         probabilities, how = levels[(4 * self.probabilities).astype(int)], {"seconds": 60.0}
         true = events(self.wanted, 60.0)
         monkeypatch.setattr(module, "DRAWS", 100)

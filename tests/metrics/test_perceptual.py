@@ -1,4 +1,4 @@
-"""LPIPS: the package's numbers, honest names, refused input, and what is paired with what."""
+"""LPIPS: agreement with the package, names by weights, refused input, and pairing."""
 
 import warnings
 
@@ -19,12 +19,12 @@ from lib.metrics.perceptual import (
     mean_lpips,
 )
 
-pytestmark = pytest.mark.filterwarnings("error")  # the package's own warnings stay inside
+pytestmark = pytest.mark.filterwarnings("error")  # warnings of the package must not surface
 
 
 @pytest.fixture
 def hub(tmp_path):
-    """An empty hub cache: its folder of checkpoints."""
+    """The checkpoints folder of an empty hub cache."""
     before = torch.hub._hub_dir  # None: TORCH_HOME is heeded
     torch.hub.set_dir(str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
@@ -47,7 +47,7 @@ def squeeze(untrained) -> Perceptual:
 
 
 def pixels(count: int, size: int = 32, seed: int = 0) -> torch.Tensor:
-    """Smooth random images, uint8."""
+    """Return smooth random images, uint8."""
     noise = torch.randn(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed))
     smooth = F.interpolate(noise, size=(size, size), mode="bilinear")
     return smooth.mul(60).add(128).clamp(0, 255).to(torch.uint8)
@@ -58,7 +58,7 @@ def as_unit(images: torch.Tensor) -> torch.Tensor:
 
 
 class MeanDifference(torch.nn.Module):
-    """A distance that is easy to work out, in place of the network: |mean(a) - mean(b)| on [-1, 1]."""
+    """A simple distance in place of the network: |mean(a) - mean(b)| on [-1, 1]."""
 
     def __init__(self):
         super().__init__()
@@ -186,7 +186,7 @@ def test_other_input_is_refused_in_one_sentence(squeeze):
 
 
 def test_diversity_never_pairs_an_image_with_itself():
-    """Of two images there is one pair: all distances are that one, and the interval has no width."""
+    """Two images form one pair: all distances are equal, and the interval has no width."""
     found = lpips_diversity(SIMPLE, grey(0, 51), pairs=50, seed=0)
     assert found["mean"] == pytest.approx(0.4, abs=1e-6)
     assert found["high"] - found["low"] == pytest.approx(0, abs=1e-6)
@@ -207,7 +207,7 @@ def test_diversity_is_the_mean_over_all_pairs_within_its_interval():
 
 
 def test_the_interval_allows_for_images_that_pairs_share():
-    """Estimates from fresh sets of 30 images spread as each interval says, though pairs are many."""
+    """Estimates from new sets of 30 images vary as much as the intervals say, although pairs share images."""
     found = []
     for seed in range(150):
         levels = torch.randint(0, 256, (30,), generator=torch.Generator().manual_seed(seed)).tolist()
