@@ -122,8 +122,7 @@ def fill(values: np.ndarray, files: Sequence[Path], read: Callable[[Path], np.nd
 def unpack(archive: Path, content: str, where: str, md5: str = "") -> Path:
     """Unpack `archive` into `build/cache` once, as the data root may be read-only, and return the folder.
 
-    content: a file or folder that it must contain; without it, or if damaged, DataError is raised. where: where to get
-    it, for messages. md5: of the official archive.
+    content: a file or folder that it must contain (else DataError). where: its source, for messages. md5: official sum.
     """
     state = archive.stat()
     identity = f"{archive}\0{state.st_size}\0{state.st_mtime_ns}"

@@ -57,12 +57,11 @@ def decode(path: str | os.PathLike, *, seconds: float | None = None) -> np.ndarr
 
     Args:
         path: the file.
-        seconds: read only this much of the beginning, 0.1 or more. The result is shorter if the file is. The scaling
-            then depends on this part alone.
+        seconds: read only this much of the beginning, 0.1 or more (else ValueError). The result is shorter if the file
+            is. The scaling then depends on this part alone.
 
     Raises:
         Unreadable: the file is missing, is not a recording, has less than 0.1 s of sound, or non-finite samples.
-        ValueError: `seconds` is out of range.
     """
     if seconds is not None and not SHORTEST <= seconds < math.inf:
         raise ValueError(f"seconds={seconds} is not possible. Expected {SHORTEST} or more, or None for all.")
