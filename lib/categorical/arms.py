@@ -43,9 +43,9 @@ class Arm:
 
     def __post_init__(self):
         if self.loss == "moco" and not self.queue:
-            raise ValueError(f"{self.label}: MoCo takes its negatives from a queue; give it one, as queue=4096")
+            raise ValueError(f"{self.label}: MoCo takes its negatives from a queue: set, for example, queue=4096")
         if not 0 <= self.momentum < 1:
-            raise ValueError(f"{self.label}: momentum is in [0, 1), not {self.momentum}")
+            raise ValueError(f"{self.label}: momentum must be in [0, 1), not {self.momentum}")
 
     @property
     def makes_codes(self) -> bool:

@@ -60,7 +60,7 @@ def moco(facts: pd.DataFrame) -> Figure:
         (0.0, 1.5, 1.4, "view $x$", "white"),
         (0.0, 0.0, 1.4, "view $x'$", "white"),
         (2.0, 1.5, 1.9, "encoder and head\nlearned by gradient", blue),
-        (2.0, 0.0, 1.9, f"slow copy\nmomentum {value['momentum']:g}", orange),
+        (2.0, 0.0, 1.9, f"momentum encoder\nmomentum {value['momentum']:g}", orange),
         (4.6, 1.5, 1.4, f"code $p$\n{value['positions']:.0f} × {value['categories']:.0f}", blue),
         (4.6, 0.0, 1.4, "code $q$", orange),
         (6.6, 0.0, 1.4, f"queue of\n{value['queue']:,.0f} codes", orange),
@@ -78,7 +78,7 @@ def moco(facts: pd.DataFrame) -> Figure:
         dashes = "--" if (start, end) == down else "-"
         style = {"arrowstyle": "-|>", "mutation_scale": 8, "color": "0.2", "linestyle": dashes, "linewidth": 1}
         axes.add_patch(FancyArrowPatch(start, end, **style))
-    axes.text(3.03, 1.14, "average of weights", fontsize=6, va="center")
+    axes.text(3.03, 1.14, "moving average", fontsize=6, va="center")
     axes.text(7.38, 1.14, "negatives", fontsize=6, va="center")
     axes.set(xlim=(-0.15, 8.4), ylim=(-0.2, 2.5))
     axes.set_axis_off()
@@ -122,7 +122,7 @@ def clusters(arrays: Arrays) -> Figure:
         for size, pure, name in zip(arrays["sizes"], arrays["purity"], arrays["names"], strict=True)
     ]
     axes.set_yticks(range(count), labels, fontsize=6)
-    axes.set_xticks([0.5, columns - 0.5], ["middle of the cluster", "edge"])
+    axes.set_xticks([0.5, columns - 0.5], ["centre of the cluster", "edge"])
     axes.grid(False)
     return figure
 
@@ -151,7 +151,7 @@ def curves(frame: pd.DataFrame) -> Figure:
     panels = (
         ("knn", "kNN accuracy on features (%)"),
         ("knn_output", "kNN on codes or embedding (%)"),
-        ("used", "categories in use (% of K)"),
+        ("used", "category perplexity (% of K)"),
     )
     for cell, (column, label) in zip(axes, panels, strict=True):
         plots.curves(cell, frame.dropna(subset=[column]), "thousands", column, "arm", colours=ARM_COLOURS)
@@ -276,6 +276,7 @@ def search(table: pd.DataFrame) -> Figure:
         cell.set_xscale("log", base=2)
         cell.set_xticks(sorted(coded.bytes.unique()), [f"{size:g}" for size in sorted(coded.bytes.unique())])
         cell.minorticks_off()
-        cell.set(title=name, xlabel="bytes of a stored image", ylabel="mean average precision (%)")
+        cell.set(title=name, xlabel="bytes per stored image", ylabel="mean average precision (%)")
+        cell.set_ylim(bottom=0)
     plots.legend_below(figure, axes[0, 0])
     return figure

@@ -43,7 +43,7 @@ def check(design: Any) -> None:
     if design.head_epochs and design.search_sizes:
         head_arms(design.search_sizes, design.head_categories, classes=2)
         if design.frozen not in ("", "vgg16"):
-            raise MetricError(f"frozen={design.frozen!r} is no network; choose 'vgg16', or '' for our own")
+            raise MetricError(f"frozen={design.frozen!r} is unknown; choose 'vgg16', or '' for our own network")
         if design.frozen:
             vgg16()  # raises a DataError if its weights are missing
 
@@ -76,7 +76,7 @@ def head_arms(sizes: Sequence[int], categories: int, classes: int) -> list[Arm]:
     """
     bits = categories.bit_length() - 1
     if not 1 <= bits <= 8 or categories != 2**bits or any(8 * size % bits for size in sizes):
-        raise MetricError(f"head_categories={categories} does not fill bytes: choose 2, 4, 16 or 256")
+        raise MetricError(f"head_categories={categories} does not fill whole bytes: choose 2, 4, 16 or 256")
     ours = [Arm(f"head, {size} bytes", positions=8 * size // bits, categories=categories) for size in sizes]
     return [*ours, Arm("SCAN form", "scan", positions=1, categories=classes, entropy=0.0, code_temperature=1.0)]
 

@@ -49,6 +49,12 @@ class Arm:
     beta1: float = 0.1
     weight_decay: float = 2e-5
 
+    def __post_init__(self):
+        if self.penalty and self.norm == "batch":
+            raise ValueError(f"{self.label}: gradient penalties do not go with norm='batch'; set 'spectral' or 'none'")
+        if self.sees_levels and self.augmentation != "none":
+            raise ValueError(f"{self.label}: bands do not match augmented images; set sees_levels=False")
+
     @property
     def needs_source(self) -> bool:
         """Whether sampling needs source images."""

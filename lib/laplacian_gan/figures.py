@@ -109,7 +109,7 @@ def samples(arrays: Arrays, columns: int = 8) -> Figure:
         rows = []
         for begin in range(0, len(made), columns):
             rows += [*sources[begin : begin + columns], *made[begin : begin + columns]]
-        _show_images(cell, np.stack(rows), columns, f"pyramids of {name} images:\nrows in turn: source, generated")
+        _show_images(cell, np.stack(rows), columns, f"pyramids of {name} images:\nrows alternate: source, generated")
     return figure
 
 

@@ -183,7 +183,7 @@ def _join(features: Tensor, bands: Bands | None, resolution: int, levels: Sequen
 def check_levels(levels: Sequence[int], size: int) -> tuple[int, ...]:
     """Return the levels in ascending order; ValueError if no DCGAN has `size` px or its pyramid lacks a level."""
     if size < 2 * COARSEST or size != resolutions(size)[-1]:
-        raise ValueError(f"a DCGAN makes images of 8, 16, 32, 64, 128, … px, not of {size}")
+        raise ValueError(f"a DCGAN generates images of 8, 16, 32, 64, 128, … px, not of {size}")
     unknown = [level for level in levels if level not in resolutions(size)]
     if unknown:
         raise ValueError(f"images of {size} px have the pyramid levels {resolutions(size)}, not {unknown}")

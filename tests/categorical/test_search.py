@@ -104,7 +104,7 @@ def test_what_cannot_be_searched_is_told():
 def test_what_experiments_and_heads_cannot_use_is_refused_before_anything_trains(tmp_path, monkeypatch):
     values = {name: value for name, value in vars(defaults).items() if not name.startswith("_")}
     frozen.check(SimpleNamespace(**values))
-    with pytest.raises(MetricError, match="'resnet' is no network; choose 'vgg16'"):
+    with pytest.raises(MetricError, match="'resnet' is unknown; choose 'vgg16'"):
         frozen.check(SimpleNamespace(**values | {"frozen": "resnet"}))
     with pytest.raises(MetricError, match="head_categories=10"):
         frozen.check(SimpleNamespace(**values | {"head_categories": 10}))

@@ -235,7 +235,7 @@ def test_a_batch_of_one_is_an_error_with_or_without_a_queue():
 
 
 def test_a_key_encoder_that_never_moves_is_refused():
-    with pytest.raises(ValueError, match=r"momentum is in \[0, 1\), not 1.0"):
+    with pytest.raises(ValueError, match=r"momentum must be in \[0, 1\), not 1.0"):
         replace(ARM, momentum=1.0)
 
 
@@ -261,7 +261,7 @@ def test_one_position_or_one_category_is_defined(shape):
 
 
 def test_moco_takes_a_queue():
-    with pytest.raises(ValueError, match="negatives from a queue; give it one"):
+    with pytest.raises(ValueError, match="negatives from a queue: set"):
         Arm("x", "moco")
 
 

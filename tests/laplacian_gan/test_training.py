@@ -137,6 +137,14 @@ def test_labels_are_unique_within_an_experiment():
         assert len({arm.label for arm in arms}) == len(arms)
 
 
+@pytest.mark.parametrize("what", [
+    {"loss": "wasserstein-gp", "penalty": 10.0}, {"levels": (4, 8), "sees_levels": True, "augmentation": "diffaugment"},
+])  # fmt: skip
+def test_settings_that_do_not_go_together_are_refused(what):
+    with pytest.raises(ValueError, match="do not go with norm='batch'|do not match augmented images"):
+        training.Arm("mine", **what)
+
+
 def test_no_arm_repeats_dcgan_without_the_sources_weight_decay():
     once = replace(SETTINGS, epochs=1)
     decayed, free = (train_arm(arm, TRAIN, once, seed=0) for arm in (DCGAN, replace(DCGAN, weight_decay=0.0)))
