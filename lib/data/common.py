@@ -122,7 +122,8 @@ def fill(values: np.ndarray, files: Sequence[Path], read: Callable[[Path], np.nd
 def unpack(archive: Path, content: str, where: str, md5: str = "") -> Path:
     """Unpack `archive` into `build/cache` once, as the data root may be read-only, and return the folder.
 
-    content: a file or folder that it must contain (else DataError). where: its source, for messages. md5: official sum.
+    content: a file or folder that it must contain (else DataError). where: its source, for messages. md5: the official
+    checksum, verified if given.
     """
     state = archive.stat()
     identity = f"{archive}\0{state.st_size}\0{state.st_mtime_ns}"

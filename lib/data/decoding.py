@@ -24,7 +24,7 @@ import soxr
 from lib.data.catalog import DataError, readable
 
 RATE = 16_000  # Hz
-SHORTEST = 0.1  # seconds; anything shorter is inaudible
+SHORTEST = 0.1  # seconds; anything shorter is refused
 RATES = (1_000, 1_000_000)  # Hz; any other rate means a damaged header
 WILD = 4.0  # times full scale; samples beyond may be faults of the file rather than sound
 # Minimum share of the channels' mean power in their average; uncorrelated channels keep 1 / channels.

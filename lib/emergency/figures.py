@@ -88,7 +88,7 @@ def variants(curves: pd.DataFrame, table: pd.DataFrame) -> Figure:
 
 
 def confusion(arrays: Arrays) -> Figure:
-    """Draw fig42 or fig47 from `experiments.matrices`: both confusion matrices (row % and counts), and reliability."""
+    """Draw fig42 or fig47 from `experiments.matrices`: confusion of classes, and of alarm or none; reliability."""
     counts, names = arrays["counts"], [str(name) for name in arrays["names"]]
     plots.use_style()
     if len(names) <= MOST_NUMBERED:

@@ -297,7 +297,7 @@ def _checked(name: str, value: Any, values: dict[str, Any], who: str, notebook: 
 
 
 def _type_of(like: Any) -> Any:
-    """Return the type of values that may replace this default: any for None; for list items, any of its items'."""
+    """Return the type of values that may replace this default: any if it is None, and a list of its items' types."""
     if isinstance(like, list):
         types = [_type_of(item) for item in like]
         types = [kind for kind in types if kind is not NUMBERS[int] or NUMBERS[float] not in types]  # [0, 0.5]: floats

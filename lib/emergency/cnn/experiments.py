@@ -56,7 +56,7 @@ class Evaluation:
     """The chosen variant and its logits on clips not used to train it nor, if there is a test set, to select it.
 
     model: the network, or that of the first fold. explained: mask of the clips held out from `model`; only these are
-    explained. temperature: (N,), for each clip fitted on others. explain: (model, mel, targets[, one of `methods`]) ->
+    explained. temperature: (N,), fitted for each clip on others. explain: (model, mel, targets[, one of `methods`]) ->
     relevance in the shape of mel, (n, 1, mels, frames), by default with the first method.
     """
 

@@ -117,7 +117,8 @@ def redrawn(model: nn.Module, seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for layer in changed.modules():
-            if hasattr(layer, "reset_parameters") and not isinstance(layer, nn.Embedding):  # reset by EmergencyWhisper
+            # EmergencyWhisper itself resets the position embeddings of its encoder.
+            if hasattr(layer, "reset_parameters") and not isinstance(layer, nn.Embedding):
                 layer.reset_parameters()
     return changed
 

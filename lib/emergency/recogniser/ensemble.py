@@ -2,7 +2,8 @@
 
 Every voter provides logits (N, classes) for the same clips; a row of NaN is an abstention, e.g. of the text classifier
 when there are no words. An abstention counts as no emergency and is left out of means. Temperatures and stacking are
-fitted on the votes on validation clips, on which no voter was trained (the text voter's votes are out of fold).
+fitted on the votes on validation clips, which were cast without training on these clips (the text voter's are out of
+fold), and evaluated on the test clips.
 """
 
 from collections.abc import Mapping, Sequence

@@ -240,7 +240,7 @@ class Recogniser:
             yield Heard(samples, times, probabilities, alarm, alert)
 
     def _scored(self, samples: np.ndarray) -> np.ndarray:
-        """Return the encoder's (frames, classes) probabilities of (n,) int16: class 0 for silence, unless it alarms."""
+        """Return the encoder's (frames, classes) probabilities of (n,) int16; silence is class 0 unless that alarms."""
         step = self.whisper.seconds_per_moment
         floats = samples.astype(np.float32) / 32768
         if np.abs(floats).max() < SILENT:

@@ -42,7 +42,7 @@ VOICE = 5, 30
 
 _FLOOR = 10 ** (-30 / 10)  # a sound lasts while its power is above this share of its maximum
 _MASKED = 10 ** (-10 / 10)  # and above this share of the power of all other sounds at the same time
-_SHORTEST = 0.2  # seconds that a label lasts at least when masked by other sounds
+_SHORTEST = 0.2  # seconds; a label that other sounds cut short lasts at least this long
 _FRAME = 160  # samples, for levels and labels: 10 ms
 
 

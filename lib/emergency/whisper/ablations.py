@@ -30,11 +30,11 @@ def onsets(
     task: Task, clips: Clips, settings: Settings, *, seconds: Sequence[float], longest: float, seed: int,
     checkpoints: Path,
 ) -> pd.DataFrame:  # fmt: skip
-    """Return fig46: accuracy on later sounds, for a model trained on sounds that all start at 0 s, as the source's do.
+    """Return fig46: accuracy by onset, after training on sounds that all start at 0 s, as the source's do, or anywhere.
 
     Two models are trained at ratio 0 on the same `clips`, with all onsets at 0 s or with random shifts (from a
-    checkpoint, also their heads), and compared on the task's test clips with sounds of at most `longest` seconds,
-    shifted to begin at each of `seconds`.
+    checkpoint, their heads first, on the same clips), and compared on the task's test clips with sounds of at most
+    `longest` seconds, shifted to begin at each of `seconds`.
 
     Columns: training, onset, seed, clips, moments and accuracy (of frames and of clips, %) with 95 % intervals as in
     `sweep`. The table is empty if no test clip is that short.

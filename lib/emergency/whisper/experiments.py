@@ -132,7 +132,8 @@ def sweep(
     """Return the best ratio of the text loss, and fig45; with a single ratio, there is no choice and fig45 is None.
 
     Columns: ratio, seed, epochs, and on validation clips moments and clips (accuracy of frames and clips, %), cer and
-    hallucinations (%; NaN at ratio 0); all but the last with 95 % intervals (Wilson's for clips, else bootstrapped).
+    hallucinations (%; NaN at ratio 0); all but the last with 95 % intervals, `_low` and `_high` (Wilson's for clips,
+    else a bootstrap over clips).
     """
     if len(ratios) == 1:
         return ratios[0], None

@@ -27,7 +27,7 @@ from lib.metrics.classification import percent
 from lib.sources import normalised, source_hash
 from lib.training import start
 
-LAYERS_RATE = 10  # learning rate of the weights of the layers, as a multiple of that of the MLP
+LAYERS_RATE = 10  # learning rate of the head's layer weights, as a multiple of that of its MLP
 
 
 def hidden_states(model: EmergencyWhisper, clips: Clips, *, precision: str = "no", device: str = "auto") -> np.ndarray:

@@ -61,8 +61,8 @@ class FrameClassifier(nn.Sequential):
 
     layers: 0 takes the encoder's output, as in the source. Otherwise, the number of encoder layers: the input is their
     learned weighted mean, each layer-normalised (SUPERB, Yang et al. 2021), as a pretrained Whisper represents sounds
-    best in its lower half. The mean over the window is appended to each frame's states, since the rest of the window
-    helps to classify its quiet frames (Whisper-AT, Gong et al. 2023, attends over time instead).
+    best in its lower half; and the mean over the window is appended to each frame's states, since the rest of the
+    window helps to classify its quiet frames (Whisper-AT, Gong et al. 2023, attends over time instead).
     """
 
     def __init__(self, d_model: int, classes: int, stack: int = 4, hidden: int = 512, layers: int = 0):
