@@ -13,7 +13,10 @@ CLAIMS = ROOT / "paper" / "claims.yaml"
 
 
 def output_root() -> Path:
-    """Return the root of all output; a relative path starts at the repository, as notebooks run in another folder."""
+    """Return the root of all output.
+
+    A relative OUTPUT_ROOT starts at the repository, as notebooks run in another folder.
+    """
     return (ROOT / Path(os.environ.get("OUTPUT_ROOT", "")).expanduser()).resolve()
 
 

@@ -135,12 +135,12 @@ class MovingAverage(AveragedModel):
 class Captured:
     """A training step run as one CUDA graph, since a small network spends most of its time on launching operations.
 
-    step(batch) must take batches of one shape, never synchronise and draw random numbers from the device's generator
-    alone. It is captured after `WARM_UP` calls, once ready() is true, and then replayed; on a CPU or with several
-    processes it is called as is. The returned terms are valid until the next call.
+    step(batch) must take batches of one shape, must not synchronise, and must draw random numbers from the device's
+    generator alone. It is captured after `WARM_UP` calls, once ready() is true, and then replayed; on a CPU or with
+    several processes it is called as is. The returned terms are valid until the next call.
 
-    optimizers: those that `step` uses, fused or capturable. Their learning rates become tensors on the GPU; call their
-    schedulers outside of `step`.
+    optimizers: those that `step` uses, fused or capturable. Their learning rates become tensors on the GPU; advance
+    their schedulers outside of `step`.
     """
 
     WARM_UP = 3

@@ -24,7 +24,7 @@ class Arm:
     similarity, temperature: arguments of `losses.categorical_info_nce`; NT-Xent and MoCo use temperature as well.
     entropy: weight of `losses.position_entropy`.
     queue: number of earlier keys, for "categorical" and "moco"; 0: negatives come from the batch alone.
-    momentum: in [0, 1), of the momentum encoder that computes the keys with a queue and in "carp".
+    momentum: in [0, 1), of the momentum encoder, which computes the keys if there is a queue or the loss is "carp".
     dimensions: size of an embedding.
     """
 

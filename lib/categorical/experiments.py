@@ -20,7 +20,7 @@ from lib.data.images import Images
 from lib.metrics import clustering
 from lib.metrics.comparison import paired_table
 
-TUNING_SEED = 1000  # the same in all runs, so that each arm has one temperature; no run has it as its own seed
+TUNING_SEED = 1000  # the same in all runs, whatever their own seed, so that each arm has one temperature
 
 
 def check(train: Images, small: Images, settings: Settings, design: Any) -> None:
@@ -145,7 +145,7 @@ def ablation_table(seen: Mapping[str, Seen], train: Images, test: Images, *, see
 
 
 def queue_facts(arm: Arm) -> pd.DataFrame:
-    """Return the data of fig22: name and value of the queue's parameters; the diagram shows all but the last."""
+    """Return the data of fig22: name and value of parameters of an arm with a queue; the diagram omits the last."""
     names = ("positions", "categories", "queue", "momentum", "temperature")
     return pd.DataFrame({"name": names, "value": [float(getattr(arm, name)) for name in names]})
 

@@ -206,7 +206,7 @@ def positions(frame: pd.DataFrame) -> Figure:
 def retrieval(arrays: Arrays) -> Figure:
     """Draw fig29: queries and their nearest training images by Hamming distance. arrays: `pictures.retrieval`.
 
-    Above each image: the share of positions that agree, and a tick if the class is the same, a cross if not.
+    Above each neighbour: the share of positions that agree, and a tick if the class is the same, a cross if not.
     """
     rows, columns = arrays["agreement"].shape
     figure, axes = plots.subplots(rows, columns + 1, height=0.72 * rows + 0.2, squeeze=False)

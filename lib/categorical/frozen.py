@@ -51,13 +51,14 @@ def check(design: Any) -> None:
 def embedded(extractor: str, seen: Seen, train: "Images", test: "Images") -> Embedded:
     """Return frozen features of both sets.
 
-    extractor: "vgg16", trained on ImageNet with labels; or "" for the encoder of `seen`, trained without labels.
+    extractor: "vgg16", trained on ImageNet with labels; or "" for the encoder of `seen`, trained on images of the same
+    data set without labels.
     """
     labels = {"train_labels": train.labels, "test_labels": test.labels}
     if not extractor:
         return Embedded(f"{seen.trained.arm.label}, features", seen.train.features, seen.test.features, **labels)
     network = vgg16()
-    features = (network(part.pixels).cpu().half().float() for part in (train, test))  # as in stored results
+    features = (network(part.pixels).cpu().half().float() for part in (train, test))  # rounded as in stored results
     return Embedded("VGG16, features", *features, **labels)
 
 

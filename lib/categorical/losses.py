@@ -86,7 +86,7 @@ def categorical_info_nce(
     of the number of candidates: ln(2B - 1), or ln(B + Q).
 
     Random pairs of codes already agree in about 1/K of the positions, so the logits span (1 - 1/K)/temperature;
-    this should exceed ln(negatives) by a few nats, as it does at 0.1 with up to about a thousand negatives.
+    this should exceed ln(negatives) by a few nats, as at a temperature of 0.1 with up to about a thousand negatives.
     """
     if queue is None:
         codes = torch.cat([p, q])  # (2B, L, K)

@@ -21,8 +21,8 @@ class SmallResNet(nn.Module):
         blocks = [BasicBlock(width, width)]
         for stage in range(1, stages):
             before, after = width * 2 ** (stage - 1), width * 2**stage
-            # The pooling takes every other pixel; a strided convolution with fewer than 8 channels in channels_last
-            # would write out of bounds on CPUs without AVX-512 (PyTorch 2.11, oneDNN 3.10).
+            # The pooling takes every other pixel, as a strided 1×1 convolution with fewer than 8 channels in
+            # channels_last writes out of bounds on CPUs without AVX-512 (PyTorch 2.11, oneDNN 3.10).
             every_other = nn.MaxPool2d(1, stride=2)
             shortcut = nn.Sequential(every_other, nn.Conv2d(before, after, 1, bias=False), nn.BatchNorm2d(after))
             blocks.append(BasicBlock(before, after, stride=2, downsample=shortcut))

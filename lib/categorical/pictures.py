@@ -47,7 +47,9 @@ def pair_and_other(seen: Seen, test: Images, settings: Settings, *, seed: int) -
 def cluster_sheet(
     found: Tensor, points: Tensor, images: Images, *, columns: int = 14, most: int = 12
 ) -> dict[str, np.ndarray]:
-    """Return images of the largest clusters, evenly spaced in rank by distance from the mean. found: clusters (N,).
+    """Return images of the largest clusters, evenly spaced in rank by distance from the cluster's mean.
+
+    found: clusters (N,) of points (N, D) and images.
 
     Returns:
         images (clusters, columns, 3, S, S) uint8; sizes (clusters,), share of all images; purity (clusters,),

@@ -65,13 +65,14 @@ def search_table(
     """Return tab26: embedding, seed, method, bytes (per stored image), map, recall_1, recall_10, recall_100 (all in %).
 
     codes: (database, queries) of each learned code, searched both by Hamming distance of hard codes ("categorical") and
-    with the query's probabilities instead ("soft query", by expected agreement). sizes: bytes of the baselines; a size
-    for which one cannot be fitted is skipped. queries: number of queries, drawn at random with `seed`; 0 uses all.
+    with the query's probabilities instead ("soft query", by expected agreement). sizes: bytes of the baselines; each
+    skips the sizes at which it cannot be fitted. queries: number of queries, drawn at random with `seed`; 0 uses all.
     own: whether the codes are computed from these embeddings; if not, their recall is left empty, as one network's
     codes would be scored on another network's neighbours.
 
-    map is the mean over queries of the average precision of the whole ranking, with images of the same class relevant;
-    a MetricError if no query has any. Ties follow a random order drawn with `seed`, as files are often sorted by class.
+    map is the mean over queries of the average precision of the whole ranking, with images of the same class relevant.
+    Queries without any are left out of it; if all are, a MetricError is raised. Ties follow a random order drawn with
+    `seed`, as files are often sorted by class.
     """
     draw = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(embedded.train), generator=draw)

@@ -19,7 +19,7 @@ from lib.forking import train_each
 from lib.muon import Muon
 from lib.training import Captured, MovingAverage, fit_arm, prepare, scored, start, step_count
 
-if TYPE_CHECKING:  # checkpoints depend on the checksum of the data, not on the code that loads them
+if TYPE_CHECKING:  # checkpoints depend on the checksum of the data, not on the code that loads the data
     from lib.data.images import Images
 
 Terms = dict[str, Tensor]

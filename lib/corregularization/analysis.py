@@ -56,7 +56,7 @@ def coherence(weight: Tensor) -> dict[str, float]:
     """
     unit = _with_direction(weight)
     found = similarity(unit)
-    # The eigenvalues of the smaller Gram matrix are the squared singular values, and many times faster than an SVD.
+    # The squared singular values, as eigenvalues of the smaller Gram matrix: many times faster than an SVD.
     gram = unit @ unit.T if found["n"] <= found["d"] else unit.T @ unit
     values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
     entropy = torch.special.entr(values / values.sum()).sum().item()

@@ -33,7 +33,7 @@ def gram(label: str, strength: float, **options: Any) -> Arm:
 
 
 def grouping_arms(strength: float, groups: Iterable[int]) -> list[Arm]:
-    """Return arms without penalty, with all pairs, and with groups, fixed (as in the source) or redrawn each step."""
+    """Return arms without penalty, with it on all pairs, and in groups: fixed (as in the source) or new each step."""
     fixed = [gram(f"fixed g = {g}", strength, groups=g, grouping="contiguous") for g in groups]
     random = [gram(f"random g = {g}", strength, groups=g) for g in groups]
     return [Arm("plain"), gram("Gram", strength), *fixed, *random]
@@ -42,8 +42,8 @@ def grouping_arms(strength: float, groups: Iterable[int]) -> list[Arm]:
 def regulariser_arms(strength: float, groups: int = 8) -> list[Arm]:
     """Return arms for the penalty, its variants and the published regularisers.
 
-    groups: number of groups in the variant with random groups. The factors compensate for scales that differ by orders
-    of magnitude; they are rough, as they only centre the grid searched by `experiments.tune_strengths`.
+    groups: number of groups in the variant with random groups. The factors compensate for losses whose scales differ
+    by orders of magnitude; they are rough, as they only centre the grid searched by `experiments.tune_strengths`.
     """
     return [
         gram("Gram, p = 2", strength),

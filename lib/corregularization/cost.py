@@ -47,7 +47,7 @@ def measure_cost(model: nn.Module, batch: tuple[Tensor, Tensor], *, rounds: int 
 
     One row per method, the step first: method, macs (multiply-accumulates, see `timing.count_macs`), milliseconds
     (median over rounds), share (time relative to the training step, median of the ratios within rounds), relative (the
-    same, to the whole Gram penalty), threads.
+    same relative to the whole Gram penalty), threads.
     """
     images, labels = batch
     layers = select_layers(model)

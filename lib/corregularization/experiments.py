@@ -90,8 +90,8 @@ def coherences(trained: Mapping[str, Trained], seed: int) -> pd.DataFrame:
 def summary(trained: Mapping[str, Trained], seed: int, **facts: object) -> pd.DataFrame:
     """Return one row per arm: accuracy in %, losses in nats and layer-averaged |cosine| after the last epoch.
 
-    gap: test loss minus training loss. The latter is the mean over the last epoch on the images and labels of training,
-    augmented or noisy if these were; test labels are always the true ones.
+    gap: test loss minus training loss. The latter is the mean over the last epoch, with the augmentation and the wrong
+    labels of training, if any; test labels are always the true ones.
     """
     rows = []
     for label, result in trained.items():
@@ -181,8 +181,9 @@ def accuracy_table(
     seed: int,
     checkpoints: Path | None = None,
 ) -> pd.DataFrame:
-    """Return `summary` of `arms` under each condition; those in `done` (condition → trained arms) are not retrained.
+    """Return `summary` of `arms` under each condition, by its name: training images, test images, settings.
 
+    done: condition → arms trained under it before, which are used as they are.
     Additional columns: condition, images and tested (numbers of training and test images), epochs, chance (%).
     """
     tables = []
@@ -329,8 +330,8 @@ def prune(model: nn.Module, share: float, images: "Images", removed: str = "most
     of batch norm are zeroed with the filter, so that the channel outputs zero.
 
     images: training images on which the statistics of batch norm are recomputed, as those after a removed filter no
-        longer hold. They are augmented as in training: otherwise a network on CIFAR-10 loses 1.5 points of accuracy
-        even if no filter is removed. No weight is retrained. A share of 0 changes nothing.
+        longer hold. The images are augmented as in training: otherwise a network on CIFAR-10 loses 1.5 points of
+        accuracy even if no filter is removed. No weight is retrained. A share of 0 changes nothing.
     draw: seed of the random filters, which are the same in all networks of one shape.
     """
     model, generator = copy.deepcopy(model).eval(), torch.Generator().manual_seed(draw)

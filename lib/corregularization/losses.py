@@ -7,7 +7,7 @@ cosine between filters i and j. The penalty is
     R(W) = 1 / n(n-1) · Σ_{i≠j} max(|c_ij| - margin, 0)^power
 
 so its weight λ means the same for every width, and the mean over layers makes it mean the
-same for every depth. Without the absolute value antiparallel filters, which are the same feature
+same for every depth. Without the absolute value, antiparallel filters, which are the same feature
 with the sign flipped, would cost nothing.
 
 Related work: OrthoReg (Rodríguez et al., ICLR 2017), MMA (Wang et al., NeurIPS 2020), GOR (Kurtz et

@@ -44,8 +44,8 @@ def copy_index(generated: Tensor, candidates: Tensor, index: Tensor | None = Non
     """Return the share of generated images that are closer to a real image than any other real image is to it.
 
     The real image is the source, candidates[index], or the nearest candidate for models without a
-    source. At 1, every image is a copy in this sense. The reference is the index of held-out real
-    images, which are not copies but are often that close: only a value well above theirs indicates
+    source. At 1, every image is a copy in this sense. The reference is the copy index of held-out
+    real images, which are not copies but are often that close: only a value well above theirs indicates
     copying. Blurred images are close to everything, and a collapsed model that generates a single
     blurred image scores 0 or 1, so compare with `source_retrieval`, which blur does not raise.
     """

@@ -115,7 +115,7 @@ def load_protocol(
         MetricError: a network is unknown, images are too few or too small, or there are fewer than two pairs.
     """
     perceptual = load_lpips(lpips_net, device=settings.device)
-    lpips_diversity(perceptual, test.pixels[:2], pairs=min(options["pairs"], 2), seed=0)  # raises early
+    lpips_diversity(perceptual, test.pixels[:2], pairs=min(options["pairs"], 2), seed=0)  # raises before any training
     how = {"device": settings.device, "precision": settings.precision}
     features, other = (load_extractor(kind, train, test, **how) if kind else None for kind in (extractor, second))
     return Protocol(train, test, features, perceptual, second=other, **options)
@@ -194,9 +194,10 @@ def _perceptual(protocol: Protocol, result: Trained, pixels: Tensor, sources: Te
 
 
 def _copies(protocol: Protocol, pixels: Tensor, split: str, images: int = 1) -> dict[str, float]:
-    """Return the copying measures; for images with several sources, each is the largest in magnitude over these.
+    """Return the copying measures; for images with several sources, each is the largest in magnitude over them.
 
-    Images without sources are compared with as many training images, since the copy index falls with their number.
+    Images without sources are compared with as many training images as others have candidate sources, since the copy
+    index falls with the number of candidates.
     chance_correlation: correlation with a real image that is not a source.
     """
     some = pixels[: protocol.queries]
@@ -255,7 +256,7 @@ def signs(
 
     Each of `arms.sign_arms` is trained `design.sign_seeds` times, with seeds that runs with another `seed` do not use.
     Columns: arm, seed, training (the seed of one training), images, source_correlation, chance_correlation; one row
-    before training and after each epoch.
+    before training and one after each epoch.
     """
     train, sources = train.subset(slice(design.sign_count or None)), protocol.sources["held-out"]
     settings = replace(settings, epochs=design.sign_epochs, score_every=1)
@@ -305,7 +306,10 @@ def repeated(
     others: Mapping[str, tuple[Images, Images]], settings: Settings, levels: Sequence[int],
     measured: Mapping[str, Any], *, seed: int, checkpoints: Path,
 ) -> list[tuple[pd.DataFrame, str]]:  # fmt: skip
-    """Run the comparison on each of `others`; return rows of tab11 and a note each. measured: for `load_protocol`."""
+    """Run the comparison on each of `others`; return rows of tab11 and a note for each.
+
+    measured: options of `load_protocol`.
+    """
     found = []
     for name, (train, test) in others.items():
         protocol = load_protocol(train, test, settings, **measured)

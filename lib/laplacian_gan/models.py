@@ -181,7 +181,7 @@ def _join(features: Tensor, bands: Bands | None, resolution: int, levels: Sequen
 
 
 def check_levels(levels: Sequence[int], size: int) -> tuple[int, ...]:
-    """Return the levels in ascending order; ValueError if no DCGAN has `size` px or its pyramid lacks a level."""
+    """Return the levels in ascending order; ValueError if no DCGAN generates `size` px or the pyramid lacks one."""
     if size < 2 * COARSEST or size != resolutions(size)[-1]:
         raise ValueError(f"a DCGAN generates images of 8, 16, 32, 64, 128, … px, not of {size}")
     unknown = [level for level in levels if level not in resolutions(size)]

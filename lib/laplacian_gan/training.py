@@ -20,7 +20,7 @@ from lib.laplacian_gan.losses import LOSSES
 from lib.laplacian_gan.models import Chain, Discriminator, Generator, parameter_count, resolutions
 from lib.training import Captured, MovingAverage, TrainingError, fit_arm, prepare, scored, shuffled, start
 
-if TYPE_CHECKING:  # checkpoints depend on the checksum of the data, not on the code that loads them
+if TYPE_CHECKING:  # checkpoints depend on the checksum of the data, not on the code that loads the data
     from lib.data.images import Images
 
 CALIBRATION_BATCHES = 16
@@ -126,7 +126,8 @@ def all_bands(images: Tensor, scales: Tensor) -> Bands:
 def scales_of(images: "Images", count: int = 2000) -> Tensor:
     """Return each band's standard deviation about its channel means over the first `count` images, coarse to fine.
 
-    Coarse bands of natural images are several times stronger than fine ones; the division gives all unit variance.
+    Coarse bands of natural images are several times stronger than fine ones; divided by these deviations, all have
+    unit variance.
     """
     floats = as_float(images.pixels[:count])
     bands = reversed(pyramid.build(floats, len(resolutions(floats.shape[-1]))))

@@ -81,7 +81,7 @@ def neighbourhoods(fake: Tensor, real: Tensor) -> dict[str, float]:
     fake, real: float64 features (n, d), (m, d), at least 6 each; the metrics depend on n and m. A point on a ball's
     surface counts as inside (Naeem's code has <, not ≤).
     """
-    centre = real.mean(dim=0)  # distances come from differences of squares, which are more precise if small
+    centre = real.mean(dim=0)  # distances come from differences of squares: the smaller the squares, the more precise
     fake, real = fake - centre, real - centre
     options = {"prc_neighborhood": MANIFOLD_NEIGHBOUR, "prc_batch_size": ROWS, "save_cpu_ram": True, "verbose": False}
     found = prc_features_to_metric(fake, real, **options)
