@@ -70,7 +70,7 @@ def block() -> str:
         ("4", "clips classified by the encoder, %", f"{source['s4-encoder-accuracy']}",
          f"{scenes('accuracy of clips')} (validation: {scenes('accuracy of clips', 'validation')})", SCENES),
         ("4", "character error rate, %", f"{source['s4-cer']}",
-         f"{scenes('character error rate, seen lines')} (utterances heard in training, in validation scenes; "
+         f"{scenes('character error rate, seen lines', 'validation')} (training lines in other voices, validation; "
          f"unseen lines: {scenes('character error rate, unseen lines')})", SCENES),
         ("4", "emergency or not: encoder / CNN / text / vote, %",
          " / ".join(f"{source[f's4-{name}']}" for name in binary),

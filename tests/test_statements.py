@@ -342,13 +342,13 @@ def maps_hardly_change_when_layers_are_redrawn(table):
 
 
 def the_encoder_may_go_by_speech(table):
-    """More relevance on speech than on the event, by a map no better in the flipping test than its simplest rival."""
+    """More relevance on speech than on the event, by a map no better in the flipping test than simpler ones."""
     found = table("trained/seed-0/tab410_encoder_relevance").set_index("measure")
     more = all(found.low[f"relevance - {null}, speech (points)"] > found.high[f"relevance - {null}, event (points)"]
                for null in ("area", "log-energy", "random networks"))  # fmt: skip
-    area = found.loc[["flipping area, CP-LRP", "flipping area, attention rollout"]].value
-    other = found.low["flipping area, input x gradient"] < area.iloc[0] < found.high["flipping area, input x gradient"]
-    return found.low["relevance - area, event (points)"] > 0 and more and area.iloc[0] < area.iloc[1] and other
+    area, simpler = found.value["flipping area, CP-LRP"], ("attention rollout", "input x gradient")
+    alike = all(found.low[f"flipping area, {name}"] < area < found.high[f"flipping area, {name}"] for name in simpler)
+    return found.low["relevance - area, event (points)"] > 0 and more and alike
 
 
 def cnn_and_encoder_err_together(table):
@@ -364,15 +364,17 @@ def few_missed_are_many_alarms(table):
 def onsets_at_zero_do_not_serve_others(table):
     found = table("trained/seed-0/fig46_onset").sort_values("onset").groupby("training").moments
     lost = found.first() - found.last()
-    return 15.5 < lost["all at 0 s"] < 16.5 and 0.5 < lost["anywhere"] < 1.5
+    return 22.5 < lost["all at 0 s"] < 23.5 and abs(lost["anywhere"]) < 0.5
 
 
 def fine_tuning_gains_nothing_over_the_head(table):
     found = table("trained/seed-0/fig417_learning_curves")
     found = found[found["size"] == 2000].set_index("training")
-    head, every, scratch = (found.loc[name] for name in ("head, frozen encoder", "all weights", "from scratch"))
+    head, scratch = found.loc["head, frozen encoder"], found.loc["from scratch"]
+    tuned = found.loc[["all weights", "adapters of rank 8"]]
     return all(
-        head[f"{share}_low"] < every[share] < head[f"{share}_high"] and every[f"{share}_low"] > scratch[f"{share}_high"]
+        tuned[share].between(head[f"{share}_low"], head[f"{share}_high"]).all()
+        and tuned[f"{share}_low"].min() > scratch[f"{share}_high"]
         for share in ("moments", "accuracy")
     )
 
@@ -400,12 +402,23 @@ def recordings_in_training_raise_one_and_lower_the_other(table):
     recorded, synthetic = "soundscapes-recorded", "soundscapes"
     gain = found[recorded, recorded] - found[synthetic, recorded]
     loss = found[synthetic, synthetic] - found[recorded, synthetic]
-    return 2 < gain < 5 and 2 < loss < 5
+    return 2 < gain < loss < 6
+
+
+def the_largest_ratio_is_chosen_for_the_text(table):
+    """Frames and clips at every ratio are within the intervals of the chosen one."""
+    found = table("trained/seed-0/fig45_loss_ratio").sort_values("ratio")
+    best = found.iloc[(found.moments - found.cer).argmax()]
+    alike = all(
+        found[share].between(best[f"{share}_low"], best[f"{share}_high"]).all() for share in ("moments", "clips")
+    )
+    return best.ratio == found.ratio.max() and found.cer.is_monotonic_decreasing and alike
 
 
 def unseen_lines_are_mostly_wrong(table):
-    rates = table("trained/seed-0/tab44_recognition").set_index("measure").value
-    return rates["character error rate, unseen lines"] > 50 > rates["character error rate, seen lines"]
+    rates = table("trained/seed-0/tab44_recognition").set_index("measure")
+    unseen, seen = (f"character error rate, {kind} lines" for kind in ("unseen", "seen"))
+    return rates.value[unseen] > 50 > rates.validation[seen]
 
 
 STATEMENTS = [
@@ -495,7 +508,7 @@ STATEMENTS = [
     (DISCUSSION, "relevance maps of the CNN hardly change when most of its layers are drawn anew",
      maps_hardly_change_when_layers_are_redrawn),
     (EMERGENCIES, "the encoder relies on speech more than on the event, but the maps are not faithful enough to say "
-     "so: in the flipping test they do about as well as input times gradient and worse than attention rollout",
+     "so: in the flipping test they do about as well as input times gradient and attention rollout",
      the_encoder_may_go_by_speech),
     (EMERGENCIES, "of the harmless raise alerts, about as many as in scenes", as_many_alarms_as_in_scenes),
     (EMERGENCIES, "On ESC-50 the wider one is the most accurate in every seed",
@@ -506,14 +519,18 @@ STATEMENTS = [
     (EMERGENCIES, "the text errs independently of both ($Q$ near 0)", cnn_and_encoder_err_together),
     (EMERGENCIES, "misses fewer than a tenth of the emergencies raises more than a hundred false alarms per hour",
      few_missed_are_many_alarms),
-    (EMERGENCIES, "loses some sixteen points of frame accuracy when they begin at 2 s, one trained with onsets "
-     "anywhere loses a point", onsets_at_zero_do_not_serve_others),
-    (EMERGENCIES, "a head on the frozen encoder does as well as training all weights, and both do better than training "
-     "from scratch", fine_tuning_gains_nothing_over_the_head),
+    (EMERGENCIES, "loses some twenty-three points of frame accuracy when they begin at 2 s, one trained with "
+     "onsets anywhere loses none", onsets_at_zero_do_not_serve_others),
+    (EMERGENCIES, "a head on the frozen encoder does as well as low-rank adapters or training all weights, and all "
+     "three do better than training from scratch", fine_tuning_gains_nothing_over_the_head),
+    (EMERGENCIES, "The largest $r$ tried was chosen (@fig45_loss_ratio): with more weight on the text, fewer of its "
+     "characters are wrong, and the accuracy of frames and clips hardly changes",
+     the_largest_ratio_is_chosen_for_the_text),
     (EMERGENCIES, "the first layer is the best and the last the worst", the_first_layer_is_the_best),
     (EMERGENCIES, "The CNN relies on the event and is disturbed by speech; relevance agrees",
      the_cnn_relies_on_the_event),
-    (DISCUSSION, "raise clip accuracy on scenes with recordings and lower it on scenes without, each by a few points",
+    (DISCUSSION, "raise clip accuracy on scenes with recordings by less than they lower it on scenes without (by a few "
+     "points each, not tested)",
      recordings_in_training_raise_one_and_lower_the_other),
     (DISCUSSION, "the text of unseen lines is mostly wrong", unseen_lines_are_mostly_wrong),
 ]  # fmt: skip
