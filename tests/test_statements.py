@@ -307,26 +307,38 @@ def fixed_groups_reach_the_bound_where_they_can_be_tight(table):
 # -- study 4 ------------------------------------------------------------------------------------
 
 
-def the_vote_is_best_by_less_than_is_known(table):
+def the_cnn_is_best_and_the_vote_not_better(table):
     votes = table("trained/seed-0/tab43_ensemble").set_index("voter")
     vote = votes.loc["2 of 3"]  # p: McNemar's test
-    return votes.balanced_accuracy.idxmax() == "2 of 3" and vote.against == "Whisper encoder" and vote.p > 0.05
+    return votes.balanced_accuracy.idxmax() == vote.against == "CNN" and vote.p > 0.05
 
 
-def four_fifths_are_found_and_three_in_ten_alarm(table):
+def four_fifths_are_found_and_six_in_a_hundred_alarm(table):
     share = table("trained/seed-0/tab415_recorded").set_index("sound").share
-    return 75 < share["all emergencies"] < 85 and 27 < share["all others"] < 33
+    return 80 < share["all emergencies"] < 90 and 5.5 < share["all others"] < 6.5
 
 
-def as_many_alarms_as_in_scenes(table):
+def fewer_alarms_than_in_scenes(table):
     share = table("trained/seed-0/tab415_recorded").set_index("sound").share
     false = row(table("trained/seed-0/tab43_ensemble"), voter="2 of 3").false_alarms
-    return abs(share["all others"] - false) < 5 and share["all emergencies"] < 90
+    return share["all others"] < false - 5
+
+
+def sirens_are_missed_and_cats_doors_and_laughter_alarm(table):
+    found = table("trained/seed-0/tab415_recorded").set_index("sound")
+    sounds = found[~found.index.str.startswith("all ")]
+    harmless = sounds[~sounds.emergency].alarms.nlargest(3)
+    return {*harmless.index} == {"cat", "door_wood_creaks", "laughing"} and sounds.share["siren"] == 50
 
 
 def the_wider_network_is_the_best_on_recordings(table):
     parts = [table(f"public/seed-{seed}/tab41_cnn").set_index("variant").accuracy for seed in range(3)]
     return all(part.idxmax() == "wider" for part in parts)
+
+
+def the_wider_network_may_be_the_best_on_scenes(table):
+    found = table("trained/seed-0/tab41_cnn").set_index("variant")
+    return found.accuracy.idxmax() == "wider" and found.low["wider"] < found.accuracy.drop("wider").max()
 
 
 def few_take_the_shortcut_on_recordings(table):
@@ -353,7 +365,7 @@ def the_encoder_may_go_by_speech(table):
 
 def cnn_and_encoder_err_together(table):
     found = table("trained/seed-0/tab47_overlap").set_index(["one", "other"])
-    return found.q["CNN", "Whisper encoder"] > 0.5 and (found.q.drop(("CNN", "Whisper encoder")).abs() < 0.1).all()
+    return found.q["CNN", "Whisper encoder"] > 0.5 and found.q.drop(("CNN", "Whisper encoder")).between(0.2, 0.3).all()
 
 
 def few_missed_are_many_alarms(table):
@@ -385,15 +397,16 @@ def the_first_layer_is_the_best(table):
 
 
 def the_cnn_relies_on_the_event(table):
-    found = table("trained/seed-0/tab42_relevance").set_index("measure").value
+    measured = table("trained/seed-0/tab42_relevance").set_index("measure")
+    found, silenced = measured.value, measured.loc["accuracy lost without speech (points)"]
     event, speech = (
         [found[f"relevance - {null}, {stem} (points)"] for null in ("random networks", "log-energy", "area")]
         for stem in ("event", "speech")
     )
     return (
         found["accuracy lost without event (points)"] > 20
-        and found["accuracy lost without speech (points)"] < -5
-        and min(event) > 0 > max(speech)
+        and silenced.low < 0 < silenced.high
+        and min(event) > speech[2] > 0 > max(speech[:2])
     )
 
 
@@ -499,10 +512,15 @@ STATEMENTS = [
     (FILTERS, "only where each holds at least as many vectors as there are dimensions",
      fixed_groups_reach_the_bound_where_they_can_be_tight),
     (PYRAMID, "every seed copies (FD", all_copy_where_the_discriminator_sees),
-    (README, "the two-of-three vote has the best balanced accuracy, but is not shown to decide more clips correctly "
-     "than the encoder alone", the_vote_is_best_by_less_than_is_known),
-    (README, "about four fifths of the emergencies are found, and three in ten of the harmless sounds raise an alert",
-     four_fifths_are_found_and_three_in_ten_alarm),
+    (README, "the CNN alone has the best balanced accuracy, and the two-of-three vote is not shown to decide more clips "
+     "correctly", the_cnn_is_best_and_the_vote_not_better),
+    (README, "more than four fifths of the emergencies are found, and about six in a hundred of the harmless sounds "
+     "raise an alert", four_fifths_are_found_and_six_in_a_hundred_alarm),
+    ("paper/cards/4-emergency-recognition.md", "such as cats, creaking doors and laughter, and miss half of the sirens",
+     sirens_are_missed_and_cats_doors_and_laughter_alarm),
+    (EMERGENCIES, "after four epochs, the wider one has the highest accuracy, too, by no more than the intervals "
+     "allow",
+     the_wider_network_may_be_the_best_on_scenes),
     (EMERGENCIES, "with most layers drawn anew, LRP's maps still have a high rank correlation with the original ones",
      maps_hardly_change_when_layers_are_redrawn),
     (DISCUSSION, "relevance maps of the CNN hardly change when most of its layers are drawn anew",
@@ -510,13 +528,13 @@ STATEMENTS = [
     (EMERGENCIES, "the encoder relies on speech more than on the event, but the maps are not faithful enough to say "
      "so: in the flipping test they do about as well as input times gradient and attention rollout",
      the_encoder_may_go_by_speech),
-    (EMERGENCIES, "of the harmless raise alerts, about as many as in scenes", as_many_alarms_as_in_scenes),
+    (EMERGENCIES, "of the harmless raise alerts, fewer than in scenes", fewer_alarms_than_in_scenes),
     (EMERGENCIES, "On ESC-50 the wider one is the most accurate in every seed",
      the_wider_network_is_the_best_on_recordings),
     (EMERGENCIES, "on ESC-50 too few do", few_take_the_shortcut_on_recordings),
     (EMERGENCIES, "CNN and encoder err together more often than independent voters would",
      cnn_and_encoder_err_together),
-    (EMERGENCIES, "the text errs independently of both ($Q$ near 0)", cnn_and_encoder_err_together),
+    (EMERGENCIES, "the text's errors go with theirs only weakly ($Q$ about a quarter)", cnn_and_encoder_err_together),
     (EMERGENCIES, "misses fewer than a tenth of the emergencies raises more than a hundred false alarms per hour",
      few_missed_are_many_alarms),
     (EMERGENCIES, "loses some twenty-three points of frame accuracy when they begin at 2 s, one trained with "
@@ -527,7 +545,8 @@ STATEMENTS = [
      "characters are wrong, and the accuracy of frames and clips hardly changes",
      the_largest_ratio_is_chosen_for_the_text),
     (EMERGENCIES, "the first layer is the best and the last the worst", the_first_layer_is_the_best),
-    (EMERGENCIES, "The CNN relies on the event and is disturbed by speech; relevance agrees",
+    (EMERGENCIES, "The CNN relies on the event; that speech disturbs it is not established. Relevance agrees: it "
+     "exceeds all three nulls on the event, and on speech that of area alone, by less",
      the_cnn_relies_on_the_event),
     (DISCUSSION, "raise clip accuracy on scenes with recordings by less than they lower it on scenes without (by a few "
      "points each, not tested)",
