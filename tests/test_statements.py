@@ -512,8 +512,8 @@ STATEMENTS = [
     (FILTERS, "only where each holds at least as many vectors as there are dimensions",
      fixed_groups_reach_the_bound_where_they_can_be_tight),
     (PYRAMID, "every seed copies (FD", all_copy_where_the_discriminator_sees),
-    (README, "the CNN alone has the best balanced accuracy, and the two-of-three vote is not shown to decide more clips "
-     "correctly", the_cnn_is_best_and_the_vote_not_better),
+    (README, "the CNN alone has the best balanced accuracy, and the two-of-three vote is not shown to decide more "
+     "clips correctly", the_cnn_is_best_and_the_vote_not_better),
     (README, "more than four fifths of the emergencies are found, and about six in a hundred of the harmless sounds "
      "raise an alert", four_fifths_are_found_and_six_in_a_hundred_alarm),
     ("paper/cards/4-emergency-recognition.md", "such as cats, creaking doors and laughter, and miss half of the sirens",
