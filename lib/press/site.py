@@ -32,12 +32,12 @@ from lib.press.verify import Scope, numbered, scopes, stored
 TEMPLATES = Path(__file__).parent / "templates"
 # Sections in page order, keyed by the first digit of an id such as fig34_loss_curves, which is the study's.
 SECTIONS = {  # title, and label in the bar at the top
-    "0": ("Overview", "Overview"),
     "7": ("Claims: reported and reproduced", "Claims"),
     "1": ("Laplacian-pyramid GAN", "Pyramid GAN"),
     "2": ("Categorical similarity learning", "Categories"),
     "3": ("Corregularization", "Filters"),
     "4": ("Emergency recognition at home with Whisper", "Emergencies"),
+    "0": ("Gallery", "Gallery"),
     "": ("Other results", "Others"),
 }
 # Matches the ids in the calls that save results.
@@ -185,10 +185,11 @@ class _Renderer(IPythonRenderer):
 
 def _notebooks(scope: Scope, folder: Path) -> list[dict[str, Any]]:
     """Write a page for each notebook of a scope; return its address, its title and the anchors of all ids."""
+    to_html = MarkdownWithMath(_Renderer(escape=False, exclude_anchor_links=True)).render
     exporter = HTMLExporter(
         Config(NbConvertBase={"display_data_priority": SHOWN_TYPES}),
         template_name="basic",
-        filters={"markdown2html": MarkdownWithMath(_Renderer(escape=False, exclude_anchor_links=True)).render},
+        filters={"markdown2html": to_html},
     )
     styles = [HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark")]
     pygments = Markup("{}\n@media screen and (prefers-color-scheme: dark) {{\n{}\n}}").format(*map(Markup, styles))
@@ -204,9 +205,10 @@ def _notebooks(scope: Scope, folder: Path) -> list[dict[str, Any]]:
         anchors = _prepare(content, scope)
         address = f"notebooks/{scope.name}/{name}.html"
         text = "\n".join(cell.source for cell in content.cells if cell.cell_type == "markdown")
-        heading = re.search(r"^# +(.+)$", text, re.MULTILINE)
+        heading, question = (re.search(rf"^{mark} +(.+)$", text, re.M) for mark in ("#", r"\*\*Question\.\*\*"))
         page = {"scope": scope.name, "name": name, "title": heading[1] if heading else name, "address": address,
-                "anchors": anchors, "how": how, "where": scope.label}  # fmt: skip
+                "anchors": anchors, "how": how, "where": scope.label,
+                "question": Markup(to_html(question[1])) if question else ""}  # fmt: skip
         body = Markup(exporter.from_notebook_node(content)[0])
         (folder / address).parent.mkdir(parents=True, exist_ok=True)
         root = "../" * address.count("/")

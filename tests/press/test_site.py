@@ -69,7 +69,9 @@ def executed(path: Path) -> None:
     output = nbformat.v4.new_output
     wide = r"$$ \sum_{i=1}^n " + " + ".join(f"x_{{{i}}}^2" for i in range(60)) + r"\, , \quad \mathbf u_i^\top $$"
     cells = [
-        nbformat.v4.new_markdown_cell(f"# 3 · A study: 한글\n\nInline $c_{{ij}} * d * e$ and\n\n{wide}"),
+        nbformat.v4.new_markdown_cell(
+            f"# 3 · A study: 한글\n\n**Question.** Do *all* filters differ?\n\nInline $c_{{ij}} * d * e$ and\n\n{wide}"
+        ),
         nbformat.v4.new_code_cell(
             f'run.save_figure("fig31_line", draw(), frame, caption="…")  # {"long " * 60}',
             outputs=[
@@ -161,6 +163,13 @@ def test_provenance_says_where_each_result_comes_from(root):
     sidecar = json.loads((root / "figures/quick/seed-1/fig39_first.json").read_text())
     assert sidecar["provenance"]["made"][:16].replace("T", " ") in text
     assert "0123456789abcdef" in text and 'href="notebooks/quick/seed-1/03_study.html#cell-id=' in text
+
+
+def test_a_study_begins_with_its_question_and_leads_to_its_notebook(root):
+    text = (root / "build" / "site" / "index.html").read_text(encoding="utf-8")
+    begin = text.split('<section id="study-3"')[1].split("<article")[0]
+    assert begin.count("<p>Do <em>all</em> filters differ?</p>") == 1 and "3 · A study: 한글</a> (seed 0" in begin
+    assert re.findall(r'href="([^"]+)"', begin) == [f"notebooks/quick/seed-{seed}/03_study.html" for seed in (0, 1)]
 
 
 def test_notebook_pages_hold_mathml_and_no_script(root):
