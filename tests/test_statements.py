@@ -318,12 +318,6 @@ def four_fifths_are_found_and_six_in_a_hundred_alarm(table):
     return 80 < share["all emergencies"] < 90 and 5.5 < share["all others"] < 6.5
 
 
-def fewer_alarms_than_in_scenes(table):
-    share = table("trained/seed-0/tab415_recorded").set_index("sound").share
-    false = row(table("trained/seed-0/tab43_ensemble"), voter="2 of 3").false_alarms
-    return share["all others"] < false - 5
-
-
 def sirens_are_missed_and_cats_doors_and_laughter_alarm(table):
     found = table("trained/seed-0/tab415_recorded").set_index("sound")
     sounds = found[~found.index.str.startswith("all ")]
@@ -363,6 +357,11 @@ def the_encoder_may_go_by_speech(table):
     return found.low["relevance - area, event (points)"] > 0 and more and alike
 
 
+def the_encoder_s_event_may_be_its_loudness(table):
+    found = row(table("trained/seed-0/tab410_encoder_relevance"), measure="relevance - log-energy, event (points)")
+    return found.low < 0 < found.high
+
+
 def cnn_and_encoder_err_together(table):
     found = table("trained/seed-0/tab47_overlap").set_index(["one", "other"])
     return found.q["CNN", "Whisper encoder"] > 0.5 and found.q.drop(("CNN", "Whisper encoder")).between(0.2, 0.3).all()
@@ -374,9 +373,12 @@ def few_missed_are_many_alarms(table):
 
 
 def onsets_at_zero_do_not_serve_others(table):
-    found = table("trained/seed-0/fig46_onset").sort_values("onset").groupby("training").moments
-    lost = found.first() - found.last()
-    return 22.5 < lost["all at 0 s"] < 23.5 and abs(lost["anywhere"]) < 0.5
+    found = dict([*table("trained/seed-0/fig46_onset").sort_values("onset").groupby("training")])
+    zero, anywhere = found["all at 0 s"], found["anywhere"]
+    falls = zero.moments.is_monotonic_decreasing and zero.moments_low.iloc[0] > zero.moments_high.iloc[-1]
+    stays = anywhere.moments.max() - anywhere.moments.min() < 1
+    clips = all(each.accuracy_low.max() < each.accuracy.min() < 35 for each in found.values())
+    return falls and stays and clips and set(zero.clips) == {85}
 
 
 def fine_tuning_gains_nothing_over_the_head(table):
@@ -391,9 +393,11 @@ def fine_tuning_gains_nothing_over_the_head(table):
     )
 
 
-def the_first_layer_is_the_best(table):
-    found = table("trained/seed-0/fig418_layers").set_index("layer").accuracy
-    return found.idxmax() == found.index.min() and found.idxmin() == found.index.max()
+def the_first_layers_are_alike_and_the_last_is_worst(table):
+    found = table("trained/seed-0/fig418_layers").set_index("layer").sort_index()
+    first, last = found[:3], found.iloc[-1]
+    alike = all(first.accuracy.between(one.low, one.high).all() for _, one in first.iterrows())
+    return alike and last.accuracy == found.accuracy.min() and last.high < first.low.min()
 
 
 def the_cnn_relies_on_the_event(table):
@@ -445,7 +449,7 @@ STATEMENTS = [
      the_inverter_changes_with_the_budget),
     (INTRODUCTION, "below that of a generator conditioned on zeros in two of three seeds, after three epochs",
      band_statistics_are_no_sure_gain),
-    (ABSTRACT, "bands of several images bring no significant gain over three seeds",
+    (ABSTRACT, "bands of several images bring no significant gain over zeros in three seeds",
      band_statistics_are_no_sure_gain),
     (PYRAMID, "Shuffled levels are ahead of zeros in two of three seeds and about equal in the third",
      band_statistics_are_no_sure_gain),
@@ -523,12 +527,14 @@ STATEMENTS = [
      the_wider_network_may_be_the_best_on_scenes),
     (EMERGENCIES, "with most layers drawn anew, LRP's maps still have a high rank correlation with the original ones",
      maps_hardly_change_when_layers_are_redrawn),
-    (DISCUSSION, "relevance maps of the CNN hardly change when most of its layers are drawn anew",
-     maps_hardly_change_when_layers_are_redrawn),
+    (DISCUSSION, "relevance maps of the CNN keep a high rank correlation with the original ones when most of its "
+     "layers are drawn anew", maps_hardly_change_when_layers_are_redrawn),
     (EMERGENCIES, "the encoder relies on speech more than on the event, but the maps are not faithful enough to say "
      "so: in the flipping test they do about as well as input times gradient and attention rollout",
      the_encoder_may_go_by_speech),
-    (EMERGENCIES, "of the harmless raise alerts, fewer than in scenes", fewer_alarms_than_in_scenes),
+    (EMERGENCIES, "on the event, the latter with an interval that includes 0", the_encoder_s_event_may_be_its_loudness),
+    (ABSTRACT, "a vote that is not significantly better or worse than its best member",
+     the_cnn_is_best_and_the_vote_not_better),
     (EMERGENCIES, "On ESC-50 the wider one is the most accurate in every seed",
      the_wider_network_is_the_best_on_recordings),
     (EMERGENCIES, "on ESC-50 too few do", few_take_the_shortcut_on_recordings),
@@ -537,16 +543,19 @@ STATEMENTS = [
     (EMERGENCIES, "the text's errors go with theirs only weakly ($Q$ about a quarter)", cnn_and_encoder_err_together),
     (EMERGENCIES, "misses fewer than a tenth of the emergencies raises more than a hundred false alarms per hour",
      few_missed_are_many_alarms),
-    (EMERGENCIES, "loses some twenty-three points of frame accuracy when they begin at 2 s, one trained with "
-     "onsets anywhere loses none", onsets_at_zero_do_not_serve_others),
+    (EMERGENCIES, "the accuracy of frames falls with the onset; for one trained with onsets anywhere it does not",
+     onsets_at_zero_do_not_serve_others),
     (EMERGENCIES, "a head on the frozen encoder does as well as low-rank adapters or training all weights, and all "
-     "three do better than training from scratch", fine_tuning_gains_nothing_over_the_head),
+     "three are ahead of a much smaller Whisper", fine_tuning_gains_nothing_over_the_head),
+    (INTRODUCTION, "OpenAI's Whisper-base is ahead of a much smaller Whisper trained from scratch",
+     fine_tuning_gains_nothing_over_the_head),
     (EMERGENCIES, "The largest $r$ tried was chosen (@fig45_loss_ratio): with more weight on the text, fewer of its "
      "characters are wrong, and the accuracy of frames and clips hardly changes",
      the_largest_ratio_is_chosen_for_the_text),
-    (EMERGENCIES, "the first layer is the best and the last the worst", the_first_layer_is_the_best),
-    (EMERGENCIES, "The CNN relies on the event; that speech disturbs it is not established. Relevance agrees: it "
-     "exceeds all three nulls on the event, and on speech that of area alone, by less",
+    (EMERGENCIES, "the first three layers do about equally well and the last does worst",
+     the_first_layers_are_alike_and_the_last_is_worst),
+    (EMERGENCIES, "The CNN relies on the event; that speech disturbs it is not established. Relevance agrees only "
+     "in part, as it exceeds all three nulls on the event but also, by less, that of area on speech",
      the_cnn_relies_on_the_event),
     (DISCUSSION, "raise clip accuracy on scenes with recordings by less than they lower it on scenes without (by a few "
      "points each, not tested)",

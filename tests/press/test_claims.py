@@ -26,7 +26,7 @@ NO_RESULTS = {
     # Chance; the source's vote if its three voters erred independently.
     "06_emergency_ensemble.ipynb": {50.0, 99.98},
     "filters.typ": {0.9},  # the absolute cosine from which two filters are near-duplicates
-    "emergencies.typ": {0.72, 92.0},  # seconds; 46 of ESC-50's 50 classes, which are no emergencies
+    "emergencies.typ": {0.2, 0.72, 92.0},  # seconds, twice; 46 of ESC-50's 50 classes, which are no emergencies
 }
 CLAIM = Claim("a", "accuracy", 90.0, "%", "higher", "AI Hub", "slide 1", Ours("tab1", "accuracy", {"arm": "CNN"}))
 

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import tomllib
 
 import numpy as np
 import pandas as pd
@@ -19,9 +18,16 @@ from lib.press import paper, workflow
 from lib.press.parameters import ParameterError
 from lib.press.run import Run
 
+ADDRESS = "https://github.com/you/four-studies"
+
 
 def text_of(path) -> str:
     return "\n".join(page.extract_text() for page in pypdf.PdfReader(path).pages)
+
+
+def links(path) -> set[str]:
+    notes = [note.get_object() for page in pypdf.PdfReader(path).pages for note in page.get("/Annots", [])]
+    return {note["/A"]["/URI"] for note in notes if "/URI" in note.get("/A", {})}
 
 
 def plain(text: str) -> str:
@@ -68,11 +74,13 @@ def test_every_figure_of_the_source_has_its_counterpart():
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory):
-    """The paper of profile public, and the folder that it was typeset from."""
+    """The paper of profile public, of a repository with a public address."""
     root = tmp_path_factory.mktemp("paper")
     (root / "figures").symlink_to(paths.ROOT / "figures")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTPUT_ROOT", str(root))
+        patch.setattr(paper, "PROJECT", root / "pyproject.toml")
+        paper.PROJECT.write_text(f'[project.urls]\nRepository = "{ADDRESS}"\n')
         yield paper.write("public")
 
 
@@ -109,12 +117,17 @@ def test_captions_name_data_profile_notebook_and_commit(text):
 
 
 def test_captions_lead_to_the_notebook_and_its_commit(committed):
-    annotations = [note.get_object() for page in pypdf.PdfReader(committed).pages for note in page.get("/Annots", [])]
-    links = {note["/A"]["/URI"] for note in annotations if "/URI" in note.get("/A", {})}
-    address = tomllib.loads(paper.PROJECT.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
     sidecar = json.loads((paths.ROOT / "figures" / "public" / "fig35_correlation.json").read_text(encoding="utf-8"))
     commit = sidecar["provenance"]["commit"][:40]
-    assert {f"{address}/blob/{commit}/notebooks/07_results.ipynb", f"{address}/commit/{commit}"} <= links
+    assert {f"{ADDRESS}/blob/{commit}/notebooks/07_results.ipynb", f"{ADDRESS}/commit/{commit}"} <= links(committed)
+
+
+def test_nothing_leads_to_a_repository_without_an_address(few, monkeypatch, tmp_path):
+    monkeypatch.setattr(paper, "PROJECT", tmp_path / "pyproject.toml")
+    paper.PROJECT.write_text('[project.urls]\nRepository = "https://github.com/OWNER/four-studies"\n')
+    made = paper.write("quick")
+    assert "notebooks/03_corregularization.ipynb, commit" in plain(text_of(made))
+    assert not any("github.com" in link for link in links(made))
 
 
 def test_a_figure_that_a_caption_names_by_its_id_is_named_by_its_number_here(text):
