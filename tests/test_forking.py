@@ -98,6 +98,14 @@ def test_a_killed_process_is_told_of(threads):
         side_by_side([lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: 2])
 
 
+def test_a_gpu_without_memory_is_told_of(threads):
+    def full():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(TrainingError, match="Use a smaller batch or network"):
+        side_by_side([full, lambda: 2])
+
+
 @linux
 def test_they_end_with_the_process_that_began_them(tmp_path):
     program = f"""

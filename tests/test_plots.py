@@ -42,7 +42,6 @@ def test_mean_and_spread_over_seeds():
 
 
 def test_one_seed_has_no_spread():
-    assert set(plots.mean_and_spread(table(1), ["arm"], "loss").query("count == 1")["std"]) <= {0.0}
     assert plots.mean_and_spread(table(1), ["arm", "epoch"], "loss")["std"].tolist() == [0] * 8
 
 
@@ -70,6 +69,23 @@ def test_curves_differ_by_colour_and_marker_and_keep_the_colour_that_was_chosen(
     assert [line.get_label() for line in axes.lines] == ["a", "b"]
     assert first.get_color() != second.get_color() == "#123456"
     assert first.get_marker() != second.get_marker()
+
+
+def test_a_label_with_a_chosen_colour_has_one_style_in_all_panels():
+    _, (left, right) = plots.subplots(1, 2)
+    chosen, both = {"a": "#111111", "b": "#222222"}, table(1)
+    plots.curves(left, both, "epoch", "loss", "arm", colours=chosen)
+    plots.curves(right, both[both.arm == "b"], "epoch", "loss", "arm", colours=chosen)
+    assert left.lines[1].get_marker() == right.lines[0].get_marker()
+
+
+def test_dots_lie_in_the_rows_of_their_arms_the_first_at_the_top():
+    _, axes = plots.subplots()
+    frame = pd.DataFrame({"arm": ["x", "y", "y"], "score": [1.0, 2.0, np.nan], "kind": ["one", "one", "one"]})
+    plots.dots(axes, frame, "score", ["x", "y"], "kind", {"one": ("#111111", "o", 0.1)})
+    (found,) = axes.collections
+    assert found.get_offsets().tolist() == [[1.0, 0.1], [2.0, 1.1]]
+    assert axes.yaxis_inverted() and [label.get_text() for label in axes.get_yticklabels()] == ["x", "y"]
 
 
 def test_more_curves_than_colours_are_still_told_apart():

@@ -2,6 +2,7 @@ import os
 import shutil
 import zipfile
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,6 +86,9 @@ def test_subset_and_to(tmp_path):
         assert torch.equal(part.samples, sounds.samples[1:3]) and part.names == sounds.names[1:3]
         assert torch.equal(part.folds, sounds.folds[1:3]) and torch.equal(part.labels, sounds.labels[1:3])
         assert part.checksum != sounds.checksum
+    spans = tuple(((place, place + 1.0),) for place in range(6))
+    part = replace(sounds, spans=spans, texts=tuple("abcdef")).subset([4, 1])
+    assert part.spans == (spans[4], spans[1]) and part.texts == ("e", "b")
     assert len(sounds.subset([])) == 0
     assert sounds.subset(range(6)).checksum == sounds.checksum == sounds.to("cpu").checksum
 

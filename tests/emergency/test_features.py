@@ -55,23 +55,9 @@ def test_it_equals_transformers_on_clips_padded_to_thirty_seconds():
     torch.testing.assert_close(log_mel(padded), theirs(samples, padding="max_length"), atol=1e-5, rtol=0)
 
 
-def test_it_equals_transformers_numpy_path():
-    samples = clips(2, RATE)
-    reference = WhisperFeatureExtractor()._np_extract_fbank_features(samples.numpy(), "cpu")
-    # The reference is in float64: float32 rounding shows in cells 7 decades below the loudest.
-    np.testing.assert_allclose(log_mel(samples), reference, atol=5e-4)
-    assert np.abs(log_mel(samples).numpy() - reference).mean() < 1e-6
-
-
 def test_silence_is_a_constant():
     assert SILENCE == -1.5
     assert torch.equal(log_mel(torch.zeros(2, RATE)), torch.full((2, 80, 100), SILENCE))
-
-
-def test_a_clip_does_not_depend_on_its_batch():
-    samples = clips(5, RATE)
-    alone = torch.cat([log_mel(row[None]) for row in samples])
-    torch.testing.assert_close(log_mel(samples), alone, atol=1e-6, rtol=0)
 
 
 def test_only_the_last_frames_notice_what_follows():

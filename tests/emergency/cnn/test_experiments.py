@@ -186,6 +186,33 @@ def test_stem_rows_without_a_stem_that_the_network_ignores(heard):
     assert 0 < table["energy of event (%)"] < 100
 
 
+def test_the_accuracy_lost_without_a_stem_is_of_the_clips_that_are_then_taken_for_another_class(heard):
+    evaluation, truth = heard
+    waves = torch.from_numpy(truth.stems).float() / 32768
+    whole, *without = (
+        experiments.logits_of(evaluation.model, sounds.features_of(waves[:, kept].sum(1))).argmax(1)
+        for kept in ([0, 1, 2], [1, 2], [0, 2], [0, 1])
+    )
+    as_heard = replace(evaluation, clips=replace(evaluation.clips, labels=whole))
+    table = experiments.stem_rows(as_heard, truth, seed=0).set_index("measure").value
+    both = torch.tensor([bool(clip.of("speech")) and bool(clip.of("event")) for clip in truth.clips])
+    lost = [100 * (one != whole)[both].float().mean().item() for one in without]
+    assert table["accuracy, all stems (%)"] == 100 and max(lost) > 0
+    for stem, share in zip(("speech", "event", "background"), lost, strict=True):
+        assert table[f"accuracy lost without {stem} (points)"] == pytest.approx(share)
+
+
+def test_only_held_out_clips_are_explained_and_shown(heard):
+    evaluation, truth = heard
+    half = replace(evaluation, explained=torch.arange(60) % 2 == 0)
+    assert (
+        len(experiments.explained(half, 60, seed=1)) == 30 and not (experiments.explained(half, 60, seed=1) % 2).any()
+    )
+    for some in (truth, None):
+        shown = experiments.shown_clips(half, list(NAMES), some)
+        assert shown and not any(clip % 2 for clip in shown)
+
+
 def test_stem_rows_are_consistent(heard):
     evaluation, truth = heard
     table = experiments.stem_rows(evaluation, truth, seed=0).set_index("measure")

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from lib.emergency.cnn import faithfulness
-from lib.emergency.cnn.faithfulness import flipping, interval, localisation, randomised, shares, with_cue
+from lib.emergency.cnn.faithfulness import flipping, interval, localisation, randomised, redrawn, shares, with_cue
 from lib.emergency.cnn.network import Variant, build_cnn
 
 
@@ -95,6 +95,17 @@ def test_a_network_drawn_anew_is_explained_differently():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_a_null_network_has_none_of_the_weights_and_those_of_its_seed():
+    model = build_cnn(Variant("", (4, 8)), 3, 20).eval()
+    state = torch.get_rng_state()
+    one, again, other = (redrawn(model, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    named = [dict(some.named_parameters()) for some in (model, one, again, other)]
+    for name in (name for name, weight in named[0].items() if weight.ndim > 1):
+        mine, first, second, third = (some[name] for some in named)
+        assert torch.equal(first, second) and not torch.equal(first, mine) and not torch.equal(first, third), name
+
+
 def test_an_explanation_that_ignores_the_network_is_found_out(monkeypatch):
     """Only its sign depends on the network: it is that of the logit, which has either sign in random networks."""
 
@@ -134,6 +145,8 @@ def test_shares_in_closed_form():
     assert found["relevance"] == pytest.approx(np.array([[1, 0, 0], [2 / 3, 1 / 3, 0]]))
     assert found["energy"] == pytest.approx(np.array([[3.1 / 4.2, 1.1 / 4.2, 0]] * 2))
     assert found["area"] == pytest.approx(np.array([[0.5, 0.5, 0]] * 2))
+    left, right = 8.0, 8.0 + np.log10(1.1 / 3.1)  # decades above a floor 80 dB below the loudest
+    assert found["log-energy"] == pytest.approx(np.array([[left, right, 0]] * 2) / (left + right))
 
 
 def test_shares_do_not_depend_on_the_scale_and_sum_to_one_at_most():
@@ -172,6 +185,10 @@ def test_a_cue_is_audible_where_the_mask_says_and_nowhere_else():
     assert (changed.amax((1, 2, 3)) == mel.amax((1, 2, 3))).all(), "it is faint"
     assert mask.any(2).float().argmax(-1).unique().numel() > 3, "its place differs by clip"
     assert torch.equal(with_cue(mel, seed=3)[0], changed)
+    assert not mask[:, :, :64].any(), "in the upper fifth of the bands"
+    level = (mel.float().mean((2, 3)) + mel.float().amax((2, 3))).flatten() / 2
+    lowest = changed.float().masked_fill(~mask, torch.inf).amin((1, 2, 3))
+    torch.testing.assert_close(lowest, level, atol=2e-3, rtol=0)
 
 
 def test_in_a_short_clip_the_cue_takes_half():

@@ -1,3 +1,4 @@
+import json
 import unicodedata
 from pathlib import Path
 
@@ -103,6 +104,16 @@ def test_rejected_files_are_counted_by_reason(tmp_path):
     assert loaded.subset([0, 1]).rejected == loaded.rejected
 
 
+def test_clips_of_one_sentence_share_a_fold(tmp_path):
+    for path in make_tree(tmp_path, per_class=4, seconds=0.5).folder.rglob("*.json"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["annotations"][0]["note"] = content["annotations"][0]["note"] and "불이야!"
+        path.write_text(json.dumps(content), encoding="utf-8")
+    loaded = sounds.load("aihub", "train", seconds=0.5)
+    spoken = [fold for fold, text in zip(loaded.folds.tolist(), loaded.texts, strict=True) if text]
+    assert len(spoken) > 9 and len(set(spoken)) == 1
+
+
 def test_without_aihub_the_message_says_where_to_apply():
     with pytest.raises(DataError, match="170"):
         sounds.load("aihub", "train")
@@ -135,6 +146,13 @@ class TestRecordingsAmongTheScenes:
         self.esc50(tmp_path, [1, 2, 3])
         sets = [sounds.load("soundscapes-recorded", split, count=20) for split in sounds.COUNT]
         assert [len(one) for one in sets] == [20] * 3
+
+    def test_its_folds_are_training_validation_and_test(self, tmp_path):
+        self.esc50(tmp_path, range(1, 6))
+        counts = dict.fromkeys(("train_count", "validation_count", "test_count"), 0)
+        *sets, truth = sounds.three_sets("esc50", **counts, seconds=1.0, seed=0)
+        assert [sorted(one.folds.tolist()) for one in sets] == [[2, 3, 4], [1], [0]] and truth is None
+        assert [one.split for one in sets] == ["train", "validation", "test"]
 
     def test_with_classes_of_other_names(self, tmp_path):
         self.esc50(tmp_path, [1, 2, 3])

@@ -52,7 +52,6 @@ class TestMajority:
         votes = {name: sure(*column) for name, column in zip("abc", zip(*rows, strict=True), strict=True)}
         other = {name: votes[name] for name in order}
         assert majority(votes, ALARMING).equal(majority(other, ALARMING))
-        assert [sum(one == "abc"[k] for k in range(3)) for one in order]
 
     def test_of_two_both(self):
         votes = {"a": sure(1, 1, 0), "b": sure(2, 0, 3)}
@@ -145,6 +144,14 @@ class TestTables:
         assert table.loc[MAJORITY, "average_precision"] > always
         wanted = (majority(parts[1], ALARMING) == emergency).float().mean().item()
         assert table.loc[MAJORITY, "binary_accuracy"] == pytest.approx(100 * wanted)
+
+    def test_schemes_are_compared_with_the_voter_that_was_best_on_the_validation(self):
+        labels = torch.tensor([1, 3]).repeat(50)
+        right, wrong = sure(*labels.tolist()), sure(*(4 - labels).tolist())
+        before, after = {"a": right, "b": wrong, "c": wrong}, {"a": wrong, "b": right, "c": right}
+        table = ensemble_table(before, labels, after, labels, CLASSES, ALARMING, seed=0).set_index("voter")
+        assert set(table.against.dropna()) == {"a"}
+        assert (table.fixed[MAJORITY], table.broken[MAJORITY]) == (100, 0)
 
     def test_a_voter_that_abstains(self):
         votes, labels = self.votes(400)

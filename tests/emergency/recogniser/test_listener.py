@@ -78,6 +78,18 @@ class TestAlarms:
         assert [alarm for *_, alarm in parts] == [alarm for *_, alarm in whole]
         assert all(np.array_equal(one, two) for (one, *_), (two, *_) in zip(parts, whole, strict=True))
 
+    @pytest.mark.parametrize(("between", "count"), [(0.5, 1), (0.2, 2)])
+    def test_it_ends_below_off_and_not_below_on(self, between, count):
+        likely = iter([0.9] * 4 + [between] * 8 + [0.9] * 4)
+        found = heard(listener(refractory=0.0), sound(19),
+                      score=lambda _: np.tile([1 - (p := next(likely)), p, 0], (50, 1)))  # fmt: skip
+        assert sum(alarm is not None for *_, alarm in found) == count
+
+    def test_an_event_begins_where_it_rises_above_off(self):
+        likely = np.repeat([0.1, 0.5, 0.9], [10, 10, 30])
+        ((*_, alarm),) = heard(listener(), sound(4), score=lambda _: np.stack([1 - likely, likely, 0 * likely], 1))
+        assert alarm.onset == pytest.approx(10 * SECONDS)
+
     @pytest.mark.parametrize("gain", [0.1, 10.0])
     def test_a_level_rule_hears_levels(self, gain):
         """Windows are scored at their original level: a network that should ignore gain must do so itself."""

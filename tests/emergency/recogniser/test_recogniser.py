@@ -129,6 +129,15 @@ class TestHearing:
         frames, wanted = opinion.moments[:, 1:].reshape(-1, 20), known.targets(4)[:, 1:].flatten()  # the first: unknown
         assert fitted[FRAMES] == pytest.approx(fit_temperature(frames, wanted)) and fitted[FRAMES] != fitted[ENCODER]
 
+    def test_each_temperature_divides_its_own_logits(self, recogniser):
+        hot = replace(recogniser, temperatures={CNN: 2.0, ENCODER: 3.0, TEXT: 4.0, FRAMES: 5.0})
+        opinion = hot.predict(clips(1))
+        for name, logits in hot.calibrated_votes(opinion).items():
+            torch.testing.assert_close(logits, opinion.votes[name] / hot.temperatures[name], equal_nan=True)
+        likely = (opinion.moments / 5).softmax(-1)
+        torch.testing.assert_close(hot.likely_alarms(opinion), likely[:, :, list(EMERGENCY)].sum(2))
+        np.testing.assert_allclose(hot.follow(clips(1)[0].numpy()).probabilities, likely[0], atol=1e-5)
+
 
 class TestStreams:
     def chunks(self, seconds=12, step=1000):
@@ -239,6 +248,9 @@ class TestSources:
 
     def test_the_likeliest_window_is_opened(self, recogniser):
         report = recogniser.follow(clips(1, 8.0)[0].numpy())
+        heard = recogniser.listen([clips(1, 8.0)[0].numpy()], "", 0.0)
+        means = [one.probabilities[:, list(EMERGENCY)].sum(1).mean() for one in heard]  # windows from 0, 1, ... 4 s
+        assert report.at == np.argmax(means) and len(means) == 5
         start = round(report.at * 16_000)
         assert np.array_equal(report.window, clips(1, 8.0)[0].numpy()[start : start + 64_000])
         torch.testing.assert_close(
@@ -287,7 +299,14 @@ class TestFolders:
         text = recogniser.text
         other = replace(text, learned=(*text.learned[1:], ("불이야 불", text.learned[0][1])))
         changed = replace(recogniser, rule=Rule(on=0.9)), replace(recogniser, text=other)
-        assert len({one.digest() for one in (recogniser, *changed)}) == 3
+        changed += (
+            replace(recogniser, alarming=(8,)),
+            replace(recogniser, temperatures=recogniser.temperatures | {CNN: 2.0}),
+        )
+        digests = {one.digest() for one in (recogniser, *changed)}
+        with torch.no_grad():
+            recogniser.cnn[0].weight += 1
+        assert len(digests) == 5 and recogniser.digest() not in digests
 
     def test_not_yet_calibrated(self, folder):
         with pytest.raises(DataError, match="recogniser.json. Notebook 06 writes it: run it first"):

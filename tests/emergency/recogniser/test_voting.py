@@ -62,6 +62,12 @@ def test_backgrounds_of_soundscapes_tell_nothing(test_set):
     assert row.low < 60 and row.chance == 50 and row.clips > 60
 
 
+def test_a_background_that_gives_emergencies_away_is_found(test_set):
+    clips = label_frames(sounds.load("soundscapes", "test", count=240))
+    clips.mel[torch.isin(clips.labels, torch.tensor(EMERGENCY)), :10] += 1
+    assert voting.silence_audit(clips, EMERGENCY, seed=0).iloc[0].low > 80
+
+
 def test_without_clips_that_are_silent_for_half_a_second_there_is_no_audit(test_set):
     clips = label_frames(test_set)
     clips.moments[clips.labels > 0] = 1

@@ -410,9 +410,11 @@ class TestCheckpoints:
         with pytest.raises(DataError, match="could not be loaded"):
             whisper.from_checkpoint(folder, NAMES)
 
-    @pytest.mark.parametrize("generation", [None, "{}", '{"forced_decoder_ids": [[1, 50259], [2, 50359]]}',
-                                            '{"suppress_tokens": [], "is_multilingual": true}', "{"])  # fmt: skip
-    @pytest.mark.parametrize("features", [None, '{"feature_size": 80}', '{"feature_size": 128}', "{"])
+    @pytest.mark.parametrize(("generation", "features"), [
+        (None, None), ("{}", '{"feature_size": 80}'), ("{", "{"),
+        ('{"forced_decoder_ids": [[1, 50259], [2, 50359]]}', '{"feature_size": 128}'),
+        ('{"suppress_tokens": [], "is_multilingual": true}', '{"feature_size": 80}'),
+    ])  # fmt: skip
     def test_files_that_are_not_asked(self, folder, tmp_path_factory, generation, features):
         """Decoding and features are this study's own, so these files are ignored; the model can still be saved."""
         for name, content in (("generation_config.json", generation), ("preprocessor_config.json", features)):

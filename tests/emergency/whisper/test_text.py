@@ -132,23 +132,28 @@ class TestAligned:
         assert all((a == b) == (kind == "equal") for kind, a, b in pieces)
 
 
-class TestClassifier:
-    def lines(self, split):
-        pairs = [(line, number) for number in CORES for line in CORES[number][split]]
-        return [line for line, _ in pairs], torch.tensor([number for _, number in pairs])
+def lines_of(split):
+    pairs = [(line, number) for number in CORES for line in CORES[number][split]]
+    return [line for line, _ in pairs], torch.tensor([number for _, number in pairs])
 
-    def test_knows_what_it_has_read(self):
-        lines, numbers = self.lines(0)
-        found = fit_text(lines, numbers, 20).logits(lines)
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit_text(*lines_of(0), 20)
+
+
+class TestClassifier:
+    def test_knows_what_it_has_read(self, fitted):
+        lines, numbers = lines_of(0)
+        found = fitted.logits(lines)
         assert found.shape == (228, 20) and (found.argmax(1) == numbers).float().mean() > 0.95
 
-    def test_reads_lines_that_it_has_not(self):
-        fitted = fit_text(*self.lines(0), 20)
-        lines, numbers = self.lines(1)
+    def test_reads_lines_that_it_has_not(self, fitted):
+        lines, numbers = lines_of(1)
         assert (fitted.logits(lines).argmax(1) == numbers).float().mean() > 0.4  # chance is 1 in 19
 
-    def test_log_probabilities(self):
-        found = fit_text(*self.lines(0), 20).logits(["불이야", "밥 먹자"])
+    def test_log_probabilities(self, fitted):
+        found = fitted.logits(["불이야", "밥 먹자"])
         torch.testing.assert_close(found.exp().sum(1), torch.ones(2))
 
     def test_without_words_it_abstains_however_often_that_was_an_emergency(self):
@@ -172,23 +177,16 @@ class TestClassifier:
         assert fitted.temperature > 2
         torch.testing.assert_close(fitted.logits(texts)[:, [1, 2]].exp().sum(1), torch.ones(60), atol=1e-6, rtol=0)
 
-    def test_the_same_every_time(self):
-        lines, numbers = self.lines(0)
-        one, two = (fit_text(lines, numbers, 20).logits(["문이 잠겼어요"]) for _ in range(2))
-        assert torch.equal(one, two)
-
-    def test_order_does_not_matter(self):
-        lines, numbers = self.lines(0)
+    def test_order_does_not_matter(self, fitted):
+        lines, numbers = lines_of(0)
         order = np.random.default_rng(0).permutation(len(lines))
-        one = fit_text(lines, numbers, 20)
-        two = fit_text([lines[i] for i in order], numbers[torch.from_numpy(order)], 20)
-        weights = [fitted.pipeline[-1].coef_ for fitted in (one, two)]
+        other = fit_text([lines[i] for i in order], numbers[torch.from_numpy(order)], 20)
+        weights = [one.pipeline[-1].coef_ for one in (fitted, other)]
         np.testing.assert_allclose(*weights, atol=1e-2)
 
-    def test_saved_and_loaded(self, tmp_path):
-        fitted = fit_text(*self.lines(0), 20)
+    def test_saved_and_loaded(self, fitted, tmp_path):
         fitted.save(tmp_path / "text.json")
-        lines = self.lines(1)[0]
+        lines = lines_of(1)[0]
         assert torch.equal(text.load_text(tmp_path / "text.json").logits(lines), fitted.logits(lines))
 
     @pytest.mark.parametrize(
