@@ -474,10 +474,7 @@ def test_a_missing_gpu_is_an_error(monkeypatch):
         start("cuda")
 
 
-@pytest.mark.parametrize(
-    "precision",
-    ["bf17", "fp16"],
-)
+@pytest.mark.parametrize("precision", ["bf17", "fp16"])
 def test_an_unknown_precision_is_an_error(precision):
     with pytest.raises(TrainingError, match=f"precision {precision!r} is unknown; choose 'no' or 'bf16'"):
         start("cpu", precision)

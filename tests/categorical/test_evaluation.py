@@ -151,6 +151,8 @@ def test_histograms_are_shares_of_pairs(seen, data):
     frame = evaluation.agreement_histograms(seen, data[1].pixels[:20], SETTINGS, seed=0)
     sums = frame[frame.panel != "perplexity"].groupby(["arm", "panel"]).value.sum()
     assert len(sums) == 4 and np.allclose(sums, 1)
+    pairs = 20 * frame[frame.panel == "positives"].value  # one for each image
+    np.testing.assert_allclose(pairs, pairs.round(), atol=1e-9)
     used = frame[(frame.panel == "perplexity") & (frame.arm == "categorical")]
     assert len(used) == 6 and used.value.between(1, 4).all() and used.value.is_monotonic_decreasing
     again = evaluation.agreement_histograms(seen, data[1].pixels[:20], SETTINGS, seed=0)

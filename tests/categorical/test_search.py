@@ -1,6 +1,6 @@
 """Search: rankings against brute force, average precision against scikit-learn, bytes, and a head that learns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -42,6 +42,32 @@ def test_precision_and_recall_are_those_of_brute_force(data, heads):
     nearer = (found < np.take_along_axis(found, true[:, None], 1)).sum(1)  # how many are closer than the true neighbour
     for k in search.WITHIN:
         assert table.loc["PQ", f"recall_{k}"] == pytest.approx(100 * (nearer < k).mean())
+
+
+def test_only_as_many_queries_are_asked_as_wanted(data):
+    labels = torch.randint(4, (40,), generator=torch.Generator().manual_seed(5))
+    data = replace(data, test_labels=labels)  # with the blobs' own labels, every query has the same precision
+    table = search.search_table(data, [], sizes=[4], queries=7, seed=0).set_index("method")
+    draw = torch.Generator().manual_seed(0)
+    torch.randperm(300, generator=draw)
+    asked = torch.randperm(40, generator=draw)[:7]
+    similar = (data.test[asked] @ data.train.T).numpy()
+    relevant = (data.train_labels == labels[asked][:, None]).numpy()
+    precision = [average_precision_score(*row) for row in zip(relevant, similar, strict=True)]
+    assert table.loc[search.EXACT, "map"] == pytest.approx(100 * np.mean(precision))
+
+
+def test_a_positive_is_a_neighbour_and_never_the_image_itself(data, monkeypatch):
+    points = torch.tensor([[1.0, 0], [1, 0], [1, 0], [0, 1]])
+    assert frozen.mined(points, 1).tolist() == [[1], [0], [0], [0]]
+    seen, objective = [], frozen.objective
+    monkeypatch.setattr(frozen, "objective", lambda *given: seen.append(given[1:3]) or objective(*given))
+    monkeypatch.setattr(frozen, "mined", lambda points, count: (torch.arange(len(points))[:, None] + 1) % len(points))
+    whole = frozen.HeadSettings(epochs=1, batch_size=300)  # so that the neighbours of a batch are the batch
+    frozen.train_heads(frozen.head_arms([4], 16, 4)[:1], data, whole, seed=0)
+    outputs, keys = (part.detach().flatten(1) for part in seen[0])
+    assert (outputs - keys).abs().amax(1).min() > 1e-3
+    torch.testing.assert_close(*(part[part[:, 0].argsort()] for part in (outputs, keys)))
 
 
 def test_hamming_distances_are_those_of_brute_force():
@@ -147,3 +173,4 @@ def test_search_needs_no_heads(data, monkeypatch):
     labels = SimpleNamespace(labels=data.train_labels), SimpleNamespace(labels=data.test_labels)
     table, clusters = frozen.compare(design, seen, *labels, batch_size=20, seed=0, checkpoints=None)
     assert clusters is None and set(table.method) == {search.EXACT, *search.RIVALS, search.OURS, search.SOFT}
+    assert table.recall_1.isna().tolist() == table.method.isin([search.OURS, search.SOFT]).tolist()

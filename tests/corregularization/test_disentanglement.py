@@ -19,6 +19,7 @@ from lib.corregularization.disentanglement import (
 )
 from lib.corregularization.losses import select_layers
 from lib.forking import train_each
+from lib.training import predict
 
 SETTINGS = VaeSettings(epochs=2, batch_size=16, latents=3, width=4)
 
@@ -100,3 +101,15 @@ def test_tables_and_traversals(train, test):
     shown = traversals(trained, test, count=2, steps=5)
     assert all(images.shape == (2, 5, 16, 16, 3) for images in shown.values())
     assert len(figures.traversals({name: shown[name] for name in list(shown)[:2]}).axes) == 2
+
+
+def test_beta_weighs_the_divergence_and_the_most_informative_latent_is_moved(train, test):
+    trained = {f"{beta:g}": train_vae(VaeArm(f"{beta:g}", beta), train, SETTINGS, seed=0) for beta in (1.0, 100.0)}
+    codes = {name: predict(model.encoder, [test.pixels / 255]).chunk(2, dim=1) for name, model in trained.items()}
+    nats = {name: divergence(*code) for name, code in codes.items()}
+    assert nats["100"].sum() < 0.8 * nats["1"].sum()
+    moved = codes["1"][0][:1].repeat(5, 1)
+    moved[:, nats["1"].mean(0).argmax()] = torch.linspace(-2, 2, 5)
+    wanted = predict(trained["1"].decoder, [moved]).sigmoid().permute(0, 2, 3, 1)
+    shown = traversals(trained, test, count=2, steps=5)["1"][0]
+    torch.testing.assert_close(torch.from_numpy(shown), wanted)

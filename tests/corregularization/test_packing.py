@@ -1,5 +1,7 @@
 """Packing: which losses and groupings spread vectors up to the Welch bound, and which end with duplicates."""
 
+from functools import cache
+
 import pandas as pd
 import pytest
 import torch
@@ -9,6 +11,7 @@ from lib.corregularization.losses import gram_penalty
 from lib.corregularization.packing import LOSSES, at_ratio, pack, packing_table
 
 
+@cache
 def packed(grouping="whole", loss="p = 2", n=24, d=12, steps=200, starts=3, **options):
     """Return the coherence of each start."""
     return [coherence(one) for one in pack(n, d, grouping, steps=steps, starts=starts, **LOSSES[loss], **options)]
@@ -27,6 +30,21 @@ def test_of_the_squared_loss_random_groups_make_near_duplicates_and_as_much_nois
     largest = {grouping: [found["max"] for found in packed(grouping)] for grouping in ("whole", "random", "noise")}
     assert min(largest["random"]) > 0.8
     assert max(largest["whole"] + largest["noise"]) < 0.7
+
+
+def test_the_noise_of_the_control_is_as_large_as_that_of_groups_and_tangential(monkeypatch):
+    found, start = {}, torch.nn.functional.normalize(pack(24, 12, steps=0)[0], dim=1)
+
+    def note(self, closure=None):
+        found[grouping].append(self.param_groups[0]["params"][0].grad.clone())
+
+    monkeypatch.setattr(torch.optim.Adam, "step", note)  # nothing moves
+    for grouping in ("whole", "random", "noise"):
+        found[grouping] = []
+        pack(24, 12, grouping, steps=60)
+    random, noise = (torch.stack(found[kind]) - found["whole"][0] for kind in ("random", "noise"))
+    assert (noise * start).sum(-1).abs().max() < 1e-4 * noise.norm(dim=-1).mean()
+    assert noise.norm(dim=-1).mean().item() == pytest.approx(random.norm(dim=-1).mean().item(), rel=0.05)
 
 
 @pytest.mark.parametrize("loss", ["p = 4", "hinge above Welch"])

@@ -83,15 +83,9 @@ def test_pyramid_augmentation_of_no_strength_is_the_identity():
     torch.testing.assert_close(pyramid_augment(IMAGES, scale=0, swap=0, jitter=0), IMAGES, atol=1e-6, rtol=0)
 
 
-def test_pyramid_augmentation_keeps_the_low_pass():
-    torch.manual_seed(0)
-    changed = pyramid_augment(IMAGES, scale=1.0, swap=0.5, jitter=0)
-    torch.testing.assert_close(changed.mean((2, 3)), IMAGES.mean((2, 3)), atol=0.1, rtol=0)
-    bands = pyramid.build(IMAGES, 4)
-    only = pyramid.collapse([torch.zeros_like(band) for band in bands[:-1]] + [bands[-1]])
-    torch.testing.assert_close(
-        pyramid_augment(only, scale=1.0, swap=0.5, jitter=0).mean(), only.mean(), atol=0.02, rtol=0
-    )
+def test_pyramid_augmentation_keeps_the_low_pass(monkeypatch):
+    bands = handed_on(monkeypatch, IMAGES, scale=1.0, swap=0.5, jitter=0.5)
+    assert torch.equal(bands[-1], pyramid.build(IMAGES, 4)[-1])
 
 
 def test_scaling_multiplies_each_band_of_each_image(monkeypatch):

@@ -299,3 +299,29 @@ def test_a_second_extractor_measures_every_row_as_well(data, trained, protocol, 
     rank = once.fid.rank().corr(once.fid_second.rank())
     title = f"Spearman's rank correlation of {len(once)} rows: {rank:.2f}"
     assert figures.extractors(table).axes[0].get_title() == title
+
+
+class Painter:
+    """An arm that returns its source, or paints z alone."""
+
+    arm, generator, parameters = PYRAMID, SimpleNamespace(latent=48), {}
+
+    def __init__(self, copies: bool):
+        self.copies = copies
+
+    def sample(self, count, sources, *, seed):
+        return self.sample_from(pictures.latents(count, 48, seed), sources)
+
+    def sample_from(self, z, sources, *, seed=0):
+        coarse = z.view(-1, 3, 4, 4).clamp(-1, 1)
+        return sources if self.copies else features.to_pixels(torch.nn.functional.interpolate(coarse, 32))
+
+
+def test_measures_of_a_copier_and_of_one_that_heeds_z_alone(protocol):
+    rows = evaluation.evaluate({"copier": Painter(True), "free": Painter(False)}, protocol, seed=0)
+    copier, free = (rows[(rows.arm == arm) & (rows.sources == "held-out")].iloc[0] for arm in ("copier", "free"))
+    assert (copier.share_pyramid, copier.share_z) == (1, 0) and (free.share_pyramid, free.share_z) == (0, 1)
+    assert copier.lpips_to_source == copier.lpips_same_pyramid == 0 < min(free.lpips_to_source, free.lpips_same_pyramid)
+    made = protocol.extractor(protocol.sources["held-out"])
+    assert copier.fid_train == pytest.approx(frechet_distance(made, protocol.train_reference))
+    assert copier.fid == pytest.approx(frechet_distance(made, protocol.reference))

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from lib.laplacian_gan.models import Chain, Discriminator, Generator, parameter_count, resolutions, shapes
+from lib.laplacian_gan.pyramid import up
 
 LEVELS = (4, 8, 16, 32)
 
@@ -121,3 +122,15 @@ def test_other_sizes_are_refused(size):
 def test_other_levels_are_refused():
     with pytest.raises(ValueError, match=r"pyramid levels \(4, 8, 16, 32\), not \[5, 64\]"):
         Generator(32, levels=(4, 5, 64))
+
+
+def test_a_chain_adds_each_band_to_the_upsampled_image():
+    chain = Chain(16, width=4).eval()
+    z = noise(3, chain.latent)
+    first = chain.first(z[:, :100])
+    coarse = up(first, (16, 16))
+    finer = coarse + chain.steps["16"](z[:, 100:], coarse)
+    torch.testing.assert_close(chain(z), finer.clamp(-1, 1))
+    fake, shown = chain.each_step(z, {8: first})[16]
+    torch.testing.assert_close(fake, finer)
+    torch.testing.assert_close(shown[16], coarse)

@@ -24,6 +24,7 @@ from lib.laplacian_gan.arms import (
     noise_arms,
     objective_arms,
 )
+from lib.laplacian_gan.losses import zero_centred_penalty
 from lib.laplacian_gan.models import Discriminator, Generator
 from lib.laplacian_gan.training import (
     Settings,
@@ -405,3 +406,15 @@ def test_a_captured_training_is_the_training(arm, monkeypatch):
     monkeypatch.setattr("lib.training.Captured.WARM_UP", 10**9)
     expected = train_arm(arm, TRAIN, settings, seed=0).history
     pd.testing.assert_frame_equal(found, expected, rtol=1e-2)
+
+
+def test_a_lazy_penalty_comes_every_fourth_step_with_four_times_its_weight(monkeypatch):
+    arm, judge = objective_arms()[3], Discriminator(32, width=4, norm="none")
+    nn.utils.vector_to_parameters(30 * nn.utils.parameters_to_vector(judge.parameters()), judge.parameters())
+    parts = [zero_centred_penalty(judge, images) for images in (FLOATS[:8], FLOATS[8:16])]
+    found = training._penalty(judge, arm, FLOATS[:8], FLOATS[8:16], None)
+    torch.testing.assert_close(found, 4 * arm.penalty * sum(parts), atol=0, rtol=1e-4)
+    computed, penalty = [], training._penalty
+    monkeypatch.setattr(training, "_penalty", lambda *given: computed.append(1) or penalty(*given))
+    train_arm(arm, TRAIN, SETTINGS, seed=0)
+    assert len(computed) == 2  # at steps 0 and 4 of 6

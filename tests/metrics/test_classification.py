@@ -102,6 +102,18 @@ def test_calibration_error_in_closed_form():
     assert table["count"].sum() == 10 and len(table) == 15
 
 
+def test_calibration_error_by_an_explicit_loop_over_bins():
+    draw = torch.Generator().manual_seed(0)
+    probabilities = (2 * torch.randn(300, 4, generator=draw)).softmax(1)
+    labels = torch.randint(4, (300,), generator=draw)
+    sure, taken = probabilities.max(1)
+    error = 0.0
+    for k in range(15):
+        inside = (sure > k / 15) & (sure <= (k + 1) / 15)
+        error += abs((sure[inside] - (taken == labels)[inside].float()).sum().item()) / 300
+    assert calibration_error(probabilities, labels) == pytest.approx(error, abs=1e-6)
+
+
 def test_temperature_undoes_overconfidence():
     """For labels drawn from softmax(z), logits 3 z need T = 3."""
     torch.manual_seed(0)

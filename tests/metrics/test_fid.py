@@ -221,6 +221,8 @@ def test_compare(extractor):
     assert row == compare(fake, real, seed=0)
     assert row["fid"] == frechet_distance(fake, real)
     assert compare(fake, fake, seed=0)["fid"] < 1e-6
+    some = torch.randperm(150, generator=torch.Generator().manual_seed(0))[:120]  # as many of each
+    assert row | neighbourhoods(fake.double(), real[some].double()) == row
 
 
 def test_sets_that_do_not_compare_are_refused():

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -223,8 +224,9 @@ def places(content, path=()) -> list[tuple]:
 
 
 @pytest.mark.parametrize("name", ["07_page.json", "fig31_line.json", "tab31_all.json"])
-def test_no_value_of_another_kind_breaks_what_reads_results(results, name):
+def test_no_value_of_another_kind_breaks_what_reads_results(results, name, monkeypatch):
     """Verify and the overview survive any value of a record or sidecar being removed or replaced by six others."""
+    monkeypatch.setattr(verify.jobs, "select", cache(verify.jobs.select))  # depends on none of them
     whole = results(name).read_text()
     others = [None, True, 1e308, "../x\0", {}, [[1], {"a": None}]]
     for *inner, last in filter(None, places(json.loads(whole))):
