@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import numpy as np
 from filelock import FileLock
+from tqdm.auto import tqdm
 
 from lib.data.catalog import DataError
 from lib.data.common import in_threads
@@ -57,7 +58,8 @@ def prepare(catalogue: Catalogue, indices: Sequence[int] | np.ndarray, folder: P
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"), samples.open("r+b" if samples.exists() else "w+b") as file:
-            for start in range(0, len(indices), _SHARD):
+            what = f"preparing {len(indices):,} clips of AI Hub, {2 * n * len(indices) / 1e9:.1f} GB"
+            for start in tqdm(range(0, len(indices), _SHARD), desc=what, unit="shard", leave=False):
                 clips = [catalogue.rows[index] for index in indices[start : start + _SHARD]]
                 shard = _shard(file, folder / f"{start // _SHARD:05}.json", catalogue, clips, len(rows), n)
                 rows += [Row(*row[:7], tuple(row[7]), *row[8:]) for row in shard["rows"]]

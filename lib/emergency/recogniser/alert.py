@@ -61,7 +61,7 @@ class Alert:
         where = f" at {self.location}" if self.location else ""
         when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self.raised))
         return (f"{self.kind} ({self.korean}){where}, {when}, probability {100 * self.probability:.0f} %, "
-                f"called by {', '.join(self.votes)}.{said}")  # fmt: skip
+                f"detected by {', '.join(self.votes)}.{said}")  # fmt: skip
 
 
 class Outbox:
@@ -86,13 +86,13 @@ class Outbox:
             try:
                 soundfile.write(folder / "clip.flac", alert.samples, RATE)
             except Exception as error:  # an alert without audio is better than none
-                _log.warning("The sound of the alert %s could not be kept: %s", alert.name, error)
+                _log.warning("The sound of the alert %s could not be saved: %s", alert.name, error)
                 (folder / "clip.flac").unlink(missing_ok=True)
             with atomic(folder / "alert.json") as temporary:  # written last: without this file there is no alert
                 temporary.write_text(text, encoding="utf-8")
         except OSError as error:
-            raise DataError(f"The alert {alert.message()} could not be kept in {self.folder} ({error}). Act on it now. "
-                            "Free some space there.") from error  # fmt: skip
+            raise DataError(f"The alert {alert.message()} could not be saved in {self.folder} ({error}). Act on it "
+                            "now, and free some space there.") from error  # fmt: skip
         return alert.name
 
     def send(self) -> list[str]:

@@ -105,7 +105,8 @@ class Recogniser:
         cnn, classes = load_cnn(folder / "cnn.safetensors")
         whisper, text = load_whisper(folder / "whisper"), load_text(folder / "text.json")
         if whisper.classes != classes or text.classes != len(classes) or not {*alarming} <= {*range(len(classes))}:
-            raise DataError(f"The models in {folder} know different classes. Run notebooks 04 and 05 on the same data.")
+            raise DataError(f"The models in {folder} were trained on different classes: run notebooks 04 and 05 on the "
+                            "same data.")  # fmt: skip
         return Recogniser(cnn, whisper, text, classes, tuple(alarming))
 
     @staticmethod

@@ -77,7 +77,7 @@ def silence_audit(clips: Clips, alarming: Sequence[int], *, seed: int) -> pd.Dat
     """Return tab412: whether emergencies can be separated from other clips by frames without a labelled sound.
 
     Features: mean and standard deviation of each band over these frames, for clips (except silent ones) with at least
-    half a second of them. Columns: told_apart, seed, those of `ensemble.audit`. None if there are too few such clips.
+    half a second of them. Columns: compared, seed, those of `ensemble.audit`. None if there are too few such clips.
     """
     nothing = (clips.moments == 0).repeat_interleave(2, 1)[:, : clips.mel.shape[2]]
     nothing &= clips.mel.float().std(1) > 1e-3  # excludes the padding of short clips
@@ -88,7 +88,7 @@ def silence_audit(clips: Clips, alarming: Sequence[int], *, seed: int) -> pd.Dat
     if min(groups.sum(), (~groups).sum()) < FOLDS:
         return None
     row = ensemble.audit(features, np.where(groups, "emergency", "none"), folds=FOLDS, seed=seed)
-    return pd.DataFrame([{"told_apart": "emergency from none, by the background alone", "seed": seed} | row])
+    return pd.DataFrame([{"compared": "emergency or not, by the background alone", "seed": seed} | row])
 
 
 def false_alarms(recogniser: Recogniser, opinion: Opinion, labels: torch.Tensor, *, seed: int) -> pd.DataFrame:
@@ -114,12 +114,12 @@ def with_rule(recogniser: Recogniser, opinion: Opinion, labels: torch.Tensor, *,
     return replace(recogniser, rule=replace(recogniser.rule, k=k, n=n, on=on, off=off))
 
 
-BEARABLE = 1.0  # acceptable false alarms per hour, about a dozen in a family's waking hours
+TARGET = 1.0  # false alarms per hour, about a dozen in a family's waking hours
 
 
 def operating_points(table: pd.DataFrame) -> list[str]:
     """Return sentences about a table of `false_alarms`: the lowest false-alarm rate with at most 5 and 20 % of the
-    emergencies missed, and whether any rule and threshold meets `BEARABLE`."""
+    emergencies missed, and whether any rule and threshold meets `TARGET`."""
     if not table.hours.iloc[0]:
         return ["All test clips are emergencies: false alarms cannot be counted on them."]
     said = []
@@ -133,13 +133,13 @@ def operating_points(table: pd.DataFrame) -> list[str]:
                         "was chosen on these same clips, so the rate is optimistic.")  # fmt: skip
         else:
             said.append(f"No rule and threshold misses as few as {most:g} % of the emergencies.")
-    rare = table[table.alarms_high <= BEARABLE]
+    rare = table[table.alarms_high <= TARGET]
     if len(rare):
         best = rare.loc[rare.miss_rate.idxmin()]
-        return [*said, f"With at most {BEARABLE:g} false alarm per hour (upper end of the 95 % interval), "
+        return [*said, f"With at most {TARGET:g} false alarm per hour (upper end of the 95 % interval), "
                        f"{best.miss_rate:.0f} % of the emergencies are missed."]  # fmt: skip
     return [*said, f"{60 * table.hours.iloc[0]:.0f} minutes of sound without an emergency are too few to show for any "
-                   f"operating point at most {BEARABLE:g} false alarm per hour, the target set here."]  # fmt: skip
+                   f"operating point at most {TARGET:g} false alarm per hour, the target set here."]  # fmt: skip
 
 
 def recorded(recogniser: Recogniser, sounds: Sounds, *, emergencies: Sequence[str], seed: int) -> pd.DataFrame:

@@ -9,19 +9,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from lib.emergency.whisper.experiments import (
-    Task,
-    frame_shares,
-    fresh_model,
-    prepared,
-    settings_of,
-    trained,
-)
+from lib.emergency.data import sounds
+from lib.emergency.whisper import frozen
+from lib.emergency.whisper.experiments import Task, frame_shares, fresh_model, prepared, settings_of, trained
 from lib.emergency.whisper.model import EmergencyWhisper
-from lib.emergency.whisper.training import Clips, Settings, predict_frames, starting_at
+from lib.emergency.whisper.training import Clips, Settings, label_frames, predict_frames, starting_at
 from lib.metrics import classification
 
 ADAPTERS = 8  # rank, in figure 417
+PROBE = 0.001  # inverse L2 penalty of the logistic regression in table 418, whose features are those of all layers
 
 # --- Onsets -------------------------------------------------------------------------------------
 
@@ -36,8 +32,9 @@ def onsets(
     checkpoint, their heads first, on the same clips), and compared on the task's test clips with sounds of at most
     `longest` seconds, shifted to begin at each of `seconds`.
 
-    Columns: training, onset, seed, clips, moments and accuracy (of frames and of clips, %) with 95 % intervals as in
-    `sweep`. The table is empty if no test clip is that short.
+    Columns: training, onset, seed, clips, silent (% of their frames, the accuracy of always predicting silence),
+    moments and accuracy (of frames and of clips, %) with 95 % intervals as in `sweep`. The table is empty if no test
+    clip is that short.
     """
     short, rows = task.test.part(_extent(task.test) <= longest, f"up to {longest:g} s"), []
     if not len(short):
@@ -49,7 +46,8 @@ def onsets(
         for second in seconds:
             turned = starting_at(short, second)
             outputs = predict_frames(model, turned.mel, words=False)
-            row = {"training": name, "onset": second, "seed": seed, "clips": len(turned)}
+            silent = 100 * (turned.targets(model.head.stack) == 0).double().mean().item()
+            row = {"training": name, "onset": second, "seed": seed, "clips": len(turned), "silent": silent}
             rows.append(row | frame_shares(turned, outputs, model.head.stack, "accuracy", seed))
     return pd.DataFrame(rows)
 
@@ -59,6 +57,46 @@ def _extent(clips: Clips) -> Tensor:
     heard = (clips.moments > 0).int()
     around = heard.argmax(1) + heard.flip(1).argmax(1)  # positions before the first sound and after the last
     return torch.where(heard.any(1), (heard.shape[1] - around) / 50, float("inf"))
+
+
+# --- Cross-validation ---------------------------------------------------------------------------
+
+
+def cross_validation(
+    values: Mapping[str, Any], alarming: Sequence[int], *, seed: int, checkpoints: Path
+) -> pd.DataFrame:
+    """Return tab418: classifiers on the frozen encoder of a checkpoint, by cross-validation over the folds of ESC-50,
+    so that each clip is classified by one that was not trained on its fold.
+
+    They are the head of notebook 04, and a logistic regression on the mean and standard deviation over time of all
+    layers. values: the parameters of notebook 04 by name.
+
+    Columns: classifier, seed, folds, those of `score_row` (ece without calibration), balanced_accuracy and
+    average_precision (%), and the accuracy of the constant predictions, always and never (alarming).
+    """
+    whole = sounds.load(values["dataset"], "all", seconds=values["seconds"], count=values["train_count"] or None,
+                        seed=values["seed"])  # fmt: skip
+    fresh, settings = fresh_model(values, None, whole.classes), settings_of(values)[0]
+    clips = label_frames(whole, fresh().mels)
+    states = frozen.hidden_states(fresh(), clips, precision=values["precision"], device=values["device"])
+    features = frozen.pooled(states).reshape(len(clips), -1)
+    found = {name: torch.empty(len(clips), len(clips.classes)) for name in ("head", "logistic regression")}
+    folds = whole.folds.unique().tolist()
+    for fold in folds:
+        model, out = fresh(), whole.folds == fold
+        where = checkpoints / f"head-without-fold-{fold}"
+        frozen.train_head(model, clips, settings, seed=seed, checkpoint=where, chosen=~out)
+        found["head"][out] = predict_frames(model, clips.mel[out], words=False).clips
+        probe = frozen.linear_probe(PROBE).fit(features[~out.numpy()], clips.labels[~out].numpy())
+        likely = torch.full((int(out.sum()), len(clips.classes)), -torch.inf)
+        likely[:, probe.classes_] = torch.from_numpy(probe.predict_log_proba(features[out.numpy()])).float()
+        found["logistic regression"][out] = likely
+    return pd.DataFrame([
+        {"classifier": name, "seed": seed, "folds": len(folds)}
+        | classification.score_row(logits, clips.labels, clips.classes, alarming)
+        | classification.alarm_row(logits, clips.labels, alarming)
+        for name, logits in found.items()
+    ])  # fmt: skip
 
 
 # --- Transfer and learning curves ---------------------------------------------------------------

@@ -293,9 +293,12 @@ def _measures(
         found["PSDS1 (0 to 1)"] = (len(true), *psds_interval(likely, true, seconds=step, seed=seed))
     calibrated = outputs.clips / predictions.temperature
     score = classification.score_row(calibrated, clips.labels, clips.classes, alarming)
-    for measure, name in (("accuracy of clips", "accuracy"), ("emergency or not", "binary_accuracy"),
-                          ("missed emergencies", "miss_rate"), ("false alarms", "false_alarms")):  # fmt: skip
-        found[measure] = _scored(score, name)
+    emergencies = int(torch.isin(clips.labels, torch.tensor(list(alarming))).sum())
+    for measure, name, of in (("accuracy of clips", "accuracy", len(clips)),
+                              ("emergency or not", "binary_accuracy", len(clips)),
+                              ("missed emergencies", "miss_rate", emergencies),
+                              ("false alarms", "false_alarms", len(clips) - emergencies)):  # fmt: skip
+        found[measure] = (of, *_with_interval(score, name))
     for name, value in classification.alarm_row(calibrated, clips.labels, alarming).items():
         constant = " alarming" if name in ("always", "never") else ""
         found[f"emergency or not, {name.replace('_', ' ')}{constant}"] = (score["clips"], value)
@@ -310,14 +313,14 @@ def _measures(
         ):
             logits = classification.without_abstentions(reader.logits(texts))
             score = classification.score_row(logits, clips.labels, clips.classes, alarming)
-            found[measure] = _scored(score, "binary_accuracy")
+            found[measure] = (len(clips), *_with_interval(score, "binary_accuracy"))
             balanced = classification.alarm_row(logits, clips.labels, alarming)["balanced_accuracy"]
             found[f"{measure}, balanced accuracy"] = (score["clips"], balanced)
     return found
 
 
-def _scored(score: Mapping[str, Any], name: str) -> tuple[float, ...]:
-    return (score["clips"], *(score[f"{name}{end}"] for end in ("", "_low", "_high")))
+def _with_interval(score: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    return tuple(score[f"{name}{end}"] for end in ("", "_low", "_high"))
 
 
 def has_times(clips: Clips) -> bool:

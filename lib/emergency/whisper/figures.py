@@ -24,15 +24,14 @@ def ratios(table: pd.DataFrame) -> Figure:
     """Draw fig45: accuracy and CER over the ratio.
 
     Error bars are 95 % intervals for one seed, and standard deviations for several."""
-    figure, (accuracy, rate) = plots.subplots(1, 2, height=2.3)
+    figure, (accuracy, rate) = plots.subplots(1, 2, height=2.3, sharex=True)
     for place, name in enumerate(("moments", "clips")):
         how = {"color": plots.COLOURS[place], "marker": plots.MARKERS[place]}
         _over(accuracy, table, "ratio", name, label={"moments": "frames"}.get(name, name), **how)
-    accuracy.set(xlabel="weight r of the text loss", ylabel="accuracy (%)")
-    accuracy.legend(fontsize=6)
+    accuracy.set(xlabel="weight r of the text loss", ylabel="accuracy (%)", xticks=table.ratio.unique())
     _over(rate, table.dropna(subset="cer"), "ratio", "cer", color=plots.COLOURS[2], marker="^")
-    rate.set(xlabel="weight r of the text loss", ylabel="character error rate (%)",
-             xlim=(table.ratio.min() - 0.05, 1.05))  # fmt: skip
+    rate.set(xlabel="weight r of the text loss", ylabel="character error rate (%)")
+    plots.legend_below(figure, accuracy)
     return figure
 
 
@@ -52,13 +51,15 @@ def learning_curves(table: pd.DataFrame) -> Figure:
     for axes in panels:
         axes.set_xticks(sizes, sizes)
         axes.minorticks_off()
-    panels[0].legend(fontsize=6)
+    plots.legend_below(figure, panels[0])
     return figure
 
 
 def onsets(table: pd.DataFrame) -> Figure:
-    """Draw fig46: accuracy over the onset of the sound, for both trainings, with error bars as in `_over`."""
+    """Draw fig46: accuracy over the onset of the sound, for both trainings, with error bars as in `_over`, and the
+    accuracy of frames that always predicting silence would have."""
     figure, panels = _frames_and_clips(table, "onset", "onset of the sound (s)", ylim=(0, None))
+    panels[0].axhline(table.silent.mean(), color="0.6", linewidth=1, linestyle="--", label="always silence")
     plots.legend_below(figure, panels[0])
     return figure
 

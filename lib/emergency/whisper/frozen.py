@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -69,11 +69,18 @@ def hidden_states(model: EmergencyWhisper, clips: Clips, *, precision: str = "no
 
 
 def train_head(
-    model: EmergencyWhisper, clips: Clips, settings: Settings, *, seed: int, checkpoint: Path | None = None
-) -> pd.DataFrame:
-    """Train the head alone, without augmentation, and return the history: label_loss per epoch."""
+    model: EmergencyWhisper, clips: Clips, settings: Settings, *, seed: int, checkpoint: Path | None = None,
+    chosen: Tensor | None = None,
+) -> pd.DataFrame:  # fmt: skip
+    """Train the head alone, without augmentation, and return the history: label_loss per epoch.
+
+    chosen: mask of the clips to train on, (N,) bool, None for all. The hidden states of all clips are cached.
+    """
     states = hidden_states(model, clips, precision=settings.precision, device=settings.device)
-    accelerator, targets = start(settings.device, settings.precision), clips.targets(model.head.stack)
+    accelerator, places = start(settings.device, settings.precision), torch.arange(len(clips))
+    if chosen is not None:
+        clips, places = clips.part(chosen, hashlib.sha256(chosen.numpy().data).hexdigest()[:16]), places[chosen]
+    targets = clips.targets(model.head.stack)
     mlp = [weight for name, weight in model.head.named_parameters() if name != "layer_logits"]
     groups: list[dict] = [{"params": mlp, "weight_decay": settings.weight_decay}]
     if model.head.layer_logits is not None:  # at the MLP's rate, Adam could not move them far in so few steps
@@ -84,7 +91,7 @@ def train_head(
 
     def losses(network: nn.Module, index: Tensor) -> dict[str, Tensor]:
         index = index.cpu().sort().values
-        batch = torch.from_numpy(states[index.numpy()]).to(accelerator.device).float()
+        batch = torch.from_numpy(states[places[index].numpy()]).to(accelerator.device).float()
         logits = network(model.head.mix(batch.unbind(1)))
         return {"label_loss": _cross_entropy(logits, targets[index].to(accelerator.device))}
 
@@ -93,21 +100,27 @@ def train_head(
                      checkpoint=checkpoint, name="head", code=source_hash(__name__))  # fmt: skip
 
 
+def pooled(states: np.ndarray) -> np.ndarray:
+    """Return mean and standard deviation over time of `hidden_states`: (N, layers, 2 d_model) float32."""
+    parts = (torch.from_numpy(states[k : k + 64].astype(np.float32)) for k in range(0, len(states), 64))
+    return torch.cat([torch.cat([part.mean(2), part.std(2)], 2) for part in parts]).numpy()
+
+
+def linear_probe(strength: float = 0.01) -> Pipeline:
+    """Return a logistic regression on standardised features; `strength` is the inverse of its L2 penalty."""
+    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
+
+
 def layer_table(model: EmergencyWhisper, clips: Clips, test: Clips, *, seed: int, **where: str) -> pd.DataFrame:
     """Return fig418: accuracy of a linear probe on each layer, from the mean and standard deviation over time.
 
     Columns: layer (1 is the first; the last is the encoder's output), weight (%, of the layer in the head), seed,
     clips, accuracy (%, of clips) with low and high (Wilson, 95 %).
     """
-    features = []
-    for some in (clips, test):
-        states = hidden_states(model, some, **where)
-        parts = (torch.from_numpy(states[k : k + 64].astype(np.float32)) for k in range(0, len(states), 64))
-        features.append(torch.cat([torch.cat([part.mean(2), part.std(2)], 2) for part in parts]).numpy())
+    features = [pooled(hidden_states(model, some, **where)) for some in (clips, test)]
     rows, weights = [], model.head.layer_weights(features[0].shape[1])
     for layer, weight in enumerate(weights.tolist()):
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        probe.fit(features[0][:, layer], clips.labels.numpy())
+        probe = linear_probe().fit(features[0][:, layer], clips.labels.numpy())
         right = probe.predict(features[1][:, layer]) == test.labels.numpy()
         shares = zip(("accuracy", "low", "high"), percent(int(right.sum()), len(right)), strict=True)
         rows.append({"layer": layer + 1, "weight": 100 * weight, "seed": seed, "clips": len(right), **dict(shares)})

@@ -150,7 +150,7 @@ def fit_text(texts: Sequence[str], labels: Tensor, classes: int) -> TextClassifi
     spoken = np.array([bool(text) for text in plain])
     known, wanted = [text for text in plain if text], labels.numpy()[spoken]
     if len(set(wanted)) < 2:
-        raise ValueError("texts of two classes at least are needed to learn what tells them apart")
+        raise ValueError("the text classifier needs texts with words of at least two classes")
     pipeline = make_pipeline(TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 4), sublinear_tf=True),
                              LogisticRegression(C=10, max_iter=1000))  # fmt: skip
     places = np.unique(wanted, return_inverse=True)[1]

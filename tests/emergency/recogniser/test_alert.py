@@ -58,14 +58,14 @@ class TestKeeping:
         name = Outbox(tmp_path).put(alert())
         kept = json.loads((tmp_path / name / "alert.json").read_text(encoding="utf-8"))
         assert kept["korean"] == "화재" and kept["location"] == "부엌" and kept["onset"] == 7.3
-        assert kept["message"] == ('fire (화재) at 부엌, 2027-01-15 08:00:00 UTC, probability 97 %, called by CNN, '
+        assert kept["message"] == ('fire (화재) at 부엌, 2027-01-15 08:00:00 UTC, probability 97 %, detected by CNN, '
                                    'Whisper encoder. Said: "불이야".')  # fmt: skip
         samples, rate = soundfile.read(tmp_path / name / "clip.flac", dtype="int16")
         assert rate == 16_000 and np.array_equal(samples, SAMPLES)
 
     def test_a_full_disk_says_what_to_do_and_leaves_nothing_half(self, tmp_path, monkeypatch):
         monkeypatch.setattr(os, "replace", lambda *_, **__: (_ for _ in ()).throw(OSError("No space left on device")))
-        with pytest.raises(DataError, match=r"fire \(화재\).*could not be kept.*Act on it now"):
+        with pytest.raises(DataError, match=r"fire \(화재\).*could not be saved.*Act on it now"):
             Outbox(tmp_path).put(alert())
         assert Outbox(tmp_path, family=["json://127.0.0.1"]).waiting() == []
 

@@ -313,7 +313,7 @@ class TestFolders:
             Recogniser.load(folder)
 
     def test_alarming_classes_that_the_models_do_not_have(self, folder):
-        with pytest.raises(DataError, match="know different classes"):
+        with pytest.raises(DataError, match="trained on different classes"):
             Recogniser.assemble(folder, [8, 20])
 
     @pytest.mark.parametrize(("name", "notebook"), [("cnn.safetensors", "05"), ("text.json", "04")])
@@ -330,7 +330,7 @@ class TestFolders:
     def test_other_classes(self, folder):
         variant = variants(2)[0]
         save_cnn(build_cnn(variant, 2), variant, ("dog", "rain"), folder / "cnn.safetensors")
-        with pytest.raises(DataError, match="know different classes"):
+        with pytest.raises(DataError, match="trained on different classes"):
             Recogniser.assemble(folder, EMERGENCY)
 
 

@@ -205,7 +205,10 @@ class TestTables:
         """After calibration: with these logits, the temperature moves clips to the other side of one half."""
         logits = 3 * torch.randn(60, 20, generator=torch.Generator().manual_seed(0))
         some = replace(predictions, temperature=0.2, outputs=replace(predictions.outputs, clips=logits))
-        value = recognition.recognition_table(some, EMERGENCY, seed=0).set_index("measure").value
+        table = recognition.recognition_table(some, EMERGENCY, seed=0).set_index("measure")
+        value, count = table.value, table["count"]
+        emergencies = torch.isin(some.test.labels, torch.tensor(list(EMERGENCY))).sum().item()
+        assert (count["missed emergencies"], count["false alarms"]) == (emergencies, 60 - emergencies)
         sides = (value["missed emergencies"] + value["false alarms"]) / 2
         assert value["emergency or not, balanced accuracy"] == pytest.approx(100 - sides)
 
@@ -283,7 +286,7 @@ class TestFigures:
 @pytest.mark.parametrize(("draw", "x"), [(drawings.onsets, "onset"), (drawings.learning_curves, "size")])
 def test_bars_are_the_interval_of_one_seed_and_the_deviation_of_several(draw, x):
     rows = [
-        {"training": "head", x: place, "seed": seed, "moments": value, "moments_low": value - 9,
+        {"training": "head", x: place, "seed": seed, "silent": 40.0, "moments": value, "moments_low": value - 9,
          "moments_high": value + 9, "accuracy": value, "accuracy_low": value - 9, "accuracy_high": value + 9}
         for place in (1, 2) for seed, value in enumerate((50.0, 52.0, 54.0))
     ]  # fmt: skip
@@ -309,7 +312,11 @@ def test_the_head_of_each_onset_is_trained_on_its_own_clips(sets, fresh, tmp_pat
     task = recognition.Task(*sets[:3], None, sets[3], Settings(0.0, 1, 8), fresh, Settings(0.0, 0, 8))
     shifts, real = [], ablations.trained
     monkeypatch.setattr(ablations, "trained", lambda *args, **how: shifts.append(args[2].shift) or real(*args, **how))
-    ablations.onsets(task, sets[0], task.settings, seconds=[0.0], longest=2.0, seed=0, checkpoints=tmp_path)
+    table = ablations.onsets(task, sets[0], task.settings, seconds=[0.0], longest=2.0, seed=0, checkpoints=tmp_path)
+    short = sets[2].part(ablations._extent(sets[2]) <= 2.0, "short")
+    silent = (short.targets(4) == 0).double().mean(1).mean().item()  # rolling the clips moves silence, no more
+    assert table.clips.tolist() == [len(short)] * 2
+    assert table.silent.tolist() == pytest.approx([100 * silent] * 2, abs=2)
     assert shifts == [False, True]  # random shifts would move the sounds away from 0 s
     assert starts == [starting_at(sets[0], 0.0).checksum, sets[0].checksum]
 

@@ -1,12 +1,15 @@
 """The head on a frozen encoder."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from lib.data.catalog import DataError
 from lib.emergency.classes import NAMES
-from lib.emergency.whisper import figures, frozen
+from lib.emergency.whisper import ablations, figures, frozen
 from lib.emergency.whisper.model import EmergencyWhisper, WhisperSize, build, encode
 from lib.emergency.whisper.training import Clips, Settings
 
@@ -80,6 +83,52 @@ def test_the_head_alone_learns_and_goes_on_from_its_checkpoint(tmp_path):
     again = model()
     assert frozen.train_head(again, clips(), settings, seed=0, checkpoint=tmp_path / "head").equals(history)
     assert again.digest() == whole.digest()
+
+
+def test_the_head_learns_from_the_chosen_clips_alone(tmp_path):
+    settings, some = Settings(0.0, 2, 8, 0.01, device="cpu"), clips()
+    chosen = torch.arange(len(some)) % 4 > 0
+    heads = []
+    for labels in (some.labels, torch.where(chosen, some.labels, 7)):  # those that are not chosen have another label
+        moments = labels[:, None].expand(-1, 20).clone()
+        head = model()
+        frozen.train_head(head, replace(some, labels=labels, moments=moments), settings, seed=0, chosen=chosen)
+        heads.append(head.digest())
+    assert heads[0] == heads[1]
+    frozen.train_head(model(), some, settings, seed=0, chosen=chosen, checkpoint=tmp_path / "head")
+    other = model()
+    frozen.train_head(other, some, settings, seed=0, chosen=~chosen, checkpoint=tmp_path / "head")
+    fresh = model()
+    frozen.train_head(fresh, some, settings, seed=0, chosen=~chosen)
+    assert other.digest() == fresh.digest()  # the checkpoint of other clips is not resumed
+
+
+class TestCrossValidation:
+    VALUES = {"dataset": "esc50", "seconds": 0.4, "train_count": 0, "seed": 0, "precision": "no", "device": "cpu",
+              "batch_size": 8, "epochs": 0, "head_epochs": 12, "head_rate": 0.01, "checkpoint": "whisper-base",
+              "equaliser": 0.0, "time_mask": 0.0, "frequency_mask": 0.0, "trained_rate": 0.0, "layer_decay": 1.0,
+              "adapters": 0}  # fmt: skip
+
+    def table(self, monkeypatch, tmp_path, *, by_fold):
+        """Cross-validate over three folds; `by_fold`: in each, the bands have other classes."""
+        some, folds = clips(72), torch.arange(72) // 3 % 3
+        if by_fold:
+            labels = (some.labels + folds) % 3
+            some = replace(some, labels=labels, moments=labels[:, None].expand(-1, 20).clone())
+        monkeypatch.setattr(ablations.sounds, "load", lambda *_, **__: SimpleNamespace(folds=folds, classes=NAMES))
+        monkeypatch.setattr(ablations, "label_frames", lambda *_: some)
+        monkeypatch.setattr(ablations, "fresh_model", lambda *_: model)
+        return ablations.cross_validation(self.VALUES, (1, 2), seed=3, checkpoints=tmp_path)
+
+    def test_clips_of_other_folds_are_recognised(self, monkeypatch, tmp_path):
+        table = self.table(monkeypatch, tmp_path, by_fold=False)
+        assert table.classifier.tolist() == ["head", "logistic regression"]
+        assert set(table.seed) == {3} and set(table.folds) == {3} and set(table.clips) == {72}
+        assert table.accuracy.min() > 95 and table.binary_accuracy.min() > 95
+        assert table.always.tolist() == [pytest.approx(200 / 3)] * 2
+
+    def test_what_is_true_of_its_own_fold_alone_is_learned_by_none(self, monkeypatch, tmp_path):
+        assert self.table(monkeypatch, tmp_path, by_fold=True).accuracy.max() < 10
 
 
 def test_what_each_layer_is_worth():
