@@ -4,7 +4,6 @@ import errno
 import io
 import math
 import shutil
-import socket
 from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,16 @@ from accelerate import Accelerator
 from accelerate.state import PartialState
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from toy_training import BATCHES, PROCESSES, train, train_and_be_killed, train_and_wait, train_linear
+from toy_training import (
+    BATCHES,
+    PATIENCE,
+    PROCESSES,
+    in_processes,
+    train,
+    train_and_be_killed,
+    train_and_wait,
+    train_linear,
+)
 from toy_training import train_with_small_files as train_on_full_disk
 
 from lib import training
@@ -33,8 +41,6 @@ from lib.training import (
     prepare,
     start,
 )
-
-PATIENCE = 60  # seconds that a process may take on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -543,20 +549,6 @@ def test_channels_last_changes_no_loss():
     np.testing.assert_allclose(trained(True), trained(False), atol=1e-4)
 
 
-def in_two_processes(folder: Path, checkpoint: Path | None, epochs: int) -> list:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = [PROCESSES.Process(target=train_linear, args=(2, r, port, folder, checkpoint, epochs)) for r in (0, 1)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(PATIENCE)
-        process.kill()
-    assert [process.exitcode for process in ranks] == [0, 0]
-    return [torch.load(folder / f"2-{rank}.pt") for rank in (0, 1)]
-
-
 def alone(folder: Path, epochs: int):
     train_linear(1, 0, 0, folder, None, epochs)
     return torch.load(folder / "1-0.pt")
@@ -572,12 +564,12 @@ def assert_equal_to_one_process(ranks, single):
 
 
 def test_two_processes_equal_one_with_the_doubled_batch(tmp_path):
-    assert_equal_to_one_process(in_two_processes(tmp_path, None, 3), alone(tmp_path, 3))
+    assert_equal_to_one_process(in_processes(2, train_linear, tmp_path, None, 3), alone(tmp_path, 3))
 
 
 def test_two_processes_share_a_checkpoint_and_resume(tmp_path):
-    in_two_processes(tmp_path, tmp_path / "toy", 1)
-    resumed = in_two_processes(tmp_path, tmp_path / "toy", 3)
+    in_processes(2, train_linear, tmp_path, tmp_path / "toy", 1)
+    resumed = in_processes(2, train_linear, tmp_path, tmp_path / "toy", 3)
     weights, single = resumed[0][0], alone(tmp_path, 3)[0]
     for name, value in single.items():
         torch.testing.assert_close(weights[name], value)

@@ -8,7 +8,8 @@ import os
 import random
 import resource
 import signal
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from torch import nn
 from lib import training
 
 BATCHES = 5  # per epoch
+PATIENCE = 60  # seconds that a process may take on a busy machine
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["torch", "accelerate", "pandas", "torchvision"])  # installed everywhere
 
@@ -148,12 +150,63 @@ def train_with_small_files(checkpoint: Path, bytes_: int, answer) -> None:
         answer.put((type(error).__name__, str(error)))
 
 
-def train_linear(processes: int, process: int, port: int, folder: Path, checkpoint: Path | None, epochs: int) -> None:
-    """Train a linear model by SGD on one process's share of the batches, each of 8 / `processes`; save the result."""
+def in_processes(count: int, target: Callable, folder: Path, *arguments) -> list:
+    """Call target(count, rank, port, folder, *arguments) in `count` processes; return `folder`/<count>-<rank>.pt."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [PROCESSES.Process(target=target, args=(count, rank, port, folder, *arguments)) for rank in range(count)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(PATIENCE)
+        process.kill()
+    assert [process.exitcode for process in ranks] == [0] * count
+    return [torch.load(folder / f"{count}-{rank}.pt") for rank in range(count)]
+
+
+def be_one_of(processes: int, process: int, port: int) -> None:
     torch.set_num_threads(1)
     if processes > 1:
         os.environ.update(RANK=str(process), LOCAL_RANK=str(process), WORLD_SIZE=str(processes))
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), ACCELERATE_USE_CPU="true")
+
+
+def train_codes(processes: int, process: int, port: int, folder: Path, arms: Sequence) -> None:
+    """Train arms of study 2, without batch norm or random views, on a share of each batch of 12 images."""
+    be_one_of(processes, process, port)
+    from lib.categorical import models
+    from lib.categorical import training as codes
+
+    def network(encoder, shape):
+        found = models.Network(encoder, shape)
+        found.head[1] = nn.Identity()
+        return found
+
+    encoder = nn.Flatten()
+    encoder.features = 27
+    codes.build_encoder, codes.Network = lambda *_: encoder, network
+    codes.rate_factor = lambda *_: 1.0  # the schedule advances by a step per process
+    codes.Views = lambda *_: lambda pixels: (pixels / 255, 1 - pixels.flip(3) / 255)
+    pixels = torch.randint(256, (60, 3, 3, 3), generator=torch.Generator().manual_seed(0)).byte()
+    found = {}
+    for arm in arms:
+        accelerator = training.start("cpu")
+        assert accelerator.num_processes == processes
+        torch.manual_seed(0)
+        how = codes.Settings(1, 12 // processes, 0.1, device="cpu")
+        wrapped, step = codes.make_step(accelerator, arm, pixels, how, steps=5)
+        losses = [sum(step(index.chunk(processes)[process]).values()) for index in torch.arange(60).split(12)]
+        weights = accelerator.unwrap_model(wrapped).state_dict()
+        found[arm.label] = {"losses": torch.stack(losses).detach(), **weights}
+    torch.save(found, folder / f"{processes}-{process}.pt")
+    if processes > 1:
+        torch.distributed.destroy_process_group()
+
+
+def train_linear(processes: int, process: int, port: int, folder: Path, checkpoint: Path | None, epochs: int) -> None:
+    """Train a linear model by SGD on one process's share of the batches, each of 8 / `processes`; save the result."""
+    be_one_of(processes, process, port)
     fixed = torch.Generator().manual_seed(0)
     inputs, targets = torch.randn(35, 5, generator=fixed), torch.randn(35, 2, generator=fixed)
     accelerator = training.start("cpu")

@@ -72,8 +72,8 @@ def imsvd(p: Tensor, q: Tensor, weight: float = 1.0) -> Tensor:
     zero entropy, give 0; one-hot, balanced and independent positions give -weight · 3 ln K.
 
     Simplified: `weight` replaces two of the code's three weights, which are all 1 in both of its scripts. The code
-    clamps every probability to at least 1e-8, this function only arguments of logarithms. J is computed per process
-    here, over all processes there. With L = 1 there is no third term. Gradients flow through both p and q.
+    clamps every probability to at least 1e-8, this function only arguments of logarithms. With L = 1 there is no third
+    term. Gradients flow through both p and q.
     """
     batch, positions, categories = p.shape
     joint = p.flatten(1).T @ q.flatten(1) / batch  # (LK, LK)

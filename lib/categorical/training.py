@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.nn import all_gather
 
 from lib.categorical import baselines, losses
 from lib.categorical.arms import Arm
@@ -88,6 +89,8 @@ def make_step(
     """Build the network of an arm and its step(indices of a batch) -> terms, with all state registered for checkpoints.
 
     pixels: uint8 (N, 3, H, W); steps: of the whole training, for the schedule. The network is wrapped by Accelerate.
+    Of several processes, each computes the loss of all their batches together, so that negatives and mean codes are
+    those of one process with all images; batch norm uses each process's own.
     """
     if settings.batch_size < 2:
         raise ValueError("negatives come from other images: batch_size must be 2 or more")
@@ -124,6 +127,8 @@ def make_step(
                 outputs, asked = (network(both), torch.cat([second, first])) if both_ways else (network(first), second)
                 with torch.no_grad():
                     keys = slow(asked)
+            if accelerator.num_processes > 1:
+                outputs, keys = (torch.cat(all_gather(part)) for part in (outputs, keys))
             terms, keys = objective(arm, outputs, keys, None if queue is None else queue.filled())
         accelerator.backward(sum(terms.values()))
         for optimizer in found:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 import torch
+from toy_training import in_processes, train_codes
 
 from lib.categorical import losses, training
 from lib.categorical.arms import Arm, ablation_arms, main_arms, published_arms, size_arms
@@ -29,6 +30,13 @@ TRAIN = images()
 
 def weights(result):
     return torch.cat([value.double().flatten() for value in result.network.state_dict().values()])
+
+
+def test_two_processes_have_the_losses_of_one_with_all_images(tmp_path):
+    arms = [*main_arms(4, 3, 20), *published_arms(4, 3)]
+    (alone,) = in_processes(1, train_codes, tmp_path, arms)
+    for found in in_processes(2, train_codes, tmp_path, arms):
+        torch.testing.assert_close(found, alone)
 
 
 # -- every arm -----------------------------------------------------------------------------
