@@ -204,6 +204,35 @@ def train_codes(processes: int, process: int, port: int, folder: Path, arms: Seq
         torch.distributed.destroy_process_group()
 
 
+class NoNorm(nn.Identity):
+    """Instead of batch norm: it has the same arguments and can be initialised."""
+
+    weight, bias = torch.zeros(1), torch.zeros(1)
+
+
+def train_gans(processes: int, process: int, port: int, folder: Path, arms: Sequence, *, normed: bool) -> None:
+    """Train arms of study 1, with or without batch norm, on a share of each batch of 8 images."""
+    be_one_of(processes, process, port)
+    if not normed:
+        nn.BatchNorm2d = NoNorm
+    from lib.laplacian_gan import training as gans
+
+    images = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = {}
+    for arm in arms:
+        accelerator = training.start("cpu")
+        assert accelerator.num_processes == processes
+        torch.manual_seed(0)
+        mean, _, step = gans.make_step(accelerator, arm, 32, 4, 0.9, torch.ones(4), lambda index: images[index])
+        torch.manual_seed(1)
+        for number, index in enumerate(torch.arange(32).split(8)):
+            step((number, index.chunk(processes)[process]))
+        found[arm.label] = {name: value.detach() for name, value in mean.named_parameters()}
+    torch.save(found, folder / f"{processes}-{process}.pt")
+    if processes > 1:
+        torch.distributed.destroy_process_group()
+
+
 def train_linear(processes: int, process: int, port: int, folder: Path, checkpoint: Path | None, epochs: int) -> None:
     """Train a linear model by SGD on one process's share of the batches, each of 8 / `processes`; save the result."""
     be_one_of(processes, process, port)

@@ -218,6 +218,11 @@ def make_step(
     mean = MovingAverage(players[0], ema, ramp=True).to(accelerator.device)
     parameters = dict(zip(("generator", "discriminator"), [*map(parameter_count, players), 0], strict=False))
     parts = prepare(accelerator, *players, *(optimizer_of(part, arm) for part in players))
+    if accelerator.num_processes > 1:
+        for part in parts[
+            : len(players)
+        ]:  # otherwise each pass overwrites the batch norm that another's gradient needs
+            part.broadcast_buffers = False
     accelerator.register_for_checkpointing(mean)
     update = STEPS[arm.kind](accelerator, arm, parts, scales)
 

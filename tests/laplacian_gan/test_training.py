@@ -1,6 +1,7 @@
 """Training: conditions, equal parameters, resuming bit for bit, averaging, and parity with the classic step."""
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from classic import classic_step
 from torch import nn
+from toy_training import in_processes, train_gans
 
 from lib.data.augment import as_float
 from lib.data.images import Images
@@ -387,6 +389,20 @@ def test_processes_draw_the_latents_of_one_batch():
 
     whole = drawn(0, 1, 6)
     assert torch.equal(torch.cat([drawn(index, 3, 2) for index in range(3)]), whole)
+
+
+def test_two_processes_train_as_one_with_all_images(tmp_path):
+    same = ("DCGAN", "pyramid GAN", "L2 decoder", "relativistic, R1 + R2")  # the others draw noise of their own
+    known = {arm.label: arm for arm in [*control_arms(), *objective_arms()]}
+    arms = [known[label] for label in same]
+    (alone,) = in_processes(1, partial(train_gans, normed=False), tmp_path, arms)
+    for found in in_processes(2, partial(train_gans, normed=False), tmp_path, arms):
+        torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_with_batch_norm_two_processes_have_the_same_weights(tmp_path):
+    first, second = in_processes(2, partial(train_gans, normed=True), tmp_path, [DCGAN, PYRAMID])
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 def test_a_lapgan_in_several_processes_is_told():
