@@ -219,9 +219,8 @@ def make_step(
     parameters = dict(zip(("generator", "discriminator"), [*map(parameter_count, players), 0], strict=False))
     parts = prepare(accelerator, *players, *(optimizer_of(part, arm) for part in players))
     if accelerator.num_processes > 1:
-        for part in parts[
-            : len(players)
-        ]:  # otherwise each pass overwrites the batch norm that another's gradient needs
+        # Otherwise each forward pass overwrites batch norm's statistics, which the gradient of the one before needs.
+        for part in parts[: len(players)]:
             part.broadcast_buffers = False
     accelerator.register_for_checkpointing(mean)
     update = STEPS[arm.kind](accelerator, arm, parts, scales)
