@@ -205,5 +205,5 @@ class TestClassifier:
             text.load_text(tmp_path / "text.json")
 
     def test_one_class_alone(self):
-        with pytest.raises(ValueError, match="two classes at least"):
+        with pytest.raises(ValueError, match="at least two classes"):
             fit_text(["불이야", ""], torch.tensor([1, 0]), 2)
