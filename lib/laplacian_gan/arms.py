@@ -29,6 +29,7 @@ class Arm:
             penalty, which needs each logit to depend on its own image only.
         penalty: weight of the loss's gradient penalty, if it has one; only for kind "gan".
         penalty_every: steps from one gradient penalty to the next (lazy regularisation, Karras et al. 2020).
+        critic_steps: discriminator updates per update of the generator, which skips the steps in between.
         augmentation: a key of `augment.AUGMENTATIONS`, applied to both real and generated images; only for
             kind "gan" without `sees_levels`, as the bands would not match an augmented image.
     """
@@ -44,6 +45,7 @@ class Arm:
     norm: str = "batch"
     penalty: float = 0.0
     penalty_every: int = 1
+    critic_steps: int = 1
     augmentation: str = "none"
     learning_rate: float = 2e-4
     beta1: float = 0.1
@@ -116,13 +118,20 @@ def sign_arms(levels: Sequence[int] = LEVELS) -> list[Arm]:
 
 def objective_arms() -> list[Arm]:
     """Return DCGAN and variants: the source's future work (stabilised losses, augmentation) and optimiser settings."""
+    wasserstein = replace(DCGAN, label="Wasserstein, GP", loss="wasserstein-gp", norm="none", penalty=10.0)
     return [
         DCGAN,
         replace(DCGAN, label="hinge, spectral norm", loss="hinge", norm="spectral"),
-        replace(DCGAN, label="Wasserstein, GP", loss="wasserstein-gp", norm="none", penalty=10.0),
+        wasserstein,
         replace(DCGAN, label="relativistic, R1 + R2", loss="relativistic", norm="none", penalty=0.2, penalty_every=4),
         replace(DCGAN, label="DiffAugment", augmentation="diffaugment"),
         replace(DCGAN, label="pyramid augmentation", augmentation="pyramid"),
         replace(DCGAN, label="beta1 = 0", beta1=0.0),
         replace(DCGAN, label="beta1 = 0.5", beta1=0.5),
+        replace(wasserstein, label="Wasserstein, GP, 5 critic steps", critic_steps=5),  # as published
     ]
+
+
+def augmentation_arms() -> list[Arm]:
+    """Return DCGAN without and with augmentation, which matters where training images are few (Zhao et al. 2020)."""
+    return [arm for arm in objective_arms() if arm == DCGAN or arm.augmentation != "none"]

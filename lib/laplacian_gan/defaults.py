@@ -14,6 +14,7 @@ long_mixtures = False  # arms with bands of several images have the budget of th
 sign_epochs = 0  # epochs of the runs that track the correlation with the source, at `control_width`; 0 skips them
 sign_count = 8000  # number of training images of these runs; 0 uses all
 sign_seeds = 2  # number of these runs per arm, each with a different seed; 0 skips them
+few_count = 0  # training images of the comparison of augmentations on few images; 0 skips it
 second_extractor = ""  # "domain" or "vgg16": also compute distances in its features, to compare the rankings of arms
 sample_count = 500  # generated images per model, compared with as many real images
 lpips_pairs = 200  # image pairs per LPIPS value

@@ -24,6 +24,7 @@ from lib.metrics import MetricError
 from lib.metrics.features import Extractor, load_extractor
 from lib.metrics.fid import MINIMUM, compare, frechet_distance, radial_power
 from lib.metrics.perceptual import Perceptual, load_lpips, lpips_diversity, mean_lpips
+from lib.training import step_count
 
 # Values claimed in the source's table (slide "FID Score, LPIPS score 비교"). The source does not state the sample
 # counts, the reference images, the image size, the LPIPS network or which images were paired.
@@ -282,6 +283,13 @@ def _sign(trained: Trained, *, sources: Tensor) -> dict[str, float]:
     pixels = trained.sample(len(sources), sources, seed=0)
     pairs = {"source_correlation": sources, "chance_correlation": sources.roll(1, 0)}
     return {name: copying.source_correlation(pixels, those) for name, those in pairs.items()}
+
+
+def few(train: Images, settings: Settings, count: int) -> tuple[Images, Settings]:
+    """Return the first `count` training images, and settings for as many steps on them as on all."""
+    part = train.subset(slice(count))
+    each = step_count(len(part), replace(settings, epochs=1))
+    return part, replace(settings, epochs=round(step_count(len(train), settings) / each))
 
 
 def compare_on(

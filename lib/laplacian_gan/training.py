@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ NOISE = 2**31  # added to the sampling seed (CPUs use 32 bits of it), so that no
 
 Bands = dict[int, Tensor]
 CONDITIONS = {"own": nn.Identity(), "zeros": torch.zeros_like, "noise": torch.randn_like}
-Step = Callable[[Tensor, bool], dict[str, Tensor]]  # real images (n, 3, h, w), whether to add the penalty
+# Of real images (n, 3, h, w), whether to add the penalty, and whether to update the generator.
+Step = Callable[[Tensor, bool, bool], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -203,8 +205,8 @@ def make_step(
     """Build an arm's networks; return the averaged generator, parameter counts and a training step for `fit`,
     step((number, batch)) -> terms. Everything is registered for checkpoints.
 
-    read(batch) returns real images (n, 3, h, w). On a GPU, the steps with and without a gradient penalty are captured
-    as separate graphs.
+    read(batch) returns real images (n, 3, h, w). On a GPU, steps with and without a gradient penalty or an update of
+    the generator are captured as separate graphs.
 
     Raises:
         TrainingError: a LAPGAN in several processes.
@@ -225,17 +227,21 @@ def make_step(
     accelerator.register_for_checkpointing(mean)
     update = STEPS[arm.kind](accelerator, arm, parts, scales)
 
-    def one(batch: Tensor, penalised: bool) -> dict[str, Tensor]:
-        terms = update(read(batch), penalised)
-        mean.update_parameters(accelerator.unwrap_model(parts[0]))
+    def one(batch: Tensor, penalised: bool, generates: bool) -> dict[str, Tensor]:
+        terms = update(read(batch), penalised, generates)
+        if generates:
+            mean.update_parameters(accelerator.unwrap_model(parts[0]))
         return terms
 
     optimizers = parts[len(players) :]
-    variants = [Captured(accelerator, partial(one, penalised=penalised), optimizers) for penalised in (False, True)]
+    variants = {
+        kind: Captured(accelerator, partial(one, penalised=kind[0], generates=kind[1]), optimizers)
+        for kind in product((False, True), repeat=2)
+    }
 
     def step(batch: tuple[int, Tensor]) -> dict[str, Tensor]:
         number, index = batch
-        return variants[number % arm.penalty_every == 0](index)
+        return variants[number % arm.penalty_every == 0, (number + 1) % arm.critic_steps == 0](index)
 
     return mean.module, parameters, step
 
@@ -287,7 +293,7 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
                 return [(discriminator[str(r)], images[r], fake, coarse) for r, (fake, coarse) in made.items()]
             return [(discriminator, real, generator(z, bands), bands if arm.sees_levels else None)]
 
-    def step(real: Tensor, penalised: bool) -> dict[str, Tensor]:
+    def step(real: Tensor, penalised: bool, generates: bool) -> dict[str, Tensor]:
         made = pairs(real)
         discriminator_optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():
@@ -300,6 +306,12 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
             total = total + _penalty(accelerator.unwrap_model(discriminator), arm, *made[0][1:])
         accelerator.backward(total)
         discriminator_optimizer.step()
+        # d_real, d_fake: the mean probability of being real that D assigns to real and to generated images.
+        d_real, d_fake = (torch.stack(logits).detach().sigmoid().mean() for logits in (on_real, on_fake))
+        terms = {"d_loss": d_loss.detach(), "g_loss": None, "d_real": d_real, "d_fake": d_fake}
+        if not generates:
+            total = sum(loss.generator(a, b) for a, b in zip(on_real, on_fake, strict=True))
+            return terms | {"g_loss": total.detach() / len(made)}
 
         discriminator.requires_grad_(False)
         generator_optimizer.zero_grad(set_to_none=True)
@@ -312,9 +324,7 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
         accelerator.backward(total)
         generator_optimizer.step()
         discriminator.requires_grad_(True)
-        # d_real, d_fake: the mean probability of being real that D assigns to real and to generated images.
-        d_real, d_fake = (torch.stack(logits).detach().sigmoid().mean() for logits in (on_real, on_fake))
-        return {"d_loss": d_loss.detach(), "g_loss": total.detach() / len(made), "d_real": d_real, "d_fake": d_fake}
+        return terms | {"g_loss": total.detach() / len(made)}
 
     return step
 
@@ -338,7 +348,7 @@ def decoder_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
     """Return a step that trains the generator to reconstruct its source by mean squared error: pure copying."""
     generator, optimizer = parts
 
-    def step(real: Tensor, penalised: bool) -> dict[str, Tensor]:
+    def step(real: Tensor, penalised: bool, generates: bool) -> dict[str, Tensor]:
         bands = conditions(real, arm, scales)
         z = own_latents(accelerator, len(real), accelerator.unwrap_model(generator).latent, real.device)
         optimizer.zero_grad(set_to_none=True)
