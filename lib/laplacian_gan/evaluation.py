@@ -18,7 +18,7 @@ from lib.data import needs
 from lib.data.images import Images, load_images
 from lib.forking import side_by_side
 from lib.laplacian_gan import copying
-from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID, control_arms, sign_arms
+from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID, augmentation_arms, control_arms, sign_arms
 from lib.laplacian_gan.training import Settings, Trained, latents, train_arm, train_arms
 from lib.metrics import MetricError
 from lib.metrics.features import Extractor, load_extractor
@@ -285,11 +285,16 @@ def _sign(trained: Trained, *, sources: Tensor) -> dict[str, float]:
     return {name: copying.source_correlation(pixels, those) for name, those in pairs.items()}
 
 
-def few(train: Images, settings: Settings, count: int) -> tuple[Images, Settings]:
-    """Return the first `count` training images, and settings for as many steps on them as on all."""
-    part = train.subset(slice(count))
-    each = step_count(len(part), replace(settings, epochs=1))
-    return part, replace(settings, epochs=round(step_count(len(train), settings) / each))
+def on_few(
+    train: Images, protocol: Protocol, settings: Settings, count: int, *, seed: int, checkpoints: Path
+) -> tuple[pd.DataFrame, str]:
+    """Return tab17, arms trained on the first `count` images for as many steps as on all, and a note on the budget."""
+    few = train.subset(slice(count))
+    each = step_count(len(few), replace(settings, epochs=1))
+    settings = replace(settings, epochs=round(step_count(len(train), settings) / each))
+    trained = train_arms(augmentation_arms(), few, settings, seed=seed, checkpoints=checkpoints)
+    note = f"{len(few):,} training images, epochs: {settings.epochs}, width {settings.width}; {protocol.description}"
+    return evaluate(trained, protocol, seed=seed, copies=False), note
 
 
 def compare_on(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lib.data.images import load_images
 from lib.laplacian_gan import evaluation, figures, models, pictures, tables
-from lib.laplacian_gan.arms import LEVELS, PYRAMID, Arm, augmentation_arms, control_arms, level_arms, mixture_arms
+from lib.laplacian_gan.arms import DCGAN, LEVELS, PYRAMID, Arm, control_arms, level_arms, mixture_arms
 from lib.laplacian_gan.training import Settings, train_arms
 from lib.metrics import features
 from lib.metrics.comparison import paired_table
@@ -327,12 +327,9 @@ def test_measures_of_a_copier_and_of_one_that_heeds_z_alone(protocol):
     assert copier.fid == pytest.approx(frechet_distance(made, protocol.reference))
 
 
-def test_few_images_are_trained_on_for_as_many_steps():
-    many = load_images("shapes-plain", "train", count=100)
-    part, settings = evaluation.few(many, Settings(epochs=3, batch_size=10), 20)
-    assert torch.equal(part.pixels, many.pixels[:20]) and part.checksum != many.checksum
-    assert settings.epochs == 15  # of 2 steps each, as many as 3 epochs of 10
-
-
-def test_augmentations_are_compared_with_the_same_dcgan():
-    assert [arm.label for arm in augmentation_arms()] == ["DCGAN", "DiffAugment", "pyramid augmentation"]
+def test_few_images_are_trained_on_for_as_many_steps(data, protocol, tmp_path):
+    table, note = evaluation.on_few(data[0], protocol, SETTINGS, 80, seed=0, checkpoints=tmp_path)
+    assert list(table.arm) == ["DCGAN", "DiffAugment", "pyramid augmentation"] and (table.n_fake == COUNT).all()
+    assert note.startswith("80 training images, epochs: 6, width 4;")  # of 2 steps each, as 2 epochs of 6 steps
+    few = train_arms([DCGAN], data[0].subset(slice(80)), replace(SETTINGS, epochs=6), seed=0)
+    assert table.fid[0] == evaluation.evaluate(few, protocol, seed=0, copies=False).fid[0]
