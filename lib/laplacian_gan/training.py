@@ -294,7 +294,8 @@ def adversarial_step(accelerator, arm: Arm, parts, scales: Tensor) -> Step:
             return [(discriminator, real, generator(z, bands), bands if arm.sees_levels else None)]
 
     def step(real: Tensor, penalised: bool, generates: bool) -> dict[str, Tensor]:
-        made = pairs(real)
+        with torch.set_grad_enabled(generates):
+            made = pairs(real)
         discriminator_optimizer.zero_grad(set_to_none=True)
         with accelerator.autocast():
             seen = [augment(images) for _, images, _, _ in made]

@@ -397,6 +397,7 @@ def test_two_processes_train_as_one_with_all_images(tmp_path):
     same = ("DCGAN", "pyramid GAN", "L2 decoder", "relativistic, R1 + R2")  # the others draw noise of their own
     known = {arm.label: arm for arm in [*control_arms(), *objective_arms()]}
     arms = [known[label] for label in same]
+    arms.append(replace(arms[-1], label="two critic steps", critic_steps=2))
     (alone,) = in_processes(1, partial(train_gans, normed=False), tmp_path, arms)
     for found in in_processes(2, partial(train_gans, normed=False), tmp_path, arms):
         torch.testing.assert_close(found, alone, rtol=1e-4, atol=1e-5)
