@@ -19,6 +19,7 @@ from lib.data.images import Images, load_images
 from lib.forking import side_by_side
 from lib.laplacian_gan import copying
 from lib.laplacian_gan.arms import DCGAN, NO_SOURCE, PYRAMID, augmentation_arms, control_arms, sign_arms
+from lib.laplacian_gan.models import check_levels
 from lib.laplacian_gan.training import Settings, Trained, latents, train_arm, train_arms
 from lib.metrics import MetricError
 from lib.metrics.features import Extractor, load_extractor
@@ -34,6 +35,17 @@ REPORTED = {
 }
 CANDIDATES = 10_000  # training images searched for the nearest one
 CROSSED_PYRAMIDS, CROSSED_LATENTS = 32, 8  # grid for separating the effects of z and of the pyramid
+
+
+def check(design: Any, size: int, batch_size: int) -> None:
+    """Raise ValueError, before anything trains, if no generator has these levels or images do not fill a batch."""
+    check_levels(design.levels, size)
+    for name in ("sign_count", "few_count"):
+        if 0 < getattr(design, name) < batch_size:
+            raise ValueError(
+                f"{name}={getattr(design, name)} images do not fill one batch of {batch_size}: raise it, or lower "
+                "batch_size"
+            )
 
 
 class Protocol:

@@ -333,3 +333,15 @@ def test_few_images_are_trained_on_for_as_many_steps(data, protocol, tmp_path):
     assert note.startswith("80 training images, epochs: 6, width 4;")  # of 2 steps each, as 2 epochs of 6 steps
     few = train_arms([DCGAN], data[0].subset(slice(80)), replace(SETTINGS, epochs=6), seed=0)
     assert table.fid[0] == evaluation.evaluate(few, protocol, seed=0, copies=False).fid[0]
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"few_count": 39}, "few_count=39 images do not fill one batch of 40"),
+    ({"sign_count": 1}, "sign_count=1 images do not fill one batch of 40"),
+    ({"levels": [5]}, "pyramid levels"),
+])  # fmt: skip
+def test_a_design_that_cannot_be_trained_is_refused_at_once(given, message):
+    usual = {"levels": [4, 32], "sign_count": 0, "few_count": 40}
+    evaluation.check(SimpleNamespace(**usual), 32, 40)
+    with pytest.raises(ValueError, match=message):
+        evaluation.check(SimpleNamespace(**usual | given), 32, 40)
