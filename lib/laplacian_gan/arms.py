@@ -29,7 +29,8 @@ class Arm:
             penalty, which needs each logit to depend on its own image only.
         penalty: weight of the loss's gradient penalty, if it has one; only for kind "gan".
         penalty_every: steps from one gradient penalty to the next (lazy regularisation, Karras et al. 2020).
-        critic_steps: discriminator updates per update of the generator, which skips the steps in between.
+        critic_steps: discriminator updates per update of the generator, which skips the steps in between; not for kind
+            "decoder", which has no discriminator.
         augmentation: a key of `augment.AUGMENTATIONS`, applied to both real and generated images; only for
             kind "gan" without `sees_levels`, as the bands would not match an augmented image.
     """
